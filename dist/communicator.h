@@ -1,0 +1,74 @@
+// The ranks of a run, behind one interface. SelfCommunicator is one rank and needs no MPI; MpiCommunicator is used when
+// the process was started by mpirun or srun.
+//
+// Every collective is entered by all ranks in the same order. It ends, or the whole job ends with
+// ExitCode::peer_lost within the deadline, naming the operation, its number and the ranks that have not arrived.
+// None of these functions adds floating-point numbers: sums are formed in our own fixed order (dist/tree_reduction.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dist/error.h"
+
+namespace nibble {
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual int ranks_on_node() const = 0;
+
+  virtual void barrier() = 0;
+  // Everyone gets root's bytes.
+  virtual void broadcast(std::span<std::byte> data, int root) = 0;
+  // In place: rank r's part is data[offsets[r] .. offsets[r+1]); afterwards everyone has all of data. offsets has
+  // size()+1 entries, in bytes.
+  virtual void all_gather(std::span<std::byte> data, std::span<const uint64_t> offsets) = 0;
+  // Rank q gets send[send_offsets[q] .. send_offsets[q+1]) of every rank r, and finds it at receive_offsets[r].
+  virtual void all_to_all(std::span<const std::byte> send, std::span<const uint64_t> send_offsets,
+                          std::span<std::byte> receive, std::span<const uint64_t> receive_offsets) = 0;
+  virtual int64_t all_reduce_max(int64_t value) = 0;
+
+  // Ends every process of the run at once with this exit code.
+  [[noreturn]] virtual void abort(int exit_code) = 0;
+};
+
+// True when a launcher (mpirun, srun) started this process.
+bool under_launcher();
+
+// The communicator of this process. timeout_s bounds every collective; 0 means no bound.
+std::unique_ptr<Communicator> make_communicator(double timeout_s);
+
+// Collective. If any rank brings an error, every rank throws the one of the lowest such rank (the text names that
+// rank), so that no rank goes on alone. `error_code` is 0 for success.
+void agree_on_error(Communicator& communicator, int error_code, const std::string& what, const std::string& remedy);
+
+// Runs a function that may throw on some ranks only, and makes all ranks throw or none.
+template <class Function>
+void run_together(Communicator& communicator, Function&& function) {
+  int code = 0;
+  std::string what;
+  std::string remedy;
+  try {
+    function();
+  } catch (const Error& error) {
+    code = static_cast<int>(error.code());
+    what = error.what();
+    remedy = error.remedy();
+  } catch (const std::exception& error) {
+    code = static_cast<int>(ExitCode::internal);
+    what = error.what();
+  }
+  agree_on_error(communicator, code, what, remedy);
+}
+
+std::string broadcast_string(Communicator& communicator, std::string text, int root);
+
+}  // namespace nibble

@@ -1,0 +1,25 @@
+// The one place where a device is chosen. An operator family is declared in its header as a plain function; its body is
+//   void rms_norm_forward(const RmsNormForward& problem) {
+//     NIBBLE_DISPATCH(problem.output.device(), rms_norm_forward, problem);
+//   }
+// with cpu::rms_norm_forward in the .cpp beside it and cuda::rms_norm_forward in the .cu beside it. A build without
+// CUDA has no .cu files; then asking for a CUDA tensor is an error, never a silent wrong result.
+#pragma once
+
+#include <cstdint>
+
+namespace nibble {
+
+enum class DeviceKind : uint8_t { cpu, cuda };
+
+[[noreturn]] void fail_no_cuda();
+
+#ifdef NIBBLE_WITH_CUDA
+#define NIBBLE_DISPATCH(device, function, ...) \
+  ((device) == ::nibble::DeviceKind::cuda ? cuda::function(__VA_ARGS__) : cpu::function(__VA_ARGS__))
+#else
+#define NIBBLE_DISPATCH(device, function, ...) \
+  ((device) == ::nibble::DeviceKind::cuda ? ::nibble::fail_no_cuda() : void(), cpu::function(__VA_ARGS__))
+#endif
+
+}  // namespace nibble

@@ -1,0 +1,83 @@
+// Errors and exit codes. Every failure that a user can cause is an Error: what happened and where, what to do about it,
+// and the exit code that scripts may rely on (docs/operations.md). Everything else is a defect of ours: exit code 70.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+namespace nibble {
+
+enum class ExitCode : int {
+  ok = 0,
+  usage = 64,
+  bad_data = 65,  // damaged or malformed data, shard or checkpoint
+  missing_input = 66,
+  directory_in_use = 69,
+  internal = 70,
+  out_of_memory = 71,
+  cannot_create = 73,
+  io = 74,
+  start_again = 75,  // checkpoint saved: start me again
+  peer_lost = 76,    // a rank died or a collective timed out
+  numerics = 77,
+  bad_config = 78,
+};
+
+class Error : public std::runtime_error {
+ public:
+  // what: one sentence naming the thing and the place. remedy: one sentence telling what to do; may be empty.
+  Error(ExitCode code, const std::string& what, std::string remedy = {})
+      : std::runtime_error(what), code_(code), remedy_(std::move(remedy)) {}
+  ExitCode code() const { return code_; }
+  const std::string& remedy() const { return remedy_; }
+
+ private:
+  ExitCode code_;
+  std::string remedy_;
+};
+
+[[noreturn]] void fail_check(const char* file, int line, const char* condition, const std::string& detail);
+
+// A condition that only a defect of nibble can break. Never compiled out.
+#define NIBBLE_CHECK(condition, detail)                                               \
+  do {                                                                                \
+    if (!(condition)) ::nibble::fail_check(__FILE__, __LINE__, #condition, (detail)); \
+  } while (false)
+
+// Integer conversion that refuses to change the value.
+template <class To, class From>
+To narrow(From value) {
+  static_assert(std::is_integral_v<To> && std::is_integral_v<From>);
+  const To result = static_cast<To>(value);
+  NIBBLE_CHECK(static_cast<From>(result) == value && (result < To{}) == (value < From{}), "integer out of range");
+  return result;
+}
+
+// a * b, refusing to wrap around.
+inline uint64_t checked_multiply(uint64_t a, uint64_t b) {
+  uint64_t product = 0;
+  NIBBLE_CHECK(!__builtin_mul_overflow(a, b, &product), "size overflows 64 bits");
+  return product;
+}
+
+// a / b, refusing a remainder.
+template <class Integer>
+Integer div_exact(Integer a, Integer b) {
+  NIBBLE_CHECK(b != 0 && a % b == 0, "division leaves a remainder");
+  return a / b;
+}
+
+template <class Integer>
+constexpr Integer div_ceil(Integer a, Integer b) {
+  return (a + b - 1) / b;
+}
+
+template <class Integer>
+constexpr Integer round_up(Integer value, Integer multiple) {
+  return div_ceil(value, multiple) * multiple;
+}
+
+}  // namespace nibble

@@ -1,0 +1,52 @@
+// Sums over the global list of micro-batches in one fixed order, whatever the number of ranks (law 4 of the design).
+//
+// The list is cut into groups of a configured size. Inside a group gradients accumulate left to right in one buffer
+// (the leaf). Groups are the leaves of a binary tree: node (first, length) with length a power of two and first a
+// multiple of it is the sum of its two halves, left + right, element by element in FP32; a half beyond the last group
+// is absent, and then the node is its left half. Ranks own contiguous ranges of groups. A rank folds its own groups
+// into maximal tree nodes; the remaining folds happen on the rank that owns the shard.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "dist/arena.h"
+#include "dist/communicator.h"
+#include "dist/partition.h"
+
+namespace nibble {
+
+// Groups [begin, end) of this rank out of `groups`.
+struct GroupRange {
+  uint64_t begin = 0;
+  uint64_t end = 0;
+};
+GroupRange groups_of_rank(uint64_t groups, int rank, int ranks);
+
+// Sum of per-group values in the tree's order: the same on every rank. `values` has one entry a group.
+double tree_sum(std::span<const double> values);
+
+class TreeReduction {
+ public:
+  // Memory (partial sums, exchange buffers) comes from the arena, in the measuring pass and again after commit().
+  TreeReduction(Arena& arena, Communicator& communicator, const Partition& partition, uint64_t groups);
+  ~TreeReduction();
+
+  GroupRange local_groups() const;
+
+  // Before a group's first micro-batch: a zeroed buffer of partition.elements() floats for its gradients.
+  std::span<float> begin_group();
+  // After its last one. Call for this rank's groups in order.
+  void end_group();
+  // Collective, after the last group: this rank's shard [partition.begin(rank), partition.end(rank)) of the total. The
+  // span stays valid until the next begin_group().
+  std::span<float> reduce_scatter();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace nibble

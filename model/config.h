@@ -1,0 +1,34 @@
+// The shape of a language model. Reading it from YAML is the trainer's business.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "quant/dtype.h"
+
+namespace nibble {
+
+struct ModelConfig {
+  // One character a block, first to last: '*' attention, '-' MLP. "*-*-" is two layers of a Llama.
+  std::string pattern;
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;  // width of the residual stream
+  int64_t query_heads = 0;
+  int64_t kv_heads = 0;           // divides query_heads
+  int64_t head_dim = 0;           // even
+  int64_t intermediate_size = 0;  // width of the SwiGLU MLP
+  int64_t sequence_length = 0;    // longest context
+  double rope_theta = 10000.0;
+  double norm_epsilon = 1e-5;
+  bool tied_head = false;     // the head shares the embedding's weights
+  double init_std = 0.02;     // normal; projections back into the residual stream: init_std / sqrt(blocks)
+  DType dtype = DType::bf16;  // of weights and activations; f32 is for debugging and tests
+
+  int64_t blocks() const { return static_cast<int64_t>(pattern.size()); }
+};
+
+// Throws ExitCode::bad_config naming the key and the remedy: unknown pattern characters, heads that do not divide,
+// sizes that are not multiples of 16 (every linear layer's axes are quantised in blocks of 16).
+void validate(const ModelConfig& config);
+
+}  // namespace nibble

@@ -1,0 +1,72 @@
+// A decoder-only language model: embedding, blocks from a pattern string, final norm, head. Forward and backward are
+// written out; the model knows nothing of ranks, files or steps of an optimizer.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "model/parameter.h"
+#include "quant/recipe.h"
+#include "quant/tensor.h"
+
+namespace nibble {
+
+// Names the micro-batch that a call computes: keys all rounding noise.
+struct StepContext {
+  uint64_t seed = 0;
+  uint32_t step = 0;
+  uint32_t micro_batch = 0;  // index in the global list of micro-batches of the step
+};
+
+struct LanguageModelOptions {
+  int64_t sequences = 1;        // per micro-batch
+  int64_t sequence_length = 0;  // tokens per sequence; at most config.sequence_length
+  bool training = true;         // false: no memory for backward
+  std::vector<bool> recompute;  // per block: drop its activations and compute them again in backward; empty = none
+};
+
+struct MemoryLine {
+  std::string what;  // "activations saved for backward"
+  uint64_t bytes = 0;
+};
+
+class LanguageModel {
+ public:
+  // Plans and takes all memory for activations and quantised weights (ExitCode::out_of_memory if there is not enough).
+  LanguageModel(const ModelConfig& config, const Recipe& recipe, const LanguageModelOptions& options);
+  ~LanguageModel();
+
+  const ModelConfig& config() const;
+  const ParameterTable& parameters() const;
+  std::vector<MemoryLine> memory() const;
+  // One line a linear layer: its name and how its three GEMMs run ("nvfp4", "bf16").
+  std::vector<std::string> describe_layers() const;
+
+  // The flat buffers that the model reads and adds to: weights of config.dtype, gradients f32 (empty for inference),
+  // both [parameters().flat_size()]. Call set_weights_changed() after each change of the weights: quantised copies are
+  // made once, at the next forward pass.
+  void bind(const Tensor& weights, const Tensor& gradients);
+  void set_weights_changed();
+
+  // tokens, targets: i32 [sequences, sequence_length], every target real and below vocab_size. Returns the sum over
+  // tokens of the cross-entropy in nats.
+  double forward(const Tensor& tokens, const Tensor& targets, const StepContext& context);
+  // The same, then adds the gradient of loss_scale * (that sum) to the bound gradients. Same loss bits as forward().
+  double forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context, float loss_scale);
+
+  // Logits f32 [n, vocab_size] for one sequence of n tokens, n a multiple of 16 and at most sequence_length. Valid
+  // until the next call.
+  Tensor logits(const Tensor& tokens, const StepContext& context);
+
+  // Non-finite values met by quantisers since the last call; such a micro-batch's gradients must not be applied.
+  int64_t take_non_finite_count();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace nibble

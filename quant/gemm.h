@@ -1,0 +1,41 @@
+// Matrix products of quantised operands.
+//
+// nvfp4 x nvfp4: the dot product of two blocks of 16 codes is an exact integer d (in units of 1/4); blocks are added in
+// order, c = fma(float(d), scale_a * scale_b, c) in FP32, one rounding a block; then c * alpha with
+// alpha = (g_a * g_b) / 4. The same bits on every instruction set, blocking and thread count.
+// Other formats, mixed ones included: c = fma(a_k, b_k, c) in FP32, k ascending, on values decoded exactly
+// (code * block scale), then c * alpha where a tensor scale is present. The same guarantee.
+#pragma once
+
+#include "quant/quantized_tensor.h"
+#include "quant/tensor.h"
+
+namespace nibble {
+
+struct GemmProblem {
+  QuantizedTensor a;        // [m, k]
+  QuantizedTensor b;        // [n, k]
+  Tensor output;            // [m, n], f32 or bf16: a b^T
+  bool accumulate = false;  // output (f32) += a b^T, the product being rounded to FP32 first
+};
+void gemm(const GemmProblem& problem);
+
+// Name of the instruction-set level in use: "avx512", "avx2" or "portable". NIBBLE_ISA in the environment forces a
+// lower one.
+const char* instruction_set();
+
+// A small FP32 product on one thread, for use inside a parallel region (attention heads):
+// c[i, j] (+)= sum over k ascending of fma(a[i, k], b[k, j]). Strides are in elements; c is row-major.
+struct SmallMatmul {
+  const float* a;
+  int64_t a_row_stride, a_col_stride;
+  const float* b;
+  int64_t b_row_stride, b_col_stride;
+  float* c;
+  int64_t c_row_stride;
+  int64_t m, n, k;
+  bool accumulate = false;
+};
+void small_matmul(const SmallMatmul& problem);
+
+}  // namespace nibble
