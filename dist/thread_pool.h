@@ -18,6 +18,8 @@ int available_threads(int ranks_on_node);
 // Starts the pool with this many threads, the caller included; replaces an earlier pool. Call outside parallel_for.
 void set_compute_threads(int threads);
 int compute_threads();
+// Index of the calling thread in the pool, 0 (also outside parallel_for) .. compute_threads()-1: for per-thread scratch.
+int current_compute_thread();
 
 namespace detail {
 void parallel_for(size_t count, size_t grain, void (*body)(void* context, size_t begin, size_t end), void* context);
