@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs what nibble builds with (Debian 12, Ubuntu 24.04) and builds it. Skips what is present; needs no Python.
+# Usage: scripts/setup.sh [--tests]     --tests also installs and builds what the tests need
+set -euo pipefail
+cd "$(dirname "$0")/.."
+with_tests=OFF
+for argument in "$@"; do
+  case "$argument" in
+    --tests) with_tests=ON ;;
+    -h | --help) sed -n '2,3s/^# //p' "$0"; exit 0 ;;
+    *) echo "setup.sh: unknown argument '$argument' (try --help)" >&2; exit 64 ;;
+  esac
+done
+
+packages=(g++ cmake ninja-build pkg-config ccache libopenmpi-dev openmpi-bin libhdf5-dev libyaml-cpp-dev libcli11-dev
+  libfmt-dev nlohmann-json3-dev libsentencepiece-dev libxxhash-dev libzstd-dev)
+test_packages=(libgtest-dev libbenchmark-dev clang-format-14 python3-h5py)
+if [ "$with_tests" = ON ]; then packages+=("${test_packages[@]}"); fi
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  echo "setup: installing ${missing[*]}"
+  privilege=()
+  if [ "$(id -u)" -ne 0 ]; then privilege=(sudo); fi
+  "${privilege[@]}" apt-get update -qq
+  "${privilege[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" \
+    >/dev/null
+fi
+
+build=${NIBBLE_BUILD:-build}
+jobs=$(nproc)
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release "-DNIBBLE_TESTS=$with_tests" >"$build.log" 2>&1 ||
+  { cat "$build.log" >&2; exit 70; }
+rm -f "$build.log"
+if [ "$with_tests" = ON ]; then targets=(all); else targets=(nibble); fi
+cmake --build "$build" --parallel "$jobs" --target "${targets[@]}"

@@ -1,0 +1,146 @@
+#include "trainer/metrics.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "dist/error.h"
+
+namespace nibble {
+
+namespace {
+
+double wall_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// Length of the file up to and including its last newline.
+off_t whole_lines(int descriptor) {
+  off_t end = lseek(descriptor, 0, SEEK_END);
+  char last = '\n';
+  while (end > 0 && pread(descriptor, &last, 1, end - 1) == 1 && last != '\n') --end;
+  return end;
+}
+
+// JSON has no NaN: a loss that is not a number is written as null.
+double number_in(const nlohmann::json& object, const char* key) {
+  const nlohmann::json& value = object.at(key);
+  return value.is_null() ? std::nan("") : value.get<double>();
+}
+
+template <class Points>
+void drop_after(Points& points, uint64_t step) {
+  std::erase_if(points, [step](const auto& point) { return point.step > step; });
+}
+
+}  // namespace
+
+std::string hexadecimal_bits(double value) {
+  return fmt::format("{:016x}", std::bit_cast<uint64_t>(value));
+}
+
+MetricsLog::MetricsLog(const std::filesystem::path& path) : path_(path) {
+  descriptor_ = open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (descriptor_ < 0 || ftruncate(descriptor_, whole_lines(descriptor_)) != 0) {
+    throw Error(ExitCode::cannot_create, fmt::format("cannot open {}: {}", path.string(), std::strerror(errno)),
+                "make the run directory writable, or choose another run.dir");
+  }
+}
+
+MetricsLog::~MetricsLog() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+void MetricsLog::write_line(const nlohmann::json& object) {
+  const std::string line = object.dump() + "\n";
+  if (::write(descriptor_, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
+    throw Error(ExitCode::io, fmt::format("cannot write to {}: {}", path_.string(), std::strerror(errno)),
+                "free disk space, then resume the run");
+  }
+}
+
+void MetricsLog::step(const StepMetrics& metrics) {
+  write_line({{"event", "step"},
+              {"step", metrics.step},
+              {"tokens", metrics.tokens},
+              {"loss", metrics.loss},
+              {"loss_hex", hexadecimal_bits(metrics.loss)},
+              {"grad_norm", metrics.grad_norm},
+              {"lr", metrics.learning_rate},
+              {"tokens_per_second", metrics.tokens_per_second},
+              {"mfu", metrics.mfu},
+              {"time", wall_seconds()}});
+}
+
+void MetricsLog::validation(uint64_t step, uint64_t tokens, double loss) {
+  write_line({{"event", "validation"},
+              {"step", step},
+              {"tokens", tokens},
+              {"loss", loss},
+              {"loss_hex", hexadecimal_bits(loss)},
+              {"time", wall_seconds()}});
+}
+
+void MetricsLog::checkpoint(uint64_t step, const std::string& directory, double seconds) {
+  write_line({{"event", "checkpoint"},
+              {"step", step},
+              {"directory", directory},
+              {"seconds", seconds},
+              {"time", wall_seconds()}});
+}
+
+void MetricsLog::warning(uint64_t step, std::string_view text) {
+  write_line({{"event", "warning"}, {"step", step}, {"text", text}, {"time", wall_seconds()}});
+}
+
+void MetricsLog::event(const nlohmann::json& object) {
+  nlohmann::json timed = object;
+  timed["time"] = wall_seconds();
+  write_line(timed);
+}
+
+RunHistory read_history(const std::filesystem::path& metrics_file) {
+  std::ifstream file(metrics_file, std::ios::binary);
+  if (!file) {
+    throw Error(ExitCode::missing_input, fmt::format("cannot read {}", metrics_file.string()),
+                "name a run directory that nibble train has written");
+  }
+  RunHistory history;
+  std::string line;
+  for (uint64_t number = 1; std::getline(file, line); ++number) {
+    if (file.eof()) break;  // no newline: the line of a run that was killed, or that is writing just now
+    try {
+      const nlohmann::json object = nlohmann::json::parse(line);
+      const std::string event = object.at("event");
+      if (event == "run") {
+        history.run = line;
+      } else if (event == "resume") {
+        const uint64_t step = object.at("step");
+        drop_after(history.steps, step);
+        drop_after(history.validations, step);
+      } else if (event == "step") {
+        history.steps.push_back({object.at("step"), object.at("tokens"), number_in(object, "loss"),
+                                 number_in(object, "grad_norm"), number_in(object, "lr"),
+                                 number_in(object, "tokens_per_second"), number_in(object, "mfu")});
+      } else if (event == "validation") {
+        history.validations.push_back({object.at("step"), object.at("tokens"), number_in(object, "loss")});
+      }
+    } catch (const nlohmann::json::exception& error) {
+      throw Error(ExitCode::bad_data,
+                  fmt::format("{}:{}: not a line of metrics: {}", metrics_file.string(), number, error.what()),
+                  "repair or remove this line");
+    }
+  }
+  return history;
+}
+
+}  // namespace nibble
