@@ -1,0 +1,49 @@
+// Causal softmax attention with grouped key and value heads: query head h reads kv head h / (query_heads / kv_heads).
+// Scores are scaled by 1 / sqrt(head_dim). Scores are formed for a block of queries at a time and never stored;
+// backward forms them again from log_sum_exp. Sources: Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023,
+// arXiv:2305.13245; Dao et al. 2022, arXiv:2205.14135.
+//
+// Activations are f32 or bf16, one dtype a call; arithmetic is FP32. A finite later token has no influence on any bit
+// of an earlier one, and neither has the length of the sequence.
+#pragma once
+
+#include "quant/tensor.h"
+
+namespace nibble {
+
+struct AttentionShape {
+  int64_t sequences = 0;
+  int64_t sequence_length = 0;
+  int64_t query_heads = 0;
+  int64_t kv_heads = 0;  // divides query_heads
+  int64_t head_dim = 0;
+
+  int64_t tokens() const { return sequences * sequence_length; }
+  int64_t qkv_features() const { return (query_heads + 2 * kv_heads) * head_dim; }
+  int64_t output_features() const { return query_heads * head_dim; }
+};
+
+// Size of the f32 workspace of forward and backward, for a pool of this many compute threads.
+int64_t attention_workspace_floats(const AttentionShape& shape, int threads);
+
+struct AttentionForward {
+  AttentionShape shape;
+  Tensor qkv;          // [tokens, (query_heads + 2 * kv_heads) * head_dim]: query heads, key heads, value heads
+  Tensor output;       // [tokens, query_heads * head_dim]
+  Tensor log_sum_exp;  // f32 [sequences, query_heads, sequence_length], of the scaled scores, in nats
+  Tensor workspace;    // f32 [attention_workspace_floats]
+};
+void attention_forward(const AttentionForward& problem);
+
+struct AttentionBackward {
+  AttentionShape shape;
+  Tensor grad_output;  // [tokens, query_heads * head_dim]
+  Tensor qkv;          // of the forward pass, as are output and log_sum_exp
+  Tensor output;       // [tokens, query_heads * head_dim]
+  Tensor log_sum_exp;  // f32 [sequences, query_heads, sequence_length]
+  Tensor grad_qkv;     // [tokens, (query_heads + 2 * kv_heads) * head_dim]: overwritten
+  Tensor workspace;    // f32 [attention_workspace_floats]
+};
+void attention_backward(const AttentionBackward& problem);
+
+}  // namespace nibble

@@ -1,0 +1,21 @@
+// Softmax cross-entropy of next-token predictions, in nats, and its gradient.
+#pragma once
+
+#include "quant/tensor.h"
+
+namespace nibble {
+
+struct CrossEntropy {
+  Tensor logits;       // f32 [tokens, vocab]
+  Tensor targets;      // i32 [tokens], each in [0, vocab)
+  Tensor grad_logits;  // f32 or bf16 [tokens, vocab]: scale * (softmax - one_hot), may be logits itself; empty: no
+                       // gradient
+  float scale = 1;     // of the gradient; the losses are not scaled
+  Tensor losses;       // f32 [tokens]
+};
+
+// Returns the sum of the losses in token order, in FP64. The losses have the same bits with and without gradient, and
+// for any number of threads. A logit that is NaN or +infinity makes its token's loss NaN.
+double cross_entropy(const CrossEntropy& problem);
+
+}  // namespace nibble

@@ -1,0 +1,22 @@
+// Token embedding: one row of the weight for each token.
+#pragma once
+
+#include "quant/tensor.h"
+
+namespace nibble {
+
+struct EmbeddingForward {
+  Tensor tokens;  // i32 [n], each in [0, vocab)
+  Tensor weight;  // [vocab, features], f32 or bf16
+  Tensor output;  // [n, features], dtype of weight
+};
+void embedding_forward(const EmbeddingForward& problem);
+
+struct EmbeddingBackward {
+  Tensor tokens;       // i32 [n]
+  Tensor grad_output;  // [n, features], f32 or bf16
+  Tensor grad_weight;  // f32 [vocab, features]: added to, in token order
+};
+void embedding_backward(const EmbeddingBackward& problem);
+
+}  // namespace nibble

@@ -1,0 +1,34 @@
+// Root-mean-square normalisation over the last axis: output = input * inverse_rms * weight with
+// inverse_rms = 1 / sqrt(mean(input^2) + epsilon). Source: Zhang and Sennrich 2019, arXiv:1910.07467.
+//
+// Activations and weights are f32 or bf16, one dtype a call; arithmetic is FP32 and every result is rounded once.
+#pragma once
+
+#include "quant/tensor.h"
+
+namespace nibble {
+
+// Tokens are cut into this many ranges of equal length for the gradient of the weight, whatever the number of threads.
+constexpr int64_t rms_norm_workspace_rows = 32;
+
+struct RmsNormForward {
+  Tensor input;   // [tokens, features]
+  Tensor weight;  // [features]
+  double epsilon = 0;
+  Tensor output;       // [tokens, features]; not the input
+  Tensor inverse_rms;  // f32 [tokens]
+};
+void rms_norm_forward(const RmsNormForward& problem);
+
+struct RmsNormBackward {
+  Tensor grad_output;  // [tokens, features]
+  Tensor input;        // [tokens, features]
+  Tensor weight;       // [features]
+  Tensor inverse_rms;  // f32 [tokens], of the forward pass
+  Tensor grad_input;   // [tokens, features]: added to, the sum is rounded once; not grad_output
+  Tensor grad_weight;  // f32 [features]: added to
+  Tensor workspace;    // f32 [rms_norm_workspace_rows, features]
+};
+void rms_norm_backward(const RmsNormBackward& problem);
+
+}  // namespace nibble

@@ -1,0 +1,24 @@
+// Gated activation of the MLP: output = silu(gate) * up with silu(x) = x / (1 + exp(-x)).
+// Source: Shazeer 2020, arXiv:2002.05202.
+//
+// Activations are f32 or bf16, one dtype a call; arithmetic is FP32 and every result is rounded once.
+#pragma once
+
+#include "quant/tensor.h"
+
+namespace nibble {
+
+struct SwigluForward {
+  Tensor gate_up;  // [tokens, 2 * features]: gate, then up
+  Tensor output;   // [tokens, features]
+};
+void swiglu_forward(const SwigluForward& problem);
+
+struct SwigluBackward {
+  Tensor grad_output;   // [tokens, features]
+  Tensor gate_up;       // [tokens, 2 * features]
+  Tensor grad_gate_up;  // [tokens, 2 * features]: overwritten; not gate_up
+};
+void swiglu_backward(const SwigluBackward& problem);
+
+}  // namespace nibble
