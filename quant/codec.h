@@ -1,0 +1,190 @@
+// The number formats, bit by bit: BF16, E4M3 (block scales) and E2M1 (four-bit elements), and every rounding into them.
+// One definition for the CPU and for CUDA kernels; no libm, no branches that a vectoriser cannot turn into selects.
+// docs/numerics.md states the same rules in prose. Subnormal numbers must not be flushed to zero.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "quant/dtype.h"
+#include "quant/host_device.h"
+
+namespace nibble {
+
+NIBBLE_HOST_DEVICE uint32_t bits_of(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+NIBBLE_HOST_DEVICE float float_of_bits(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+NIBBLE_HOST_DEVICE float absolute(float value) {
+  return float_of_bits(bits_of(value) & 0x7FFFFFFFu);
+}
+NIBBLE_HOST_DEVICE bool is_nan(float value) {
+  return (bits_of(value) & 0x7FFFFFFFu) > 0x7F800000u;
+}
+NIBBLE_HOST_DEVICE bool is_finite(float value) {
+  return (bits_of(value) & 0x7FFFFFFFu) < 0x7F800000u;
+}
+
+// ---- BF16 ----
+
+NIBBLE_HOST_DEVICE float to_float(BFloat16 value) {
+  return float_of_bits(static_cast<uint32_t>(value.bits) << 16);
+}
+NIBBLE_HOST_DEVICE float to_float(float value) {
+  return value;
+}
+
+// Ties to even; beyond the largest finite value by half a unit or more: infinite; NaN stays NaN, made quiet.
+NIBBLE_HOST_DEVICE BFloat16 bf16_nearest(float value) {
+  const uint32_t bits = bits_of(value);
+  const uint32_t rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
+  const uint32_t chosen = is_nan(value) ? (bits | 0x00400000u) : rounded;
+  return BFloat16{static_cast<uint16_t>(chosen >> 16)};
+}
+
+// The 16 bits that BF16 drops, plus 16 random bits, decide by their carry: rounds away from zero with probability
+// (dropped bits) / 2^16, hence unbiased. A finite value stays finite (the largest one bounds it), infinities and NaN
+// are kept. bits16 is below 2^16.
+NIBBLE_HOST_DEVICE BFloat16 bf16_stochastic(float value, uint32_t bits16) {
+  const uint32_t bits = bits_of(value);
+  const uint32_t sign = bits & 0x80000000u;
+  const uint32_t raised = (bits & 0x7FFFFFFFu) + bits16;
+  const uint32_t magnitude = raised < 0x7F800000u ? raised : 0x7F7F0000u;
+  const uint32_t kept = is_nan(value) ? (bits | 0x00400000u) : bits;
+  const uint32_t chosen = is_finite(value) ? (sign | magnitude) : kept;
+  return BFloat16{static_cast<uint16_t>(chosen >> 16)};
+}
+
+// ---- E4M3: sign, 4 exponent bits (bias 7), 3 mantissa bits; 0x7F is NaN, no infinities ----
+
+constexpr float e4m3_max = 448.0f;            // 0x7E
+constexpr float e4m3_min_normal = 0.015625f;  // 2^-6, 0x08; the subnormal step is 2^-9
+
+// Ties to even, saturating at +-448; NaN -> 0x7F.
+NIBBLE_HOST_DEVICE uint8_t e4m3_nearest(float value) {
+  const uint32_t bits = bits_of(value);
+  const float magnitude = absolute(value) < e4m3_max ? absolute(value) : e4m3_max;
+  const uint32_t magnitude_bits = bits_of(magnitude);
+  const uint32_t normal = ((magnitude_bits + 0x7FFFFu + ((magnitude_bits >> 20) & 1u)) >> 20) - (120u << 3);
+  const uint32_t subnormal = bits_of(magnitude + 16384.0f) - bits_of(16384.0f);  // one unit of 2^14 is 2^-9
+  const uint32_t finite = ((bits >> 24) & 0x80u) | (magnitude < e4m3_min_normal ? subnormal : normal);
+  return static_cast<uint8_t>(is_nan(value) ? 0x7Fu : finite);
+}
+
+// The smallest E4M3 number >= value, for 0 <= value <= 2^-6.
+NIBBLE_HOST_DEVICE uint8_t e4m3_subnormal_up(float value) {
+  const int32_t units = static_cast<int32_t>(value * 512.0f);
+  return static_cast<uint8_t>(units + (static_cast<float>(units) < value * 512.0f ? 1 : 0));
+}
+
+NIBBLE_HOST_DEVICE float e4m3_to_float(uint8_t code) {
+  const uint32_t magnitude = code & 0x7Fu;
+  const float normal = float_of_bits((magnitude << 20) + (120u << 23));
+  const float subnormal = static_cast<float>(static_cast<int32_t>(magnitude)) * 0.001953125f;
+  const float finite = magnitude < 8u ? subnormal : normal;
+  const uint32_t bits = magnitude == 0x7Fu ? 0x7FC00000u : bits_of(finite);
+  return float_of_bits(bits | ((code & 0x80u) << 24));
+}
+
+// ---- E2M1: magnitudes 0 .5 1 1.5 2 3 4 6 for codes 0..7, bit 3 the sign ----
+
+// Sign bit of a code; NaN has none, so that NaN -> 7 as the hardware's conversion has it.
+NIBBLE_HOST_DEVICE uint32_t e2m1_sign(float value) {
+  return is_nan(value) ? 0u : (bits_of(value) >> 28) & 8u;
+}
+
+// Ties to the even code, saturating at +-6; NaN -> 7, values that round to zero keep their sign (-0 -> 8).
+NIBBLE_HOST_DEVICE uint8_t e2m1_nearest(float value) {
+  const float magnitude = absolute(value) < 6.0f ? absolute(value) : 6.0f;
+  const uint32_t bits = bits_of(magnitude);
+  const uint32_t normal = ((bits + 0x1FFFFFu + ((bits >> 22) & 1u)) >> 22) - (126u << 1);
+  const uint32_t subnormal = bits_of(magnitude + 4194304.0f) - bits_of(4194304.0f);  // one unit of 2^22 is 0.5
+  return static_cast<uint8_t>(e2m1_sign(value) | (magnitude < 1.0f ? subnormal : normal));
+}
+
+// The magnitude in 256ths of the grid's step there, and what to add to (that >> 8) to get a code.
+struct E2m1Position {
+  float units;    // below 2: |v| * 512; below 4: |v| * 256; else |v| * 128. Exact.
+  uint32_t base;  // 0, 2, 4
+};
+NIBBLE_HOST_DEVICE E2m1Position e2m1_position(float value) {
+  const float magnitude = absolute(value) < 6.0f ? absolute(value) : 6.0f;
+  const float scale = magnitude < 2.0f ? 512.0f : (magnitude < 4.0f ? 256.0f : 128.0f);
+  const uint32_t base = magnitude < 2.0f ? 0u : (magnitude < 4.0f ? 2u : 4u);
+  return E2m1Position{magnitude * scale, base};
+}
+
+// NVIDIA's stochastic rounding with 8 random bits: up when the fraction of the step that |v| has covered is at least
+// (256 - byte)/256, that is with probability floor(256 fraction)/256. Saturates at +-6.
+NIBBLE_HOST_DEVICE uint8_t e2m1_stochastic_published(float value, uint32_t byte) {
+  const E2m1Position position = e2m1_position(value);
+  const uint32_t units = static_cast<uint32_t>(static_cast<int32_t>(position.units));
+  return static_cast<uint8_t>(e2m1_sign(value) | (((units + byte) >> 8) + position.base));
+}
+
+// Centred: up when (byte + 0.5)/256 < fraction, so that truncating to 8 random bits adds no bias. Saturates at +-6.
+NIBBLE_HOST_DEVICE uint8_t e2m1_stochastic_centred(float value, uint32_t byte) {
+  const E2m1Position position = e2m1_position(value);
+  const int32_t whole = static_cast<int32_t>(position.units);
+  const int32_t half_down = whole + (position.units - static_cast<float>(whole) > 0.5f ? 1 : 0);
+  const uint32_t cell = (static_cast<uint32_t>(half_down) + 255u - byte) >> 8;
+  return static_cast<uint8_t>(e2m1_sign(value) | (cell + position.base));
+}
+
+// Twice the value of a code, an integer: 0 1 2 3 4 6 8 12, signed.
+NIBBLE_HOST_DEVICE int32_t e2m1_doubled(uint32_t code) {
+  const int32_t magnitude = static_cast<int32_t>((0xC8643210u >> (4u * (code & 7u))) & 15u);
+  return (code & 8u) != 0 ? -magnitude : magnitude;
+}
+
+// Code 8 is -0.
+NIBBLE_HOST_DEVICE float e2m1_to_float(uint32_t code) {
+  const float magnitude = 0.5f * static_cast<float>(static_cast<int32_t>((0xC8643210u >> (4u * (code & 7u))) & 15u));
+  return float_of_bits(bits_of(magnitude) | ((code & 8u) << 28));
+}
+
+// ---- Scales of an NVFP4 tensor. FP32 operations in exactly this order (docs/numerics.md) ----
+
+constexpr float float_max = 3.402823466e+38f;
+
+struct TensorScale {
+  float encode;  // S_enc
+  float decode;  // S_dec = 1 / S_enc: what the codes times the block scales are multiplied by
+};
+
+// amax: largest magnitude of the tensor. guarded: leaves the block scales headroom of 17/16 below 448.
+NIBBLE_HOST_DEVICE TensorScale tensor_scale_of(float amax, bool guarded) {
+  const float largest = guarded ? 2688.0f * 16.0f / 17.0f : 2688.0f;  // 6 * 448
+  const float quotient = largest / amax;
+  float encode = quotient < float_max ? quotient : float_max;  // NaN, too, becomes FLT_MAX
+  encode = amax == 0.0f || encode == 0.0f ? 1.0f : encode;
+  return TensorScale{encode, 1.0f / encode};
+}
+
+// The E4M3 scale of a block, from d = block_amax * (S_enc * (1/6)).
+NIBBLE_HOST_DEVICE uint8_t block_scale_nearest(float d) {
+  return e4m3_nearest(d < float_max ? d : float_max);
+}
+
+// The same, enlarged so that rounding the scale can never leave the block's largest element above 6: a normal scale by
+// 17/16, the most that rounding to nearest can take away; a subnormal one by rounding up.
+NIBBLE_HOST_DEVICE uint8_t block_scale_guarded(float d) {
+  const float enlarged = d * 1.0625f;
+  const uint8_t normal = e4m3_nearest(enlarged < float_max ? enlarged : float_max);
+  const uint8_t subnormal = e4m3_subnormal_up(d < e4m3_min_normal ? d : e4m3_min_normal);
+  return enlarged < e4m3_min_normal ? subnormal : normal;
+}
+
+// What the block's elements are multiplied by before they are rounded to E2M1.
+NIBBLE_HOST_DEVICE float element_encode_scale(uint8_t block_scale, float tensor_decode) {
+  const float reciprocal = 1.0f / (e4m3_to_float(block_scale) * tensor_decode);
+  return reciprocal < float_max ? reciprocal : float_max;
+}
+
+}  // namespace nibble
