@@ -12,7 +12,7 @@ enum class DType : uint8_t { f32, bf16, u8, i32 };  // u8 carries packed E2M1 co
 // The high half of an IEEE binary32 number. Conversions are in quant/codec.h.
 struct BFloat16 {
   uint16_t bits = 0;
-  friend bool operator==(BFloat16, BFloat16) = default;
+  friend constexpr bool operator==(BFloat16 a, BFloat16 b) { return a.bits == b.bits; }
 };
 
 constexpr size_t size_of(DType dtype) {
