@@ -2,6 +2,7 @@
 // over blocks, and therefore the gradient norm, do not depend on the number of ranks.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

@@ -16,9 +16,11 @@ namespace nibble {
 int available_threads(int ranks_on_node);
 
 // Starts the pool with this many threads, the caller included; replaces an earlier pool. Call outside parallel_for.
-void set_compute_threads(int threads);
+// Idle threads spin briefly before they park, unless the ranks on this node ask for more threads than it has.
+void set_compute_threads(int threads, int ranks_on_node = 1);
 int compute_threads();
-// Index of the calling thread in the pool, 0 (also outside parallel_for) .. compute_threads()-1: for per-thread scratch.
+// Index of the calling thread in the pool, 0 (also outside parallel_for) .. compute_threads()-1: for per-thread
+// scratch.
 int current_compute_thread();
 
 namespace detail {
@@ -26,7 +28,8 @@ void parallel_for(size_t count, size_t grain, void (*body)(void* context, size_t
 }
 
 // Calls body(begin, end) on ranges that cover [0, count) once, each at most grain long and starting at a multiple of
-// grain. An exception thrown by a body is rethrown here after all running chunks have ended.
+// grain. An exception thrown by a body is rethrown here after all running chunks have ended; of several, that of the
+// lowest range. While another thread is inside parallel_for, a call runs serially on its own thread.
 template <class Body>
 void parallel_for(size_t count, size_t grain, Body&& body) {
   using Function = std::remove_reference_t<Body>;
