@@ -1,0 +1,119 @@
+#include "model/ops/cross_entropy.h"
+
+#include <limits>
+
+#include "dist/thread_pool.h"
+#include "dist/vectorize.h"
+#include "model/ops/storage.h"
+#include "model/ops/vector_math.h"
+
+namespace nibble {
+namespace {
+
+constexpr size_t token_grain = 4;
+
+NIBBLE_VECTORIZE float maximum(const float* logits, size_t vocab) {
+  constexpr size_t lanes = LaneSum::lanes;
+  float largest[lanes];
+  for (float& lane : largest) lane = -std::numeric_limits<float>::infinity();
+  const size_t whole = vocab - vocab % lanes;
+  for (size_t i = 0; i < whole; i += lanes) {
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      largest[lane] = logits[i + lane] > largest[lane] ? logits[i + lane] : largest[lane];
+    }
+  }
+  for (size_t i = whole; i < vocab; ++i) largest[0] = logits[i] > largest[0] ? logits[i] : largest[0];
+  for (size_t lane = 1; lane < lanes; ++lane) largest[0] = largest[lane] > largest[0] ? largest[lane] : largest[0];
+  return largest[0];
+}
+
+NIBBLE_VECTORIZE float sum_of_exponentials(const float* logits, float shift, size_t vocab) {
+  constexpr size_t lanes = LaneSum::lanes;
+  LaneSum sum;
+  const size_t whole = vocab - vocab % lanes;
+  for (size_t i = 0; i < whole; i += lanes) {
+    for (size_t lane = 0; lane < lanes; ++lane) sum.lane[lane] += exp_f32(logits[i + lane] - shift);
+  }
+  for (size_t i = whole; i < vocab; ++i) sum.lane[i - whole] += exp_f32(logits[i] - shift);
+  return sum.total();
+}
+
+// The gradient may be the logits themselves.
+template <class T>
+NIBBLE_VECTORIZE void scaled_softmax(const float* logits, float shift, float factor, T* gradient, size_t vocab) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < vocab; ++i) store(gradient[i], factor * exp_f32(logits[i] - shift));
+}
+
+struct RowLoss {
+  float largest;
+  float sum;
+  float loss;
+};
+
+RowLoss row_loss(const float* logits, size_t vocab, int32_t target) {
+  const float largest = maximum(logits, vocab);
+  const float sum = sum_of_exponentials(logits, largest, vocab);
+  return {largest, sum, log_f32(sum) + (largest - logits[target])};
+}
+
+template <class T>
+void row_gradient(const float* logits, size_t vocab, int32_t target, const RowLoss& row, float scale, T* gradient) {
+  const float probability = exp_f32(logits[target] - row.largest) / row.sum;
+  scaled_softmax(logits, row.largest, scale / row.sum, gradient, vocab);
+  store(gradient[target], scale * (probability - 1.0f));
+}
+
+void check(const CrossEntropy& problem, int64_t tokens, int64_t vocab) {
+  check_matrix(problem.logits, DType::f32, tokens, vocab);
+  check_vector(problem.targets, DType::i32, tokens);
+  check_vector(problem.losses, DType::f32, tokens);
+  const int32_t* targets = problem.targets.as<int32_t>();
+  for (int64_t i = 0; i < tokens; ++i) {
+    NIBBLE_CHECK(0 <= targets[i] && targets[i] < vocab, "target outside the vocabulary");
+  }
+}
+
+}  // namespace
+
+namespace cpu {
+
+static double cross_entropy(const CrossEntropy& problem) {
+  const int64_t tokens = problem.targets.elements();
+  const size_t vocab = static_cast<size_t>(problem.logits.cols());
+  check(problem, tokens, problem.logits.cols());
+  const float* logits = problem.logits.as<float>();
+  const int32_t* targets = problem.targets.as<int32_t>();
+  float* losses = problem.losses.as<float>();
+  const size_t count = static_cast<size_t>(tokens);
+  if (problem.grad_logits.empty()) {
+    parallel_for(count, token_grain, [=](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) losses[i] = row_loss(logits + i * vocab, vocab, targets[i]).loss;
+    });
+  } else {
+    check_matrix(problem.grad_logits, problem.grad_logits.dtype(), tokens, problem.logits.cols());
+    with_storage_type(problem.grad_logits.dtype(), [&]<class T>(T) {
+      T* gradient = problem.grad_logits.as<T>();
+      const float scale = problem.scale;
+      parallel_for(count, token_grain, [=](size_t begin, size_t end) {
+        for (size_t i = begin; i < end; ++i) {
+          const float* row = logits + i * vocab;
+          const RowLoss loss = row_loss(row, vocab, targets[i]);
+          losses[i] = loss.loss;
+          row_gradient(row, vocab, targets[i], loss, scale, gradient + i * vocab);
+        }
+      });
+    });
+  }
+  double sum = 0;
+  for (size_t i = 0; i < count; ++i) sum += static_cast<double>(losses[i]);
+  return sum;
+}
+
+}  // namespace cpu
+
+double cross_entropy(const CrossEntropy& problem) {
+  return NIBBLE_DISPATCH(problem.logits.device(), cross_entropy, problem);
+}
+
+}  // namespace nibble

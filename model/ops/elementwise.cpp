@@ -1,0 +1,52 @@
+#include "model/ops/elementwise.h"
+
+#include <cstring>
+
+#include "dist/thread_pool.h"
+#include "dist/vectorize.h"
+#include "model/ops/storage.h"
+
+namespace nibble {
+namespace {
+
+constexpr size_t grain = 1 << 15;  // elements
+
+template <class T>
+NIBBLE_VECTORIZE void add_range(const T* a, const T* b, T* output, size_t count) {
+  // The output may be a or b: reading and writing the same index is no dependence between iterations.
+#pragma GCC ivdep
+  for (size_t i = 0; i < count; ++i) store(output[i], to_float(a[i]) + to_float(b[i]));
+}
+
+}  // namespace
+
+namespace cpu {
+
+static void add(const Tensor& a, const Tensor& b, const Tensor& output) {
+  check_vector(a, output.dtype(), output.elements());
+  check_vector(b, output.dtype(), output.elements());
+  with_storage_type(output.dtype(), [&]<class T>(T) {
+    const T* left = a.as<T>();
+    const T* right = b.as<T>();
+    T* sum = output.as<T>();
+    parallel_for(static_cast<size_t>(output.elements()), grain,
+                 [=](size_t begin, size_t end) { add_range(left + begin, right + begin, sum + begin, end - begin); });
+  });
+}
+
+static void fill_zero(const Tensor& tensor) {
+  std::byte* data = static_cast<std::byte*>(tensor.data());
+  parallel_for(tensor.bytes(), 4 * grain, [=](size_t begin, size_t end) { std::memset(data + begin, 0, end - begin); });
+}
+
+}  // namespace cpu
+
+void add(const Tensor& a, const Tensor& b, const Tensor& output) {
+  NIBBLE_DISPATCH(output.device(), add, a, b, output);
+}
+
+void fill_zero(const Tensor& tensor) {
+  NIBBLE_DISPATCH(tensor.device(), fill_zero, tensor);
+}
+
+}  // namespace nibble

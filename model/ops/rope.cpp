@@ -1,0 +1,83 @@
+#include "model/ops/rope.h"
+
+#include <cmath>
+
+#include "dist/thread_pool.h"
+#include "dist/vectorize.h"
+#include "model/ops/storage.h"
+
+namespace nibble {
+namespace {
+
+constexpr size_t token_grain = 16;
+
+// table: [half, 2] of this position. direction is 1, or -1 to rotate back.
+template <class T>
+NIBBLE_VECTORIZE void rotate_heads(T* __restrict heads, const float* __restrict table, size_t count, size_t half,
+                                   float direction) {
+  for (size_t head = 0; head < count; ++head) {
+    T* first = heads + head * 2 * half;
+    T* second = first + half;
+#pragma GCC ivdep
+    for (size_t i = 0; i < half; ++i) {
+      const float cosine = table[2 * i];
+      const float sine = direction * table[2 * i + 1];
+      const float x = to_float(first[i]);
+      const float y = to_float(second[i]);
+      store(first[i], x * cosine - y * sine);
+      store(second[i], x * sine + y * cosine);
+    }
+  }
+}
+
+}  // namespace
+
+void fill_rope_table(double theta, const Tensor& table) {
+  NIBBLE_CHECK(table.rank() == 3 && table.size(2) == 2, "rope table is [sequence_length, head_dim / 2, 2]");
+  float* values = table.as<float>();
+  const int64_t half = table.size(1);
+  for (int64_t i = 0; i < half; ++i) {
+    const double frequency = std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
+    for (int64_t position = 0; position < table.size(0); ++position) {
+      const double angle = static_cast<double>(position) * frequency;
+      float* entry = values + (position * half + i) * 2;
+      entry[0] = static_cast<float>(std::cos(angle));
+      entry[1] = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
+namespace cpu {
+
+static void rope(const Rope& problem) {
+  NIBBLE_CHECK(problem.head_dim % 2 == 0 && problem.sequence_length > 0, "rope needs an even head_dim and a length");
+  const int64_t width = (problem.query_heads + 2 * problem.kv_heads) * problem.head_dim;
+  const int64_t tokens = problem.qkv.rows();
+  check_matrix(problem.qkv, problem.qkv.dtype(), tokens, width);
+  NIBBLE_CHECK(tokens % problem.sequence_length == 0, "tokens are whole sequences");
+  NIBBLE_CHECK(problem.table.rank() == 3 && problem.table.size(0) >= problem.sequence_length &&
+                   problem.table.size(1) * 2 == problem.head_dim && problem.table.size(2) == 2,
+               "rope table does not fit");
+  with_storage_type(problem.qkv.dtype(), [&]<class T>(T) {
+    T* qkv = problem.qkv.as<T>();
+    const float* table = problem.table.as<float>();
+    const size_t stride = static_cast<size_t>(width);
+    const size_t length = static_cast<size_t>(problem.sequence_length);
+    const size_t heads = static_cast<size_t>(problem.query_heads + problem.kv_heads);
+    const size_t half = static_cast<size_t>(problem.head_dim / 2);
+    const float direction = problem.inverse ? -1.0f : 1.0f;
+    parallel_for(static_cast<size_t>(tokens), token_grain, [=](size_t begin, size_t end) {
+      for (size_t token = begin; token < end; ++token) {
+        rotate_heads(qkv + token * stride, table + (token % length) * 2 * half, heads, half, direction);
+      }
+    });
+  });
+}
+
+}  // namespace cpu
+
+void rope(const Rope& problem) {
+  NIBBLE_DISPATCH(problem.qkv.device(), rope, problem);
+}
+
+}  // namespace nibble
