@@ -1,0 +1,86 @@
+#include "trainer/commands/generate.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "data/tokenizer.h"
+#include "dist/signals.h"
+#include "trainer/generation.h"
+#include "trainer/inference_model.h"
+#include "trainer/rank_main.h"
+
+namespace nibble {
+
+namespace {
+
+struct GenerateOptions {
+  std::string path;
+  std::string prompt;
+  int64_t tokens = 128;
+  SamplingOptions sampling;
+};
+
+ExitCode generate(Communicator& communicator, const GenerateOptions& options) {
+  const CheckpointInfo checkpoint = open_checkpoint(communicator, options.path);
+  if (communicator.rank() != 0) return ExitCode::ok;
+  const RunConfig config = config_of_checkpoint(checkpoint, {});
+  const Tokenizer tokenizer = Tokenizer::load(tokenizer_path(config));
+  InferenceModel inference(checkpoint, config, 1);
+
+  std::vector<int32_t> tokens = tokenizer.encode(options.prompt);
+  if (tokens.empty()) tokens.push_back(tokenizer.bos_id());
+  size_t printed = 0;
+  const auto print_new_text = [&](bool all) {
+    const std::string text = tokenizer.decode(tokens);
+    const size_t end = all ? text.size() : settled_length(text);
+    if (end <= printed) return;
+    fmt::print("{}", text.substr(printed, end - printed));
+    std::fflush(stdout);
+    printed = end;
+  };
+  print_new_text(false);
+  for (int64_t i = 0; i < options.tokens && !stop_requested(); ++i) {
+    const int32_t token = sample_next(inference.model(), tokens, tokenizer.vocab_size(), options.sampling);
+    if (token == tokenizer.eos_id()) break;
+    tokens.push_back(token);
+    print_new_text(false);
+  }
+  print_new_text(true);
+  fmt::print("\n");
+  return ExitCode::ok;
+}
+
+}  // namespace
+
+void add_generate_command(CLI::App& app) {
+  auto options = std::make_shared<GenerateOptions>();
+  CLI::App* command = app.add_subcommand("generate", "Sample text from a checkpoint");
+  command->add_option("RUN_DIR", options->path, "Directory of a run (its newest checkpoint) or of one checkpoint")
+      ->required();
+  command->add_option("--prompt", options->prompt, "Text to continue");
+  command->add_option("--tokens", options->tokens, "Most tokens to add")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command
+      ->add_option("--temperature", options->sampling.temperature,
+                   "0 takes the likeliest token; 1 the model's own odds")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  command->add_option("--top-p", options->sampling.top_p, "Sample from the likeliest tokens that hold this probability")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  command->add_option("--seed", options->sampling.seed, "Same seed, same text")->capture_default_str();
+  command->footer(
+      "Example:\n  nibble generate runs/nvfp4 --prompt \"Fellow-Citizens of the Senate\" --temperature 0.8");
+  command->final_callback([options] {
+    throw CLI::RuntimeError(
+        rank_main([&] { return config_beside(options->path, {}); },
+                  [&](Communicator& communicator, const RunConfig&) { return generate(communicator, *options); }));
+  });
+}
+
+}  // namespace nibble

@@ -1,0 +1,47 @@
+#include "trainer/commands/train.h"
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trainer/rank_main.h"
+#include "trainer/run_directory.h"
+#include "trainer/training_loop.h"
+
+namespace nibble {
+
+namespace {
+
+struct TrainOptions {
+  std::string config;
+  std::vector<std::string> overrides;
+};
+
+int run_train(const TrainOptions& options) {
+  return rank_main([&] { return parse_run_config(options.config, options.overrides); },
+                   [](Communicator& communicator, const RunConfig& config) {
+                     const RunDirectory directory =
+                         RunDirectory::create(communicator, config.run.dir, resolved_yaml(config));
+                     return run_training(communicator, config, directory, std::nullopt);
+                   });
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app) {
+  auto options = std::make_shared<TrainOptions>();
+  CLI::App* command = app.add_subcommand("train", "Start a run");
+  command->add_option("CONFIG", options->config, "Configuration of the run (YAML; see nibble config reference)")
+      ->required();
+  command->add_option("--set", options->overrides, "Override a key: --set train.steps=100 (repeatable)")
+      ->allow_extra_args(false);
+  command->footer(
+      "Examples:\n"
+      "  mpirun -n 2 nibble train configs/runs/quickstart.yaml --set recipe=nvfp4 --set run.dir=runs/nvfp4\n"
+      "  scripts/launch.sh -n 2 nibble train run.yaml      (TERM and Ctrl-C save a checkpoint first)\n"
+      "Exit code 75 means that a checkpoint is saved and the run wants to be resumed.");
+  command->final_callback([options] { throw CLI::RuntimeError(run_train(*options)); });
+}
+
+}  // namespace nibble

@@ -1,0 +1,31 @@
+// Sampling the next token of a text.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "model/language_model.h"
+
+namespace nibble {
+
+struct SamplingOptions {
+  double temperature = 0.8;  // 0 = the likeliest token
+  double top_p = 0.95;       // sample among the likeliest tokens that together hold this probability
+  uint64_t seed = 0;
+};
+
+// Sampling from given logits. position keys the random number: the same inputs give the same token.
+int32_t sample_token(const float* logits, int64_t vocabulary, uint64_t position, const SamplingOptions& options);
+
+// The token after `tokens` (at least one). Looks at the last sequence_length tokens at most. Tokens of the model's
+// padding, at or above `vocabulary`, are never drawn.
+int32_t sample_next(LanguageModel& model, const std::vector<int32_t>& tokens, int64_t vocabulary,
+                    const SamplingOptions& options);
+
+// Length of the text without the replacement characters (U+FFFD) at its end: those stand for a character whose bytes
+// are not all there yet.
+size_t settled_length(std::string_view text);
+
+}  // namespace nibble

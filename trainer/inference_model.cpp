@@ -1,0 +1,37 @@
+#include "trainer/inference_model.h"
+
+#include <fmt/format.h>
+
+namespace nibble {
+
+InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t sequences)
+    : model_(std::make_unique<LanguageModel>(config.model, config.recipe,
+                                             LanguageModelOptions{.sequences = sequences,
+                                                                  .sequence_length = config.model.sequence_length,
+                                                                  .training = false,
+                                                                  .recompute = {}})),
+      weights_arena_("weights") {
+  const auto size = model_->parameters().flat_size();
+  allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
+  weights_arena_.commit();
+  const Tensor weights = allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
+  load_buffer(checkpoint, "parameters", tensor_entries(model_->parameters()), 0, size, weights);
+  model_->bind(weights, {});
+  model_->set_weights_changed();
+}
+
+RunConfig config_beside(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  const std::filesystem::path directory = std::filesystem::absolute(path).lexically_normal();
+  if (!std::filesystem::exists(directory / "config.yaml")) {
+    throw Error(ExitCode::missing_input,
+                fmt::format("{} is not a run directory: it has no config.yaml", directory.string()),
+                "name the run.dir of a run that nibble train has started");
+  }
+  return parse_run_config(directory / "config.yaml", overrides);
+}
+
+RunConfig config_of_checkpoint(const CheckpointInfo& checkpoint, const std::vector<std::string>& overrides) {
+  return parse_run_config_text(checkpoint.config_yaml, checkpoint.directory / "config.yaml", overrides);
+}
+
+}  // namespace nibble

@@ -1,0 +1,32 @@
+// A model with a checkpoint's weights and no memory for training.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "dist/arena.h"
+#include "model/language_model.h"
+#include "trainer/checkpoint.h"
+#include "trainer/run_config.h"
+
+namespace nibble {
+
+class InferenceModel {
+ public:
+  // Not collective. Takes the shape and the recipe from `config` (a resolved configuration: its vocabulary size is
+  // set).
+  InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t sequences);
+  LanguageModel& model() { return *model_; }
+
+ private:
+  std::unique_ptr<LanguageModel> model_;
+  Arena weights_arena_;
+};
+
+// The configuration inside a checkpoint, with overrides.
+RunConfig config_of_checkpoint(const CheckpointInfo& checkpoint, const std::vector<std::string>& overrides);
+// The configuration of a run directory or a checkpoint's directory, before any checkpoint has been opened.
+// ExitCode::missing_input if there is none.
+RunConfig config_beside(const std::filesystem::path& path, const std::vector<std::string>& overrides);
+
+}  // namespace nibble

@@ -1,0 +1,19 @@
+#include "trainer/micro_batch.h"
+
+namespace nibble {
+
+MicroBatch::MicroBatch(int64_t sequences, int64_t sequence_length)
+    : sequence_length_(sequence_length),
+      tokens_(static_cast<size_t>(sequences * sequence_length)),
+      targets_(tokens_.size()) {}
+
+void MicroBatch::load(Loader& loader, uint64_t first, int64_t count) {
+  const auto length = static_cast<size_t>(sequence_length_);
+  NIBBLE_CHECK(static_cast<size_t>(count) * length <= tokens_.size(), "more sequences than the micro-batch holds");
+  count_ = count;
+  for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+    loader.load(first + i, {tokens_.data() + i * length, length}, {targets_.data() + i * length, length});
+  }
+}
+
+}  // namespace nibble

@@ -1,0 +1,30 @@
+// The tokens and targets of one micro-batch.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "data/loader.h"
+#include "quant/tensor.h"
+
+namespace nibble {
+
+class MicroBatch {
+ public:
+  MicroBatch(int64_t sequences, int64_t sequence_length);
+
+  // Samples first .. first+count-1 of the loader; count is at most the `sequences` of the constructor.
+  void load(Loader& loader, uint64_t first, int64_t count);
+
+  Tensor tokens() { return view(tokens_); }    // i32 [count, sequence_length]
+  Tensor targets() { return view(targets_); }  // the same, one token later
+
+ private:
+  Tensor view(std::vector<int32_t>& values) { return {values.data(), DType::i32, {count_, sequence_length_}}; }
+  int64_t sequence_length_;
+  int64_t count_ = 0;
+  std::vector<int32_t> tokens_;
+  std::vector<int32_t> targets_;
+};
+
+}  // namespace nibble

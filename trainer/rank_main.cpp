@@ -1,0 +1,87 @@
+#include "trainer/rank_main.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <memory>
+#include <new>
+#include <optional>
+
+#include "dist/device.h"
+#include "dist/log.h"
+#include "dist/signals.h"
+#include "dist/thread_pool.h"
+
+namespace nibble {
+
+namespace {
+
+constexpr double start_timeout_s = 600;  // while no configuration is known
+
+Error as_error(const std::exception& exception) {
+  if (const auto* error = dynamic_cast<const Error*>(&exception)) return *error;
+  if (dynamic_cast<const std::bad_alloc*>(&exception) != nullptr) {
+    return {ExitCode::out_of_memory, "out of memory", "use smaller micro-batches (train.micro_batch_sequences)"};
+  }
+  return {ExitCode::internal, fmt::format("internal error: {}", exception.what()), "please report this"};
+}
+
+DeviceKind device_of(const RunConfig& config) {
+  switch (config.device) {
+    case RunConfig::Device::automatic: return resolve_device("auto");
+    case RunConfig::Device::cpu: return resolve_device("cpu");
+    case RunConfig::Device::cuda: return resolve_device("cuda");
+  }
+  return DeviceKind::cpu;
+}
+
+void start_threads(const Communicator& communicator, const RunConfig& config) {
+  const int threads = config.train.threads > 0 ? static_cast<int>(config.train.threads)
+                                               : available_threads(communicator.ranks_on_node());
+  set_compute_threads(threads);
+}
+
+}  // namespace
+
+void print_error(int code, const std::string& what, const std::string& remedy) {
+  fmt::print(stderr, "error[E{}]: {}\n", code, what);
+  if (!remedy.empty()) fmt::print(stderr, "  fix: {}\n", remedy);
+  std::fflush(stderr);
+}
+
+int rank_main(const std::function<RunConfig()>& read_config,
+              const std::function<ExitCode(Communicator&, const RunConfig&)>& body) {
+  install_signal_handlers();
+  std::optional<RunConfig> config;
+  std::optional<Error> config_error;
+  try {
+    config = read_config();
+  } catch (const std::exception& exception) {
+    config_error = as_error(exception);
+  }
+  const std::unique_ptr<Communicator> communicator =
+      make_communicator(config ? config->comm.timeout_s : start_timeout_s);
+  set_log_rank(communicator->rank(), communicator->size());
+  try {
+    run_together(*communicator, [&] {
+      if (config_error) throw Error(*config_error);
+      start_threads(*communicator, *config);
+      device_of(*config);
+    });
+    const ExitCode code = body(*communicator, *config);
+    communicator->barrier();
+    return static_cast<int>(code);
+  } catch (const AgreedError& error) {
+    // Every rank is here with the same error: one speaks, all leave in order.
+    if (communicator->rank() == 0) print_error(static_cast<int>(error.code()), error.what(), error.remedy());
+    return static_cast<int>(error.code());
+  } catch (const std::exception& exception) {
+    // This rank alone may be here: the others must not wait for it.
+    const Error error = as_error(exception);
+    const std::string who = communicator->size() > 1 ? fmt::format("rank {}: ", communicator->rank()) : "";
+    print_error(static_cast<int>(error.code()), who + error.what(), error.remedy());
+    communicator->abort(static_cast<int>(error.code()));
+  }
+}
+
+}  // namespace nibble

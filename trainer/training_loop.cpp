@@ -1,0 +1,234 @@
+#include "trainer/training_loop.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "dist/log.h"
+#include "dist/signals.h"
+#include "dist/thread_pool.h"
+#include "dist/watchdog.h"
+#include "model/cost.h"
+#include "trainer/measured_peak.h"
+#include "trainer/metrics.h"
+#include "trainer/progress.h"
+#include "trainer/tensorboard.h"
+#include "trainer/training_session.h"
+
+namespace nibble {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Steps in a row that may be skipped because something was not finite.
+constexpr int most_skipped_steps = 3;
+
+class TrainingLoop {
+ public:
+  TrainingLoop(Communicator& communicator, const RunConfig& config, const RunDirectory& directory)
+      : communicator_(communicator),
+        session_(communicator, config),
+        config_(session_.config()),
+        directory_(directory),
+        heartbeat_(directory.heartbeat() / fmt::format("rank-{}", communicator.rank())) {}
+
+  ExitCode run(const std::optional<CheckpointInfo>& checkpoint);
+
+ private:
+  bool leader() const { return communicator_.rank() == 0; }
+  uint64_t tokens_after(uint64_t step) const { return step * static_cast<uint64_t>(config_.train.tokens_per_step); }
+  uint64_t total_steps() const { return static_cast<uint64_t>(config_.train.steps); }
+  static bool due(uint64_t step, int64_t every) { return every > 0 && step % static_cast<uint64_t>(every) == 0; }
+
+  uint64_t start_fresh();
+  uint64_t continue_from(const CheckpointInfo& checkpoint);
+  void open_logs(uint64_t first_step, bool resumed);
+  bool validation_pending(uint64_t step);
+  void train_one(uint64_t step);
+  void record_skipped(uint64_t step, const StepResult& result);
+  bool validate_after(uint64_t step);
+  void save(uint64_t step);
+  bool stop_wanted() { return communicator_.all_reduce_max(stop_requested() ? 1 : 0) != 0; }
+
+  Communicator& communicator_;
+  TrainingSession session_;
+  const RunConfig& config_;
+  const RunDirectory& directory_;
+  Heartbeat heartbeat_;
+  double peak_flops_ = 0;  // of all ranks together
+  int skipped_in_a_row_ = 0;
+  // Rank 0 only.
+  std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<TensorboardWriter> tensorboard_;
+  std::unique_ptr<ProgressDisplay> progress_;
+};
+
+uint64_t TrainingLoop::start_fresh() {
+  session_.initialize_weights();
+  save(0);
+  return 0;
+}
+
+uint64_t TrainingLoop::continue_from(const CheckpointInfo& checkpoint) {
+  session_.load(checkpoint);
+  return checkpoint.step;
+}
+
+void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
+  communicator_.barrier();
+  peak_flops_ = measured_peak_flops() * communicator_.size();
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    metrics_ = std::make_unique<MetricsLog>(directory_.metrics_file());
+    metrics_->event({{"event", "run"},
+                     {"nibble", NIBBLE_VERSION},
+                     {"recipe", config_.recipe.name},
+                     {"seed", config_.run.seed},
+                     {"steps", config_.train.steps},
+                     {"tokens_per_step", config_.train.tokens_per_step},
+                     {"ranks", communicator_.size()},
+                     {"threads_per_rank", compute_threads()},
+                     {"parameters", model_cost(config_.model).parameters},
+                     {"data_fingerprint", session_.data_fingerprint()},
+                     {"measured_peak_flops", peak_flops_}});
+    if (resumed) metrics_->event({{"event", "resume"}, {"step", first_step}});
+    if (config_.log.tensorboard) {
+      tensorboard_ = std::make_unique<TensorboardWriter>(directory_.tensorboard());
+      if (resumed) tensorboard_->session_start(first_step + 1);
+    }
+    for (const std::string& line : session_.describe()) log_info("{}", line);
+    log_info("ranks      {} with {} threads each, measured peak {:.1f} GFLOP/s in all", communicator_.size(),
+             compute_threads(), peak_flops_ / 1e9);
+  });
+  const auto kind = leader() ? config_.log.progress : RunConfig::Progress::none;
+  progress_ = std::make_unique<ProgressDisplay>(kind, total_steps(), first_step);
+}
+
+// A stop can cut a validation short after its step's checkpoint was due: then it is made up for.
+bool TrainingLoop::validation_pending(uint64_t step) {
+  if (!session_.has_validation() || step == 0 || !(due(step, config_.eval.every) || step == total_steps()))
+    return false;
+  int64_t missing = 0;
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    const auto history = read_history(directory_.metrics_file());
+    missing = std::none_of(history.validations.begin(), history.validations.end(),
+                           [step](const auto& validation) { return validation.step == step; })
+                  ? 1
+                  : 0;
+  });
+  return communicator_.all_reduce_max(missing) != 0;
+}
+
+void TrainingLoop::record_skipped(uint64_t step, const StepResult& result) {
+  ++skipped_in_a_row_;
+  const std::string text = fmt::format("step {} is not finite (loss {}, gradient norm {}): its update is not applied",
+                                       step, result.loss, result.grad_norm);
+  if (leader()) {
+    log_warning("{}", text);
+    metrics_->warning(step, text);
+  }
+  if (skipped_in_a_row_ > most_skipped_steps) {
+    throw Error(
+        ExitCode::numerics, fmt::format("{} steps in a row were not finite, the last is {}", skipped_in_a_row_, step),
+        "resume from the last checkpoint with a lower optimizer.learning_rate (resume.allow) or another recipe");
+  }
+}
+
+void TrainingLoop::train_one(uint64_t step) {
+  heartbeat_.set(step, "train");
+  const auto start = Clock::now();
+  const StepResult result = session_.train_step(step - 1);
+  const double seconds = seconds_since(start);
+  const double tokens_per_second = static_cast<double>(config_.train.tokens_per_step) / seconds;
+  const StepMetrics metrics{
+      .step = step,
+      .tokens = tokens_after(step),
+      .loss = result.loss,
+      .grad_norm = result.grad_norm,
+      .learning_rate = result.learning_rate,
+      .tokens_per_second = tokens_per_second,
+      .mfu = model_cost(config_.model).training_flops_per_token * tokens_per_second / peak_flops_};
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    metrics_->step(metrics);
+    if (tensorboard_) {
+      tensorboard_->scalar("loss/train", metrics.loss, step);
+      tensorboard_->scalar("grad_norm", metrics.grad_norm, step);
+      tensorboard_->scalar("learning_rate", metrics.learning_rate, step);
+      tensorboard_->scalar("tokens_per_second", metrics.tokens_per_second, step);
+      tensorboard_->scalar("mfu", metrics.mfu, step);
+      tensorboard_->flush();
+    }
+  });
+  progress_->step(metrics, seconds);
+  if (result.applied) {
+    skipped_in_a_row_ = 0;
+  } else {
+    record_skipped(step, result);
+  }
+}
+
+// False if a stop was requested meanwhile.
+bool TrainingLoop::validate_after(uint64_t step) {
+  heartbeat_.set(step, "validate");
+  const std::optional<double> loss = session_.validate(step, stop_requested);
+  if (!loss) return false;
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    metrics_->validation(step, tokens_after(step), *loss);
+    if (tensorboard_) tensorboard_->scalar("loss/validation", *loss, step);
+  });
+  progress_->line(fmt::format("validation after step {}: loss {:.4f}", step, *loss));
+  return true;
+}
+
+void TrainingLoop::save(uint64_t step) {
+  heartbeat_.set(step, "checkpoint");
+  const auto start = Clock::now();
+  const auto path = save_checkpoint(communicator_, directory_.path(), session_.checkpoint_state(step));
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    prune_checkpoints(directory_.path(), step, static_cast<uint64_t>(config_.checkpoint.keep_last),
+                      static_cast<uint64_t>(config_.checkpoint.keep_every));
+    if (metrics_) metrics_->checkpoint(step, path.filename(), seconds_since(start));
+  });
+}
+
+ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
+  const uint64_t first = checkpoint ? continue_from(*checkpoint) : start_fresh();
+  open_logs(first, checkpoint.has_value());
+  if (validation_pending(first)) validate_after(first);
+  const auto stop_at = static_cast<uint64_t>(config_.train.stop_at);
+  for (uint64_t step = first + 1; step <= total_steps(); ++step) {
+    train_one(step);
+    const bool last = step == total_steps();
+    bool stop = step == stop_at || stop_wanted();
+    if (!stop && session_.has_validation() && (last || due(step, config_.eval.every))) stop = !validate_after(step);
+    if (stop || last || due(step, config_.checkpoint.every)) save(step);
+    if (stop && !last) {
+      progress_->line(fmt::format("stopped after step {}: the checkpoint is saved, `nibble resume {}` goes on", step,
+                                  directory_.path().string()));
+      return ExitCode::start_again;
+    }
+  }
+  progress_->line(fmt::format("done: {} steps, {} tokens", total_steps(), with_thousands(tokens_after(total_steps()))));
+  return ExitCode::ok;
+}
+
+}  // namespace
+
+ExitCode run_training(Communicator& communicator, const RunConfig& config, const RunDirectory& directory,
+                      const std::optional<CheckpointInfo>& checkpoint) {
+  return TrainingLoop(communicator, config, directory).run(checkpoint);
+}
+
+}  // namespace nibble

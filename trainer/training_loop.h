@@ -1,0 +1,22 @@
+// A run from its first step to its last: when to train, validate, checkpoint, report and stop.
+#pragma once
+
+#include <optional>
+
+#include "dist/communicator.h"
+#include "dist/error.h"
+#include "trainer/checkpoint.h"
+#include "trainer/run_config.h"
+#include "trainer/run_directory.h"
+
+namespace nibble {
+
+// Collective. Trains until train.steps, or train.stop_at, or a request to stop (dist/signals.h). With a checkpoint the
+// run goes on after its step, else it starts with fresh weights and writes the checkpoint of step 0 first, so that a
+// run that has started can always be resumed.
+// Returns ok when the run is complete, start_again when it stopped earlier with a checkpoint.
+// Throws ExitCode::numerics when too many steps in a row were not finite.
+ExitCode run_training(Communicator& communicator, const RunConfig& config, const RunDirectory& directory,
+                      const std::optional<CheckpointInfo>& checkpoint);
+
+}  // namespace nibble

@@ -1,0 +1,259 @@
+#include "trainer/training_session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "dist/error.h"
+#include "model/cost.h"
+#include "optim/gradient_norm.h"
+#include "trainer/progress.h"
+#include "trainer/validation.h"
+
+namespace nibble {
+
+namespace {
+
+constexpr int64_t vocabulary_multiple = 16;  // the head's rows are quantised in blocks of 16
+
+uint64_t gradient_groups(const RunConfig& config) {
+  return static_cast<uint64_t>(div_ceil(config.micro_batches_per_step(), config.train.group_micro_batches));
+}
+
+// The model's vocabulary: as configured, or the data's rounded up.
+int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
+  const auto of_data = static_cast<int64_t>(loader.vocab_size());
+  if (config.model.vocab_size == 0) return round_up(of_data, vocabulary_multiple);
+  if (config.model.vocab_size < of_data) {
+    throw Error(ExitCode::bad_config,
+                fmt::format("model.vocab_size is {}, but the training shards hold token ids up to {}",
+                            config.model.vocab_size, of_data - 1),
+                "set model.vocab_size=0 to take the data's, or tokenize with a smaller --vocab-size");
+  }
+  return config.model.vocab_size;
+}
+
+AdamWConfig adamw_config(const RunConfig::Optimizer& optimizer) {
+  return {.beta1 = optimizer.beta1,
+          .beta2 = optimizer.beta2,
+          .epsilon = optimizer.epsilon,
+          .weight_decay = optimizer.weight_decay,
+          .master_dtype = optimizer.master_dtype,
+          .moment_dtype = optimizer.moment_dtype};
+}
+
+std::vector<ParameterSegment> segments(const ParameterTable& table) {
+  std::vector<ParameterSegment> result;
+  for (const Parameter& parameter : table.parameters()) {
+    result.push_back({.offset = parameter.offset,
+                      .count = parameter.count,
+                      .tensor_id = parameter.tensor_id,
+                      .decay = parameter.decay});
+  }
+  return result;
+}
+
+ScheduleConfig schedule_config(const RunConfig& config) {
+  ScheduleKind kind = ScheduleKind::cosine;
+  switch (config.schedule.kind) {
+    case RunConfig::ScheduleKind::cosine: kind = ScheduleKind::cosine; break;
+    case RunConfig::ScheduleKind::linear: kind = ScheduleKind::linear; break;
+    case RunConfig::ScheduleKind::wsd: kind = ScheduleKind::wsd; break;
+  }
+  return {.kind = kind,
+          .peak = config.optimizer.learning_rate,
+          .min_ratio = config.schedule.min_ratio,
+          .warmup_steps = static_cast<uint64_t>(config.schedule.warmup_steps),
+          .total_steps = static_cast<uint64_t>(config.train.steps),
+          .decay_share = config.schedule.decay_share};
+}
+
+}  // namespace
+
+TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& config)
+    : communicator_(communicator), config_(config), schedule_(schedule_config(config)) {
+  const auto length = static_cast<uint32_t>(config.model.sequence_length);
+  run_together(communicator_, [&] {
+    train_loader_ = std::make_unique<Loader>(config.data.train, length, config.run.seed, /*shuffle=*/true);
+    if (!config.data.validation.empty()) {
+      validation_loader_ = std::make_unique<Loader>(config.data.validation, length, config.run.seed, /*shuffle=*/false);
+      if (validation_loader_->tokenizer_hash() != train_loader_->tokenizer_hash()) {
+        throw Error(ExitCode::bad_data, "training and validation shards were made with different tokenizers",
+                    "tokenize both in one call of nibble tokenize");
+      }
+    }
+    config_.model.vocab_size = settled_vocabulary(config, *train_loader_);
+    validate(config_.model);
+    model_ = std::make_unique<LanguageModel>(config_.model, config_.recipe,
+                                             LanguageModelOptions{.sequences = config.train.micro_batch_sequences,
+                                                                  .sequence_length = config.model.sequence_length,
+                                                                  .training = true,
+                                                                  .recompute = recompute_blocks(config)});
+    build_state();
+  });
+  micro_batch_ = std::make_unique<MicroBatch>(config.train.micro_batch_sequences, config.model.sequence_length);
+  group_losses_.resize(gradient_groups(config));
+  group_non_finite_.resize(gradient_groups(config));
+}
+
+TrainingSession::~TrainingSession() = default;
+
+void TrainingSession::build_state() {
+  const ParameterTable& table = model_->parameters();
+  partition_ = std::make_unique<Partition>(table.flat_size(), communicator_.size());
+  state_arena_ = std::make_unique<Arena>("weights, gradients and optimizer state");
+  const auto build = [&] {
+    weights_ = allocate_tensor(*state_arena_, config_.model.dtype, {static_cast<int64_t>(table.flat_size())});
+    reduction_ = std::make_unique<TreeReduction>(*state_arena_, communicator_, *partition_, gradient_groups(config_));
+    optimizer_ = std::make_unique<AdamW>(*state_arena_, adamw_config(config_.optimizer), segments(table),
+                                         partition_->begin(communicator_.rank()), partition_->end(communicator_.rank()),
+                                         config_.model.dtype);
+  };
+  build();
+  state_arena_->commit();
+  build();
+}
+
+std::string TrainingSession::data_fingerprint() const {
+  return train_loader_->fingerprint();
+}
+
+std::vector<std::string> TrainingSession::describe() const {
+  const ModelCost cost = model_cost(config_.model);
+  std::vector<std::string> lines;
+  lines.push_back(fmt::format("model      {} parameters ({} in linear layers, {} in embedding and head), recipe {}",
+                              with_thousands(cost.parameters), with_thousands(cost.linear_parameters),
+                              with_thousands(cost.embedding_parameters), config_.recipe.name));
+  uint64_t total = state_arena_->planned_bytes();
+  std::string memory = fmt::format("{} {:.1f} MB", state_arena_->name(), static_cast<double>(total) / 1e6);
+  for (const MemoryLine& line : model_->memory()) {
+    memory += fmt::format(", {} {:.1f} MB", line.what, static_cast<double>(line.bytes) / 1e6);
+    total += line.bytes;
+  }
+  lines.push_back(fmt::format("memory     {:.1f} MB a rank: {}", static_cast<double>(total) / 1e6, memory));
+  const auto sequences_per_step = static_cast<double>(config_.train.tokens_per_step / config_.model.sequence_length);
+  lines.push_back(fmt::format(
+      "data       {} windows of {} tokens, {:.2f} epochs in {} steps of {} tokens ({} micro-batches in {} groups)",
+      with_thousands(train_loader_->windows()), config_.model.sequence_length,
+      sequences_per_step * static_cast<double>(config_.train.steps) / static_cast<double>(train_loader_->windows()),
+      with_thousands(static_cast<uint64_t>(config_.train.steps)),
+      with_thousands(static_cast<uint64_t>(config_.train.tokens_per_step)), config_.micro_batches_per_step(),
+      gradient_groups(config_)));
+  return lines;
+}
+
+void TrainingSession::initialize_weights() {
+  const ParameterTable& table = model_->parameters();
+  const int rank = communicator_.rank();
+  const uint64_t begin = partition_->begin(rank);
+  std::vector<float> values(partition_->count(rank));
+  initialize(table, config_.run.seed, begin, partition_->end(rank), values.data());
+  optimizer_->set_weights(values, weights_);
+  gather_weights();
+}
+
+void TrainingSession::gather_weights() {
+  const std::vector<uint64_t> offsets = partition_->byte_offsets(size_of(weights_.dtype()));
+  communicator_.all_gather({static_cast<std::byte*>(weights_.data()), weights_.bytes()}, offsets);
+  model_->set_weights_changed();
+}
+
+CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
+  const int rank = communicator_.rank();
+  CheckpointState state{.step = step,
+                        .tokens = step * static_cast<uint64_t>(config_.train.tokens_per_step),
+                        .seed = config_.run.seed,
+                        .config_yaml = resolved_yaml(config_),
+                        .data_fingerprint = data_fingerprint(),
+                        .tensors = tensor_entries(model_->parameters()),
+                        .buffers = {},
+                        .shard_begin = partition_->begin(rank),
+                        .shard_end = partition_->end(rank)};
+  const auto begin = static_cast<int64_t>(state.shard_begin);
+  const auto end = static_cast<int64_t>(state.shard_end);
+  state.buffers.push_back({"parameters", weights_.slice(begin, end)});
+  for (const NamedState& buffer : optimizer_->state())
+    state.buffers.push_back({"optimizer/" + buffer.name, buffer.shard});
+  return state;
+}
+
+void TrainingSession::load(const CheckpointInfo& checkpoint) {
+  run_together(communicator_, [&] {
+    const std::vector<TensorEntry> entries = tensor_entries(model_->parameters());
+    const int rank = communicator_.rank();
+    load_buffer(checkpoint, "parameters", entries, 0, model_->parameters().flat_size(), weights_);
+    for (const NamedState& buffer : optimizer_->state()) {
+      load_buffer(checkpoint, "optimizer/" + buffer.name, entries, partition_->begin(rank), partition_->end(rank),
+                  buffer.shard);
+    }
+  });
+  model_->set_weights_changed();
+}
+
+void TrainingSession::accumulate_gradients(uint64_t step) {
+  const auto group_size = static_cast<uint64_t>(config_.train.group_micro_batches);
+  const auto micro_batches = static_cast<uint64_t>(config_.micro_batches_per_step());
+  const auto sequences = static_cast<uint64_t>(config_.train.micro_batch_sequences);
+  const float loss_scale = 1.0F / static_cast<float>(config_.train.tokens_per_step);
+  const GroupRange local = reduction_->local_groups();
+  for (uint64_t group = local.begin; group < local.end; ++group) {
+    const std::span<float> gradients = reduction_->begin_group();
+    model_->bind(weights_, tensor_of(gradients, {static_cast<int64_t>(gradients.size())}));
+    double loss = 0;
+    const uint64_t last = std::min(micro_batches, (group + 1) * group_size);
+    for (uint64_t micro_batch = group * group_size; micro_batch < last; ++micro_batch) {
+      const StepContext context{
+          .seed = config_.run.seed, .step = narrow<uint32_t>(step), .micro_batch = narrow<uint32_t>(micro_batch)};
+      const uint64_t first_sample = (step * micro_batches + micro_batch) * sequences;
+      micro_batch_->load(*train_loader_, first_sample, config_.train.micro_batch_sequences);
+      loss += model_->forward_backward(micro_batch_->tokens(), micro_batch_->targets(), context, loss_scale);
+    }
+    reduction_->end_group();
+    group_losses_[group] = loss;
+    group_non_finite_[group] = static_cast<double>(model_->take_non_finite_count());
+  }
+}
+
+void TrainingSession::gather_by_group(std::vector<double>& values) {
+  std::vector<uint64_t> offsets;
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
+    offsets.push_back(groups_of_rank(values.size(), rank, communicator_.size()).begin * sizeof(double));
+  }
+  offsets.push_back(values.size() * sizeof(double));
+  communicator_.all_gather(std::as_writable_bytes(std::span(values)), offsets);
+}
+
+StepResult TrainingSession::train_step(uint64_t step) {
+  run_together(communicator_, [&] { accumulate_gradients(step); });
+  gather_by_group(group_losses_);
+  gather_by_group(group_non_finite_);
+  const std::span<const float> gradients = reduction_->reduce_scatter();
+  const GradientNorm norm = gradient_norm(communicator_, *partition_, gradients);
+
+  StepResult result{.loss = tree_sum(group_losses_) / static_cast<double>(config_.train.tokens_per_step),
+                    .grad_norm = norm.norm,
+                    .learning_rate = learning_rate(schedule_, step)};
+  result.applied = std::isfinite(result.loss) && norm.finite && tree_sum(group_non_finite_) == 0;
+  if (!result.applied) return result;
+  optimizer_->step({.step = step,
+                    .learning_rate = result.learning_rate,
+                    .grad_scale = clip_scale(norm.norm, config_.optimizer.clip_norm),
+                    .seed = config_.run.seed},
+                   weights_, gradients);
+  gather_weights();
+  return result;
+}
+
+std::optional<double> TrainingSession::validate(uint64_t step, const std::function<bool()>& interrupted) {
+  model_->bind(weights_, {});
+  return validation_loss(communicator_, *model_,
+                         {.loader = *validation_loader_,
+                          .sequences = static_cast<uint64_t>(config_.eval.sequences),
+                          .sequences_per_batch = static_cast<uint64_t>(config_.train.micro_batch_sequences),
+                          .seed = config_.run.seed,
+                          .step = step},
+                         *micro_batch_, interrupted);
+}
+
+}  // namespace nibble

@@ -1,0 +1,83 @@
+// Everything a rank trains with: model, data, optimizer, gradient sum. One object is one process's share of a run.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/loader.h"
+#include "dist/communicator.h"
+#include "dist/partition.h"
+#include "dist/tree_reduction.h"
+#include "model/language_model.h"
+#include "optim/adamw.h"
+#include "optim/schedule.h"
+#include "trainer/checkpoint.h"
+#include "trainer/micro_batch.h"
+#include "trainer/run_config.h"
+
+namespace nibble {
+
+struct StepResult {
+  double loss = 0;  // mean over the step's tokens, nats; the same bits on every rank and for every number of ranks
+  double grad_norm = 0;
+  double learning_rate = 0;
+  bool applied = true;  // false: something was not finite, the weights are untouched
+};
+
+class TrainingSession {
+ public:
+  // Collective. Opens the data, settles the vocabulary size, plans and takes all memory. Weights are zero until
+  // initialize_weights() or load().
+  TrainingSession(Communicator& communicator, const RunConfig& config);
+  ~TrainingSession();
+
+  // The configuration with the vocabulary size filled in.
+  const RunConfig& config() const { return config_; }
+  const LanguageModel& model() const { return *model_; }
+  // What identifies the training data: names, sizes and hashes of the shards, in order.
+  std::string data_fingerprint() const;
+  bool has_validation() const { return validation_loader_ != nullptr; }
+  // What the run will use, a line each: parameters, memory, data.
+  std::vector<std::string> describe() const;
+
+  void initialize_weights();
+  void load(const CheckpointInfo& checkpoint);
+  CheckpointState checkpoint_state(uint64_t step) const;
+
+  // Collective. The optimizer step after `step` completed ones.
+  StepResult train_step(uint64_t step);
+
+  // Collective. Mean cross-entropy of the validation set (nats a token) with the weights after `step` steps; nothing if
+  // interrupted() became true on some rank meanwhile.
+  std::optional<double> validate(uint64_t step, const std::function<bool()>& interrupted);
+
+ private:
+  void build_state();
+  void gather_weights();
+  void accumulate_gradients(uint64_t step);
+  void gather_by_group(std::vector<double>& values);
+
+  Communicator& communicator_;
+  RunConfig config_;
+  std::unique_ptr<Loader> train_loader_;
+  std::unique_ptr<Loader> validation_loader_;
+  std::unique_ptr<LanguageModel> model_;
+
+  std::unique_ptr<Arena> state_arena_;  // weights, gradients, optimizer state
+  std::unique_ptr<Partition> partition_;
+  Tensor weights_;  // [flat_size], model dtype
+  std::unique_ptr<TreeReduction> reduction_;
+  std::unique_ptr<AdamW> optimizer_;
+  ScheduleConfig schedule_;
+
+  std::vector<int32_t> tokens_;           // [micro_batch_sequences, sequence_length]
+  std::vector<int32_t> targets_;          // the same
+  std::vector<double> group_losses_;      // summed cross-entropy of each gradient group of the step
+  std::vector<double> group_non_finite_;  // non-finite values that its quantisers met
+};
+
+}  // namespace nibble
