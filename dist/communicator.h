@@ -71,4 +71,7 @@ void run_together(Communicator& communicator, Function&& function) {
 
 std::string broadcast_string(Communicator& communicator, std::string text, int root);
 
+// Defect check of the offsets of all_gather and all_to_all: ranks+1 of them, ascending, within `bytes`.
+void check_offsets(std::span<const uint64_t> offsets, int ranks, uint64_t bytes);
+
 }  // namespace nibble

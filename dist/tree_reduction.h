@@ -30,7 +30,11 @@ double tree_sum(std::span<const double> values);
 
 class TreeReduction {
  public:
-  // Memory (partial sums, exchange buffers) comes from the arena, in the measuring pass and again after commit().
+  // Memory (partial sums, exchange buffers) comes from the arena, in the measuring pass and again after commit(). With
+  // g groups on this rank it is at most log2(g) + 1 buffers of partition.elements() floats where the rank's first group
+  // is a multiple of a power of two that is at least g (one rank; a power of two of ranks and of groups), else at most
+  // twice that; and, with several ranks, one shard for each partial sum of each rank, together about one to two
+  // buffers.
   TreeReduction(Arena& arena, Communicator& communicator, const Partition& partition, uint64_t groups);
   ~TreeReduction();
 
