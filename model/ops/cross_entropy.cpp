@@ -1,49 +1,14 @@
 #include "model/ops/cross_entropy.h"
 
-#include <limits>
-
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
+#include "model/ops/row_math.h"
 #include "model/ops/storage.h"
-#include "model/ops/vector_math.h"
 
 namespace nibble {
 namespace {
 
 constexpr size_t token_grain = 4;
-
-NIBBLE_VECTORIZE float maximum(const float* logits, size_t vocab) {
-  constexpr size_t lanes = LaneSum::lanes;
-  float largest[lanes];
-  for (float& lane : largest) lane = -std::numeric_limits<float>::infinity();
-  const size_t whole = vocab - vocab % lanes;
-  for (size_t i = 0; i < whole; i += lanes) {
-    for (size_t lane = 0; lane < lanes; ++lane) {
-      largest[lane] = logits[i + lane] > largest[lane] ? logits[i + lane] : largest[lane];
-    }
-  }
-  for (size_t i = whole; i < vocab; ++i) largest[0] = logits[i] > largest[0] ? logits[i] : largest[0];
-  for (size_t lane = 1; lane < lanes; ++lane) largest[0] = largest[lane] > largest[0] ? largest[lane] : largest[0];
-  return largest[0];
-}
-
-NIBBLE_VECTORIZE float sum_of_exponentials(const float* logits, float shift, size_t vocab) {
-  constexpr size_t lanes = LaneSum::lanes;
-  LaneSum sum;
-  const size_t whole = vocab - vocab % lanes;
-  for (size_t i = 0; i < whole; i += lanes) {
-    for (size_t lane = 0; lane < lanes; ++lane) sum.lane[lane] += exp_f32(logits[i + lane] - shift);
-  }
-  for (size_t i = whole; i < vocab; ++i) sum.lane[i - whole] += exp_f32(logits[i] - shift);
-  return sum.total();
-}
-
-// The gradient may be the logits themselves.
-template <class T>
-NIBBLE_VECTORIZE void scaled_softmax(const float* logits, float shift, float factor, T* gradient, size_t vocab) {
-#pragma GCC ivdep
-  for (size_t i = 0; i < vocab; ++i) store(gradient[i], factor * exp_f32(logits[i] - shift));
-}
 
 struct RowLoss {
   float largest;
@@ -51,10 +16,17 @@ struct RowLoss {
   float loss;
 };
 
-RowLoss row_loss(const float* logits, size_t vocab, int32_t target) {
-  const float largest = maximum(logits, vocab);
+NIBBLE_VECTORIZE RowLoss row_loss(const float* logits, size_t vocab, int32_t target) {
+  const float largest = row_maximum(logits, vocab);
   const float sum = sum_of_exponentials(logits, largest, vocab);
   return {largest, sum, log_f32(sum) + (largest - logits[target])};
+}
+
+// The gradient may be the logits themselves.
+template <class T>
+NIBBLE_VECTORIZE void scaled_softmax(const float* logits, float shift, float factor, T* gradient, size_t vocab) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < vocab; ++i) store(gradient[i], factor * exp_f32(logits[i] - shift));
 }
 
 template <class T>

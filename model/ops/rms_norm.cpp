@@ -5,17 +5,13 @@
 
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
+#include "model/ops/row_math.h"
 #include "model/ops/storage.h"
 
 namespace nibble {
 namespace {
 
 constexpr size_t token_grain = 16;
-
-// Rows are read in whole groups of LaneSum::lanes and a rest.
-constexpr size_t whole_lanes(size_t count) {
-  return count - count % LaneSum::lanes;
-}
 
 template <class T>
 NIBBLE_VECTORIZE float sum_of_squares(const T* input, size_t features) {
