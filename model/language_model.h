@@ -9,17 +9,11 @@
 
 #include "model/config.h"
 #include "model/parameter.h"
+#include "model/step_context.h"
 #include "quant/recipe.h"
 #include "quant/tensor.h"
 
 namespace nibble {
-
-// Names the micro-batch that a call computes: keys all rounding noise.
-struct StepContext {
-  uint64_t seed = 0;
-  uint32_t step = 0;
-  uint32_t micro_batch = 0;  // index in the global list of micro-batches of the step
-};
 
 struct LanguageModelOptions {
   int64_t sequences = 1;        // per micro-batch

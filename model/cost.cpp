@@ -1,0 +1,32 @@
+#include "model/cost.h"
+
+namespace nibble {
+
+ModelCost model_cost(const ModelConfig& config) {
+  const auto size = [](int64_t value) { return static_cast<uint64_t>(value); };
+  const uint64_t hidden = size(config.hidden_size);
+  const uint64_t attention_features = size(config.query_heads * config.head_dim);
+  const uint64_t qkv_features = size((config.query_heads + 2 * config.kv_heads) * config.head_dim);
+  const uint64_t attention_parameters = hidden * (qkv_features + attention_features);
+  const uint64_t mlp_parameters = 3 * hidden * size(config.intermediate_size);
+
+  ModelCost cost;
+  uint64_t attention_blocks = 0;
+  for (char kind : config.pattern) {
+    attention_blocks += kind == '*' ? 1 : 0;
+    cost.linear_parameters += kind == '*' ? attention_parameters : mlp_parameters;
+  }
+  const uint64_t head_parameters = size(config.vocab_size) * hidden;
+  cost.embedding_parameters = (config.tied_head ? 1 : 2) * head_parameters;
+  const uint64_t norm_parameters = (size(config.blocks()) + 1) * hidden;
+  cost.parameters = cost.embedding_parameters + cost.linear_parameters + norm_parameters;
+
+  // A token sees half the context on average: scores and values are each 2 * context / 2 per feature.
+  const double attention_flops = 2.0 * static_cast<double>(size(config.sequence_length) * attention_features);
+  cost.forward_flops_per_token = 2.0 * static_cast<double>(cost.linear_parameters + head_parameters) +
+                                 static_cast<double>(attention_blocks) * attention_flops;
+  cost.training_flops_per_token = 3.0 * cost.forward_flops_per_token;
+  return cost;
+}
+
+}  // namespace nibble
