@@ -62,8 +62,8 @@ void agree_on_error(Communicator& communicator, int error_code, const std::strin
   communicator.broadcast(std::as_writable_bytes(std::span<int>(&code, 1)), rank);
   const std::string agreed_what = broadcast_string(communicator, what, rank);
   const std::string agreed_remedy = broadcast_string(communicator, remedy, rank);
-  throw Error(static_cast<ExitCode>(code), ranks == 1 ? agreed_what : fmt::format("rank {}: {}", rank, agreed_what),
-              agreed_remedy);
+  throw AgreedError(static_cast<ExitCode>(code),
+                    rank == 0 ? agreed_what : fmt::format("rank {}: {}", rank, agreed_what), agreed_remedy);
 }
 
 std::string broadcast_string(Communicator& communicator, std::string text, int root) {

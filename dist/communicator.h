@@ -46,8 +46,14 @@ bool under_launcher();
 // The communicator of this process. timeout_s bounds every collective; 0 means no bound.
 std::unique_ptr<Communicator> make_communicator(double timeout_s);
 
-// Collective. If any rank brings an error, every rank throws the one of the lowest such rank (the text names that
-// rank), so that no rank goes on alone. `error_code` is 0 for success.
+// An error that every rank throws at the same point: each may leave in order, nobody has to be aborted.
+class AgreedError : public Error {
+ public:
+  using Error::Error;
+};
+
+// Collective. If any rank brings an error, every rank throws the one of the lowest such rank as an AgreedError (the
+// text names that rank unless it is 0), so that no rank goes on alone. `error_code` is 0 for success.
 void agree_on_error(Communicator& communicator, int error_code, const std::string& what, const std::string& remedy);
 
 // Runs a function that may throw on some ranks only, and makes all ranks throw or none.

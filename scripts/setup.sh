@@ -14,7 +14,7 @@ done
 
 packages=(g++ cmake ninja-build pkg-config ccache libopenmpi-dev openmpi-bin libhdf5-dev libyaml-cpp-dev libcli11-dev
   libfmt-dev nlohmann-json3-dev libsentencepiece-dev libxxhash-dev libzstd-dev)
-test_packages=(libgtest-dev libbenchmark-dev clang-format-14 python3-h5py)
+test_packages=(zstd libgtest-dev libbenchmark-dev clang-format-14 python3-h5py)
 if [ "$with_tests" = ON ]; then packages+=("${test_packages[@]}"); fi
 
 missing=()

@@ -1,0 +1,59 @@
+# kill -9 at 20 random moments, of a rank or of mpirun itself, loses nothing: the run resumes each time and ends with the
+# bits of an undisturbed one.
+source "$SOURCE/tests/tiny_run.sh"
+tiny_data
+steps=60
+settings=(--set train.steps=$steps --set checkpoint.every=3 --set eval.every=20)
+expect 0 mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=straight "${settings[@]}"
+losses straight >expected.txt
+expected_state=$(state_hash straight)
+
+seed=${NIBBLE_FAULT_SEED:-$RANDOM}
+echo "seed $seed"
+RANDOM=$seed
+kills=0
+round=0
+while [ "$kills" -lt 20 ]; do
+  round=$((round + 1))
+  run=run-$round
+  mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir="$run" "${settings[@]}" >output.txt 2>&1 &
+  launcher=$!
+  while :; do
+    # Somewhere in start-up, a step, a validation or a checkpoint.
+    sleep "0.$((RANDOM % 9))$((RANDOM % 10))"
+    kill -0 "$launcher" 2>/dev/null || break
+    victim=$launcher
+    if [ $((RANDOM % 3)) -gt 0 ]; then
+      victim=$("$python" -c "import json,sys; print(json.load(open(sys.argv[1]))['pid'])" \
+        "$run/heartbeat/rank-$((RANDOM % 2))" 2>/dev/null || echo "$launcher")
+    fi
+    kill -9 "$victim" 2>/dev/null || true
+    code=0
+    wait "$launcher" || code=$?
+    [ "$code" -ne 0 ] || break
+    kills=$((kills + 1))
+    # A rank whose launcher died ends by itself; until then it holds the lock.
+    for _ in $(seq 50); do
+      code=0
+      if [ -d "$run/checkpoints" ] && ls "$run/checkpoints" | grep -q '^step-'; then
+        command=(resume "$run")
+      else
+        command=(train tiny.yaml --set run.dir="$run" "${settings[@]}")
+      fi
+      mpirun -n $((RANDOM % 3 + 1)) "$NIBBLE" "${command[@]}" >output.txt 2>&1 &
+      launcher=$!
+      sleep 0.4
+      if kill -0 "$launcher" 2>/dev/null; then break; fi
+      wait "$launcher" || code=$?
+      [ "$code" -eq 69 ] || break
+      sleep 0.2
+    done
+    [ "$code" -eq 0 ] || { cat output.txt; fail "kill $kills: restart ended with $code"; }
+  done
+  code=0
+  wait "$launcher" 2>/dev/null || code=$?
+  [ "$code" -eq 0 ] || [ "$code" -eq 127 ] || { cat output.txt; fail "round $round ended with $code"; }
+  losses "$run" | diff expected.txt - || fail "round $round: other losses"
+  [ "$(state_hash "$run")" = "$expected_state" ] || fail "round $round: other final state"
+done
+echo "$kills kills over $round runs, nothing lost"

@@ -1,0 +1,58 @@
+# Stopping on purpose: SIGUSR1 to mpirun, TERM and Ctrl-C through scripts/launch.sh, two runs in one directory, and a
+# rank that hangs.
+source "$SOURCE/tests/tiny_run.sh"
+tiny_data
+long=(--set train.steps=100000 --set checkpoint.every=0 --set eval.every=0)
+wait_for_steps() { # RUN COUNT
+  for _ in $(seq 300); do
+    [ "$(grep -c '"event":"step"' "$1/metrics.jsonl" 2>/dev/null || true)" -ge "$2" ] 2>/dev/null && return
+    sleep 0.1
+  done
+  cat output.txt
+  fail "$1 made no steps"
+}
+finish() { # EXPECTED CODE
+  local code=0
+  wait "$launcher" || code=$?
+  [ "$code" -eq "$1" ] || { cat output.txt; fail "exit code $code instead of $1"; }
+}
+
+mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=usr1 "${long[@]}" >output.txt 2>&1 &
+launcher=$!
+wait_for_steps usr1 3
+# Meanwhile nobody else may train there, and the first run goes on unharmed.
+code=0
+"$NIBBLE" resume usr1 >second.txt 2>&1 || code=$?
+[ "$code" -eq 69 ] || { cat second.txt; fail "a second run in the same directory ended with $code instead of 69"; }
+grep -q "$(cat usr1/heartbeat/rank-0 | "$python" -c 'import json,sys; print(json.load(sys.stdin)["pid"])')" second.txt ||
+  { cat second.txt; fail "the error does not name the holder"; }
+kill -USR1 "$launcher"
+finish 75
+last=$("$python" -c "import json; print(json.loads([l for l in open('usr1/metrics.jsonl') if '\"step\"' in l and 'loss_hex' in l][-1])['step'])")
+[ -d "usr1/checkpoints/$(printf 'step-%08d' "$last")" ] || fail "no checkpoint of the last step $last"
+expect 75 "$NIBBLE" resume usr1 --set train.stop_at=$((last + 2))
+
+for signal in TERM INT; do
+  setsid bash "$SOURCE/scripts/launch.sh" -n 2 "$NIBBLE" train tiny.yaml --set run.dir="launch-$signal" "${long[@]}" \
+    >output.txt 2>&1 &
+  launcher=$!
+  wait_for_steps "launch-$signal" 3
+  kill "-$signal" "$launcher"
+  finish 75
+done
+
+# One process without a launcher: the same.
+"$NIBBLE" train tiny.yaml --set run.dir=single "${long[@]}" >output.txt 2>&1 &
+launcher=$!
+wait_for_steps single 3
+kill -TERM "$launcher"
+finish 75
+
+# A rank that hangs: the job ends within the deadline, with 76 and a word about who is missing.
+mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=hang --set comm.timeout_s=2 "${long[@]}" >output.txt 2>&1 &
+launcher=$!
+wait_for_steps hang 3
+kill -STOP "$("$python" -c "import json; print(json.load(open('hang/heartbeat/rank-1'))['pid'])")"
+finish 76
+grep -qi 'rank.* 1' output.txt || { cat output.txt; fail "the message does not name the missing rank"; }
+echo "signals are obeyed"

@@ -1,0 +1,48 @@
+"""What the whole-program tests need to look into runs: losses, state hashes, excerpts of the sample text."""
+
+import hashlib
+import json
+import pathlib
+import subprocess
+import sys
+
+
+def losses(run):
+    """Lines 'step loss_hex grad_norm', in order, after resumes."""
+    steps = {}
+    for line in (pathlib.Path(run) / "metrics.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["event"] == "resume":
+            steps = {step: text for step, text in steps.items() if step <= event["step"]}
+        elif event["event"] == "step":
+            steps[event["step"]] = f'{event["step"]} {event["loss_hex"]} {event["grad_norm"]!r}'
+        elif event["event"] == "validation":
+            steps[event["step"] + 0.5] = f'validation {event["step"]} {event["loss_hex"]}'
+    for step in sorted(steps):
+        print(steps[step])
+
+
+def state(run):
+    """SHA-256 over every tensor of the newest checkpoint, read whole through its index."""
+    import h5py
+
+    checkpoint = sorted(pathlib.Path(run, "checkpoints").glob("step-*"))[-1]
+    digest = hashlib.sha256()
+    with h5py.File(checkpoint / "index.h5", "r") as index:
+        names = []
+        index.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        for name in sorted(names):
+            digest.update(name.encode())
+            digest.update(index[name][()].tobytes())
+    print(checkpoint.name, len(names), digest.hexdigest())
+
+
+def excerpt(compressed, output):
+    """The first 1,500 bytes of each address: 211 documents, small enough to train on in a second."""
+    text = subprocess.run(["zstd", "-dc", compressed], check=True, capture_output=True).stdout.decode()
+    cut = [line[:1500] for line in text.splitlines() if line.strip()]
+    pathlib.Path(output).write_text("\n".join(cut) + "\n")
+
+
+if __name__ == "__main__":
+    {"losses": losses, "state": state, "excerpt": excerpt}[sys.argv[1]](*sys.argv[2:])

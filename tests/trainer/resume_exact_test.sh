@@ -1,0 +1,36 @@
+# A run that stops after any step and is resumed, each time on another number of ranks, has the losses, gradient norms
+# and final state of the uninterrupted run, bit for bit. Also: saving more often changes nothing.
+source "$SOURCE/tests/tiny_run.sh"
+tiny_data
+expect 0 "$NIBBLE" train tiny.yaml --set run.dir=straight
+losses straight >expected.txt
+[ "$(grep -vc validation expected.txt)" -eq 12 ] || fail "the straight run does not have 12 steps"
+expected_state=$(state_hash straight)
+
+for stop in $(seq 1 11); do
+  first_ranks=$((stop % 3 + 1))
+  second_ranks=$(((stop + 1) % 4 + 1))
+  run=stopped-$stop
+  expect 75 mpirun -n "$first_ranks" "$NIBBLE" train tiny.yaml --set run.dir="$run" --set train.stop_at="$stop"
+  expect 0 mpirun -n "$second_ranks" "$NIBBLE" resume "$run"
+  losses "$run" | diff expected.txt - || fail "stop after $stop, $first_ranks -> $second_ranks ranks: other losses"
+  [ "$(state_hash "$run")" = "$expected_state" ] || fail "stop after $stop: other final state"
+  rm -rf "$run"
+done
+
+# Twice resumed, and a checkpoint after every step.
+expect 75 "$NIBBLE" train tiny.yaml --set run.dir=twice --set train.stop_at=3 --set checkpoint.every=1
+expect 75 mpirun -n 2 "$NIBBLE" resume twice --set train.stop_at=7
+expect 0 "$NIBBLE" resume twice --set train.stop_at=0
+losses twice | diff expected.txt - || fail "twice resumed: other losses"
+[ "$(state_hash twice)" = "$expected_state" ] || fail "twice resumed: other final state"
+
+# Resuming a finished run does nothing and is no error; resuming nothing never starts from scratch.
+expect 0 "$NIBBLE" resume twice
+expect 66 "$NIBBLE" resume nowhere
+[ ! -e nowhere ] || fail "resume created a directory"
+# The options that a resumed run may not change.
+expect 78 "$NIBBLE" resume straight --set run.seed=8
+expect 78 "$NIBBLE" resume straight --set model.hidden_size=128
+expect 78 "$NIBBLE" resume straight --set optimizer.learning_rate=1e-3
+echo "resume is exact after every step"
