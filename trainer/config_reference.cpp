@@ -1,0 +1,203 @@
+// docs/configuration.md and the JSON Schema of the configuration: both made from the table of keys.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "dist/error.h"
+#include "trainer/field_table.h"
+
+namespace nibble {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view introduction =
+    R"(<!-- Made by `nibble config reference`; a test compares. Change trainer/field_table.cpp instead. -->
+# Configuration
+
+A run is described by one YAML file. Every key is listed here; an unknown key, a duplicate, or a value out of range ends
+the program with exit code 78 and the file, line and column of the mistake.
+
+* `nibble config check FILE` checks a file, `nibble config show FILE` prints it with every default filled in.
+* `--set section.key=value`, as often as you like, overrides the file. A value that starts with `[`, `{` or a quote is
+  read as YAML, any other is taken as it stands: `--set train.steps=500 --set 'data.train=[a.bin, b.bin]'`.
+* Numbers may be written `1_000_000`, `1e6`, `1M` (`k`, `M`, `G`, `B` are powers of ten) or `32Ki` (`Ki`, `Mi`, `Gi` are
+  powers of two). Truth values are `true` and `false`, nothing else.
+* Relative paths start at the directory in which nibble was started. A run directory keeps the whole configuration, with
+  absolute paths and the recipe written out, in `config.yaml`.
+* Anchors, aliases, tags and merge keys of YAML are refused. `nibble config schema` prints a JSON Schema for editors.
+
+The column *resume* says what a resumed run may do to a key: a `frozen` key may never change, since the checkpoint would
+not fit; a `numeric` key changes the numbers of the run and may change only if `resume.allow` names it; a `free` key may
+change.
+
+)";
+
+constexpr std::string_view recipe_section = R"(## Recipes
+
+A recipe says how a linear layer's three matrix products take their operands, and which layers are exempt.
+`recipe: NAME` looks for `NAME.yaml` in the directory of the configuration, in `../recipes` beside it, in
+`configs/recipes`, in `$NIBBLE_CONFIG_DIR/recipes` and among the recipes installed with nibble; `recipe: path/to/my.yaml`
+names a file; a mapping is the recipe itself.
+
+```yaml
+name: mine
+forward:                     # Y = X W^T
+  x: {format: nvfp4, block: 1x16, round: nearest}
+  w: {format: nvfp4, block: 16x16, round: nearest}
+grad_input:                  # dX = dY W
+  dy: {format: nvfp4, block: 1x16, round: stochastic}
+  w:  {format: nvfp4, block: 16x16, round: nearest}
+grad_weight:                 # dW = dY^T X
+  dy: {format: nvfp4, block: 1x16, round: stochastic, rotate: 16}
+  x:  {format: nvfp4, block: 1x16, round: nearest, rotate: 16}
+high_precision:              # the first rule that applies wins
+  - {match: "embedding|head", format: bf16}
+  - {first_blocks: 1, format: bf16}
+```
+
+| key | values | default | meaning |
+|---|---|---|---|
+| `format` | `fp32`, `bf16`, `nvfp4` | `bf16` | How the operand is stored. |
+| `block` | `1x16`, `16x16` | `1x16` | Elements that share a scale; with `16x16` a matrix and its transpose hold the same values. |
+| `scale` | `amax` | `amax` | The block's scale comes from its largest magnitude. |
+| `round` | `nearest`, `stochastic`, `stochastic_published` | `nearest` | `stochastic` is unbiased; `stochastic_published` is NVIDIA's variant. |
+| `rotate` | `0`, `16` | `0` | Points of the Hadamard rotation along the inner axis; both operands of a product need the same. |
+| `from` | `original`, `saved` | `original` | Made from the high-precision tensor, or from the operand that the forward product used. |
+
+A rule of `high_precision` has one condition, `match` (an extended regular expression searched in the parameter's name),
+`first_blocks`, `last_blocks` (numbers of blocks) or `last_share` (a share of the blocks, rounded up), and a `format`,
+`bf16` or `fp32`.
+)";
+
+struct TypeOf {
+  std::string operator()(const std::string*) const { return "text"; }
+  std::string operator()(const int64_t*) const { return "integer"; }
+  std::string operator()(const uint64_t*) const { return "integer"; }
+  std::string operator()(const double*) const { return "number"; }
+  std::string operator()(const bool*) const { return "`true`, `false`"; }
+  std::string operator()(const PathField&) const { return "path"; }
+  std::string operator()(const PathListField&) const { return "pattern or list"; }
+  std::string operator()(const KeyListField&) const { return "list of keys"; }
+  std::string operator()(const ChoiceField& choice) const {
+    return fmt::format("`{}`", fmt::join(choice.names, "`, `"));
+  }
+  std::string operator()(const Recipe*) const { return "name, path or mapping"; }
+};
+
+std::string reference_row(const Field& field, RunConfig& defaults) {
+  std::string type = std::visit(TypeOf(), field.target(defaults));
+  if (field.range.maximum != 0) type += ", " + range_text(field);
+  if (!field.unit.empty()) type += fmt::format(" {}", field.unit);
+  const std::string value = field.required ? "required" : fmt::format("`{}`", field_text(field, defaults));
+  return fmt::format("| `{}` | {} | {} | {} | {} |\n", field.key, type, value, name_of(field.resume),
+                     field.documentation);
+}
+
+const Json& suffixed_number() {
+  static const Json schema = {{"type", "string"},
+                              {"pattern", "^[0-9][0-9_]*(\\.[0-9]+)?([eE][-+]?[0-9]+)?([kMGB]|[KMG]i)?$"}};
+  return schema;
+}
+
+Json number_schema(const Field& field, std::string_view type) {
+  Json number = {{"type", type}};
+  const FieldRange& range = field.range;
+  if (range.maximum != 0) {
+    number[range.above_minimum ? "exclusiveMinimum" : "minimum"] = range.minimum;
+    number["maximum"] = range.maximum;
+  }
+  return {{"anyOf", {number, suffixed_number()}}};
+}
+
+Json string_list_schema() {
+  return {{"type", "array"}, {"items", {{"type", "string"}}}};
+}
+
+struct SchemaOf {
+  const Field& field;
+  Json operator()(const std::string*) const { return {{"type", "string"}}; }
+  Json operator()(const int64_t*) const { return number_schema(field, "integer"); }
+  Json operator()(const uint64_t*) const { return number_schema(field, "integer"); }
+  Json operator()(const double*) const { return number_schema(field, "number"); }
+  Json operator()(const bool*) const { return {{"type", "boolean"}}; }
+  Json operator()(const PathField&) const { return {{"type", "string"}}; }
+  Json operator()(const PathListField&) const { return {{"anyOf", {{{"type", "string"}}, string_list_schema()}}}; }
+  Json operator()(const KeyListField&) const { return string_list_schema(); }
+  Json operator()(const ChoiceField& choice) const { return {{"enum", choice.names}}; }
+  Json operator()(const Recipe*) const { return {{"type", {"string", "object"}}}; }
+};
+
+Json object_schema() {
+  return {
+      {"type", "object"}, {"additionalProperties", false}, {"properties", Json::object()}, {"required", Json::array()}};
+}
+
+Json default_of(const Field& field, RunConfig& defaults) {
+  return std::visit(
+      [&](const auto& target) -> Json {
+        using Target = std::decay_t<decltype(target)>;
+        if constexpr (std::is_same_v<Target, Recipe*>) {
+          return nullptr;
+        } else if constexpr (std::is_same_v<Target, ChoiceField>) {
+          return target.names.at(*target.value);
+        } else if constexpr (std::is_pointer_v<Target>) {
+          return *target;
+        } else {
+          return *target.value;
+        }
+      },
+      field.target(defaults));
+}
+
+}  // namespace
+
+std::string config_reference() {
+  RunConfig defaults;
+  std::string text(introduction);
+  std::string_view section = "none yet";
+  for (const Field& field : config_fields()) {
+    const size_t dot = field.key.find('.');
+    const std::string_view own = dot == std::string_view::npos ? std::string_view() : field.key.substr(0, dot);
+    if (own != section) {
+      text += fmt::format("{}## {}\n\n| key | type | default | resume | meaning |\n|---|---|---|---|---|\n",
+                          section == "none yet" ? "" : "\n", own.empty() ? "Recipe and device" : own);
+    }
+    section = own;
+    text += reference_row(field, defaults);
+  }
+  return text + "\n" + std::string(recipe_section);
+}
+
+std::string config_schema() {
+  RunConfig defaults;
+  Json root = {{"$schema", "https://json-schema.org/draft/2020-12/schema"}, {"title", "nibble run configuration"}};
+  root.update(object_schema());
+  for (const Field& field : config_fields()) {
+    const size_t dot = field.key.find('.');
+    Json* object = &root;
+    std::string name(field.key);
+    if (dot != std::string_view::npos) {
+      const std::string section(field.key.substr(0, dot));
+      name = field.key.substr(dot + 1);
+      Json& sections = root["properties"];
+      if (!sections.contains(section)) sections[section] = object_schema();
+      object = &sections[section];
+    }
+    Json schema = std::visit(SchemaOf{field}, field.target(defaults));
+    schema["description"] = field.documentation;
+    if (!field.required) schema["default"] = default_of(field, defaults);
+    (*object)["properties"][name] = std::move(schema);
+    if (!field.required) continue;
+    (*object)["required"].push_back(name);
+    const std::string section(field.key.substr(0, dot));
+    Json& sections = root["required"];
+    if (object != &root && std::find(sections.begin(), sections.end(), section) == sections.end()) {
+      sections.push_back(section);
+    }
+  }
+  return root.dump(2) + "\n";
+}
+
+}  // namespace nibble
