@@ -48,6 +48,17 @@ NIBBLE_HOST_DEVICE BFloat16 bf16_nearest(float value) {
   return BFloat16{static_cast<uint16_t>(chosen >> 16)};
 }
 
+// The same from a double: one rounding, not two.
+NIBBLE_HOST_DEVICE BFloat16 bf16_nearest_once(double value) {
+  const float single = static_cast<float>(value);
+  const double back = static_cast<double>(single);
+  // Only a single that lies exactly between two BF16 numbers forgets on which side the double was.
+  const bool tie = (bits_of(single) & 0xFFFFu) == 0x8000u;
+  const bool above = value > 0 ? value > back : value < back;
+  const uint32_t step = back == value ? 0u : (above ? 1u : ~0u);
+  return bf16_nearest(tie ? float_of_bits(bits_of(single) + step) : single);
+}
+
 // The 16 bits that BF16 drops, plus 16 random bits, decide by their carry: rounds away from zero with probability
 // (dropped bits) / 2^16, hence unbiased. A finite value stays finite (the largest one bounds it), infinities and NaN
 // are kept. bits16 is below 2^16.

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 namespace nibble {
 
@@ -30,5 +32,16 @@ struct OperandSpec {
   Source from = Source::original;
   friend bool operator==(const OperandSpec&, const OperandSpec&) = default;
 };
+
+// The names that recipes use: "nvfp4", "1x16", "stochastic_published", "saved".
+std::string_view name_of(Format format);
+std::string_view name_of(BlockShape block);
+std::string_view name_of(Rounding round);
+std::string_view name_of(Source source);
+// "nvfp4 1x16 stochastic rotate 16"
+std::string describe(const OperandSpec& spec);
+
+// Throws bad_config, naming `where` ("recipe nvidia, grad_weight.dy"), when this version cannot make such an operand.
+void check_supported(const OperandSpec& spec, std::string_view where);
 
 }  // namespace nibble

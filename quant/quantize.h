@@ -27,6 +27,12 @@ QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& 
 // The operand's exact values, tensor scale included, rounded once to `output`'s dtype: [rows, inner].
 void dequantize(const QuantizedTensor& operand, const Tensor& output);
 
+// Whether every element that quantize() met was finite. The amax pass finds out at no cost: a NaN or infinite element
+// (also one that only the rotation or its rounding to BF16 made) is kept in the amax, tensor_scale = {NaN, amax}, so
+// that the operand decodes to NaN everywhere and any product with it is NaN. Codes and block scales then mean nothing.
+// Formats without a tensor scale answer true: there NaN travels by itself.
+bool source_was_finite(const QuantizedTensor& operand);
+
 // Number of NaN and infinite elements.
 int64_t count_non_finite(const Tensor& tensor);
 

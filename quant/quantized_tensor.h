@@ -14,7 +14,8 @@ struct QuantizedTensor {
   int64_t inner = 0;
 
   // nvfp4: u8 [rows, inner/2], two E2M1 codes a byte, the even element in the low nibble.
-  // bf16, f32: [rows, inner]; or, when `transposed`, [inner, rows] (a view of the source, nothing copied).
+  // bf16, f32: [rows, inner]; or, when `transposed`, [inner, rows] (the layout of the source, of which it is a view
+  // where the dtypes agree).
   Tensor values;
   bool transposed = false;
 
