@@ -1,0 +1,113 @@
+// Errors of exp, log and sigmoid in units in the last place, over a dense sweep of all FP32 bit patterns, and the
+// values at the edges. The FP64 functions of the C library are far more precise than what is measured.
+#include "model/ops/vector_math.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace nibble {
+namespace {
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+// Distance in units of the last place that FP32 has at `exact`, subnormals included.
+double ulps(float actual, double exact) {
+  if (std::isnan(exact)) return std::isnan(actual) ? 0 : infinity;
+  const float rounded = static_cast<float>(exact);
+  if (std::isinf(rounded) || std::isinf(actual)) return rounded == actual ? 0 : infinity;
+  int exponent = 0;
+  std::frexp(exact, &exponent);
+  const int unit = exact == 0 ? -149 : std::max(exponent - 24, -149);
+  return std::abs(static_cast<double>(actual) - exact) / std::ldexp(1.0, unit);
+}
+
+template <class Actual, class Exact>
+double worst_error(Actual&& actual, Exact&& exact, float lowest) {
+  double worst = 0;
+  constexpr uint64_t step = 251;  // prime: all low bits occur with all exponents
+  for (uint64_t bits = 0; bits < (uint64_t{1} << 32); bits += step) {
+    const float x = std::bit_cast<float>(static_cast<uint32_t>(bits));
+    if (!(x < lowest)) worst = std::max(worst, ulps(actual(x), exact(static_cast<double>(x))));
+  }
+  return worst;
+}
+
+TEST(VectorMath, ExponentialIsWithinItsBound) {
+  EXPECT_LT(worst_error([](float x) { return exp_f32(x); }, [](double x) { return std::exp(x); }, -infinity), 1.1);
+}
+
+TEST(VectorMath, LogarithmIsWithinItsBound) {
+  EXPECT_LT(worst_error([](float x) { return log_f32(x); }, [](double x) { return std::log(x); }, -infinity), 1.0);
+}
+
+TEST(VectorMath, SigmoidIsWithinItsBound) {
+  auto exact = [](double x) { return 1 / (1 + std::exp(-x)); };
+  EXPECT_LT(worst_error([](float x) { return sigmoid_f32(x); }, exact, -87.0f), 3.0);
+}
+
+TEST(VectorMath, ExponentialAtTheEdges) {
+  EXPECT_EQ(exp_f32(0.0f), 1.0f);
+  EXPECT_EQ(exp_f32(-0.0f), 1.0f);
+  EXPECT_EQ(exp_f32(-infinity), 0.0f);
+  EXPECT_FALSE(std::signbit(exp_f32(-infinity)));
+  EXPECT_EQ(exp_f32(-3e38f), 0.0f);
+  EXPECT_EQ(exp_f32(-104.0f), 0.0f);
+  EXPECT_EQ(exp_f32(-103.9f), 0x1p-149f);
+  EXPECT_LT(exp_f32(88.72f), infinity);
+  EXPECT_EQ(exp_f32(88.73f), infinity);
+  EXPECT_EQ(exp_f32(3e38f), infinity);
+  EXPECT_EQ(exp_f32(infinity), infinity);
+  EXPECT_TRUE(std::isnan(exp_f32(std::nanf(""))));
+  EXPECT_TRUE(std::isnan(exp_f32(-std::nanf(""))));
+}
+
+TEST(VectorMath, LogarithmAtTheEdges) {
+  EXPECT_EQ(log_f32(1.0f), 0.0f);
+  EXPECT_EQ(log_f32(0.0f), -infinity);
+  EXPECT_EQ(log_f32(-0.0f), -infinity);
+  EXPECT_EQ(log_f32(infinity), infinity);
+  EXPECT_TRUE(std::isnan(log_f32(-1.0f)));
+  EXPECT_TRUE(std::isnan(log_f32(-infinity)));
+  EXPECT_TRUE(std::isnan(log_f32(std::nanf(""))));
+}
+
+TEST(VectorMath, SigmoidAtTheEdges) {
+  EXPECT_EQ(sigmoid_f32(0.0f), 0.5f);
+  EXPECT_EQ(sigmoid_f32(infinity), 1.0f);
+  EXPECT_EQ(sigmoid_f32(-infinity), 0.0f);
+  EXPECT_TRUE(std::isnan(sigmoid_f32(std::nanf(""))));
+}
+
+// What makes results independent of the machine: a vectorised loop gives the bits of the scalar function.
+__attribute__((optimize("O3"))) NIBBLE_VECTORIZE void evaluate(const float* x, float* exponential, float* logarithm, float* sigmoid, size_t count) {
+  for (size_t i = 0; i < count; ++i) {
+    exponential[i] = exp_f32(x[i]);
+    logarithm[i] = log_f32(x[i]);
+    sigmoid[i] = sigmoid_f32(x[i]);
+  }
+}
+
+TEST(VectorMath, VectorisedLoopsHaveTheSameBits) {
+  std::vector<float> x;
+  for (uint64_t bits = 0; bits < (uint64_t{1} << 32); bits += 100003) {
+    const float value = std::bit_cast<float>(static_cast<uint32_t>(bits));
+    if (!std::isnan(value)) x.push_back(value);
+  }
+  std::vector<float> exponential(x.size());
+  std::vector<float> logarithm(x.size());
+  std::vector<float> sigmoid(x.size());
+  evaluate(x.data(), exponential.data(), logarithm.data(), sigmoid.data(), x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    ASSERT_EQ(exponential[i], exp_f32(x[i])) << x[i];
+    ASSERT_EQ(sigmoid[i], sigmoid_f32(x[i])) << x[i];
+    if (x[i] >= 0) {
+      ASSERT_EQ(logarithm[i], log_f32(x[i])) << x[i];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibble
