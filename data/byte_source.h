@@ -1,0 +1,20 @@
+// The bytes of a text file from beginning to end, decompressed if its name ends in .zst, in bounded memory.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+
+namespace nibble {
+
+class ByteSource {
+ public:
+  virtual ~ByteSource() = default;
+  // Number of bytes put into `data`, 0 only at the end. A damaged or truncated frame is ExitCode::bad_data.
+  virtual size_t read(std::span<std::byte> data) = 0;
+};
+
+std::unique_ptr<ByteSource> open_byte_source(const std::filesystem::path& path);
+
+}  // namespace nibble

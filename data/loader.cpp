@@ -1,0 +1,116 @@
+#include "data/loader.h"
+
+#include <fmt/format.h>
+#include <glob.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "dist/error.h"
+
+namespace nibble {
+namespace {
+
+std::vector<std::string> expand_pattern(const std::string& pattern) {
+  // A name that happens to contain pattern characters is meant literally.
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(pattern, ignored)) return {pattern};
+  glob_t matches = {};
+  const int status = ::glob(pattern.c_str(), GLOB_NOSORT | GLOB_ERR, nullptr, &matches);
+  std::vector<std::string> paths(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
+  ::globfree(&matches);
+  if (status == GLOB_NOSPACE) throw Error(ExitCode::out_of_memory, fmt::format("{}: too many matches", pattern));
+  if (status == GLOB_ABORTED) {
+    throw Error(ExitCode::io, fmt::format("{}: a directory cannot be read", pattern), "Check its permissions.");
+  }
+  if (paths.empty()) {
+    throw Error(ExitCode::missing_input, fmt::format("{}: no such shard", pattern),
+                "Check the path, or make the shards with nibble tokenize.");
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+std::vector<ShardReader> open_shards(const std::vector<std::string>& patterns) {
+  std::vector<ShardReader> shards;
+  for (const std::string& path : expand_patterns(patterns)) {
+    shards.emplace_back(path);
+    const ShardHeader& first = shards.front().header();
+    const ShardHeader& last = shards.back().header();
+    if (last.vocab_size != first.vocab_size || last.tokenizer != first.tokenizer || last.eos_id != first.eos_id) {
+      throw Error(ExitCode::bad_data,
+                  fmt::format("{} and {} were made with different tokenizers (vocabulary {} and {}, hash {} and {})",
+                              shards.front().name(), path, first.vocab_size, last.vocab_size, to_hex(first.tokenizer),
+                              to_hex(last.tokenizer)),
+                  "Train on shards of one tokenizer; nibble tokenize --tokenizer reuses one.");
+    }
+  }
+  return shards;
+}
+
+}  // namespace
+
+std::vector<std::string> expand_patterns(const std::vector<std::string>& patterns) {
+  if (patterns.empty()) {
+    throw Error(ExitCode::missing_input, "no shards are named", "Name at least one shard or pattern.");
+  }
+  std::vector<std::string> paths;
+  std::set<std::string> seen;
+  for (const std::string& pattern : patterns) {
+    for (std::string& path : expand_pattern(pattern)) {
+      if (!seen.insert(std::filesystem::path(path).lexically_normal().string()).second) {
+        throw Error(ExitCode::bad_config, fmt::format("{}: named twice in the list of shards", path),
+                    "Name every shard once.");
+      }
+      paths.push_back(std::move(path));
+    }
+  }
+  return paths;
+}
+
+Loader::Loader(const std::vector<std::string>& patterns, uint64_t sequence_length, uint64_t seed, bool shuffle)
+    : sequence_length_(sequence_length),
+      shards_(open_shards(patterns)),
+      window_(sequence_length + 1),
+      sampler_(count_windows(), seed, shuffle) {}
+
+uint64_t Loader::count_windows() {
+  NIBBLE_CHECK(sequence_length_ >= 1 && sequence_length_ < (1ULL << 32U), "sequence length");
+  uint64_t longest = 0;
+  first_window_.push_back(0);
+  for (const ShardReader& shard : shards_) {
+    const uint64_t count = shard.header().tokens;
+    longest = std::max(longest, count);
+    tokens_ += count;
+    first_window_.push_back(first_window_.back() + (count - 1) / sequence_length_);
+  }
+  if (first_window_.back() == 0) {
+    throw Error(ExitCode::bad_data,
+                fmt::format("{}: the longest of {} shard(s) has {} tokens, but a window of sequence length {} needs {}",
+                            shards_.front().name(), shards_.size(), longest, sequence_length_, sequence_length_ + 1),
+                "Use a shorter sequence length or more data.");
+  }
+  return first_window_.back();
+}
+
+void Loader::load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets) {
+  NIBBLE_CHECK(tokens.size() == sequence_length_ && targets.size() == sequence_length_, "size of a sample");
+  const uint64_t window = sampler_.window(sample);
+  const auto after = std::upper_bound(first_window_.begin(), first_window_.end(), window);
+  const auto shard = static_cast<size_t>(after - first_window_.begin()) - 1;
+  shards_[shard].read((window - first_window_[shard]) * sequence_length_, window_);
+  std::copy(window_.begin(), window_.end() - 1, tokens.begin());
+  std::copy(window_.begin() + 1, window_.end(), targets.begin());
+}
+
+std::string Loader::fingerprint() const {
+  std::string text;
+  for (const ShardReader& shard : shards_) {
+    text += fmt::format("{}\n{}\n{}\n", std::filesystem::path(shard.name()).filename().string(),
+                        shard.header().file_bytes(), to_hex(shard.header_hash()));
+  }
+  return to_hex(hash128(text));
+}
+
+}  // namespace nibble

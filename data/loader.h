@@ -1,0 +1,55 @@
+// Windows of tokens for training: opens shards, and hands out sample k, for any k, in the sampler's order.
+//
+// A window is sequence_length + 1 consecutive tokens of one shard; windows start every sequence_length tokens, so every
+// token but a shard's first is a target exactly once, up to a rest at the end of the shard that is too short.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/hash.h"
+#include "data/sampler.h"
+#include "data/shard.h"
+
+namespace nibble {
+
+// Files that match the patterns (as of a shell): patterns in the given order, the matches of one sorted by their bytes.
+// ExitCode::missing_input for a pattern without matches, ExitCode::bad_config for a file that is named twice.
+std::vector<std::string> expand_patterns(const std::vector<std::string>& patterns);
+
+// Not for several threads at once.
+class Loader {
+ public:
+  // With shuffle = false, sample k is window k modulo windows(). ExitCode::bad_data for a damaged shard, for shards of
+  // different tokenizers, and if no shard holds a window.
+  Loader(const std::vector<std::string>& patterns, uint64_t sequence_length, uint64_t seed, bool shuffle);
+
+  uint64_t windows() const { return sampler_.windows(); }
+  uint64_t tokens() const { return tokens_; }  // in all shards
+  uint64_t epoch(uint64_t sample) const { return sampler_.epoch(sample); }
+  uint64_t sequence_length() const { return sequence_length_; }
+  size_t shards() const { return shards_.size(); }
+
+  // Sample number `sample`: tokens[i] is followed by targets[i]. Both spans have sequence_length elements.
+  void load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets);
+
+  uint32_t vocab_size() const { return shards_.front().header().vocab_size; }
+  const Hash128& tokenizer_hash() const { return shards_.front().header().tokenizer; }
+  // 32 hexadecimal digits over the shards in order: file names without their folders, sizes, header hashes. Equal
+  // fingerprints, seeds and sequence lengths mean equal samples.
+  std::string fingerprint() const;
+
+ private:
+  uint64_t count_windows();
+
+  uint64_t sequence_length_;
+  std::vector<ShardReader> shards_;
+  std::vector<uint64_t> first_window_;  // of every shard, and the total
+  uint64_t tokens_ = 0;
+  std::vector<int32_t> window_;  // [sequence_length + 1]
+  Sampler sampler_;
+};
+
+}  // namespace nibble

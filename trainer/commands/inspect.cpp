@@ -1,0 +1,134 @@
+#include "trainer/commands/inspect.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "data/shard.h"
+#include "data/token_statistics.h"
+#include "data/tokenizer.h"
+#include "data/utf8.h"
+#include "dist/error.h"
+
+namespace nibble {
+namespace {
+
+constexpr uint64_t max_shown_tokens = 64;  // of a document
+constexpr size_t max_shown_bytes = 160;
+
+void print_header(const ShardReader& shard) {
+  const ShardHeader& header = shard.header();
+  fmt::print("token shard       {}\n", shard.name());
+  fmt::print("size              {} bytes\n", header.file_bytes());
+  fmt::print("tokens            {} of {} bytes\n", header.tokens, header.token_bytes);
+  fmt::print("documents         {}\n", header.documents);
+  fmt::print("vocabulary        {}, end of document {}\n", header.vocab_size, header.eos_id);
+  fmt::print("blocks            {} of {} bytes\n", header.blocks(), header.block_bytes);
+  fmt::print("tokenizer hash    {}\n", to_hex(header.tokenizer));
+  fmt::print("header hash       {}\n", to_hex(shard.header_hash()));
+}
+
+// Control characters could change the reader's terminal: they are shown as escapes.
+std::string printable(std::string_view text) {
+  std::string result;
+  for (const char character : text.substr(0, code_point_boundary(text, max_shown_bytes))) {
+    const auto value = static_cast<unsigned char>(character);
+    if (character == '\n') {
+      result += "\\n";
+    } else if (character == '\t') {
+      result += "\\t";
+    } else if (value < 0x20 || value == 0x7F) {
+      result += fmt::format("\\x{:02x}", value);
+    } else {
+      result += character;
+    }
+  }
+  return result;
+}
+
+void print_document(ShardReader& shard, const Tokenizer& tokenizer, uint64_t document) {
+  const auto& ends = shard.document_ends();
+  const uint64_t begin = document == 0 ? 0 : ends[document - 1];
+  const uint64_t count = ends[document] - begin;
+  std::vector<int32_t> ids(std::min(count, max_shown_tokens));
+  shard.read(begin, ids);
+  fmt::print("document {} ({} tokens): {}{}\n", document, count, printable(tokenizer.decode(ids)),
+             count > ids.size() ? " ..." : "");
+}
+
+void print_samples(ShardReader& shard, uint64_t samples) {
+  const auto path = std::filesystem::path(shard.name()).parent_path() / "tokenizer.model";
+  if (samples == 0) return;
+  if (!std::filesystem::exists(path)) {
+    fmt::print("no tokenizer.model beside the shard: documents are not shown\n");
+    return;
+  }
+  const Tokenizer tokenizer = Tokenizer::load(path);
+  if (tokenizer.hash() != shard.header().tokenizer) {
+    throw Error(ExitCode::bad_data,
+                fmt::format("{}: its hash is {}, but the shard beside it was made with {}", path.string(),
+                            to_hex(tokenizer.hash()), to_hex(shard.header().tokenizer)),
+                "Restore the tokenizer that belongs to the shard.");
+  }
+  const uint64_t documents = shard.header().documents;
+  const uint64_t shown = std::min(samples, documents);
+  for (uint64_t i = 0; i < shown; ++i) print_document(shard, tokenizer, i);
+  for (uint64_t i = std::max(shown, documents - shown); i < documents; ++i) print_document(shard, tokenizer, i);
+}
+
+void inspect_shard(const std::filesystem::path& path, uint64_t samples) {
+  ShardReader shard(path);
+  print_header(shard);
+  TokenStatistics statistics(shard.header().vocab_size);
+  std::string first_damage;
+  const uint64_t damaged = shard.verify(
+      [&](const std::string& text) {
+        fmt::print("DAMAGED           {}\n", text);
+        if (first_damage.empty()) first_damage = text;
+      },
+      [&](std::span<const int32_t> ids) { statistics.add(ids); });
+  if (damaged > 0) {
+    throw Error(ExitCode::bad_data, fmt::format("{} damaged part(s), the first: {}", damaged, first_damage),
+                "Restore the shard from a copy, or make it again with nibble tokenize.");
+  }
+  fmt::print("unigram entropy   {:.4f} nats = {:.4f} bits a token, {} different tokens\n", statistics.entropy_nats(),
+             statistics.entropy_bits(), statistics.used());
+  fmt::print("verified          header, {} block(s), documents: sound\n", shard.header().blocks());
+  print_samples(shard, samples);
+}
+
+void run_inspect(const std::filesystem::path& path, uint64_t samples) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (std::filesystem::is_regular_file(status)) return inspect_shard(path, samples);
+  if (!std::filesystem::exists(status)) {
+    throw Error(ExitCode::missing_input, fmt::format("{}: no such file or directory", path.string()),
+                "Check the path.");
+  }
+  throw Error(ExitCode::bad_data, fmt::format("{}: neither a token shard nor a checkpoint", path.string()),
+              "Name a .bin file that nibble tokenize wrote, or a directory checkpoints/step-N.");
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app) {
+  struct Options {
+    std::string path;
+    uint64_t samples = 1;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      app.add_subcommand("inspect", "Show what a token shard or a checkpoint holds, and check every byte");
+  command->footer("Example:\n  nibble inspect shards/train-00000.bin --samples 2");
+  command->add_option("PATH", options->path, "A token shard, or a checkpoint directory")->required();
+  command->add_option("--samples", options->samples, "Show this many documents from each end of a shard")
+      ->capture_default_str();
+  command->final_callback([options] { run_inspect(options->path, options->samples); });
+}
+
+}  // namespace nibble

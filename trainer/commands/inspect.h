@@ -1,0 +1,12 @@
+// nibble inspect: shows what a token shard or a checkpoint holds, and checks every byte of it.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace nibble {
+
+void add_inspect_command(CLI::App& app);
+
+}  // namespace nibble

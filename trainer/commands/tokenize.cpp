@@ -1,0 +1,237 @@
+#include "trainer/commands/tokenize.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/document_split.h"
+#include "data/sentence_sample.h"
+#include "data/shard.h"
+#include "data/text_reader.h"
+#include "data/token_statistics.h"
+#include "data/tokenizer.h"
+#include "dist/error.h"
+#include "dist/log.h"
+#include "dist/thread_pool.h"
+
+namespace nibble {
+namespace {
+
+constexpr uint64_t batch_bytes = 8ULL << 20U;      // text that is encoded at a time
+constexpr uint64_t progress_bytes = 64ULL << 20U;  // text between two progress lines
+
+struct TokenizeOptions {
+  std::vector<std::string> inputs;
+  std::string output;
+  std::string tokenizer;
+  uint32_t vocab_size = 0;
+  double validation_share = 0.005;
+  uint64_t train_bytes = 64ULL << 20U;
+  uint64_t shard_tokens = 100'000'000;
+  bool overwrite = false;
+  TextOptions text;
+};
+
+double mebibytes(uint64_t bytes) {
+  return static_cast<double>(bytes) / 1048576.0;
+}
+
+// Calls visit(document) for every document of all inputs and reports progress.
+template <class Visit>
+void for_each_document(const TokenizeOptions& options, std::string_view phase, Visit&& visit) {
+  uint64_t finished_files_bytes = 0;
+  uint64_t reported = 0;
+  uint64_t documents = 0;
+  uint64_t replaced = 0;
+  for (const std::string& input : options.inputs) {
+    TextReader reader(input, options.text);
+    Document document;
+    while (reader.next(document)) {
+      ++documents;
+      visit(document);
+      const uint64_t bytes = finished_files_bytes + reader.bytes_read();
+      if (bytes - reported >= progress_bytes) {
+        log_info("{}: {:.0f} MiB of text, {} documents", phase, mebibytes(bytes), documents);
+        reported = bytes;
+      }
+    }
+    finished_files_bytes += reader.bytes_read();
+    replaced += reader.replaced_bytes();
+  }
+  log_info("{}: {:.1f} MiB of text, {} documents, done", phase, mebibytes(finished_files_bytes), documents);
+  if (replaced > 0) log_warning("{}: {} bytes were not UTF-8 and became U+FFFD", phase, replaced);
+}
+
+bool is_product(const std::string& name) {
+  const bool shard = name.starts_with("train-") || name.starts_with("validation-");
+  return name == "tokenizer.model" || (shard && name.ends_with(".bin"));
+}
+
+// Shards and tokenizer of an earlier call in the output directory, which is made if it is not there.
+std::vector<std::filesystem::path> earlier_products(const TokenizeOptions& options) {
+  std::error_code error;
+  std::filesystem::create_directories(options.output, error);
+  std::vector<std::filesystem::path> products;
+  for (const auto& entry : std::filesystem::directory_iterator(options.output, error)) {
+    if (is_product(entry.path().filename().string())) products.push_back(entry.path());
+  }
+  if (error) {
+    throw Error(ExitCode::cannot_create,
+                fmt::format("{}: cannot use this directory: {}", options.output, error.message()),
+                "Name a directory that may be written.");
+  }
+  if (!products.empty() && !options.overwrite) {
+    throw Error(ExitCode::cannot_create, fmt::format("{}: already exists", products.front().string()),
+                "Name another --output, or replace the shards and the tokenizer there with --overwrite.");
+  }
+  return products;
+}
+
+// The first pass: checks all text, finds the split, and gathers what a tokenizer is trained on.
+Tokenizer make_tokenizer(const TokenizeOptions& options, DocumentSplit& split) {
+  std::optional<Tokenizer> given;
+  if (!options.tokenizer.empty()) given = Tokenizer::load(options.tokenizer);
+  SentenceSample sample(options.train_bytes);
+  for_each_document(options, "reading", [&](const Document& document) {
+    const uint64_t hash = document_hash(document.text);
+    split.add(hash);
+    if (!given) sample.add(document.text, hash);
+  });
+  split.settle();
+  if (given) return std::move(*given);
+  log_info("training a tokenizer of {} tokens on {:.1f} MiB", options.vocab_size, mebibytes(sample.bytes()));
+  return Tokenizer::train(sample.take(split), options.vocab_size);
+}
+
+// The second pass: encodes documents in batches and hands them to their side of the split.
+class Encoder {
+ public:
+  Encoder(const TokenizeOptions& options, const Tokenizer& tokenizer, const DocumentSplit& split)
+      : tokenizer_(tokenizer),
+        split_(split),
+        train_(options.output, "train", format(tokenizer), options.shard_tokens),
+        validation_(options.output, "validation", format(tokenizer), options.shard_tokens),
+        statistics_(tokenizer.vocab_size()) {}
+
+  void add(const Document& document) {
+    pending_bytes_ += document.text.size();
+    pending_.push_back(document.text);
+    if (pending_bytes_ >= batch_bytes) flush();
+  }
+
+  void flush() {
+    const auto encoded = tokenizer_.encode_all(pending_);
+    for (size_t i = 0; i < pending_.size(); ++i) {
+      const bool held_out = split_.is_validation(document_hash(pending_[i]));
+      (held_out ? validation_ : train_).add_document(encoded[i]);
+      bytes_ += pending_[i].size();
+      if (held_out) continue;
+      statistics_.add(encoded[i]);
+      statistics_.add(static_cast<uint32_t>(tokenizer_.eos_id()), 1);
+    }
+    pending_.clear();
+    pending_bytes_ = 0;
+  }
+
+  void publish() {
+    train_.publish();
+    validation_.publish();
+  }
+
+  void print_summary() const {
+    const uint64_t documents = train_.documents() + validation_.documents();
+    const uint64_t tokens = train_.tokens() + validation_.tokens();
+    fmt::print("documents         {} ({} train, {} validation)\n", documents, train_.documents(),
+               validation_.documents());
+    fmt::print("tokens            {} ({} train, {} validation)\n", tokens, train_.tokens(), validation_.tokens());
+    fmt::print("shards            {} train, {} validation\n", train_.shards(), validation_.shards());
+    fmt::print("vocabulary        {} ({} occur)\n", tokenizer_.vocab_size(), statistics_.used());
+    fmt::print("bytes per token   {:.3f}\n", static_cast<double>(bytes_) / static_cast<double>(tokens));
+    fmt::print("unigram entropy   {:.4f} nats = {:.4f} bits a token (the loss of knowing only the frequencies)\n",
+               statistics_.entropy_nats(), statistics_.entropy_bits());
+    fmt::print("tokenizer hash    {}\n", to_hex(tokenizer_.hash()));
+  }
+
+ private:
+  static ShardHeader format(const Tokenizer& tokenizer) {
+    ShardHeader header;
+    header.vocab_size = tokenizer.vocab_size();
+    header.eos_id = static_cast<uint32_t>(tokenizer.eos_id());
+    header.tokenizer = tokenizer.hash();
+    return header;
+  }
+
+  const Tokenizer& tokenizer_;
+  const DocumentSplit& split_;
+  ShardSeries train_;
+  ShardSeries validation_;
+  TokenStatistics statistics_;  // of the training tokens
+  std::vector<std::string> pending_;
+  uint64_t pending_bytes_ = 0;
+  uint64_t bytes_ = 0;
+};
+
+void run_tokenize(const TokenizeOptions& options) {
+  if (options.tokenizer.empty() == (options.vocab_size == 0)) {
+    throw Error(ExitCode::usage, "tokenize needs either --vocab-size or --tokenizer",
+                "Train a tokenizer with --vocab-size 4096, or reuse one with --tokenizer FILE.");
+  }
+  set_compute_threads(available_threads(1));
+  DocumentSplit split(options.validation_share);
+  const auto earlier = earlier_products(options);
+  const Tokenizer tokenizer = make_tokenizer(options, split);
+  Encoder encoder(options, tokenizer, split);
+  for_each_document(options, "encoding", [&](const Document& document) { encoder.add(document); });
+  encoder.flush();
+  for (const auto& path : earlier) std::filesystem::remove(path);
+  encoder.publish();
+  tokenizer.save(std::filesystem::path(options.output) / "tokenizer.model");
+  encoder.print_summary();
+}
+
+}  // namespace
+
+void add_tokenize_command(CLI::App& app) {
+  auto options = std::make_shared<TokenizeOptions>();
+  CLI::App* command =
+      app.add_subcommand("tokenize", "Turn text files into token shards, training a tokenizer on the way");
+  command->footer(
+      "Example:\n  nibble tokenize data/sample/state_of_the_union.txt.zst --documents line --vocab-size 4096 --output "
+      "shards");
+  command
+      ->add_option("INPUT", options->inputs,
+                   "Text files: NAME.jsonl holds one object a line, other names plain text; .zst of either")
+      ->required();
+  command->add_option("-o,--output", options->output, "Directory for train-*.bin, validation-*.bin and tokenizer.model")
+      ->required();
+  command->add_option("--vocab-size", options->vocab_size, "Train a tokenizer with this many tokens")
+      ->check(CLI::Range(Tokenizer::min_vocab_size, Tokenizer::max_vocab_size));
+  command->add_option("--tokenizer", options->tokenizer, "Use this tokenizer.model instead of training one");
+  command->add_option("--documents", options->text.documents, "What a document of plain text is: file, line, paragraph")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, DocumentRule>{
+          {"file", DocumentRule::file}, {"line", DocumentRule::line}, {"paragraph", DocumentRule::paragraph}}))
+      ->default_str("file");
+  command->add_option("--text-key", options->text.text_key, "Key of the text in JSON lines")->capture_default_str();
+  command
+      ->add_option("--validation-share", options->validation_share, "Share of documents held out, chosen by their hash")
+      ->check(CLI::Range(0.0, 0.999999))
+      ->capture_default_str();
+  command
+      ->add_option("--train-bytes", options->train_bytes, "Train the tokenizer on at most this much text (64MB, 1GB)")
+      ->transform(CLI::AsSizeValue(false))
+      ->default_str("64MB");
+  command->add_option("--shard-tokens", options->shard_tokens, "Start another shard after this many tokens")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_flag("--replace-invalid", options->text.replace_invalid, "Replace bytes that are not UTF-8 by U+FFFD");
+  command->add_flag("--overwrite", options->overwrite, "Replace shards and tokenizer in the output directory");
+  command->final_callback([options] { run_tokenize(*options); });
+}
+
+}  // namespace nibble

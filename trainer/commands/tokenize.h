@@ -1,0 +1,12 @@
+// nibble tokenize: text files to token shards, training a tokenizer on the way.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace nibble {
+
+void add_tokenize_command(CLI::App& app);
+
+}  // namespace nibble
