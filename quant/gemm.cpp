@@ -1,0 +1,208 @@
+#include "quant/gemm.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string_view>
+
+#include "dist/error.h"
+#include "dist/thread_pool.h"
+#include "quant/gemm_kernels.h"
+
+namespace nibble {
+namespace cpu {
+namespace {
+
+bool runs_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool runs_avx512() {
+  return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+struct KernelList {
+  const GemmKernels* entries[5] = {};
+  KernelList() {
+    const GemmKernels** next = entries;
+    if (runs_avx512() && __builtin_cpu_supports("avx512vnni")) *next++ = &gemm_avx512_vnni;
+    if (runs_avx512()) *next++ = &gemm_avx512;
+    if (runs_avx2()) *next++ = &gemm_avx2;
+    *next++ = &gemm_portable;
+  }
+};
+
+// NIBBLE_ISA is read once, at the first product.
+const GemmKernels& chosen_kernels() {
+  static const GemmKernels& chosen = select_gemm_kernels(std::getenv("NIBBLE_ISA"));
+  return chosen;
+}
+
+// Packing buffers of one thread. They are the one memory outside the arenas: bounded, taken at a thread's first product
+// and kept until it ends.
+class Scratch {
+ public:
+  std::byte* reserve(size_t bytes) {
+    if (bytes > size_) {
+      memory_.reset(static_cast<std::byte*>(std::aligned_alloc(64, round_up<size_t>(bytes, 64))));
+      if (memory_ == nullptr) {
+        size_ = 0;
+        throw Error(ExitCode::out_of_memory, fmt::format("no memory for a packing buffer of {} bytes", bytes),
+                    "Use fewer threads or free memory.");
+      }
+      size_ = bytes;
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<std::byte, Free> memory_;
+  size_t size_ = 0;
+};
+
+std::byte* thread_scratch(size_t bytes) {
+  thread_local Scratch scratch;
+  return scratch.reserve(bytes);
+}
+
+void check_shape(const Tensor& tensor, DType dtype, int64_t rows, int64_t cols, const char* what) {
+  NIBBLE_CHECK(tensor.dtype() == dtype && tensor.rank() == 2 && tensor.size(0) == rows && tensor.size(1) == cols, what);
+}
+
+GemmOperand as_operand(const QuantizedTensor& tensor) {
+  const Tensor& values = tensor.values;
+  if (tensor.format == Format::nvfp4) {
+    NIBBLE_CHECK(tensor.inner % 16 == 0 && !tensor.transposed, "nvfp4 operand in blocks of 16");
+    check_shape(values, DType::u8, tensor.rows, tensor.inner / 2, "nvfp4 codes [rows, inner/2]");
+    check_shape(tensor.block_scales, DType::u8, tensor.rows, tensor.inner / 16, "nvfp4 block scales [rows, inner/16]");
+    NIBBLE_CHECK(tensor.tensor_scale.elements() >= 1, "nvfp4 tensor scale");
+    return {values.data(),    tensor.format, tensor.rows, tensor.inner / 2, 1, tensor.block_scales.as<uint8_t>(),
+            tensor.inner / 16};
+  }
+  const DType dtype = tensor.format == Format::bf16 ? DType::bf16 : DType::f32;
+  if (tensor.transposed) {
+    check_shape(values, dtype, tensor.inner, tensor.rows, "transposed operand [inner, rows]");
+    return {values.data(), tensor.format, tensor.rows, 1, tensor.rows, nullptr, 0};
+  }
+  check_shape(values, dtype, tensor.rows, tensor.inner, "operand [rows, inner]");
+  return {values.data(), tensor.format, tensor.rows, tensor.inner, 1, nullptr, 0};
+}
+
+// The product of the tensor scales (and 1/4 for a pair of nvfp4 operands, whose integers are doubled) rounded to 24
+// bits. Formed in double, whose exponent range holds it: two scales of 1e-25 must not make a zero.
+double output_scale(const QuantizedTensor& a, const QuantizedTensor& b) {
+  const bool a_scaled = a.format == Format::nvfp4;
+  const bool b_scaled = b.format == Format::nvfp4;
+  const double g_a = a_scaled ? a.tensor_scale.as<float>()[0] : 1.0;
+  const double g_b = b_scaled ? b.tensor_scale.as<float>()[0] : 1.0;
+  int exponent = 0;
+  const double fraction = std::frexp(g_a * g_b * (a_scaled && b_scaled ? 0.25 : 1.0), &exponent);
+  return std::ldexp(static_cast<double>(static_cast<float>(fraction)), exponent);
+}
+
+// Halves the largest block until every thread has several.
+struct BlockShape2d {
+  int64_t rows, columns;
+};
+BlockShape2d choose_block(const GemmKernels& kernels, int64_t m, int64_t n) {
+  BlockShape2d block{std::min(kernels.block_rows, round_up(m, kernels.row_step)),
+                     std::min(kernels.block_columns, round_up(n, kernels.column_step))};
+  const int64_t wanted = compute_threads() == 1 ? 1 : 4 * compute_threads();
+  while (div_ceil(m, block.rows) * div_ceil(n, block.columns) < wanted) {
+    if (block.rows >= block.columns && block.rows > kernels.row_step) {
+      block.rows = round_up(block.rows / 2, kernels.row_step);
+    } else if (block.columns > 2 * kernels.column_step) {
+      block.columns = round_up(block.columns / 2, kernels.column_step);
+    } else {
+      break;
+    }
+  }
+  return block;
+}
+
+void gemm(const GemmProblem& problem) {
+  gemm_with(chosen_kernels(), problem);
+}
+
+}  // namespace
+
+const GemmKernels* const* available_gemm_kernels() {
+  static const KernelList list;
+  return list.entries;
+}
+
+const GemmKernels& select_gemm_kernels(const char* level) {
+  const GemmKernels* const* list = available_gemm_kernels();
+  if (level == nullptr || *level == '\0') return *list[0];
+  for (; *list != nullptr; ++list) {
+    if (std::strcmp((*list)->level, level) == 0) return **list;
+  }
+  const std::string_view name = level;
+  const bool known = name == "avx512" || name == "avx2" || name == "portable";
+  throw Error(ExitCode::usage,
+              fmt::format("NIBBLE_ISA={}: {}", level,
+                          known ? "this processor does not have it" : "no such instruction-set level"),
+              "Unset NIBBLE_ISA, or set it to portable, avx2 or avx512 as far as the processor has them.");
+}
+
+void gemm_with(const GemmKernels& kernels, const GemmProblem& problem) {
+  const QuantizedTensor& a = problem.a;
+  const QuantizedTensor& b = problem.b;
+  const Tensor& output = problem.output;
+  NIBBLE_CHECK(a.inner == b.inner, "the operands of a product share the inner axis");
+  NIBBLE_CHECK(output.dtype() == DType::f32 || output.dtype() == DType::bf16, "a product is f32 or bf16");
+  NIBBLE_CHECK(!problem.accumulate || output.dtype() == DType::f32, "products accumulate in f32");
+  check_shape(output, output.dtype(), a.rows, b.rows, "output [m, n]");
+  GemmBlock whole{};
+  whole.a = as_operand(a);
+  whole.b = as_operand(b);
+  whole.inner = a.inner;
+  whole.output = output.data();
+  whole.output_dtype = output.dtype();
+  whole.output_stride = b.rows;
+  whole.alpha = output_scale(a, b);
+  whole.accumulate = problem.accumulate;
+  if (a.rows == 0 || b.rows == 0) return;
+
+  const BlockShape2d shape = choose_block(kernels, a.rows, b.rows);
+  const int64_t blocks_down = div_ceil(a.rows, shape.rows);
+  const int64_t blocks_across = div_ceil(b.rows, shape.columns);
+  parallel_for(static_cast<size_t>(blocks_down * blocks_across), 1, [&](size_t begin, size_t end) {
+    for (size_t index = begin; index < end; ++index) {
+      GemmBlock block = whole;
+      block.first_row = static_cast<int64_t>(index) % blocks_down * shape.rows;
+      block.rows = std::min(shape.rows, a.rows - block.first_row);
+      block.first_column = static_cast<int64_t>(index) / blocks_down * shape.columns;
+      block.columns = std::min(shape.columns, b.rows - block.first_column);
+      kernels.gemm_block(block, thread_scratch(kernels.scratch_bytes));
+    }
+  });
+}
+
+void small_matmul_with(const GemmKernels& kernels, const SmallMatmul& problem) {
+  if (problem.m <= 0 || problem.n <= 0) return;
+  kernels.small_matmul(problem, thread_scratch(kernels.scratch_bytes));
+}
+
+}  // namespace cpu
+
+void gemm(const GemmProblem& problem) {
+  NIBBLE_DISPATCH(problem.output.device(), gemm, problem);
+}
+
+const char* instruction_set() {
+  return cpu::chosen_kernels().level;
+}
+
+void small_matmul(const SmallMatmul& problem) {
+  cpu::small_matmul_with(cpu::chosen_kernels(), problem);
+}
+
+}  // namespace nibble

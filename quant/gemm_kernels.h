@@ -1,0 +1,70 @@
+// What gemm.cpp and the instruction-set twins (gemm_portable.cpp, gemm_avx2.cpp, gemm_avx512.cpp) agree on. Internal to
+// quant; tests use it to run every level that the machine has.
+//
+// The twins are compiled with flags that the machine may not have, so this header holds plain data only: an inline
+// function here could be emitted by a twin and be picked by the linker for everybody.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quant/dtype.h"
+#include "quant/operand_spec.h"
+
+namespace nibble {
+struct GemmProblem;
+struct SmallMatmul;
+}  // namespace nibble
+
+namespace nibble::cpu {
+
+// A matrix [rows, inner].
+struct GemmOperand {
+  const void* values;
+  Format format;
+  int64_t rows;
+  int64_t row_stride;           // elements; nvfp4: bytes
+  int64_t inner_stride;         // elements; unused for nvfp4
+  const uint8_t* block_scales;  // nvfp4 only: [rows, scale_stride]
+  int64_t scale_stride;
+};
+
+// One block of the output, computed by one thread from all of the inner axis.
+struct GemmBlock {
+  GemmOperand a;  // [m, inner]
+  GemmOperand b;  // [n, inner]
+  int64_t inner;
+  int64_t first_row, rows;        // rows <= GemmKernels::block_rows
+  int64_t first_column, columns;  // columns <= GemmKernels::block_columns
+  void* output;                   // [m, n], f32 or bf16
+  DType output_dtype;
+  int64_t output_stride;
+  double alpha;  // 24 significant bits
+  bool accumulate;
+};
+
+struct GemmKernels {
+  const char* name;                   // distinguishes variants of a level, in tests and benchmarks
+  const char* level;                  // "portable", "avx2" or "avx512"
+  int64_t block_rows, block_columns;  // the largest GemmBlock, which scratch_bytes suffices for
+  int64_t row_step, column_step;      // multiples of these waste no work
+  size_t scratch_bytes;               // 64-byte aligned memory that each call needs
+  void (*gemm_block)(const GemmBlock& block, std::byte* scratch);
+  void (*small_matmul)(const SmallMatmul& problem, std::byte* scratch);
+};
+
+extern const GemmKernels gemm_portable;
+extern const GemmKernels gemm_avx2;
+extern const GemmKernels gemm_avx512;
+extern const GemmKernels gemm_avx512_vnni;
+
+// Those that this machine can run, best first, ended by null.
+const GemmKernels* const* available_gemm_kernels();
+// The best of the level with this name; of all levels when `level` is null or empty. Throws Error(usage) for a name
+// that is unknown or a level that the machine lacks.
+const GemmKernels& select_gemm_kernels(const char* level);
+
+void gemm_with(const GemmKernels& kernels, const GemmProblem& problem);
+void small_matmul_with(const GemmKernels& kernels, const SmallMatmul& problem);
+
+}  // namespace nibble::cpu

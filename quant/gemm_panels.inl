@@ -1,0 +1,209 @@
+// Part of gemm_kernels.inl: copies pieces of the operands into panels, the order in which the micro-kernels read.
+//
+// Plain panel of width W: float [k][W], values decoded exactly; missing rows are zero.
+// Code panels, for nvfp4 x nvfp4, per block of 16 along the inner axis, values being integers 2 * e2m1(code):
+//   A: uint8 [code_rows][16], value + code_bias; float [code_rows], block scales
+//   B: int8 [4][code_columns][4], quads along the inner axis; int32 [code_columns], -code_bias * sum of the values;
+//      float [code_columns], block scales
+
+// --- vectors ---------------------------------------------------------------------------------------------------------
+ALWAYS_INLINE Vector load(const float* from) {
+  Vector value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+ALWAYS_INLINE Vector load(const uint16_t* from) {  // BF16
+  using Half = uint16_t __attribute__((vector_size(2 * lanes)));
+  Half half;
+  __builtin_memcpy(&half, from, sizeof half);
+  return reinterpret_cast<Vector>(__builtin_convertvector(half, UnsignedVector) << 16);
+}
+ALWAYS_INLINE void store(float* to, Vector value) {
+  __builtin_memcpy(to, &value, sizeof value);
+}
+
+// The first `count` elements, then zeros; reads nothing beyond them.
+template <class Element>
+ALWAYS_INLINE Vector load_partial(const Element* from, int64_t count) {
+  Element buffer[lanes] = {};
+  for (int64_t i = 0; i < count; ++i) buffer[i] = from[i];
+  return load(buffer);
+}
+template <class Element>
+ALWAYS_INLINE Vector load_up_to(const Element* from, int64_t count) {
+  return count >= lanes ? load(from) : load_partial(from, count);
+}
+
+template <int step, int... index>
+ALWAYS_INLINE void exchange(Vector& low, Vector& high, std::integer_sequence<int, index...>) {
+  const Vector first = __builtin_shufflevector(low, high, ((index & step) != 0 ? lanes + index - step : index)...);
+  high = __builtin_shufflevector(low, high, ((index & step) != 0 ? lanes + index : index + step)...);
+  low = first;
+}
+template <int step>
+ALWAYS_INLINE void transpose_stage(Vector (&tile)[lanes]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+    if ((i & step) == 0) exchange<step>(tile[i], tile[i + step], std::make_integer_sequence<int, lanes>());
+  }
+}
+ALWAYS_INLINE void transpose(Vector (&tile)[lanes]) {
+  transpose_stage<1>(tile);
+  transpose_stage<2>(tile);
+  if constexpr (lanes > 4) transpose_stage<4>(tile);
+  if constexpr (lanes > 8) transpose_stage<8>(tile);
+}
+
+// --- plain panels ----------------------------------------------------------------------------------------------------
+// A contiguous piece of one row, `count` elements from `k` on. nvfp4: k is a multiple of lanes, count of 16.
+template <Format format>
+ALWAYS_INLINE Vector load_along_inner(const GemmOperand& operand, int64_t row, int64_t k, int64_t count) {
+  if constexpr (format == Format::f32) {
+    return load_up_to(static_cast<const float*>(operand.values) + row * operand.row_stride + k, count);
+  } else if constexpr (format == Format::bf16) {
+    return load_up_to(static_cast<const uint16_t*>(operand.values) + row * operand.row_stride + k, count);
+  } else {
+    const uint8_t* codes = static_cast<const uint8_t*>(operand.values) + row * operand.row_stride + k / 2;
+    const float scale = e4m3_to_float(operand.block_scales[row * operand.scale_stride + k / 16]);
+    float decoded[lanes];
+    for (int i = 0; i < lanes; ++i) {
+      decoded[i] = e2m1_to_float(static_cast<uint8_t>((codes[i / 2] >> (4 * (i % 2))) & 0xF)) * scale;
+    }
+    return load(decoded);
+  }
+}
+
+// A store may write up to lanes - 1 elements beyond its panel row: the rows are written in ascending order, so the next
+// one repairs it, and the buffer has room behind the last.
+template <Format format, int width>
+void pack_along_inner(const GemmOperand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
+                      float* panel) {
+  for (int64_t k = 0; k < count; k += lanes) {
+    const int64_t depth = count - k < lanes ? count - k : lanes;
+    Vector tiles[(width + lanes - 1) / lanes][lanes];
+    int group = 0;
+    for (int column = 0; column < width; column += lanes, ++group) {
+      for (int i = 0; i < lanes; ++i) {
+        tiles[group][i] = column + i < rows
+                              ? load_along_inner<format>(operand, first_row + column + i, first_k + k, depth)
+                              : Vector{};
+      }
+      transpose(tiles[group]);
+    }
+    for (int64_t i = 0; i < depth; ++i) {
+      for (int g = 0; g < group; ++g) store(panel + (k + i) * width + g * lanes, tiles[g][i]);
+    }
+  }
+}
+
+template <class Element, int width>
+void pack_along_rows(const GemmOperand& operand, int64_t first_row, int64_t first_k, int64_t count, float* panel) {
+  const Element* source = static_cast<const Element*>(operand.values) + first_row + first_k * operand.inner_stride;
+  const int64_t readable = operand.rows - first_row;
+  for (int64_t k = 0; k < count; ++k, source += operand.inner_stride, panel += width) {
+    for (int column = 0; column < width; column += lanes) {
+      const int64_t left = readable - column;
+      store(panel + column, left > 0 ? load_up_to(source + column, left) : Vector{});
+    }
+  }
+}
+
+template <int width>
+void pack_strided(const GemmOperand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
+                  float* panel) {
+  const float* source =
+      static_cast<const float*>(operand.values) + first_row * operand.row_stride + first_k * operand.inner_stride;
+  for (int64_t k = 0; k < count; ++k) {
+    for (int64_t i = 0; i < width; ++i) {
+      panel[k * width + i] = i < rows ? source[i * operand.row_stride + k * operand.inner_stride] : 0.0F;
+    }
+  }
+}
+
+// Rows [first_row, first_row + rows), inner [first_k, first_k + count), as consecutive panels.
+template <int width>
+void pack_panels(const GemmOperand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
+                 float* panels) {
+  for (int64_t done = 0; done < rows; done += width, panels += width * count) {
+    const int64_t first = first_row + done;
+    const int64_t here = rows - done < width ? rows - done : width;
+    if (operand.format == Format::nvfp4) {
+      pack_along_inner<Format::nvfp4, width>(operand, first, here, first_k, count, panels);
+    } else if (operand.format == Format::bf16) {
+      if (operand.inner_stride == 1) {
+        pack_along_inner<Format::bf16, width>(operand, first, here, first_k, count, panels);
+      } else {
+        pack_along_rows<uint16_t, width>(operand, first, first_k, count, panels);
+      }
+    } else if (operand.inner_stride == 1) {
+      pack_along_inner<Format::f32, width>(operand, first, here, first_k, count, panels);
+    } else if (operand.row_stride == 1) {
+      pack_along_rows<float, width>(operand, first, first_k, count, panels);
+    } else {
+      pack_strided<width>(operand, first, here, first_k, count, panels);
+    }
+  }
+}
+
+// --- code panels -----------------------------------------------------------------------------------------------------
+constexpr int code_bias = 12;
+constexpr int64_t code_columns = code_vectors * lanes;
+constexpr int64_t a_block_bytes = code_rows * (16 + 4);
+constexpr int64_t b_block_bytes = code_columns * (16 + 4 + 4);
+
+constexpr Bytes doubled_values = {0, 1, 2, 3, 4, 6, 8, 12, 0, 255, 254, 253, 252, 250, 248, 244};
+constexpr Bytes biased_values = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
+// 16 codes from 8 bytes, each replaced by its entry in the table.
+ALWAYS_INLINE Bytes decode_codes(const uint8_t* codes, Bytes table) {
+  using HalfBytes = uint8_t __attribute__((vector_size(8)));
+  using Pairs = uint16_t __attribute__((vector_size(16)));
+  HalfBytes packed;
+  __builtin_memcpy(&packed, codes, sizeof packed);
+  const Pairs wide = __builtin_convertvector(packed, Pairs);
+  return lookup(table, reinterpret_cast<Bytes>((wide | (wide << 4)) & 0x0F0F));
+}
+
+inline void pack_code_rows(const GemmOperand& a, int64_t first_row, int64_t rows, int64_t first_block, int64_t blocks,
+                           std::byte* panel) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const uint8_t* codes = static_cast<const uint8_t*>(a.values) + (first_row + row) * a.row_stride + first_block * 8;
+    const uint8_t* scales = a.block_scales + (first_row + row) * a.scale_stride + first_block;
+    for (int64_t block = 0; block < blocks; ++block) {
+      const Bytes values = decode_codes(codes + block * 8, biased_values);
+      const float scale = e4m3_to_float(scales[block]);
+      std::byte* to = panel + block * a_block_bytes;
+      __builtin_memcpy(to + row * 16, &values, 16);
+      __builtin_memcpy(to + code_rows * 16 + row * 4, &scale, 4);
+    }
+  }
+}
+
+template <class Dot>
+void pack_code_columns(const GemmOperand& b, int64_t first_row, int64_t rows, int64_t first_block, int64_t blocks,
+                       std::byte* panel) {
+  for (int64_t column = 0; column < code_columns; ++column) {
+    const bool present = column < rows;
+    const int64_t row = present ? first_row + column : first_row;
+    const uint8_t* codes = static_cast<const uint8_t*>(b.values) + row * b.row_stride + first_block * 8;
+    const uint8_t* scales = b.block_scales + row * b.scale_stride + first_block;
+    for (int64_t block = 0; block < blocks; ++block) {
+      const Bytes values = present ? decode_codes(codes + block * 8, doubled_values) : Bytes{};
+      const float scale = present ? e4m3_to_float(scales[block]) : 0.0F;
+      std::byte* to = panel + block * b_block_bytes + column * 4;
+      for (int64_t quad = 0; quad < 4; ++quad) {
+        __builtin_memcpy(to + quad * code_columns * 4, reinterpret_cast<const std::byte*>(&values) + quad * 4, 4);
+      }
+      __builtin_memcpy(to + 20 * code_columns, &scale, 4);
+    }
+  }
+  const IntVector one = broadcast_int(0x01010101);
+  const IntVector ones[4] = {one, one, one, one};
+  for (int64_t block = 0; block < blocks; ++block) {
+    for (int64_t column = 0; column < code_columns; column += lanes) {
+      std::byte* to = panel + block * b_block_bytes + column * 4;
+      const IntVector correction = Dot::dot(ones, to, IntVector{}) * -code_bias;
+      __builtin_memcpy(to + 16 * code_columns, &correction, sizeof correction);
+    }
+  }
+}
