@@ -49,6 +49,7 @@ class RunDirectory {
 
  private:
   explicit RunDirectory(std::filesystem::path path) : path_(std::move(path)) {}
+  void take_lock();
   std::filesystem::path path_;
   DirectoryLock lock_;  // held by rank 0
 };

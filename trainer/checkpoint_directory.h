@@ -1,0 +1,24 @@
+// The names in RUN_DIR/checkpoints. step-00000100 is a complete checkpoint; names that start with ".tmp." are
+// unfinished or half removed and never read.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace nibble {
+
+constexpr std::string_view temporary_prefix = ".tmp.";
+
+std::string step_directory_name(uint64_t step);
+
+struct StepDirectory {
+  uint64_t step = 0;
+  std::filesystem::path path;
+};
+// The checkpoints of a run, newest first; empty if there are none. Symbolic links and other names are passed over.
+std::vector<StepDirectory> list_checkpoints(const std::filesystem::path& run_directory);
+
+}  // namespace nibble
