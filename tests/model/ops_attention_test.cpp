@@ -1,0 +1,270 @@
+// Causal grouped attention against FP64, its gradient against finite differences, and causality to the bit.
+#include "model/ops/attention.h"
+
+#include <cmath>
+
+#include "model/ops_support.h"
+
+namespace nibble {
+namespace {
+
+using namespace test;
+using reference::Attention;
+
+struct Problem {
+  Attention attention;
+  double bound = 1;  // of queries and keys
+
+  AttentionShape shape() const {
+    return {static_cast<int64_t>(attention.sequences), static_cast<int64_t>(attention.length),
+            static_cast<int64_t>(attention.query_heads), static_cast<int64_t>(attention.kv_heads),
+            static_cast<int64_t>(attention.head_dim)};
+  }
+  size_t outputs() const { return attention.sequences * attention.length * attention.query_heads * attention.head_dim; }
+  Values qkv() const { return random_values(1, attention.sequences * attention.length * attention.width(), bound); }
+  Values grad_output() const { return random_values(2, outputs()); }
+};
+
+template <class T>
+struct Result {
+  std::vector<T> output, grad_qkv;
+  std::vector<float> log_sum_exp;
+};
+
+// Backward reads `saved_output` in place of the forward pass's output where it is given.
+template <class T>
+Result<T> run(const Problem& problem, const Values& qkv_values, const Values& saved_output = {}) {
+  const AttentionShape shape = problem.shape();
+  auto qkv = stored<T>(qkv_values);
+  auto grad_output = stored<T>(problem.grad_output());
+  Result<T> result;
+  result.output.resize(problem.outputs());
+  result.grad_qkv.resize(qkv.size());
+  result.log_sum_exp.resize(static_cast<size_t>(shape.tokens() * shape.query_heads));
+  const int64_t floats = attention_workspace_floats(shape, compute_threads());
+  std::vector<float> workspace(static_cast<size_t>(floats), std::nanf(""));  // what was there must not matter
+  const Tensor qkv_view = view(qkv, {shape.tokens(), shape.qkv_features()});
+  const Tensor output = view(result.output, {shape.tokens(), shape.output_features()});
+  const Tensor log_sum_exp = view(result.log_sum_exp, {shape.sequences, shape.query_heads, shape.sequence_length});
+  attention_forward({shape, qkv_view, output, log_sum_exp, view(workspace, {floats})});
+  auto saved = saved_output.empty() ? result.output : stored<T>(saved_output);
+  attention_backward({shape, view(grad_output, {shape.tokens(), shape.output_features()}), qkv_view,
+                      view(saved, {shape.tokens(), shape.output_features()}), log_sum_exp,
+                      view(result.grad_qkv, {shape.tokens(), shape.qkv_features()}), view(workspace, {floats})});
+  return result;
+}
+
+// What the roundings are relative to.
+struct Magnitudes {
+  double score = 0;       // largest sum of |query * key|, scaled
+  double grad_score = 0;  // largest sum of |grad_output * value|
+  double key_mass = 0;    // largest sum of one key's probabilities over all queries of its group
+  double log_sum_exp = 0;
+
+  Magnitudes(const Attention& shape, const Values& qkv, const Values& grad_output) {
+    auto absolute_dot = [&](const Values& a, size_t first, const Values& b, size_t second) {
+      double sum = 0;
+      for (size_t i = 0; i < shape.head_dim; ++i) sum += std::abs(a[first + i] * b[second + i]);
+      return sum;
+    };
+    std::vector<double> mass(qkv.size());
+    for (size_t s = 0; s < shape.sequences; ++s) {
+      for (size_t head = 0; head < shape.query_heads; ++head) {
+        for (size_t i = 0; i < shape.length; ++i) {
+          const Values scores = shape.scores(qkv, s, i, head);
+          const Values probability = Attention::softmax(scores);
+          log_sum_exp = std::max(log_sum_exp, std::abs(Attention::log_sum_exp(scores)));
+          for (size_t j = 0; j <= i; ++j) {
+            const size_t key = shape.key(s, j, head);
+            score = std::max(score, shape.scale() * absolute_dot(qkv, shape.query(s, i, head), qkv, key));
+            grad_score =
+                std::max(grad_score, absolute_dot(grad_output, shape.output(s, i, head), qkv, shape.value(s, j, head)));
+            key_mass = std::max(key_mass, mass[key] += probability[j]);
+          }
+        }
+      }
+    }
+  }
+};
+
+// How far roundings can push the results.
+struct Tolerance {
+  double score, output, gradient;
+
+  explicit Tolerance(const Problem& problem) {
+    const Attention& shape = problem.attention;
+    const Values qkv = problem.qkv();
+    const Magnitudes sizes(shape, qkv, problem.grad_output());
+    const double head_dim = static_cast<double>(shape.head_dim);
+    const double length = static_cast<double>(shape.length);
+    const double queries = length * static_cast<double>(shape.query_heads / shape.kv_heads);
+    // A score is a chain of head_dim roundings; the sum of exponentials has length / 16 of them.
+    score = ((head_dim + 4) * sizes.score + length / 16 + 8 + 2 * sizes.log_sum_exp) * unit_roundoff;
+    // A probability's relative error is the error of its exponent.
+    const double probability = 2 * score;
+    output = (probability + (length + 4) * unit_roundoff) * largest(qkv);
+    // The gradient of a score is probability * (x - mean) with |x| <= grad_score, and off relative to that. A query's
+    // gradient adds length of them, of total probability 1, a key's and a value's those of all their queries.
+    const double grad_score = 2 * sizes.grad_score * (probability + (2 * head_dim + queries + 8) * unit_roundoff);
+    const double mass = std::max(1.0, sizes.key_mass);
+    gradient = std::max(shape.scale() * grad_score * largest(qkv) * mass,
+                        (probability + queries * unit_roundoff) * mass * largest(problem.grad_output()));
+  }
+};
+
+const std::vector<Problem>& problems() {
+  static const std::vector<Problem> all = {
+      {{1, 1, 1, 1, 2}},    {{2, 3, 2, 1, 4}},    {{1, 64, 2, 2, 16}}, {{1, 65, 3, 1, 8}},
+      {{2, 130, 4, 2, 16}}, {{1, 200, 2, 1, 64}}, {{3, 17, 6, 3, 10}}, {{1, 96, 2, 1, 16}, 5},
+  };
+  return all;
+}
+
+TEST(Attention, AgreesWithTheReference) {
+  for (const Problem& problem : problems()) {
+    const Values qkv = problem.qkv();
+    const auto result = run<float>(problem, qkv);
+    const Tolerance tolerance(problem);
+    expect_near(widened(result.output), problem.attention.forward(qkv), tolerance.output, "output");
+    expect_near(widened(result.grad_qkv), problem.attention.backward(problem.grad_output(), qkv), tolerance.gradient,
+                "gradient");
+    const size_t length = problem.attention.length;
+    for (size_t at = 0; at < result.log_sum_exp.size(); ++at) {
+      const size_t head = at / length % problem.attention.query_heads;
+      const size_t sequence = at / length / problem.attention.query_heads;
+      const Values scores = problem.attention.scores(qkv, sequence, at % length, head);
+      ASSERT_NEAR(static_cast<double>(result.log_sum_exp[at]), Attention::log_sum_exp(scores), tolerance.score) << at;
+    }
+  }
+}
+
+TEST(Attention, TolerancesAreFarBelowTheResults) {
+  for (const Problem& problem : problems()) {
+    const Tolerance tolerance(problem);
+    const Values qkv = problem.qkv();
+    EXPECT_LT(tolerance.output, 2e-2 * largest(problem.attention.forward(qkv)));
+    EXPECT_LT(tolerance.gradient, 2e-2 * largest(problem.attention.backward(problem.grad_output(), qkv)));
+  }
+}
+
+TEST(Attention, GradientIsTheDerivative) {
+  for (const Problem& problem : {Problem{{1, 67, 2, 1, 4}}, Problem{{2, 9, 4, 2, 6}}}) {
+    const Values grad_output = problem.grad_output();
+    const Values qkv = problem.qkv();
+    const Values differences = finite_differences(
+        qkv, [&](const Values& at) { return inner_product(grad_output, problem.attention.forward(at)); });
+    expect_near(problem.attention.backward(grad_output, qkv), differences, 1e-7, "reference");
+    expect_near(widened(run<float>(problem, qkv).grad_qkv), differences, Tolerance(problem).gradient + 1e-7, "FP32");
+  }
+}
+
+TEST(Attention, Bf16IsFp32RoundedOnce) {
+  for (const Problem& problem : problems()) {
+    const auto narrow = run<BFloat16>(problem, problem.qkv());
+    const auto wide = run<float>(problem, problem.qkv(), widened(narrow.output));
+    expect_rounded(narrow.output, wide.output, "output");
+    expect_rounded(narrow.grad_qkv, wide.grad_qkv, "gradient");
+    EXPECT_EQ(narrow.log_sum_exp, wide.log_sum_exp);
+  }
+}
+
+// Changing tokens from `changed` on leaves every bit of the outputs before it, inside a block of queries and across.
+TEST(Attention, LaterTokensHaveNoInfluence) {
+  const Problem problem{{2, 150, 4, 2, 8}};
+  const Attention& attention = problem.attention;
+  const Values qkv = problem.qkv();
+  const auto before = run<float>(problem, qkv);
+  for (size_t changed : {1, 37, 64, 100, 149}) {
+    Values other = qkv;
+    for (size_t at = 0; at < other.size(); ++at) {
+      if (at / attention.width() % attention.length >= changed) other[at] = -50 * other[at] + 3;
+    }
+    const auto after = run<float>(problem, other);
+    const size_t features = attention.query_heads * attention.head_dim;
+    size_t different = 0;
+    for (size_t at = 0; at < after.output.size(); ++at) {
+      const bool earlier = at / features % attention.length < changed;
+      const bool same = std::memcmp(&after.output[at], &before.output[at], sizeof(float)) == 0;
+      if (earlier) {
+        ASSERT_TRUE(same) << "token " << at / features << " sees beyond " << changed;
+      }
+      different += same ? 0 : 1;
+    }
+    EXPECT_GT(different, 0U) << "the change must be visible later";
+    for (size_t at = 0; at < after.log_sum_exp.size(); ++at) {
+      if (at % attention.length < changed) {
+        ASSERT_EQ(after.log_sum_exp[at], before.log_sum_exp[at]) << at;
+      }
+    }
+  }
+}
+
+// A prefix alone has the bits that it has inside a longer sequence: generation sees what training saw.
+TEST(Attention, LengthChangesNoBit) {
+  const Problem whole{{1, 150, 4, 2, 8}};
+  const Values qkv = whole.qkv();
+  const auto expected = run<float>(whole, qkv);
+  for (size_t length : {1, 16, 63, 64, 80, 128}) {
+    Problem prefix = whole;
+    prefix.attention.length = length;
+    const Values part(qkv.begin(), qkv.begin() + static_cast<std::ptrdiff_t>(length * whole.attention.width()));
+    const auto actual = run<float>(prefix, part);
+    EXPECT_EQ(std::memcmp(actual.output.data(), expected.output.data(), actual.output.size() * sizeof(float)), 0)
+        << length;
+  }
+}
+
+TEST(Attention, EqualKeysAverageTheValues) {
+  const Problem problem{{1, 100, 1, 1, 2}};
+  Values qkv(100 * 6);
+  for (size_t i = 0; i < 100; ++i) {
+    qkv[i * 6] = 1;                                // query
+    qkv[i * 6 + 2] = 0.5;                          // key
+    qkv[i * 6 + 4] = static_cast<double>(i) - 50;  // value
+  }
+  const auto result = run<float>(problem, qkv);
+  for (size_t i = 0; i < 100; ++i) {
+    ASSERT_NEAR(static_cast<double>(result.output[2 * i]), static_cast<double>(i) / 2 - 50, 1e-4) << i;
+    ASSERT_EQ(result.output[2 * i + 1], 0.0f) << i;
+  }
+}
+
+TEST(Attention, HugeScoresSelectOneKey) {
+  const Problem problem{{1, 80, 1, 1, 2}};
+  Values qkv(80 * 6);
+  for (size_t i = 0; i < 80; ++i) {
+    qkv[i * 6] = 1e4;
+    qkv[i * 6 + 2] = i == 5 ? 1e4 : -1e4;
+    qkv[i * 6 + 4] = static_cast<double>(i);
+  }
+  const auto result = run<float>(problem, qkv);
+  for (size_t i = 5; i < 80; ++i) ASSERT_EQ(result.output[2 * i], 5.0f) << i;
+  for (float value : result.grad_qkv) ASSERT_TRUE(std::isfinite(value));
+}
+
+TEST(Attention, ThreadsChangeNoBit) {
+  const Problem problem{{3, 130, 6, 2, 16}};
+  const Values qkv = problem.qkv();
+  expect_same_for_any_threads([&] {
+    const auto result = run<BFloat16>(problem, qkv);
+    return bytes_of(result.output) + bytes_of(result.grad_qkv) + bytes_of(result.log_sum_exp);
+  });
+}
+
+TEST(Attention, RefusesASmallWorkspace) {
+  const AttentionShape shape{1, 8, 2, 1, 4};
+  set_compute_threads(1);
+  std::vector<float> qkv(8 * 16);
+  std::vector<float> output(8 * 8);
+  std::vector<float> log_sum_exp(8 * 2);
+  const int64_t floats = attention_workspace_floats(shape, 1);
+  std::vector<float> workspace(static_cast<size_t>(floats));
+  AttentionForward problem{shape, view(qkv, {8, 16}), view(output, {8, 8}), view(log_sum_exp, {1, 2, 8}),
+                           view(workspace, {floats})};
+  EXPECT_NO_THROW(attention_forward(problem));
+  problem.workspace = problem.workspace.slice(0, floats - 1);
+  EXPECT_THROW(attention_forward(problem), Error);
+}
+
+}  // namespace
+}  // namespace nibble
