@@ -15,9 +15,11 @@ enum class DeviceKind : uint8_t { cpu, cuda };
 [[noreturn]] void fail_no_cuda();
 
 #ifdef NIBBLE_WITH_CUDA
+inline constexpr bool built_with_cuda = true;
 #define NIBBLE_DISPATCH(device, function, ...) \
   ((device) == ::nibble::DeviceKind::cuda ? cuda::function(__VA_ARGS__) : cpu::function(__VA_ARGS__))
 #else
+inline constexpr bool built_with_cuda = false;
 #define NIBBLE_DISPATCH(device, function, ...) \
   ((device) == ::nibble::DeviceKind::cuda ? ::nibble::fail_no_cuda() : void(), cpu::function(__VA_ARGS__))
 #endif

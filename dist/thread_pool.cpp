@@ -1,10 +1,7 @@
 #include "dist/thread_pool.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <atomic>
-#include <csignal>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -12,6 +9,7 @@
 #include <vector>
 
 #include "dist/error.h"
+#include "dist/signals.h"
 
 namespace nibble {
 namespace {
@@ -39,22 +37,6 @@ void run_serially(size_t count, size_t grain, BodyFunction body, void* context) 
     begin = end;
   }
 }
-
-// Signals are for the main thread, so that its blocking calls notice them.
-class BlockSignals {
- public:
-  BlockSignals() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &previous_);
-  }
-  ~BlockSignals() { pthread_sigmask(SIG_SETMASK, &previous_, nullptr); }
-  BlockSignals(const BlockSignals&) = delete;
-  BlockSignals& operator=(const BlockSignals&) = delete;
-
- private:
-  sigset_t previous_{};
-};
 
 // A worker joins the open job if it comes in time; the caller closes the job when all chunks are handed out and waits
 // only for workers that joined. So a worker that is parked or preempted delays nobody.

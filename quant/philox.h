@@ -20,6 +20,8 @@ enum class Purpose : uint8_t {
   sample_order = 3,
   generation = 4,
   hadamard_signs = 5,
+  moment_m_rounding = 6,  // FP32 update -> BF16 Adam moments
+  moment_v_rounding = 7,
   forward_x = 16,  // rounding noise of each GEMM operand
   forward_w = 17,
   grad_input_dy = 18,

@@ -1,0 +1,68 @@
+#include "optim/gradient_norm.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "dist/error.h"
+#include "dist/thread_pool.h"
+#include "dist/vectorize.h"
+
+namespace nibble {
+namespace {
+
+constexpr size_t blocks_at_once = 8;
+
+// Lane i takes elements i, i+16, ...; the lanes are added in a fixed tree. Squares of floats do not overflow a double.
+NIBBLE_VECTORIZE double sum_of_squares(const float* values, size_t count) {
+  constexpr size_t lanes = 16;
+  double lane[lanes] = {};
+  size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    for (size_t j = 0; j < lanes; ++j) {
+      const double value = values[i + j];
+      lane[j] += value * value;
+    }
+  }
+  for (size_t j = 0; i < count; ++i, ++j) {
+    const double value = values[i];
+    lane[j] += value * value;
+  }
+  for (size_t width = lanes / 2; width > 0; width /= 2) {
+    for (size_t j = 0; j < width; ++j) lane[j] += lane[j + width];
+  }
+  return lane[0];
+}
+
+}  // namespace
+
+GradientNorm gradient_norm(Communicator& communicator, const Partition& partition, std::span<const float> shard) {
+  const int rank = communicator.rank();
+  NIBBLE_CHECK(partition.ranks() == communicator.size() && shard.size() == partition.count(rank), "gradient shard");
+  std::vector<uint64_t> offsets;  // of each rank's block sums, in bytes
+  for (int other = 0; other < communicator.size(); ++other) {
+    offsets.push_back(div_ceil(partition.begin(other), Partition::block) * sizeof(double));
+  }
+  const uint64_t blocks = div_ceil(partition.elements(), Partition::block);
+  offsets.push_back(blocks * sizeof(double));
+
+  std::vector<double> sums(blocks);
+  double* const own = sums.data() + offsets[static_cast<size_t>(rank)] / sizeof(double);
+  parallel_for(div_ceil(shard.size(), size_t{Partition::block}), blocks_at_once, [&](size_t begin, size_t end) {
+    for (size_t block = begin; block < end; ++block) {
+      const size_t first = block * Partition::block;
+      own[block] = sum_of_squares(shard.data() + first, std::min<size_t>(Partition::block, shard.size() - first));
+    }
+  });
+  communicator.all_gather(std::as_writable_bytes(std::span(sums)), offsets);
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return {std::sqrt(total), std::isfinite(total)};
+}
+
+float clip_scale(double norm, double max_norm) {
+  if (max_norm <= 0 || norm <= max_norm) return 1;
+  return static_cast<float>(max_norm / norm);
+}
+
+}  // namespace nibble

@@ -1,0 +1,65 @@
+#include "optim/schedule.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "dist/error.h"
+
+namespace nibble {
+namespace {
+
+// (1 + cos(pi t)) / 2 for t in [0, 1], error below 1e-15. The C library's cosine may differ in its last bit between
+// instruction sets; this does not.
+double half_cosine(double t) {
+  constexpr double pi = 3.14159265358979323846;
+  const double x = pi * (0.5 - t);  // cos(pi t) = sin(x), |x| <= pi/2
+  const double square = x * x;
+  double factor = 1;  // Taylor series of sin(x)/x, innermost term first
+  for (int term = 23; term >= 3; term -= 2) factor = 1 - factor * square / (term * (term - 1));
+  return std::clamp((1 + x * factor) / 2, 0.0, 1.0);
+}
+
+double ratio_of(uint64_t part, uint64_t whole) {
+  return static_cast<double>(part) / static_cast<double>(whole);
+}
+
+// 1 at the peak, 0 at the end. step is between the end of the warm-up and total_steps.
+double shape(const ScheduleConfig& config, uint64_t step) {
+  if (config.kind == ScheduleKind::cosine || config.kind == ScheduleKind::linear) {
+    const double progress = ratio_of(step - config.warmup_steps, config.total_steps - config.warmup_steps);
+    return config.kind == ScheduleKind::cosine ? half_cosine(progress) : 1 - progress;
+  }
+  const double wanted = std::nearbyint(config.decay_share * static_cast<double>(config.total_steps));
+  const uint64_t decay_steps = std::min(static_cast<uint64_t>(wanted), config.total_steps - config.warmup_steps);
+  const uint64_t decay_start = config.total_steps - decay_steps;
+  if (step < decay_start) return 1;
+  const double progress = ratio_of(step - decay_start, decay_steps);
+  return config.kind == ScheduleKind::wsd_sqrt ? 1 - std::sqrt(progress) : 1 - progress;
+}
+
+}  // namespace
+
+void validate(const ScheduleConfig& config) {
+  const auto require = [](bool condition, const std::string& what, const char* remedy) {
+    if (!condition) throw Error(ExitCode::bad_config, what, remedy);
+  };
+  require(std::isfinite(config.peak) && config.peak >= 0, fmt::format("the learning rate is {}", config.peak),
+          "Set a finite learning rate of at least 0.");
+  require(config.min_ratio >= 0 && config.min_ratio <= 1,
+          fmt::format("the schedule's min_ratio is {}", config.min_ratio), "Set it between 0 and 1.");
+  require(config.decay_share >= 0 && config.decay_share <= 1,
+          fmt::format("the schedule's decay_share is {}", config.decay_share), "Set it between 0 and 1.");
+  require(config.warmup_steps <= config.total_steps,
+          fmt::format("the schedule warms up for {} steps of {}", config.warmup_steps, config.total_steps),
+          "Train for more steps or warm up for fewer.");
+}
+
+double learning_rate(const ScheduleConfig& config, uint64_t step) {
+  if (step >= config.total_steps) return config.peak * config.min_ratio;
+  if (step < config.warmup_steps) return config.peak * ratio_of(step + 1, config.warmup_steps);
+  return config.peak * (config.min_ratio + (1 - config.min_ratio) * shape(config, step));
+}
+
+}  // namespace nibble
