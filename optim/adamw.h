@@ -1,0 +1,86 @@
+// AdamW (Loshchilov, Hutter 2019, arXiv 1711.05101) on this rank's shard of flat parameter buffers.
+//
+// For each element, in FP32 and in this order of operations (c1 = 1 - beta1, c2 = 1 - beta2, rounded to FP32 once):
+//   g = gradient * grad_scale;  m = beta1 m + c1 g;  v = beta2 v + c2 (g g)
+//   w = w - (rate * ((m * correction1) / (sqrt(v * correction2) + epsilon)) + (rate * weight_decay) * w)
+// with correction_i = 1 / (1 - beta_i^(step+1)) from double arithmetic, and the decay term only where a segment asks
+// for it. What is stored in BF16 (weights without FP32 masters, moments if chosen) is rounded stochastically with 16
+// random bits an element: element i of a tensor takes 16-bit half i % 8 (low half of a word first) of block i / 8 of
+// the stream {seed, step, micro_batch 0, tensor_id, purpose}. So the result depends neither on ranks nor on threads.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "dist/arena.h"
+#include "quant/dtype.h"
+#include "quant/tensor.h"
+
+namespace nibble {
+
+struct AdamWConfig {
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double epsilon = 1e-8;
+  double weight_decay = 0.1;
+  // Where BF16 weights are kept between steps: in themselves (bf16), or in an FP32 copy that they are rounded from, to
+  // nearest even (f32). FP32 weights are their own master whatever this says.
+  DType master_dtype = DType::bf16;
+  DType moment_dtype = DType::f32;  // f32 or bf16
+};
+
+// Throws ExitCode::bad_config for betas outside [0, 1), an epsilon that is not positive, a negative decay, or dtypes
+// other than f32 and bf16.
+void validate(const AdamWConfig& config);
+
+// One parameter of the flat buffers. Elements outside every segment are never touched: gaps stay zero.
+struct ParameterSegment {
+  uint64_t offset = 0;     // a multiple of 8
+  uint64_t count = 0;      // elements
+  uint32_t tensor_id = 0;  // keys this tensor's rounding noise
+  bool decay = false;      // weight decay applies
+};
+
+// State that a checkpoint keeps: "adam_m", "adam_v" and, with FP32 masters of BF16 weights, "master".
+struct NamedState {
+  std::string name;
+  Tensor shard;  // [end - begin]
+};
+
+class AdamW {
+ public:
+  struct Step {
+    uint64_t step = 0;  // counted from 0
+    double learning_rate = 0;
+    float grad_scale = 1;
+    uint64_t seed = 0;
+  };
+
+  // Owns elements [begin, end) of the flat buffers; begin is a multiple of 8. The state's memory comes from the arena.
+  // weights_dtype: of the flat weights, f32 or bf16.
+  AdamW(Arena& arena, const AdamWConfig& config, std::vector<ParameterSegment> segments, uint64_t begin, uint64_t end,
+        DType weights_dtype);
+
+  // Sets the shard (masters and weights) to these values, rounded to nearest even where stored in BF16. values:
+  // [end - begin]; weights: the whole flat buffer.
+  void set_weights(std::span<const float> values, const Tensor& weights);
+
+  // Updates the shard of `weights`, the whole flat buffer. gradients: f32 [end - begin], all finite.
+  void step(const Step& step, const Tensor& weights, std::span<const float> gradients);
+
+  std::vector<NamedState> state() const;
+
+ private:
+  AdamWConfig config_;
+  std::vector<ParameterSegment> segments_;
+  uint64_t begin_;
+  uint64_t end_;
+  DType weights_dtype_;
+  Tensor first_moment_;   // [end - begin]
+  Tensor second_moment_;  // [end - begin]
+  Tensor master_;         // f32 [end - begin], or empty
+};
+
+}  // namespace nibble
