@@ -280,9 +280,9 @@ std::vector<std::string> recipe_directories(const std::string& config_directory)
   std::error_code error;
   const fs::path executable = fs::read_symlink("/proc/self/exe", error);
   if (!error) {
-    const fs::path parent = executable.parent_path().parent_path();
-    directories.push_back((parent / "share/nibble/configs/recipes").string());
-    directories.push_back((parent / "configs/recipes").string());
+    const fs::path beside = executable.parent_path();
+    directories.push_back((beside / "configs/recipes").string());
+    directories.push_back((beside.parent_path() / "share/nibble/configs/recipes").string());
   }
   return directories;
 }

@@ -1,0 +1,265 @@
+#include "trainer/run_config.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "dist/error.h"
+#include "trainer/field_table.h"
+
+namespace nibble {
+namespace {
+
+constexpr const char* minimal = R"(run: {dir: /runs/a}
+recipe: {name: plain}
+model:
+  pattern: "*-*-"
+  hidden_size: 64
+  query_heads: 4
+  kv_heads: 2
+  head_dim: 16
+  intermediate_size: 128
+  sequence_length: 64
+data: {train: "/data/train-*.bin"}
+train:
+  steps: 100
+  micro_batch_sequences: 2
+  tokens_per_step: 768
+optimizer: {learning_rate: 3e-3}
+)";
+
+RunConfig parse(const std::vector<std::string>& overrides = {}, const std::string& text = minimal) {
+  return parse_run_config_text(text, "c.yaml", overrides);
+}
+
+void expect_refused(const std::vector<std::string>& overrides, const std::string& message,
+                    const std::string& text = minimal, ExitCode code = ExitCode::bad_config) {
+  try {
+    parse(overrides, text);
+    FAIL() << "accepted, expected: " << message;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code);
+    EXPECT_EQ(std::string(error.what()).substr(0, message.size()), message);
+    EXPECT_FALSE(error.remedy().empty());
+  }
+}
+
+TEST(RunConfig, DefaultsAndValues) {
+  const RunConfig config = parse();
+  EXPECT_EQ(config.run.dir, "/runs/a");
+  EXPECT_EQ(config.run.seed, 1234U);
+  EXPECT_EQ(config.model.pattern, "*-*-");
+  EXPECT_EQ(config.model.dtype, DType::bf16);
+  EXPECT_EQ(config.data.train, std::vector<std::string>{"/data/train-*.bin"});
+  EXPECT_EQ(config.optimizer.learning_rate, 3e-3);
+  EXPECT_EQ(config.optimizer.moment_dtype, DType::f32);
+  EXPECT_EQ(config.comm.timeout_s, 600);
+  EXPECT_EQ(config.micro_batches_per_step(), 6);
+  EXPECT_EQ(tokenizer_path(config), "/data/tokenizer.model");
+}
+
+TEST(RunConfig, EveryFieldIsRead) {
+  const RunConfig config = parse({"run.seed=18446744073709551615",
+                                  "device=cpu",
+                                  "model.vocab_size=4Ki",
+                                  "model.rope_theta=500k",
+                                  "model.norm_epsilon=1e-6",
+                                  "model.tied_head=true",
+                                  "model.init_std=0.01",
+                                  "model.dtype=fp32",
+                                  "data.train=[/a.bin, /b.bin]",
+                                  "data.validation=/v.bin",
+                                  "data.tokenizer=/t.model",
+                                  "train.stop_at=50",
+                                  "train.group_micro_batches=2",
+                                  "train.recompute=0,2-3",
+                                  "train.threads=3",
+                                  "optimizer.beta1=0.8",
+                                  "optimizer.beta2=0.99",
+                                  "optimizer.epsilon=1e-6",
+                                  "optimizer.weight_decay=0",
+                                  "optimizer.clip_norm=2",
+                                  "optimizer.master_dtype=fp32",
+                                  "optimizer.moment_dtype=bf16",
+                                  "schedule.kind=wsd",
+                                  "schedule.warmup_steps=10",
+                                  "schedule.min_ratio=0",
+                                  "schedule.decay_share=0.5",
+                                  "eval.every=5",
+                                  "eval.sequences=7",
+                                  "checkpoint.every=20",
+                                  "checkpoint.keep_last=4",
+                                  "checkpoint.keep_every=40",
+                                  "comm.timeout_s=1.5",
+                                  "log.progress=none",
+                                  "log.tensorboard=false",
+                                  "resume.allow=[schedule.kind, device]"});
+  EXPECT_EQ(config.run.seed, UINT64_MAX);
+  EXPECT_EQ(config.device, RunConfig::Device::cpu);
+  EXPECT_EQ(config.model.vocab_size, 4096);
+  EXPECT_EQ(config.model.rope_theta, 500'000);
+  EXPECT_TRUE(config.model.tied_head);
+  EXPECT_EQ(config.model.dtype, DType::f32);
+  EXPECT_EQ(config.data.train, (std::vector<std::string>{"/a.bin", "/b.bin"}));
+  EXPECT_EQ(config.data.validation, (std::vector<std::string>{"/v.bin"}));
+  EXPECT_EQ(tokenizer_path(config), "/t.model");
+  EXPECT_EQ(recompute_blocks(config), (std::vector<bool>{true, false, true, true}));
+  EXPECT_EQ(config.optimizer.master_dtype, DType::f32);
+  EXPECT_EQ(config.optimizer.moment_dtype, DType::bf16);
+  EXPECT_EQ(config.schedule.kind, RunConfig::ScheduleKind::wsd);
+  EXPECT_EQ(config.comm.timeout_s, 1.5);
+  EXPECT_EQ(config.log.progress, RunConfig::Progress::none);
+  EXPECT_FALSE(config.log.tensorboard);
+  EXPECT_EQ(config.resume.allow, (std::vector<std::string>{"device", "schedule.kind"}));
+  // No two keys share a member, and no key is without one: every key but the required ones was changed above.
+  const RunConfig defaults = parse();
+  for (const Field& field : config_fields()) {
+    EXPECT_TRUE(field.required || !same_value(field, config, defaults)) << field.key;
+  }
+  EXPECT_EQ(resolved_yaml(parse({}, resolved_yaml(config))), resolved_yaml(config));
+}
+
+TEST(RunConfig, ResolvedTextStandsAlone) {
+  const RunConfig config = parse_run_config(NIBBLE_SOURCE_DIR "/configs/runs/quickstart.yaml");
+  const std::string text = resolved_yaml(config);
+  EXPECT_EQ(config.recipe.name, "nvfp4");
+  EXPECT_EQ(resolved_yaml(parse_run_config_text(text, "/elsewhere/config.yaml")), text);
+  EXPECT_EQ(config.run.dir, (std::filesystem::current_path() / "runs/quickstart/nvfp4").string());
+}
+
+TEST(RunConfig, UnknownKeysAreRefusedWithTheirPlace) {
+  const auto with = [](const std::string& line) { return std::string(minimal) + line; };
+  expect_refused({}, "c.yaml:17:1: unknown key \"scheduel\" (did you mean \"schedule\"?)", with("scheduel: {}\n"));
+  expect_refused({}, "c.yaml:17:8: unknown key \"eval.evry\" (did you mean \"eval.every\"?)",
+                 with("eval: {evry: 1}\n"));
+  expect_refused({}, "c.yaml:17:8: unknown key \"eval.beta1\" (did you mean \"optimizer.beta1\"?)",
+                 with("eval: {beta1: 1}\n"));
+  expect_refused({}, "c.yaml:17:1: key \"eval.every\" is not nested", with("eval.every: 3\n"));
+  expect_refused({}, "c.yaml:17:7: \"eval\" is a section, not a value", with("eval: 3\n"));
+  expect_refused({"train.stepps=3"},
+                 "--set train.stepps=3: unknown key \"train.stepps\" (did you mean \"train.steps\"?)");
+  expect_refused({"recipe.forward.x.round=nearest", "recipe.forwrd=1"}, "--set recipe.forwrd=1: unknown key");
+  EXPECT_NO_THROW(parse({}, with("eval:\n  # every: 3\n")));
+}
+
+TEST(RunConfig, WrongTypesAndRangesAreRefused) {
+  expect_refused({"train.steps=many"}, "--set train.steps=many: train.steps is not a whole number: \"many\"");
+  expect_refused({"train.steps=1.5"}, "--set train.steps=1.5: train.steps is not a whole number");
+  expect_refused({"train.steps=\"100\""}, "--set train.steps=\"100\": train.steps must be a number, not the string");
+  expect_refused({"train.steps="}, "--set train.steps=: train.steps has no value");
+  expect_refused({"train.steps=[1]"}, "--set train.steps=[1]: train.steps must be a single value");
+  expect_refused({"train.steps=0"}, "--set train.steps=0: train.steps is 0, out of range");
+  expect_refused({"train.steps=-5"}, "--set train.steps=-5: train.steps is -5, out of range");
+  expect_refused({"train.steps=4294967296"}, "--set train.steps=4294967296: train.steps is 4294967296, out of range");
+  expect_refused({"run.seed=-1"}, "--set run.seed=-1: run.seed is -1, out of range");
+  expect_refused({"run.seed=18446744073709551616"},
+                 "--set run.seed=18446744073709551616: run.seed is not a whole number");
+  expect_refused({"optimizer.learning_rate=0"},
+                 "--set optimizer.learning_rate=0: optimizer.learning_rate is 0, out of");
+  expect_refused({"optimizer.learning_rate=nan"},
+                 "--set optimizer.learning_rate=nan: optimizer.learning_rate is not a");
+  expect_refused({"optimizer.beta1=1"}, "--set optimizer.beta1=1: optimizer.beta1 is 1, out of range");
+  expect_refused({"log.tensorboard=yes"}, "--set log.tensorboard=yes: log.tensorboard must be true or false");
+  expect_refused({"log.tensorboard=1"}, "--set log.tensorboard=1: log.tensorboard must be true or false");
+  expect_refused({"schedule.kind=cosin"}, "--set schedule.kind=cosin: schedule.kind cannot be \"cosin\" (did you mean");
+  expect_refused({"data.train=[]"}, "--set data.train=[]: data.train is empty");
+  expect_refused({"run.dir=\"a\\x00b\""}, "--set run.dir=\"a\\x00b\": run.dir has control characters");
+  expect_refused({"recipe=no_such"}, "--set recipe=no_such: no recipe \"no_such\"", minimal, ExitCode::missing_input);
+  expect_refused({}, "c.yaml: is empty", "");
+  expect_refused({}, "c.yaml:1:1: not a mapping", "- a\n");
+  expect_refused({}, "c.yaml: missing keys run.dir, recipe, model.pattern", "device: cpu\n");
+}
+
+TEST(RunConfig, ContradictionsAreRefusedWithTheirPlace) {
+  expect_refused({"train.tokens_per_step=800"}, "--set train.tokens_per_step=800: train.tokens_per_step 800 is not a");
+  expect_refused({"model.sequence_length=80"}, "c.yaml:15:20: train.tokens_per_step 768 is not a multiple");
+  expect_refused({"train.stop_at=101"}, "--set train.stop_at=101: train.stop_at is 101, beyond the 100 steps");
+  expect_refused({"schedule.warmup_steps=101"},
+                 "--set schedule.warmup_steps=101: schedule.warmup_steps is 101, beyond");
+  expect_refused({"schedule.kind=wsd", "schedule.warmup_steps=90"}, "c.yaml: warm-up and decay overlap");
+  expect_refused({"eval.every=10"}, "--set eval.every=10: eval.every is set, but there is no data.validation");
+  for (const char* blocks :
+       {"4", "0-4", "2-1", "x", "", "0,", ",0", "0;1", "-1", "1-", "all,1", "99999999999999999999"}) {
+    const std::string assignment = "train.recompute=\"" + std::string(blocks) + "\"";
+    expect_refused({assignment}, "--set " + assignment + ": train.recompute \"");
+  }
+  expect_refused({"model.kv_heads=3"}, "--set model.kv_heads=3: model.kv_heads 3 does not divide");
+  expect_refused({"model.pattern=*x"}, "--set model.pattern=*x: model.pattern has 'x'");
+}
+
+TEST(RunConfig, ResumeAllowNamesNumericKeysOnly) {
+  expect_refused({"resume.allow=train.stepps"}, "--set resume.allow=train.stepps: resume.allow names no key");
+  expect_refused({"resume.allow=model.pattern"},
+                 "--set resume.allow=model.pattern: resume.allow names \"model.pattern\", "
+                 "which is frozen");
+  expect_refused({"resume.allow=[eval.every]"},
+                 "--set resume.allow=[eval.every]: resume.allow names \"eval.every\", "
+                 "which is free");
+}
+
+TEST(RunConfig, DifferencesAndResume) {
+  const RunConfig before = parse();
+  EXPECT_TRUE(config_differences(before, before).empty());
+
+  const RunConfig after = parse({"optimizer.learning_rate=1e-3", "eval.sequences=9", "model.hidden_size=128",
+                                 "model.vocab_size=512", "recipe.name=renamed"});
+  const std::vector<ConfigDifference> differences = config_differences(before, after);
+  ASSERT_EQ(differences.size(), 3U);  // neither a vocabulary that the data settled nor a recipe's name
+  EXPECT_EQ(differences[0].key, "model.hidden_size");
+  EXPECT_EQ(differences[0].compare_group, "model");
+  EXPECT_EQ(differences[1].key, "optimizer.learning_rate");
+  EXPECT_EQ(differences[1].before, "0.003");
+  EXPECT_EQ(differences[1].after, "0.001");
+  EXPECT_EQ(differences[1].resume, ResumeClass::numeric);
+  EXPECT_EQ(differences[1].compare_group, "schedule");
+  EXPECT_EQ(differences[2].resume, ResumeClass::free);
+
+  const auto refusal = [&](const std::vector<std::string>& overrides) -> std::string {
+    try {
+      check_resume(before, parse(overrides));
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_config);
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(refusal({"eval.sequences=9", "train.threads=2", "run.dir=/b"}), "");
+  EXPECT_EQ(refusal({"model.hidden_size=128", "optimizer.beta1=0.5"}),
+            "the checkpoint does not fit the changed model.hidden_size (64 -> 128)");
+  EXPECT_EQ(
+      refusal({"optimizer.learning_rate=1e-3", "train.steps=200"}),
+      "resuming would change the run's numbers: train.steps (100 -> 200), optimizer.learning_rate (0.003 -> 0.001)");
+  EXPECT_EQ(refusal({"optimizer.learning_rate=1e-3", "resume.allow=optimizer.learning_rate"}), "");
+  EXPECT_EQ(refusal({"recipe.forward.x.format=nvfp4"}),
+            "resuming would change the run's numbers: recipe (plain -> plain with other settings)");
+}
+
+TEST(RunConfig, ReferenceIsUpToDate) {
+  std::ifstream file(NIBBLE_SOURCE_DIR "/docs/configuration.md");
+  std::stringstream text;
+  text << file.rdbuf();
+  EXPECT_EQ(text.str(), config_reference()) << "run: nibble config reference > docs/configuration.md";
+}
+
+TEST(RunConfig, SchemaNamesEveryKey) {
+  const auto schema = nlohmann::json::parse(config_schema());
+  EXPECT_EQ(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+  EXPECT_EQ(schema["additionalProperties"], false);
+  for (const Field& field : config_fields()) {
+    const size_t dot = field.key.find('.');
+    nlohmann::json object = schema;
+    if (dot != std::string_view::npos) object = schema["properties"][std::string(field.key.substr(0, dot))];
+    const std::string name(field.key.substr(dot + 1));
+    EXPECT_TRUE(object["properties"].contains(name)) << field.key;
+    const auto& required = object["required"];
+    EXPECT_EQ(std::find(required.begin(), required.end(), name) != required.end(), field.required) << field.key;
+  }
+}
+
+}  // namespace
+}  // namespace nibble

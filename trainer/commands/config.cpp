@@ -1,0 +1,65 @@
+#include "trainer/commands/config.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trainer/run_config.h"
+
+namespace nibble {
+
+namespace {
+
+struct ConfigOptions {
+  std::string config;
+  std::vector<std::string> overrides;
+};
+
+// main() finds out whether standard output took it.
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+CLI::App* add_reader(CLI::App& app, const std::string& name, const std::string& description,
+                     const std::shared_ptr<ConfigOptions>& options) {
+  CLI::App* command = app.add_subcommand(name, description);
+  command->add_option("CONFIG", options->config, "Configuration of a run (YAML)")->required();
+  command->add_option("--set", options->overrides, "Override a key: --set train.steps=100 (repeatable)")
+      ->allow_extra_args(false);
+  return command;
+}
+
+std::string summary(const RunConfig& config, const std::string& path) {
+  return fmt::format("{}: ok: {} steps of {} tokens ({} micro-batches of {} x {}), {} blocks, recipe {}\n", path,
+                     config.train.steps, config.train.tokens_per_step, config.micro_batches_per_step(),
+                     config.train.micro_batch_sequences, config.model.sequence_length, config.model.blocks(),
+                     config.recipe.name);
+}
+
+}  // namespace
+
+void add_config_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("config", "Check and show configurations");
+  command->require_subcommand(1);
+  const auto options = std::make_shared<ConfigOptions>();
+  add_reader(*command, "check", "Check a configuration", options)->final_callback([options] {
+    print(summary(parse_run_config(options->config, options->overrides), options->config));
+  });
+  add_reader(*command, "show", "Print a configuration with every key, the recipe written out", options)
+      ->final_callback([options] { print(resolved_yaml(parse_run_config(options->config, options->overrides))); });
+  command->add_subcommand("schema", "Print a JSON Schema for editors")->final_callback([] { print(config_schema()); });
+  command->add_subcommand("reference", "Print docs/configuration.md")->final_callback([] {
+    print(config_reference());
+  });
+  command->footer(
+      "Examples:\n"
+      "  nibble config check run.yaml\n"
+      "  nibble config show run.yaml --set recipe=bf16 --set train.steps=100\n"
+      "  nibble config schema > run.schema.json");
+}
+
+}  // namespace nibble

@@ -1,0 +1,127 @@
+// The command line: finds the command, and turns whatever happens into one message and one exit code.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dist/error.h"
+#include "trainer/commands/compare.h"
+#include "trainer/commands/config.h"
+#include "trainer/commands/evaluate.h"
+#include "trainer/commands/generate.h"
+#include "trainer/commands/inspect.h"
+#include "trainer/commands/resume.h"
+#include "trainer/commands/tokenize.h"
+#include "trainer/commands/train.h"
+#include "trainer/rank_main.h"
+#include "trainer/yaml_document.h"
+
+namespace nibble {
+namespace {
+
+// A reader that goes away must not kill a run, and a file must never be opened in the place of a standard stream.
+void secure_standard_streams() {
+  std::signal(SIGPIPE, SIG_IGN);
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(descriptor, F_GETFD) != -1) continue;
+    if (::open("/dev/null", descriptor == STDIN_FILENO ? O_RDONLY : O_WRONLY) != descriptor) std::_Exit(70);
+  }
+}
+
+void add_commands(CLI::App& app) {
+  add_tokenize_command(app);
+  add_train_command(app);
+  add_resume_command(app);
+  add_evaluate_command(app);
+  add_compare_command(app);
+  add_generate_command(app);
+  add_inspect_command(app);
+  add_config_command(app);
+}
+
+// CLI11 says of a mistyped command only that one is missing.
+void check_command(const CLI::App& app, const std::string& word) {
+  std::vector<std::string_view> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (command->get_name() == word) return;
+    names.push_back(command->get_name());
+  }
+  const std::string_view meant = nearest_word(word, names);
+  throw Error(ExitCode::usage,
+              fmt::format("unknown command {}{}", shown(word),
+                          meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
+              fmt::format("the commands are {}; nibble --help explains them", fmt::join(names, ", ")));
+}
+
+// The command that was being read, for the hint: "nibble config show".
+std::string full_name(const CLI::App& app) {
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  return chosen.empty() ? app.get_name() : app.get_name() + " " + full_name(*chosen.front());
+}
+
+// Output that was asked for and could not be written is an error; a reader who has left is not.
+int finish_output(int code) {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  if (code != 0 || errno == EPIPE) return code;
+  print_error(static_cast<int>(ExitCode::io), fmt::format("cannot write standard output: {}", std::strerror(errno)),
+              "check the disk or pipe that it goes to");
+  return static_cast<int>(ExitCode::io);
+}
+
+int fail(ExitCode code, const std::string& what, const std::string& remedy) {
+  print_error(static_cast<int>(code), what, remedy);
+  return static_cast<int>(code);
+}
+
+int run(int argument_count, char** arguments) {
+  CLI::App app("Pretrains language models in four bits.", "nibble");
+  app.set_version_flag("--version", "nibble " NIBBLE_VERSION);
+  app.require_subcommand(1);
+  app.footer(
+      "Examples:\n"
+      "  nibble tokenize text.zst --vocab-size 4096 --output data\n"
+      "  mpirun -n 2 nibble train configs/runs/quickstart.yaml --set recipe=nvfp4\n"
+      "  nibble COMMAND --help\n"
+      "Exit codes: 0 done, 64 usage, 65 bad data, 66 missing input, 69 run directory in use, 70 internal error,\n"
+      "  71 out of memory, 73 cannot create output, 74 I/O error, 75 checkpoint saved: start me again, 76 peer lost,\n"
+      "  77 numerics gave up, 78 bad configuration.");
+  add_commands(app);
+  try {
+    if (argument_count > 1 && arguments[1][0] != '-') check_command(app, arguments[1]);
+    app.parse(argument_count, arguments);
+    return 0;
+  } catch (const CLI::RuntimeError& error) {
+    return error.get_exit_code();  // a command's own exit code: it has said why
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return fail(ExitCode::usage, error.what(), fmt::format("{} --help shows how it is used", full_name(app)));
+  } catch (const Error& error) {
+    return fail(error.code(), error.what(), error.remedy());
+  } catch (const std::bad_alloc&) {
+    return fail(ExitCode::out_of_memory, "out of memory", "use a smaller model or smaller micro-batches");
+  } catch (const std::exception& error) {
+    return fail(ExitCode::internal, fmt::format("internal error: {}", error.what()), "please report this");
+  }
+}
+
+}  // namespace
+}  // namespace nibble
+
+int main(int argument_count, char** arguments) {
+  try {
+    nibble::secure_standard_streams();
+    return nibble::finish_output(nibble::run(argument_count, arguments));
+  } catch (...) {
+    return static_cast<int>(nibble::ExitCode::internal);  // not even the message could be written
+  }
+}
