@@ -16,10 +16,10 @@
 namespace nibble {
 
 struct LanguageModelOptions {
-  int64_t sequences = 1;        // per micro-batch
-  int64_t sequence_length = 0;  // tokens per sequence; at most config.sequence_length
-  bool training = true;         // false: no memory for backward
-  std::vector<bool> recompute;  // per block: drop its activations and compute them again in backward; empty = none
+  int64_t sequences = 1;             // per micro-batch
+  int64_t sequence_length = 0;       // tokens per sequence; at most config.sequence_length
+  bool training = true;              // false: no memory for backward
+  std::vector<bool> recompute = {};  // per block: drop its activations and compute them again in backward; empty = none
 };
 
 struct MemoryLine {

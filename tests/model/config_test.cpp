@@ -1,0 +1,141 @@
+#include "model/config.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+#include <string>
+
+#include "dist/error.h"
+#include "model/cost.h"
+#include "model/model_fixture.h"
+
+namespace nibble::test {
+namespace {
+
+ModelConfig valid() {
+  ModelConfig config = tiny_config();
+  config.dtype = DType::bf16;
+  return config;
+}
+
+// The error of `change` applied to a valid configuration must name `key` and say what to do.
+void expect_refused(const std::string& key, const std::function<void(ModelConfig&)>& change) {
+  ModelConfig config = valid();
+  change(config);
+  try {
+    validate(config);
+    ADD_FAILURE() << "accepted, though " << key << " is wrong";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_config);
+    EXPECT_NE(std::string(error.what()).find(key), std::string::npos) << error.what();
+    EXPECT_FALSE(error.remedy().empty());
+  }
+}
+
+TEST(ModelConfig, AcceptsWhatIsRight) {
+  EXPECT_NO_THROW(validate(valid()));
+  ModelConfig without_attention = valid();
+  without_attention.pattern = "--";
+  without_attention.query_heads = 0;
+  without_attention.kv_heads = 0;
+  without_attention.head_dim = 0;
+  EXPECT_NO_THROW(validate(without_attention));
+  ModelConfig without_mlp = valid();
+  without_mlp.pattern = "*";
+  without_mlp.intermediate_size = 0;
+  EXPECT_NO_THROW(validate(without_mlp));
+}
+
+TEST(ModelConfig, RefusesWhatIsWrong) {
+  expect_refused("pattern", [](ModelConfig& c) { c.pattern = ""; });
+  expect_refused("'x' at position 2", [](ModelConfig& c) { c.pattern = "*-x"; });
+  expect_refused("vocab_size", [](ModelConfig& c) { c.vocab_size = 0; });
+  expect_refused("vocab_size", [](ModelConfig& c) { c.vocab_size = 100; });
+  expect_refused("hidden_size", [](ModelConfig& c) { c.hidden_size = -16; });
+  expect_refused("hidden_size", [](ModelConfig& c) { c.hidden_size = 8; });
+  expect_refused("hidden_size", [](ModelConfig& c) { c.hidden_size = int64_t{1} << 40; });
+  expect_refused("query_heads", [](ModelConfig& c) { c.query_heads = 0; });
+  expect_refused("kv_heads", [](ModelConfig& c) { c.kv_heads = 3; });
+  expect_refused("kv_heads", [](ModelConfig& c) { c.kv_heads = 0; });
+  expect_refused("head_dim", [](ModelConfig& c) { c.head_dim = 15; });
+  expect_refused("head_dim", [](ModelConfig& c) { c.head_dim = 2; });
+  expect_refused("query_heads", [](ModelConfig& c) { c.query_heads = c.kv_heads = int64_t{1} << 30; });
+  // 4 heads of 12 are 48 queries, but with 1 key and 1 value head there are 72 outputs.
+  expect_refused("kv_heads", [](ModelConfig& c) { c.kv_heads = 1; });
+  expect_refused("intermediate_size", [](ModelConfig& c) { c.intermediate_size = 0; });
+  expect_refused("intermediate_size", [](ModelConfig& c) { c.intermediate_size = 40; });
+  expect_refused("sequence_length", [](ModelConfig& c) { c.sequence_length = 0; });
+  expect_refused("rope_theta", [](ModelConfig& c) { c.rope_theta = -1; });
+  expect_refused("norm_epsilon", [](ModelConfig& c) { c.norm_epsilon = std::numeric_limits<double>::quiet_NaN(); });
+  expect_refused("norm_epsilon", [](ModelConfig& c) { c.norm_epsilon = 0; });
+  expect_refused("init_std", [](ModelConfig& c) { c.init_std = std::numeric_limits<double>::infinity(); });
+  expect_refused("dtype", [](ModelConfig& c) { c.dtype = DType::u8; });
+}
+
+TEST(ModelConfig, TheModelRefusesMicroBatchesThatDoNotFit) {
+  const auto code_of = [](const LanguageModelOptions& options) {
+    try {
+      const LanguageModel model(valid(), plain(Format::bf16), options);
+    } catch (const Error& error) {
+      EXPECT_FALSE(error.remedy().empty());
+      return error.code();
+    }
+    return ExitCode::ok;
+  };
+  EXPECT_EQ(code_of({.sequences = 1, .sequence_length = 16}), ExitCode::ok);
+  EXPECT_EQ(code_of({.sequences = 2, .sequence_length = 8}), ExitCode::ok);
+  EXPECT_EQ(code_of({.sequences = 1, .sequence_length = 8}), ExitCode::bad_config);
+  EXPECT_EQ(code_of({.sequences = 0, .sequence_length = 16}), ExitCode::bad_config);
+  EXPECT_EQ(code_of({.sequences = 1, .sequence_length = 32}), ExitCode::bad_config);
+  EXPECT_EQ(code_of({.sequences = 1, .sequence_length = 0}), ExitCode::bad_config);
+  EXPECT_EQ(code_of({.sequences = int64_t{1} << 60, .sequence_length = 16}), ExitCode::bad_config);
+  EXPECT_EQ(code_of({.sequence_length = 16, .recompute = {true}}), ExitCode::bad_config);
+}
+
+// Counted by hand for hidden 32, 4 query and 2 key-value heads of 12, MLP 80, vocabulary 48, context 16, "*-*-":
+//   attention: qkv 32 * (48 + 24 + 24) = 3072, output 48 * 32 = 1536; MLP: 2 * 32 * 80 + 80 * 32 = 7680.
+TEST(ModelCost, CountedByHand) {
+  ModelConfig config = tiny_config();
+  const ModelCost untied = model_cost(config);
+  EXPECT_EQ(untied.linear_parameters, 2U * (3072 + 1536 + 7680));
+  EXPECT_EQ(untied.embedding_parameters, 2U * 48 * 32);
+  EXPECT_EQ(untied.parameters, 24576U + 3072 + 5 * 32);
+  // A token: 2 flops a weight of linear layers and head, and in each of 2 attention blocks 2 * 2 * 48 * (16 / 2).
+  EXPECT_EQ(untied.forward_flops_per_token, 2 * (24576 + 1536) + 2 * 1536);
+  EXPECT_EQ(untied.training_flops_per_token, 3 * untied.forward_flops_per_token);
+  config.tied_head = true;
+  const ModelCost tied = model_cost(config);
+  EXPECT_EQ(tied.parameters, untied.parameters - 48 * 32);
+  EXPECT_EQ(tied.forward_flops_per_token, untied.forward_flops_per_token);
+}
+
+TEST(ModelCost, AgreesWithTheParameterTable) {
+  for (bool tied : {false, true}) {
+    ModelConfig config = tiny_config();
+    config.tied_head = tied;
+    const LanguageModel model(config, plain(Format::f32), {.sequence_length = 16, .training = false});
+    EXPECT_EQ(model.parameters().parameter_count(), model_cost(config).parameters);
+    uint64_t decayed = 0;
+    for (const Parameter& parameter : model.parameters().parameters()) decayed += parameter.decay ? parameter.count : 0;
+    EXPECT_EQ(decayed, model_cost(config).linear_parameters);
+  }
+}
+
+// The 30M model of the Quartet II paper: 6 layers, width 640, 5 heads of 128, MLP 1792.
+TEST(ModelCost, PublishedParameterCount) {
+  ModelConfig config;
+  config.pattern = "*-*-*-*-*-*-";
+  config.vocab_size = 32000;
+  config.hidden_size = 640;
+  config.query_heads = 5;
+  config.kv_heads = 5;
+  config.head_dim = 128;
+  config.intermediate_size = 1792;
+  config.sequence_length = 512;
+  const ModelCost cost = model_cost(config);
+  EXPECT_EQ(cost.parameters - cost.embedding_parameters, 30482560U);
+}
+
+}  // namespace
+}  // namespace nibble::test

@@ -1,0 +1,137 @@
+// The FP32 model against the FP64 reference: loss, logits, and the gradient of every parameter against central
+// differences of the reference.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "model/model_fixture.h"
+#include "model/reference_model.h"
+
+namespace nibble::test {
+namespace {
+
+// Roundings on the longest way from a weight to the loss and back: sums over features, tokens and vocabulary.
+double rounding_chain(const ModelConfig& config, int64_t tokens) {
+  const int64_t attention = (config.query_heads + 2 * config.kv_heads) * config.head_dim;
+  const int64_t per_block = 3 * config.hidden_size + std::max(attention, 2 * config.intermediate_size);
+  return static_cast<double>(config.blocks() * per_block + config.vocab_size + tokens);
+}
+
+constexpr double epsilon = std::numeric_limits<float>::epsilon();
+
+class Gradient : public testing::Test {
+ protected:
+  static constexpr StepContext context{.seed = 3, .step = 1, .micro_batch = 0};
+
+  // The largest elements of a parameter's gradient, and some others.
+  static std::vector<size_t> sample(std::span<const float> gradient) {
+    std::vector<size_t> order(gradient.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    const auto larger = [&](size_t a, size_t b) { return std::fabs(gradient[a]) > std::fabs(gradient[b]); };
+    std::partial_sort(order.begin(), order.begin() + 4, order.end(), larger);
+    order.resize(4);
+    for (size_t i = 0; i < 8; ++i) order.push_back((i * 2654435761U + 17) % gradient.size());
+    return order;
+  }
+
+  static void check(const ModelConfig& config, int64_t sequences, float loss_scale) {
+    TestModel test(config, plain(Format::f32), {.sequences = sequences, .sequence_length = config.sequence_length});
+    const ParameterTable& table = test.model.parameters();
+    ReferenceModel reference(config, table, {test.weights.begin(), test.weights.end()});
+    const size_t length = static_cast<size_t>(config.sequence_length);
+    const double expected = reference.loss(test.tokens, test.targets, length);
+    const double chain = rounding_chain(config, sequences * config.sequence_length);
+
+    EXPECT_NEAR(test.forward_backward(context, loss_scale) / expected, 1.0, 1e-6);
+    for (const Parameter& parameter : table.parameters()) {
+      const std::span<const float> gradient = part(test.gradients, parameter);
+      double largest = 0;
+      for (float value : gradient) largest = std::max(largest, std::fabs(static_cast<double>(value)));
+      ASSERT_GT(largest, 0) << parameter.name;
+      // Errors of a chain of n independent roundings grow like sqrt(n); 4 for the worst of the sampled elements.
+      const double tolerance = 4 * std::sqrt(chain) * epsilon * largest;
+      for (size_t element : sample(gradient)) {
+        double& weight = reference.weights[parameter.offset + element];
+        const double original = weight;
+        // Central differences: error about h^2 times the third derivative, and loss * 2^-53 / h.
+        const double h = 2e-5;
+        weight = original + h;
+        const double above = reference.loss(test.tokens, test.targets, length);
+        weight = original - h;
+        const double below = reference.loss(test.tokens, test.targets, length);
+        weight = original;
+        const double difference = loss_scale * (above - below) / (2 * h);
+        EXPECT_NEAR(gradient[element], difference, tolerance) << parameter.name << " element " << element;
+      }
+    }
+  }
+};
+
+TEST_F(Gradient, GroupedHeadsUntiedHead) {
+  check(tiny_config(), 2, 1.0F);
+}
+
+TEST_F(Gradient, TiedHead) {
+  ModelConfig config = tiny_config();
+  config.tied_head = true;
+  check(config, 1, 0.125F);
+}
+
+TEST_F(Gradient, OneHeadEachAndBlocksInAnotherOrder) {
+  ModelConfig config = tiny_config();
+  config.pattern = "-**-";
+  config.query_heads = 2;
+  config.kv_heads = 2;
+  config.head_dim = 24;
+  config.sequence_length = 8;
+  check(config, 2, 1.0F);
+}
+
+TEST_F(Gradient, OneKeyValueHeadForAllQueries) {
+  ModelConfig config = tiny_config();
+  config.pattern = "*";
+  config.query_heads = 6;
+  config.kv_heads = 1;
+  config.head_dim = 8;
+  check(config, 1, 1.0F);
+}
+
+TEST_F(Gradient, LogitsOfAPrefixEqualTheReferenceAndTheWholeSequence) {
+  ModelConfig config = tiny_config();
+  config.sequence_length = 32;
+  for (bool training : {true, false}) {
+    TestModel test(config, plain(Format::f32), {.sequence_length = 32, .training = training});
+    const ReferenceModel reference(config, test.model.parameters(), {test.weights.begin(), test.weights.end()});
+    const std::vector<float> whole = test.logits(32, context);
+    const std::vector<float> prefix = test.logits(16, context);
+    const ReferenceModel::Matrix expected = reference.logits(test.tokens);
+    const size_t vocab = static_cast<size_t>(config.vocab_size);
+    const double tolerance = 4 * std::sqrt(rounding_chain(config, 32)) * epsilon;
+    for (size_t i = 0; i < whole.size(); ++i) {
+      EXPECT_NEAR(whole[i], expected[i / vocab][i % vocab], tolerance * (1 + std::fabs(whole[i])));
+    }
+    EXPECT_TRUE(same_bits(prefix, {whole.begin(), whole.begin() + static_cast<int64_t>(16 * vocab)}));
+  }
+}
+
+// Gradients add to what is there: two micro-batches' gradients are the sum of each.
+TEST_F(Gradient, Accumulates) {
+  ModelConfig config = tiny_config();
+  config.tied_head = true;
+  TestModel test(config, plain(Format::f32), {.sequence_length = 16});
+  test.forward_backward(context);
+  const std::vector<float> once = test.gradients;
+  test.model.forward_backward(tensor_of(std::span(test.tokens), {1, 16}), tensor_of(std::span(test.targets), {1, 16}),
+                              context, 1.0F);
+  for (const Parameter& parameter : test.model.parameters().parameters()) {
+    const std::span<const float> twice = part(test.gradients, parameter);
+    const std::span<const float> single = part(once, parameter);
+    const double tolerance = 4 * epsilon * norm(single);
+    for (size_t i = 0; i < twice.size(); ++i) EXPECT_NEAR(twice[i], 2.0 * single[i], tolerance) << parameter.name;
+  }
+}
+
+}  // namespace
+}  // namespace nibble::test
