@@ -1,5 +1,6 @@
 // The number formats, bit by bit: BF16, E4M3 (block scales) and E2M1 (four-bit elements), and every rounding into them.
 // One definition for the CPU and for CUDA kernels; no libm, no branches that a vectoriser cannot turn into selects.
+// Codes are returned as uint32_t, which keeps vector loops free of narrowing.
 // docs/numerics.md states the same rules in prose. Subnormal numbers must not be flushed to zero.
 #pragma once
 
@@ -78,23 +79,23 @@ constexpr float e4m3_max = 448.0f;            // 0x7E
 constexpr float e4m3_min_normal = 0.015625f;  // 2^-6, 0x08; the subnormal step is 2^-9
 
 // Ties to even, saturating at +-448; NaN -> 0x7F.
-NIBBLE_HOST_DEVICE uint8_t e4m3_nearest(float value) {
+NIBBLE_HOST_DEVICE uint32_t e4m3_nearest(float value) {
   const uint32_t bits = bits_of(value);
   const float magnitude = absolute(value) < e4m3_max ? absolute(value) : e4m3_max;
   const uint32_t magnitude_bits = bits_of(magnitude);
   const uint32_t normal = ((magnitude_bits + 0x7FFFFu + ((magnitude_bits >> 20) & 1u)) >> 20) - (120u << 3);
   const uint32_t subnormal = bits_of(magnitude + 16384.0f) - bits_of(16384.0f);  // one unit of 2^14 is 2^-9
   const uint32_t finite = ((bits >> 24) & 0x80u) | (magnitude < e4m3_min_normal ? subnormal : normal);
-  return static_cast<uint8_t>(is_nan(value) ? 0x7Fu : finite);
+  return is_nan(value) ? 0x7Fu : finite;
 }
 
 // The smallest E4M3 number >= value, for 0 <= value <= 2^-6.
-NIBBLE_HOST_DEVICE uint8_t e4m3_subnormal_up(float value) {
+NIBBLE_HOST_DEVICE uint32_t e4m3_subnormal_up(float value) {
   const int32_t units = static_cast<int32_t>(value * 512.0f);
-  return static_cast<uint8_t>(units + (static_cast<float>(units) < value * 512.0f ? 1 : 0));
+  return static_cast<uint32_t>(units + (static_cast<float>(units) < value * 512.0f ? 1 : 0));
 }
 
-NIBBLE_HOST_DEVICE float e4m3_to_float(uint8_t code) {
+NIBBLE_HOST_DEVICE float e4m3_to_float(uint32_t code) {
   const uint32_t magnitude = code & 0x7Fu;
   const float normal = float_of_bits((magnitude << 20) + (120u << 23));
   const float subnormal = static_cast<float>(static_cast<int32_t>(magnitude)) * 0.001953125f;
@@ -111,12 +112,12 @@ NIBBLE_HOST_DEVICE uint32_t e2m1_sign(float value) {
 }
 
 // Ties to the even code, saturating at +-6; NaN -> 7, values that round to zero keep their sign (-0 -> 8).
-NIBBLE_HOST_DEVICE uint8_t e2m1_nearest(float value) {
+NIBBLE_HOST_DEVICE uint32_t e2m1_nearest(float value) {
   const float magnitude = absolute(value) < 6.0f ? absolute(value) : 6.0f;
   const uint32_t bits = bits_of(magnitude);
   const uint32_t normal = ((bits + 0x1FFFFFu + ((bits >> 22) & 1u)) >> 22) - (126u << 1);
   const uint32_t subnormal = bits_of(magnitude + 4194304.0f) - bits_of(4194304.0f);  // one unit of 2^22 is 0.5
-  return static_cast<uint8_t>(e2m1_sign(value) | (magnitude < 1.0f ? subnormal : normal));
+  return e2m1_sign(value) | (magnitude < 1.0f ? subnormal : normal);
 }
 
 // The magnitude in 256ths of the grid's step there, and what to add to (that >> 8) to get a code.
@@ -133,19 +134,19 @@ NIBBLE_HOST_DEVICE E2m1Position e2m1_position(float value) {
 
 // NVIDIA's stochastic rounding with 8 random bits: up when the fraction of the step that |v| has covered is at least
 // (256 - byte)/256, that is with probability floor(256 fraction)/256. Saturates at +-6.
-NIBBLE_HOST_DEVICE uint8_t e2m1_stochastic_published(float value, uint32_t byte) {
+NIBBLE_HOST_DEVICE uint32_t e2m1_stochastic_published(float value, uint32_t byte) {
   const E2m1Position position = e2m1_position(value);
   const uint32_t units = static_cast<uint32_t>(static_cast<int32_t>(position.units));
-  return static_cast<uint8_t>(e2m1_sign(value) | (((units + byte) >> 8) + position.base));
+  return e2m1_sign(value) | (((units + byte) >> 8) + position.base);
 }
 
 // Centred: up when (byte + 0.5)/256 < fraction, so that truncating to 8 random bits adds no bias. Saturates at +-6.
-NIBBLE_HOST_DEVICE uint8_t e2m1_stochastic_centred(float value, uint32_t byte) {
+NIBBLE_HOST_DEVICE uint32_t e2m1_stochastic_centred(float value, uint32_t byte) {
   const E2m1Position position = e2m1_position(value);
   const int32_t whole = static_cast<int32_t>(position.units);
   const int32_t half_down = whole + (position.units - static_cast<float>(whole) > 0.5f ? 1 : 0);
   const uint32_t cell = (static_cast<uint32_t>(half_down) + 255u - byte) >> 8;
-  return static_cast<uint8_t>(e2m1_sign(value) | (cell + position.base));
+  return e2m1_sign(value) | (cell + position.base);
 }
 
 // Twice the value of a code, an integer: 0 1 2 3 4 6 8 12, signed.
@@ -179,21 +180,22 @@ NIBBLE_HOST_DEVICE TensorScale tensor_scale_of(float amax, bool guarded) {
 }
 
 // The E4M3 scale of a block, from d = block_amax * (S_enc * (1/6)).
-NIBBLE_HOST_DEVICE uint8_t block_scale_nearest(float d) {
+NIBBLE_HOST_DEVICE uint32_t block_scale_nearest(float d) {
   return e4m3_nearest(d < float_max ? d : float_max);
 }
 
 // The same, enlarged so that rounding the scale can never leave the block's largest element above 6: a normal scale by
 // 17/16, the most that rounding to nearest can take away; a subnormal one by rounding up.
-NIBBLE_HOST_DEVICE uint8_t block_scale_guarded(float d) {
+NIBBLE_HOST_DEVICE uint32_t block_scale_guarded(float d) {
   const float enlarged = d * 1.0625f;
-  const uint8_t normal = e4m3_nearest(enlarged < float_max ? enlarged : float_max);
-  const uint8_t subnormal = e4m3_subnormal_up(d < e4m3_min_normal ? d : e4m3_min_normal);
-  return enlarged < e4m3_min_normal ? subnormal : normal;
+  const uint32_t normal = e4m3_nearest(enlarged < float_max ? enlarged : float_max);
+  const uint32_t subnormal = e4m3_subnormal_up(d < e4m3_min_normal ? d : e4m3_min_normal);
+  const uint32_t is_subnormal = enlarged < e4m3_min_normal ? ~0u : 0u;  // a mask: compilers made a branch of it
+  return (subnormal & is_subnormal) | (normal & ~is_subnormal);
 }
 
 // What the block's elements are multiplied by before they are rounded to E2M1.
-NIBBLE_HOST_DEVICE float element_encode_scale(uint8_t block_scale, float tensor_decode) {
+NIBBLE_HOST_DEVICE float element_encode_scale(uint32_t block_scale, float tensor_decode) {
   const float reciprocal = 1.0f / (e4m3_to_float(block_scale) * tensor_decode);
   return reciprocal < float_max ? reciprocal : float_max;
 }

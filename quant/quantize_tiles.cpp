@@ -52,25 +52,33 @@ NIBBLE_INLINE void round_to_bf16(Tile& tile) {
   }
 }
 
+NIBBLE_INLINE void butterfly(float* __restrict upper, float* __restrict lower) {
+  for (int lane = 0; lane < tile_size; ++lane) {
+    const float a = upper[lane];
+    const float b = lower[lane];
+    upper[lane] = a + b;
+    lower[lane] = a - b;
+  }
+}
+
+template <int stride>
+NIBBLE_INLINE void rotate_stage(Tile& tile) {
+  for (int pair = 0; pair < tile_size / 2; ++pair) {
+    const int position = (pair & (stride - 1)) + (pair & ~(stride - 1)) * 2;
+    butterfly(tile.value[position], tile.value[position + stride]);
+  }
+}
+
 // hadamard.h's rotate_16 on every lane.
 NIBBLE_INLINE void rotate_lanes(Tile& tile) {
   for (int position = 0; position < tile_size; ++position) {
     const float factor = hadamard_factor(position, hadamard_sign_mask);
     for (float& value : tile.value[position]) value *= factor;
   }
-  for (int stride = 1; stride < tile_size; stride *= 2) {
-    for (int position = 0; position < tile_size; ++position) {
-      if ((position & stride) != 0) continue;
-      float* upper = tile.value[position];
-      float* lower = tile.value[position + stride];
-      for (int lane = 0; lane < tile_size; ++lane) {
-        const float a = upper[lane];
-        const float b = lower[lane];
-        upper[lane] = a + b;
-        lower[lane] = a - b;
-      }
-    }
-  }
+  rotate_stage<1>(tile);
+  rotate_stage<2>(tile);
+  rotate_stage<4>(tile);
+  rotate_stage<8>(tile);
 }
 
 template <class T>
@@ -109,7 +117,7 @@ NIBBLE_INLINE uint32_t max_of(const Lanes& lanes) {
 }
 
 // Block scale of each lane; multiplies the tile by the reciprocals.
-NIBBLE_INLINE void scale_tile(const CastProblem& problem, Tile& tile, uint8_t* scales) {
+NIBBLE_INLINE void scale_tile(const CastProblem& problem, Tile& tile, Lanes& scales) {
   Lanes amax;
   lane_amax(tile, amax);
   if (problem.spec.block == BlockShape::block_16x16) {
@@ -117,13 +125,19 @@ NIBBLE_INLINE void scale_tile(const CastProblem& problem, Tile& tile, uint8_t* s
     for (uint32_t& word : amax.word) word = largest;
   }
   const float multiplier = problem.scale.encode * (1.0f / 6.0f);
-  const bool guarded = problem.spec.round == Rounding::stochastic;
+  if (problem.spec.round == Rounding::stochastic) {
+    for (int lane = 0; lane < tile_size; ++lane) {
+      scales.word[lane] = block_scale_guarded(float_of_bits(amax.word[lane]) * multiplier);
+    }
+  } else {
+    for (int lane = 0; lane < tile_size; ++lane) {
+      scales.word[lane] = block_scale_nearest(float_of_bits(amax.word[lane]) * multiplier);
+    }
+  }
+  const float tensor_decode = problem.scale.decode;
   alignas(64) float encode[tile_size];
   for (int lane = 0; lane < tile_size; ++lane) {
-    const float d = float_of_bits(amax.word[lane]) * multiplier;
-    const uint8_t byte = guarded ? block_scale_guarded(d) : block_scale_nearest(d);
-    scales[lane] = byte;
-    encode[lane] = element_encode_scale(byte, problem.scale.decode);
+    encode[lane] = element_encode_scale(scales.word[lane], tensor_decode);
   }
   for (auto& row : tile.value) {
     for (int lane = 0; lane < tile_size; ++lane) row[lane] *= encode[lane];
@@ -188,14 +202,14 @@ NIBBLE_INLINE void cast_tiles_of(const CastProblem& problem, const TileRange& ra
       const int64_t row = index * tile_size;
       const int64_t lanes = problem.source.rows - row < tile_size ? problem.source.rows - row : tile_size;
       Tile tile;
-      uint8_t scales[tile_size];
+      Lanes scales;
       Lanes packed[2];
       load_tile<T>(problem.source, index, block, tile);
       scale_tile(problem, tile, scales);
       encode_tile(problem, tile, row, block, packed);
       for (int64_t lane = 0; lane < lanes; ++lane) {
         const int64_t at = (row + lane) * problem.blocks + block;
-        problem.block_scales[at] = scales[lane];
+        problem.block_scales[at] = static_cast<uint8_t>(scales.word[lane]);
         memcpy(problem.codes + at * 8, &packed[0].word[lane], 4);
         memcpy(problem.codes + at * 8 + 4, &packed[1].word[lane], 4);
       }
