@@ -1,0 +1,128 @@
+#include "dist/tree_reduction.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <vector>
+
+#include "dist/error.h"
+#include "dist/thread_pool.h"
+#include "mpi_environment.h"
+
+namespace nibble {
+namespace {
+
+const auto* const environment = testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = 60}));
+
+// Values of very different sizes, so that any other order of additions gives other bits.
+float gradient(uint64_t group, uint64_t element, uint64_t repetition) {
+  uint64_t mixed = (group * 0x9E3779B97F4A7C15u) ^ (element * 0xC2B2AE3D27D4EB4Fu) ^ (repetition << 40);
+  mixed = (mixed ^ (mixed >> 31)) * 0xD6E8FEB86659FD93u;
+  mixed ^= mixed >> 32;
+  const float fraction = static_cast<float>(mixed & 0xFFFFFFu) / 16777216.0f - 0.5f;
+  return std::ldexp(fraction, static_cast<int>((mixed >> 24) & 15u));
+}
+
+// The definition in dist/tree_reduction.h, word for word.
+float tree_node(uint64_t first, uint64_t length, uint64_t groups, uint64_t element, uint64_t repetition) {
+  if (length == 1) return gradient(first, element, repetition);
+  const uint64_t half = length / 2;
+  const float left = tree_node(first, half, groups, element, repetition);
+  if (first + half >= groups) return left;
+  return left + tree_node(first + half, half, groups, element, repetition);
+}
+
+struct Case {
+  uint64_t groups;
+  uint64_t elements;
+};
+
+void check(const Case& test) {
+  Arena arena("test");
+  const Partition partition(test.elements, communicator().size());
+  const auto make = [&] { return TreeReduction(arena, communicator(), partition, test.groups); };
+  make();
+  arena.commit();
+  TreeReduction reduction = make();
+  const uint64_t begin = partition.begin(communicator().rank());
+  const uint64_t root_length = std::bit_ceil(test.groups);
+  for (uint64_t repetition = 0; repetition < 2; ++repetition) {
+    const GroupRange local = reduction.local_groups();
+    for (uint64_t group = local.begin; group < local.end; ++group) {
+      const std::span<float> leaf = reduction.begin_group();
+      ASSERT_EQ(leaf.size(), test.elements);
+      for (uint64_t i = 0; i < test.elements; ++i) {
+        ASSERT_EQ(leaf[i], 0.0f);
+        leaf[i] += gradient(group, i, repetition);
+      }
+      reduction.end_group();
+    }
+    const std::span<const float> shard = reduction.reduce_scatter();
+    ASSERT_EQ(shard.size(), partition.count(communicator().rank()));
+    for (uint64_t i = 0; i < shard.size(); ++i) {
+      const float expected = tree_node(0, root_length, test.groups, begin + i, repetition);
+      ASSERT_EQ(std::bit_cast<uint32_t>(shard[i]), std::bit_cast<uint32_t>(expected))
+          << "groups " << test.groups << ", element " << begin + i;
+    }
+  }
+}
+
+TEST(TreeReduction, IsTheTreesSumForAnyNumberOfGroups) {
+  const uint64_t elements = 5 * Partition::block + 100;
+  for (uint64_t groups = 1; groups <= 17; ++groups) check({groups, elements});
+  check({32, elements});
+  check({37, elements});
+}
+
+TEST(TreeReduction, ServesRanksWithoutAShard) {
+  for (const uint64_t groups : {1, 2, 3, 5, 8}) check({groups, 7});
+}
+
+TEST(TreeReduction, DoesNotDependOnThreads) {
+  set_compute_threads(3);
+  check({11, 9 * Partition::block + 1});
+  set_compute_threads(1);
+}
+
+TEST(TreeReduction, TheOrderMatters) {
+  int different = 0;
+  for (uint64_t i = 0; i < 100; ++i) {
+    float left_fold = 0;
+    for (uint64_t group = 0; group < 8; ++group) left_fold += gradient(group, i, 0);
+    different += left_fold != tree_node(0, 8, 8, i, 0) ? 1 : 0;
+  }
+  EXPECT_GT(different, 20);
+}
+
+TEST(TreeReduction, MemoryGrowsWithTheLogarithmOfTheGroups) {
+  if (communicator().size() > 1) GTEST_SKIP() << "the bound without exchange buffers";
+  for (const uint64_t groups : {1, 2, 3, 4, 7, 8, 64, 100}) {
+    Arena arena("test");
+    const Partition partition(1024, 1);
+    const TreeReduction reduction(arena, communicator(), partition, groups);
+    EXPECT_LE(arena.planned_bytes(), 4096u * static_cast<uint64_t>(std::bit_width(groups))) << groups;
+  }
+}
+
+TEST(TreeReduction, GroupsOutOfTurnAreDefects) {
+  Arena arena("test");
+  const Partition partition(16, communicator().size());
+  const auto make = [&] {
+    return TreeReduction(arena, communicator(), partition, 4 * static_cast<uint64_t>(communicator().size()));
+  };
+  make();
+  arena.commit();
+  TreeReduction reduction = make();
+  EXPECT_THROW(reduction.end_group(), Error);
+  EXPECT_THROW(reduction.reduce_scatter(), Error);
+  for (int group = 0; group < 4; ++group) {
+    reduction.begin_group();
+    EXPECT_THROW(reduction.begin_group(), Error);
+    reduction.end_group();
+  }
+  EXPECT_THROW(reduction.begin_group(), Error);
+}
+
+}  // namespace
+}  // namespace nibble

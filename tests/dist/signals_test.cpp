@@ -1,0 +1,123 @@
+#include "dist/signals.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "dist/watchdog.h"
+
+namespace nibble {
+namespace {
+
+// Each in a child process: the requests are never taken back.
+void leave_with(bool condition) {
+  _exit(condition ? 0 : 1);
+}
+
+TEST(Signals, OneRequestIsRemembered) {
+  for (const int number : {SIGUSR1, SIGTERM, SIGINT}) {
+    EXPECT_EXIT(
+        {
+          install_signal_handlers();
+          if (stop_requested()) _exit(2);
+          raise(number);
+          leave_with(stop_requested());
+        },
+        testing::ExitedWithCode(0), "");
+  }
+}
+
+TEST(Signals, TheSecondTerminationEndsAtOnce) {
+  EXPECT_EXIT(
+      {
+        install_signal_handlers();
+        raise(SIGTERM);
+        raise(SIGINT);
+      },
+      testing::ExitedWithCode(130), "");
+  EXPECT_EXIT(
+      {
+        install_signal_handlers();
+        raise(SIGINT);
+        raise(SIGTERM);
+      },
+      testing::ExitedWithCode(143), "");
+}
+
+TEST(Signals, CheckpointRequestsDoNotCountAsTermination) {
+  EXPECT_EXIT(
+      {
+        install_signal_handlers();
+        raise(SIGUSR1);
+        raise(SIGUSR1);
+        raise(SIGTERM);
+        leave_with(stop_requested());
+      },
+      testing::ExitedWithCode(0), "");
+}
+
+TEST(Signals, AReaderThatGoesAwayDoesNotKill) {
+  EXPECT_EXIT(
+      {
+        install_signal_handlers();
+        raise(SIGPIPE);
+        leave_with(!stop_requested());
+      },
+      testing::ExitedWithCode(0), "");
+}
+
+class HeartbeatTest : public testing::Test {
+ protected:
+  void SetUp() override { std::filesystem::remove_all(directory_); }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  std::string read() const {
+    std::ifstream file(path_);
+    std::stringstream text;
+    text << file.rdbuf();
+    return text.str();
+  }
+  // The file's text once it contains `part`; whatever is there when the test would hang otherwise.
+  std::string wait_for(const std::string& part) const {
+    for (int tries = 0; tries < 3000; ++tries) {
+      if (read().find(part) != std::string::npos) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return read();
+  }
+
+  std::filesystem::path directory_ =
+      std::filesystem::temp_directory_path() / ("nibble-heartbeat-" + std::to_string(getpid()));
+  std::filesystem::path path_ = directory_ / "heartbeat" / "rank-3";
+};
+
+TEST_F(HeartbeatTest, TellsWhatTheRankDoesAndGoesAway) {
+  {
+    Heartbeat heartbeat(path_);
+    EXPECT_NE(wait_for("start").find("\"pid\": " + std::to_string(getpid()) + ","), std::string::npos);
+    heartbeat.set(12, "say \"hi\"\n");
+    EXPECT_NE(wait_for("say").find("\"step\": 12, \"phase\": \"say \\\"hi\\\"\\u000a\", \"since\": "),
+              std::string::npos)
+        << read();
+  }
+  EXPECT_FALSE(std::filesystem::exists(path_));
+  EXPECT_TRUE(std::filesystem::is_empty(path_.parent_path()));
+}
+
+TEST_F(HeartbeatTest, AVanishedDirectoryHurtsNobody) {
+  Heartbeat heartbeat(path_);
+  wait_for("start");
+  std::filesystem::remove_all(directory_);
+  heartbeat.set(1, "train");
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // one more beat
+  std::filesystem::create_directories(path_.parent_path());
+  EXPECT_NE(wait_for("train").find("train"), std::string::npos);
+  Heartbeat nowhere("/proc/nibble/rank-0");
+}
+
+}  // namespace
+}  // namespace nibble
