@@ -28,7 +28,7 @@ class Tokenizer {
 
   // The same sentences (valid UTF-8, no line feeds) and size give the same model, byte for byte, on every machine with
   // the same SentencePiece. ExitCode::bad_data if the text is too small for the vocabulary.
-  static Tokenizer train(const std::vector<std::string>& sentences, uint32_t vocab_size);
+  static Tokenizer train(std::vector<std::string> sentences, uint32_t vocab_size);
   // ExitCode::missing_input; ExitCode::bad_data if it is not a model or does not reproduce text exactly.
   static Tokenizer load(const std::filesystem::path& path);
   static Tokenizer from_model(std::string model, const std::string& name);

@@ -2,8 +2,9 @@
 #include <sentencepiece_trainer.h>
 
 #include <algorithm>
-#include <functional>
 #include <unordered_map>
+#include <unordered_set>
+#include <utility>
 
 #include "data/tokenizer.h"
 #include "data/utf8.h"
@@ -25,41 +26,65 @@ class SentenceList : public sentencepiece::SentenceIterator {
   size_t index_ = 0;
 };
 
-// Share of all characters that get a token of their own: the most frequent ones up to 99.95 %, but never more than half
-// of the vocabulary that is left beside the bytes. The rest is written in bytes.
-double character_coverage(const std::vector<std::string>& sentences, uint32_t vocab_size) {
-  std::unordered_map<std::string_view, uint64_t> counts;
+template <class Visit>
+void for_each_character(std::string_view text, Visit&& visit) {
+  while (!text.empty()) {
+    const size_t length = code_point_boundary(text, 1);
+    visit(text.substr(0, length));
+    text.remove_prefix(length);
+  }
+}
+
+// The characters that get a token of their own: the most frequent ones, up to 99.95 % of the text and about half of the
+// vocabulary beside the bytes. The others are always written in bytes.
+std::unordered_set<std::string> choose_alphabet(const std::vector<std::string>& sentences, uint32_t vocab_size) {
+  std::unordered_map<std::string, uint64_t> counts;
   uint64_t total = 0;
   for (const std::string& sentence : sentences) {
-    for (std::string_view rest = sentence; !rest.empty();) {
-      const size_t length = code_point_boundary(rest, 1);
-      ++counts[rest.substr(0, length)];
-      ++total;
-      rest.remove_prefix(length);
-    }
+    for_each_character(sentence, [&](std::string_view character) { ++counts[std::string(character)]; });
   }
-  std::vector<uint64_t> sorted;
-  for (const auto& [character, count] : counts) sorted.push_back(count);
-  std::sort(sorted.begin(), sorted.end(), std::greater<>());
-  const size_t room = (vocab_size - Tokenizer::min_vocab_size) / 2 + 16;
+  std::vector<std::pair<std::string, uint64_t>> sorted(counts.begin(), counts.end());
+  for (const auto& [character, count] : sorted) total += count;
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+    return a.second != b.second ? a.second > b.second : a.first < b.first;
+  });
+  const size_t room = (vocab_size - Tokenizer::min_vocab_size) / 2 + 32;
+  std::unordered_set<std::string> alphabet;
   uint64_t covered = 0;
-  for (size_t i = 0; i < std::min(room, sorted.size()); ++i) covered += sorted[i];
-  if (total == 0 || sorted.size() <= room) return 0.9995;
-  return std::clamp(static_cast<double>(covered) / static_cast<double>(total), 0.01, 0.9995);
+  for (const auto& [character, count] : sorted) {
+    if (alphabet.size() == room || covered >= total - total / 2000) break;
+    alphabet.insert(character);
+    covered += count;
+  }
+  return alphabet;
+}
+
+// No merge crosses a tab, so it stands in for the characters outside the alphabet.
+void mask_rare_characters(std::vector<std::string>& sentences, const std::unordered_set<std::string>& alphabet) {
+  for (std::string& sentence : sentences) {
+    std::string masked;
+    for_each_character(sentence, [&](std::string_view character) {
+      masked += alphabet.contains(std::string(character)) ? character : "\t";
+    });
+    sentence = std::move(masked);
+  }
 }
 
 }  // namespace
 
-Tokenizer Tokenizer::train(const std::vector<std::string>& sentences, uint32_t vocab_size) {
+Tokenizer Tokenizer::train(std::vector<std::string> sentences, uint32_t vocab_size) {
   if (vocab_size < min_vocab_size || vocab_size > max_vocab_size) {
     throw Error(ExitCode::usage,
                 fmt::format("a vocabulary of {} is not in [{}, {}]", vocab_size, min_vocab_size, max_vocab_size),
                 "Choose another --vocab-size.");
   }
+  mask_rare_characters(sentences, choose_alphabet(sentences, vocab_size));
+  // Without a token for it, a space could not be told from SentencePiece's mark for it.
+  sentences.emplace_back(" ");
   const std::unordered_map<std::string, std::string> options = {
       {"model_type", "bpe"},
       {"vocab_size", fmt::format("{}", vocab_size)},
-      {"character_coverage", fmt::format("{:.9f}", character_coverage(sentences, vocab_size))},
+      {"character_coverage", "1.0"},
       {"byte_fallback", "true"},
       {"normalization_rule_name", "identity"},
       {"add_dummy_prefix", "false"},

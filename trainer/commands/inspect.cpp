@@ -14,6 +14,7 @@
 #include "data/tokenizer.h"
 #include "data/utf8.h"
 #include "dist/error.h"
+#include "trainer/checkpoint.h"
 
 namespace nibble {
 namespace {
@@ -110,6 +111,7 @@ void run_inspect(const std::filesystem::path& path, uint64_t samples) {
     throw Error(ExitCode::missing_input, fmt::format("{}: no such file or directory", path.string()),
                 "Check the path.");
   }
+  if (std::filesystem::is_directory(status)) return inspect_checkpoint(path);
   throw Error(ExitCode::bad_data, fmt::format("{}: neither a token shard nor a checkpoint", path.string()),
               "Name a .bin file that nibble tokenize wrote, or a directory checkpoints/step-N.");
 }

@@ -214,8 +214,11 @@ void add_tokenize_command(CLI::App& app) {
       ->check(CLI::Range(Tokenizer::min_vocab_size, Tokenizer::max_vocab_size));
   command->add_option("--tokenizer", options->tokenizer, "Use this tokenizer.model instead of training one");
   command->add_option("--documents", options->text.documents, "What a document of plain text is: file, line, paragraph")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, DocumentRule>{
-          {"file", DocumentRule::file}, {"line", DocumentRule::line}, {"paragraph", DocumentRule::paragraph}}))
+      ->transform(CLI::CheckedTransformer(std::map<std::string, DocumentRule>{{"file", DocumentRule::file},
+                                                                              {"line", DocumentRule::line},
+                                                                              {"paragraph", DocumentRule::paragraph}})
+                      .description(""))
+      ->type_name("RULE")
       ->default_str("file");
   command->add_option("--text-key", options->text.text_key, "Key of the text in JSON lines")->capture_default_str();
   command
