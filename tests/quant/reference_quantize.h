@@ -110,18 +110,14 @@ inline int reference_guarded_scale(float d) {
   return code;
 }
 
-// x[16] -> x H, the FP32 additions in the order that quant/hadamard.h fixes: a sum over pairs of pairs.
-inline float reference_rotated(const float* x, int column, uint32_t sign_mask) {
-  float terms[16];
-  for (int r = 0; r < 16; ++r) {
-    const bool negative =
-        (((sign_mask >> r) & 1u) != 0) != (__builtin_popcount(static_cast<unsigned>(r & column)) % 2 != 0);
-    terms[r] = negative ? -0.25f * x[r] : 0.25f * x[r];
-  }
-  for (int stride = 1; stride < 16; stride *= 2) {
-    for (int r = 0; r < 16; r += 2 * stride) terms[r] = terms[r] + terms[r + stride];
-  }
-  return terms[0];
+// Element `index` of x[16] after `stages` butterflies with strides 1, 2, 4, 8, by their definition. (As a signed sum
+// the value is the same, but not the sign of a zero.)
+inline float reference_butterfly(const float* x, int index, int stages, uint32_t sign_mask) {
+  if (stages == 0) return x[index] * (((sign_mask >> index) & 1u) != 0 ? -0.25f : 0.25f);
+  const int stride = 1 << (stages - 1);
+  const float low = reference_butterfly(x, index & ~stride, stages - 1, sign_mask);
+  const float high = reference_butterfly(x, index | stride, stages - 1, sign_mask);
+  return (index & stride) == 0 ? low + high : low - high;
 }
 
 inline void reference_rotate(ReferenceProblem& problem) {
@@ -135,7 +131,7 @@ inline void reference_rotate(ReferenceProblem& problem) {
     float rounded[16];
     for (size_t i = 0; i < 16; ++i) rounded[i] = reference_bf16(problem.operand[at + i]);
     for (size_t i = 0; i < 16; ++i) {
-      const float sum = reference_rotated(rounded, static_cast<int>(i), mask);
+      const float sum = reference_butterfly(rounded, static_cast<int>(i), 4, mask);
       problem.operand[at + i] = problem.mistakes.keep_rotation_in_fp32 ? sum : reference_bf16(sum);
     }
   }

@@ -1,0 +1,308 @@
+// The quantiser against the obvious one, its guarantees, and what it refuses.
+#include "quant/quantize.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <tuple>
+
+#include "dist/thread_pool.h"
+#include "tests/quant/operand_fixture.h"
+#include "tests/quant/reference_quantize.h"
+
+namespace nibble::test {
+namespace {
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+const NoiseStream noise{0x1234567890ABCDEF, 77, 5, 19, Purpose::grad_weight_dy};
+
+std::vector<OperandSpec> every_spec() {
+  std::vector<OperandSpec> specs;
+  for (const BlockShape block : {BlockShape::block_1x16, BlockShape::block_16x16}) {
+    for (const Rounding round : {Rounding::nearest, Rounding::stochastic, Rounding::stochastic_published}) {
+      for (const int rotate : {0, 16}) specs.push_back(nvfp4(block, round, rotate));
+    }
+  }
+  return specs;
+}
+
+// `matrix` is the source: [inner, rows] if transpose is set.
+void expect_equals_reference(const Matrix& matrix, bool from_f32, bool transpose, const OperandSpec& spec) {
+  SCOPED_TRACE(testing::Message() << describe(spec) << (transpose ? " transposed " : " ") << matrix.rows << "x"
+                                  << matrix.cols << (from_f32 ? " f32" : " bf16"));
+  const Matrix source = from_f32 ? matrix : matrix.rounded();
+  const Matrix operand = transpose ? source.transposed() : source;
+  const ReferenceResult expected = reference_quantize({operand.values, operand.rows, operand.cols, spec, noise, {}});
+  const Operand made = quantized({from_f32 ? source.f32() : source.bf16(), transpose, spec, noise});
+  EXPECT_EQ(made.amax(), expected.amax);
+  EXPECT_EQ(made.decode_scale(), expected.decode);
+  EXPECT_TRUE(made.scales() == expected.scales);
+  EXPECT_TRUE(made.codes() == expected.codes);
+}
+
+void expect_equals_reference_everywhere(const Matrix& matrix) {
+  for (const OperandSpec& spec : every_spec()) {
+    for (const bool transpose : {false, true}) {
+      const int64_t rows = transpose ? matrix.cols : matrix.rows;
+      const int64_t inner = transpose ? matrix.rows : matrix.cols;
+      if (inner % 16 != 0 || (spec.block == BlockShape::block_16x16 && rows % 16 != 0)) continue;
+      for (const bool from_f32 : {false, true}) expect_equals_reference(matrix, from_f32, transpose, spec);
+    }
+  }
+}
+
+Matrix scaled(const Matrix& matrix, float factor) {
+  std::vector<float> values = matrix.values;
+  for (float& value : values) value *= factor;
+  return Matrix(matrix.rows, matrix.cols, std::move(values));
+}
+
+// Normal deviates whose magnitude differs by rows and columns, with FP32 mantissas: scales from subnormal to largest.
+Matrix uneven_matrix(int64_t rows, int64_t cols) {
+  std::vector<float> values = normal_matrix(rows, cols, 11).values;
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    const int exponent = static_cast<int>((i / cols * 7 + i % cols / 16 * 5) % 23) - 20;
+    values[static_cast<size_t>(i)] = std::ldexp(values[static_cast<size_t>(i)] * 1.000123f, exponent);
+  }
+  return Matrix(rows, cols, std::move(values));
+}
+
+TEST(Quantize, EqualsReferenceOnManyShapes) {
+  const std::tuple<int64_t, int64_t> shapes[] = {{1, 16},  {16, 1},  {7, 48},  {48, 7},
+                                                 {16, 16}, {32, 48}, {33, 80}, {96, 208}};
+  for (const auto& [rows, cols] : shapes) expect_equals_reference_everywhere(uneven_matrix(rows, cols));
+}
+
+TEST(Quantize, EqualsReferenceAcrossRangesOfTheParallelCut) {
+  const Matrix wide = uneven_matrix(16, 16 * 300);  // more than one run of blocks
+  expect_equals_reference(wide, false, false, nvfp4(BlockShape::block_1x16, Rounding::stochastic));
+  const Matrix tall = uneven_matrix(16 * 70, 272);  // more than one run of blocks and of rows
+  expect_equals_reference(tall, false, true, nvfp4(BlockShape::block_1x16, Rounding::stochastic, 16));
+}
+
+TEST(Quantize, EqualsReferenceAtExtremes) {
+  const Matrix normal = normal_matrix(32, 32, 3);
+  expect_equals_reference_everywhere(Matrix(32, 32, std::vector<float>(1024, 0.0f)));
+  expect_equals_reference_everywhere(Matrix(32, 32, std::vector<float>(1024, -0.0f)));
+  expect_equals_reference_everywhere(scaled(normal, 1e-36f));  // S_enc clamped to FLT_MAX
+  expect_equals_reference_everywhere(scaled(normal, 1e-39f));  // subnormal numbers
+  expect_equals_reference_everywhere(scaled(normal, 1e35f));
+  std::vector<float> values(1024, 0.0f);
+  for (size_t i = 0; i < values.size(); i += 3) values[i] = (i % 2 == 0 ? 1.0f : -1.0f) * to_float(BFloat16{0x7F7F});
+  const Matrix largest(32, 32, values);
+  for (const bool transpose : {false, true}) {  // rotated, such a tensor overflows: see the test of infinities
+    expect_equals_reference(largest, false, transpose, nvfp4());
+    expect_equals_reference(largest, true, transpose, nvfp4(BlockShape::block_16x16, Rounding::stochastic));
+  }
+}
+
+TEST(Quantize, SmallBlocksBesideALargeOne) {
+  std::vector<float> values(16 * 16, 0.0f);
+  values[0] = 2688;                            // S_enc = 1: a block's d is its amax / 6
+  values[16] = 6 * 0x1p-10f;                   // tie between scale bytes 0 and 1: even
+  values[32] = 6 * 0x1.000002p-10f * 1.0001f;  // just above
+  values[48] = 6 * 0x1p-9f;
+  values[64] = -6 * 0x1p-12f;
+  const Matrix matrix(16, 16, values);
+  const Operand made = quantized({matrix.f32(), false, nvfp4(), {}});
+  EXPECT_EQ(made.scales()[1], 0);
+  EXPECT_EQ(made.codes()[8] & 15, 7);  // saturates as the GPU does, decodes to 0
+  EXPECT_EQ(made.scales()[2], 1);
+  EXPECT_EQ(made.scales()[3], 1);
+  EXPECT_EQ(made.codes()[32] & 15, 15);
+  EXPECT_EQ(made.decoded()[16], 0.0f);
+  EXPECT_EQ(made.decoded()[48], 6 * 0x1p-9f);
+  EXPECT_EQ(made.decoded()[0], 2688.0f);
+}
+
+TEST(Quantize, SquareBlocksGiveTheTransposeTheSameValues) {
+  const Matrix weight = uneven_matrix(48, 80);
+  for (const Rounding round : {Rounding::nearest}) {
+    const OperandSpec spec = nvfp4(BlockShape::block_16x16, round);
+    const Operand straight = quantized({weight.bf16(), false, spec, noise});
+    const Operand turned = quantized({weight.bf16(), true, spec, noise});
+    const Matrix values(48, 80, straight.decoded());
+    EXPECT_EQ(values.transposed().values, turned.decoded());
+  }
+}
+
+TEST(Quantize, DecodedValuesAreAFixedPoint) {
+  const Matrix matrix = normal_matrix(64, 256, 5);
+  const Operand once = quantized({matrix.bf16(), false, nvfp4(), {}});
+  Matrix decoded(64, 256, once.decoded());
+  // The same amax again: the largest element decodes to itself only up to rounding.
+  size_t at = 0;
+  while (std::fabs(matrix.values[at]) != once.amax()) ++at;
+  decoded.values[at] = matrix.values[at];
+  const Operand twice = quantized({decoded.f32(), false, nvfp4(), {}});
+  EXPECT_EQ(twice.amax(), once.amax());
+  EXPECT_EQ(twice.codes(), once.codes());
+  EXPECT_EQ(twice.scales(), once.scales());
+}
+
+TEST(Quantize, SameBytesForAnyNumberOfThreads) {
+  const Matrix matrix = uneven_matrix(16 * 130, 16 * 34);
+  const OperandSpec spec = nvfp4(BlockShape::block_1x16, Rounding::stochastic, 16);
+  for (const bool transpose : {false, true}) {
+    set_compute_threads(1);
+    const Operand alone = quantized({matrix.f32(), transpose, spec, noise});
+    for (const int threads : {2, 4}) {
+      set_compute_threads(threads);
+      const Operand shared = quantized({matrix.f32(), transpose, spec, noise});
+      EXPECT_TRUE(alone.codes() == shared.codes());
+      EXPECT_TRUE(alone.scales() == shared.scales());
+      EXPECT_EQ(alone.amax(), shared.amax());
+    }
+  }
+  set_compute_threads(1);
+}
+
+TEST(Quantize, NoiseDependsOnEveryFieldOfTheStream) {
+  const Matrix matrix = normal_matrix(32, 64, 9);
+  const auto codes = [&](const NoiseStream& stream) {
+    return quantized({matrix.bf16(), false, nvfp4(BlockShape::block_1x16, Rounding::stochastic), stream}).codes();
+  };
+  std::vector<NoiseStream> streams(6, noise);
+  streams[1].seed ^= 1;
+  streams[2].step ^= 1;
+  streams[3].micro_batch ^= 1;
+  streams[4].tensor_id ^= 1;
+  streams[5].purpose = Purpose::grad_input_dy;
+  EXPECT_EQ(codes(noise), codes(noise));
+  for (size_t i = 0; i < streams.size(); ++i) {
+    for (size_t j = i + 1; j < streams.size(); ++j) EXPECT_NE(codes(streams[i]), codes(streams[j])) << i << " " << j;
+  }
+}
+
+// Counters count blocks of the whole operand, so the first rows do not care how many follow.
+TEST(Quantize, NoiseOfARowDoesNotDependOnLaterRows) {
+  Matrix matrix = normal_matrix(40, 64, 9);
+  matrix.values[0] = 8;  // the amax of both
+  const OperandSpec spec = nvfp4(BlockShape::block_1x16, Rounding::stochastic);
+  const std::vector<uint8_t> whole = quantized({matrix.f32(), false, spec, noise}).codes();
+  const std::vector<uint8_t> part = quantized({matrix.f32().slice(0, 9), false, spec, noise}).codes();
+  EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin()));
+}
+
+TEST(Quantize, ReportsNonFiniteSources) {
+  const float bad_values[] = {infinity, -infinity, std::numeric_limits<float>::quiet_NaN(),
+                              -std::numeric_limits<float>::quiet_NaN()};
+  for (const float bad : bad_values) {
+    for (const size_t at : {size_t{0}, size_t{777}, size_t{1599}}) {
+      Matrix matrix = normal_matrix(40, 40 * 2, 13);
+      matrix.values.resize(1600 * 2);
+      matrix.values[at] = bad;
+      const Matrix poisoned(16 * 10, 20, matrix.values);
+      EXPECT_EQ(count_non_finite(poisoned.f32()), 1);
+      EXPECT_EQ(count_non_finite(poisoned.bf16()), 1);
+      for (const Rounding round : {Rounding::nearest, Rounding::stochastic}) {
+        for (const int rotate : {0, 16}) {
+          const OperandSpec spec = nvfp4(BlockShape::block_1x16, round, rotate);
+          const Operand made = quantized({at == 777 ? poisoned.f32() : poisoned.bf16(), true, spec, noise});
+          EXPECT_FALSE(source_was_finite(made.tensor));
+          EXPECT_FALSE(std::isfinite(made.amax()));
+          for (const float value : made.decoded()) ASSERT_TRUE(std::isnan(value));
+        }
+      }
+    }
+  }
+  const Matrix clean = normal_matrix(32, 32, 1);
+  EXPECT_EQ(count_non_finite(clean.f32()), 0);
+  EXPECT_TRUE(source_was_finite(quantized({clean.bf16(), false, nvfp4(), {}}).tensor));
+}
+
+TEST(Quantize, ReportsOverflowMadeByTheRotation) {
+  const Matrix matrix(1, 16, std::vector<float>(16, 3e38f));
+  const Operand plain = quantized({matrix.f32(), false, nvfp4(), {}});
+  EXPECT_TRUE(source_was_finite(plain.tensor));
+  const Operand rotated = quantized({matrix.f32(), false, nvfp4(BlockShape::block_1x16, Rounding::nearest, 16), {}});
+  // The sum of the signs is not zero, so one output is (number of + less number of -) / 4 times 3e38.
+  EXPECT_FALSE(source_was_finite(rotated.tensor));
+}
+
+TEST(Quantize, AllZeroTensorDecodesToZero) {
+  const Matrix zero(16, 16, std::vector<float>(256, 0.0f));
+  for (const OperandSpec& spec : every_spec()) {
+    const Operand made = quantized({zero.bf16(), false, spec, noise});
+    EXPECT_EQ(made.amax(), 0.0f);
+    EXPECT_TRUE(source_was_finite(made.tensor));
+    for (const float value : made.decoded()) ASSERT_EQ(value, 0.0f);
+  }
+}
+
+TEST(Quantize, NoRows) {
+  const Tensor empty(nullptr, DType::bf16, {0, 32});
+  const Operand made = quantized({empty, false, nvfp4(), {}});
+  EXPECT_EQ(made.amax(), 0.0f);
+}
+
+TEST(Quantize, DequantizeRoundsOnceToBf16) {
+  const Matrix matrix = uneven_matrix(32, 64);
+  const Operand made = quantized({matrix.f32(), false, nvfp4(), {}});
+  std::vector<BFloat16> halves(32 * 64);
+  dequantize(made.tensor, tensor_of(std::span(halves), {32, 64}));
+  const std::vector<float> singles = made.decoded();
+  for (size_t i = 0; i < halves.size(); ++i) {
+    const uint8_t byte = made.codes()[i / 2];
+    const uint32_t code = (i % 2 == 0 ? byte : byte >> 4) & 15u;
+    const double exact =
+        double{e2m1_to_float(code)} * reference_e4m3_value(made.scales()[i / 16]) * made.decode_scale();
+    ASSERT_EQ(singles[i], static_cast<float>(exact));
+    ASSERT_LE(std::fabs(to_float(halves[i]) - exact), std::fabs(exact) * 0x1p-8);
+    ASSERT_EQ(halves[i], bf16_nearest_once(exact));
+  }
+}
+
+TEST(Quantize, PlainFormatsAreViewsOrRoundedCopies) {
+  const Matrix matrix = uneven_matrix(5, 7);
+  OperandSpec spec;
+  for (const bool transpose : {false, true}) {
+    const Matrix operand = transpose ? matrix.transposed() : matrix;
+    spec.format = Format::bf16;
+    const Operand view = quantized({matrix.bf16(), transpose, spec, {}});
+    EXPECT_EQ(view.tensor.values.data(), matrix.halves.data());
+    EXPECT_EQ(view.tensor.transposed, transpose);
+    EXPECT_EQ(view.decoded(), operand.rounded().values);
+    const Operand rounded = quantized({matrix.f32(), transpose, spec, {}});
+    EXPECT_EQ(rounded.tensor.values.dtype(), DType::bf16);
+    EXPECT_EQ(rounded.decoded(), operand.rounded().values);
+    EXPECT_TRUE(source_was_finite(rounded.tensor));
+    spec.format = Format::f32;
+    const Operand same = quantized({matrix.f32(), transpose, spec, {}});
+    EXPECT_EQ(same.tensor.values.data(), matrix.values.data());
+    const Operand widened = quantized({matrix.bf16(), transpose, spec, {}});
+    EXPECT_EQ(widened.tensor.values.dtype(), DType::f32);
+    EXPECT_EQ(widened.decoded(), operand.rounded().values);
+  }
+}
+
+void expect_bad_config(const OperandSpec& spec, int64_t rows, int64_t inner) {
+  Arena arena("test");
+  try {
+    allocate_operand(arena, spec, DType::bf16, rows, inner);
+    ADD_FAILURE() << "accepted " << describe(spec);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_config);
+    EXPECT_FALSE(error.remedy().empty());
+  }
+}
+
+TEST(Quantize, RefusesWhatItCannotMake) {
+  OperandSpec spec = nvfp4();
+  expect_bad_config(spec, 16, 24);
+  spec.block = BlockShape::block_16x16;
+  expect_bad_config(spec, 24, 16);
+  expect_bad_config(nvfp4(BlockShape::block_1x16, Rounding::nearest, 128), 16, 16);
+  spec = nvfp4();
+  spec.from = Source::saved;
+  expect_bad_config(spec, 16, 16);
+  spec = OperandSpec{};
+  spec.rotate = 16;
+  expect_bad_config(spec, 16, 16);
+  spec = OperandSpec{};
+  spec.round = Rounding::stochastic;
+  expect_bad_config(spec, 16, 16);
+}
+
+}  // namespace
+}  // namespace nibble::test
