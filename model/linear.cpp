@@ -52,7 +52,7 @@ Linear::Linear(LinearDescription description) : description_(std::move(descripti
 
 Linear::Operand Linear::make_operand(OperandSpec spec, Purpose purpose) {
   const bool from_saved = std::exchange(spec.from, Source::original) == Source::saved;
-  return {.spec = spec, .from_saved = from_saved, .purpose = purpose, .storage = {}};
+  return {.spec = spec, .from_saved = from_saved, .purpose = purpose, .storage = {}, .dequantized = {}};
 }
 
 bool Linear::is_view(const OperandSpec& spec) const {
@@ -69,10 +69,20 @@ bool Linear::reads_back(const Operand& operand, const Operand& forward) const {
   return operand.from_saved && !is_view(forward.spec);
 }
 
-Tensor Linear::read_back(const QuantizedTensor& forward) const {
-  const Tensor values = dequantized_.slice(0, forward.rows);
-  dequantize(forward, values);
-  return values;
+Tensor Linear::read_back(const Operand& operand, const QuantizedTensor& forward) {
+  dequantize(forward, operand.dequantized);
+  return operand.dequantized;
+}
+
+// An operand of backward made in advance, in `home`; [rows, inner], from a source [inner, rows].
+void Linear::allocate_kept(Operand& operand, const Operand& forward, Arena& home, Arena& workspace, int64_t rows,
+                           int64_t inner) const {
+  const bool reads = reads_back(operand, forward);
+  operand.storage = allocate_operand(home, operand.spec, reads ? DType::f32 : description_.dtype, rows, inner);
+  if (!reads) return;
+  // An FP32 operand is a view of the values read back, which therefore stay.
+  Arena& arena = operand.spec.format == Format::f32 ? home : workspace;
+  operand.dequantized = allocate_tensor(arena, DType::f32, {inner, rows});
 }
 
 void Linear::allocate(const LayerArenas& arenas) {
@@ -80,22 +90,16 @@ void Linear::allocate(const LayerArenas& arenas) {
   const int64_t out = description_.features_out;
   const int64_t tokens = arenas.tokens();
   const DType dtype = description_.dtype;
-  const bool reads_back_w = arenas.training && reads_back(grad_input_w_, forward_w_);
-  const bool reads_back_x = arenas.training && reads_back(grad_weight_x_, forward_x_);
   training_ = arenas.training;
   weights_changed_ = true;
 
+  const size_t mark = arenas.workspace.mark();
   forward_w_.storage = allocate_operand(arenas.weights, forward_w_.spec, dtype, out, in);
   if (training_) {
-    const DType source_w = reads_back_w ? DType::f32 : dtype;
-    const DType source_x = reads_back_x ? DType::f32 : dtype;
-    grad_input_w_.storage = allocate_operand(arenas.weights, grad_input_w_.spec, source_w, in, out);
-    grad_weight_x_.storage = allocate_operand(arenas.saved, grad_weight_x_.spec, source_x, in, tokens);
+    allocate_kept(grad_input_w_, forward_w_, arenas.weights, arenas.workspace, in, out);
+    arenas.workspace.release(mark);
+    allocate_kept(grad_weight_x_, forward_x_, arenas.saved, arenas.workspace, in, tokens);
   }
-
-  const size_t mark = arenas.workspace.mark();
-  const int64_t dequantized_rows = std::max(reads_back_w ? out : 0, reads_back_x ? tokens : 0);
-  if (dequantized_rows > 0) dequantized_ = allocate_tensor(arenas.workspace, DType::f32, {dequantized_rows, in});
   forward_x_.storage = allocate_operand(arenas.workspace, forward_x_.spec, dtype, tokens, in);
   arenas.workspace.release(mark);
   if (!training_) return;
@@ -139,7 +143,8 @@ void Linear::prepare_weights(const StepContext& context) {
   NIBBLE_CHECK(!weight_.empty(), "bind() comes before forward()");
   weight_operand_ = make(forward_w_, weight_, false, weight_context);
   if (training_) {
-    const Tensor source = reads_back(grad_input_w_, forward_w_) ? read_back(weight_operand_) : weight_;
+    const bool reads = reads_back(grad_input_w_, forward_w_);
+    const Tensor source = reads ? read_back(grad_input_w_, weight_operand_) : weight_;
     transposed_weight_operand_ = make(grad_input_w_, source, true, weight_context);
   }
   weights_context_ = weight_context;
@@ -158,7 +163,8 @@ void Linear::forward(const LinearForward& problem) {
   }
   if (!problem.output.empty()) gemm({.a = x_operand, .b = weight_operand_, .output = problem.output});
   if (!problem.keep) return;
-  kept_input_operand_ = make(grad_weight_x_, reads_back_x ? read_back(x_operand) : x, true, problem.context);
+  const Tensor source = reads_back_x ? read_back(grad_weight_x_, x_operand) : x;
+  kept_input_operand_ = make(grad_weight_x_, source, true, problem.context);
 }
 
 void Linear::backward(const LinearBackward& problem) {

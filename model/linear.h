@@ -81,6 +81,7 @@ class Linear {
     bool from_saved = false;  // made from the values of the forward operand
     Purpose purpose = Purpose::forward_x;
     QuantizedTensor storage;
+    Tensor dequantized;  // f32 [inner, rows]: those values; empty unless needed
   };
 
   static Operand make_operand(OperandSpec spec, Purpose purpose);
@@ -88,11 +89,12 @@ class Linear {
   QuantizedTensor make(const Operand& operand, const Tensor& source, bool transpose, const StepContext& context);
   bool is_view(const OperandSpec& spec) const;
   bool reads_back(const Operand& operand, const Operand& forward) const;
-  Tensor read_back(const QuantizedTensor& forward) const;
+  static Tensor read_back(const Operand& operand, const QuantizedTensor& forward);
+  void allocate_kept(Operand& operand, const Operand& forward, Arena& home, Arena& workspace, int64_t rows,
+                     int64_t inner) const;
 
   LinearDescription description_;
   Operand forward_x_, forward_w_, grad_input_dy_, grad_input_w_, grad_weight_dy_, grad_weight_x_;
-  Tensor dequantized_;  // f32, room for the weight or the input: operands made `from: saved`
   bool training_ = true;
 
   Tensor weight_;       // [features_out, features_in]
