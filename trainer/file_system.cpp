@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -66,7 +67,7 @@ FileDigest digest_file(const std::filesystem::path& path) {
   const InputFile file(path);
   const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), &XXH3_freeState);
   NIBBLE_CHECK(state != nullptr && XXH3_128bits_reset(state.get()) == XXH_OK, "hash state");
-  std::vector<std::byte> buffer(read_block);
+  std::vector<std::byte> buffer(std::clamp<uint64_t>(file.size(), 1, read_block));
   FileDigest digest;
   while (const size_t got = file.read_some(digest.bytes, buffer)) {
     XXH3_128bits_update(state.get(), buffer.data(), got);

@@ -1,0 +1,216 @@
+#include "trainer/checkpoint.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <fstream>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "data/file.h"
+#include "dist/error.h"
+#include "dist/self_communicator.h"
+#include "trainer/checkpoint_fixture.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+using testing_support::load_shard;
+using testing_support::ScratchDirectory;
+using testing_support::Shard;
+using testing_support::small_flat_size;
+using testing_support::small_tensors;
+
+class CheckpointTest : public testing::Test {
+ protected:
+  fs::path save(uint64_t step) {
+    Shard shard(step, 0, small_flat_size);
+    return save_checkpoint(communicator_, run_, shard.state());
+  }
+  std::set<std::string> names() const {
+    std::set<std::string> result;
+    for (const auto& entry : fs::directory_iterator(run_ / "checkpoints")) result.insert(entry.path().filename());
+    return result;
+  }
+  static std::map<std::string, std::string> contents(const fs::path& directory) {
+    std::map<std::string, std::string> result;
+    for (const auto& entry : fs::directory_iterator(directory)) {
+      result[entry.path().filename()] = read_file(entry.path(), 1 << 30);
+    }
+    return result;
+  }
+  template <class Function>
+  static void expect_error(ExitCode code, const std::string& text, Function&& function) {
+    try {
+      function();
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), code) << error.what();
+      EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
+    }
+  }
+
+  ScratchDirectory scratch_{"nibble_checkpoint"};
+  fs::path run_ = scratch_.path();
+  SelfCommunicator communicator_;
+};
+
+TEST_F(CheckpointTest, EverythingComesBack) {
+  EXPECT_EQ(save(100), run_ / "checkpoints/step-00000100");
+  const CheckpointInfo info = find_checkpoint(communicator_, run_);
+  const CheckpointState saved = Shard(100, 0, small_flat_size).state();
+  EXPECT_EQ(info.step, 100u);
+  EXPECT_EQ(info.tokens, saved.tokens);
+  EXPECT_EQ(info.seed, saved.seed);
+  EXPECT_EQ(info.config_yaml, saved.config_yaml);
+  EXPECT_EQ(info.data_fingerprint, saved.data_fingerprint);
+  EXPECT_EQ(info.tensors, saved.tensors);
+  EXPECT_EQ(info.ranks, 1);
+  EXPECT_EQ(load_shard(info, 0, small_flat_size), Shard(100, 0, small_flat_size));
+  EXPECT_EQ(names(), (std::set<std::string>{"step-00000100"}));
+}
+
+TEST_F(CheckpointTest, AnyRangeLoads) {
+  save(7);
+  const CheckpointInfo info = find_checkpoint(communicator_, run_);
+  for (uint64_t begin = 0; begin < small_flat_size; begin += 37) {
+    for (uint64_t end = begin; end <= small_flat_size; end += 101) {
+      EXPECT_EQ(load_shard(info, begin, end), Shard(7, begin, end)) << begin << " " << end;
+    }
+  }
+}
+
+TEST_F(CheckpointTest, TensorsAreFoundByNameWhereverTheyLie) {
+  save(7);
+  const CheckpointInfo info = find_checkpoint(communicator_, run_);
+  std::vector<float> values(301, -1.0f);
+  load_buffer(info, "optimizer/adam_m", {{"blocks.0.qkv.weight", {30, 10}, 1, 300}}, 0, 301,
+              Tensor(values.data(), DType::f32, {301}));
+  EXPECT_EQ(values[0], 0.0f);
+  for (uint64_t i = 0; i < 300; ++i) ASSERT_EQ(values[1 + i], testing_support::f32_value(7, 1, 256 + i));
+}
+
+TEST_F(CheckpointTest, LargeTensorsComeBack) {
+  const std::vector<TensorEntry> tensors{{"small", {3}, 0, 3}, {"large", {701, 1000}, 16, 701000}};
+  Shard shard(5, 0, 701016, tensors);
+  save_checkpoint(communicator_, run_, shard.state());
+  const CheckpointInfo info = find_checkpoint(communicator_, run_);
+  EXPECT_EQ(load_shard(info, 0, 701016, tensors), shard);
+  EXPECT_EQ(load_shard(info, 1234, 600001, tensors), Shard(5, 1234, 600001, tensors));
+}
+
+TEST_F(CheckpointTest, SavingWhatWasLoadedMakesTheSameBytes) {
+  const auto first = contents(save(100));
+  Shard again = load_shard(find_checkpoint(communicator_, run_), 0, small_flat_size);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // times in files would count seconds
+  const ScratchDirectory other("nibble_checkpoint_again");
+  const auto second = contents(save_checkpoint(communicator_, other.path(), again.state()));
+  ASSERT_EQ(first.size(), 4u);
+  EXPECT_TRUE(first == second);
+}
+
+TEST_F(CheckpointTest, AMovedDirectoryIsStillACheckpoint) {
+  const fs::path moved = run_ / "elsewhere";
+  fs::rename(save(100), moved);
+  const CheckpointInfo info = open_checkpoint(communicator_, moved);
+  EXPECT_EQ(load_shard(info, 0, small_flat_size), Shard(100, 0, small_flat_size));
+}
+
+TEST_F(CheckpointTest, TheNewestIsFoundAndForeignNamesArePassedOver) {
+  save(100);
+  save(99999);
+  save(2000);
+  fs::create_directory(run_ / "checkpoints/.tmp.step-00100000.1.0");
+  fs::create_directory(run_ / "checkpoints/step-100001");
+  fs::create_directory(run_ / "checkpoints/step-00100002x");
+  fs::create_directory(run_ / "checkpoints/step-000100003");
+  fs::create_directory_symlink(run_ / "checkpoints/step-00000100", run_ / "checkpoints/step-00100004");
+  EXPECT_EQ(find_checkpoint(communicator_, run_).step, 99999u);
+  EXPECT_EQ(open_checkpoint(communicator_, run_).step, 99999u);
+  EXPECT_EQ(open_checkpoint(communicator_, run_ / "checkpoints/step-00002000").step, 2000u);
+}
+
+TEST_F(CheckpointTest, NoneAtAllIsMissingInput) {
+  expect_error(ExitCode::missing_input, run_.string(), [&] { find_checkpoint(communicator_, run_); });
+  expect_error(ExitCode::missing_input, "absent", [&] { open_checkpoint(communicator_, run_ / "absent"); });
+}
+
+TEST_F(CheckpointTest, ADirectoryOfAnotherStepIsDamaged) {
+  fs::rename(save(100), run_ / "checkpoints/step-00000200");
+  expect_error(ExitCode::bad_data, "is of step 100", [&] { find_checkpoint(communicator_, run_); });
+}
+
+TEST_F(CheckpointTest, WhatDoesNotFitIsRefused) {
+  save(100);
+  const CheckpointInfo info = find_checkpoint(communicator_, run_);
+  std::vector<float> values(300);
+  const Tensor destination(values.data(), DType::f32, {300});
+  const auto load = [&](const std::string& group, const TensorEntry& tensor) {
+    load_buffer(info, group, {tensor}, 0, 300, destination);
+  };
+  expect_error(ExitCode::bad_data, "has no optimizer/x", [&] { load("optimizer/x", {"a", {300}, 0, 300}); });
+  expect_error(ExitCode::bad_data, "has no tensor a", [&] { load("optimizer/adam_m", {"a", {300}, 0, 300}); });
+  expect_error(ExitCode::bad_data, "[30, 10], not [10, 30]", [&] {
+    load("optimizer/adam_m", {"blocks.0.qkv.weight", {10, 30}, 0, 300});
+  });
+  expect_error(ExitCode::bad_data, "as bf16, not fp32", [&] {
+    load("parameters", {"blocks.0.qkv.weight", {30, 10}, 0, 300});
+  });
+}
+
+TEST_F(CheckpointTest, ACheckpointOfTheSameStepIsReplaced) {
+  save(100);
+  Shard shard(100, 0, small_flat_size);
+  shard.moment_m[3] = 42.0f;
+  save_checkpoint(communicator_, run_, shard.state());
+  EXPECT_EQ(load_shard(find_checkpoint(communicator_, run_), 0, small_flat_size).moment_m[3], 42.0f);
+  EXPECT_EQ(names(), (std::set<std::string>{"step-00000100"}));
+}
+
+TEST_F(CheckpointTest, LeftoversAreRemovedAndLinksAreNotFollowed) {
+  const ScratchDirectory outside("nibble_checkpoint_outside");
+  std::ofstream(outside.path() / "precious") << "data";
+  save(100);
+  fs::create_directory(run_ / "checkpoints/.tmp.step-00000200.77.0");
+  fs::create_directory_symlink(outside.path(), run_ / "checkpoints/.tmp.step-00000200.77.0/link");
+  fs::create_directory_symlink(outside.path(), run_ / "checkpoints/.tmp.link");
+  remove_leftovers(run_);
+  EXPECT_EQ(names(), (std::set<std::string>{"step-00000100"}));
+  EXPECT_TRUE(fs::exists(outside.path() / "precious"));
+}
+
+TEST_F(CheckpointTest, PruningKeepsTheNewestAndTheMilestones) {
+  for (const uint64_t step : {100, 200, 300, 400, 500, 600}) save(step);
+  prune_checkpoints(run_, 600, 2, 300);
+  EXPECT_EQ(names(), (std::set<std::string>{"step-00000300", "step-00000500", "step-00000600"}));
+  prune_checkpoints(run_, 600, 1, 0);
+  EXPECT_EQ(names(), (std::set<std::string>{"step-00000600"}));
+  prune_checkpoints(run_, 600, 0, 0);
+  EXPECT_EQ(names(), (std::set<std::string>{"step-00000600"}));
+}
+
+TEST_F(CheckpointTest, PruningNeverCountsADamagedManifestAsACheckpoint) {
+  for (const uint64_t step : {100, 200, 300, 400}) save(step);
+  std::ofstream(run_ / "checkpoints/step-00000200/manifest.json") << "{";
+  prune_checkpoints(run_, 300, 2, 0);  // 400 lies beyond the newest that was saved: not ours to judge
+  EXPECT_EQ(names(), (std::set<std::string>{"step-00000100", "step-00000200", "step-00000300", "step-00000400"}));
+}
+
+TEST_F(CheckpointTest, InspectPrintsAndJudges) {
+  const fs::path directory = save(100);
+  testing::internal::CaptureStdout();
+  inspect_checkpoint(run_);
+  const std::string text = testing::internal::GetCapturedStdout();
+  for (const char* part : {"step              100", "blocks.0.conv.weight [3, 4, 5]", "optimizer/adam_v (fp32)"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  }
+  std::ofstream(directory / "rank-00000.h5", std::ios::app) << "x";
+  testing::internal::CaptureStdout();
+  expect_error(ExitCode::bad_data, "rank-00000.h5", [&] { inspect_checkpoint(directory); });
+  EXPECT_NE(testing::internal::GetCapturedStdout().find("DAMAGED"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace nibble
