@@ -81,6 +81,7 @@ int rank_main(const std::function<RunConfig()>& read_config,
     const std::string who = communicator->size() > 1 ? fmt::format("rank {}: ", communicator->rank()) : "";
     print_error(static_cast<int>(error.code()), who + error.what(), error.remedy());
     communicator->abort(static_cast<int>(error.code()));
+    return static_cast<int>(error.code());
   }
 }
 

@@ -84,7 +84,7 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
       }
     }
     config_.model.vocab_size = settled_vocabulary(config, *train_loader_);
-    validate(config_.model);
+    nibble::validate(config_.model);
     model_ = std::make_unique<LanguageModel>(config_.model, config_.recipe,
                                              LanguageModelOptions{.sequences = config.train.micro_batch_sequences,
                                                                   .sequence_length = config.model.sequence_length,

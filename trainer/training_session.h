@@ -74,8 +74,7 @@ class TrainingSession {
   std::unique_ptr<AdamW> optimizer_;
   ScheduleConfig schedule_;
 
-  std::vector<int32_t> tokens_;           // [micro_batch_sequences, sequence_length]
-  std::vector<int32_t> targets_;          // the same
+  std::unique_ptr<MicroBatch> micro_batch_;
   std::vector<double> group_losses_;      // summed cross-entropy of each gradient group of the step
   std::vector<double> group_non_finite_;  // non-finite values that its quantisers met
 };
