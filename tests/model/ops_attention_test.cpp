@@ -97,7 +97,8 @@ struct Tolerance {
     const Magnitudes sizes(shape, qkv, problem.grad_output());
     const double head_dim = static_cast<double>(shape.head_dim);
     const double length = static_cast<double>(shape.length);
-    const double queries = length * static_cast<double>(shape.query_heads / shape.kv_heads);
+    const size_t group = shape.query_heads / shape.kv_heads;
+    const double queries = length * static_cast<double>(group);
     // A score is a chain of head_dim roundings; the sum of exponentials has length / 16 of them.
     score = ((head_dim + 4) * sizes.score + length / 16 + 8 + 2 * sizes.log_sum_exp) * unit_roundoff;
     // A probability's relative error is the error of its exponent.
@@ -184,7 +185,7 @@ TEST(Attention, LaterTokensHaveNoInfluence) {
     size_t different = 0;
     for (size_t at = 0; at < after.output.size(); ++at) {
       const bool earlier = at / features % attention.length < changed;
-      const bool same = std::memcmp(&after.output[at], &before.output[at], sizeof(float)) == 0;
+      const bool same = bits_of(after.output[at]) == bits_of(before.output[at]);
       if (earlier) {
         ASSERT_TRUE(same) << "token " << at / features << " sees beyond " << changed;
       }
