@@ -122,12 +122,12 @@ struct TreeReduction::State {
   uint64_t next_group;
   float* leaf = nullptr;
 
-  State(Arena& arena, Communicator& communicator_, const Partition& partition_, uint64_t groups_)
-      : communicator(communicator_),
-        partition(partition_),
-        groups(groups_),
-        local(groups_of_rank(groups_, communicator_.rank(), communicator_.size())),
-        stack(groups_),
+  State(Arena& arena, Communicator& all_ranks, const Partition& shards_of_ranks, uint64_t all_groups)
+      : communicator(all_ranks),
+        partition(shards_of_ranks),
+        groups(all_groups),
+        local(groups_of_rank(all_groups, all_ranks.rank(), all_ranks.size())),
+        stack(all_groups),
         next_group(local.begin) {
     size_t nodes = 0;
     for (int rank = 0; rank < communicator.size(); ++rank) {

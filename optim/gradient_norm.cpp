@@ -40,6 +40,7 @@ GradientNorm gradient_norm(Communicator& communicator, const Partition& partitio
   const int rank = communicator.rank();
   NIBBLE_CHECK(partition.ranks() == communicator.size() && shard.size() == partition.count(rank), "gradient shard");
   std::vector<uint64_t> offsets;  // of each rank's block sums, in bytes
+  offsets.reserve(static_cast<size_t>(communicator.size()) + 1);
   for (int other = 0; other < communicator.size(); ++other) {
     offsets.push_back(div_ceil(partition.begin(other), Partition::block) * sizeof(double));
   }

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Checks that all C++ and CUDA sources are formatted as .clang-format says; with --fix, formats them.
+set -eu
+cd "$(dirname "$0")/.."
+if ! command -v clang-format >/dev/null; then
+  echo "check_format: clang-format is missing; install it with: apt-get install clang-format" >&2
+  exit 1
+fi
+mode=(--dry-run -Werror)
+[ "${1:-}" = --fix ] && mode=(-i)
+find dist quant model optim data trainer tests -name third_party -prune -o \
+  -type f \( -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
+  xargs -0 -r clang-format "${mode[@]}"

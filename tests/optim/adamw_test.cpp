@@ -1,0 +1,295 @@
+#include "optim/adamw.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "dist/error.h"
+#include "dist/partition.h"
+#include "dist/thread_pool.h"
+#include "quant/codec.h"
+#include "quant/philox.h"
+
+namespace nibble {
+namespace {
+
+struct Kind {
+  DType weights = DType::bf16;
+  DType master = DType::bf16;
+  DType moments = DType::f32;
+};
+const std::vector<Kind> all_kinds = {{DType::f32, DType::f32, DType::f32},   {DType::f32, DType::f32, DType::bf16},
+                                     {DType::bf16, DType::f32, DType::f32},  {DType::bf16, DType::f32, DType::bf16},
+                                     {DType::bf16, DType::bf16, DType::f32}, {DType::bf16, DType::bf16, DType::bf16}};
+
+float noise(uint64_t seed, uint64_t index) {
+  return static_cast<float>(
+             philox4x32_10({{static_cast<uint32_t>(index), 1, 2, 3}}, static_cast<uint32_t>(seed), 9).word[0]) /
+             4294967296.0f -
+         0.5f;
+}
+
+// Parameters with gaps between them and sizes that fit no block.
+const std::vector<ParameterSegment> segments = {{.offset = 0, .count = 9001, .tensor_id = 0, .decay = true},
+                                                {.offset = 9008, .count = 3, .tensor_id = 1, .decay = false},
+                                                {.offset = 9024, .count = 20007, .tensor_id = 2, .decay = true}};
+constexpr uint64_t flat_size = 29040;
+
+bool in_gap(uint64_t i) {
+  for (const ParameterSegment& segment : segments) {
+    if (i >= segment.offset && i < segment.offset + segment.count) return false;
+  }
+  return true;
+}
+
+float initial_weight(uint64_t i) {
+  return in_gap(i) ? 0.0f : noise(1, i);
+}
+// Zero in gaps, as the model leaves it; of very different sizes elsewhere.
+float gradient(uint64_t step, uint64_t i) {
+  return in_gap(i) ? 0.0f : std::ldexp(noise(100 + step, i), -static_cast<int>(i % 20));
+}
+double rate(uint64_t step) {
+  return 1e-2 / static_cast<double>(step + 1);
+}
+float scale(uint64_t step) {
+  return 1.0f / static_cast<float>(step + 1);
+}
+
+constexpr uint64_t steps = 5;
+constexpr uint64_t seed = 0x123456789ABCDEFu;
+const AdamWConfig base_config = {.beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .weight_decay = 0.1};
+
+using State = std::map<std::string, std::vector<float>>;  // "weights", "adam_m", ... as FP32
+
+void append(std::vector<float>& values, const Tensor& tensor) {
+  for (int64_t i = 0; i < tensor.elements(); ++i) {
+    values.push_back(tensor.dtype() == DType::f32 ? tensor.as<float>()[i] : to_float(tensor.as<BFloat16>()[i]));
+  }
+}
+
+State run(const Kind& kind, int ranks) {
+  AdamWConfig config = base_config;
+  config.master_dtype = kind.master;
+  config.moment_dtype = kind.moments;
+  Arena arena("test");
+  const Partition partition(flat_size, ranks);
+  Tensor weights;
+  std::vector<std::unique_ptr<AdamW>> optimizers;
+  for (int pass = 0; pass < 2; ++pass) {
+    if (pass == 1) arena.commit();
+    optimizers.clear();
+    weights = allocate_tensor(arena, kind.weights, {static_cast<int64_t>(flat_size)});
+    for (int rank = 0; rank < ranks; ++rank) {
+      optimizers.push_back(
+          std::make_unique<AdamW>(arena, config, segments, partition.begin(rank), partition.end(rank), kind.weights));
+    }
+  }
+  State state;
+  for (int rank = 0; rank < ranks; ++rank) {
+    AdamW& optimizer = *optimizers[static_cast<size_t>(rank)];
+    std::vector<float> shard;
+    for (uint64_t i = partition.begin(rank); i < partition.end(rank); ++i) shard.push_back(initial_weight(i));
+    optimizer.set_weights(shard, weights);
+    for (uint64_t step = 0; step < steps; ++step) {
+      for (uint64_t i = 0; i < shard.size(); ++i) shard[i] = gradient(step, partition.begin(rank) + i);
+      optimizer.step({.step = step, .learning_rate = rate(step), .grad_scale = scale(step), .seed = seed}, weights,
+                     shard);
+    }
+    for (const NamedState& buffer : optimizer.state()) append(state[buffer.name], buffer.shard);
+  }
+  append(state["weights"], weights);
+  return state;
+}
+
+// The header's definition, one element at a time, with Real = float (the contract, bit for bit) or double.
+template <class Real>
+struct Reference {
+  Kind kind;
+  std::vector<Real> weights, first_moment, second_moment, master;
+
+  Real rounded(Real value, Purpose purpose, uint32_t tensor_id, uint64_t step, uint64_t element) const {
+    const NoiseStream stream{seed, static_cast<uint32_t>(step), 0, tensor_id, purpose};
+    const uint32_t word = random_block(stream, element / 8).word[element % 8 / 2];
+    const uint32_t half = element % 2 == 0 ? word & 0xFFFFu : word >> 16;
+    return static_cast<Real>(to_float(bf16_stochastic(static_cast<float>(value), half)));
+  }
+
+  explicit Reference(const Kind& wanted) : kind(wanted), first_moment(flat_size), second_moment(flat_size) {
+    for (uint64_t i = 0; i < flat_size; ++i) {
+      const float value = initial_weight(i);
+      master.push_back(static_cast<Real>(value));
+      weights.push_back(kind.weights == DType::f32 ? static_cast<Real>(value)
+                                                   : static_cast<Real>(to_float(bf16_nearest(value))));
+    }
+    if (kind.master == DType::bf16) master = weights;
+    for (uint64_t step = 0; step < steps; ++step) {
+      for (const ParameterSegment& segment : segments) update(step, segment);
+    }
+  }
+
+  void update(uint64_t step, const ParameterSegment& segment) {
+    const auto correction = [&](double beta) {
+      return static_cast<Real>(1 / (1 - std::pow(beta, static_cast<double>(step + 1))));
+    };
+    const auto real = [](double value) { return static_cast<Real>(value); };
+    const Real decay = segment.decay ? real(rate(step) * base_config.weight_decay) : Real{0};
+    for (uint64_t j = 0; j < segment.count; ++j) {
+      const uint64_t i = segment.offset + j;
+      const Real g = static_cast<Real>(gradient(step, i)) * static_cast<Real>(scale(step));
+      Real m = real(base_config.beta1) * first_moment[i] + real(1 - base_config.beta1) * g;
+      Real v = real(base_config.beta2) * second_moment[i] + real(1 - base_config.beta2) * (g * g);
+      const Real direction = (m * correction(base_config.beta1)) /
+                             (std::sqrt(v * correction(base_config.beta2)) + real(base_config.epsilon));
+      const Real w = master[i] - (real(rate(step)) * direction + decay * master[i]);
+      if (kind.moments == DType::bf16) {
+        m = rounded(m, Purpose::moment_m_rounding, segment.tensor_id, step, j);
+        v = rounded(v, Purpose::moment_v_rounding, segment.tensor_id, step, j);
+      }
+      first_moment[i] = m;
+      second_moment[i] = v;
+      master[i] = kind.master == DType::f32 ? w : rounded(w, Purpose::master_rounding, segment.tensor_id, step, j);
+      weights[i] = kind.weights == DType::f32 || kind.master == DType::bf16
+                       ? master[i]
+                       : static_cast<Real>(to_float(bf16_nearest(static_cast<float>(w))));
+    }
+  }
+};
+
+TEST(AdamW, IsItsDefinitionBitForBit) {
+  for (const Kind& kind : all_kinds) {
+    const State state = run(kind, 1);
+    const Reference<float> reference(kind);
+    EXPECT_EQ(state.at("weights"), reference.weights);
+    EXPECT_EQ(state.at("adam_m"), reference.first_moment);
+    EXPECT_EQ(state.at("adam_v"), reference.second_moment);
+    const bool has_master = kind.weights == DType::bf16 && kind.master == DType::f32;
+    EXPECT_EQ(state.size(), has_master ? 4u : 3u);
+    if (has_master) {
+      EXPECT_EQ(state.at("master"), reference.master);
+    }
+  }
+}
+
+TEST(AdamW, ShardsAndThreadsDoNotMatter) {
+  for (const Kind& kind : all_kinds) {
+    const State one = run(kind, 1);
+    EXPECT_EQ(one, run(kind, 3));
+    EXPECT_EQ(one, run(kind, 20));  // more ranks than blocks
+    set_compute_threads(3);
+    EXPECT_EQ(one, run(kind, 2));
+    set_compute_threads(1);
+  }
+}
+
+TEST(AdamW, FollowsTheFormulasInDouble) {
+  const State state = run({DType::f32, DType::f32, DType::f32}, 1);
+  const Reference<double> reference({DType::f32, DType::f32, DType::f32});
+  const double epsilon = std::numeric_limits<float>::epsilon() / 2;
+  double largest_change = 0;
+  for (uint64_t i = 0; i < flat_size; ++i) {
+    // Sums of terms of either sign: a few roundings of the largest gradient met, per step.
+    double largest = 0;
+    for (uint64_t step = 0; step < steps; ++step) largest = std::max(largest, std::abs(double{gradient(step, i)}));
+    ASSERT_NEAR(state.at("adam_m")[i], reference.first_moment[i], 5 * steps * epsilon * largest);
+    ASSERT_NEAR(state.at("adam_v")[i], reference.second_moment[i], 8 * steps * epsilon * largest * largest);
+    // A direction is at most 1/sqrt(1 - beta2) * sqrt(steps) < 10 long here, and m errs relative to the largest
+    // gradient while sqrt(v) may be smaller than it by that factor.
+    const double direction = 10;
+    ASSERT_NEAR(state.at("weights")[i], reference.weights[i],
+                steps * epsilon * (2 * std::abs(reference.weights[i]) + rate(0) * 20 * direction))
+        << i;
+    largest_change = std::max(largest_change, std::abs(reference.weights[i] - double{initial_weight(i)}));
+  }
+  EXPECT_GT(largest_change, 1e-2);  // thousands of times the tolerance above
+}
+
+TEST(AdamW, GapsAreNeverTouched) {
+  for (const Kind& kind : all_kinds) {
+    const State state = run(kind, 3);
+    for (uint64_t i = 0; i < flat_size; ++i) {
+      if (!in_gap(i)) continue;
+      for (const auto& [name, values] : state) ASSERT_EQ(values[i], 0.0f) << name << " " << i;
+    }
+  }
+}
+
+// With betas of 0 the direction is the gradient's sign: a weight of 1 becomes 1 - 3e-4 = 2^-8 (256 - 0.0768) in FP32,
+// and BF16's neighbours below 1 are 2^-8 apart: it must become 1 - 2^-8 with probability 0.0768.
+TEST(AdamW, StochasticRoundingIsUnbiased) {
+  constexpr uint64_t count = 1 << 18;
+  AdamWConfig config = base_config;
+  config.beta1 = config.beta2 = 0;
+  Arena arena("test");
+  const std::vector<ParameterSegment> whole = {{.offset = 0, .count = count, .tensor_id = 7, .decay = false}};
+  const AdamW measured(arena, config, whole, 0, count, DType::bf16);
+  arena.commit();
+  AdamW optimizer(arena, config, whole, 0, count, DType::bf16);
+  std::vector<BFloat16> storage(count);
+  const Tensor weights = tensor_of(std::span(storage), {static_cast<int64_t>(count)});
+  const std::vector<float> gradients(count, 1.0f);
+  std::vector<bool> previous(count);
+  for (uint64_t step = 0; step < 4; ++step) {
+    optimizer.set_weights(std::vector<float>(count, 1.0f), weights);
+    optimizer.step({.step = step, .learning_rate = 3e-4, .grad_scale = 1.0f, .seed = seed}, weights, gradients);
+    const double probability = 256 * (1.0 - double{1.0f - 3e-4f});
+    double down = 0;
+    double pairs = 0;
+    double repeats = 0;
+    std::vector<bool> now(count);
+    for (uint64_t i = 0; i < count; ++i) {
+      const float value = to_float(storage[i]);
+      ASSERT_TRUE(value == 1.0f || value == 1.0f - 0x1p-8f) << value;
+      now[i] = value != 1.0f;
+      down += now[i] ? 1 : 0;
+      pairs += i > 0 && now[i] && now[i - 1] ? 1 : 0;
+      repeats += now[i] && previous[i] ? 1 : 0;
+    }
+    const auto expect_share = [](double found, double p) {
+      const double deviation = std::sqrt(static_cast<double>(count) * p * (1 - p));
+      EXPECT_LT(std::abs(found - static_cast<double>(count) * p), 5 * deviation);
+    };
+    expect_share(down, probability);
+    expect_share(pairs, probability * probability);  // neighbours are independent, and so are steps
+    if (step > 0) expect_share(repeats, probability * probability);
+    previous = now;
+  }
+}
+
+TEST(AdamW, NonsenseIsRefused) {
+  const auto code = [](const AdamWConfig& config) {
+    try {
+      validate(config);
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ExitCode::ok;
+  };
+  EXPECT_EQ(code(base_config), ExitCode::ok);
+  for (const double bad : {-0.1, 1.0, std::numeric_limits<double>::quiet_NaN()}) {
+    AdamWConfig config = base_config;
+    config.beta1 = bad;
+    EXPECT_EQ(code(config), ExitCode::bad_config);
+    config = base_config;
+    config.beta2 = bad;
+    EXPECT_EQ(code(config), ExitCode::bad_config);
+  }
+  for (const double bad : {0.0, -1.0, 1e-60, std::numeric_limits<double>::infinity()}) {
+    AdamWConfig config = base_config;
+    config.epsilon = bad;
+    EXPECT_EQ(code(config), ExitCode::bad_config) << bad;
+  }
+  AdamWConfig config = base_config;
+  config.weight_decay = -1;
+  EXPECT_EQ(code(config), ExitCode::bad_config);
+  config = base_config;
+  config.moment_dtype = DType::u8;
+  EXPECT_EQ(code(config), ExitCode::bad_config);
+}
+
+}  // namespace
+}  // namespace nibble

@@ -1,0 +1,88 @@
+#include "optim/gradient_norm.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "dist/mpi_environment.h"
+#include "dist/self_communicator.h"
+#include "dist/thread_pool.h"
+
+namespace nibble {
+namespace {
+
+const auto* const environment = testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = 60}));
+
+std::vector<float> gradient(uint64_t elements) {
+  std::vector<float> values(elements);
+  uint64_t state = 12345;
+  for (float& value : values) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    const float fraction = static_cast<float>(state >> 40) / 16777216.0f - 0.5f;
+    value = std::ldexp(fraction, static_cast<int>((state >> 33) & 31u) - 16);
+  }
+  return values;
+}
+
+GradientNorm norm_on_all_ranks(const std::vector<float>& values) {
+  const Partition partition(values.size(), communicator().size());
+  const int rank = communicator().rank();
+  return gradient_norm(communicator(), partition,
+                       std::span(values).subspan(partition.begin(rank), partition.count(rank)));
+}
+
+GradientNorm norm_on_one_rank(const std::vector<float>& values) {
+  SelfCommunicator self;
+  return gradient_norm(self, Partition(values.size(), 1), values);
+}
+
+TEST(GradientNorm, TheSameBitsOnAnyNumberOfRanksAndThreads) {
+  for (const uint64_t elements : {uint64_t{1}, uint64_t{4095}, uint64_t{4097}, uint64_t{40000}, uint64_t{1000003}}) {
+    const std::vector<float> values = gradient(elements);
+    const GradientNorm expected = norm_on_one_rank(values);
+    set_compute_threads(2);
+    const GradientNorm norm = norm_on_all_ranks(values);
+    set_compute_threads(1);
+    EXPECT_TRUE(norm.finite);
+    EXPECT_EQ(std::bit_cast<uint64_t>(norm.norm), std::bit_cast<uint64_t>(expected.norm)) << elements;
+    long double sum = 0;
+    for (const float value : values) sum += static_cast<long double>(value) * value;
+    const auto exact = static_cast<double>(std::sqrt(sum));
+    // Every addition of positive terms errs by half a unit at most: 256 in a lane, 4 in the tree, one a block.
+    const double bound = (256 + 4 + static_cast<double>(elements) / 4096 + 2) * 1.2e-16;
+    EXPECT_NEAR(norm.norm, exact, bound * exact);
+  }
+}
+
+TEST(GradientNorm, KnownValues) {
+  EXPECT_EQ(norm_on_all_ranks({3, 4}).norm, 5.0);
+  EXPECT_EQ(norm_on_all_ranks(std::vector<float>(10000, 2.0f)).norm, 200.0);
+  EXPECT_EQ(norm_on_all_ranks(std::vector<float>(10000, 0.0f)).norm, 0.0);
+  const float largest = std::numeric_limits<float>::max();
+  EXPECT_TRUE(norm_on_all_ranks(std::vector<float>(10000, largest)).finite);
+}
+
+TEST(GradientNorm, OneBadElementAnywhereIsSeenEverywhere) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity()}) {
+    for (const size_t at : {size_t{0}, size_t{4096}, size_t{19999}}) {
+      std::vector<float> values = gradient(20000);
+      values[at] = bad;
+      EXPECT_FALSE(norm_on_all_ranks(values).finite) << at;
+    }
+  }
+}
+
+TEST(ClipScale, ShrinksToTheMaximumAndNeverGrows) {
+  EXPECT_EQ(clip_scale(4.0, 1.0), 0.25f);
+  EXPECT_EQ(clip_scale(0.5, 1.0), 1.0f);
+  EXPECT_EQ(clip_scale(1.0, 1.0), 1.0f);
+  EXPECT_EQ(clip_scale(0.0, 1.0), 1.0f);
+  EXPECT_EQ(clip_scale(1e30, 0.0), 1.0f);
+}
+
+}  // namespace
+}  // namespace nibble
