@@ -150,7 +150,7 @@ class FieldReader {
       refuse_config(node.place, fmt::format("{} is empty", field_.key), "give a path");
     }
     std::error_code error;
-    const std::string path = std::filesystem::absolute(text, error).lexically_normal().string();
+    std::string path = std::filesystem::absolute(text, error).lexically_normal().string();
     if (error || !is_utf8(path)) {
       refuse_config(node.place, fmt::format("{}: the current directory is gone or its name is not UTF-8", field_.key),
                     "give an absolute path");
@@ -187,6 +187,7 @@ class FieldReader {
 
 std::string list_text(const std::vector<std::string>& values) {
   std::vector<std::string> quoted;
+  quoted.reserve(values.size());
   for (const std::string& value : values) quoted.push_back(yaml_string(value));
   return fmt::format("[{}]", fmt::join(quoted, ", "));
 }

@@ -69,6 +69,19 @@ std::string full_name(const CLI::App& app) {
   return chosen.empty() ? app.get_name() : app.get_name() + " " + full_name(*chosen.front());
 }
 
+int fail(ExitCode code, const std::string& what, const std::string& remedy) {
+  print_error(static_cast<int>(code), what, remedy);
+  return static_cast<int>(code);
+}
+
+// CLI11 reports a missing command before it reports the option that it did not know.
+int fail_usage(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<std::string> unknown = app.remaining(true);
+  const bool hidden = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && !unknown.empty();
+  return fail(ExitCode::usage, hidden ? fmt::format("unknown option {}", shown(unknown.front())) : error.what(),
+              fmt::format("{} --help shows how it is used", full_name(app)));
+}
+
 // Output that was asked for and could not be written is an error; a reader who has left is not.
 int finish_output(int code) {
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
@@ -76,11 +89,6 @@ int finish_output(int code) {
   print_error(static_cast<int>(ExitCode::io), fmt::format("cannot write standard output: {}", std::strerror(errno)),
               "check the disk or pipe that it goes to");
   return static_cast<int>(ExitCode::io);
-}
-
-int fail(ExitCode code, const std::string& what, const std::string& remedy) {
-  print_error(static_cast<int>(code), what, remedy);
-  return static_cast<int>(code);
 }
 
 int run(int argument_count, char** arguments) {
@@ -104,7 +112,7 @@ int run(int argument_count, char** arguments) {
     return error.get_exit_code();  // a command's own exit code: it has said why
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    return fail(ExitCode::usage, error.what(), fmt::format("{} --help shows how it is used", full_name(app)));
+    return fail_usage(app, error);
   } catch (const Error& error) {
     return fail(error.code(), error.what(), error.remedy());
   } catch (const std::bad_alloc&) {

@@ -223,7 +223,7 @@ RunConfig read_with_overrides(YamlNode root, const std::string& name, const std:
 }
 
 std::string difference_text(const Field& field, const RunConfig& config, const RunConfig& other) {
-  const std::string text = field_text(field, config);
+  std::string text = field_text(field, config);
   if (field.key != "recipe" || config.recipe.name != other.recipe.name) return text;
   return fmt::format("{} with other settings", text);
 }
