@@ -214,11 +214,12 @@ Tensor LanguageModel::State::run_forward(const Tensor& tokens, const Pass& pass)
 }
 
 double LanguageModel::State::loss(const Tensor& targets, const Tensor& gradient_of_logits, float scale) const {
-  return cross_entropy({.logits = logits,
-                        .targets = targets.reshape({targets.elements()}),
+  const int64_t n = targets.elements();
+  return cross_entropy({.logits = logits.slice(0, n),
+                        .targets = targets.reshape({n}),
                         .grad_logits = gradient_of_logits,
                         .scale = scale,
-                        .losses = losses});
+                        .losses = losses.slice(0, n)});
 }
 
 void LanguageModel::State::run_backward(const Tensor& tokens, const StepContext& context) {
@@ -283,7 +284,9 @@ void LanguageModel::set_weights_changed() {
 }
 
 double LanguageModel::forward(const Tensor& tokens, const Tensor& targets, const StepContext& context) {
-  const Pass pass = state_->whole_micro_batch(context, /*keep=*/false);
+  Pass pass = state_->whole_micro_batch(context, /*keep=*/false);
+  NIBBLE_CHECK(0 < tokens.size(0) && tokens.size(0) <= pass.sequences, "more sequences than memory was planned for");
+  pass.sequences = tokens.size(0);
   state_->check_tokens(tokens, pass.sequences, pass.sequence_length);
   state_->check_tokens(targets, pass.sequences, pass.sequence_length);
   state_->run_forward(tokens, pass);

@@ -45,10 +45,11 @@ class LanguageModel {
   void bind(const Tensor& weights, const Tensor& gradients);
   void set_weights_changed();
 
-  // tokens, targets: i32 [sequences, sequence_length], every target real and below vocab_size. Returns the sum over
-  // tokens of the cross-entropy in nats.
+  // tokens, targets: i32 [sequences or fewer, sequence_length], every target real and below vocab_size. Returns the sum
+  // over tokens of the cross-entropy in nats.
   double forward(const Tensor& tokens, const Tensor& targets, const StepContext& context);
-  // The same, then adds the gradient of loss_scale * (that sum) to the bound gradients. Same loss bits as forward().
+  // The same for a whole micro-batch, then adds the gradient of loss_scale * (that sum) to the bound gradients. Same
+  // loss bits as forward().
   double forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context, float loss_scale);
 
   // Logits f32 [n, vocab_size] for one sequence of n tokens, n a multiple of 16 and at most sequence_length. Valid
