@@ -44,9 +44,6 @@ void check_supported(const OperandSpec& spec, std::string_view where) {
   const auto refuse = [&](std::string_view what, std::string remedy) {
     throw Error(ExitCode::bad_config, fmt::format("{}: {}", where, what), std::move(remedy));
   };
-  if (spec.from == Source::saved) {
-    refuse("operands made from the saved operand are not supported", "set from: original");
-  }
   if (spec.rotate != 0 && spec.rotate != 16) {
     refuse(fmt::format("a rotation of {} points is not supported", spec.rotate), "set rotate: 0 or rotate: 16");
   }

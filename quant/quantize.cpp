@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <limits>
 
 #include "dist/dispatch.h"
@@ -149,22 +150,46 @@ QuantizedTensor nvfp4_operand(const QuantizeProblem& problem, const QuantizedTen
 
 // ---- Reading back ----
 
-// Rows [begin, end) of an nvfp4 operand. A code times its block scale is exact in FP32.
+NIBBLE_INLINE void round_once(double exact, float& output) {
+  output = static_cast<float>(exact);
+}
+NIBBLE_INLINE void round_once(double exact, BFloat16& output) {
+  output = bf16_nearest_once(exact);
+}
+
+// A code times its block scale is exact in FP32, and that times the tensor scale is exact in double.
 template <class Output>
-void decode_rows(const QuantizedTensor& operand, Output* output, size_t begin, size_t end) {
-  const uint8_t* codes = operand.values.as<uint8_t>();
-  const uint8_t* scales = operand.block_scales.as<uint8_t>();
-  const float tensor_scale = operand.tensor_scale.as<float>()[0];
-  const size_t inner = static_cast<size_t>(operand.inner);
-  for (size_t i = begin * inner; i < end * inner; ++i) {
-    const uint32_t code = (codes[i / 2] >> (4 * (i % 2))) & 15u;
-    const float value = e2m1_to_float(code) * e4m3_to_float(scales[i / 16]);
-    if constexpr (sizeof(Output) == sizeof(float)) {
-      output[i] = value * tensor_scale;
-    } else {
-      output[i] = bf16_nearest_once(static_cast<double>(value) * static_cast<double>(tensor_scale));
+NIBBLE_INLINE void decode_blocks_to(const uint8_t* codes, const uint8_t* scales, float tensor_scale, size_t blocks,
+                                    Output* output) {
+  for (size_t block = 0; block < blocks; ++block) {
+    const float block_scale = e4m3_to_float(scales[block]);
+    for (size_t half = 0; half < 2; ++half) {
+      uint32_t word = 0;
+      memcpy(&word, codes + block * 8 + half * 4, sizeof word);
+      Output* values = output + block * 16 + half * 8;
+      for (uint32_t i = 0; i < 8; ++i) {
+        const float value = e2m1_to_float(word >> (4 * i) & 15u) * block_scale;
+        round_once(static_cast<double>(value) * static_cast<double>(tensor_scale), values[i]);
+      }
     }
   }
+}
+NIBBLE_VECTORIZE void decode_blocks(const uint8_t* codes, const uint8_t* scales, float tensor_scale, size_t blocks,
+                                    float* output) {
+  decode_blocks_to(codes, scales, tensor_scale, blocks, output);
+}
+NIBBLE_VECTORIZE void decode_blocks(const uint8_t* codes, const uint8_t* scales, float tensor_scale, size_t blocks,
+                                    BFloat16* output) {
+  decode_blocks_to(codes, scales, tensor_scale, blocks, output);
+}
+
+// Rows [begin, end) of an nvfp4 operand.
+template <class Output>
+void decode_rows(const QuantizedTensor& operand, Output* output, size_t begin, size_t end) {
+  const size_t blocks = static_cast<size_t>(operand.inner) / 16;
+  const size_t first = begin * blocks;
+  decode_blocks(operand.values.as<uint8_t>() + first * 8, operand.block_scales.as<uint8_t>() + first,
+                operand.tensor_scale.as<float>()[0], (end - begin) * blocks, output + first * 16);
 }
 
 template <class From, class Output>
@@ -232,6 +257,7 @@ int64_t count_non_finite(const Tensor& tensor) {
 
 QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage) {
   check_supported(problem.spec, "operand");
+  NIBBLE_CHECK(problem.spec.from == Source::original, "the caller decides what the source is");
   return NIBBLE_DISPATCH(problem.source.device(), quantize, problem, storage);
 }
 

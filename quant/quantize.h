@@ -15,7 +15,7 @@ namespace nibble {
 struct QuantizeProblem {
   Tensor source;           // f32 or bf16, [rows, inner]; or [inner, rows] when transpose is set
   bool transpose = false;  // the operand is the source's transpose: its inner axis is the source's first axis
-  OperandSpec spec;
+  OperandSpec spec;        // `from` is for the caller, who knows the forward operand; here it must be `original`
   // Stochastic rounding only. Block `index` of the operand = row * (inner/16) + block within the row.
   NoiseStream noise;
 };

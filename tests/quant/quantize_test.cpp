@@ -287,15 +287,19 @@ void expect_bad_config(const OperandSpec& spec, int64_t rows, int64_t inner) {
   }
 }
 
+TEST(Quantize, LeavesTheChoiceOfSourceToTheCaller) {
+  OperandSpec spec = nvfp4();
+  spec.from = Source::saved;
+  const Matrix matrix = normal_matrix(16, 16, 1);
+  EXPECT_THROW(quantized({matrix.bf16(), false, spec, {}}), Error);
+}
+
 TEST(Quantize, RefusesWhatItCannotMake) {
   OperandSpec spec = nvfp4();
   expect_bad_config(spec, 16, 24);
   spec.block = BlockShape::block_16x16;
   expect_bad_config(spec, 24, 16);
   expect_bad_config(nvfp4(BlockShape::block_1x16, Rounding::nearest, 128), 16, 16);
-  spec = nvfp4();
-  spec.from = Source::saved;
-  expect_bad_config(spec, 16, 16);
   spec = OperandSpec{};
   spec.rotate = 16;
   expect_bad_config(spec, 16, 16);
