@@ -165,5 +165,17 @@ TEST_F(Determinism, NewWeightsAreSeen) {
   }
 }
 
+// Binding other memory is a change of the weights, even if nobody says so.
+TEST_F(Determinism, OtherMemoryIsSeen) {
+  Variant variant{DType::f32, nvidia()};
+  TestModel test(config_of(variant), variant.recipe, two_sequences);
+  const double first = test.forward(context);
+  std::vector<float> other = test.weights;
+  for (float& weight : other) weight *= 1.5F;
+  const int64_t size = static_cast<int64_t>(other.size());
+  test.model.bind(tensor_of(std::span(other), {size}), Tensor());
+  EXPECT_NE(test.forward(context), first);
+}
+
 }  // namespace
 }  // namespace nibble::test
