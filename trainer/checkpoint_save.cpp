@@ -191,7 +191,7 @@ void publish(const std::filesystem::path& temporary, const std::filesystem::path
 std::filesystem::path save_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,
                                       const CheckpointState& state) {
   const std::filesystem::path parent = run_directory / "checkpoints";
-  const std::filesystem::path directory = parent / step_directory_name(state.step);
+  std::filesystem::path directory = parent / step_directory_name(state.step);
   RankReport own{state.shard_begin, state.shard_end, planned_bytes(state), {}};
   std::vector<RankReport> reports = gather(communicator, own);
   std::string temporary_name;
