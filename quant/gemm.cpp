@@ -7,7 +7,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <string_view>
+#include <vector>
 
 #include "dist/error.h"
 #include "dist/thread_pool.h"
@@ -18,7 +20,7 @@ namespace cpu {
 namespace {
 
 bool runs_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 bool runs_avx512() {
   return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -42,34 +44,22 @@ const GemmKernels& chosen_kernels() {
   return chosen;
 }
 
-// Packing buffers of one thread. They are the one memory outside the arenas: bounded, taken at a thread's first product
-// and kept until it ends.
-class Scratch {
- public:
-  std::byte* reserve(size_t bytes) {
-    if (bytes > size_) {
-      memory_.reset(static_cast<std::byte*>(std::aligned_alloc(64, round_up<size_t>(bytes, 64))));
-      if (memory_ == nullptr) {
-        size_ = 0;
-        throw Error(ExitCode::out_of_memory, fmt::format("no memory for a packing buffer of {} bytes", bytes),
-                    "Use fewer threads or free memory.");
-      }
-      size_ = bytes;
-    }
-    return memory_.get();
-  }
-
- private:
-  struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<std::byte, Free> memory_;
-  size_t size_ = 0;
-};
-
+// Packing buffer of one thread, aligned to 64 bytes. These buffers are the one memory outside the arenas: bounded,
+// taken at a thread's first product and kept until it ends.
 std::byte* thread_scratch(size_t bytes) {
-  thread_local Scratch scratch;
-  return scratch.reserve(bytes);
+  constexpr size_t alignment = 64;
+  thread_local std::vector<std::byte> memory;
+  if (memory.size() < bytes + alignment) {
+    try {
+      memory.resize(bytes + alignment);
+    } catch (const std::bad_alloc&) {
+      throw Error(ExitCode::out_of_memory, fmt::format("no memory for a packing buffer of {} bytes", bytes),
+                  "Use fewer threads or free memory.");
+    }
+  }
+  void* start = memory.data();
+  size_t space = memory.size();
+  return static_cast<std::byte*>(std::align(alignment, bytes, start, space));
 }
 
 void check_shape(const Tensor& tensor, DType dtype, int64_t rows, int64_t cols, const char* what) {

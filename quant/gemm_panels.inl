@@ -13,8 +13,8 @@ ALWAYS_INLINE Vector load(const float* from) {
   return value;
 }
 ALWAYS_INLINE Vector load(const uint16_t* from) {  // BF16
-  using Half = uint16_t __attribute__((vector_size(2 * lanes)));
-  Half half;
+  using Halves = uint16_t __attribute__((vector_size(2 * lanes)));
+  Halves half;
   __builtin_memcpy(&half, from, sizeof half);
   return reinterpret_cast<Vector>(__builtin_convertvector(half, UnsignedVector) << 16);
 }
@@ -60,8 +60,6 @@ template <Format format>
 ALWAYS_INLINE Vector load_along_inner(const GemmOperand& operand, int64_t row, int64_t k, int64_t count) {
   if constexpr (format == Format::f32) {
     return load_up_to(static_cast<const float*>(operand.values) + row * operand.row_stride + k, count);
-  } else if constexpr (format == Format::bf16) {
-    return load_up_to(static_cast<const uint16_t*>(operand.values) + row * operand.row_stride + k, count);
   } else {
     const uint8_t* codes = static_cast<const uint8_t*>(operand.values) + row * operand.row_stride + k / 2;
     const float scale = e4m3_to_float(operand.block_scales[row * operand.scale_stride + k / 16]);
@@ -92,6 +90,47 @@ void pack_along_inner(const GemmOperand& operand, int64_t first_row, int64_t row
     }
     for (int64_t i = 0; i < depth; ++i) {
       for (int g = 0; g < group; ++g) store(panel + (k + i) * width + g * lanes, tiles[g][i]);
+    }
+  }
+}
+
+inline __attribute__((noinline)) Vector load_partial_bits(const uint16_t* from, int64_t count) {
+  uint16_t pairs[2 * lanes] = {};
+  for (int64_t i = 0; i < count; ++i) pairs[i] = from[i];
+  Vector bits;
+  __builtin_memcpy(&bits, pairs, sizeof bits);
+  return bits;
+}
+
+// The same for BF16, which is transposed in pairs of neighbours along k.
+template <int width>
+void pack_bf16_along_inner(const GemmOperand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
+                           float* panel) {
+  const uint16_t* source = static_cast<const uint16_t*>(operand.values) + first_row * operand.row_stride + first_k;
+  constexpr int groups = (width + lanes - 1) / lanes;
+  for (int64_t k = 0; k < count; k += 2 * lanes, panel += 2 * lanes * width) {
+    const int64_t depth = count - k < 2 * lanes ? count - k : 2 * lanes;
+    Vector tiles[groups][lanes];
+    for (int row = 0; row < groups * lanes; ++row) {
+      const uint16_t* from = source + row * operand.row_stride + k;
+      __builtin_prefetch(from + width * operand.row_stride);  // the next panel's
+      Vector pairs{};
+      if (row < rows && depth == 2 * lanes) {
+        __builtin_memcpy(&pairs, from, sizeof pairs);
+      } else if (row < rows) {
+        pairs = load_partial_bits(from, depth);
+      }
+      tiles[row / lanes][row % lanes] = pairs;
+    }
+    for (Vector(&tile)[lanes] : tiles) transpose(tile);
+#pragma GCC unroll 32
+    for (int i = 0; i < 2 * lanes; ++i) {
+      if (i == depth) break;
+      for (int group = 0; group < groups; ++group) {
+        const auto pair = reinterpret_cast<UnsignedVector>(tiles[group][i / 2]);
+        const UnsignedVector value = i % 2 == 0 ? pair << 16 : pair & 0xFFFF0000U;
+        store(panel + i * width + group * lanes, reinterpret_cast<Vector>(value));
+      }
     }
   }
 }
@@ -131,7 +170,7 @@ void pack_panels(const GemmOperand& operand, int64_t first_row, int64_t rows, in
       pack_along_inner<Format::nvfp4, width>(operand, first, here, first_k, count, panels);
     } else if (operand.format == Format::bf16) {
       if (operand.inner_stride == 1) {
-        pack_along_inner<Format::bf16, width>(operand, first, here, first_k, count, panels);
+        pack_bf16_along_inner<width>(operand, first, here, first_k, count, panels);
       } else {
         pack_along_rows<uint16_t, width>(operand, first, first_k, count, panels);
       }

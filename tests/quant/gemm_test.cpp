@@ -6,121 +6,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <cstdlib>
 #include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "dist/error.h"
 #include "dist/thread_pool.h"
-#include "quant/codec.h"
-#include "quant/gemm_kernels.h"
+#include "quant/gemm_reference.h"
 
 namespace nibble {
 namespace {
-
-std::vector<const cpu::GemmKernels*> levels() {
-  std::vector<const cpu::GemmKernels*> all;
-  for (const cpu::GemmKernels* const* next = cpu::available_gemm_kernels(); *next != nullptr; ++next)
-    all.push_back(*next);
-  return all;
-}
-
-// An operand with its memory. `values` are what the product sees, tensor scale excluded.
-struct Operand {
-  Format format;
-  int64_t rows, inner;
-  bool transposed;
-  std::vector<float> f32;
-  std::vector<BFloat16> bf16;
-  std::vector<uint8_t> codes, scales;
-  std::vector<float> tensor_scale = {1.0F, 1.0F};
-
-  size_t index(int64_t row, int64_t k) const {
-    return static_cast<size_t>(transposed ? k * rows + row : row * inner + k);
-  }
-  uint32_t code(int64_t row, int64_t k) const {
-    return (codes[static_cast<size_t>(row * inner + k) / 2] >> (4 * (k % 2))) & 0xFU;
-  }
-  float block_scale(int64_t row, int64_t block) const {
-    return e4m3_to_float(scales[static_cast<size_t>(row * (inner / 16) + block)]);
-  }
-  float value(int64_t row, int64_t k) const {
-    if (format == Format::f32) return f32[index(row, k)];
-    if (format == Format::bf16) return to_float(bf16[index(row, k)]);
-    return e2m1_to_float(code(row, k)) * block_scale(row, k / 16);
-  }
-  QuantizedTensor view() {
-    QuantizedTensor tensor;
-    tensor.format = format;
-    tensor.rows = rows;
-    tensor.inner = inner;
-    tensor.transposed = transposed;
-    const int64_t first = transposed ? inner : rows;
-    const int64_t second = transposed ? rows : inner;
-    if (format == Format::f32) tensor.values = Tensor(f32.data(), DType::f32, {first, second});
-    if (format == Format::bf16) tensor.values = Tensor(bf16.data(), DType::bf16, {first, second});
-    if (format == Format::nvfp4) {
-      tensor.values = Tensor(codes.data(), DType::u8, {rows, inner / 2});
-      tensor.block_scales = Tensor(scales.data(), DType::u8, {rows, inner / 16});
-      tensor.tensor_scale = Tensor(tensor_scale.data(), DType::f32, {2});
-    }
-    return tensor;
-  }
-};
-
-Operand make_operand(Format format, int64_t rows, int64_t inner, bool transposed, uint32_t seed) {
-  Operand operand{format, rows, inner, transposed, {}, {}, {}, {}};
-  std::mt19937 generator(seed);
-  const auto count = static_cast<size_t>(rows * inner);
-  std::normal_distribution<float> normal;
-  if (format == Format::nvfp4) {
-    for (size_t i = 0; i < count / 2; ++i) operand.codes.push_back(static_cast<uint8_t>(generator()));
-    // All finite scales: zero, subnormal and normal.
-    for (size_t i = 0; i < count / 16; ++i) operand.scales.push_back(static_cast<uint8_t>(generator() % 0x7F));
-    operand.tensor_scale[0] = 0.01F * std::exp(normal(generator));
-  }
-  for (size_t i = 0; i < count && format == Format::f32; ++i) operand.f32.push_back(normal(generator));
-  for (size_t i = 0; i < count && format == Format::bf16; ++i) operand.bf16.push_back(bf16_nearest(normal(generator)));
-  return operand;
-}
-
-// The contract, in order. [m, n]
-std::vector<float> reference_product(const Operand& a, const Operand& b) {
-  std::vector<float> result;
-  const bool pair = a.format == Format::nvfp4 && b.format == Format::nvfp4;
-  const float g_a = a.format == Format::nvfp4 ? a.tensor_scale[0] : 1.0F;
-  const float g_b = b.format == Format::nvfp4 ? b.tensor_scale[0] : 1.0F;
-  const float alpha = pair ? (g_a * g_b) / 4.0F : g_a * g_b;
-  for (int64_t i = 0; i < a.rows; ++i) {
-    for (int64_t j = 0; j < b.rows; ++j) {
-      float c = 0.0F;
-      for (int64_t k = 0; k < a.inner && !pair; ++k) c = std::fma(a.value(i, k), b.value(j, k), c);
-      for (int64_t block = 0; block < a.inner / 16 && pair; ++block) {
-        int32_t dot = 0;
-        for (int64_t k = block * 16; k < block * 16 + 16; ++k)
-          dot += e2m1_doubled(a.code(i, k)) * e2m1_doubled(b.code(j, k));
-        c = std::fma(static_cast<float>(dot), a.block_scale(i, block) * b.block_scale(j, block), c);
-      }
-      result.push_back(c * alpha);
-    }
-  }
-  return result;
-}
-
-// Index of the first element with other bits, or -1. A NaN equals any NaN.
-template <class T>
-int64_t first_difference(const std::vector<T>& got, const std::vector<T>& expected) {
-  if (got.size() != expected.size()) return 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    if (std::memcmp(&got[i], &expected[i], sizeof(T)) != 0 &&
-        !(is_nan(to_float(got[i])) && is_nan(to_float(expected[i])))) {
-      return static_cast<int64_t>(i);
-    }
-  }
-  return -1;
-}
 
 std::vector<float> product(const cpu::GemmKernels& kernels, Operand& a, Operand& b) {
   std::vector<float> output(static_cast<size_t>(a.rows * b.rows), std::numeric_limits<float>::quiet_NaN());
@@ -135,6 +31,7 @@ void expect_contract(Operand& a, Operand& b, const std::string& what) {
   for (size_t i = 0; i < base.size(); ++i) base[i] = static_cast<float>(i % 17) * 0.37F - 3.0F;
   std::vector<float> expected_sum(base);
   std::vector<BFloat16> expected_bf16;
+  expected_bf16.reserve(expected.size());
   for (size_t i = 0; i < base.size(); ++i) expected_sum[i] += expected[i];
   for (float value : expected) expected_bf16.push_back(bf16_nearest(value));
   for (const cpu::GemmKernels* kernels : levels()) {
@@ -349,88 +246,6 @@ TEST_F(GemmShapes, CloseToFloat64) {
     }
     EXPECT_LE(std::sqrt(error), 1e-6 * std::sqrt(norm)) << kernels->name;
     EXPECT_GT(norm, 0.0);
-  }
-}
-
-struct Strides {
-  int64_t a_row, a_col, b_row, b_col;
-};
-
-void expect_small_contract(int64_t m, int64_t n, int64_t k, const Strides& strides, bool accumulate) {
-  std::mt19937 generator(7);
-  std::normal_distribution<float> normal;
-  const int64_t c_stride = n + 3;
-  std::vector<float> a(static_cast<size_t>(m * strides.a_row + k * strides.a_col) + 1);
-  std::vector<float> b(static_cast<size_t>(k * strides.b_row + n * strides.b_col) + 1);
-  std::vector<float> c(static_cast<size_t>(m * c_stride));
-  for (auto* values : {&a, &b, &c}) {
-    for (float& value : *values) value = normal(generator);
-  }
-  std::vector<float> expected(c);
-  for (int64_t i = 0; i < m; ++i) {
-    for (int64_t j = 0; j < n; ++j) {
-      float& sum = expected[static_cast<size_t>(i * c_stride + j)];
-      if (!accumulate) sum = 0.0F;
-      for (int64_t l = 0; l < k; ++l) {
-        sum = std::fma(a[static_cast<size_t>(i * strides.a_row + l * strides.a_col)],
-                       b[static_cast<size_t>(l * strides.b_row + j * strides.b_col)], sum);
-      }
-    }
-  }
-  for (const cpu::GemmKernels* kernels : levels()) {
-    std::vector<float> got(c);
-    cpu::small_matmul_with(*kernels, {a.data(), strides.a_row, strides.a_col, b.data(), strides.b_row, strides.b_col,
-                                      got.data(), c_stride, m, n, k, accumulate});
-    EXPECT_EQ(first_difference(got, expected), -1)
-        << kernels->name << " m=" << m << " n=" << n << " k=" << k << " accumulate=" << accumulate;
-  }
-}
-
-TEST(SmallMatmul, EveryStridePatternEqualsTheScalarLoopBitForBit) {
-  for (int64_t m : {1, 14, 65}) {
-    for (int64_t n : {1, 32, 65}) {
-      for (int64_t k : {0, 1, 33, 64, 300}) {
-        const Strides patterns[] = {{k + 2, 1, n + 1, 1},
-                                    {k + 2, 1, 1, k + 5},
-                                    {1, m + 4, n + 1, 1},
-                                    {1, m + 4, 1, k + 5},
-                                    {2 * k + 3, 2, 2 * n + 3, 2}};
-        for (const Strides& strides : patterns) {
-          for (bool accumulate : {false, true}) expect_small_contract(m, n, k, strides, accumulate);
-        }
-      }
-    }
-  }
-}
-
-// One fused multiply-add on arbitrary bit patterns: subnormal results, cancellation, ties, overflow.
-TEST(SmallMatmul, OneStepIsACorrectlyRoundedMultiplyAdd) {
-  constexpr int64_t size = 300;
-  std::mt19937 generator(11);
-  for (int round = 0; round < 12; ++round) {
-    std::vector<float> a(size);
-    std::vector<float> b(size);
-    std::vector<float> c(size * size);
-    for (float& value : a) value = float_of_bits(static_cast<uint32_t>(generator()));
-    for (float& value : b) value = float_of_bits(static_cast<uint32_t>(generator()));
-    for (int64_t i = 0; i < size * size; ++i) {
-      // Addends near the product's size, near its rounding boundary, or arbitrary.
-      const float exact = a[static_cast<size_t>(i / size)] * b[static_cast<size_t>(i % size)];
-      const auto bits = static_cast<uint32_t>(generator());
-      const float near = float_of_bits(bits_of(exact) + (bits % 5 - 2) * 0x800000U + (bits >> 30));
-      c[static_cast<size_t>(i)] = i % 3 == 0 ? -near : i % 3 == 1 ? float_of_bits(bits) : near * 0x1p-24F;
-    }
-    std::vector<float> expected(c);
-    for (int64_t i = 0; i < size * size; ++i) {
-      float& sum = expected[static_cast<size_t>(i)];
-      sum = std::fma(a[static_cast<size_t>(i / size)], b[static_cast<size_t>(i % size)], sum);
-    }
-    for (const cpu::GemmKernels* kernels : levels()) {
-      std::vector<float> got(c);
-      cpu::small_matmul_with(*kernels, {a.data(), 1, 1, b.data(), 1, 1, got.data(), size, size, size, 1, true});
-      const int64_t index = first_difference(got, expected);
-      EXPECT_EQ(index, -1) << kernels->name;
-    }
   }
 }
 

@@ -1,0 +1,164 @@
+// GEMM rates on one thread and on all of them, beside the limit that FP32 multiply-adds set. Two nvfp4 operands
+// multiply as 8-bit integers and may exceed it. One-thread rates are per second of processor time, the others per
+// second of wall time: compare rows of one run only, the machine may be shared.
+#include <benchmark/benchmark.h>
+#include <immintrin.h>
+
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "dist/thread_pool.h"
+#include "quant/gemm.h"
+#include "quant/gemm_kernels.h"
+
+namespace nibble {
+namespace {
+
+// `count` steps of enough independent chains to fill every multiply-add unit; returns the number of flops.
+__attribute__((target("avx512f"))) double fma_chains_avx512(int64_t count) {
+  constexpr int chains = 24;
+  __m512 sums[chains];
+  for (int i = 0; i < chains; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));
+  __m512 factor = _mm512_set1_ps(0.5F);
+  benchmark::DoNotOptimize(factor);
+  for (int64_t step = 0; step < count; ++step) {
+#pragma GCC unroll 24
+    for (int i = 0; i < chains; ++i) sums[i] = _mm512_fmadd_ps(sums[i], factor, factor);
+  }
+  for (__m512& sum : sums) benchmark::DoNotOptimize(sum);
+  return 2.0 * 16 * chains * static_cast<double>(count);
+}
+__attribute__((target("avx2,fma"))) double fma_chains_avx2(int64_t count) {
+  constexpr int chains = 12;
+  __m256 sums[chains];
+  for (int i = 0; i < chains; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));
+  __m256 factor = _mm256_set1_ps(0.5F);
+  benchmark::DoNotOptimize(factor);
+  for (int64_t step = 0; step < count; ++step) {
+#pragma GCC unroll 12
+    for (int i = 0; i < chains; ++i) sums[i] = _mm256_fmadd_ps(sums[i], factor, factor);
+  }
+  for (__m256& sum : sums) benchmark::DoNotOptimize(sum);
+  return 2.0 * 8 * chains * static_cast<double>(count);
+}
+
+void fma_peak(benchmark::State& state, double (*chains)(int64_t), int threads) {
+  set_compute_threads(threads);
+  double flops = 0;
+  while (state.KeepRunning()) {
+    parallel_for(static_cast<size_t>(threads), 1, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) benchmark::DoNotOptimize(chains(100000));
+    });
+    flops += static_cast<double>(threads) * chains(1) * 100000;
+  }
+  state.counters["flops"] = benchmark::Counter(flops, benchmark::Counter::kIsRate, benchmark::Counter::kIs1000);
+}
+
+struct Shape {
+  int64_t m, n, k;
+};
+
+QuantizedTensor make_operand(Format format, int64_t rows, int64_t inner, std::vector<uint8_t>& memory) {
+  const int64_t values = rows * inner * (format == Format::nvfp4 ? 1 : format == Format::bf16 ? 4 : 8) / 2;
+  memory.assign(static_cast<size_t>(values + rows * inner / 16 + 8), 0x38);  // E4M3 1, finite in every format
+  QuantizedTensor tensor;
+  tensor.format = format;
+  tensor.rows = rows;
+  tensor.inner = inner;
+  if (format == Format::nvfp4) {
+    tensor.values = Tensor(memory.data(), DType::u8, {rows, inner / 2});
+    tensor.block_scales = Tensor(memory.data() + values, DType::u8, {rows, inner / 16});
+    std::memset(memory.data() + memory.size() - 8, 0x3F, 8);
+    tensor.tensor_scale = Tensor(memory.data() + memory.size() - 8, DType::f32, {2});
+  } else {
+    tensor.values = Tensor(memory.data(), format == Format::bf16 ? DType::bf16 : DType::f32, {rows, inner});
+  }
+  return tensor;
+}
+
+void product(benchmark::State& state, const cpu::GemmKernels* kernels, Format format, Shape shape, int threads) {
+  set_compute_threads(threads);
+  std::vector<uint8_t> a_memory;
+  std::vector<uint8_t> b_memory;
+  std::vector<float> output(static_cast<size_t>(shape.m * shape.n));
+  const GemmProblem problem{make_operand(format, shape.m, shape.k, a_memory),
+                            make_operand(format, shape.n, shape.k, b_memory),
+                            Tensor(output.data(), DType::f32, {shape.m, shape.n})};
+  while (state.KeepRunning()) {
+    cpu::gemm_with(*kernels, problem);
+    benchmark::ClobberMemory();
+  }
+  const double flops = 2.0 * static_cast<double>(shape.m) * static_cast<double>(shape.n) * static_cast<double>(shape.k);
+  state.counters["flops"] = benchmark::Counter(flops * static_cast<double>(state.iterations()),
+                                               benchmark::Counter::kIsRate, benchmark::Counter::kIs1000);
+}
+
+// The two products of an attention head: Q K^T (b transposed) and P V (b row-major).
+void head(benchmark::State& state, const cpu::GemmKernels* kernels, int64_t tokens, int64_t width, bool b_transposed) {
+  const int64_t n = b_transposed ? tokens : width;
+  const int64_t k = b_transposed ? width : tokens;
+  std::vector<float> a(static_cast<size_t>(tokens * k), 1.0F);
+  std::vector<float> b(static_cast<size_t>(n * k), 1.0F);
+  std::vector<float> c(static_cast<size_t>(tokens * n));
+  const SmallMatmul problem{a.data(), k,      1, b.data(), b_transposed ? 1 : n, b_transposed ? k : 1, c.data(),
+                            n,        tokens, n, k};
+  while (state.KeepRunning()) {
+    cpu::small_matmul_with(*kernels, problem);
+    benchmark::ClobberMemory();
+  }
+  const double flops = 2.0 * static_cast<double>(tokens * n * k);
+  state.counters["flops"] = benchmark::Counter(flops * static_cast<double>(state.iterations()),
+                                               benchmark::Counter::kIsRate, benchmark::Counter::kIs1000);
+}
+
+std::string describe(const char* format, const Shape& shape, int threads, const char* kernels) {
+  return std::string(format) + "/" + std::to_string(shape.m) + "x" + std::to_string(shape.n) + "x" +
+         std::to_string(shape.k) + "/threads:" + std::to_string(threads) + "/" + kernels;
+}
+
+void register_rate(const std::string& name, int threads, const std::function<void(benchmark::State&)>& body) {
+  auto* registered = benchmark::RegisterBenchmark(name.c_str(), body);
+  if (threads > 1) registered->UseRealTime();
+}
+
+void register_all() {
+  const int all = available_threads(1);
+  std::vector<int> thread_counts = {1};
+  if (all > 1) thread_counts.push_back(all);
+  constexpr Shape shapes[] = {{2048, 512, 512}, {2048, 2048, 512}, {2048, 512, 2048}, {512, 512, 2048}, {1, 2048, 512}};
+  for (const cpu::GemmKernels* const* next = cpu::available_gemm_kernels(); *next != nullptr; ++next) {
+    const cpu::GemmKernels* kernels = *next;
+    for (int threads : thread_counts) {
+      const std::string name = kernels->name;
+      if (name == "portable" && threads > 1) continue;
+      if (name == "avx512" || name == "avx2") {
+        const auto chains = name == "avx512" ? fma_chains_avx512 : fma_chains_avx2;
+        register_rate("fp32_fma_limit/threads:" + std::to_string(threads) + "/" + name, threads,
+                      [=](benchmark::State& state) { fma_peak(state, chains, threads); });
+      }
+      for (const Shape& shape : shapes) {
+        for (Format format : {Format::bf16, Format::nvfp4}) {
+          register_rate(describe(format == Format::bf16 ? "bf16" : "nvfp4", shape, threads, kernels->name), threads,
+                        [=](benchmark::State& state) { product(state, kernels, format, shape, threads); });
+        }
+      }
+    }
+    for (bool b_transposed : {true, false}) {
+      const std::string name = std::string(b_transposed ? "head_q_kt" : "head_p_v") + "/256x64/" + kernels->name;
+      benchmark::RegisterBenchmark(name.c_str(), head, kernels, 256, 64, b_transposed);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace nibble
+
+int main(int argc, char** argv) {
+  nibble::register_all();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 64;
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
