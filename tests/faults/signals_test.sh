@@ -2,7 +2,7 @@
 # rank that hangs.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
-long=(--set train.steps=100000 --set checkpoint.every=0 --set eval.every=0)
+long=(--set train.steps=5000 --set checkpoint.every=0 --set eval.every=0)
 wait_for_steps() { # RUN COUNT
   for _ in $(seq 300); do
     [ "$(grep -c '"event":"step"' "$1/metrics.jsonl" 2>/dev/null || true)" -ge "$2" ] 2>/dev/null && return
@@ -32,8 +32,13 @@ last=$("$python" -c "import json; print(json.loads([l for l in open('usr1/metric
 [ -d "usr1/checkpoints/$(printf 'step-%08d' "$last")" ] || fail "no checkpoint of the last step $last"
 expect 75 "$NIBBLE" resume usr1 --set train.stop_at=$((last + 2))
 
+# A shell starts its background jobs with SIGINT ignored; a terminal does not.
+with_sigint=("$python" -c "import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.setsid()
+os.execvp(sys.argv[1], sys.argv[1:])")
 for signal in TERM INT; do
-  setsid bash "$SOURCE/scripts/launch.sh" -n 2 "$NIBBLE" train tiny.yaml --set run.dir="launch-$signal" "${long[@]}" \
+  "${with_sigint[@]}" bash "$SOURCE/scripts/launch.sh" -n 2 "$NIBBLE" train tiny.yaml --set run.dir="launch-$signal" "${long[@]}" \
     >output.txt 2>&1 &
   launcher=$!
   wait_for_steps "launch-$signal" 3
