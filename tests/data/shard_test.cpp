@@ -279,6 +279,23 @@ TEST(Shard, BoundaryValuesOfReserved) {
   check_boundary_values<uint64_t>(4080, {0});
 }
 
+// Counts that give the right size of the file once 64 bits have wrapped around.
+TEST(Shard, SizesThatWrapAroundAreRefused) {
+  const TemporaryDirectory directory;
+  const auto path = directory / "a.bin";
+  for (const uint32_t vocab_size : {1000U, 70000U}) {
+    for (const size_t field : {16, 24}) {
+      write_shard(path, small_format(vocab_size));
+      Forgery forgery(path);
+      const uint64_t wrap = field == 24 ? 1ULL << 61U : vocab_size == 1000 ? 1ULL << 63U : 1ULL << 62U;
+      const auto count = load_little_endian<uint64_t>(forgery.view(), field);
+      store_little_endian(forgery.view(), field, count + wrap);
+      forgery.save();
+      expect_error(ExitCode::bad_data, [&] { read_everything(path); });
+    }
+  }
+}
+
 TEST(Shard, IdOutsideTheVocabularyIsNamed) {
   const TemporaryDirectory directory;
   const auto path = directory / "a.bin";

@@ -1,7 +1,7 @@
 // nibble inspect: shows what a token shard or a checkpoint holds, and checks every byte of it.
 #pragma once
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming)
 class App;
 }
 

@@ -1,7 +1,7 @@
 // nibble tokenize: text files to token shards, training a tokenizer on the way.
 #pragma once
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming)
 class App;
 }
 
