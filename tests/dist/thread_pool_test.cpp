@@ -60,11 +60,20 @@ TEST_P(ThreadPool, ResultsDoNotDependOnThreads) {
   }
 }
 
+// Chunks 5 and 6 both fail, in either order where there are threads enough to run both at once.
 TEST_P(ThreadPool, TheLowestFailureIsReportedAndThePoolSurvives) {
-  for (int round = 0; round < 200; ++round) {
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<bool> entered[2] = {false, false};
+    const size_t first_to_fail = round % 2 == 0 ? 5 : 6;
     try {
-      parallel_for(100, 1, [](size_t begin, size_t) {
-        if (begin == 5 || begin == 6 || begin == 50) throw std::runtime_error(std::to_string(begin));
+      parallel_for(100, 1, [&](size_t begin, size_t) {
+        if (begin != 5 && begin != 6) return;
+        entered[begin - 5] = true;
+        if (begin != first_to_fail && GetParam() > 1) {
+          while (!entered[first_to_fail - 5]) std::this_thread::yield();
+          std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        }
+        throw std::runtime_error(std::to_string(begin));
       });
       FAIL();
     } catch (const std::runtime_error& error) {
