@@ -117,8 +117,8 @@ struct ConfigDifference {
   std::string key;  // "optimizer.learning_rate"
   std::string before, after;
   ResumeClass resume = ResumeClass::free;
-  // What runs that are compared must share, and this key is part of: "data", "seed", "batch", "schedule", "model";
-  // empty for keys that may differ (the recipe above all).
+  // What runs that are compared must share, and this key is part of: "data", "seed", "batch", "schedule", "optimizer",
+  // "model"; empty for keys that may differ (the recipe above all).
   std::string_view compare_group;
 };
 std::vector<ConfigDifference> config_differences(const RunConfig& before, const RunConfig& after);
