@@ -20,7 +20,7 @@ fi
 
 say "1/6 build"
 ./scripts/setup.sh
-nibble=$PWD/${NIBBLE_BUILD:-build}/nibble
+nibble=$(realpath "${NIBBLE_BUILD:-build}")/nibble
 
 say "2/6 tokenize: 10.8 MB of text, 4,096 pieces"
 mkdir -p "$work"
@@ -31,7 +31,7 @@ train() { # NAME RECIPE: becomes mpirun; call it in a subshell
   exec mpirun -n 2 "$nibble" train "$config" --set "recipe=$2" --set "run.dir=$work/$1" \
     --set "data.train=$work/data/train-*.bin" --set "data.validation=$work/data/validation-*.bin"
 }
-steps_done() { grep -c '"event":"step"' "$1/metrics.jsonl" 2>/dev/null || true; }
+steps_done() { cat "$1/metrics.jsonl" 2>/dev/null | grep -c '"event":"step"' || true; }
 
 say "3/6 train in BF16 on two ranks"
 (train bf16 bf16)

@@ -11,6 +11,7 @@
 #include "dist/log.h"
 #include "dist/signals.h"
 #include "dist/thread_pool.h"
+#include "quant/gemm.h"
 
 namespace nibble {
 
@@ -65,6 +66,7 @@ int rank_main(const std::function<RunConfig()>& read_config,
   try {
     run_together(*communicator, [&] {
       if (config_error) throw Error(*config_error);
+      instruction_set();  // a NIBBLE_ISA that this machine lacks is refused here, not in the middle
       start_threads(*communicator, *config);
       device_of(*config);
     });
