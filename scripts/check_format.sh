@@ -2,12 +2,13 @@
 # Checks that all C++ and CUDA sources are formatted as .clang-format says; with --fix, formats them.
 set -eu
 cd "$(dirname "$0")/.."
-if ! command -v clang-format >/dev/null; then
-  echo "check_format: clang-format is missing; install it with: apt-get install clang-format" >&2
+# Other versions format differently.
+if ! command -v clang-format-14 >/dev/null; then
+  echo "check_format: clang-format-14 is missing; install it with: apt-get install clang-format-14" >&2
   exit 1
 fi
 mode=(--dry-run -Werror)
 [ "${1:-}" = --fix ] && mode=(-i)
 find dist quant model optim data trainer tests -name third_party -prune -o \
   -type f \( -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0 |
-  xargs -0 -r clang-format "${mode[@]}"
+  xargs -0 -r clang-format-14 "${mode[@]}"
