@@ -13,7 +13,7 @@ def losses(run):
     for line in (pathlib.Path(run) / "metrics.jsonl").read_text().splitlines():
         event = json.loads(line)
         if event["event"] == "resume":
-            steps = {step: text for step, text in steps.items() if step <= event["step"]}
+            steps = {step: text for step, text in steps.items() if step < event["step"] + 1}
         elif event["event"] == "step":
             steps[event["step"]] = f'{event["step"]} {event["loss_hex"]} {event["grad_norm"]!r}'
         elif event["event"] == "validation":
