@@ -131,10 +131,11 @@ class MpiCommunicator final : public Communicator {
     NIBBLE_CHECK(root >= 0 && root < size_, "root rank");
     arrive({.operation = Operation::broadcast, .root = root, .bytes = data.size()});
     for (size_t begin = 0; begin < data.size(); begin += options_.chunk_bytes) {
-      MPI_Request request = MPI_REQUEST_NULL;
-      check_mpi(MPI_Ibcast(data.data() + begin, chunk_length(data.size() - begin), MPI_BYTE, root, ranks_, &request),
-                "broadcast");
-      transfer({&request, 1});
+      requests_.assign(1, MPI_REQUEST_NULL);
+      check_mpi(
+          MPI_Ibcast(data.data() + begin, chunk_length(data.size() - begin), MPI_BYTE, root, ranks_, requests_.data()),
+          "broadcast");
+      transfer(requests_);
     }
   }
 
@@ -170,9 +171,9 @@ class MpiCommunicator final : public Communicator {
   int64_t all_reduce_max(int64_t value) override {
     arrive({.operation = Operation::all_reduce_max});
     int64_t result = 0;
-    MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Iallreduce(&value, &result, 1, MPI_INT64_T, MPI_MAX, ranks_, &request), "all-reduce");
-    transfer({&request, 1});
+    requests_.assign(1, MPI_REQUEST_NULL);
+    check_mpi(MPI_Iallreduce(&value, &result, 1, MPI_INT64_T, MPI_MAX, ranks_, requests_.data()), "all-reduce");
+    transfer(requests_);
     return result;
   }
 

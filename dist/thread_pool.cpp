@@ -40,7 +40,8 @@ void run_serially(size_t count, size_t grain, BodyFunction body, void* context) 
 
 // A worker joins the open job if it comes in time; the caller closes the job when all chunks are handed out and waits
 // only for workers that joined. So a worker that is parked or preempted delays nobody.
-class Pool {
+// The padding keeps what different threads write on different cache lines.
+class Pool {  // NOLINT(clang-analyzer-optin.performance.Padding)
  public:
   Pool(int threads, bool spin) : spin_(spin ? spin_pauses : 0) {
     const BlockSignals block;

@@ -82,11 +82,16 @@ NIBBLE_INLINE void load(const float* exact, const BFloat16* rounded, size_t coun
   }
 }
 
-NIBBLE_INLINE void store_stochastic(const float* values, size_t count, const NoiseStream& noise, uint64_t element,
-                                    BFloat16* rounded) {
-  uint32_t halves[strip];
-  random_halves(noise, element, halves);
-  for (size_t i = 0; i < count; ++i) rounded[i] = bf16_stochastic(values[i], halves[i]);
+// To whichever of the two buffers is there.
+NIBBLE_INLINE void store(const float* values, size_t count, const NoiseStream& noise, uint64_t element, float* exact,
+                         BFloat16* rounded) {
+  if (exact != nullptr) {
+    for (size_t i = 0; i < count; ++i) exact[i] = values[i];
+  } else if (rounded != nullptr) {
+    uint32_t halves[strip];
+    random_halves(noise, element, halves);
+    for (size_t i = 0; i < count; ++i) rounded[i] = bf16_stochastic(values[i], halves[i]);
+  }
 }
 
 // Updates `count` elements of a tensor from its element `element` on, a multiple of 8.
@@ -106,21 +111,11 @@ NIBBLE_VECTORIZE void update_range(const Update& update, const Buffers& at, uint
       const float direction = (m[i] * update.correction1) / (std::sqrt(v[i] * update.correction2) + update.epsilon);
       w[i] = w[i] - (update.rate * direction + update.decay_rate * w[i]);
     }
-    if (at.first_moment_f32 != nullptr) {
-      for (size_t i = 0; i < n; ++i) at.first_moment_f32[first + i] = m[i];
-      for (size_t i = 0; i < n; ++i) at.second_moment_f32[first + i] = v[i];
-    } else {
-      store_stochastic(m, n, update.first_moment_noise, element + first, at.first_moment_bf16 + first);
-      store_stochastic(v, n, update.second_moment_noise, element + first, at.second_moment_bf16 + first);
-    }
-    if (at.master != nullptr) {
-      for (size_t i = 0; i < n; ++i) at.master[first + i] = w[i];
-    }
-    if (at.weights_bf16 == nullptr) continue;
-    if (at.master != nullptr) {
+    store(m, n, update.first_moment_noise, element + first, from(at.first_moment_f32), from(at.first_moment_bf16));
+    store(v, n, update.second_moment_noise, element + first, from(at.second_moment_f32), from(at.second_moment_bf16));
+    store(w, n, update.weight_noise, element + first, from(at.master), from(at.weights_bf16));
+    if (at.master != nullptr && at.weights_bf16 != nullptr) {
       for (size_t i = 0; i < n; ++i) at.weights_bf16[first + i] = bf16_nearest(w[i]);
-    } else {
-      store_stochastic(w, n, update.weight_noise, element + first, at.weights_bf16 + first);
     }
   }
 }
