@@ -39,7 +39,7 @@ DeviceKind device_of(const RunConfig& config) {
 void start_threads(const Communicator& communicator, const RunConfig& config) {
   const int threads = config.train.threads > 0 ? static_cast<int>(config.train.threads)
                                                : available_threads(communicator.ranks_on_node());
-  set_compute_threads(threads);
+  set_compute_threads(threads, communicator.ranks_on_node());
 }
 
 }  // namespace
