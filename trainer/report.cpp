@@ -15,7 +15,7 @@ namespace nibble {
 namespace {
 
 constexpr const char* palette[] = {"#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf"};
-constexpr double smoothing_share = 0.05;  // span of the moving average, as a share of the steps
+constexpr double smoothing_share = 0.03;  // span of the moving average, as a share of the steps
 
 const char* color(size_t index) {
   return palette[index % std::size(palette)];
@@ -107,7 +107,8 @@ std::string html_table(const Report& report) {
     for (const Gap& gap : report.comparisons[i].fractions) row(with_thousands(gap.tokens), gap);
     if (report.comparisons[i].validation) row("validation", *report.comparisons[i].validation);
   }
-  return "<table><tr><th>run<th>tokens<th>baseline loss<th>run loss<th>gap (nats)<th>gap (relative)<th>standard "
+  return "<table class='data'><tr><th>run<th>tokens<th>baseline loss<th>run loss<th>gap (nats)<th>gap "
+         "(relative)<th>standard "
          "error</tr>\n" +
          rows + "</table>\n";
 }
@@ -121,20 +122,21 @@ std::string html_runs(const Report& report) {
                     escaped(run.config.recipe.name), run.config.run.seed, run.history.steps.size(),
                     i == 0 ? std::string("-") : fmt::format("{:.2f}", report.comparisons[i - 1].throughput_ratio));
   }
-  return "<table><tr><th>run<th>recipe<th>seed<th>steps<th>tokens/s against baseline</tr>\n" + rows + "</table>\n";
+  return "<table class='data'><tr><th>run<th>recipe<th>seed<th>steps<th>tokens/s against baseline</tr>\n" + rows +
+         "</table>\n";
 }
 
 constexpr std::string_view plot_script = R"js(
 const tokens_axis = {label: "tokens", values: (u, ticks) => ticks.map(t => t >= 1e9 ? t/1e9 + "G" : t >= 1e6 ? t/1e6 + "M" : t >= 1e3 ? t/1e3 + "k" : t)};
 const sync = {sync: {key: "nibble"}};
 function plot(title, height, series, data, label) {
-  new uPlot({width: Math.min(1100, document.body.clientWidth), height, title, cursor: sync, scales: {x: {time: false}},
+  new uPlot({width: document.getElementById("plots").clientWidth, height, title, cursor: sync, scales: {x: {time: false}},
     series: [{label: "tokens"}, ...series], axes: [tokens_axis, {label, size: 70}]}, data, document.getElementById("plots"));
 }
 plot("loss (nats): smoothed, with every step behind it and validation as dots", 420, loss_names.flatMap((name, i) => [
   {label: name + " (step)", stroke: colors[i] + "38", width: 1, points: {show: false}},
-  {label: name, stroke: colors[i], width: 2, points: {show: false}},
-  {label: name + " validation", stroke: colors[i], paths: () => null, points: {show: true, size: 8, fill: colors[i]}}]),
+  {label: name, stroke: colors[i], width: i == 0 ? 4 : 1.5, points: {show: false}},
+  {label: name + " validation", stroke: colors[i], paths: () => null, points: {show: true, size: i == 0 ? 11 : 6, fill: colors[i]}}]),
   loss_data, "loss");
 plot("gap to the baseline (relative, smoothed)", 240, gap_names.map((name, i) =>
   ({label: name, stroke: colors[i + 1], width: 2, points: {show: false}, value: (u, v) => v == null ? "-" : v.toFixed(2) + " %"})), gap_data, "gap, %");
@@ -198,13 +200,14 @@ std::string svg_curve(const Panel& panel, const std::vector<double>& x, const st
 }  // namespace
 
 Report make_report(const std::vector<ComparedRun>& runs, const std::vector<Comparison>& comparisons) {
-  Report report{.title = runs.front().name, .curves = {}, .runs = runs, .comparisons = comparisons};
+  Report report{.title = {}, .curves = {}, .runs = runs, .comparisons = comparisons};
   const std::set<uint64_t> steps = common_steps(runs);
   for (const ComparedRun& run : runs) report.curves.push_back(make_curve(run, steps));
   for (size_t i = 1; i < runs.size(); ++i) {
-    report.title += (i == 1 ? " against " : ", ") + runs[i].name;
+    report.title += (i == 1 ? "" : ", ") + runs[i].name;
     report.curves[i].gap_percent = relative_gap_percent(report.curves.front(), report.curves[i]);
   }
+  report.title += " against " + runs.front().name;
   return report;
 }
 
@@ -219,10 +222,11 @@ std::string report_html(const Report& report) {
   }
   nlohmann::json gap_names = names;
   gap_names.erase(0);
-  std::string html = "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>" + escaped(report.title) +
-                     "</title><style>body{font:14px system-ui,sans-serif;margin:24px auto;max-width:1100px}"
-                     "table{border-collapse:collapse;margin:12px 0}td,th{border:1px solid #ccc;padding:3px 10px;"
-                     "text-align:right}td:first-child{text-align:left}\n";
+  std::string html =
+      "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>" + escaped(report.title) +
+      "</title><style>body{font:14px system-ui,sans-serif;margin:24px auto;max-width:1100px;padding:0 16px}"
+      "table.data{border-collapse:collapse;margin:12px 0}.data td,.data th{border:1px solid #ccc;padding:3px 10px;"
+      "text-align:right}.data td:first-child{text-align:left}\n";
   html += uplot_style;
   html +=
       "</style></head><body><h1>" + escaped(report.title) + "</h1>\n" + html_runs(report) + "<div id='plots'></div>\n" +
@@ -254,7 +258,8 @@ std::string report_svg(const Report& report) {
       "<rect width='100%' height='100%' fill='#fff'/>\n" +
       svg_grid(loss_panel, "loss (nats, smoothed) by tokens");
   for (size_t i = 0; i < report.curves.size(); ++i) {
-    const auto style = fmt::format("stroke='{}' stroke-width='1.8'", color(i));
+    // The baseline is a broad band that the other curves are seen on.
+    const auto style = fmt::format("stroke='{}' stroke-width='{}'", color(i), i == 0 ? "4" : "1.5");
     const double legend_y = loss_panel.top + 16 + 16 * static_cast<double>(i);
     svg += svg_curve(loss_panel, tokens, report.curves[i].smoothed_loss, style);
     svg += fmt::format("<text x='760' y='{:.1f}' text-anchor='end' fill='{}'>{}</text>\n", legend_y, color(i),

@@ -16,7 +16,6 @@
 #include "trainer/metrics.h"
 #include "trainer/progress.h"
 #include "trainer/tensorboard.h"
-#include "trainer/training_session.h"
 
 namespace nibble {
 
@@ -33,10 +32,10 @@ constexpr int most_skipped_steps = 3;
 
 class TrainingLoop {
  public:
-  TrainingLoop(Communicator& communicator, const RunConfig& config, const RunDirectory& directory)
+  TrainingLoop(Communicator& communicator, TrainingSession& session, const RunDirectory& directory)
       : communicator_(communicator),
-        session_(communicator, config),
-        config_(session_.config()),
+        session_(session),
+        config_(session.config()),
         directory_(directory),
         heartbeat_(directory.heartbeat() / fmt::format("rank-{}", communicator.rank())) {}
 
@@ -59,7 +58,7 @@ class TrainingLoop {
   bool stop_wanted() { return communicator_.all_reduce_max(stop_requested() ? 1 : 0) != 0; }
 
   Communicator& communicator_;
-  TrainingSession session_;
+  TrainingSession& session_;
   const RunConfig& config_;
   const RunDirectory& directory_;
   Heartbeat heartbeat_;
@@ -78,6 +77,14 @@ uint64_t TrainingLoop::start_fresh() {
 }
 
 uint64_t TrainingLoop::continue_from(const CheckpointInfo& checkpoint) {
+  const std::vector<std::string>& allowed = config_.resume.allow;
+  if (checkpoint.data_fingerprint != session_.data_fingerprint() &&
+      std::find(allowed.begin(), allowed.end(), "data.train") == allowed.end()) {
+    throw AgreedError(ExitCode::bad_config,
+                      fmt::format("the training shards are not those of the checkpoint (fingerprint {}, then {})",
+                                  session_.data_fingerprint(), checkpoint.data_fingerprint),
+                      "restore the shards, or go on with others on purpose: --set 'resume.allow=[data.train]'");
+  }
   session_.load(checkpoint);
   return checkpoint.step;
 }
@@ -226,9 +233,9 @@ ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
 
 }  // namespace
 
-ExitCode run_training(Communicator& communicator, const RunConfig& config, const RunDirectory& directory,
+ExitCode run_training(Communicator& communicator, TrainingSession& session, const RunDirectory& directory,
                       const std::optional<CheckpointInfo>& checkpoint) {
-  return TrainingLoop(communicator, config, directory).run(checkpoint);
+  return TrainingLoop(communicator, session, directory).run(checkpoint);
 }
 
 }  // namespace nibble

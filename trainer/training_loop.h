@@ -6,8 +6,8 @@
 #include "dist/communicator.h"
 #include "dist/error.h"
 #include "trainer/checkpoint.h"
-#include "trainer/run_config.h"
 #include "trainer/run_directory.h"
+#include "trainer/training_session.h"
 
 namespace nibble {
 
@@ -15,8 +15,9 @@ namespace nibble {
 // run goes on after its step, else it starts with fresh weights and writes the checkpoint of step 0 first, so that a
 // run that has started can always be resumed.
 // Returns ok when the run is complete, start_again when it stopped earlier with a checkpoint.
-// Throws ExitCode::numerics when too many steps in a row were not finite.
-ExitCode run_training(Communicator& communicator, const RunConfig& config, const RunDirectory& directory,
+// Throws ExitCode::numerics when too many steps in a row were not finite, ExitCode::bad_config when the data are not
+// those of the checkpoint and resume.allow does not name data.train.
+ExitCode run_training(Communicator& communicator, TrainingSession& session, const RunDirectory& directory,
                       const std::optional<CheckpointInfo>& checkpoint);
 
 }  // namespace nibble

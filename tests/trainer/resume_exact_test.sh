@@ -33,4 +33,10 @@ expect 66 "$NIBBLE" resume nowhere
 expect 78 "$NIBBLE" resume straight --set run.seed=8
 expect 78 "$NIBBLE" resume straight --set model.hidden_size=128
 expect 78 "$NIBBLE" resume straight --set optimizer.learning_rate=1e-3
+# Other data under the same names are noticed; data that cannot be found leave no run behind.
+expect 0 "$NIBBLE" tokenize text.txt --documents line --vocab-size 512 --validation-share 0.4 --output data --overwrite
+expect 78 "$NIBBLE" resume straight
+grep -q 'training shards' output.txt || { cat output.txt; fail "the refusal does not name the data"; }
+expect 66 "$NIBBLE" train tiny.yaml --set run.dir=nothing --set 'data.train=nowhere-*.bin'
+[ ! -e nothing ] || fail "a run without data left a directory"
 echo "resume is exact after every step"

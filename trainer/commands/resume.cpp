@@ -43,7 +43,8 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
   });
   log_info("resuming   {} (step {}, {} tokens, saved by {} ranks)", checkpoint.directory.string(), checkpoint.step,
            checkpoint.tokens, checkpoint.ranks);
-  return run_training(communicator, config, directory, checkpoint);
+  TrainingSession session(communicator, config);
+  return run_training(communicator, session, directory, checkpoint);
 }
 
 }  // namespace

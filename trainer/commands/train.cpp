@@ -21,9 +21,11 @@ struct TrainOptions {
 int run_train(const TrainOptions& options) {
   return rank_main([&] { return parse_run_config(options.config, options.overrides); },
                    [](Communicator& communicator, const RunConfig& config) {
+                     // Before the directory: a mistake in the data leaves nothing behind.
+                     TrainingSession session(communicator, config);
                      const RunDirectory directory =
-                         RunDirectory::create(communicator, config.run.dir, resolved_yaml(config));
-                     return run_training(communicator, config, directory, std::nullopt);
+                         RunDirectory::create(communicator, config.run.dir, resolved_yaml(session.config()));
+                     return run_training(communicator, session, directory, std::nullopt);
                    });
 }
 
