@@ -54,8 +54,9 @@ ProgressDisplay::~ProgressDisplay() {
   if (bar_shown_) print("\n");
 }
 
-void ProgressDisplay::clear_bar() const {
+void ProgressDisplay::clear_bar() {
   if (bar_shown_) print("\r\033[K");
+  bar_shown_ = false;
 }
 
 void ProgressDisplay::step(const StepMetrics& metrics, double step_seconds) {

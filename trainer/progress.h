@@ -28,7 +28,7 @@ class ProgressDisplay {
   void line(const std::string& text);
 
  private:
-  void clear_bar() const;
+  void clear_bar();
   RunConfig::Progress progress_;
   uint64_t total_steps_;
   uint64_t first_step_;
