@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "dist/error.h"
 #include "model/cost.h"
@@ -52,6 +53,17 @@ std::vector<ParameterSegment> segments(const ParameterTable& table) {
                       .decay = parameter.decay});
   }
   return result;
+}
+
+// "12 forward nvfp4, grad_input nvfp4, grad_weight nvfp4; 5 forward bf16, ..."
+std::string layer_summary(const LanguageModel& model) {
+  std::map<std::string, int> count;  // by how the three GEMMs run
+  for (const std::string& line : model.describe_layers()) ++count[line.substr(line.find(": ") + 2)];
+  std::string summary;
+  for (const auto& [description, layers] : count) {
+    summary += fmt::format("{}{} linear: {}", summary.empty() ? "" : "; ", layers, description);
+  }
+  return summary;
 }
 
 ScheduleConfig schedule_config(const RunConfig& config) {
@@ -125,6 +137,7 @@ std::vector<std::string> TrainingSession::describe() const {
   lines.push_back(fmt::format("model      {} parameters ({} in linear layers, {} in embedding and head), recipe {}",
                               with_thousands(cost.parameters), with_thousands(cost.linear_parameters),
                               with_thousands(cost.embedding_parameters), config_.recipe.name));
+  lines.push_back("layers     " + layer_summary(*model_));
   uint64_t total = state_arena_->planned_bytes();
   std::string memory = fmt::format("{} {:.1f} MB", state_arena_->name(), static_cast<double>(total) / 1e6);
   for (const MemoryLine& line : model_->memory()) {
