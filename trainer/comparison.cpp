@@ -116,9 +116,12 @@ Comparison compare_runs(const ComparedRun& base, const ComparedRun& run) {
   }
   Comparison comparison;
   comparison.common_steps = pairs.size();
-  const auto window = std::max<size_t>(1, static_cast<size_t>(window_share * static_cast<double>(pairs.size()) + 0.5));
+  const auto steps_in = [&](double share) {
+    return static_cast<size_t>(std::max(1LL, std::llround(share * static_cast<double>(pairs.size()))));
+  };
+  const size_t window = steps_in(window_share);
   for (const double fraction : token_fractions) {
-    const auto end = std::max<size_t>(1, static_cast<size_t>(fraction * static_cast<double>(pairs.size()) + 0.5));
+    const size_t end = steps_in(fraction);
     comparison.fractions.push_back(gap_over(pairs, end - std::min(end, window), end));
   }
   comparison.validation = validation_gap(base, run);
