@@ -145,11 +145,12 @@ std::vector<std::string> TrainingSession::describe() const {
     total += line.bytes;
   }
   lines.push_back(fmt::format("memory     {:.1f} MB a rank: {}", static_cast<double>(total) / 1e6, memory));
-  const auto sequences_per_step = static_cast<double>(config_.train.tokens_per_step / config_.model.sequence_length);
+  const int64_t sequences_per_step = config_.train.tokens_per_step / config_.model.sequence_length;
   lines.push_back(fmt::format(
       "data       {} windows of {} tokens, {:.2f} epochs in {} steps of {} tokens ({} micro-batches in {} groups)",
       with_thousands(train_loader_->windows()), config_.model.sequence_length,
-      sequences_per_step * static_cast<double>(config_.train.steps) / static_cast<double>(train_loader_->windows()),
+      static_cast<double>(sequences_per_step) * static_cast<double>(config_.train.steps) /
+          static_cast<double>(train_loader_->windows()),
       with_thousands(static_cast<uint64_t>(config_.train.steps)),
       with_thousands(static_cast<uint64_t>(config_.train.tokens_per_step)), config_.micro_batches_per_step(),
       gradient_groups(config_)));
@@ -230,6 +231,7 @@ void TrainingSession::accumulate_gradients(uint64_t step) {
 
 void TrainingSession::gather_by_group(std::vector<double>& values) {
   std::vector<uint64_t> offsets;
+  offsets.reserve(static_cast<size_t>(communicator_.size()) + 1);
   for (int rank = 0; rank < communicator_.size(); ++rank) {
     offsets.push_back(groups_of_rank(values.size(), rank, communicator_.size()).begin * sizeof(double));
   }
