@@ -40,8 +40,7 @@ const std::vector<std::string>& tricky_texts() {
       "\xE2\x96\x85\xE2\x81\x87 \xE2\x81\x87",               // and its marks for unknown characters
       "<s></s><unk><pad> <0x41><0x0A> [BOS] <|endoftext|>",
       std::string("nul \0 byte \0", 12),
-      "\xEF\xBB\xBF"
-      "byte order mark \xEF\xBF\xBD \xEF\xBF\xBE \xEF\xBF\xBF \xF4\x8F\xBF\xBF",
+      "\xEF\xBB\277byte order mark \xEF\xBF\xBD \xEF\xBF\xBE \xEF\xBF\xBF \xF4\x8F\xBF\xBF",  // \277 ends before b
       "\xC2\xA0 no-break \xE2\x80\xA8 line separator \xE3\x80\x80 wide \xC2\x85 next line",
       "\x01\x02\x1B[31m\x7F"};
   return texts;
