@@ -51,6 +51,7 @@ void repair(std::vector<std::byte>& data) {
 
 }  // namespace
 
+// NOLINTNEXTLINE(readability-identifier-naming): the name that libFuzzer calls.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* input, size_t size) {
   const auto* begin = reinterpret_cast<const std::byte*>(input);
   std::vector<std::byte> data(begin, begin + size);
