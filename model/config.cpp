@@ -39,6 +39,14 @@ void check_pattern(const std::string& pattern) {
   }
 }
 
+// The random streams number a tensor's elements with 40 bits. Sizes are at most 2^32 and 2^30: the product fits.
+void check_matrix(const char* what, int64_t rows, int64_t columns) {
+  constexpr int64_t most_elements = int64_t{1} << 40;
+  if (rows * columns < most_elements) return;
+  fail(fmt::format("{} would be a matrix of {} x {}: 2^40 elements or more", what, rows, columns),
+       "use smaller sizes in the section model");
+}
+
 void check_heads(const ModelConfig& config) {
   check_size("query_heads", config.query_heads);
   check_size("kv_heads", config.kv_heads);
@@ -55,6 +63,8 @@ void check_heads(const ModelConfig& config) {
   check_multiple("model.query_heads * model.head_dim", config.query_heads * config.head_dim);
   check_multiple("(model.query_heads + 2 * model.kv_heads) * model.head_dim",
                  (config.query_heads + 2 * config.kv_heads) * config.head_dim);
+  check_matrix("the projection of queries, keys and values",
+               (config.query_heads + 2 * config.kv_heads) * config.head_dim, config.hidden_size);
 }
 
 void check_positive(const char* key, double value) {
@@ -72,10 +82,12 @@ void validate(const ModelConfig& config) {
   check_size("sequence_length", config.sequence_length);
   check_multiple("model.vocab_size", config.vocab_size);
   check_multiple("model.hidden_size", config.hidden_size);
+  check_matrix("the embedding", config.vocab_size, config.hidden_size);
   if (config.pattern.find('*') != std::string::npos) check_heads(config);
   if (config.pattern.find('-') != std::string::npos) {
     check_size("intermediate_size", config.intermediate_size);
     check_multiple("model.intermediate_size", config.intermediate_size);
+    check_matrix("the first matrix of an MLP", 2 * config.intermediate_size, config.hidden_size);
   }
   check_positive("rope_theta", config.rope_theta);
   check_positive("norm_epsilon", config.norm_epsilon);

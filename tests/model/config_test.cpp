@@ -55,6 +55,9 @@ TEST(ModelConfig, RefusesWhatIsWrong) {
   expect_refused("hidden_size", [](ModelConfig& c) { c.hidden_size = -16; });
   expect_refused("hidden_size", [](ModelConfig& c) { c.hidden_size = 8; });
   expect_refused("hidden_size", [](ModelConfig& c) { c.hidden_size = int64_t{1} << 40; });
+  expect_refused("the first matrix of an MLP", [](ModelConfig& c) { c.hidden_size = c.intermediate_size = 1 << 20; });
+  expect_refused("the embedding", [](ModelConfig& c) { c.hidden_size = c.vocab_size = 1 << 20; });
+  expect_refused("the projection of", [](ModelConfig& c) { c.hidden_size = c.head_dim = 1 << 20; });
   expect_refused("query_heads", [](ModelConfig& c) { c.query_heads = 0; });
   expect_refused("kv_heads", [](ModelConfig& c) { c.kv_heads = 3; });
   expect_refused("kv_heads", [](ModelConfig& c) { c.kv_heads = 0; });
