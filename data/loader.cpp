@@ -4,6 +4,7 @@
 #include <glob.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <set>
 
@@ -17,7 +18,11 @@ std::vector<std::string> expand_pattern(const std::string& pattern) {
   std::error_code ignored;
   if (std::filesystem::is_regular_file(pattern, ignored)) return {pattern};
   glob_t matches = {};
-  const int status = ::glob(pattern.c_str(), GLOB_NOSORT | GLOB_ERR, nullptr, &matches);
+  // A directory that is not there holds no match; one that cannot be read is another error.
+  const auto stop_at_error = [](const char* /*path*/, int error) {
+    return error == ENOENT || error == ENOTDIR ? 0 : 1;
+  };
+  const int status = ::glob(pattern.c_str(), GLOB_NOSORT, stop_at_error, &matches);
   std::vector<std::string> paths(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
   ::globfree(&matches);
   if (status == GLOB_NOSPACE) throw Error(ExitCode::out_of_memory, fmt::format("{}: too many matches", pattern));
