@@ -29,9 +29,11 @@
 namespace nibble {
 namespace {
 
-// A reader that goes away must not kill a run, and a file must never be opened in the place of a standard stream.
-void secure_standard_streams() {
+// A reader that goes away and a limit of the file size are errors of the write, not signals; and a file must never be
+// opened in the place of a standard stream.
+void secure_output() {
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(descriptor, F_GETFD) != -1) continue;
     if (::open("/dev/null", descriptor == STDIN_FILENO ? O_RDONLY : O_WRONLY) != descriptor) std::_Exit(70);
@@ -127,7 +129,7 @@ int run(int argument_count, char** arguments) {
 
 int main(int argument_count, char** arguments) {
   try {
-    nibble::secure_standard_streams();
+    nibble::secure_output();
     return nibble::finish_output(nibble::run(argument_count, arguments));
   } catch (...) {
     return static_cast<int>(nibble::ExitCode::internal);  // not even the message could be written

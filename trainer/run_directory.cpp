@@ -136,7 +136,7 @@ void RunDirectory::take_lock() {
     make_directories(checkpoints());
     probe(path_);
   } catch (const Error& error) {
-    if (error.code() == ExitCode::directory_in_use) throw;
+    if (error.code() == ExitCode::directory_in_use || error.code() == ExitCode::io) throw;
     throw Error(ExitCode::cannot_create,
                 fmt::format("the run directory {} cannot be used: {}", path_.string(), error.what()),
                 "make it writable, or choose another run.dir");
