@@ -20,9 +20,11 @@ size_t terminal_width() {
 }
 
 void print(const std::string& text) {
-  // A reader that went away must not stop the training: errors are ignored, SIGPIPE is off.
+  // A reader that went away must not stop the training, nor make it end as a failure: errors are forgotten, SIGPIPE is
+  // off, and metrics.jsonl has it all.
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
+  std::clearerr(stdout);
 }
 
 }  // namespace
