@@ -77,14 +77,6 @@ uint64_t TrainingLoop::start_fresh() {
 }
 
 uint64_t TrainingLoop::continue_from(const CheckpointInfo& checkpoint) {
-  const std::vector<std::string>& allowed = config_.resume.allow;
-  if (checkpoint.data_fingerprint != session_.data_fingerprint() &&
-      std::find(allowed.begin(), allowed.end(), "data.train") == allowed.end()) {
-    throw AgreedError(ExitCode::bad_config,
-                      fmt::format("the training shards are not those of the checkpoint (fingerprint {}, then {})",
-                                  session_.data_fingerprint(), checkpoint.data_fingerprint),
-                      "restore the shards, or go on with others on purpose: --set 'resume.allow=[data.train]'");
-  }
   session_.load(checkpoint);
   return checkpoint.step;
 }

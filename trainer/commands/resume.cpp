@@ -1,6 +1,9 @@
 #include "trainer/commands/resume.h"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -22,11 +25,32 @@ struct ResumeOptions {
   std::vector<std::string> overrides;
 };
 
-// The directory may have moved since the run began.
+// The directory may have moved since the run began: where it lies now is run.dir.
 RunConfig config_of_run(const ResumeOptions& options) {
-  RunConfig config = config_beside(options.run_directory, options.overrides);
-  config.run.dir = std::filesystem::absolute(options.run_directory).lexically_normal();
+  const std::filesystem::path path = std::filesystem::absolute(options.run_directory).lexically_normal();
+  if (std::filesystem::exists(path / "manifest.json")) {
+    throw Error(ExitCode::missing_input, fmt::format("{} is one checkpoint, not a run directory", path.string()),
+                "name the run directory that its checkpoints/ lies in");
+  }
+  RunConfig config = config_beside(path, options.overrides);
+  for (const std::string& text : options.overrides) {
+    if (!text.starts_with("run.dir=")) continue;
+    throw Error(ExitCode::bad_config, fmt::format("--set {}: a run is resumed where it lies", text),
+                "leave run.dir out; to move a run, move its directory and resume it there");
+  }
+  config.run.dir = path;
   return config;
+}
+
+// The shards may have moved, but must hold what they held.
+void check_data(const CheckpointInfo& checkpoint, const TrainingSession& session) {
+  const std::vector<std::string>& allowed = session.config().resume.allow;
+  if (checkpoint.data_fingerprint == session.data_fingerprint()) return;
+  if (std::find(allowed.begin(), allowed.end(), "data.train") != allowed.end()) return;
+  throw Error(ExitCode::bad_config,
+              fmt::format("the training shards are not those of the checkpoint (fingerprint {}, then {})",
+                          session.data_fingerprint(), checkpoint.data_fingerprint),
+              "restore the shards, or go on with others on purpose: --set 'resume.allow=[data.train]'");
 }
 
 ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
@@ -35,15 +59,17 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
   run_together(communicator, [&] {
     RunConfig before = parse_run_config_text(checkpoint.config_yaml, checkpoint.directory / "config.yaml");
     before.run.dir = config.run.dir;
+    before.data.train = config.data.train;  // check_data() compares what they hold
     check_resume(before, config);
-    if (communicator.rank() == 0) {
-      directory.write_config(resolved_yaml(config));
-      remove_leftovers(directory.path());
-    }
   });
   log_info("resuming   {} (step {}, {} tokens, saved by {} ranks)", checkpoint.directory.string(), checkpoint.step,
            checkpoint.tokens, checkpoint.ranks);
   TrainingSession session(communicator, config);
+  run_together(communicator, [&] {
+    check_data(checkpoint, session);
+    // Only now: a mistake in an override must not stay in the run directory.
+    if (communicator.rank() == 0) directory.write_config(resolved_yaml(config));
+  });
   return run_training(communicator, session, directory, checkpoint);
 }
 
