@@ -20,6 +20,14 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
   model_->set_weights_changed();
 }
 
+void check_vocabulary(const RunConfig& config, const std::string& what, uint32_t vocab_size) {
+  if (int64_t{vocab_size} <= config.model.vocab_size) return;
+  throw Error(ExitCode::bad_data,
+              fmt::format("the vocabulary of {} has {} tokens, that of the model {}", what, vocab_size,
+                          config.model.vocab_size),
+              "name the tokenizer that the run's shards were made with, or shards made with it");
+}
+
 RunConfig config_beside(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
   const std::filesystem::path directory = std::filesystem::absolute(path).lexically_normal();
   if (!std::filesystem::exists(directory / "config.yaml")) {

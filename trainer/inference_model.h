@@ -23,6 +23,9 @@ class InferenceModel {
   Arena weights_arena_;
 };
 
+// Throws ExitCode::bad_data if `what` knows more tokens than the model, whose vocabulary may be rounded up.
+void check_vocabulary(const RunConfig& config, const std::string& what, uint32_t vocab_size);
+
 // The configuration inside a checkpoint, with overrides.
 RunConfig config_of_checkpoint(const CheckpointInfo& checkpoint, const std::vector<std::string>& overrides);
 // The configuration of a run directory or a checkpoint's directory, before any checkpoint has been opened.

@@ -41,6 +41,7 @@ ExitCode evaluate(Communicator& communicator, const RunConfig& /*of the run dire
     }
     loader = std::make_unique<Loader>(config.data.validation, static_cast<uint32_t>(config.model.sequence_length),
                                       config.run.seed, /*shuffle=*/false);
+    check_vocabulary(config, "the validation shards", loader->vocab_size());
     inference = std::make_unique<InferenceModel>(checkpoint, config, config.train.micro_batch_sequences);
   });
   MicroBatch micro_batch(config.train.micro_batch_sequences, config.model.sequence_length);

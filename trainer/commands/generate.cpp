@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "data/tokenizer.h"
 #include "dist/signals.h"
@@ -19,6 +20,7 @@ namespace {
 
 struct GenerateOptions {
   std::string path;
+  std::vector<std::string> overrides;
   std::string prompt;
   int64_t tokens = 128;
   SamplingOptions sampling;
@@ -27,8 +29,9 @@ struct GenerateOptions {
 ExitCode generate(Communicator& communicator, const GenerateOptions& options) {
   const CheckpointInfo checkpoint = open_checkpoint(communicator, options.path);
   if (communicator.rank() != 0) return ExitCode::ok;
-  const RunConfig config = config_of_checkpoint(checkpoint, {});
+  const RunConfig config = config_of_checkpoint(checkpoint, options.overrides);
   const Tokenizer tokenizer = Tokenizer::load(tokenizer_path(config));
+  check_vocabulary(config, tokenizer_path(config), tokenizer.vocab_size());
   InferenceModel inference(checkpoint, config, 1);
 
   std::vector<int32_t> tokens = tokenizer.encode(options.prompt);
@@ -61,6 +64,8 @@ void add_generate_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("generate", "Sample text from a checkpoint");
   command->add_option("RUN_DIR", options->path, "Directory of a run (its newest checkpoint) or of one checkpoint")
       ->required();
+  command->add_option("--set", options->overrides, "Override a key: --set data.tokenizer=moved/tokenizer.model")
+      ->allow_extra_args(false);
   command->add_option("--prompt", options->prompt, "Text to continue");
   command->add_option("--tokens", options->tokens, "Most tokens to add")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
@@ -78,7 +83,7 @@ void add_generate_command(CLI::App& app) {
       "Example:\n  nibble generate runs/nvfp4 --prompt \"Fellow-Citizens of the Senate\" --temperature 0.8");
   command->final_callback([options] {
     throw CLI::RuntimeError(
-        rank_main([&] { return config_beside(options->path, {}); },
+        rank_main([&] { return config_beside(options->path, options->overrides); },
                   [&](Communicator& communicator, const RunConfig&) { return generate(communicator, *options); }));
   });
 }
