@@ -1,0 +1,58 @@
+# What people do wrong or differently with a run: each gets an error that names it, and the run is as it was.
+source "$SOURCE/tests/tiny_run.sh"
+tiny_data
+says() { grep -qF -- "$1" output.txt || { cat output.txt >&2; fail "the output lacks: $1"; }; }
+expect 75 "$NIBBLE" train tiny.yaml --set train.stop_at=5
+
+# One checkpoint is no run directory: it is refused, and nothing is put into it.
+checkpoint=$(ls -d run/checkpoints/step-* | tail -1)
+ls -A "$checkpoint" >before.txt
+expect 66 "$NIBBLE" resume "$checkpoint"
+says "is one checkpoint, not a run directory"
+ls -A "$checkpoint" | cmp - before.txt || fail "resume left something in a checkpoint"
+
+# An override that cannot be obeyed is refused, and does not stay behind for the next resume.
+expect 78 "$NIBBLE" resume run --set run.dir=elsewhere
+says "a run is resumed where it lies"
+cp run/config.yaml before.yaml
+expect 66 "$NIBBLE" resume run --set 'data.validation=nowhere/validation-*.bin'
+says "nowhere/validation-*.bin: no such shard"
+cmp run/config.yaml before.yaml || fail "a refused override was written to config.yaml"
+
+# Data that moved: the same shards elsewhere are the same data, others are not.
+mv data moved
+expect 66 "$NIBBLE" resume run
+says "data/train-*.bin: no such shard"
+expect 0 "$NIBBLE" resume run --set 'data.train=moved/train-*.bin' --set 'data.validation=moved/validation-*.bin'
+expect 66 "$NIBBLE" generate "$checkpoint" --tokens 3
+expect 0 "$NIBBLE" generate "$checkpoint" --tokens 3 --set data.tokenizer=moved/tokenizer.model
+expect 0 "$NIBBLE" tokenize text.txt --documents line --validation-share 0.4 --output other \
+  --tokenizer moved/tokenizer.model
+cp run/config.yaml before.yaml
+expect 78 "$NIBBLE" resume run --set 'data.train=other/train-*.bin'
+says "the training shards are not those of the checkpoint"
+cmp run/config.yaml before.yaml || fail "other data were written to config.yaml"
+
+# Tokens that the model does not know.
+expect 0 "$NIBBLE" tokenize text.txt --documents line --vocab-size 600 --validation-share 0.2 --output larger
+expect 65 "$NIBBLE" evaluate run --set 'data.validation=larger/validation-*.bin'
+says "has 600 tokens, that of the model 512"
+expect 65 "$NIBBLE" generate run --prompt "Fellow-Citizens of the Senate" --set data.tokenizer=larger/tokenizer.model
+says "has 600 tokens, that of the model 512"
+
+# Whoever reads the progress may leave, and a log may fill its disk: the run is what counts.
+sed 's#data/#moved/#' tiny.yaml >moved.yaml
+expect 0 bash -o pipefail -c '"$NIBBLE" train moved.yaml --set run.dir=left | head -1'
+expect 0 bash -c '"$NIBBLE" train moved.yaml --set run.dir=full >/dev/full'
+for run in left full; do
+  [ -d $run/checkpoints/step-00000012 ] || fail "the run $run did not reach its end"
+done
+
+# A limit of the file size is an I/O error like a full disk.
+expect 74 bash -c 'ulimit -f 500; "$NIBBLE" train moved.yaml --set run.dir=limited'
+says "File too large"
+
+# A model that no random stream can number.
+expect 78 "$NIBBLE" train tiny.yaml --set run.dir=huge --set model.hidden_size=1Mi --set model.intermediate_size=1Mi
+says "2^40 elements or more"
+echo "mistakes: passed"
