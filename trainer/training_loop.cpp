@@ -55,6 +55,7 @@ class TrainingLoop {
   void record_skipped(uint64_t step, const StepResult& result);
   bool validate_after(uint64_t step);
   void save(uint64_t step);
+  ExitCode stopped_after(uint64_t step);
   bool stop_wanted() { return communicator_.all_reduce_max(stop_requested() ? 1 : 0) != 0; }
 
   Communicator& communicator_;
@@ -202,22 +203,27 @@ void TrainingLoop::save(uint64_t step) {
   });
 }
 
+ExitCode TrainingLoop::stopped_after(uint64_t step) {
+  progress_->line(fmt::format("stopped after step {}: the checkpoint is saved, `nibble resume {}` goes on", step,
+                              directory_.path().string()));
+  return ExitCode::start_again;
+}
+
 ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
   const uint64_t first = checkpoint ? continue_from(*checkpoint) : start_fresh();
   open_logs(first, checkpoint.has_value());
-  if (validation_pending(first)) validate_after(first);
+  if (validation_pending(first) && !validate_after(first)) return stopped_after(first);
   const auto stop_at = static_cast<uint64_t>(config_.train.stop_at);
   for (uint64_t step = first + 1; step <= total_steps(); ++step) {
     train_one(step);
     const bool last = step == total_steps();
-    bool stop = step == stop_at || stop_wanted();
+    bool stop = stop_wanted();
     if (!stop && session_.has_validation() && (last || due(step, config_.eval.every))) stop = !validate_after(step);
+    // A stop leaves out the validation, and the resumed run makes it up: that is not done even after the last step.
+    const bool complete = last && !(stop && session_.has_validation());
+    stop = stop || step == stop_at;
     if (stop || last || due(step, config_.checkpoint.every)) save(step);
-    if (stop && !last) {
-      progress_->line(fmt::format("stopped after step {}: the checkpoint is saved, `nibble resume {}` goes on", step,
-                                  directory_.path().string()));
-      return ExitCode::start_again;
-    }
+    if (stop && !complete) return stopped_after(step);
   }
   progress_->line(fmt::format("done: {} steps, {} tokens", total_steps(), with_thousands(tokens_after(total_steps()))));
   return ExitCode::ok;

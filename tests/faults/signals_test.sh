@@ -53,6 +53,16 @@ wait_for_steps single 3
 kill -TERM "$launcher"
 finish 75
 
+# Told to stop while the last validation is made: not done yet, and resume makes it up.
+"$NIBBLE" train tiny.yaml --set run.dir=unvalidated --set train.steps=3 --set eval.every=0 --set eval.sequences=0 \
+  --set 'data.validation=data/train-*.bin' >output.txt 2>&1 &
+launcher=$!
+wait_for_steps unvalidated 3
+kill -TERM "$launcher"
+finish 75
+expect 0 "$NIBBLE" resume unvalidated
+[ "$(grep -c '"validation"' unvalidated/metrics.jsonl)" -eq 1 ] || fail "the last validation was not made up"
+
 # A rank that hangs: the job ends within the deadline, with 76 and a word about who is missing.
 mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=hang --set comm.timeout_s=2 "${long[@]}" >output.txt 2>&1 &
 launcher=$!

@@ -52,6 +52,10 @@ done
 expect 74 bash -c 'ulimit -f 500; "$NIBBLE" train moved.yaml --set run.dir=limited'
 says "File too large"
 
+# Stopping where the run would end anyway leaves nothing out.
+expect 0 "$NIBBLE" train moved.yaml --set run.dir=planned --set train.stop_at=12
+says "validation after step 12"
+
 # A model that no random stream can number.
 expect 78 "$NIBBLE" train tiny.yaml --set run.dir=huge --set model.hidden_size=1Mi --set model.intermediate_size=1Mi
 says "2^40 elements or more"
