@@ -21,7 +21,6 @@ using testing_support::load_shard;
 using testing_support::ScratchDirectory;
 using testing_support::Shard;
 using testing_support::small_flat_size;
-using testing_support::small_tensors;
 
 class CheckpointTest : public testing::Test {
  protected:
