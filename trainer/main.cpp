@@ -1,6 +1,7 @@
 // The command line: finds the command, and turns whatever happens into one message and one exit code.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -12,6 +13,7 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "dist/error.h"
@@ -85,12 +87,17 @@ int fail_usage(const CLI::App& app, const CLI::ParseError& error) {
 }
 
 // Output that was asked for and could not be written is an error; a reader who has left is not.
-int finish_output(int code) {
-  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
-  if (code != 0 || errno == EPIPE) return code;
-  print_error(static_cast<int>(ExitCode::io), fmt::format("cannot write standard output: {}", std::strerror(errno)),
+int fail_output(const std::string& reason) {
+  pollfd reader{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
+  if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR) != 0) return 0;
+  return fail(ExitCode::io, fmt::format("cannot write standard output: {}", reason),
               "check the disk or pipe that it goes to");
-  return static_cast<int>(ExitCode::io);
+}
+
+int finish_output(int code) {
+  const bool had_failed = std::ferror(stdout) != 0;  // the reason is gone then
+  if (std::fflush(stdout) == 0 && !had_failed) return code;
+  return code != 0 ? code : fail_output(had_failed ? "an earlier write failed" : std::strerror(errno));
 }
 
 int run(int argument_count, char** arguments) {
@@ -117,6 +124,9 @@ int run(int argument_count, char** arguments) {
     return fail_usage(app, error);
   } catch (const Error& error) {
     return fail(error.code(), error.what(), error.remedy());
+  } catch (const std::system_error& error) {
+    if (std::ferror(stdout) != 0) return fail_output(error.code().message());  // thrown by fmt::print
+    return fail(ExitCode::io, error.what(), "check the disk and the limits of the system");
   } catch (const std::bad_alloc&) {
     return fail(ExitCode::out_of_memory, "out of memory", "use a smaller model or smaller micro-batches");
   } catch (const std::exception& error) {

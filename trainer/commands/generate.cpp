@@ -46,7 +46,7 @@ ExitCode generate(Communicator& communicator, const GenerateOptions& options) {
     printed = end;
   };
   print_new_text(false);
-  for (int64_t i = 0; i < options.tokens && !stop_requested(); ++i) {
+  for (int64_t i = 0; i < options.tokens && !stop_requested() && std::ferror(stdout) == 0; ++i) {
     const int32_t token = sample_next(inference.model(), tokens, tokenizer.vocab_size(), options.sampling);
     if (token == tokenizer.eos_id()) break;
     tokens.push_back(token);
