@@ -101,7 +101,8 @@ std::vector<std::string> comparison_obstacles(const ComparedRun& base, const Com
     obstacles.push_back(fmt::format("{} differs: {} {}, {} {}", difference.key, base.name, difference.before, run.name,
                                     difference.after));
   }
-  if (data_fingerprint(base) != data_fingerprint(run)) {
+  const bool begun = !base.history.run.empty() && !run.history.run.empty();
+  if (begun && data_fingerprint(base) != data_fingerprint(run)) {
     obstacles.push_back(fmt::format("training data differs: {} {}, {} {}", base.name, data_fingerprint(base), run.name,
                                     data_fingerprint(run)));
   }
@@ -135,8 +136,10 @@ std::vector<double> smoothed(const std::vector<double>& values, double span) {
   double mean = 0;
   double weight = 0;
   for (const double value : values) {
-    mean = keep * mean + (1 - keep) * value;
-    weight = keep * weight + (1 - keep);
+    if (std::isfinite(value)) {
+      mean = keep * mean + (1 - keep) * value;
+      weight = keep * weight + (1 - keep);
+    }
     result.push_back(mean / weight);
   }
   return result;

@@ -47,7 +47,8 @@ std::vector<std::string> comparison_obstacles(const ComparedRun& base, const Com
 // Throws bad_data if the runs have no step in common.
 Comparison compare_runs(const ComparedRun& base, const ComparedRun& run);
 
-// Bias-corrected exponential moving average over about `span` points.
+// Bias-corrected exponential moving average over about `span` points. A value that is not finite (a step that was not
+// applied) is passed over; before the first finite one the average is not a number.
 std::vector<double> smoothed(const std::vector<double>& values, double span);
 
 }  // namespace nibble

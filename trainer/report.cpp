@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -162,10 +163,12 @@ Panel make_panel(double top, double height, const std::vector<double>& x,
               .y_max = -1e300};
   for (const auto& curve : curves) {
     for (const double value : curve) {
+      if (!std::isfinite(value)) continue;
       panel.y_min = std::min(panel.y_min, value);
       panel.y_max = std::max(panel.y_max, value);
     }
   }
+  if (panel.y_min > panel.y_max) panel.y_min = panel.y_max = 0;  // nothing to show
   const double margin = std::max(1e-9, 0.05 * (panel.y_max - panel.y_min));
   panel.y_min -= margin;
   panel.y_max += margin;
@@ -193,7 +196,9 @@ std::string svg_curve(const Panel& panel, const std::vector<double>& x, const st
   constexpr size_t most_points = 1000;
   const size_t stride = std::max<size_t>(1, y.size() / most_points);
   std::string points;
-  for (size_t i = 0; i < y.size(); i += stride) points += fmt::format("{:.1f},{:.1f} ", panel.x(x[i]), panel.y(y[i]));
+  for (size_t i = 0; i < y.size(); i += stride) {
+    if (std::isfinite(y[i])) points += fmt::format("{:.1f},{:.1f} ", panel.x(x[i]), panel.y(y[i]));
+  }
   return fmt::format("<polyline fill='none' {} points='{}'/>\n", style, points);
 }
 

@@ -73,6 +73,20 @@ TEST(Comparison, SmoothingIsUnbiasedFromTheFirstPoint) {
   for (const double value : smoothed(std::vector<double>(20, 3.0), 10)) EXPECT_NEAR(value, 3, 1e-12);
 }
 
+// A step that was not applied has no loss; the curve goes on behind it.
+TEST(Report, AStepWithoutALossIsNoHoleInTheCurves) {
+  const double none = std::nan("");
+  EXPECT_NEAR(smoothed({3, none, 3, 3}, 10).back(), 3, 1e-12);
+  const ComparedRun base = run_with_losses("base", {4, 3, 2});
+  for (const std::vector<double>& losses : {std::vector<double>{4, none, 2}, {none, 3, 2}, {none, none, none}}) {
+    const ComparedRun run = run_with_losses("run", losses);
+    const std::string svg = report_svg(make_report({base, run}, {compare_runs(base, run)}));
+    EXPECT_EQ(svg.find("nan"), std::string::npos);
+    EXPECT_EQ(svg.find("inf"), std::string::npos);
+    EXPECT_LT(svg.size(), 10000U);
+  }
+}
+
 TEST(Report, NamesCannotBreakOutOfThePage) {
   const ComparedRun base = run_with_losses("</script><b>&\"", {3, 2});
   const ComparedRun run = run_with_losses("run", {3, 2.5});
