@@ -48,6 +48,18 @@ for run in left full; do
   [ -d $run/checkpoints/step-00000012 ] || fail "the run $run did not reach its end"
 done
 
+# A reader who leaves in the middle of a long answer is no error, a full disk is one.
+expect 0 bash -o pipefail -c '"$NIBBLE" inspect moved/train-00000.bin --samples 300 | head -1'
+expect 74 bash -c '"$NIBBLE" inspect moved/train-00000.bin --samples 300 >/dev/full'
+says "cannot write standard output: No space left on device"
+
+# Where a report cannot lie; a folder for it is made.
+expect 64 "$NIBBLE" compare left full --report report.svg
+expect 64 "$NIBBLE" compare left full --assert-relative-gap much
+says "is not a share"
+expect 0 "$NIBBLE" compare left full --report made/for/report.html
+[ -s made/for/report.html ] && [ -s made/for/report.svg ] || fail "no report"
+
 # A limit of the file size is an I/O error like a full disk.
 expect 74 bash -c 'ulimit -f 500; "$NIBBLE" train moved.yaml --set run.dir=limited'
 says "File too large"

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "dist/error.h"
 #include "dist/log.h"
@@ -24,17 +25,18 @@ struct CompareOptions {
   std::vector<std::string> runs;
   bool json = false;
   bool allow_different = false;
-  std::string relative_gap;  // "5%" or "0.05"
-  std::string report;        // HTML path
+  std::string relative_gap;
+  std::string report;  // HTML path
 };
 
+// "5%" or "0.05".
 double parse_share(std::string text) {
   const bool percent = !text.empty() && text.back() == '%';
   if (percent) text.pop_back();
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value < 0) {
-    throw Error(ExitCode::usage, fmt::format("--assert-relative-gap: '{}' is not a share", text), "write 5% or 0.05");
+    throw Error(ExitCode::usage, fmt::format("--assert-relative-gap: \"{}\" is not a share", text), "write 5% or 0.05");
   }
   return percent ? value / 100 : value;
 }
@@ -69,9 +71,34 @@ void refuse_unlike(const ComparedRun& base, const ComparedRun& run, bool allow) 
   log_warning("comparing runs that did not see the same training: {}", text);
 }
 
+std::filesystem::path report_path(const CompareOptions& options, const ComparedRun& last_run) {
+  if (options.report.empty()) return last_run.directory / "compare.html";
+  std::filesystem::path path = options.report;
+  if (path.extension() == ".svg") {
+    throw Error(ExitCode::usage, fmt::format("--report {}: the SVG goes beside the HTML report", options.report),
+                "name the HTML file");
+  }
+  if (path.has_parent_path()) make_directories(path.parent_path());
+  return path;
+}
+
+void assert_gap(const std::vector<ComparedRun>& runs, const std::vector<Comparison>& comparisons, double bound) {
+  for (size_t i = 0; i < comparisons.size(); ++i) {
+    const Gap& gap = comparisons[i].final_gap();
+    if (gap.relative <= bound) continue;
+    throw Error(ExitCode::numerics,
+                fmt::format("{} ends {:+.2f} % above {}, more than the asserted {:.2f} %", runs[i + 1].name,
+                            100 * gap.relative, runs.front().name, 100 * bound),
+                "look at the report, or assert a larger gap");
+  }
+}
+
 void run_compare(const CompareOptions& options) {
+  std::optional<double> bound;
+  if (!options.relative_gap.empty()) bound = parse_share(options.relative_gap);
   std::vector<ComparedRun> runs{load_run(options.base)};
   for (const std::string& directory : options.runs) runs.push_back(load_run(directory));
+  const std::filesystem::path html = report_path(options, runs.back());
   std::vector<Comparison> comparisons;
   nlohmann::json json = nlohmann::json::array();
   for (size_t i = 1; i < runs.size(); ++i) {
@@ -80,8 +107,6 @@ void run_compare(const CompareOptions& options) {
     json.push_back(comparison_json(runs.front(), runs[i], comparisons.back()));
     if (!options.json) fmt::print("{}\n", comparison_table(runs.front(), runs[i], comparisons.back()));
   }
-  const std::filesystem::path html =
-      options.report.empty() ? runs.back().directory / "compare.html" : std::filesystem::path(options.report);
   const std::filesystem::path svg = std::filesystem::path(html).replace_extension(".svg");
   const Report report = make_report(runs, comparisons);
   write_file_durably(html, report_html(report));
@@ -91,17 +116,7 @@ void run_compare(const CompareOptions& options) {
   } else {
     fmt::print("report: {}\n        {}\n", html.string(), svg.string());
   }
-  if (options.relative_gap.empty()) return;
-  const double bound = parse_share(options.relative_gap);
-  for (size_t i = 0; i < comparisons.size(); ++i) {
-    const Gap& gap = comparisons[i].final_gap();
-    if (!(gap.relative <= bound)) {
-      throw Error(ExitCode::numerics,
-                  fmt::format("{} ends {:+.2f} % above {}, more than the asserted {:.2f} %", runs[i + 1].name,
-                              100 * gap.relative, runs.front().name, 100 * bound),
-                  "look at the report, or assert a larger gap");
-    }
-  }
+  if (bound) assert_gap(runs, comparisons, *bound);
 }
 
 }  // namespace
