@@ -62,9 +62,15 @@ MetricsLog::~MetricsLog() {
 
 void MetricsLog::write_line(const nlohmann::json& object) {
   const std::string line = object.dump() + "\n";
-  if (::write(descriptor_, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
-    throw Error(ExitCode::io, fmt::format("cannot write to {}: {}", path_.string(), std::strerror(errno)),
-                "free disk space, then resume the run");
+  std::string_view rest = line;  // a disk that is nearly full takes a part, and says why at the next attempt
+  while (!rest.empty()) {
+    const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) {
+      throw Error(ExitCode::io, fmt::format("cannot write to {}: {}", path_.string(), std::strerror(errno)),
+                  "free disk space, then resume the run");
+    }
+    rest.remove_prefix(static_cast<size_t>(written));
   }
 }
 
