@@ -34,6 +34,9 @@ expect 64 "$NIBBLE" config && says "nibble config --help"
 expect 64 "$NIBBLE" config show && says "nibble config show --help"
 expect 64 "$NIBBLE" config show "$config" surplus && says "surplus"
 
+expect 64 "$NIBBLE" generate . --seed -1 && says "--seed"
+expect 64 "$NIBBLE" tokenize x.txt --vocab-size 400 --output x --documents word && says "word not in {file,line,paragraph}"
+
 # Errors name the place and the remedy, on one line each.
 expect 66 "$NIBBLE" config check no/such.yaml && says "error[E66]: no/such.yaml: cannot open" && says "  fix: "
 printf 'run: {dir: r}\ntrain:\n  stepps: 3\n' >typo.yaml

@@ -78,7 +78,9 @@ void add_generate_command(CLI::App& app) {
   command->add_option("--top-p", options->sampling.top_p, "Sample from the likeliest tokens that hold this probability")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  command->add_option("--seed", options->sampling.seed, "Same seed, same text")->capture_default_str();
+  command->add_option("--seed", options->sampling.seed, "Same seed, same text")
+      ->check(CLI::NonNegativeNumber)  // -1 would be taken for 2^64 - 1
+      ->capture_default_str();
   command->footer(
       "Example:\n  nibble generate runs/nvfp4 --prompt \"Fellow-Citizens of the Senate\" --temperature 0.8");
   command->final_callback([options] {
