@@ -62,7 +62,7 @@ class ZstdSource : public ByteSource {
   [[noreturn]] void fail(std::string_view reason) const {
     throw Error(ExitCode::bad_data,
                 fmt::format("{}: not a whole zstd file, near byte {}: {}", file_.name(), offset_, reason),
-                "Copy or compress the file again.");
+                "copy or compress the file again");
   }
 
   InputFile file_;

@@ -17,7 +17,7 @@ uint64_t document_hash(std::string_view text) {
 DocumentSplit::DocumentSplit(double validation_share) {
   if (!(validation_share >= 0.0 && validation_share < 1.0)) {
     throw Error(ExitCode::usage, fmt::format("a validation share of {} is not in [0, 1)", validation_share),
-                "Give the share of documents to hold out, for example 0.005.");
+                "give the share of documents to hold out, for example 0.005");
   }
   // Exact: a double below 1 times 2^64 is below 2^64.
   limit_ = static_cast<uint64_t>(std::ldexp(validation_share, 64));
@@ -31,15 +31,15 @@ void DocumentSplit::add(uint64_t hash) {
 
 void DocumentSplit::settle() {
   if (documents_ == 0) {
-    throw Error(ExitCode::bad_data, "the input holds no documents", "Give files with text in them.");
+    throw Error(ExitCode::bad_data, "the input holds no documents", "give files with text in them");
   }
   if (limit_ == 0) return;
   if (lowest_ == highest_) {
     throw Error(ExitCode::bad_data,
                 fmt::format("{} document(s) with one and the same text cannot be split into training and validation",
                             documents_),
-                "Make every line or paragraph a document (--documents line, --documents paragraph), give more files, "
-                "or hold nothing out (--validation-share 0).");
+                "make every line or paragraph a document (--documents line, --documents paragraph), give more files, "
+                "or hold nothing out (--validation-share 0)");
   }
   if (lowest_ >= limit_) limit_ = lowest_ + 1;
   if (highest_ < limit_) limit_ = highest_;

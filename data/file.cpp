@@ -20,17 +20,17 @@ std::string system_message(int error) {
 
 [[noreturn]] void fail_open(const std::string& name, int error) {
   if (error == ENOENT || error == ENOTDIR) {
-    throw Error(ExitCode::missing_input, fmt::format("{}: no such file", name), "Check the path.");
+    throw Error(ExitCode::missing_input, fmt::format("{}: no such file", name), "check the path");
   }
   const bool exhausted = error == EMFILE || error == ENFILE;
   throw Error(ExitCode::io, fmt::format("{}: cannot open: {}", name, system_message(error)),
-              exhausted ? "Raise the limit on open files (ulimit -n), or use fewer, larger shards."
-                        : "Check the permissions of the file.");
+              exhausted ? "raise the limit on open files (ulimit -n), or use fewer, larger shards"
+                        : "check the permissions of the file");
 }
 
 [[noreturn]] void fail_write(const std::string& name, int error) {
   throw Error(ExitCode::io, fmt::format("{}: cannot write: {}", name, system_message(error)),
-              "Check the free space and the health of the disk.");
+              "check the free space and the health of the disk");
 }
 
 int open_retrying(const char* path, int flags, mode_t mode = 0) {
@@ -54,7 +54,7 @@ InputFile::InputFile(const std::filesystem::path& path) : path_(path) {
     if (error != 0) fail_open(name(), error);
     const bool directory = S_ISDIR(status.st_mode);
     throw Error(ExitCode::missing_input, fmt::format("{}: not a regular file", name()),
-                directory ? "This is a directory: name the files in it." : "Give a regular file.");
+                directory ? "this is a directory: name the files in it" : "give a regular file");
   }
   size_ = static_cast<uint64_t>(status.st_size);
 }
@@ -73,7 +73,7 @@ size_t InputFile::read_some(uint64_t offset, std::span<std::byte> data) const {
   } while (count < 0 && errno == EINTR);
   if (count < 0) {
     throw Error(ExitCode::io, fmt::format("{}: cannot read at byte {}: {}", name(), offset, system_message(errno)),
-                "Check the disk or the network file system.");
+                "check the disk or the network file system");
   }
   return static_cast<size_t>(count);
 }
@@ -83,7 +83,7 @@ void InputFile::read(uint64_t offset, std::span<std::byte> data) const {
     const size_t count = read_some(offset, data);
     if (count == 0) {
       throw Error(ExitCode::bad_data, fmt::format("{}: ends at byte {}, while it is being read", name(), offset),
-                  "The file was cut or replaced: restore it.");
+                  "the file was cut or replaced: restore it");
     }
     offset += count;
     data = data.subspan(count);
@@ -95,7 +95,7 @@ std::string read_file(const std::filesystem::path& path, uint64_t limit) {
   if (file.size() > limit) {
     throw Error(ExitCode::bad_data,
                 fmt::format("{}: {} bytes, more than the limit of {}", file.name(), file.size(), limit),
-                "This is not the file that was meant: check the path.");
+                "this is not the file that was meant: check the path");
   }
   std::string content(file.size(), '\0');
   file.read(0, std::as_writable_bytes(std::span(content)));
@@ -107,7 +107,7 @@ OutputFile::OutputFile(const std::filesystem::path& path)
   descriptor_ = open_retrying(partial_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, 0666);
   if (descriptor_ < 0) {
     throw Error(ExitCode::cannot_create, fmt::format("{}: cannot create: {}", name(), system_message(errno)),
-                "Check that the directory exists and may be written.");
+                "check that the directory exists and may be written");
   }
 }
 
@@ -137,7 +137,7 @@ void OutputFile::publish() {
   finish();
   if (::rename(partial_.c_str(), path_.c_str()) != 0) {
     throw Error(ExitCode::cannot_create, fmt::format("{}: cannot rename: {}", name(), system_message(errno)),
-                "Check that the directory may be written.");
+                "check that the directory may be written");
   }
   published_ = true;
   const std::filesystem::path parent = path_.has_parent_path() ? path_.parent_path() : ".";

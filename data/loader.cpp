@@ -27,11 +27,11 @@ std::vector<std::string> expand_pattern(const std::string& pattern) {
   ::globfree(&matches);
   if (status == GLOB_NOSPACE) throw Error(ExitCode::out_of_memory, fmt::format("{}: too many matches", pattern));
   if (status == GLOB_ABORTED) {
-    throw Error(ExitCode::io, fmt::format("{}: a directory cannot be read", pattern), "Check its permissions.");
+    throw Error(ExitCode::io, fmt::format("{}: a directory cannot be read", pattern), "check its permissions");
   }
   if (paths.empty()) {
     throw Error(ExitCode::missing_input, fmt::format("{}: no such shard", pattern),
-                "Check the path, or make the shards with nibble tokenize.");
+                "check the path, or make the shards with nibble tokenize");
   }
   std::sort(paths.begin(), paths.end());
   return paths;
@@ -48,7 +48,7 @@ std::vector<ShardReader> open_shards(const std::vector<std::string>& patterns) {
                   fmt::format("{} and {} were made with different tokenizers (vocabulary {} and {}, hash {} and {})",
                               shards.front().name(), path, first.vocab_size, last.vocab_size, to_hex(first.tokenizer),
                               to_hex(last.tokenizer)),
-                  "Train on shards of one tokenizer; nibble tokenize --tokenizer reuses one.");
+                  "train on shards of one tokenizer; nibble tokenize --tokenizer reuses one");
     }
   }
   return shards;
@@ -58,7 +58,7 @@ std::vector<ShardReader> open_shards(const std::vector<std::string>& patterns) {
 
 std::vector<std::string> expand_patterns(const std::vector<std::string>& patterns) {
   if (patterns.empty()) {
-    throw Error(ExitCode::missing_input, "no shards are named", "Name at least one shard or pattern.");
+    throw Error(ExitCode::missing_input, "no shards are named", "name at least one shard or pattern");
   }
   std::vector<std::string> paths;
   std::set<std::string> seen;
@@ -66,7 +66,7 @@ std::vector<std::string> expand_patterns(const std::vector<std::string>& pattern
     for (std::string& path : expand_pattern(pattern)) {
       if (!seen.insert(std::filesystem::path(path).lexically_normal().string()).second) {
         throw Error(ExitCode::bad_config, fmt::format("{}: named twice in the list of shards", path),
-                    "Name every shard once.");
+                    "name every shard once");
       }
       paths.push_back(std::move(path));
     }
@@ -94,7 +94,7 @@ uint64_t Loader::count_windows() {
     throw Error(ExitCode::bad_data,
                 fmt::format("{}: the longest of {} shard(s) has {} tokens, but a window of sequence length {} needs {}",
                             shards_.front().name(), shards_.size(), longest, sequence_length_, sequence_length_ + 1),
-                "Use a shorter sequence length or more data.");
+                "use a shorter sequence length or more data");
   }
   return first_window_.back();
 }

@@ -32,7 +32,7 @@ constexpr size_t at_header_hash = ShardHeader::bytes - sizeof(uint64_t);
 
 [[noreturn]] void fail(const std::string& name, const std::string& reason) {
   throw Error(ExitCode::bad_data, fmt::format("{}: {}", name, reason),
-              "Restore the shard from a copy, or make it again with nibble tokenize.");
+              "restore the shard from a copy, or make it again with nibble tokenize");
 }
 
 // Checks fields that the sizes depend on; afterwards none of the sizes can wrap around 64 bits.

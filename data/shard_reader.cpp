@@ -11,7 +11,7 @@ namespace {
 
 [[noreturn]] void fail(const std::string& name, const std::string& reason) {
   throw Error(ExitCode::bad_data, fmt::format("{}: {}", name, reason),
-              "Restore the shard from a copy, or make it again with nibble tokenize.");
+              "restore the shard from a copy, or make it again with nibble tokenize");
 }
 
 }  // namespace

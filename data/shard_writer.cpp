@@ -39,7 +39,7 @@ void ShardWriter::add_document(std::span<const int32_t> tokens) {
       throw Error(ExitCode::bad_data,
                   fmt::format("{}: id {} of token {} is outside the vocabulary of {}", name(), id, header_.tokens,
                               header_.vocab_size),
-                  "Write the shard with the vocabulary size of its tokenizer.");
+                  "write the shard with the vocabulary size of its tokenizer");
     }
     add_token(static_cast<uint32_t>(id));
   }

@@ -16,7 +16,7 @@ bool is_json(std::filesystem::path path) {
   if (path.extension() == ".zst") path = path.stem();
   if (path.extension() == ".json") {
     throw Error(ExitCode::bad_data, fmt::format("{}: a .json file is not a list of documents", path.string()),
-                "Write one object a line into a .jsonl file.");
+                "write one object a line into a .jsonl file");
   }
   return path.extension() == ".jsonl";
 }
@@ -62,7 +62,7 @@ void TextReader::check_length(uint64_t length, uint64_t line) const {
   throw Error(ExitCode::bad_data,
               fmt::format("{}: the document that begins at line {} is longer than {} bytes", path_.string(), line,
                           options_.max_document_bytes),
-              "Cut it, or make every line or paragraph a document (--documents line, --documents paragraph).");
+              "cut it, or make every line or paragraph a document (--documents line, --documents paragraph)");
 }
 
 void TextReader::check_utf8(std::string& text, uint64_t offset, uint64_t line) {
@@ -72,7 +72,7 @@ void TextReader::check_utf8(std::string& text, uint64_t offset, uint64_t line) {
     throw Error(ExitCode::bad_data,
                 fmt::format("{}: byte {} is not UTF-8 (document that begins at line {}, value 0x{:02x})",
                             path_.string(), offset + *bad, line, static_cast<unsigned char>(text[*bad])),
-                "Convert the file to UTF-8, or replace such bytes by U+FFFD with --replace-invalid.");
+                "convert the file to UTF-8, or replace such bytes by U+FFFD with --replace-invalid");
   }
 }
 
@@ -107,7 +107,7 @@ bool TextReader::next_raw(std::string& text, uint64_t& offset, uint64_t& line) {
 std::string TextReader::json_text(const std::string& object, uint64_t line) const {
   const auto fail = [&](const std::string& reason) {
     throw Error(ExitCode::bad_data, fmt::format("{}: line {}: {}", path_.string(), line, reason),
-                "Every line must be a JSON object with the text as a string; --text-key names its key.");
+                "every line must be a JSON object with the text as a string; --text-key names its key");
   };
   nlohmann::json parsed;
   try {

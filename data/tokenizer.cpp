@@ -30,7 +30,7 @@ constexpr std::string_view probe_text(probe, sizeof(probe) - 1);
 
 [[noreturn]] void fail_model(const std::string& name, std::string_view reason) {
   throw Error(ExitCode::bad_data, fmt::format("{}: {}", name, reason),
-              "Use the tokenizer.model that nibble tokenize wrote.");
+              "use the tokenizer.model that nibble tokenize wrote");
 }
 
 }  // namespace
@@ -94,7 +94,7 @@ std::vector<std::vector<int32_t>> Tokenizer::encode_all(std::span<const std::str
   for (const std::string& document : documents) {
     if (const auto bad = find_invalid_utf8(document)) {
       throw Error(ExitCode::bad_data, fmt::format("byte {} of the text is not UTF-8", *bad),
-                  "Convert the text to UTF-8.");
+                  "convert the text to UTF-8");
     }
     first_piece.push_back(pieces.size());
     for (const std::string_view piece : cut_text(document, max_encode_bytes)) pieces.push_back(piece);

@@ -76,7 +76,7 @@ Tokenizer Tokenizer::train(std::vector<std::string> sentences, uint32_t vocab_si
   if (vocab_size < min_vocab_size || vocab_size > max_vocab_size) {
     throw Error(ExitCode::usage,
                 fmt::format("a vocabulary of {} is not in [{}, {}]", vocab_size, min_vocab_size, max_vocab_size),
-                "Choose another --vocab-size.");
+                "choose another --vocab-size");
   }
   mask_rare_characters(sentences, choose_alphabet(sentences, vocab_size));
   // Without a token for it, a space could not be told from SentencePiece's mark for it.
@@ -105,7 +105,7 @@ Tokenizer Tokenizer::train(std::vector<std::string> sentences, uint32_t vocab_si
   if (!status.ok()) {
     throw Error(ExitCode::bad_data,
                 fmt::format("cannot train a tokenizer of {} tokens: {}", vocab_size, status.message()),
-                "Choose a smaller --vocab-size, or give more text.");
+                "choose a smaller --vocab-size, or give more text");
   }
   return from_model(std::move(model), "the trained tokenizer");
 }

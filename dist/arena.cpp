@@ -18,8 +18,8 @@ constexpr double mebibyte = 1024.0 * 1024.0;
   throw Error(
       ExitCode::out_of_memory,
       fmt::format("cannot take {:.1f} MiB of memory for {}: {}", static_cast<double>(bytes) / mebibyte, name, reason),
-      "Use a smaller model, fewer sequences a micro-batch or activation recompute, or more ranks on more "
-      "machines.");
+      "use a smaller model, fewer sequences a micro-batch or activation recompute, or more ranks on more "
+      "machines");
 }
 
 // An early, clear refusal where the system would promise memory that it does not have and kill the run later.

@@ -25,7 +25,7 @@ void refuse_tasks_without_mpi() {
   std::from_chars(tasks.data(), tasks.data() + tasks.size(), count);
   if (count <= 1) return;
   throw Error(ExitCode::bad_config, fmt::format("srun started {} tasks, but without MPI support", count),
-              "Start nibble with mpirun, or with srun --mpi=pmix.");
+              "start nibble with mpirun, or with srun --mpi=pmix");
 }
 
 }  // namespace

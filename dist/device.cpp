@@ -35,12 +35,12 @@ DeviceKind resolve_device(std::string_view request) {
     return DeviceKind::cpu;
   }
   if (request != "cuda") {
-    throw Error(ExitCode::bad_config, fmt::format("unknown device \"{}\"", request), "Use auto, cpu or cuda.");
+    throw Error(ExitCode::bad_config, fmt::format("unknown device \"{}\"", request), "use auto, cpu or cuda");
   }
   if (!built_with_cuda) fail_no_cuda();
   if (!gpu_is_visible()) {
     throw Error(ExitCode::bad_config, "device cuda was asked for, but no GPU is visible",
-                "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or set device: auto.");
+                "check nvidia-smi and CUDA_VISIBLE_DEVICES, or set device: auto");
   }
   return DeviceKind::cuda;
 }

@@ -6,7 +6,7 @@ namespace nibble {
 
 void fail_no_cuda() {
   throw Error(ExitCode::bad_config, "a CUDA device was asked for, but this build of nibble has no CUDA backend",
-              "Set device: cpu, or build with -DNIBBLE_CUDA=ON on a machine with the CUDA toolkit.");
+              "set device: cpu, or build with -DNIBBLE_CUDA=ON on a machine with the CUDA toolkit");
 }
 
 }  // namespace nibble

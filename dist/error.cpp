@@ -6,7 +6,7 @@ namespace nibble {
 
 void fail_check(const char* file, int line, const char* condition, const std::string& detail) {
   throw Error(ExitCode::internal, fmt::format("{}:{}: {} ({} does not hold)", file, line, detail, condition),
-              "This is a defect of nibble: please report it with the command and the configuration.");
+              "this is a defect of nibble: please report it with the command and the configuration");
 }
 
 }  // namespace nibble

@@ -65,7 +65,7 @@ void check_mpi(int result, const char* what) {
   int length = 0;
   MPI_Error_string(result, text, &length);
   throw Error(ExitCode::peer_lost, fmt::format("MPI failed in {}: {}", what, std::string_view(text, length)),
-              "Look for the first rank that failed; then resume from the last checkpoint.");
+              "look for the first rank that failed; then resume from the last checkpoint");
 }
 
 // MPI_Abort may wait for a launcher that is gone.
@@ -299,7 +299,7 @@ class MpiCommunicator final : public Communicator {
   [[noreturn]] void give_up(const std::string& reason) {
     log_error(
         "{} number {} ({} bytes) took longer than {} s; {}. The heartbeat files say what each rank was doing. "
-        "Resume from the last checkpoint; if the ranks were only slow, raise the timeout.",
+        "resume from the last checkpoint; if the ranks were only slow, raise the timeout",
         name_of(current_.operation), current_.sequence, current_.bytes, options_.timeout_s, reason);
     abort_job(static_cast<int>(ExitCode::peer_lost));
   }

@@ -155,8 +155,7 @@ T* elements(const Tensor& tensor, uint64_t from) {
 
 void check_float_dtype(DType dtype, const char* what) {
   if (dtype == DType::f32 || dtype == DType::bf16) return;
-  throw Error(ExitCode::bad_config, fmt::format("{} cannot be stored as {}", what, name_of(dtype)),
-              "Use fp32 or bf16.");
+  throw Error(ExitCode::bad_config, fmt::format("{} cannot be stored as {}", what, name_of(dtype)), "use fp32 or bf16");
 }
 
 }  // namespace
@@ -165,12 +164,12 @@ void validate(const AdamWConfig& config) {
   const auto require = [](bool condition, const char* name, double value, const char* remedy) {
     if (!condition) throw Error(ExitCode::bad_config, fmt::format("AdamW's {} is {}", name, value), remedy);
   };
-  require(config.beta1 >= 0 && config.beta1 < 1, "beta1", config.beta1, "Set it between 0 and 1, 1 excluded.");
-  require(config.beta2 >= 0 && config.beta2 < 1, "beta2", config.beta2, "Set it between 0 and 1, 1 excluded.");
+  require(config.beta1 >= 0 && config.beta1 < 1, "beta1", config.beta1, "set it between 0 and 1, 1 excluded");
+  require(config.beta2 >= 0 && config.beta2 < 1, "beta2", config.beta2, "set it between 0 and 1, 1 excluded");
   require(static_cast<float>(config.epsilon) > 0 && std::isfinite(config.epsilon), "epsilon", config.epsilon,
-          "Set it to a small positive number such as 1e-8.");
+          "set it to a small positive number such as 1e-8");
   require(config.weight_decay >= 0 && std::isfinite(config.weight_decay), "weight_decay", config.weight_decay,
-          "Set it to 0 or more.");
+          "set it to 0 or more");
   check_float_dtype(config.master_dtype, "master weights");
   check_float_dtype(config.moment_dtype, "Adam's moments");
 }

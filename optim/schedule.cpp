@@ -46,14 +46,14 @@ void validate(const ScheduleConfig& config) {
     if (!condition) throw Error(ExitCode::bad_config, what, remedy);
   };
   require(std::isfinite(config.peak) && config.peak >= 0, fmt::format("the learning rate is {}", config.peak),
-          "Set a finite learning rate of at least 0.");
+          "set a finite learning rate of at least 0");
   require(config.min_ratio >= 0 && config.min_ratio <= 1,
-          fmt::format("the schedule's min_ratio is {}", config.min_ratio), "Set it between 0 and 1.");
+          fmt::format("the schedule's min_ratio is {}", config.min_ratio), "set it between 0 and 1");
   require(config.decay_share >= 0 && config.decay_share <= 1,
-          fmt::format("the schedule's decay_share is {}", config.decay_share), "Set it between 0 and 1.");
+          fmt::format("the schedule's decay_share is {}", config.decay_share), "set it between 0 and 1");
   require(config.warmup_steps <= config.total_steps,
           fmt::format("the schedule warms up for {} steps of {}", config.warmup_steps, config.total_steps),
-          "Train for more steps or warm up for fewer.");
+          "train for more steps or warm up for fewer");
 }
 
 double learning_rate(const ScheduleConfig& config, uint64_t step) {

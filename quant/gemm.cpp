@@ -54,7 +54,7 @@ std::byte* thread_scratch(size_t bytes) {
       memory.resize(bytes + alignment);
     } catch (const std::bad_alloc&) {
       throw Error(ExitCode::out_of_memory, fmt::format("no memory for a packing buffer of {} bytes", bytes),
-                  "Use fewer threads or free memory.");
+                  "use fewer threads or free memory");
     }
   }
   void* start = memory.data();
@@ -139,7 +139,7 @@ const GemmKernels& select_gemm_kernels(const char* level) {
   throw Error(ExitCode::usage,
               fmt::format("NIBBLE_ISA={}: {}", level,
                           known ? "this processor does not have it" : "no such instruction-set level"),
-              "Unset NIBBLE_ISA, or set it to portable, avx2 or avx512 as far as the processor has them.");
+              "unset NIBBLE_ISA, or set it to portable, avx2 or avx512 as far as the processor has them");
 }
 
 void gemm_with(const GemmKernels& kernels, const GemmProblem& problem) {

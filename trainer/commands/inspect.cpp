@@ -74,7 +74,7 @@ void print_samples(ShardReader& shard, uint64_t samples) {
     throw Error(ExitCode::bad_data,
                 fmt::format("{}: its hash is {}, but the shard beside it was made with {}", path.string(),
                             to_hex(tokenizer.hash()), to_hex(shard.header().tokenizer)),
-                "Restore the tokenizer that belongs to the shard.");
+                "restore the tokenizer that belongs to the shard");
   }
   const uint64_t documents = shard.header().documents;
   const uint64_t shown = std::min(samples, documents);
@@ -95,7 +95,7 @@ void inspect_shard(const std::filesystem::path& path, uint64_t samples) {
       [&](std::span<const int32_t> ids) { statistics.add(ids); });
   if (damaged > 0) {
     throw Error(ExitCode::bad_data, fmt::format("{} damaged part(s), the first: {}", damaged, first_damage),
-                "Restore the shard from a copy, or make it again with nibble tokenize.");
+                "restore the shard from a copy, or make it again with nibble tokenize");
   }
   fmt::print("unigram entropy   {:.4f} nats = {:.4f} bits a token, {} different tokens\n", statistics.entropy_nats(),
              statistics.entropy_bits(), statistics.used());
@@ -108,12 +108,11 @@ void run_inspect(const std::filesystem::path& path, uint64_t samples) {
   const auto status = std::filesystem::status(path, error);
   if (std::filesystem::is_regular_file(status)) return inspect_shard(path, samples);
   if (!std::filesystem::exists(status)) {
-    throw Error(ExitCode::missing_input, fmt::format("{}: no such file or directory", path.string()),
-                "Check the path.");
+    throw Error(ExitCode::missing_input, fmt::format("{}: no such file or directory", path.string()), "check the path");
   }
   if (std::filesystem::is_directory(status)) return inspect_checkpoint(path);
   throw Error(ExitCode::bad_data, fmt::format("{}: neither a token shard nor a checkpoint", path.string()),
-              "Name a .bin file that nibble tokenize wrote, or a directory checkpoints/step-N.");
+              "name a .bin file that nibble tokenize wrote, or a directory checkpoints/step-N");
 }
 
 }  // namespace
@@ -129,6 +128,7 @@ void add_inspect_command(CLI::App& app) {
   command->footer("Example:\n  nibble inspect shards/train-00000.bin --samples 2");
   command->add_option("PATH", options->path, "A token shard, or a checkpoint directory")->required();
   command->add_option("--samples", options->samples, "Show this many documents from each end of a shard")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->final_callback([options] { run_inspect(options->path, options->samples); });
 }

@@ -84,11 +84,11 @@ std::vector<std::filesystem::path> earlier_products(const TokenizeOptions& optio
   if (error) {
     throw Error(ExitCode::cannot_create,
                 fmt::format("{}: cannot use this directory: {}", options.output, error.message()),
-                "Name a directory that may be written.");
+                "name a directory that may be written");
   }
   if (!products.empty() && !options.overwrite) {
     throw Error(ExitCode::cannot_create, fmt::format("{}: already exists", products.front().string()),
-                "Name another --output, or replace the shards and the tokenizer there with --overwrite.");
+                "name another --output, or replace the shards and the tokenizer there with --overwrite");
   }
   return products;
 }
@@ -180,7 +180,7 @@ class Encoder {
 void run_tokenize(const TokenizeOptions& options) {
   if (options.tokenizer.empty() == (options.vocab_size == 0)) {
     throw Error(ExitCode::usage, "tokenize needs either --vocab-size or --tokenizer",
-                "Train a tokenizer with --vocab-size 4096, or reuse one with --tokenizer FILE.");
+                "train a tokenizer with --vocab-size 4096, or reuse one with --tokenizer FILE");
   }
   set_compute_threads(available_threads(1));
   DocumentSplit split(options.validation_share);
@@ -213,11 +213,13 @@ void add_tokenize_command(CLI::App& app) {
   command->add_option("--vocab-size", options->vocab_size, "Train a tokenizer with this many tokens")
       ->check(CLI::Range(Tokenizer::min_vocab_size, Tokenizer::max_vocab_size));
   command->add_option("--tokenizer", options->tokenizer, "Use this tokenizer.model instead of training one");
-  command->add_option("--documents", options->text.documents, "What a document of plain text is: file, line, paragraph")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, DocumentRule>{{"file", DocumentRule::file},
-                                                                              {"line", DocumentRule::line},
-                                                                              {"paragraph", DocumentRule::paragraph}})
-                      .description(""))
+  static const std::map<std::string, DocumentRule> rules{
+      {"file", DocumentRule::file}, {"line", DocumentRule::line}, {"paragraph", DocumentRule::paragraph}};
+  command
+      ->add_option_function<std::string>(
+          "--documents", [options](const std::string& name) { options->text.documents = rules.at(name); },
+          "What a document of plain text is: file, line, paragraph")
+      ->check(CLI::IsMember(rules).description(""))
       ->type_name("RULE")
       ->default_str("file");
   command->add_option("--text-key", options->text.text_key, "Key of the text in JSON lines")->capture_default_str();
