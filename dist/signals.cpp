@@ -13,7 +13,7 @@ static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_alw
 
 void ask_to_stop(int number) {
   stop = true;
-  if (number != SIGUSR1 && impatience.fetch_add(1) > 0) _exit(128 + number);
+  if ((number == SIGTERM || number == SIGINT) && impatience.fetch_add(1) > 0) _exit(128 + number);
 }
 
 }  // namespace
@@ -24,6 +24,9 @@ void install_signal_handlers() {
   action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
   for (const int number : {SIGUSR1, SIGTERM, SIGINT}) sigaction(number, &action, nullptr);
+  struct sigaction hangup {};
+  sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);  // nohup has it ignored
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &ignore, nullptr);

@@ -46,12 +46,14 @@ for signal in TERM INT; do
   finish 75
 done
 
-# One process without a launcher: the same.
-"$NIBBLE" train tiny.yaml --set run.dir=single "${long[@]}" >output.txt 2>&1 &
-launcher=$!
-wait_for_steps single 3
-kill -TERM "$launcher"
-finish 75
+# One process without a launcher: the same, and a closed terminal too.
+for signal in TERM HUP; do
+  "$NIBBLE" train tiny.yaml --set run.dir="single-$signal" "${long[@]}" >output.txt 2>&1 &
+  launcher=$!
+  wait_for_steps "single-$signal" 3
+  kill "-$signal" "$launcher"
+  finish 75
+done
 
 # Told to stop while the last validation is made: not done yet, and resume makes it up.
 "$NIBBLE" train tiny.yaml --set run.dir=unvalidated --set train.steps=3 --set eval.every=0 --set eval.sequences=0 \
