@@ -1,5 +1,6 @@
-// Requests to stop. SIGUSR1, SIGTERM, SIGINT and SIGHUP (a closed terminal; not under nohup) ask for a checkpoint and an
-// orderly end (ExitCode::start_again); the run polls for them. The second SIGTERM or SIGINT ends the process at once with 128 + its number.
+// Requests to stop. SIGUSR1, SIGTERM, SIGINT and SIGHUP (a closed terminal; not under nohup) ask for a checkpoint and
+// an orderly end (ExitCode::start_again); the run polls for them. The second SIGTERM or SIGINT ends the process at once
+// with 128 + its number.
 #pragma once
 
 #include <csignal>
