@@ -42,7 +42,7 @@ train nvfp4 nvfp4 &
 launcher=$!
 half=$(($(sed -n 's/^  steps: *\([0-9]*\).*/\1/p' "$config") / 2))
 while kill -0 "$launcher" 2>/dev/null && [ "$(steps_done "$work/nvfp4")" -lt "$half" ]; do sleep 0.2; done
-kill -USR1 "$launcher"
+kill -USR1 "$launcher" 2>/dev/null || true # gone already: its exit code says why
 code=0
 wait "$launcher" || code=$?
 if [ "$code" -ne 75 ]; then
