@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what nibble builds with (Debian 12, Ubuntu 24.04) and builds it. Skips what is present; needs no Python.
+# Installs what nibble builds with (Debian 12; Ubuntu 24.04 has the same package names) and builds it. Skips what is present; needs no Python.
 # Usage: scripts/setup.sh [--tests]     --tests also installs and builds what the tests need
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ done
 
 packages=(g++ cmake ninja-build pkg-config ccache libopenmpi-dev openmpi-bin libhdf5-dev libyaml-cpp-dev libcli11-dev
   libfmt-dev nlohmann-json3-dev libsentencepiece-dev libxxhash-dev libzstd-dev)
-test_packages=(zstd libgtest-dev libbenchmark-dev clang-format-14 python3-h5py)
+test_packages=(zstd procps python3 python3-h5py libgtest-dev libbenchmark-dev clang-format-14)
 if [ "$with_tests" = ON ]; then packages+=("${test_packages[@]}"); fi
 
 missing=()

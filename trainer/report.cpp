@@ -237,7 +237,7 @@ std::string report_html(const Report& report) {
       "</style></head><body><h1>" + escaped(report.title) + "</h1>\n" + html_runs(report) + "<div id='plots'></div>\n" +
       html_table(report) +
       "<p>Training losses are means over the last 5 % of the steps before each point; the standard error is that of "
-      "the paired differences. Runs of a few hundred steps differ by noise of about this size between seeds.</p>\n"
+      "the paired differences. It does not hold the spread between seeds: a small gap needs several.</p>\n"
       "<script>";
   html += uplot_script;
   html += fmt::format(
