@@ -137,7 +137,7 @@ void TrainingLoop::record_skipped(uint64_t step, const StepResult& result) {
     metrics_->warning(step, text);
   }
   if (skipped_in_a_row_ > most_skipped_steps) {
-    throw Error(
+    throw AgreedError(
         ExitCode::numerics, fmt::format("{} steps in a row were not finite, the last is {}", skipped_in_a_row_, step),
         "resume from the last checkpoint with a lower optimizer.learning_rate (resume.allow) or another recipe");
   }
