@@ -169,7 +169,7 @@ class ConfigReader {
     check("train.stop_at", config_.train.stop_at);
     check("schedule.warmup_steps", config_.schedule.warmup_steps);
     const double decay = config_.schedule.decay_share * static_cast<double>(steps);
-    if (config_.schedule.kind == RunConfig::ScheduleKind::wsd &&
+    if (config_.schedule.kind == ScheduleKind::wsd &&
         static_cast<double>(config_.schedule.warmup_steps) + decay > static_cast<double>(steps)) {
       refuse_config(place("schedule.decay_share"), "warm-up and decay overlap: together they are longer than the run",
                     "lower schedule.decay_share or schedule.warmup_steps");

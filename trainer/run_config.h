@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "optim/schedule.h"
 #include "quant/dtype.h"
 #include "quant/recipe.h"
 
@@ -16,7 +17,6 @@ namespace nibble {
 
 struct RunConfig {
   enum class Device : uint8_t { automatic, cpu, cuda };
-  enum class ScheduleKind : uint8_t { cosine, linear, wsd };
   enum class Progress : uint8_t { automatic, plain, bar, none };
 
   struct Run {

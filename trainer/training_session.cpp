@@ -67,13 +67,7 @@ std::string layer_summary(const LanguageModel& model) {
 }
 
 ScheduleConfig schedule_config(const RunConfig& config) {
-  ScheduleKind kind = ScheduleKind::cosine;
-  switch (config.schedule.kind) {
-    case RunConfig::ScheduleKind::cosine: kind = ScheduleKind::cosine; break;
-    case RunConfig::ScheduleKind::linear: kind = ScheduleKind::linear; break;
-    case RunConfig::ScheduleKind::wsd: kind = ScheduleKind::wsd; break;
-  }
-  return {.kind = kind,
+  return {.kind = config.schedule.kind,
           .peak = config.optimizer.learning_rate,
           .min_ratio = config.schedule.min_ratio,
           .warmup_steps = static_cast<uint64_t>(config.schedule.warmup_steps),

@@ -111,7 +111,7 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_EQ(recompute_blocks(config), (std::vector<bool>{true, false, true, true}));
   EXPECT_EQ(config.optimizer.master_dtype, DType::f32);
   EXPECT_EQ(config.optimizer.moment_dtype, DType::bf16);
-  EXPECT_EQ(config.schedule.kind, RunConfig::ScheduleKind::wsd);
+  EXPECT_EQ(config.schedule.kind, ScheduleKind::wsd);
   EXPECT_EQ(config.comm.timeout_s, 1.5);
   EXPECT_EQ(config.log.progress, RunConfig::Progress::none);
   EXPECT_FALSE(config.log.tensorboard);
