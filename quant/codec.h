@@ -104,6 +104,78 @@ NIBBLE_HOST_DEVICE float e4m3_to_float(uint32_t code) {
   return float_of_bits(bits | ((code & 0x80u) << 24));
 }
 
+// For value >= 0: to one of the two neighbouring E4M3 numbers, up with probability (24 bits of noise) / 2^24 against
+// the fraction of the step covered, which unbiasedly rounds any FP32 number; saturating at 448; NaN -> 0x7F. Exact in
+// subnormals. noise24 is below 2^24.
+NIBBLE_HOST_DEVICE uint32_t e4m3_stochastic(float value, uint32_t noise24) {
+  const float magnitude = value < e4m3_max ? value : e4m3_max;
+  const uint32_t bits = bits_of(magnitude);
+  // Normal numbers drop 20 bits of the mantissa.
+  const uint32_t normal = ((bits + (noise24 >> 4)) >> 20) - (120u << 3);
+  // One unit is 2^-9. The part below the unit, in 2^-24 of it, is exact down to 2^-33.
+  const float units = (magnitude < e4m3_min_normal ? magnitude : 0.0f) * 512.0f;
+  const uint32_t whole = static_cast<uint32_t>(static_cast<int32_t>(units));
+  const float rest = (units - static_cast<float>(static_cast<int32_t>(whole))) * 16777216.0f;
+  const uint32_t carry = static_cast<uint32_t>(static_cast<int32_t>(rest)) > noise24 ? 1u : 0u;
+  const uint32_t finite = magnitude < e4m3_min_normal ? whole + carry : normal;
+  return is_nan(value) ? 0x7Fu : finite;
+}
+
+// The largest E4M3 number <= value, and the smallest >= value, for value >= 0; at most 0x7E.
+NIBBLE_HOST_DEVICE uint32_t e4m3_down(float value) {
+  const float magnitude = value < e4m3_max ? value : e4m3_max;
+  const uint32_t normal = (bits_of(magnitude) >> 20) - (120u << 3);
+  const uint32_t subnormal =
+      static_cast<uint32_t>(static_cast<int32_t>((magnitude < e4m3_min_normal ? magnitude : 0.0f) * 512.0f));
+  return magnitude < e4m3_min_normal ? subnormal : normal;
+}
+NIBBLE_HOST_DEVICE uint32_t e4m3_up(float value) {
+  const uint32_t below = e4m3_down(value);
+  return e4m3_to_float(below) < value && below < 0x7Eu ? below + 1u : below;
+}
+
+// ---- E5M2: sign, 5 exponent bits (bias 15), 2 mantissa bits; 0x7C is infinity ----
+
+constexpr float e5m2_max = 57344.0f;  // 0x7B
+
+// Ties to even, saturating at +-57344 (infinity, too, as a saturating conversion has it); NaN -> 0x7F.
+NIBBLE_HOST_DEVICE uint32_t e5m2_nearest(float value) {
+  const uint32_t bits = bits_of(value);
+  const float magnitude = absolute(value) < e5m2_max ? absolute(value) : e5m2_max;
+  const uint32_t magnitude_bits = bits_of(magnitude);
+  const uint32_t normal = ((magnitude_bits + 0xFFFFFu + ((magnitude_bits >> 21) & 1u)) >> 21) - (112u << 2);
+  const uint32_t subnormal = bits_of(magnitude + 128.0f) - bits_of(128.0f);  // one unit of 2^7 is 2^-16
+  const uint32_t finite = ((bits >> 24) & 0x80u) | (magnitude < 6.103515625e-05f ? subnormal : normal);
+  return is_nan(value) ? 0x7Fu : finite;
+}
+
+NIBBLE_HOST_DEVICE float e5m2_to_float(uint32_t code) {
+  const uint32_t magnitude = code & 0x7Fu;
+  const float normal = float_of_bits((magnitude << 21) + (112u << 23));
+  const float subnormal = static_cast<float>(static_cast<int32_t>(magnitude)) * 1.52587890625e-05f;
+  const float finite = magnitude < 4u ? subnormal : normal;
+  const uint32_t special = magnitude == 0x7Cu ? 0x7F800000u : 0x7FC00000u;
+  const uint32_t bits = magnitude >= 0x7Cu ? special : bits_of(finite);
+  return float_of_bits(bits | ((code & 0x80u) << 24));
+}
+
+// ---- E8M0: powers of two, 2^(code - 127); 0xFF is NaN ----
+
+// The largest power of two <= value, for value >= 0; at least 2^-127.
+NIBBLE_HOST_DEVICE uint32_t e8m0_down(float value) {
+  return bits_of(value) >> 23 < 254u ? bits_of(value) >> 23 : 254u;
+}
+// The smallest power of two >= value, for value >= 0.
+NIBBLE_HOST_DEVICE uint32_t e8m0_up(float value) {
+  const uint32_t bits = bits_of(value);
+  const uint32_t exact = bits <= 0x00400000u ? 0u : (bits + 0x7FFFFFu) >> 23;  // 2^-127 is subnormal in FP32
+  return exact < 254u ? exact : 254u;
+}
+NIBBLE_HOST_DEVICE float e8m0_to_float(uint32_t code) {
+  const uint32_t power = code == 0 ? 0x00400000u : code << 23;
+  return float_of_bits(code == 0xFFu ? 0x7FC00000u : power);
+}
+
 // ---- E2M1: magnitudes 0 .5 1 1.5 2 3 4 6 for codes 0..7, bit 3 the sign ----
 
 // Sign bit of a code; NaN has none, so that NaN -> 7 as the hardware's conversion has it.

@@ -8,16 +8,74 @@
 
 namespace nibble {
 
-enum class Format : uint8_t { f32, bf16, nvfp4 };
+// nvfp4: E2M1 elements, an E4M3 scale a block of 16, an FP32 scale a tensor. mxfp4, mxfp8: E2M1, E4M3 or E5M2 elements,
+// an E8M0 scale a block of 32 (OCP Microscaling Formats 1.0). fp8: E4M3 or E5M2 elements, an FP32 scale a tensor.
+enum class Format : uint8_t { f32, bf16, nvfp4, mxfp4, mxfp8_e4m3, mxfp8_e5m2, fp8_e4m3, fp8_e5m2 };
 
-// Which elements share a block scale. `block_16x16` is for weights: W and its transpose then hold the same values.
-enum class BlockShape : uint8_t { block_1x16, block_16x16 };
+enum class ElementCode : uint8_t { none, e2m1, e4m3, e5m2 };
+enum class ScaleCode : uint8_t { none, e4m3, e8m0 };
+
+struct FormatTraits {
+  ElementCode element = ElementCode::none;
+  ScaleCode block_scale = ScaleCode::none;
+  int block = 0;      // elements that share a block scale; 0: there are none
+  float largest = 0;  // magnitude of an element
+  int code_bits = 0;  // of an element; 0: not quantised
+};
+
+constexpr FormatTraits traits_of(Format format) {
+  switch (format) {
+    case Format::f32:
+    case Format::bf16: return {};
+    case Format::nvfp4: return {ElementCode::e2m1, ScaleCode::e4m3, 16, 6.0F, 4};
+    case Format::mxfp4: return {ElementCode::e2m1, ScaleCode::e8m0, 32, 6.0F, 4};
+    case Format::mxfp8_e4m3: return {ElementCode::e4m3, ScaleCode::e8m0, 32, 448.0F, 8};
+    case Format::mxfp8_e5m2: return {ElementCode::e5m2, ScaleCode::e8m0, 32, 57344.0F, 8};
+    case Format::fp8_e4m3: return {ElementCode::e4m3, ScaleCode::none, 0, 448.0F, 8};
+    case Format::fp8_e5m2: return {ElementCode::e5m2, ScaleCode::none, 0, 57344.0F, 8};
+  }
+  return {};
+}
+constexpr bool is_quantized(Format format) {
+  return traits_of(format).code_bits != 0;
+}
+
+// Which elements share a block scale: those of one row ("1x16", or "1x32" for MX), or, for weights in nvfp4, a square
+// tile ("16x16"): W and its transpose then hold the same values.
+enum class BlockShape : uint8_t { row, square };
+
+// How the scale of a block is chosen.
+enum class ScaleRule : uint8_t {
+  amax,               // the block's largest magnitude falls on `range`; MX: the power of two of OCP 6.3, which clips
+  amax_up,            // MX only: the next power of two that does not clip
+  four_over_six,      // nvfp4: block maximum at 6 or at 4, whichever has the lower squared error ...
+  four_over_six_mae,  // ... absolute error ...
+  four_over_six_abs_max,  // ... largest error (arXiv:2512.02010)
+  search,                 // nvfp4: the E4M3 number of least squared error between 0.85 and 1.55 times amax/6
+  rms                     // nvfp4, mxfp4: 2.92247856/6 of the block's root mean square, which clips (QuEST)
+};
 
 enum class Rounding : uint8_t {
-  nearest,              // ties to even
-  stochastic,           // unbiased: (r + 0.5)/256 against the fraction, guard 16/17 on the scale (docs/numerics.md)
-  stochastic_published  // NVIDIA's: r/256, no guard
+  nearest,               // ties to even
+  stochastic,            // unbiased: (r + 0.5)/256 against the fraction, guard 16/17 (MX: 3/4) on the scale
+  stochastic_published,  // NVIDIA's: r/256, no guard; nvfp4 only
+  ms_eden  // nvfp4: elements to nearest, a correction in stochastically rounded block scales (arXiv:2601.22813)
 };
+
+// MS-EDEN: over what the correction is taken, and when the tensor scale is known.
+enum class EdenCorrection : uint8_t {
+  post_hoc,            // per 16; FP32 pseudo-scales, the tensor scale from the corrected ones: one pass over the data
+  post_hoc_published,  // the same with the paper's kernel arithmetic: 4-bit pseudo-scales, BF16 corrections
+  per_16,              // per 16; tensor scale first, block scales to nearest, then corrected (Algorithm 1 of the paper)
+  per_128,             // the same with one correction for 8 blocks, each weighted by its squared scale
+  per_128_published    // the same without the weights, as the paper's emulation has it
+};
+
+// Signs of a rotation: one fixed vector, or drawn anew.
+enum class Signs : uint8_t { fixed, step, micro_batch };
+
+// What one FP32 scale covers.
+enum class OuterScale : uint8_t { tensor, row_128 };
 
 enum class Source : uint8_t {
   original,  // the high-precision tensor
@@ -26,22 +84,48 @@ enum class Source : uint8_t {
 
 struct OperandSpec {
   Format format = Format::bf16;
-  BlockShape block = BlockShape::block_1x16;
+  BlockShape block = BlockShape::row;
+  ScaleRule scale = ScaleRule::amax;
   Rounding round = Rounding::nearest;
-  int rotate = 0;  // points of the Hadamard rotation along the inner axis; 0 or 16 (fixed sign mask 0xD7E8)
+  EdenCorrection correction = EdenCorrection::post_hoc;  // ms_eden only
+  float range = 0;    // nvfp4: where on the E2M1 grid the block's maximum falls; 0: the rule's default
+  float ceiling = 0;  // nvfp4: the E4M3 scale of the block that holds the tensor's maximum; 0: the rule's default
+  OuterScale outer = OuterScale::tensor;  // row_128: nvfp4, one FP32 scale for 128 elements of a row (TetraJet-v2)
+  int history =
+      0;  // fp8: the scale comes from the largest amax of so many steps before ("delayed"); 0: from this tensor
+  int rotate = 0;     // points of the Hadamard rotation along the inner axis: 0, 16, 32, 64 or 128
+  int rotations = 1;  // times it is applied, each with signs of its own
+  Signs signs = Signs::fixed;
   Source from = Source::original;
   friend bool operator==(const OperandSpec&, const OperandSpec&) = default;
 };
 
-// The names that recipes use: "nvfp4", "1x16", "stochastic_published", "saved".
+// The defaults filled in. Only for nvfp4.
+float range_of(const OperandSpec& spec);
+float ceiling_of(const OperandSpec& spec);
+
+// Whether the operand depends on random bits: of rounding, of signs that change with every micro-batch or step.
+bool has_rounding_noise(const OperandSpec& spec);
+bool has_drawn_signs(const OperandSpec& spec);
+
+// The inner axis must be a multiple of this: of the block, the rotation, the reach of a scale or of a correction.
+int64_t inner_multiple(const OperandSpec& spec);
+
+// The names that recipes use: "nvfp4", "four_over_six", "stochastic_published", "saved".
 std::string_view name_of(Format format);
-std::string_view name_of(BlockShape block);
+std::string_view name_of(ScaleRule scale);
 std::string_view name_of(Rounding round);
+std::string_view name_of(EdenCorrection correction);
+std::string_view name_of(Signs signs);
+std::string_view name_of(OuterScale outer);
 std::string_view name_of(Source source);
-// "nvfp4 1x16 stochastic rotate 16"
+std::string name_of(Format format, BlockShape block);  // "1x16", "16x16", "1x32"
+// "nvfp4 1x16 search stochastic rotate 16"
 std::string describe(const OperandSpec& spec);
 
-// Throws bad_config, naming `where` ("recipe nvidia, grad_weight.dy"), when this version cannot make such an operand.
+// Throws bad_config, naming `where` ("recipe nvidia, grad_weight.dy"), for settings that contradict each other.
 void check_supported(const OperandSpec& spec, std::string_view where);
+// The same for an operand of this shape: throws where blocks or rotations do not divide it.
+void check_shape(const OperandSpec& spec, int64_t rows, int64_t inner, std::string_view where);
 
 }  // namespace nibble

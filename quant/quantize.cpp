@@ -126,7 +126,7 @@ float amax_of(const Tensor& source, const TileSource& tiles, const TileCuts& cut
 
 QuantizedTensor nvfp4_operand(const QuantizeProblem& problem, const QuantizedTensor& storage) {
   const int64_t blocks = div_exact<int64_t>(storage.inner, tile_size);
-  NIBBLE_CHECK(problem.spec.block == BlockShape::block_1x16 || storage.rows % tile_size == 0, "16x16 blocks");
+  NIBBLE_CHECK(problem.spec.block == BlockShape::row || storage.rows % tile_size == 0, "16x16 blocks");
   NIBBLE_CHECK(storage.values.elements() == storage.rows * blocks * 8 &&
                    storage.block_scales.elements() == storage.rows * blocks && storage.tensor_scale.elements() == 2,
                "storage of another shape");

@@ -1,10 +1,11 @@
 // Makes GEMM operands from tensors according to an OperandSpec, and reads them back.
 //
 // NVFP4 round to nearest, with 1x16 and 16x16 blocks, with and without the 16-point rotation, is bit-exact to
-// Transformer Engine's formulas, order of FP32 operations included; docs/numerics.md lists every step. The result does
-// not depend on threads, tiling or instruction set.
+// Transformer Engine's formulas, order of FP32 operations included; docs/numerics.md lists every step of every rule.
+// The result does not depend on threads, tiling or instruction set.
 #pragma once
 
+#include "quant/hadamard.h"
 #include "quant/operand_spec.h"
 #include "quant/philox.h"
 #include "quant/quantized_tensor.h"
@@ -16,21 +17,42 @@ struct QuantizeProblem {
   Tensor source;           // f32 or bf16, [rows, inner]; or [inner, rows] when transpose is set
   bool transpose = false;  // the operand is the source's transpose: its inner axis is the source's first axis
   OperandSpec spec;        // `from` is for the caller, who knows the forward operand; here it must be `original`
-  // Stochastic rounding only. Block `index` of the operand = row * (inner/16) + block within the row.
+  // Rounding noise. Block `index` of the operand = row * (inner/block) + block within the row.
   NoiseStream noise;
+  // Drawn signs: both operands of a GEMM must be given the same. Its purpose is hadamard_signs.
+  SignStream signs;
+  // Of at least quantize_scratch_floats() elements, f32; contents mean nothing afterwards.
+  Tensor scratch;
+  // Delayed scaling: the amax to scale by; 0: the tensor's own.
+  float amax = 0;
 };
+
+// 0 for all but post hoc MS-EDEN.
+int64_t quantize_scratch_floats(const OperandSpec& spec, int64_t rows, int64_t inner);
 
 // Fills `storage` (from allocate_operand with the same spec, dtype and shape) and returns the operand. For f32 and bf16
 // formats equal to the source's dtype the operand is a view of the source, which must outlive it.
 QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage);
 
-// The operand's exact values, tensor scale included, rounded once to `output`'s dtype: [rows, inner].
+// Two operands from one source, one of them transposed: the same bits as two calls of quantize(), but the source is
+// read from memory once a pass.
+struct QuantizedPair {
+  QuantizedTensor rows, columns;
+};
+struct QuantizePairProblem {
+  QuantizeProblem rows, columns;  // the same source; columns.transpose is set
+  QuantizedTensor rows_storage, columns_storage;
+};
+QuantizedPair quantize_pair(const QuantizePairProblem& problem);
+
+// The operand's exact values, tensor scale included, rounded once to `output`'s dtype: [rows, inner]. Of a rotated
+// operand: the values of the orthogonal rotation.
 void dequantize(const QuantizedTensor& operand, const Tensor& output);
 
 // Whether every element that quantize() met was finite. The amax pass finds out at no cost: a NaN or infinite element
 // (also one that only the rotation or its rounding to BF16 made) is kept in the amax, tensor_scale = {NaN, amax}, so
 // that the operand decodes to NaN everywhere and any product with it is NaN. Codes and block scales then mean nothing.
-// Formats without a tensor scale answer true: there NaN travels by itself.
+// Formats that are not quantised answer true: there NaN travels by itself.
 bool source_was_finite(const QuantizedTensor& operand);
 
 // Number of NaN and infinite elements.

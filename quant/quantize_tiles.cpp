@@ -72,7 +72,7 @@ NIBBLE_INLINE void rotate_stage(Tile& tile) {
 // hadamard.h's rotate_16 on every lane.
 NIBBLE_INLINE void rotate_lanes(Tile& tile) {
   for (int position = 0; position < tile_size; ++position) {
-    const float factor = hadamard_factor(position, hadamard_sign_mask);
+    const float factor = hadamard_factor((hadamard_sign_mask >> position) & 1u, hadamard_points);
     for (float& value : tile.value[position]) value *= factor;
   }
   rotate_stage<1>(tile);
@@ -120,7 +120,7 @@ NIBBLE_INLINE uint32_t max_of(const Lanes& lanes) {
 NIBBLE_INLINE void scale_tile(const CastProblem& problem, Tile& tile, Lanes& scales) {
   Lanes amax;
   lane_amax(tile, amax);
-  if (problem.spec.block == BlockShape::block_16x16) {
+  if (problem.spec.block == BlockShape::square) {
     const uint32_t largest = max_of(amax);
     for (uint32_t& word : amax.word) word = largest;
   }

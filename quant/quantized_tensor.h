@@ -13,21 +13,24 @@ struct QuantizedTensor {
   int64_t rows = 0;
   int64_t inner = 0;
 
-  // nvfp4: u8 [rows, inner/2], two E2M1 codes a byte, the even element in the low nibble.
-  // bf16, f32: [rows, inner]; or, when `transposed`, [inner, rows] (the layout of the source, of which it is a view
-  // where the dtypes agree).
+  // nvfp4, mxfp4: u8 [rows, inner/2], two E2M1 codes a byte, the even element in the low nibble. mxfp8, fp8: u8 [rows,
+  // inner]. bf16, f32: [rows, inner]; or, when `transposed`, [inner, rows] (the layout of the source, of which it is a
+  // view where the dtypes agree).
   Tensor values;
   bool transposed = false;
 
-  // nvfp4 only. u8 [rows, inner/16]: E4M3 decode scale of each block of 16 along inner (a 16x16 tile repeats its scale
-  // on 16 rows). tensor_scale: f32 [2] = {decode scale of the tensor, amax}.
-  // Value of an element = e2m1(code) * e4m3(block scale) * tensor_scale[0].
-  Tensor block_scales;
-  Tensor tensor_scale;
+  // Value of an element = code * block scale * outer scale * tensor_scale[0], in quantised formats.
+  Tensor block_scales;  // u8: nvfp4 E4M3 [rows, inner/16] (a square tile repeats its scale); MX E8M0 [rows, inner/32]
+  Tensor outer_scales;  // f32 [rows, inner/128]; empty where one FP32 scale serves the tensor
+  Tensor tensor_scale;  // f32 [2] = {decode scale, amax of what was rounded}
+
+  // A rotation of 32 points and more is not normalised (the square root of 128 is no FP32 number): the values are
+  // 2^(rotation_bits/2) times those of an orthogonal rotation. gemm() takes that out exactly, dequantize() too.
+  int rotation_bits = 0;
 };
 
 // Declares the memory of an operand made by quantize() from a source of dtype `source`; empty where quantize() returns
-// a view of the source. rows and inner are the operand's, inner a multiple of 16 for nvfp4 (rows too for 16x16 blocks).
+// a view of the source. Throws as check_shape().
 QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType source, int64_t rows, int64_t inner);
 
 }  // namespace nibble

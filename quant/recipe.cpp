@@ -24,7 +24,7 @@ bool name_matches(const Recipe& recipe, const std::string& pattern, std::string_
   }
 }
 
-void check_rule(const Recipe& recipe, const HighPrecisionRule& rule) {
+void check_rule(const Recipe& recipe, const LayerCondition& rule) {
   const int conditions = (rule.match.empty() ? 0 : 1) + (rule.first_blocks != 0 ? 1 : 0) +
                          (rule.last_blocks != 0 ? 1 : 0) + (rule.last_share != 0 ? 1 : 0);
   if (conditions != 1) {
@@ -43,7 +43,7 @@ int blocks_of_share(double share, int blocks) {
   return static_cast<int>(std::ceil(share * blocks - 1e-9));
 }
 
-bool applies(const Recipe& recipe, const HighPrecisionRule& rule, std::string_view name, int block, int blocks) {
+bool applies(const Recipe& recipe, const LayerCondition& rule, std::string_view name, int block, int blocks) {
   if (!rule.match.empty()) return name_matches(recipe, rule.match, name);
   if (block < 0) return false;
   if (rule.first_blocks > 0) return block < rule.first_blocks;
@@ -61,9 +61,9 @@ LinearRecipe plain_recipe(Format format) {
 
 LinearRecipe resolve(const Recipe& recipe, std::string_view parameter_name, int block, int blocks) {
   NIBBLE_CHECK(block >= -1 && block < std::max(blocks, 1), "block of a layer");
-  for (const HighPrecisionRule& rule : recipe.high_precision) check_rule(recipe, rule);
+  for (const HighPrecisionRule& rule : recipe.high_precision) check_rule(recipe, rule.layers);
   for (const HighPrecisionRule& rule : recipe.high_precision) {
-    if (applies(recipe, rule, parameter_name, block, blocks)) return plain_recipe(rule.format);
+    if (applies(recipe, rule.layers, parameter_name, block, blocks)) return plain_recipe(rule.format);
   }
   return recipe.linear;
 }

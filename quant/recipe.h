@@ -1,7 +1,9 @@
-// A recipe as plain data: how the three GEMMs of a linear layer are quantised, and which layers are exempt. The trainer
-// reads it from YAML (configs/recipes/); adding a recipe needs no C++.
+// A recipe as plain data: how the three GEMMs of a linear layer are quantised, which layers differ, and what changes
+// late in the run. The trainer reads it from YAML (configs/recipes/); adding a recipe needs no C++.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,26 +20,53 @@ struct LinearRecipe {
   friend bool operator==(const LinearRecipe&, const LinearRecipe&) = default;
 };
 
-// All six operands in one unquantised format.
+// All six operands in one format, with its default scales, rounded to nearest.
 LinearRecipe plain_recipe(Format format);
 
-// Exempts layers: by name (an extended regular expression searched in the parameter's name) or by the position of the
-// block in the model. Exactly one of the conditions is set.
-struct HighPrecisionRule {
-  std::string match;      // "embedding|head"
+// Which layers a rule is for: by name or by the position of the block in the model. Exactly one condition is set.
+struct LayerCondition {
+  std::string match;  // globs (* ? [..]) joined by |; each is matched against the whole name of the weight, or, if it
+                      // has no wildcard, looked for in it: "embedding|head|blocks.*.down.weight"
   int first_blocks = 0;   // blocks 0 .. first_blocks-1
   int last_blocks = 0;    // the last so many blocks
   double last_share = 0;  // the last ceil(share * blocks) blocks
+};
+
+struct HighPrecisionRule {
+  LayerCondition layers;
   Format format = Format::bf16;
+};
+
+// Layers with a recipe of their own.
+struct LayerRule {
+  LayerCondition layers;
+  LinearRecipe linear;
+};
+
+enum class SwitchedGemms : uint8_t { forward, backward, all };
+
+// From optimizer step ceil(at * steps) of the run on, these GEMMs use another format.
+struct LateSwitch {
+  double at = 1;
+  SwitchedGemms gemms = SwitchedGemms::all;
+  Format to = Format::bf16;
 };
 
 struct Recipe {
   std::string name;
   LinearRecipe linear;
-  std::vector<HighPrecisionRule> high_precision;  // the first rule that applies wins
+  std::vector<HighPrecisionRule> high_precision;  // the first rule that applies wins ...
+  std::vector<LayerRule> layers;                  // ... then the first of these
+  std::optional<LateSwitch> late_switch;
 };
 
 // What a linear layer does. block is -1 for a layer outside the blocks (the head).
 LinearRecipe resolve(const Recipe& recipe, std::string_view parameter_name, int block, int blocks);
+
+// First step (counted from 0) that runs with the switched recipe; `steps` when there is no switch.
+uint64_t switch_step(const Recipe& recipe, uint64_t steps);
+// The recipe with the switch carried out: a backward operand made from a saved forward operand that is no longer
+// quantised is made from the original.
+Recipe switched(const Recipe& recipe);
 
 }  // namespace nibble

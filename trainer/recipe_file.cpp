@@ -24,7 +24,7 @@ struct Named {
 };
 
 constexpr Named<Format> format_names[] = {{"fp32", Format::f32}, {"bf16", Format::bf16}, {"nvfp4", Format::nvfp4}};
-constexpr Named<BlockShape> block_names[] = {{"1x16", BlockShape::block_1x16}, {"16x16", BlockShape::block_16x16}};
+constexpr Named<BlockShape> block_names[] = {{"1x16", BlockShape::row}, {"16x16", BlockShape::square}};
 constexpr Named<Rounding> rounding_names[] = {{"nearest", Rounding::nearest},
                                               {"stochastic", Rounding::stochastic},
                                               {"stochastic_published", Rounding::stochastic_published}};
@@ -107,7 +107,7 @@ void check_operand(const YamlNode& node, const OperandSlot& slot, const OperandS
     if (spec.round != Rounding::nearest) refuse_setting("round");
     if (spec.rotate != 0) refuse_setting("rotate");
   }
-  if (spec.block == BlockShape::block_16x16 && spec.rotate != 0) {
+  if (spec.block == BlockShape::square && spec.rotate != 0) {
     refuse_config(place_of(node, "rotate"), fmt::format("{} is rotated but has 16x16 blocks", name),
                   "a rotation acts along the inner axis only: use block: 1x16, or rotate: 0");
   }
@@ -225,13 +225,13 @@ HighPrecisionRule parse_rule(const YamlNode& node) {
     }
     ++conditions;
     if (entry.key == "match") {
-      rule.match = parse_match(entry);
+      rule.layers.match = parse_match(entry);
     } else if (entry.key == "first_blocks") {
-      rule.first_blocks = parse_block_count(entry);
+      rule.layers.first_blocks = parse_block_count(entry);
     } else if (entry.key == "last_blocks") {
-      rule.last_blocks = parse_block_count(entry);
+      rule.layers.last_blocks = parse_block_count(entry);
     } else if (entry.key == "last_share") {
-      rule.last_share = parse_share(entry);
+      rule.layers.last_share = parse_share(entry);
     } else {
       refuse_key(entry, "high_precision.", {"match", "first_blocks", "last_blocks", "last_share", "format"});
     }
@@ -256,14 +256,14 @@ std::string operand_yaml(const OperandSpec& spec) {
 
 std::string rule_yaml(const HighPrecisionRule& rule) {
   std::string condition;
-  if (!rule.match.empty()) {
-    condition = fmt::format("match: {}", yaml_string(rule.match));
-  } else if (rule.first_blocks > 0) {
-    condition = fmt::format("first_blocks: {}", rule.first_blocks);
-  } else if (rule.last_blocks > 0) {
-    condition = fmt::format("last_blocks: {}", rule.last_blocks);
+  if (!rule.layers.match.empty()) {
+    condition = fmt::format("match: {}", yaml_string(rule.layers.match));
+  } else if (rule.layers.first_blocks > 0) {
+    condition = fmt::format("first_blocks: {}", rule.layers.first_blocks);
+  } else if (rule.layers.last_blocks > 0) {
+    condition = fmt::format("last_blocks: {}", rule.layers.last_blocks);
   } else {
-    condition = fmt::format("last_share: {}", rule.last_share);
+    condition = fmt::format("last_share: {}", rule.layers.last_share);
   }
   return fmt::format("{{{}, format: {}}}", condition, name_in<Format>(format_names, rule.format));
 }

@@ -146,7 +146,7 @@ TEST(Linear, NoiseOnEveryOperand) {
 
 TEST(Linear, BackwardOperandsFromForwardOnes) {
   LinearRecipe recipe = nvidia().linear;
-  recipe.forward_w.block = BlockShape::block_1x16;
+  recipe.forward_w.block = BlockShape::row;
   recipe.grad_input_w = {.format = Format::nvfp4, .from = Source::saved};
   recipe.grad_weight_x.from = Source::saved;
   check(recipe);
@@ -204,7 +204,7 @@ TEST(Linear, RefusesRecipesThatCannotBeFollowed) {
   EXPECT_EQ(code_of(recipe), ExitCode::bad_config);
   recipe = nvidia().linear;
   recipe.forward_x.rotate = recipe.forward_w.rotate = 16;
-  recipe.forward_w.block = BlockShape::block_1x16;
+  recipe.forward_w.block = BlockShape::row;
   EXPECT_EQ(code_of(recipe), ExitCode::ok);
   recipe.grad_weight_x.from = Source::saved;
   EXPECT_EQ(code_of(recipe), ExitCode::bad_config);

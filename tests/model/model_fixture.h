@@ -37,7 +37,7 @@ inline Recipe plain(Format format) {
 // NVIDIA's recipe as published: 16x16 weights, rotated weight gradients, stochastically rounded gradients.
 inline Recipe nvidia() {
   const OperandSpec rows{.format = Format::nvfp4};
-  const OperandSpec tiles{.format = Format::nvfp4, .block = BlockShape::block_16x16};
+  const OperandSpec tiles{.format = Format::nvfp4, .block = BlockShape::square};
   const OperandSpec gradient{.format = Format::nvfp4, .round = Rounding::stochastic};
   const OperandSpec rotated{.format = Format::nvfp4, .rotate = 16};
   const OperandSpec rotated_gradient{.format = Format::nvfp4, .round = Rounding::stochastic, .rotate = 16};

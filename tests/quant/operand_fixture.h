@@ -112,7 +112,7 @@ inline Matrix normal_matrix(int64_t rows, int64_t cols, uint64_t seed) {
   return Matrix(rows, cols, std::move(values)).rounded();
 }
 
-inline OperandSpec nvfp4(BlockShape block = BlockShape::block_1x16, Rounding round = Rounding::nearest,
+inline OperandSpec nvfp4(BlockShape block = BlockShape::row, Rounding round = Rounding::nearest,
                          int rotate = 0) {
   return OperandSpec{Format::nvfp4, block, round, rotate, Source::original};
 }

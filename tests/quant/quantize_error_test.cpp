@@ -45,15 +45,15 @@ TEST(QuantizeError, MeanSquaredErrorOnNormalData) {
     EXPECT_NEAR(error_on_normal(spec).relative_mse, published, 0.005 * published) << describe(spec);
   };
   expect(nvfp4(), 9.01e-3);
-  expect(nvfp4(BlockShape::block_16x16), 1.24e-2);
-  expect(nvfp4(BlockShape::block_1x16, Rounding::stochastic_published), 1.88e-2);
-  expect(nvfp4(BlockShape::block_1x16, Rounding::stochastic), 2.36e-2);
+  expect(nvfp4(BlockShape::square), 1.24e-2);
+  expect(nvfp4(BlockShape::row, Rounding::stochastic_published), 1.88e-2);
+  expect(nvfp4(BlockShape::row, Rounding::stochastic), 2.36e-2);
 }
 
 TEST(QuantizeError, MeanSquaredErrorAfterRotation) {
   // The rotation is orthogonal: the error against the rotated data, which an unquantised rotation provides.
   const Matrix& matrix = normal_1024();
-  const Operand made = quantized({matrix.bf16(), false, nvfp4(BlockShape::block_1x16, Rounding::nearest, 16), {}});
+  const Operand made = quantized({matrix.bf16(), false, nvfp4(BlockShape::row, Rounding::nearest, 16), {}});
   std::vector<float> rotated = matrix.values;
   for (size_t at = 0; at < rotated.size(); at += 16) {
     double sums[16];
@@ -72,7 +72,7 @@ TEST(QuantizeError, MeanSquaredErrorAfterRotation) {
 // The published stochastic rounding shrinks: the E4M3 scale is rounded to nearest, and what ends above 6 is clipped.
 // One draw over 2^20 elements has a standard deviation of sqrt(1.88e-2) / 1024 = 1.3e-4.
 TEST(QuantizeError, PublishedStochasticRoundingHasItsKnownBias) {
-  const Error error = error_on_normal(nvfp4(BlockShape::block_1x16, Rounding::stochastic_published));
+  const Error error = error_on_normal(nvfp4(BlockShape::row, Rounding::stochastic_published));
   EXPECT_NEAR(error.shrinkage, -3.99e-3, 4e-4);
 }
 
@@ -82,7 +82,7 @@ TEST(QuantizeError, GuardedStochasticRoundingIsUnbiased) {
   const Matrix& matrix = normal_1024();
   double shrinkage = 0;
   for (uint32_t step = 0; step < 16; ++step) {
-    const OperandSpec spec = nvfp4(BlockShape::block_1x16, Rounding::stochastic);
+    const OperandSpec spec = nvfp4(BlockShape::row, Rounding::stochastic);
     shrinkage += error_of(matrix.values, quantized({matrix.bf16(), false, spec, draw(step)}).decoded()).shrinkage / 16;
   }
   EXPECT_NEAR(shrinkage, 0, 1.15e-4);
@@ -99,7 +99,7 @@ TEST(QuantizeError, GuardedStochasticRoundingIsUnbiasedInSmallBlocks) {
   std::vector<uint8_t> scales;
   float decode = 0;
   for (uint32_t step = 0; step < draws; ++step) {
-    const OperandSpec spec = nvfp4(BlockShape::block_1x16, Rounding::stochastic);
+    const OperandSpec spec = nvfp4(BlockShape::row, Rounding::stochastic);
     const Operand made = quantized({matrix.bf16(), false, spec, draw(step)});
     const std::vector<float> decoded = made.decoded();
     for (size_t i = 0; i < decoded.size(); ++i) mean[i] += decoded[i] / double{draws};

@@ -50,7 +50,7 @@ const Golden goldens[] = {
 
 OperandSpec spec_of(Case which) {
   const bool square = which == Case::rows_square || which == Case::columns_square;
-  return nvfp4(square ? BlockShape::block_16x16 : BlockShape::block_1x16, Rounding::nearest,
+  return nvfp4(square ? BlockShape::square : BlockShape::row, Rounding::nearest,
                which == Case::columns_rotated ? 16 : 0);
 }
 
@@ -129,7 +129,7 @@ TEST(Golden, WorkedBlock) {
   EXPECT_EQ(hex(plain.scales()), "767e");
   EXPECT_EQ(hex(plain.codes()), "801119224b5ce6760700000000000000");
 
-  const Operand rotated = quantized({matrix.bf16(), false, nvfp4(BlockShape::block_1x16, Rounding::nearest, 16), {}});
+  const Operand rotated = quantized({matrix.bf16(), false, nvfp4(BlockShape::row, Rounding::nearest, 16), {}});
   EXPECT_EQ(rotated.amax(), 5.59375f);
   EXPECT_EQ(hex(rotated.scales()), "7e75");
   EXPECT_EQ(hex(rotated.codes()), "3e19172c94a28ea47777777777777777");
@@ -221,7 +221,7 @@ TEST(Golden, InputsNoticeEveryMistake) {
 // Rotating along the other axis is noticed too: RHT before the transpose.
 TEST(Golden, RotationRunsAlongTheInnerAxis) {
   const Matrix input = golden_input(128, 128);
-  const Operand along_rows = quantized({input.bf16(), false, nvfp4(BlockShape::block_1x16, Rounding::nearest, 16), {}});
+  const Operand along_rows = quantized({input.bf16(), false, nvfp4(BlockShape::row, Rounding::nearest, 16), {}});
   EXPECT_NE(sha256_prefix(along_rows.codes()), "bb09ca7b135f2ae6");
 }
 

@@ -18,7 +18,7 @@ const NoiseStream noise{0x1234567890ABCDEF, 77, 5, 19, Purpose::grad_weight_dy};
 
 std::vector<OperandSpec> every_spec() {
   std::vector<OperandSpec> specs;
-  for (const BlockShape block : {BlockShape::block_1x16, BlockShape::block_16x16}) {
+  for (const BlockShape block : {BlockShape::row, BlockShape::square}) {
     for (const Rounding round : {Rounding::nearest, Rounding::stochastic, Rounding::stochastic_published}) {
       for (const int rotate : {0, 16}) specs.push_back(nvfp4(block, round, rotate));
     }
@@ -45,7 +45,7 @@ void expect_equals_reference_everywhere(const Matrix& matrix) {
     for (const bool transpose : {false, true}) {
       const int64_t rows = transpose ? matrix.cols : matrix.rows;
       const int64_t inner = transpose ? matrix.rows : matrix.cols;
-      if (inner % 16 != 0 || (spec.block == BlockShape::block_16x16 && rows % 16 != 0)) continue;
+      if (inner % 16 != 0 || (spec.block == BlockShape::square && rows % 16 != 0)) continue;
       for (const bool from_f32 : {false, true}) expect_equals_reference(matrix, from_f32, transpose, spec);
     }
   }
@@ -75,9 +75,9 @@ TEST(Quantize, EqualsReferenceOnManyShapes) {
 
 TEST(Quantize, EqualsReferenceAcrossRangesOfTheParallelCut) {
   const Matrix wide = uneven_matrix(16, 16 * 300);  // more than one run of blocks
-  expect_equals_reference(wide, false, false, nvfp4(BlockShape::block_1x16, Rounding::stochastic));
+  expect_equals_reference(wide, false, false, nvfp4(BlockShape::row, Rounding::stochastic));
   const Matrix tall = uneven_matrix(16 * 70, 272);  // more than one run of blocks and of rows
-  expect_equals_reference(tall, false, true, nvfp4(BlockShape::block_1x16, Rounding::stochastic, 16));
+  expect_equals_reference(tall, false, true, nvfp4(BlockShape::row, Rounding::stochastic, 16));
 }
 
 TEST(Quantize, EqualsReferenceAtExtremes) {
@@ -92,7 +92,7 @@ TEST(Quantize, EqualsReferenceAtExtremes) {
   const Matrix largest(32, 32, values);
   for (const bool transpose : {false, true}) {  // rotated, such a tensor overflows: see the test of infinities
     expect_equals_reference(largest, false, transpose, nvfp4());
-    expect_equals_reference(largest, true, transpose, nvfp4(BlockShape::block_16x16, Rounding::stochastic));
+    expect_equals_reference(largest, true, transpose, nvfp4(BlockShape::square, Rounding::stochastic));
   }
 }
 
@@ -118,7 +118,7 @@ TEST(Quantize, SmallBlocksBesideALargeOne) {
 TEST(Quantize, SquareBlocksGiveTheTransposeTheSameValues) {
   const Matrix weight = uneven_matrix(48, 80);
   for (const Rounding round : {Rounding::nearest}) {
-    const OperandSpec spec = nvfp4(BlockShape::block_16x16, round);
+    const OperandSpec spec = nvfp4(BlockShape::square, round);
     const Operand straight = quantized({weight.bf16(), false, spec, noise});
     const Operand turned = quantized({weight.bf16(), true, spec, noise});
     const Matrix values(48, 80, straight.decoded());
@@ -142,7 +142,7 @@ TEST(Quantize, DecodedValuesAreAFixedPoint) {
 
 TEST(Quantize, SameBytesForAnyNumberOfThreads) {
   const Matrix matrix = uneven_matrix(16 * 130, 16 * 34);
-  const OperandSpec spec = nvfp4(BlockShape::block_1x16, Rounding::stochastic, 16);
+  const OperandSpec spec = nvfp4(BlockShape::row, Rounding::stochastic, 16);
   for (const bool transpose : {false, true}) {
     set_compute_threads(1);
     const Operand alone = quantized({matrix.f32(), transpose, spec, noise});
@@ -160,7 +160,7 @@ TEST(Quantize, SameBytesForAnyNumberOfThreads) {
 TEST(Quantize, NoiseDependsOnEveryFieldOfTheStream) {
   const Matrix matrix = normal_matrix(32, 64, 9);
   const auto codes = [&](const NoiseStream& stream) {
-    return quantized({matrix.bf16(), false, nvfp4(BlockShape::block_1x16, Rounding::stochastic), stream}).codes();
+    return quantized({matrix.bf16(), false, nvfp4(BlockShape::row, Rounding::stochastic), stream}).codes();
   };
   std::vector<NoiseStream> streams(6, noise);
   streams[1].seed ^= 1;
@@ -178,7 +178,7 @@ TEST(Quantize, NoiseDependsOnEveryFieldOfTheStream) {
 TEST(Quantize, NoiseOfARowDoesNotDependOnLaterRows) {
   Matrix matrix = normal_matrix(40, 64, 9);
   matrix.values[0] = 8;  // the amax of both
-  const OperandSpec spec = nvfp4(BlockShape::block_1x16, Rounding::stochastic);
+  const OperandSpec spec = nvfp4(BlockShape::row, Rounding::stochastic);
   const std::vector<uint8_t> whole = quantized({matrix.f32(), false, spec, noise}).codes();
   const std::vector<uint8_t> part = quantized({matrix.f32().slice(0, 9), false, spec, noise}).codes();
   EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin()));
@@ -197,7 +197,7 @@ TEST(Quantize, ReportsNonFiniteSources) {
       EXPECT_EQ(count_non_finite(poisoned.bf16()), 1);
       for (const Rounding round : {Rounding::nearest, Rounding::stochastic}) {
         for (const int rotate : {0, 16}) {
-          const OperandSpec spec = nvfp4(BlockShape::block_1x16, round, rotate);
+          const OperandSpec spec = nvfp4(BlockShape::row, round, rotate);
           const Operand made = quantized({at == 777 ? poisoned.f32() : poisoned.bf16(), true, spec, noise});
           EXPECT_FALSE(source_was_finite(made.tensor));
           EXPECT_FALSE(std::isfinite(made.amax()));
@@ -215,7 +215,7 @@ TEST(Quantize, ReportsOverflowMadeByTheRotation) {
   const Matrix matrix(1, 16, std::vector<float>(16, 3e38f));
   const Operand plain = quantized({matrix.f32(), false, nvfp4(), {}});
   EXPECT_TRUE(source_was_finite(plain.tensor));
-  const Operand rotated = quantized({matrix.f32(), false, nvfp4(BlockShape::block_1x16, Rounding::nearest, 16), {}});
+  const Operand rotated = quantized({matrix.f32(), false, nvfp4(BlockShape::row, Rounding::nearest, 16), {}});
   // The sum of the signs is not zero, so one output is (number of + less number of -) / 4 times 3e38.
   EXPECT_FALSE(source_was_finite(rotated.tensor));
 }
@@ -297,9 +297,9 @@ TEST(Quantize, LeavesTheChoiceOfSourceToTheCaller) {
 TEST(Quantize, RefusesWhatItCannotMake) {
   OperandSpec spec = nvfp4();
   expect_bad_config(spec, 16, 24);
-  spec.block = BlockShape::block_16x16;
+  spec.block = BlockShape::square;
   expect_bad_config(spec, 24, 16);
-  expect_bad_config(nvfp4(BlockShape::block_1x16, Rounding::nearest, 128), 16, 16);
+  expect_bad_config(nvfp4(BlockShape::row, Rounding::nearest, 128), 16, 16);
   spec = OperandSpec{};
   spec.rotate = 16;
   expect_bad_config(spec, 16, 16);

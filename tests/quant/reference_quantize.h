@@ -147,7 +147,7 @@ inline float largest_magnitude(const std::vector<float>& values) {
 }
 
 inline float reference_block_amax(const ReferenceProblem& problem, int64_t row, int64_t block) {
-  const bool square = problem.spec.block == BlockShape::block_16x16;
+  const bool square = problem.spec.block == BlockShape::square;
   std::vector<float> members;
   for (int64_t r = square ? row / 16 * 16 : row; r < (square ? row / 16 * 16 + 16 : row + 1); ++r) {
     const float* begin = problem.operand.data() + r * problem.inner + block * 16;

@@ -10,7 +10,7 @@ namespace nibble {
 namespace {
 
 constexpr OperandSpec nearest_1x16 = {.format = Format::nvfp4};
-constexpr OperandSpec nearest_16x16 = {.format = Format::nvfp4, .block = BlockShape::block_16x16};
+constexpr OperandSpec nearest_16x16 = {.format = Format::nvfp4, .block = BlockShape::square};
 constexpr OperandSpec stochastic_1x16 = {.format = Format::nvfp4, .round = Rounding::stochastic_published};
 
 Recipe parse(const std::string& text) {
