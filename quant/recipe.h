@@ -25,22 +25,22 @@ LinearRecipe plain_recipe(Format format);
 
 // Which layers a rule is for: by name or by the position of the block in the model. Exactly one condition is set.
 struct LayerCondition {
-  std::string match;  // globs (* ? [..]) joined by |; each is matched against the whole name of the weight, or, if it
-                      // has no wildcard, looked for in it: "embedding|head|blocks.*.down.weight"
+  std::string match = {};  // globs (* ? [..]) joined by |; each is matched against the whole name of the weight, or, if
+                           // it has no wildcard, looked for in it: "embedding|head|blocks.*.down.weight"
   int first_blocks = 0;   // blocks 0 .. first_blocks-1
   int last_blocks = 0;    // the last so many blocks
   double last_share = 0;  // the last ceil(share * blocks) blocks
 };
 
 struct HighPrecisionRule {
-  LayerCondition layers;
+  LayerCondition layers = {};
   Format format = Format::bf16;
 };
 
 // Layers with a recipe of their own.
 struct LayerRule {
-  LayerCondition layers;
-  LinearRecipe linear;
+  LayerCondition layers = {};
+  LinearRecipe linear = {};
 };
 
 enum class SwitchedGemms : uint8_t { forward, backward, all };
@@ -53,11 +53,11 @@ struct LateSwitch {
 };
 
 struct Recipe {
-  std::string name;
-  LinearRecipe linear;
-  std::vector<HighPrecisionRule> high_precision;  // the first rule that applies wins ...
-  std::vector<LayerRule> layers;                  // ... then the first of these
-  std::optional<LateSwitch> late_switch;
+  std::string name = {};
+  LinearRecipe linear = {};
+  std::vector<HighPrecisionRule> high_precision = {};  // the first rule that applies wins ...
+  std::vector<LayerRule> layers = {};                  // ... then the first of these
+  std::optional<LateSwitch> late_switch = {};
 };
 
 // What a linear layer does. block is -1 for a layer outside the blocks (the head).

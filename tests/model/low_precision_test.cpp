@@ -89,14 +89,14 @@ TEST(LowPrecision, EveryRuleReachesItsLayers) {
   EXPECT_EQ(lines.size(), 9U);
   for (const auto& [name, line] : lines) EXPECT_EQ(line, name == "head.weight" ? all_bf16 : all_nvfp4) << name;
 
-  recipe.high_precision.push_back({.match = "", .last_blocks = 1});
+  recipe.high_precision.push_back({.layers = {.last_blocks = 1}});
   lines = layers(recipe);
   EXPECT_EQ(lines["blocks.2.attention.qkv.weight"], all_nvfp4);
   EXPECT_EQ(lines["blocks.3.mlp.gate_up.weight"], all_bf16);
   EXPECT_EQ(lines["blocks.3.mlp.down.weight"], all_bf16);
 
-  recipe.high_precision = {{.match = "attention\\.output|head"},
-                           {.match = "", .first_blocks = 2, .format = Format::f32}};
+  recipe.high_precision = {{.layers = {.match = "attention.output|head"}},
+                           {.layers = {.first_blocks = 2}, .format = Format::f32}};
   lines = layers(recipe);
   EXPECT_EQ(lines["blocks.0.attention.output.weight"], all_bf16);
   EXPECT_EQ(lines["blocks.0.attention.qkv.weight"], "forward fp32, grad_input fp32, grad_weight fp32");
@@ -119,13 +119,14 @@ TEST(LowPrecision, ExemptLayersComputeInTheirFormat) {
     return test.gradients;
   };
   Recipe exempt = nvidia();
-  exempt.high_precision = {{.match = "weight"}};
+  exempt.high_precision = {{.layers = {.match = "weight"}}};
   const std::vector<float> expected = run(plain(Format::bf16));
   EXPECT_TRUE(same_bits(run(exempt), expected));
-  exempt.high_precision = {{.match = "head"}, {.match = "", .first_blocks = 2}, {.match = "", .last_share = 0.5}};
+  exempt.high_precision = {
+      {.layers = {.match = "head"}}, {.layers = {.first_blocks = 2}}, {.layers = {.last_share = 0.5}}};
   EXPECT_TRUE(same_bits(run(exempt), expected));
   for (const char* rule : {"mlp|head", "attention|head", "attention|mlp", "output|down|gate_up|head"}) {
-    exempt.high_precision = {{.match = rule}};
+    exempt.high_precision = {{.layers = {.match = rule}}};
     EXPECT_FALSE(same_bits(run(exempt), expected)) << rule;
   }
 }
@@ -135,7 +136,7 @@ TEST(LowPrecision, TiedHeadFollowsTheRulesOfTheHead) {
   ModelConfig config = config_of(DType::bf16);
   config.tied_head = true;
   Recipe recipe = nvidia();
-  recipe.high_precision = {{.match = "^head"}};
+  recipe.high_precision = {{.layers = {.match = "head.*"}}};
   const LanguageModel model(config, recipe, {.sequence_length = 64});
   EXPECT_EQ(model.describe_layers().back(), "head.weight: " + all_bf16);
 }

@@ -31,7 +31,7 @@ inline ModelConfig tiny_config() {
 }
 
 inline Recipe plain(Format format) {
-  return {.name = "plain", .linear = plain_recipe(format), .high_precision = {}};
+  return {.name = "plain", .linear = plain_recipe(format)};
 }
 
 // NVIDIA's recipe as published: 16x16 weights, rotated weight gradients, stochastically rounded gradients.
@@ -43,7 +43,7 @@ inline Recipe nvidia() {
   const OperandSpec rotated_gradient{.format = Format::nvfp4, .round = Rounding::stochastic, .rotate = 16};
   return {.name = "nvidia",
           .linear = {rows, tiles, gradient, tiles, rotated_gradient, rotated},
-          .high_precision = {{.match = "embedding|head", .format = Format::bf16}}};
+          .high_precision = {{.layers = {.match = "embedding|head"}, .format = Format::bf16}}};
 }
 
 // Reproducible integers in [0, bound).

@@ -8,7 +8,7 @@ namespace nibble {
 namespace {
 
 Recipe four_bit(std::vector<HighPrecisionRule> rules) {
-  return Recipe{"test", plain_recipe(Format::nvfp4), std::move(rules)};
+  return Recipe{.name = "test", .linear = plain_recipe(Format::nvfp4), .high_precision = std::move(rules)};
 }
 
 Format format_of(const Recipe& recipe, std::string_view name, int block, int blocks) {
@@ -26,7 +26,7 @@ std::string formats_of_blocks(const Recipe& recipe, int blocks) {
 }
 
 HighPrecisionRule rule_match(const std::string& match, Format format = Format::bf16) {
-  return {match, 0, 0, 0, format};
+  return {{match, 0, 0, 0}, format};
 }
 
 TEST(Recipe, MatchSearchesTheName) {
@@ -44,21 +44,21 @@ TEST(Recipe, FirstRuleThatAppliesWins) {
 }
 
 TEST(Recipe, RulesByPosition) {
-  EXPECT_EQ(formats_of_blocks(four_bit({{"", 2, 0, 0, Format::bf16}}), 6), "--4444");
-  EXPECT_EQ(formats_of_blocks(four_bit({{"", 0, 2, 0, Format::bf16}}), 6), "4444--");
-  EXPECT_EQ(formats_of_blocks(four_bit({{"", 0, 9, 0, Format::bf16}}), 3), "---");
-  EXPECT_EQ(formats_of_blocks(four_bit({{"", 1, 0, 0, Format::bf16}, {"", 0, 1, 0, Format::bf16}}), 4), "-44-");
+  EXPECT_EQ(formats_of_blocks(four_bit({{{"", 2, 0, 0}, Format::bf16}}), 6), "--4444");
+  EXPECT_EQ(formats_of_blocks(four_bit({{{"", 0, 2, 0}, Format::bf16}}), 6), "4444--");
+  EXPECT_EQ(formats_of_blocks(four_bit({{{"", 0, 9, 0}, Format::bf16}}), 3), "---");
+  EXPECT_EQ(formats_of_blocks(four_bit({{{"", 1, 0, 0}, Format::bf16}, {{"", 0, 1, 0}, Format::bf16}}), 4), "-44-");
 }
 
 TEST(Recipe, ShareRoundsUpButNotOverDecimals) {
-  EXPECT_EQ(formats_of_blocks(four_bit({{"", 0, 0, 0.15, Format::bf16}}), 20), "44444444444444444---");
-  EXPECT_EQ(formats_of_blocks(four_bit({{"", 0, 0, 0.15, Format::bf16}}), 4), "444-");
-  EXPECT_EQ(formats_of_blocks(four_bit({{"", 0, 0, 0.07, Format::bf16}}), 100).find('-'), 93u);
-  EXPECT_EQ(formats_of_blocks(four_bit({{"", 0, 0, 1, Format::bf16}}), 3), "---");
+  EXPECT_EQ(formats_of_blocks(four_bit({{{"", 0, 0, 0.15}, Format::bf16}}), 20), "44444444444444444---");
+  EXPECT_EQ(formats_of_blocks(four_bit({{{"", 0, 0, 0.15}, Format::bf16}}), 4), "444-");
+  EXPECT_EQ(formats_of_blocks(four_bit({{{"", 0, 0, 0.07}, Format::bf16}}), 100).find('-'), 93u);
+  EXPECT_EQ(formats_of_blocks(four_bit({{{"", 0, 0, 1}, Format::bf16}}), 3), "---");
 }
 
 TEST(Recipe, LayersOutsideTheBlocksAreExemptByNameOnly) {
-  EXPECT_EQ(format_of(four_bit({{"", 4, 0, 0, Format::bf16}, {"", 0, 4, 0, Format::bf16}}), "head", -1, 4),
+  EXPECT_EQ(format_of(four_bit({{{"", 4, 0, 0}, Format::bf16}, {{"", 0, 4, 0}, Format::bf16}}), "head", -1, 4),
             Format::nvfp4);
 }
 
@@ -76,9 +76,9 @@ void expect_bad_config(const Recipe& recipe) {
 TEST(Recipe, RefusesBadRules) {
   expect_bad_config(four_bit({rule_match("(unclosed")}));
   expect_bad_config(four_bit({HighPrecisionRule{}}));
-  expect_bad_config(four_bit({{"layer", 1, 0, 0, Format::bf16}}));
-  expect_bad_config(four_bit({{"", -1, 0, 0, Format::bf16}}));
-  expect_bad_config(four_bit({{"", 0, 0, 1.5, Format::bf16}}));
+  expect_bad_config(four_bit({{{"layer", 1, 0, 0}, Format::bf16}}));
+  expect_bad_config(four_bit({{{"", -1, 0, 0}, Format::bf16}}));
+  expect_bad_config(four_bit({{{"", 0, 0, 1.5}, Format::bf16}}));
   // A bad rule is refused even behind one that applies.
   expect_bad_config(four_bit({rule_match("layer"), HighPrecisionRule{}}));
 }

@@ -77,8 +77,8 @@ TEST(RecipeFile, TextComesBack) {
     EXPECT_EQ(recipe_yaml(again), written);
     ASSERT_EQ(again.high_precision.size(), recipe.high_precision.size());
     for (size_t i = 0; i < again.high_precision.size(); ++i) {
-      EXPECT_EQ(again.high_precision[i].match, recipe.high_precision[i].match);
-      EXPECT_EQ(again.high_precision[i].last_share, recipe.high_precision[i].last_share);
+      EXPECT_EQ(again.high_precision[i].layers.match, recipe.high_precision[i].layers.match);
+      EXPECT_EQ(again.high_precision[i].layers.last_share, recipe.high_precision[i].layers.last_share);
       EXPECT_EQ(again.high_precision[i].format, recipe.high_precision[i].format);
     }
   }
