@@ -12,6 +12,7 @@
 #include "dist/communicator.h"
 #include "model/parameter.h"
 #include "quant/tensor.h"
+#include "trainer/step_guard.h"
 
 namespace nibble {
 
@@ -41,6 +42,7 @@ struct CheckpointState {
   std::vector<StateBuffer> buffers;  // the same groups and dtypes in the same order on every rank
   uint64_t shard_begin = 0;          // this rank's elements of the flat buffers; the ranks' ranges follow each other
   uint64_t shard_end = 0;
+  SkippedSteps skipped;
 };
 
 // Collective; call while holding the run's lock (trainer/run_directory.h). Returns the new checkpoint's directory; one
@@ -71,6 +73,7 @@ struct CheckpointInfo {
   std::vector<TensorEntry> tensors;
   std::vector<Group> groups;
   std::vector<RankFile> rank_files;
+  SkippedSteps skipped;
 };
 
 // What find_checkpoint does with a damaged checkpoint besides warning: leave it, or rename it to NAME.corrupt so that

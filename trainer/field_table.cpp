@@ -130,6 +130,12 @@ const Field fields[] = {
     {"schedule.decay_share", VALUE(schedule.decay_share), "Share of the steps in which wsd decays.",
      numeric, "schedule", positive_share},
 
+    {"guard.skip_in_a_row", VALUE(guard.skip_in_a_row), "Most steps in a row that may be skipped because they are not "
+     "finite, also when computed again; one more ends the run with exit code 77.",
+     changeable, "", optional_steps, "steps"},
+    {"guard.skip_total", VALUE(guard.skip_total), "Most steps of the whole run, over all resumes, that may be skipped.",
+     changeable, "", optional_steps, "steps"},
+
     {"eval.every", VALUE(eval.every), "Steps between validations; 0 = only after the last step.",
      changeable, "", optional_steps, "steps"},
     {"eval.sequences", VALUE(eval.sequences), "Validation sequences that are used; 0 = all.",

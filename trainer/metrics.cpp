@@ -75,16 +75,21 @@ void MetricsLog::write_line(const nlohmann::json& object) {
 }
 
 void MetricsLog::step(const StepMetrics& metrics) {
-  write_line({{"event", "step"},
-              {"step", metrics.step},
-              {"tokens", metrics.tokens},
-              {"loss", metrics.loss},
-              {"loss_hex", hexadecimal_bits(metrics.loss)},
-              {"grad_norm", metrics.grad_norm},
-              {"lr", metrics.learning_rate},
-              {"tokens_per_second", metrics.tokens_per_second},
-              {"mfu", metrics.mfu},
-              {"time", wall_seconds()}});
+  nlohmann::json line = {{"event", "step"},
+                         {"step", metrics.step},
+                         {"tokens", metrics.tokens},
+                         {"loss", metrics.loss},
+                         {"loss_hex", hexadecimal_bits(metrics.loss)},
+                         {"grad_norm", metrics.grad_norm},
+                         {"lr", metrics.learning_rate},
+                         {"tokens_per_second", metrics.tokens_per_second},
+                         {"mfu", metrics.mfu},
+                         {"time", wall_seconds()}};
+  if (metrics.retried) line["retried"] = true;
+  if (!metrics.applied) {
+    line.update({{"applied", false}, {"non_finite", metrics.non_finite}, {"skipped_total", metrics.skipped_total}});
+  }
+  write_line(line);
 }
 
 void MetricsLog::validation(uint64_t step, uint64_t tokens, double loss) {
@@ -104,8 +109,10 @@ void MetricsLog::checkpoint(uint64_t step, const std::string& directory, double 
               {"time", wall_seconds()}});
 }
 
-void MetricsLog::warning(uint64_t step, std::string_view text) {
-  write_line({{"event", "warning"}, {"step", step}, {"text", text}, {"time", wall_seconds()}});
+void MetricsLog::warning(uint64_t step, std::string_view text, const nlohmann::json& details) {
+  nlohmann::json line = details;
+  line.update({{"event", "warning"}, {"step", step}, {"text", text}, {"time", wall_seconds()}});
+  write_line(line);
 }
 
 void MetricsLog::event(const nlohmann::json& object) {
@@ -134,9 +141,17 @@ RunHistory read_history(const std::filesystem::path& metrics_file) {
         drop_after(history.steps, step);
         drop_after(history.validations, step);
       } else if (event == "step") {
-        history.steps.push_back({object.at("step"), object.at("tokens"), number_in(object, "loss"),
-                                 number_in(object, "grad_norm"), number_in(object, "lr"),
-                                 number_in(object, "tokens_per_second"), number_in(object, "mfu")});
+        history.steps.push_back({.step = object.at("step"),
+                                 .tokens = object.at("tokens"),
+                                 .loss = number_in(object, "loss"),
+                                 .grad_norm = number_in(object, "grad_norm"),
+                                 .learning_rate = number_in(object, "lr"),
+                                 .tokens_per_second = number_in(object, "tokens_per_second"),
+                                 .mfu = number_in(object, "mfu"),
+                                 .applied = object.value("applied", true),
+                                 .retried = object.value("retried", false),
+                                 .non_finite = object.value("non_finite", uint64_t{0}),
+                                 .skipped_total = object.value("skipped_total", uint64_t{0})});
       } else if (event == "validation") {
         history.validations.push_back({object.at("step"), object.at("tokens"), number_in(object, "loss")});
       }

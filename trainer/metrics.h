@@ -22,7 +22,11 @@ struct StepMetrics {
   double grad_norm = 0;
   double learning_rate = 0;
   double tokens_per_second = 0;
-  double mfu = 0;  // model FLOPs / (time * measured peak of all ranks)
+  double mfu = 0;           // model FLOPs / (time * measured peak of all ranks)
+  bool applied = true;      // false: a skipped step, which was not finite
+  bool retried = false;     // computed a second time, since the first attempt was not finite
+  uint64_t non_finite = 0;  // values that quantisers met in the last attempt
+  uint64_t skipped_total = 0;
 };
 
 class MetricsLog {
@@ -36,7 +40,8 @@ class MetricsLog {
   void step(const StepMetrics& metrics);
   void validation(uint64_t step, uint64_t tokens, double loss);
   void checkpoint(uint64_t step, const std::string& directory, double seconds);
-  void warning(uint64_t step, std::string_view text);
+  // details: an object, whose members the line gets too.
+  void warning(uint64_t step, std::string_view text, const nlohmann::json& details);
   // "run" at the start of every process, "resume" after it when training goes on from a checkpoint.
   void event(const nlohmann::json& object);
 

@@ -66,11 +66,12 @@ void ProgressDisplay::step(const StepMetrics& metrics, double step_seconds) {
   if (progress_ == RunConfig::Progress::none) return;
   mean_step_seconds_ = metrics.step == first_step_ + 1 ? step_seconds : 0.9 * mean_step_seconds_ + 0.1 * step_seconds;
   const double remaining = mean_step_seconds_ * static_cast<double>(total_steps_ - metrics.step);
-  const std::string text = fmt::format(
+  std::string text = fmt::format(
       "step {:>{}}/{}  tokens {}  loss {:.4f}  grad {:.3f}  lr {:.2e}  {} tok/s  MFU {:.1f} %  ETA {}", metrics.step,
       fmt::formatted_size("{}", total_steps_), total_steps_, with_thousands(metrics.tokens), metrics.loss,
       metrics.grad_norm, metrics.learning_rate, with_thousands(static_cast<uint64_t>(metrics.tokens_per_second)),
       100 * metrics.mfu, duration_text(remaining));
+  if (metrics.skipped_total > 0) text += fmt::format("  skipped {}", metrics.skipped_total);
   if (progress_ == RunConfig::Progress::plain) {
     print(text + "\n");
     return;

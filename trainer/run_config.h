@@ -53,6 +53,10 @@ struct RunConfig {
     double min_ratio = 0.1;    // last learning rate / peak
     double decay_share = 0.2;  // wsd only: share of the steps that decay, at the end
   };
+  struct Guard {
+    int64_t skip_in_a_row = 3;  // most consecutive steps that may be skipped because they are not finite
+    int64_t skip_total = 20;    // and in the whole run
+  };
   struct Eval {
     int64_t every = 0;      // steps; 0 = only after the last step
     int64_t sequences = 0;  // 0 = the whole validation set
@@ -81,6 +85,7 @@ struct RunConfig {
   Train train;
   Optimizer optimizer;
   Schedule schedule;
+  Guard guard;
   Eval eval;
   Checkpoint checkpoint;
   Comm comm;

@@ -27,8 +27,30 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Steps in a row that may be skipped because something was not finite.
-constexpr int most_skipped_steps = 3;
+// "loss nan, gradient norm inf, 12 values in quantisers"
+std::string numbers_of(const StepAttempt& attempt) {
+  return fmt::format("loss {}, gradient norm {}, {} such values in quantisers", attempt.loss, attempt.grad_norm,
+                     attempt.non_finite);
+}
+
+nlohmann::json bits_of(const StepAttempt& attempt) {
+  return {{"loss_hex", hexadecimal_bits(attempt.loss)}, {"grad_norm_hex", hexadecimal_bits(attempt.grad_norm)}};
+}
+
+std::string transient_text(uint64_t step, const StepAttempt& first) {
+  const std::string where = first.first_rank < 0 ? "" : fmt::format(" on rank {}", first.first_rank);
+  return fmt::format(
+      "step {} was not finite ({}){}, but is when computed again from the same inputs, and is applied: a transient "
+      "fault of the machine. Check its memory (ECC counts, memory test) before it hits where nothing shows",
+      step, numbers_of(first), where);
+}
+
+std::string skipped_text(uint64_t step, const StepResult& result) {
+  return fmt::format("step {} is not finite ({}), {}: its update is not applied", step, numbers_of(result.attempt),
+                     result.same_bits ? "and has the same bits when computed again"
+                                      : "nor when computed again, but with other bits: besides a numerical problem "
+                                        "the machine may be faulty, check its memory (ECC counts, memory test)");
+}
 
 class TrainingLoop {
  public:
@@ -52,7 +74,8 @@ class TrainingLoop {
   void open_logs(uint64_t first_step, bool resumed);
   bool validation_pending(uint64_t step);
   void train_one(uint64_t step);
-  void record_skipped(uint64_t step, const StepResult& result);
+  void warn_of(uint64_t step, const StepResult& result);
+  [[noreturn]] void give_up(uint64_t step) const;
   bool validate_after(uint64_t step);
   void save(uint64_t step);
   ExitCode stopped_after(uint64_t step);
@@ -64,7 +87,6 @@ class TrainingLoop {
   const RunDirectory& directory_;
   Heartbeat heartbeat_;
   double peak_flops_ = 0;  // of all ranks together
-  int skipped_in_a_row_ = 0;
   // Rank 0 only.
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<TensorboardWriter> tensorboard_;
@@ -128,19 +150,27 @@ bool TrainingLoop::validation_pending(uint64_t step) {
   return communicator_.all_reduce_max(missing) != 0;
 }
 
-void TrainingLoop::record_skipped(uint64_t step, const StepResult& result) {
-  ++skipped_in_a_row_;
-  const std::string text = fmt::format("step {} is not finite (loss {}, gradient norm {}): its update is not applied",
-                                       step, result.loss, result.grad_norm);
-  if (leader()) {
-    log_warning("{}", text);
-    metrics_->warning(step, text);
-  }
-  if (skipped_in_a_row_ > most_skipped_steps) {
-    throw AgreedError(
-        ExitCode::numerics, fmt::format("{} steps in a row were not finite, the last is {}", skipped_in_a_row_, step),
-        "resume from the last checkpoint with a lower optimizer.learning_rate (resume.allow) or another recipe");
-  }
+// Rank 0. Of a step whose first attempt was not finite.
+void TrainingLoop::warn_of(uint64_t step, const StepResult& result) {
+  const bool applied = result.decision == StepDecision::apply;
+  const std::string text = applied ? transient_text(step, *result.first) : skipped_text(step, result);
+  log_warning("{}", text);
+  metrics_->warning(step, text,
+                    {{"kind", applied ? "transient_fault" : "skipped_step"},
+                     {"attempts", {bits_of(*result.first), bits_of(result.attempt)}},
+                     {"same_bits", result.same_bits}});
+}
+
+void TrainingLoop::give_up(uint64_t step) const {
+  const StepGuard& guard = session_.guard();
+  throw AgreedError(
+      ExitCode::numerics,
+      fmt::format("step {} is not finite: {} skipped steps in a row (guard.skip_in_a_row allows {}), {} in the whole "
+                  "run (guard.skip_total allows {})",
+                  step, guard.skipped().in_a_row, guard.budget().in_a_row, guard.skipped().total, guard.budget().total),
+      "resume from the last checkpoint with a lower optimizer.learning_rate (resume.allow), another recipe, or a "
+      "larger "
+      "budget of skipped steps");
 }
 
 void TrainingLoop::train_one(uint64_t step) {
@@ -149,17 +179,21 @@ void TrainingLoop::train_one(uint64_t step) {
   const StepResult result = session_.train_step(step - 1);
   const double seconds = seconds_since(start);
   const double tokens_per_second = static_cast<double>(config_.train.tokens_per_step) / seconds;
-  const StepMetrics metrics{
-      .step = step,
-      .tokens = tokens_after(step),
-      .loss = result.loss,
-      .grad_norm = result.grad_norm,
-      .learning_rate = result.learning_rate,
-      .tokens_per_second = tokens_per_second,
-      .mfu = model_cost(config_.model).training_flops_per_token * tokens_per_second / peak_flops_};
+  const StepMetrics metrics{.step = step,
+                            .tokens = tokens_after(step),
+                            .loss = result.attempt.loss,
+                            .grad_norm = result.attempt.grad_norm,
+                            .learning_rate = result.learning_rate,
+                            .tokens_per_second = tokens_per_second,
+                            .mfu = model_cost(config_.model).training_flops_per_token * tokens_per_second / peak_flops_,
+                            .applied = result.decision == StepDecision::apply,
+                            .retried = result.first.has_value(),
+                            .non_finite = result.attempt.non_finite,
+                            .skipped_total = session_.guard().skipped().total};
   run_together(communicator_, [&] {
     if (!leader()) return;
     metrics_->step(metrics);
+    if (result.first) warn_of(step, result);
     if (tensorboard_) {
       tensorboard_->scalar("loss/train", metrics.loss, step);
       tensorboard_->scalar("grad_norm", metrics.grad_norm, step);
@@ -170,11 +204,7 @@ void TrainingLoop::train_one(uint64_t step) {
     }
   });
   progress_->step(metrics, seconds);
-  if (result.applied) {
-    skipped_in_a_row_ = 0;
-  } else {
-    record_skipped(step, result);
-  }
+  if (result.decision == StepDecision::give_up) give_up(step);
 }
 
 // False if a stop was requested meanwhile.

@@ -15,7 +15,7 @@ namespace nibble {
 // run goes on after its step, else it starts with fresh weights and writes the checkpoint of step 0 first, so that a
 // run that has started can always be resumed.
 // Returns ok when the run is complete, start_again when it stopped earlier with a checkpoint.
-// Throws ExitCode::numerics when too many steps in a row were not finite.
+// Throws ExitCode::numerics when more steps were skipped, because they were not finite, than guard.* allows.
 ExitCode run_training(Communicator& communicator, TrainingSession& session, const RunDirectory& directory,
                       const std::optional<CheckpointInfo>& checkpoint);
 

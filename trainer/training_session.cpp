@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 
+#include "data/hash.h"
 #include "dist/error.h"
 #include "model/cost.h"
 #include "optim/gradient_norm.h"
@@ -75,10 +77,21 @@ ScheduleConfig schedule_config(const RunConfig& config) {
           .decay_share = config.schedule.decay_share};
 }
 
+SkipBudget skip_budget(const RunConfig& config) {
+  return {.in_a_row = static_cast<uint64_t>(config.guard.skip_in_a_row),
+          .total = static_cast<uint64_t>(config.guard.skip_total)};
+}
+
+// Of everything that two attempts at a step must share.
+uint64_t bits_of(double loss, double grad_norm, std::span<const float> gradient) {
+  const std::array<double, 2> numbers{loss, grad_norm};
+  return hash64(std::as_bytes(gradient), hash64(std::as_bytes(std::span(numbers))));
+}
+
 }  // namespace
 
 TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& config)
-    : communicator_(communicator), config_(config), schedule_(schedule_config(config)) {
+    : communicator_(communicator), config_(config), schedule_(schedule_config(config)), guard_(skip_budget(config)) {
   const auto length = static_cast<uint32_t>(config.model.sequence_length);
   run_together(communicator_, [&] {
     train_loader_ = std::make_unique<Loader>(config.data.train, length, config.run.seed, /*shuffle=*/true);
@@ -177,7 +190,8 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
                         .tensors = tensor_entries(model_->parameters()),
                         .buffers = {},
                         .shard_begin = partition_->begin(rank),
-                        .shard_end = partition_->end(rank)};
+                        .shard_end = partition_->end(rank),
+                        .skipped = guard_.skipped()};
   const auto begin = static_cast<int64_t>(state.shard_begin);
   const auto end = static_cast<int64_t>(state.shard_end);
   state.buffers.push_back({"parameters", weights_.slice(begin, end)});
@@ -196,10 +210,13 @@ void TrainingSession::load(const CheckpointInfo& checkpoint) {
                   buffer.shard);
     }
   });
+  guard_ = StepGuard(skip_budget(config_), checkpoint.skipped);
   model_->set_weights_changed();
 }
 
-void TrainingSession::accumulate_gradients(uint64_t step) {
+// again: trusts nothing that an earlier attempt has left in memory but the weights and the data. Quantised weights are
+// then made for each group, so that the count of what is not finite does not depend on the number of ranks.
+void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
   const auto group_size = static_cast<uint64_t>(config_.train.group_micro_batches);
   const auto micro_batches = static_cast<uint64_t>(config_.micro_batches_per_step());
   const auto sequences = static_cast<uint64_t>(config_.train.micro_batch_sequences);
@@ -208,6 +225,7 @@ void TrainingSession::accumulate_gradients(uint64_t step) {
   for (uint64_t group = local.begin; group < local.end; ++group) {
     const std::span<float> gradients = reduction_->begin_group();
     model_->bind(weights_, tensor_of(gradients, {static_cast<int64_t>(gradients.size())}));
+    if (again) model_->set_weights_changed();
     double loss = 0;
     const uint64_t last = std::min(micro_batches, (group + 1) * group_size);
     for (uint64_t micro_batch = group * group_size; micro_batch < last; ++micro_batch) {
@@ -233,36 +251,73 @@ void TrainingSession::gather_by_group(std::vector<double>& values) {
   communicator_.all_gather(std::as_writable_bytes(std::span(values)), offsets);
 }
 
-StepResult TrainingSession::train_step(uint64_t step) {
-  run_together(communicator_, [&] { accumulate_gradients(step); });
+int TrainingSession::first_bad_rank() const {
+  const size_t groups = group_losses_.size();
+  size_t bad = 0;
+  while (bad < groups && std::isfinite(group_losses_[bad]) && group_non_finite_[bad] == 0) ++bad;
+  if (bad == groups) return -1;
+  int rank = 0;
+  while (groups_of_rank(groups, rank, communicator_.size()).end <= bad) ++rank;
+  return rank;
+}
+
+TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
+  run_together(communicator_, [&] { accumulate_gradients(step, again); });
   gather_by_group(group_losses_);
   gather_by_group(group_non_finite_);
-  const std::span<const float> gradients = reduction_->reduce_scatter();
-  const GradientNorm norm = gradient_norm(communicator_, *partition_, gradients);
+  const std::span<const float> gradient = reduction_->reduce_scatter();
+  const GradientNorm norm = gradient_norm(communicator_, *partition_, gradient);
 
-  StepResult result{.loss = tree_sum(group_losses_) / static_cast<double>(config_.train.tokens_per_step),
-                    .grad_norm = norm.norm,
-                    .learning_rate = learning_rate(schedule_, step)};
-  result.applied = std::isfinite(result.loss) && norm.finite && tree_sum(group_non_finite_) == 0;
-  if (!result.applied) return result;
+  StepAttempt attempt{.loss = tree_sum(group_losses_) / static_cast<double>(config_.train.tokens_per_step),
+                      .grad_norm = norm.norm,
+                      .non_finite = static_cast<uint64_t>(tree_sum(group_non_finite_)),
+                      .first_rank = first_bad_rank()};
+  const bool finite = std::isfinite(attempt.loss) && norm.finite && attempt.non_finite == 0;
+  // A fault may have hit what only one rank holds of the common numbers.
+  attempt.finite = communicator_.all_reduce_max(finite ? 0 : 1) == 0;
+  return {attempt, gradient};
+}
+
+StepResult TrainingSession::train_step(uint64_t step) {
+  StepResult result;
+  result.learning_rate = learning_rate(schedule_, step);
+  Computed computed = compute(step, /*again=*/false);
+  result.decision = guard_.after_attempt(computed.attempt.finite);
+  if (result.decision == StepDecision::retry) {
+    const auto bits = [&] { return bits_of(computed.attempt.loss, computed.attempt.grad_norm, computed.gradient); };
+    const uint64_t before = bits();
+    result.first = computed.attempt;
+    computed = compute(step, /*again=*/true);
+    result.same_bits = communicator_.all_reduce_max(bits() == before ? 0 : 1) == 0;
+    result.decision = guard_.after_attempt(computed.attempt.finite);
+  }
+  result.attempt = computed.attempt;
+  if (result.decision != StepDecision::apply) {
+    model_->set_weights_changed();  // what is not finite in them must be counted in the next step too
+    return result;
+  }
   optimizer_->step({.step = step,
                     .learning_rate = result.learning_rate,
-                    .grad_scale = clip_scale(norm.norm, config_.optimizer.clip_norm),
+                    .grad_scale = clip_scale(computed.attempt.grad_norm, config_.optimizer.clip_norm),
                     .seed = config_.run.seed},
-                   weights_, gradients);
+                   weights_, computed.gradient);
   gather_weights();
   return result;
 }
 
 std::optional<double> TrainingSession::validate(uint64_t step, const std::function<bool()>& interrupted) {
   model_->bind(weights_, {});
-  return validation_loss(communicator_, *model_,
-                         {.loader = *validation_loader_,
-                          .sequences = static_cast<uint64_t>(config_.eval.sequences),
-                          .sequences_per_batch = static_cast<uint64_t>(config_.train.micro_batch_sequences),
-                          .seed = config_.run.seed,
-                          .step = step},
-                         *micro_batch_, interrupted);
+  const std::optional<double> loss =
+      validation_loss(communicator_, *model_,
+                      {.loader = *validation_loader_,
+                       .sequences = static_cast<uint64_t>(config_.eval.sequences),
+                       .sequences_per_batch = static_cast<uint64_t>(config_.train.micro_batch_sequences),
+                       .seed = config_.run.seed,
+                       .step = step},
+                      *micro_batch_, interrupted);
+  // The next step judges itself, by what its own quantisers meet.
+  if (model_->take_non_finite_count() != 0) model_->set_weights_changed();
+  return loss;
 }
 
 }  // namespace nibble

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,14 +19,26 @@
 #include "trainer/checkpoint.h"
 #include "trainer/micro_batch.h"
 #include "trainer/run_config.h"
+#include "trainer/step_guard.h"
 
 namespace nibble {
 
-struct StepResult {
-  double loss = 0;  // mean over the step's tokens, nats; the same bits on every rank and for every number of ranks
+// One computation of a step's loss and gradient: a pure function of weights, data and seed. The same bits on every rank
+// and for every number of ranks, but for the count of a first attempt.
+struct StepAttempt {
+  double loss = 0;  // mean over the step's tokens, nats
   double grad_norm = 0;
+  uint64_t non_finite = 0;  // values that quantisers met; an operand that is made again counts again
+  bool finite = true;       // on every rank: loss, norm, and all that quantisers met
+  int first_rank = -1;      // the lowest rank whose micro-batches were not finite; -1: none, or only their sum
+};
+
+struct StepResult {
+  StepDecision decision = StepDecision::apply;  // skip and give_up: the weights are untouched
+  StepAttempt attempt;                          // the last one
+  std::optional<StepAttempt> first;             // the one before it, which was not finite
+  bool same_bits = true;                        // both attempts had the same loss and gradient on every rank
   double learning_rate = 0;
-  bool applied = true;  // false: something was not finite, the weights are untouched
 };
 
 class TrainingSession {
@@ -48,8 +61,10 @@ class TrainingSession {
   void load(const CheckpointInfo& checkpoint);
   CheckpointState checkpoint_state(uint64_t step) const;
 
-  // Collective. The optimizer step after `step` completed ones.
+  // Collective. The optimizer step after `step` completed ones. One that is not finite is computed once more, from
+  // weights that are quantised anew.
   StepResult train_step(uint64_t step);
+  const StepGuard& guard() const { return guard_; }
 
   // Collective. Mean cross-entropy of the validation set (nats a token) with the weights after `step` steps; nothing if
   // interrupted() became true on some rank meanwhile.
@@ -58,7 +73,13 @@ class TrainingSession {
  private:
   void build_state();
   void gather_weights();
-  void accumulate_gradients(uint64_t step);
+  void accumulate_gradients(uint64_t step, bool again);
+  struct Computed {
+    StepAttempt attempt;
+    std::span<const float> gradient;  // this rank's shard
+  };
+  Computed compute(uint64_t step, bool again);
+  int first_bad_rank() const;
   void gather_by_group(std::vector<double>& values);
 
   Communicator& communicator_;
@@ -73,6 +94,7 @@ class TrainingSession {
   std::unique_ptr<TreeReduction> reduction_;
   std::unique_ptr<AdamW> optimizer_;
   ScheduleConfig schedule_;
+  StepGuard guard_;
 
   std::unique_ptr<MicroBatch> micro_batch_;
   std::vector<double> group_losses_;      // summed cross-entropy of each gradient group of the step

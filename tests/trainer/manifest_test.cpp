@@ -20,6 +20,7 @@ Manifest example() {
   info.step = 18446744073709551615u;
   info.tokens = 9007199254740993;  // not a double
   info.seed = 3;
+  info.skipped = {.in_a_row = 2, .total = 5};
   info.data_fingerprint = "quote \" and \\";
   info.nibble_version = "0.1.0";
   info.tensors = testing_support::small_tensors();
@@ -59,7 +60,16 @@ TEST(ManifestTest, ComesBackFromItsText) {
   EXPECT_EQ(back.info.tensors, manifest.info.tensors);
   EXPECT_EQ(back.info.data_fingerprint, manifest.info.data_fingerprint);
   EXPECT_EQ(back.info.ranks, 2);
+  EXPECT_EQ(back.info.skipped, (SkippedSteps{.in_a_row = 2, .total = 5}));
   EXPECT_EQ(code_of(forged([](Json&) {})), ExitCode::ok);
+}
+
+TEST(ManifestTest, CheckpointsWithoutCountsOfSkippedStepsHaveNone) {
+  const std::string old = forged([](Json& root) {
+    root.erase("skipped_in_a_row");
+    root.erase("skipped_total");
+  });
+  EXPECT_EQ(parse_manifest(old, "manifest.json").info.skipped, SkippedSteps());
 }
 
 TEST(ManifestTest, EveryFlippedBitIsNoticed) {
@@ -87,6 +97,9 @@ TEST(ManifestTest, ImpossibleContentsAreRefused) {
       [](Json& root) { root["step"] = 1.0; },
       [](Json& root) { root["tokens"] = "1"; },
       [](Json& root) { root.erase("seed"); },
+      [](Json& root) { root["skipped_total"] = -1; },
+      [](Json& root) { root["skipped_total"] = 1; },  // fewer than in a row
+      [](Json& root) { root["step"] = 4; },           // fewer than were skipped
       [](Json& root) { root["groups"][1]["name"] = "optimizer/../adam_m"; },
       [](Json& root) { root["groups"][1]["name"] = "/adam_m"; },
       [](Json& root) { root["groups"][1]["name"] = ""; },

@@ -51,6 +51,39 @@ TEST(Metrics, StepLineHasTheKeysThatScriptsRelyOn) {
   EXPECT_EQ(line.at("grad_norm"), 1);
   EXPECT_EQ(line.at("lr"), 0.1);
   EXPECT_EQ(line.at("tokens_per_second"), 10);
+  for (const char* key : {"applied", "retried", "non_finite", "skipped_total"}) EXPECT_FALSE(line.contains(key)) << key;
+}
+
+TEST(Metrics, StepThatWasNotFiniteSaysWhatBecameOfIt) {
+  const auto path = fresh_directory("guard") / "metrics.jsonl";
+  {
+    MetricsLog log(path);
+    log.step({.step = 1, .tokens = 10, .loss = 2, .retried = true});
+    log.step(
+        {.step = 2, .tokens = 20, .loss = 2, .applied = false, .retried = true, .non_finite = 7, .skipped_total = 1});
+    log.step({.step = 3, .tokens = 30, .loss = 2, .skipped_total = 1});
+    log.warning(2, "skipped", {{"kind", "skipped_step"}});
+  }
+  std::istringstream text(contents(path));
+  std::vector<nlohmann::json> lines;
+  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(lines.size(), 4U);
+  EXPECT_EQ(lines[0].at("retried"), true);
+  EXPECT_FALSE(lines[0].contains("applied"));
+  EXPECT_EQ(lines[1].at("applied"), false);
+  EXPECT_EQ(lines[1].at("retried"), true);
+  EXPECT_EQ(lines[1].at("non_finite"), 7);
+  EXPECT_EQ(lines[1].at("skipped_total"), 1);
+  EXPECT_FALSE(lines[2].contains("skipped_total"));
+  EXPECT_EQ(lines[3].at("event"), "warning");
+  EXPECT_EQ(lines[3].at("step"), 2);
+  EXPECT_EQ(lines[3].at("text"), "skipped");
+  EXPECT_EQ(lines[3].at("kind"), "skipped_step");
+  const RunHistory history = read_history(path);
+  ASSERT_EQ(history.steps.size(), 3U);
+  EXPECT_TRUE(history.steps[0].applied && history.steps[0].retried);
+  EXPECT_FALSE(history.steps[1].applied);
+  EXPECT_EQ(history.steps[1].non_finite, 7U);
 }
 
 TEST(Metrics, ResumedPointsCountOnce) {

@@ -90,6 +90,8 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "schedule.warmup_steps=10",
                                   "schedule.min_ratio=0",
                                   "schedule.decay_share=0.5",
+                                  "guard.skip_in_a_row=0",
+                                  "guard.skip_total=9",
                                   "eval.every=5",
                                   "eval.sequences=7",
                                   "checkpoint.every=20",
@@ -107,6 +109,8 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_EQ(config.model.dtype, DType::f32);
   EXPECT_EQ(config.data.train, (std::vector<std::string>{"/a.bin", "/b.bin"}));
   EXPECT_EQ(config.data.validation, (std::vector<std::string>{"/v.bin"}));
+  EXPECT_EQ(config.guard.skip_in_a_row, 0);
+  EXPECT_EQ(config.guard.skip_total, 9);
   EXPECT_EQ(tokenizer_path(config), "/t.model");
   EXPECT_EQ(recompute_blocks(config), (std::vector<bool>{true, false, true, true}));
   EXPECT_EQ(config.optimizer.master_dtype, DType::f32);
