@@ -23,33 +23,9 @@ namespace {
 
 constexpr size_t comparison_block = size_t{1} << 20;
 
-// Once, before the first call: no exit handler (it crashes when a full disk has left unwritten data), no file locks
-// unless the user wants them (they fail on network file systems), no traces on standard error.
-void initialize_hdf5() {
-  [[maybe_unused]] static const bool done = [] {
-    setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);
-    H5dont_atexit();
-    NIBBLE_CHECK(H5open() >= 0 && H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0, "HDF5 does not start");
-    return true;
-  }();
-}
-
 herr_t keep_innermost(unsigned number, const H5E_error2_t* entry, void* text) {
   if (number == 0 && entry->desc != nullptr) *static_cast<std::string*>(text) = entry->desc;
   return 0;
-}
-
-// HDF5's own words for the last failure. A failed system call says "..., error message = 'No space left on device',
-// ...": only the quoted part is for people.
-std::string innermost_message() {
-  std::string text;
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, &keep_innermost, &text);
-  const std::string marker = "error message = '";
-  if (const size_t begin = text.find(marker); begin != std::string::npos) {
-    const size_t first = begin + marker.size();
-    return text.substr(first, text.find('\'', first) - first);
-  }
-  return text.empty() ? "no reason given" : text;
 }
 
 Hdf5Handle property_list(hid_t kind) {
@@ -65,18 +41,9 @@ Hdf5Handle access_properties() {
   return properties;
 }
 
-Hdf5Handle bf16_type() {
-  Hdf5Handle type(H5Tcopy(H5T_IEEE_F32LE), &H5Tclose);
-  const hid_t id = type.get();
-  const bool good = H5Tset_fields(id, 15, 7, 8, 0, 7) >= 0 && H5Tset_precision(id, 16) >= 0 &&
-                    H5Tset_ebias(id, 127) >= 0 && H5Tset_size(id, 2) >= 0;
-  NIBBLE_CHECK(good, "HDF5 type for BF16");
-  return type;
-}
-
 Hdf5Handle type_of(DType dtype) {
   switch (dtype) {
-    case DType::bf16: return bf16_type();
+    case DType::bf16: return hdf5_half_type(HalfFormat::bf16);
     case DType::f32: return {H5Tcopy(H5T_IEEE_F32LE), &H5Tclose};
     case DType::u8: return {H5Tcopy(H5T_STD_U8LE), &H5Tclose};
     case DType::i32: return {H5Tcopy(H5T_STD_I32LE), &H5Tclose};
@@ -137,6 +104,40 @@ std::span<const std::byte> nan_of(DType dtype) {
 
 }  // namespace
 
+// No exit handler (it crashes when a full disk has left unwritten data), no file locks unless the user wants them (they
+// fail on network file systems), no traces on standard error.
+void initialize_hdf5() {
+  [[maybe_unused]] static const bool done = [] {
+    setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);
+    H5dont_atexit();
+    NIBBLE_CHECK(H5open() >= 0 && H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0, "HDF5 does not start");
+    return true;
+  }();
+}
+
+// A failed system call says "..., error message = 'No space left on device', ...": only the quoted part is for people.
+std::string hdf5_message() {
+  std::string text;
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, &keep_innermost, &text);
+  const std::string marker = "error message = '";
+  if (const size_t begin = text.find(marker); begin != std::string::npos) {
+    const size_t first = begin + marker.size();
+    return text.substr(first, text.find('\'', first) - first);
+  }
+  return text.empty() ? "no reason given" : text;
+}
+
+Hdf5Handle hdf5_half_type(HalfFormat format) {
+  const size_t mantissa = format == HalfFormat::f16 ? 10 : 7;
+  const size_t exponent = 15 - mantissa;
+  Hdf5Handle type(H5Tcopy(H5T_IEEE_F32LE), &H5Tclose);
+  const hid_t id = type.get();
+  const bool good = H5Tset_fields(id, 15, mantissa, exponent, 0, mantissa) >= 0 && H5Tset_precision(id, 16) >= 0 &&
+                    H5Tset_ebias(id, (size_t{1} << (exponent - 1)) - 1) >= 0 && H5Tset_size(id, 2) >= 0;
+  NIBBLE_CHECK(good, "HDF5 type of 16 bits");
+  return type;
+}
+
 std::vector<Hyperslab> hyperslabs_of_range(const std::vector<int64_t>& shape, uint64_t begin, uint64_t end) {
   std::vector<Hyperslab> result;
   std::vector<uint64_t> prefix;
@@ -163,7 +164,7 @@ Hdf5Writer::Hdf5Writer(const std::filesystem::path& path) : path_(path) {
 }
 
 void Hdf5Writer::fail(const std::string& action) const {
-  throw Error(ExitCode::io, fmt::format("cannot {} {}: {}", action, path_.string(), innermost_message()),
+  throw Error(ExitCode::io, fmt::format("cannot {} {}: {}", action, path_.string(), hdf5_message()),
               "free disk space or check the file system, then resume from the last checkpoint");
 }
 
@@ -276,7 +277,7 @@ Hdf5Reader::Hdf5Reader(const std::filesystem::path& path) : path_(path) {
 }
 
 void Hdf5Reader::fail(const std::string& action) const {
-  throw Error(ExitCode::bad_data, fmt::format("cannot {} {}: {}", action, path_.string(), innermost_message()),
+  throw Error(ExitCode::bad_data, fmt::format("cannot {} {}: {}", action, path_.string(), hdf5_message()),
               "use another checkpoint");
 }
 

@@ -40,6 +40,16 @@ class Hdf5Handle {
   Close close_ = nullptr;
 };
 
+// Before the first call into the library, in every process; more than once does no harm.
+void initialize_hdf5();
+
+// The library's own words for its last failure.
+std::string hdf5_message();
+
+// The float types of 16 bits, little-endian.
+enum class HalfFormat : uint8_t { f16, bf16 };
+Hdf5Handle hdf5_half_type(HalfFormat format);
+
 // Elements [offset, offset + count) of a tensor of this shape in row-major order: what one rank file holds of it, as
 // the dataset /group/name [count] with the attributes shape and offset.
 struct TensorSlice {
