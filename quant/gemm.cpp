@@ -66,35 +66,54 @@ void check_shape(const Tensor& tensor, DType dtype, int64_t rows, int64_t cols, 
   NIBBLE_CHECK(tensor.dtype() == dtype && tensor.rank() == 2 && tensor.size(0) == rows && tensor.size(1) == cols, what);
 }
 
-GemmOperand as_operand(const QuantizedTensor& tensor) {
-  const Tensor& values = tensor.values;
-  if (tensor.format == Format::nvfp4) {
-    NIBBLE_CHECK(tensor.inner % 16 == 0 && !tensor.transposed, "nvfp4 operand in blocks of 16");
-    check_shape(values, DType::u8, tensor.rows, tensor.inner / 2, "nvfp4 codes [rows, inner/2]");
-    check_shape(tensor.block_scales, DType::u8, tensor.rows, tensor.inner / 16, "nvfp4 block scales [rows, inner/16]");
-    NIBBLE_CHECK(tensor.tensor_scale.elements() >= 1, "nvfp4 tensor scale");
-    return {values.data(),    tensor.format, tensor.rows, tensor.inner / 2, 1, tensor.block_scales.as<uint8_t>(),
-            tensor.inner / 16};
-  }
+GemmOperand as_plain_operand(const QuantizedTensor& tensor) {
   const DType dtype = tensor.format == Format::bf16 ? DType::bf16 : DType::f32;
   if (tensor.transposed) {
-    check_shape(values, dtype, tensor.inner, tensor.rows, "transposed operand [inner, rows]");
-    return {values.data(), tensor.format, tensor.rows, 1, tensor.rows, nullptr, 0};
+    check_shape(tensor.values, dtype, tensor.inner, tensor.rows, "transposed operand [inner, rows]");
+    return {tensor.values.data(), tensor.format, tensor.rows, 1, tensor.rows};
   }
-  check_shape(values, dtype, tensor.rows, tensor.inner, "operand [rows, inner]");
-  return {values.data(), tensor.format, tensor.rows, tensor.inner, 1, nullptr, 0};
+  check_shape(tensor.values, dtype, tensor.rows, tensor.inner, "operand [rows, inner]");
+  return {tensor.values.data(), tensor.format, tensor.rows, tensor.inner, 1};
 }
 
-// The product of the tensor scales (and 1/4 for a pair of nvfp4 operands, whose integers are doubled) rounded to 24
-// bits. Formed in double, whose exponent range holds it: two scales of 1e-25 must not make a zero.
-double output_scale(const QuantizedTensor& a, const QuantizedTensor& b) {
-  const bool a_scaled = a.format == Format::nvfp4;
-  const bool b_scaled = b.format == Format::nvfp4;
-  const double g_a = a_scaled ? a.tensor_scale.as<float>()[0] : 1.0;
-  const double g_b = b_scaled ? b.tensor_scale.as<float>()[0] : 1.0;
+GemmOperand as_operand(const QuantizedTensor& tensor) {
+  if (!is_quantized(tensor.format)) return as_plain_operand(tensor);
+  const FormatTraits traits = traits_of(tensor.format);
+  const int64_t row_bytes = tensor.inner * traits.code_bits / 8;
+  NIBBLE_CHECK(!tensor.transposed, "quantised operands lie along the inner axis");
+  check_shape(tensor.values, DType::u8, tensor.rows, row_bytes, "codes [rows, bytes of a row]");
+  NIBBLE_CHECK(tensor.tensor_scale.dtype() == DType::f32 && tensor.tensor_scale.elements() >= 1, "tensor scale");
+  GemmOperand operand{tensor.values.data(), tensor.format, tensor.rows, row_bytes, 1};
+  if (traits.block != 0) {
+    NIBBLE_CHECK(tensor.inner % traits.block == 0, "operand in whole blocks");
+    operand.scale_stride = tensor.inner / traits.block;
+    check_shape(tensor.block_scales, DType::u8, tensor.rows, operand.scale_stride, "block scales [rows, inner/block]");
+    operand.block_scales = tensor.block_scales.as<uint8_t>();
+  }
+  if (!tensor.outer_scales.empty()) {
+    NIBBLE_CHECK(tensor.format == Format::nvfp4 && tensor.inner % outer_block == 0, "outer scales are nvfp4's");
+    operand.outer_stride = tensor.inner / outer_block;
+    check_shape(tensor.outer_scales, DType::f32, tensor.rows, operand.outer_stride, "outer scales [rows, inner/128]");
+    operand.outer_scales = tensor.outer_scales.as<float>();
+  }
+  return operand;
+}
+
+bool has_integer_blocks(const GemmOperand& operand) {
+  return operand.format == Format::nvfp4 && operand.outer_scales == nullptr;
+}
+
+// The product of the tensor scales rounded to 24 bits, times the power of two that rotations and doubled integers
+// leave. Formed in double, whose exponent range holds it: two scales of 1e-25 must not make a zero.
+double output_scale(const QuantizedTensor& a, const QuantizedTensor& b, bool integer_blocks) {
+  const int rotation_bits = a.rotation_bits + b.rotation_bits;
+  NIBBLE_CHECK(rotation_bits % 2 == 0, "both operands of a product are rotated alike");
+  const double g_a = is_quantized(a.format) ? a.tensor_scale.as<float>()[0] : 1.0;
+  const double g_b = is_quantized(b.format) ? b.tensor_scale.as<float>()[0] : 1.0;
   int exponent = 0;
-  const double fraction = std::frexp(g_a * g_b * (a_scaled && b_scaled ? 0.25 : 1.0), &exponent);
-  return std::ldexp(static_cast<double>(static_cast<float>(fraction)), exponent);
+  const double fraction = std::frexp(g_a * g_b, &exponent);
+  const int power = exponent - rotation_bits / 2 - (integer_blocks ? 2 : 0);
+  return std::ldexp(static_cast<double>(static_cast<float>(fraction)), power);
 }
 
 // Halves the largest block until every thread has several.
@@ -157,7 +176,8 @@ void gemm_with(const GemmKernels& kernels, const GemmProblem& problem) {
   whole.output = output.data();
   whole.output_dtype = output.dtype();
   whole.output_stride = b.rows;
-  whole.alpha = output_scale(a, b);
+  whole.integer_blocks = has_integer_blocks(whole.a) && has_integer_blocks(whole.b);
+  whole.alpha = output_scale(a, b, whole.integer_blocks);
   whole.accumulate = problem.accumulate;
   if (a.rows == 0 || b.rows == 0) return;
 

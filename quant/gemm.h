@@ -1,12 +1,18 @@
 // Matrix products of quantised operands.
 //
-// nvfp4 x nvfp4: the dot product of two blocks of 16 codes is an exact integer d (in units of 1/4); blocks are added in
-// order, c = fma(float(d), scale_a * scale_b, c) in FP32, one rounding a block; then c * alpha with
-// alpha = (g_a * g_b) / 4. The same bits on every instruction set, blocking and thread count. alpha has the 24 bits of
-// FP32 but an unbounded exponent, and c * alpha is rounded once, so that two tiny tensor scales do not make a zero;
-// where (g_a * g_b) / 4 is a normal FP32 number nothing differs from computing it in FP32. Other formats, mixed ones
-// included: c = fma(a_k, b_k, c) in FP32, k ascending, on values decoded exactly (code * block scale), then c * alpha
-// where a tensor scale is present. The same guarantee.
+// nvfp4 x nvfp4 without outer scales: the dot product of two blocks of 16 codes is an exact integer d (in units of
+// 1/4); blocks are added in order, c = fma(float(d), scale_a * scale_b, c) in FP32, one rounding a block; then c *
+// alpha with alpha = (g_a * g_b) / 4, g being the tensor scales. All other pairs of formats: c = fma(a_k, b_k, c) in
+// FP32, k ascending, then c * alpha with alpha = g_a * g_b (1 in formats without a tensor scale), on values decoded as
+// fl32(fl32(code * block scale) * outer scale). That is exact but for the outer scale and, in MX formats, but for what
+// exceeds FP32's largest number, which becomes infinite.
+//
+// Where operands are rotated without normalisation, alpha has the factor 2^-((a.rotation_bits + b.rotation_bits)/2):
+// the bits must add up to an even number, as they do where both are rotated alike.
+//
+// The same bits on every instruction set, blocking and thread count. alpha has the 24 bits of FP32 but an unbounded
+// exponent, and c * alpha is rounded once, so that two tiny tensor scales do not make a zero; where alpha is a normal
+// FP32 number nothing differs from computing it in FP32.
 #pragma once
 
 #include "quant/quantized_tensor.h"

@@ -23,17 +23,21 @@ struct GemmOperand {
   const void* values;
   Format format;
   int64_t rows;
-  int64_t row_stride;           // elements; nvfp4: bytes
-  int64_t inner_stride;         // elements; unused for nvfp4
-  const uint8_t* block_scales;  // nvfp4 only: [rows, scale_stride]
-  int64_t scale_stride;
+  int64_t row_stride;                     // elements; quantised formats: bytes
+  int64_t inner_stride;                   // elements; unused in quantised formats
+  const uint8_t* block_scales = nullptr;  // [rows, scale_stride], in formats that have them
+  int64_t scale_stride = 0;
+  const float* outer_scales = nullptr;  // [rows, outer_stride], one for `outer_block` elements; null: none
+  int64_t outer_stride = 0;
 };
+constexpr int64_t outer_block = 128;
 
 // One block of the output, computed by one thread from all of the inner axis.
 struct GemmBlock {
   GemmOperand a;  // [m, inner]
   GemmOperand b;  // [n, inner]
   int64_t inner;
+  bool integer_blocks;  // both are nvfp4 without outer scales: blocks of 16 are integer dot products, in units of 1/4
   int64_t first_row, rows;        // rows <= GemmKernels::block_rows
   int64_t first_column, columns;  // columns <= GemmKernels::block_columns
   void* output;                   // [m, n], f32 or bf16

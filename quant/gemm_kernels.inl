@@ -230,7 +230,7 @@ void gemm_block(const GemmBlock& block, std::byte* scratch) {
   const int64_t stride = block.columns;
   if (block.inner == 0) {
     __builtin_memset(c, 0, static_cast<size_t>(block.rows * stride) * sizeof(float));
-  } else if (block.a.format == Format::nvfp4 && block.b.format == Format::nvfp4) {
+  } else if (block.integer_blocks) {
     multiply_code_block<Dot>(block, {c, stride}, scratch);
   } else {
     multiply_plain_block(block.a, block.b, block.inner,
@@ -249,8 +249,8 @@ void gemm_block(const GemmBlock& block, std::byte* scratch) {
 }
 
 inline void small_matmul_blocks(const SmallMatmul& problem, std::byte* scratch) {
-  const GemmOperand a{problem.a, Format::f32, problem.m, problem.a_row_stride, problem.a_col_stride, nullptr, 0};
-  const GemmOperand b{problem.b, Format::f32, problem.n, problem.b_col_stride, problem.b_row_stride, nullptr, 0};
+  const GemmOperand a{problem.a, Format::f32, problem.m, problem.a_row_stride, problem.a_col_stride};
+  const GemmOperand b{problem.b, Format::f32, problem.n, problem.b_col_stride, problem.b_row_stride};
   for (int64_t i = 0; i < problem.m; i += block_rows) {
     const int64_t rows = problem.m - i < block_rows ? problem.m - i : block_rows;
     for (int64_t j = 0; j < problem.n; j += block_columns) {

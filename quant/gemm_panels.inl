@@ -1,6 +1,6 @@
 // Part of gemm_kernels.inl: copies pieces of the operands into panels, the order in which the micro-kernels read.
 //
-// Plain panel of width W: float [k][W], values decoded exactly; missing rows are zero.
+// Plain panel of width W: float [k][W], values decoded up to the tensor scale (quant/gemm.h); missing rows are zero.
 // Code panels, for nvfp4 x nvfp4, per block of 16 along the inner axis, values being integers 2 * e2m1(code):
 //   A: uint8 [code_rows][16], value + code_bias; float [code_rows], block scales
 //   B: int8 [4][code_columns][4], quads along the inner axis; int32 [code_columns], -code_bias * sum of the values;
@@ -55,19 +55,40 @@ ALWAYS_INLINE void transpose(Vector (&tile)[lanes]) {
 }
 
 // --- plain panels ----------------------------------------------------------------------------------------------------
-// A contiguous piece of one row, `count` elements from `k` on. nvfp4: k is a multiple of lanes, count of 16.
+template <ElementCode element>
+ALWAYS_INLINE float decode_element(const uint8_t* codes, int i) {
+  if constexpr (element == ElementCode::e2m1) return e2m1_to_float((codes[i / 2] >> (4 * (i % 2))) & 0xF);
+  if constexpr (element == ElementCode::e4m3) return e4m3_to_float(codes[i]);
+  if constexpr (element == ElementCode::e5m2) return e5m2_to_float(codes[i]);
+}
+
+// Elements k .. k + count - 1 of one row, count >= lanes standing for all lanes, the others zero. k is a multiple of
+// lanes, which divides every block; in formats with blocks count is a multiple of 16.
 template <Format format>
 ALWAYS_INLINE Vector load_along_inner(const GemmOperand& operand, int64_t row, int64_t k, int64_t count) {
   if constexpr (format == Format::f32) {
     return load_up_to(static_cast<const float*>(operand.values) + row * operand.row_stride + k, count);
   } else {
-    const uint8_t* codes = static_cast<const uint8_t*>(operand.values) + row * operand.row_stride + k / 2;
-    const float scale = e4m3_to_float(operand.block_scales[row * operand.scale_stride + k / 16]);
-    float decoded[lanes];
-    for (int i = 0; i < lanes; ++i) {
-      decoded[i] = e2m1_to_float(static_cast<uint8_t>((codes[i / 2] >> (4 * (i % 2))) & 0xF)) * scale;
+    constexpr FormatTraits traits = traits_of(format);
+    const uint8_t* from =
+        static_cast<const uint8_t*>(operand.values) + row * operand.row_stride + k * traits.code_bits / 8;
+    uint8_t codes[lanes * traits.code_bits / 8] = {};
+    if (traits.block != 0 || count >= lanes) {
+      __builtin_memcpy(codes, from, sizeof codes);
+    } else {
+      for (int64_t i = 0; i < count; ++i) codes[i] = from[i];
     }
-    return load(decoded);
+    float decoded[lanes];
+    for (int i = 0; i < lanes; ++i) decoded[i] = decode_element<traits.element>(codes, i);
+    Vector value = load(decoded);
+    if constexpr (traits.block != 0) {
+      const uint8_t scale = operand.block_scales[row * operand.scale_stride + k / traits.block];
+      value *= broadcast(traits.block_scale == ScaleCode::e4m3 ? e4m3_to_float(scale) : e8m0_to_float(scale));
+    }
+    if (operand.outer_scales != nullptr) {
+      value *= broadcast(operand.outer_scales[row * operand.outer_stride + k / outer_block]);
+    }
+    return value;
   }
 }
 
@@ -159,6 +180,28 @@ void pack_strided(const GemmOperand& operand, int64_t first_row, int64_t rows, i
   }
 }
 
+template <int width>
+void pack_bf16(const GemmOperand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
+               float* panel) {
+  if (operand.inner_stride == 1) {
+    pack_bf16_along_inner<width>(operand, first_row, rows, first_k, count, panel);
+  } else {
+    pack_along_rows<uint16_t, width>(operand, first_row, first_k, count, panel);
+  }
+}
+
+template <int width>
+void pack_f32(const GemmOperand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
+              float* panel) {
+  if (operand.inner_stride == 1) {
+    pack_along_inner<Format::f32, width>(operand, first_row, rows, first_k, count, panel);
+  } else if (operand.row_stride == 1) {
+    pack_along_rows<float, width>(operand, first_row, first_k, count, panel);
+  } else {
+    pack_strided<width>(operand, first_row, rows, first_k, count, panel);
+  }
+}
+
 // Rows [first_row, first_row + rows), inner [first_k, first_k + count), as consecutive panels.
 template <int width>
 void pack_panels(const GemmOperand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
@@ -166,20 +209,23 @@ void pack_panels(const GemmOperand& operand, int64_t first_row, int64_t rows, in
   for (int64_t done = 0; done < rows; done += width, panels += width * count) {
     const int64_t first = first_row + done;
     const int64_t here = rows - done < width ? rows - done : width;
-    if (operand.format == Format::nvfp4) {
-      pack_along_inner<Format::nvfp4, width>(operand, first, here, first_k, count, panels);
-    } else if (operand.format == Format::bf16) {
-      if (operand.inner_stride == 1) {
-        pack_bf16_along_inner<width>(operand, first, here, first_k, count, panels);
-      } else {
-        pack_along_rows<uint16_t, width>(operand, first, first_k, count, panels);
-      }
-    } else if (operand.inner_stride == 1) {
-      pack_along_inner<Format::f32, width>(operand, first, here, first_k, count, panels);
-    } else if (operand.row_stride == 1) {
-      pack_along_rows<float, width>(operand, first, first_k, count, panels);
-    } else {
-      pack_strided<width>(operand, first, here, first_k, count, panels);
+    switch (operand.format) {
+      case Format::f32: pack_f32<width>(operand, first, here, first_k, count, panels); break;
+      case Format::bf16: pack_bf16<width>(operand, first, here, first_k, count, panels); break;
+      case Format::nvfp4: pack_along_inner<Format::nvfp4, width>(operand, first, here, first_k, count, panels); break;
+      case Format::mxfp4: pack_along_inner<Format::mxfp4, width>(operand, first, here, first_k, count, panels); break;
+      case Format::mxfp8_e4m3:
+        pack_along_inner<Format::mxfp8_e4m3, width>(operand, first, here, first_k, count, panels);
+        break;
+      case Format::mxfp8_e5m2:
+        pack_along_inner<Format::mxfp8_e5m2, width>(operand, first, here, first_k, count, panels);
+        break;
+      case Format::fp8_e4m3:
+        pack_along_inner<Format::fp8_e4m3, width>(operand, first, here, first_k, count, panels);
+        break;
+      case Format::fp8_e5m2:
+        pack_along_inner<Format::fp8_e5m2, width>(operand, first, here, first_k, count, panels);
+        break;
     }
   }
 }

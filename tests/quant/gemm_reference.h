@@ -19,82 +19,139 @@ inline std::vector<const cpu::GemmKernels*> levels() {
   return all;
 }
 
-// An operand with its memory. `values` are what the product sees, tensor scale excluded.
-struct Operand {
+// What is multiplied: a format, plain ones transposed or not, nvfp4 with or without FP32 scales for 128 elements.
+struct Layout {
   Format format;
+  bool transposed = false;
+  bool outer = false;
+};
+
+// An operand with its memory.
+struct Operand {
+  Layout layout;
   int64_t rows, inner;
-  bool transposed;
+  int rotation_bits = 0;
   std::vector<float> f32;
   std::vector<BFloat16> bf16;
   std::vector<uint8_t> codes, scales;
+  std::vector<float> outer_scales;
   std::vector<float> tensor_scale = {1.0F, 1.0F};
 
+  FormatTraits traits() const { return traits_of(layout.format); }
   size_t index(int64_t row, int64_t k) const {
-    return static_cast<size_t>(transposed ? k * rows + row : row * inner + k);
+    return static_cast<size_t>(layout.transposed ? k * rows + row : row * inner + k);
   }
   uint32_t code(int64_t row, int64_t k) const {
-    return (codes[static_cast<size_t>(row * inner + k) / 2] >> (4 * (k % 2))) & 0xFU;
+    const auto at = static_cast<size_t>(row * inner + k);
+    return traits().code_bits == 8 ? codes[at] : (codes[at / 2] >> (4 * (k % 2))) & 0xFU;
+  }
+  float element(int64_t row, int64_t k) const {
+    switch (traits().element) {
+      case ElementCode::e2m1: return e2m1_to_float(code(row, k));
+      case ElementCode::e4m3: return e4m3_to_float(code(row, k));
+      case ElementCode::e5m2: return e5m2_to_float(code(row, k));
+      case ElementCode::none: break;
+    }
+    return layout.format == Format::f32 ? f32[index(row, k)] : to_float(bf16[index(row, k)]);
   }
   float block_scale(int64_t row, int64_t block) const {
-    return e4m3_to_float(scales[static_cast<size_t>(row * (inner / 16) + block)]);
+    const uint8_t scale = scales[static_cast<size_t>(row * (inner / traits().block) + block)];
+    return traits().block_scale == ScaleCode::e4m3 ? e4m3_to_float(scale) : e8m0_to_float(scale);
   }
+  // What the product sees, tensor scale excluded.
   float value(int64_t row, int64_t k) const {
-    if (format == Format::f32) return f32[index(row, k)];
-    if (format == Format::bf16) return to_float(bf16[index(row, k)]);
-    return e2m1_to_float(code(row, k)) * block_scale(row, k / 16);
+    float result = element(row, k);
+    if (traits().block != 0) result = result * block_scale(row, k / traits().block);
+    if (layout.outer) result = result * outer_scales[static_cast<size_t>((row * inner + k) / 128)];
+    return result;
+  }
+  std::vector<float> decoded() const {  // [rows, inner]
+    std::vector<float> all;
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t k = 0; k < inner; ++k) all.push_back(value(row, k));
+    }
+    return all;
   }
   QuantizedTensor view() {
     QuantizedTensor tensor;
-    tensor.format = format;
+    tensor.format = layout.format;
     tensor.rows = rows;
     tensor.inner = inner;
-    tensor.transposed = transposed;
-    const int64_t first = transposed ? inner : rows;
-    const int64_t second = transposed ? rows : inner;
-    if (format == Format::f32) tensor.values = Tensor(f32.data(), DType::f32, {first, second});
-    if (format == Format::bf16) tensor.values = Tensor(bf16.data(), DType::bf16, {first, second});
-    if (format == Format::nvfp4) {
-      tensor.values = Tensor(codes.data(), DType::u8, {rows, inner / 2});
-      tensor.block_scales = Tensor(scales.data(), DType::u8, {rows, inner / 16});
-      tensor.tensor_scale = Tensor(tensor_scale.data(), DType::f32, {2});
-    }
+    tensor.transposed = layout.transposed;
+    tensor.rotation_bits = rotation_bits;
+    const int64_t first = layout.transposed ? inner : rows;
+    const int64_t second = layout.transposed ? rows : inner;
+    if (layout.format == Format::f32) tensor.values = Tensor(f32.data(), DType::f32, {first, second});
+    if (layout.format == Format::bf16) tensor.values = Tensor(bf16.data(), DType::bf16, {first, second});
+    if (!is_quantized(layout.format)) return tensor;
+    tensor.values = Tensor(codes.data(), DType::u8, {rows, inner * traits().code_bits / 8});
+    tensor.tensor_scale = Tensor(tensor_scale.data(), DType::f32, {2});
+    if (traits().block != 0) tensor.block_scales = Tensor(scales.data(), DType::u8, {rows, inner / traits().block});
+    if (layout.outer) tensor.outer_scales = Tensor(outer_scales.data(), DType::f32, {rows, inner / 128});
     return tensor;
   }
 };
 
-inline Operand make_operand(Format format, int64_t rows, int64_t inner, bool transposed, uint32_t seed) {
-  Operand operand{format, rows, inner, transposed, {}, {}, {}, {}};
+inline bool is_finite_code(ElementCode element, uint32_t code) {
+  if (element == ElementCode::e4m3) return (code & 0x7FU) != 0x7FU;
+  return element != ElementCode::e5m2 || (code & 0x7FU) < 0x7CU;
+}
+
+// Random finite codes and scales; those of E4M3 are all finite ones: zero, subnormal and normal.
+inline void fill_codes(Operand& operand, size_t count, std::mt19937& generator) {
+  std::normal_distribution<float> normal;
+  const FormatTraits traits = operand.traits();
+  while (operand.codes.size() < count * static_cast<size_t>(traits.code_bits) / 8) {
+    const auto code = static_cast<uint8_t>(generator());
+    if (is_finite_code(traits.element, code)) operand.codes.push_back(code);
+  }
+  for (size_t i = 0; traits.block != 0 && i < count / static_cast<size_t>(traits.block); ++i) {
+    const bool power = traits.block_scale == ScaleCode::e8m0;
+    operand.scales.push_back(static_cast<uint8_t>(power ? 117 + generator() % 20 : generator() % 0x7F));
+  }
+  for (size_t i = 0; operand.layout.outer && i < count / 128; ++i)
+    operand.outer_scales.push_back(0.1F * std::exp(normal(generator)));
+  operand.tensor_scale[0] = 0.01F * std::exp(normal(generator));
+}
+
+inline Operand make_operand(Layout layout, int64_t rows, int64_t inner, uint32_t seed) {
+  Operand operand{layout, rows, inner, 0, {}, {}, {}, {}, {}};
   std::mt19937 generator(seed);
   const auto count = static_cast<size_t>(rows * inner);
   std::normal_distribution<float> normal;
-  if (format == Format::nvfp4) {
-    for (size_t i = 0; i < count / 2; ++i) operand.codes.push_back(static_cast<uint8_t>(generator()));
-    // All finite scales: zero, subnormal and normal.
-    for (size_t i = 0; i < count / 16; ++i) operand.scales.push_back(static_cast<uint8_t>(generator() % 0x7F));
-    operand.tensor_scale[0] = 0.01F * std::exp(normal(generator));
-  }
-  for (size_t i = 0; i < count && format == Format::f32; ++i) operand.f32.push_back(normal(generator));
-  for (size_t i = 0; i < count && format == Format::bf16; ++i) operand.bf16.push_back(bf16_nearest(normal(generator)));
+  if (is_quantized(layout.format)) fill_codes(operand, count, generator);
+  for (size_t i = 0; i < count && layout.format == Format::f32; ++i) operand.f32.push_back(normal(generator));
+  for (size_t i = 0; i < count && layout.format == Format::bf16; ++i)
+    operand.bf16.push_back(bf16_nearest(normal(generator)));
   return operand;
 }
 
-// The contract, in order. [m, n]
+// Blocks of doubled codes, one rounding a block.
+inline float integer_block_sum(const Operand& a, const Operand& b, int64_t i, int64_t j) {
+  float c = 0.0F;
+  for (int64_t block = 0; block < a.inner / 16; ++block) {
+    int32_t dot = 0;
+    for (int64_t k = block * 16; k < block * 16 + 16; ++k)
+      dot += e2m1_doubled(a.code(i, k)) * e2m1_doubled(b.code(j, k));
+    c = std::fma(static_cast<float>(dot), a.block_scale(i, block) * b.block_scale(j, block), c);
+  }
+  return c;
+}
+
+// The contract, in order, for an alpha that is a normal FP32 number. [m, n]
 inline std::vector<float> reference_product(const Operand& a, const Operand& b) {
   std::vector<float> result;
-  const bool pair = a.format == Format::nvfp4 && b.format == Format::nvfp4;
-  const float g_a = a.format == Format::nvfp4 ? a.tensor_scale[0] : 1.0F;
-  const float g_b = b.format == Format::nvfp4 ? b.tensor_scale[0] : 1.0F;
-  const float alpha = pair ? (g_a * g_b) / 4.0F : g_a * g_b;
+  const auto integer_blocks = [](const Layout& layout) { return layout.format == Format::nvfp4 && !layout.outer; };
+  const bool pair = integer_blocks(a.layout) && integer_blocks(b.layout);
+  const float alpha =
+      std::ldexp(a.tensor_scale[0] * b.tensor_scale[0], -(a.rotation_bits + b.rotation_bits) / 2 - (pair ? 2 : 0));
+  const std::vector<float> a_values = a.decoded();
+  const std::vector<float> b_values = b.decoded();
   for (int64_t i = 0; i < a.rows; ++i) {
     for (int64_t j = 0; j < b.rows; ++j) {
-      float c = 0.0F;
-      for (int64_t k = 0; k < a.inner && !pair; ++k) c = std::fma(a.value(i, k), b.value(j, k), c);
-      for (int64_t block = 0; block < a.inner / 16 && pair; ++block) {
-        int32_t dot = 0;
-        for (int64_t k = block * 16; k < block * 16 + 16; ++k)
-          dot += e2m1_doubled(a.code(i, k)) * e2m1_doubled(b.code(j, k));
-        c = std::fma(static_cast<float>(dot), a.block_scale(i, block) * b.block_scale(j, block), c);
-      }
+      float c = pair ? integer_block_sum(a, b, i, j) : 0.0F;
+      for (int64_t k = 0; k < a.inner && !pair; ++k)
+        c = std::fma(a_values[static_cast<size_t>(i * a.inner + k)], b_values[static_cast<size_t>(j * b.inner + k)], c);
       result.push_back(c * alpha);
     }
   }
