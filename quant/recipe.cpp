@@ -4,68 +4,100 @@
 
 #include <algorithm>
 #include <cmath>
-#include <regex>
 
 #include "dist/error.h"
+#include "quant/glob.h"
 
 namespace nibble {
 namespace {
 
-[[noreturn]] void refuse(const Recipe& recipe, const std::string& what, std::string remedy) {
-  throw Error(ExitCode::bad_config, fmt::format("recipe {}: {}", recipe.name, what), std::move(remedy));
-}
-
-bool name_matches(const Recipe& recipe, const std::string& pattern, std::string_view name) {
-  try {
-    return std::regex_search(name.begin(), name.end(), std::regex(pattern, std::regex::extended));
-  } catch (const std::regex_error&) {
-    refuse(recipe, fmt::format("high_precision match \"{}\" is not a regular expression", pattern),
-           "write a POSIX extended regular expression, such as \"embedding|head\"");
-  }
-}
-
-void check_rule(const Recipe& recipe, const LayerCondition& rule) {
-  const int conditions = (rule.match.empty() ? 0 : 1) + (rule.first_blocks != 0 ? 1 : 0) +
-                         (rule.last_blocks != 0 ? 1 : 0) + (rule.last_share != 0 ? 1 : 0);
+void check_condition(const Recipe& recipe, const LayerCondition& condition, std::string_view list) {
+  const auto refuse = [&](const std::string& what, std::string remedy) {
+    throw Error(ExitCode::bad_config, fmt::format("recipe {}: {}", recipe.name, what), std::move(remedy));
+  };
+  const int conditions = (condition.match.empty() ? 0 : 1) + (condition.first_blocks != 0 ? 1 : 0) +
+                         (condition.last_blocks != 0 ? 1 : 0) + (condition.last_share != 0 ? 1 : 0);
   if (conditions != 1) {
-    refuse(recipe, fmt::format("a high_precision rule has {} conditions", conditions),
+    refuse(fmt::format("a rule of {} has {} conditions", list, conditions),
            "give each rule exactly one of match, first_blocks, last_blocks, last_share");
   }
-  const bool share_in_range = rule.last_share >= 0 && rule.last_share <= 1;
-  if (rule.first_blocks < 0 || rule.last_blocks < 0 || !share_in_range) {
-    refuse(recipe, "a high_precision rule counts a negative number of blocks, or a share outside 0..1",
+  const bool share_in_range = condition.last_share >= 0 && condition.last_share <= 1;
+  if (condition.first_blocks < 0 || condition.last_blocks < 0 || !share_in_range) {
+    refuse(fmt::format("a rule of {} counts a negative number of blocks, or a share outside 0..1", list),
            "give first_blocks and last_blocks a positive number, last_share one between 0 and 1");
+  }
+  const std::string mistake = glob_mistake(condition.match);
+  if (!condition.match.empty() && !mistake.empty()) {
+    refuse(fmt::format("match \"{}\" of {} {}", condition.match, list, mistake),
+           "write globs joined by |, such as \"embedding|head|blocks.*.down.weight\"");
   }
 }
 
-// ceil(share * blocks), for shares that are written in decimals: 0.15 of 20 blocks is 3, not 4.
-int blocks_of_share(double share, int blocks) {
-  return static_cast<int>(std::ceil(share * blocks - 1e-9));
+// ceil(share * count), for shares that are written in decimals: 0.15 of 20 blocks is 3, not 4.
+double count_of_share(double share, double count) {
+  const double exact = share * count;
+  return std::ceil(exact - 1e-12 * exact);
 }
 
-bool applies(const Recipe& recipe, const LayerCondition& rule, std::string_view name, int block, int blocks) {
-  if (!rule.match.empty()) return name_matches(recipe, rule.match, name);
+bool applies(const LayerCondition& condition, std::string_view name, int block, int blocks) {
+  if (!condition.match.empty()) return glob_matches(condition.match, name);
   if (block < 0) return false;
-  if (rule.first_blocks > 0) return block < rule.first_blocks;
-  const int last = rule.last_blocks > 0 ? rule.last_blocks : blocks_of_share(rule.last_share, blocks);
-  return block >= blocks - last;
+  if (condition.first_blocks > 0) return block < condition.first_blocks;
+  if (condition.last_blocks > 0) return block >= blocks - condition.last_blocks;
+  return block >= blocks - static_cast<int>(count_of_share(condition.last_share, blocks));
+}
+
+LinearRecipe switched_linear(const LinearRecipe& linear, const LateSwitch& late_switch) {
+  LinearRecipe result = linear;
+  const OperandSpec plain = plain_operand(late_switch.to);
+  if (late_switch.gemms != SwitchedGemms::backward) result.forward_x = result.forward_w = plain;
+  if (late_switch.gemms != SwitchedGemms::forward) {
+    result.grad_input_dy = result.grad_input_w = result.grad_weight_dy = result.grad_weight_x = plain;
+  }
+  if (!is_quantized(result.forward_w.format)) result.grad_input_w.from = Source::original;
+  if (!is_quantized(result.forward_x.format)) result.grad_weight_x.from = Source::original;
+  return result;
 }
 
 }  // namespace
 
+OperandSpec plain_operand(Format format) {
+  const FormatTraits traits = traits_of(format);
+  const bool mxfp8 = traits.block_scale == ScaleCode::e8m0 && traits.code_bits == 8;
+  return {.format = format, .scale = mxfp8 ? ScaleRule::amax_up : ScaleRule::amax};
+}
+
 LinearRecipe plain_recipe(Format format) {
-  OperandSpec spec;
-  spec.format = format;
+  const OperandSpec spec = plain_operand(format);
   return LinearRecipe{spec, spec, spec, spec, spec, spec};
 }
 
 LinearRecipe resolve(const Recipe& recipe, std::string_view parameter_name, int block, int blocks) {
   NIBBLE_CHECK(block >= -1 && block < std::max(blocks, 1), "block of a layer");
-  for (const HighPrecisionRule& rule : recipe.high_precision) check_rule(recipe, rule.layers);
+  for (const HighPrecisionRule& rule : recipe.high_precision) check_condition(recipe, rule.layers, "high_precision");
+  for (const LayerRule& rule : recipe.layers) check_condition(recipe, rule.layers, "layers");
   for (const HighPrecisionRule& rule : recipe.high_precision) {
-    if (applies(recipe, rule.layers, parameter_name, block, blocks)) return plain_recipe(rule.format);
+    if (applies(rule.layers, parameter_name, block, blocks)) return plain_recipe(rule.format);
+  }
+  for (const LayerRule& rule : recipe.layers) {
+    if (applies(rule.layers, parameter_name, block, blocks)) return rule.linear;
   }
   return recipe.linear;
+}
+
+uint64_t switch_step(const Recipe& recipe, uint64_t steps) {
+  if (!recipe.late_switch) return steps;
+  const double first = count_of_share(std::clamp(recipe.late_switch->at, 0.0, 1.0), static_cast<double>(steps));
+  return std::min(steps, static_cast<uint64_t>(first));
+}
+
+Recipe switched(const Recipe& recipe) {
+  if (!recipe.late_switch) return recipe;
+  Recipe result = recipe;
+  result.linear = switched_linear(recipe.linear, *recipe.late_switch);
+  for (LayerRule& rule : result.layers) rule.linear = switched_linear(rule.linear, *recipe.late_switch);
+  result.late_switch.reset();
+  return result;
 }
 
 }  // namespace nibble

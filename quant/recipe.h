@@ -20,16 +20,18 @@ struct LinearRecipe {
   friend bool operator==(const LinearRecipe&, const LinearRecipe&) = default;
 };
 
-// All six operands in one format, with its default scales, rounded to nearest.
+// An operand in this format as its users commonly make it, rounded to nearest: mxfp8 with scale amax_up
+// (arXiv:2506.08027), all others with scale amax.
+OperandSpec plain_operand(Format format);
+// All six operands like that: one format everywhere, for gradients too.
 LinearRecipe plain_recipe(Format format);
 
 // Which layers a rule is for: by name or by the position of the block in the model. Exactly one condition is set.
 struct LayerCondition {
-  std::string match = {};  // globs (* ? [..]) joined by |; each is matched against the whole name of the weight, or, if
-                           // it has no wildcard, looked for in it: "embedding|head|blocks.*.down.weight"
-  int first_blocks = 0;   // blocks 0 .. first_blocks-1
-  int last_blocks = 0;    // the last so many blocks
-  double last_share = 0;  // the last ceil(share * blocks) blocks
+  std::string match = {};  // globs (quant/glob.h) on the weight's name: "embedding|head|blocks.*.down.weight"
+  int first_blocks = 0;    // blocks 0 .. first_blocks-1
+  int last_blocks = 0;     // the last so many blocks
+  double last_share = 0;   // the last ceil(share * blocks) blocks
 };
 
 struct HighPrecisionRule {
@@ -60,13 +62,14 @@ struct Recipe {
   std::optional<LateSwitch> late_switch = {};
 };
 
-// What a linear layer does. block is -1 for a layer outside the blocks (the head).
+// What a linear layer does. block is -1 for a layer outside the blocks (the head). Throws bad_config for rules that
+// name no layers, or name them in two ways.
 LinearRecipe resolve(const Recipe& recipe, std::string_view parameter_name, int block, int blocks);
 
 // First step (counted from 0) that runs with the switched recipe; `steps` when there is no switch.
 uint64_t switch_step(const Recipe& recipe, uint64_t steps);
-// The recipe with the switch carried out: a backward operand made from a saved forward operand that is no longer
-// quantised is made from the original.
+// The recipe with the switch carried out, in `layers` too: a backward operand made from a saved forward operand that is
+// no longer quantised is made from the original. high_precision stays as it is.
 Recipe switched(const Recipe& recipe);
 
 }  // namespace nibble
