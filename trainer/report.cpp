@@ -114,14 +114,20 @@ std::string html_table(const Report& report) {
          rows + "</table>\n";
 }
 
+// "300", or "300 (2 skipped)".
+std::string steps_of(const RunHistory& history) {
+  const auto skipped =
+      std::count_if(history.steps.begin(), history.steps.end(), [](const StepMetrics& step) { return !step.applied; });
+  return fmt::format("{}{}", history.steps.size(), skipped == 0 ? "" : fmt::format(" ({} skipped)", skipped));
+}
+
 std::string html_runs(const Report& report) {
   std::string rows;
   for (size_t i = 0; i < report.runs.size(); ++i) {
     const ComparedRun& run = report.runs[i];
-    rows +=
-        fmt::format("<tr><td><b style='color:{}'>{}</b><td>{}<td>{}<td>{}<td>{}</tr>\n", color(i), escaped(run.name),
-                    escaped(run.config.recipe.name), run.config.run.seed, run.history.steps.size(),
-                    i == 0 ? std::string("-") : fmt::format("{:.2f}", report.comparisons[i - 1].throughput_ratio));
+    rows += fmt::format("<tr><td><b style='color:{}'>{}</b><td>{}<td>{}<td>{}<td>{}</tr>\n", color(i),
+                        escaped(run.name), escaped(run.config.recipe.name), run.config.run.seed, steps_of(run.history),
+                        i == 0 ? std::string("-") : fmt::format("{:.2f}", report.comparisons[i - 1].throughput_ratio));
   }
   return "<table class='data'><tr><th>run<th>recipe<th>seed<th>steps<th>tokens/s against baseline</tr>\n" + rows +
          "</table>\n";

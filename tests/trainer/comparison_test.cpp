@@ -87,6 +87,15 @@ TEST(Report, AStepWithoutALossIsNoHoleInTheCurves) {
   }
 }
 
+TEST(Report, SkippedStepsAreCounted) {
+  const ComparedRun base = run_with_losses("base", {4, 3, 2});
+  ComparedRun run = run_with_losses("run", {4, std::nan(""), 2});
+  run.history.steps[1].applied = false;
+  const std::string html = report_html(make_report({base, run}, {compare_runs(base, run)}));
+  EXPECT_NE(html.find("<td>3<td>"), std::string::npos);
+  EXPECT_NE(html.find("<td>3 (1 skipped)<td>"), std::string::npos);
+}
+
 TEST(Report, NamesCannotBreakOutOfThePage) {
   const ComparedRun base = run_with_losses("</script><b>&\"", {3, 2});
   const ComparedRun run = run_with_losses("run", {3, 2.5});
