@@ -192,6 +192,13 @@ NIBBLE_HOST_DEVICE uint32_t e2m1_nearest(float value) {
   return e2m1_sign(value) | (magnitude < 1.0f ? subnormal : normal);
 }
 
+// The value that e2m1_nearest rounds a magnitude to: adding and taking away a power of two rounds to its last digit.
+NIBBLE_HOST_DEVICE float e2m1_round_magnitude(float value) {
+  const float magnitude = value < 6.0f ? value : 6.0f;
+  const float power = magnitude < 2.0f ? 4194304.0f : (magnitude < 4.0f ? 8388608.0f : 16777216.0f);
+  return (magnitude + power) - power;
+}
+
 // The magnitude in 256ths of the grid's step there, and what to add to (that >> 8) to get a code.
 struct E2m1Position {
   float units;    // below 2: |v| * 512; below 4: |v| * 256; else |v| * 128. Exact.
@@ -242,9 +249,8 @@ struct TensorScale {
   float decode;  // S_dec = 1 / S_enc: what the codes times the block scales are multiplied by
 };
 
-// amax: largest magnitude of the tensor. guarded: leaves the block scales headroom of 17/16 below 448.
-NIBBLE_HOST_DEVICE TensorScale tensor_scale_of(float amax, bool guarded) {
-  const float largest = guarded ? 2688.0f * 16.0f / 17.0f : 2688.0f;  // 6 * 448
+// amax: largest magnitude of the tensor; largest: what it is to become, 2688 = 6 * 448 in Transformer Engine.
+NIBBLE_HOST_DEVICE TensorScale tensor_scale_of(float amax, float largest) {
   const float quotient = largest / amax;
   float encode = quotient < float_max ? quotient : float_max;  // NaN, too, becomes FLT_MAX
   encode = amax == 0.0f || encode == 0.0f ? 1.0f : encode;
@@ -266,7 +272,7 @@ NIBBLE_HOST_DEVICE uint32_t block_scale_guarded(float d) {
   return (subnormal & is_subnormal) | (normal & ~is_subnormal);
 }
 
-// What the block's elements are multiplied by before they are rounded to E2M1.
+// What the block's elements are multiplied by before they are rounded.
 NIBBLE_HOST_DEVICE float element_encode_scale(uint32_t block_scale, float tensor_decode) {
   const float reciprocal = 1.0f / (e4m3_to_float(block_scale) * tensor_decode);
   return reciprocal < float_max ? reciprocal : float_max;

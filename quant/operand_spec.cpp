@@ -115,6 +115,11 @@ float ceiling_of(const OperandSpec& spec) {
   return enlarges || corrects ? 256.0F : 448.0F;
 }
 
+float largest_of_tensor(const OperandSpec& spec) {
+  const float largest = range_of(spec) * ceiling_of(spec);
+  return spec.round == Rounding::stochastic ? largest * 16.0F / 17.0F : largest;
+}
+
 bool has_rounding_noise(const OperandSpec& spec) {
   return is_quantized(spec.format) && spec.round != Rounding::nearest;
 }

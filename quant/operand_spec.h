@@ -100,9 +100,12 @@ struct OperandSpec {
   friend bool operator==(const OperandSpec&, const OperandSpec&) = default;
 };
 
-// The defaults filled in. Only for nvfp4.
+// nvfp4: the defaults filled in.
 float range_of(const OperandSpec& spec);
 float ceiling_of(const OperandSpec& spec);
+
+// nvfp4: what the tensor's largest magnitude becomes when it is divided by the tensor scale.
+float largest_of_tensor(const OperandSpec& spec);
 
 // Whether the operand depends on random bits: of rounding, of signs that change with every micro-batch or step.
 bool has_rounding_noise(const OperandSpec& spec);

@@ -1,16 +1,18 @@
 #include "quant/quantize.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
-#include <cstring>
 #include <limits>
+#include <span>
 
 #include "dist/dispatch.h"
 #include "dist/error.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
+#include "quant/cast.h"
 #include "quant/codec.h"
-#include "quant/quantize_tiles.h"
+#include "quant/slab.h"
 
 namespace nibble {
 namespace cpu {
@@ -18,22 +20,11 @@ namespace {
 
 constexpr size_t span_grain = size_t{1} << 16;  // elements a chunk of a pass over contiguous memory
 
-struct Shape {
-  int64_t rows = 0;
-  int64_t inner = 0;
-};
-
-Shape operand_shape(const QuantizeProblem& problem) {
-  const int64_t cols = problem.source.cols();
-  const int64_t rows = cols == 0 ? 0 : problem.source.rows();
-  return problem.transpose ? Shape{cols, rows} : Shape{rows, cols};
-}
-
 bool is_format_of(DType dtype, Format format) {
   return (dtype == DType::f32 && format == Format::f32) || (dtype == DType::bf16 && format == Format::bf16);
 }
 
-// ---- Unquantised formats ----
+// ---- Formats that are not quantised ----
 
 NIBBLE_VECTORIZE void widen(const BFloat16* from, float* to, size_t count) {
   for (size_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
@@ -67,7 +58,35 @@ QuantizedTensor plain_operand(const QuantizeProblem& problem, const QuantizedTen
   return operand;
 }
 
-// ---- NVFP4 ----
+// ---- Passes over contiguous memory ----
+
+NIBBLE_VECTORIZE uint32_t amax_f32(const float* values, size_t count) {
+  uint32_t largest = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t magnitude = bits_of(values[i]) & 0x7FFFFFFFu;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return largest;
+}
+NIBBLE_VECTORIZE uint32_t amax_bf16(const BFloat16* values, size_t count) {
+  uint16_t largest = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint16_t magnitude = values[i].bits & 0x7FFFu;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return static_cast<uint32_t>(largest) << 16;
+}
+
+NIBBLE_VECTORIZE int64_t non_finite_f32(const float* values, size_t count) {
+  int64_t found = 0;
+  for (size_t i = 0; i < count; ++i) found += (bits_of(values[i]) & 0x7F800000u) == 0x7F800000u ? 1 : 0;
+  return found;
+}
+NIBBLE_VECTORIZE int64_t non_finite_bf16(const BFloat16* values, size_t count) {
+  int64_t found = 0;
+  for (size_t i = 0; i < count; ++i) found += (values[i].bits & 0x7F80u) == 0x7F80u ? 1 : 0;
+  return found;
+}
 
 // The largest of non-negative values from many threads. The order does not matter.
 class SharedMax {
@@ -83,171 +102,237 @@ class SharedMax {
   std::atomic<uint32_t> largest_{0};
 };
 
-// Cuts the tiles of an operand into ranges for parallel_for. Blocks along the source's first axis are taken 256 rows of
-// the operand at a time, so that a range reads whole cache lines of the source.
-class TileCuts {
+// ---- Quantised formats ----
+
+// One operand while it is made.
+struct Making {
+  Making(const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage);
+
+  bool needs_amax() const;
+  // amax: of the tensor, or what a history gave.
+  void set_scale(float amax);
+  void cast(const SlabRange& range);
+  void include_amax(const SlabRange& range);
+  void finish();
+
+  const QuantizeProblem& problem;
+  const QuantizedTensor& storage;
+  SlabSource source;
+  CastProblem problem_of_cast;
+  SharedMax amax, corrected;
+};
+
+bool is_post_hoc(const OperandSpec& spec) {
+  return spec.round == Rounding::ms_eden &&
+         (spec.correction == EdenCorrection::post_hoc || spec.correction == EdenCorrection::post_hoc_published);
+}
+
+Making::Making(const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage)
+    : problem(quantize_problem),
+      storage(quantize_storage),
+      source(slab_source(problem.source, problem.transpose, problem.spec, problem.signs)),
+      problem_of_cast{.spec = problem.spec,
+                      .noise = problem.noise,
+                      .rows = source.rows,
+                      .inner = source.inner,
+                      .codes = storage.values.as<uint8_t>(),
+                      .block_scales = storage.block_scales.empty() ? nullptr : storage.block_scales.as<uint8_t>(),
+                      .outer_scales = storage.outer_scales.empty() ? nullptr : storage.outer_scales.as<float>(),
+                      .corrected = is_post_hoc(problem.spec) ? problem.scratch.as<float>() : nullptr} {
+  const FormatTraits traits = traits_of(problem.spec.format);
+  const int64_t elements = source.rows * source.inner;
+  NIBBLE_CHECK(storage.rows == source.rows && storage.inner == source.inner, "storage of another shape");
+  NIBBLE_CHECK(source.inner % inner_multiple(problem.spec) == 0, "blocks and rotations divide the inner axis");
+  NIBBLE_CHECK(problem.spec.block == BlockShape::row || source.rows % lanes == 0, "square blocks divide the rows");
+  NIBBLE_CHECK(storage.values.elements() * 8 == elements * traits.code_bits, "storage of another format");
+  NIBBLE_CHECK(traits.block == 0 || storage.block_scales.elements() * traits.block == elements, "block scales");
+  NIBBLE_CHECK((problem.spec.outer == OuterScale::row_128) == !storage.outer_scales.empty(), "outer scales");
+  NIBBLE_CHECK(elements / lanes < int64_t{1} << 40, "too many blocks for one noise stream");
+  NIBBLE_CHECK(problem.scratch.empty() || problem.scratch.dtype() == DType::f32, "scratch is f32");
+  NIBBLE_CHECK((problem.scratch.empty() ? 0 : problem.scratch.elements()) >=
+                   quantize_scratch_floats(problem.spec, source.rows, source.inner),
+               "scratch is too small");
+}
+
+bool Making::needs_amax() const {
+  const FormatTraits traits = traits_of(problem.spec.format);
+  if (traits.block_scale == ScaleCode::e8m0 || problem.spec.outer == OuterScale::row_128) return false;
+  return problem.amax == 0 && !is_post_hoc(problem.spec);
+}
+
+void Making::set_scale(float tensor_amax) {
+  const FormatTraits traits = traits_of(problem.spec.format);
+  TensorScale& scale = problem_of_cast.scale;
+  if (traits.block_scale == ScaleCode::e8m0) {
+    scale = {1.0f, problem.spec.round == Rounding::stochastic ? 4.0f / 3.0f : 1.0f};
+  } else if (problem.spec.outer == OuterScale::tensor) {
+    scale = tensor_scale_of(tensor_amax, traits.block == 0 ? traits.largest : largest_of_tensor(problem.spec));
+  }
+}
+
+void Making::include_amax(const SlabRange& range) {
+  for_each_slab(range, [&](const SlabPlace& place) {
+    Slab slab;
+    load_slab(source, place, slab);
+    amax.include(amax_of_slab(slab, place.positions));
+  });
+}
+
+SlabMaxima cast_slab(const CastProblem& problem, const SlabPlace& place, const Slab& slab) {
+  switch (traits_of(problem.spec.format).block_scale) {
+    case ScaleCode::none: return cast_fp8(problem, place, slab);
+    case ScaleCode::e8m0: return cast_mx(problem, place, slab);
+    case ScaleCode::e4m3: break;
+  }
+  return problem.spec.round == Rounding::ms_eden ? cast_ms_eden(problem, place, slab)
+                                                 : cast_nvfp4(problem, place, slab);
+}
+
+void Making::cast(const SlabRange& range) {
+  SlabMaxima largest;
+  for_each_slab(range, [&](const SlabPlace& place) {
+    Slab slab;
+    load_slab(source, place, slab);
+    const SlabMaxima here = cast_slab(problem_of_cast, place, slab);
+    largest = {std::max(largest.amax, here.amax), std::max(largest.corrected, here.corrected)};
+  });
+  amax.include(largest.amax);
+  corrected.include(largest.corrected);
+}
+
+void Making::finish() {
+  if (is_post_hoc(problem.spec)) {
+    problem_of_cast.scale = tensor_scale_of(float_of_bits(corrected.value()), ceiling_of(problem.spec));
+    const auto blocks = static_cast<size_t>(source.rows * source.inner / lanes);
+    parallel_for(blocks, size_t{1} << 13, [&](size_t begin, size_t end) {
+      round_corrected_scales(problem_of_cast, static_cast<int64_t>(begin), static_cast<int64_t>(end));
+    });
+  }
+  const float largest = float_of_bits(amax.value());
+  float* tensor_scale = storage.tensor_scale.as<float>();
+  const float decode = storage.outer_scales.empty() ? problem_of_cast.scale.decode : 1.0f;
+  tensor_scale[0] = is_finite(largest) ? decode : std::numeric_limits<float>::quiet_NaN();
+  tensor_scale[1] = largest;
+}
+
+// Cuts an operand into ranges for parallel_for: a range reads whole cache lines of the source.
+class RangeCuts {
  public:
-  TileCuts(int64_t rows, int64_t blocks, bool transpose)
-      : tiles_(div_ceil<int64_t>(rows, tile_size)),
-        blocks_(blocks),
-        tile_step_(transpose ? 16 : 1),
-        block_step_(transpose ? 64 : 256),
-        ranges_across_(div_ceil(blocks, block_step_)) {}
-  size_t count() const { return static_cast<size_t>(div_ceil(tiles_, tile_step_) * ranges_across_); }
-  TileRange range(size_t index) const {
-    const int64_t tile = static_cast<int64_t>(index) / ranges_across_ * tile_step_;
-    const int64_t block = static_cast<int64_t>(index) % ranges_across_ * block_step_;
-    return TileRange{tile, std::min(tile + tile_step_, tiles_), block, std::min(block + block_step_, blocks_)};
+  RangeCuts(const SlabSource& source, int64_t row_step, int64_t position_step)
+      : rows_(source.rows),
+        inner_(source.inner),
+        row_step_(row_step),
+        position_step_(position_step),
+        across_(div_ceil(source.inner, position_step)) {}
+  size_t count() const { return static_cast<size_t>(div_ceil(rows_, row_step_) * across_); }
+  SlabRange range(size_t index) const {
+    const int64_t row = static_cast<int64_t>(index) / across_ * row_step_;
+    const int64_t position = static_cast<int64_t>(index) % across_ * position_step_;
+    return {row, std::min(row + row_step_, rows_), position, std::min(position + position_step_, inner_)};
   }
 
  private:
-  int64_t tiles_, blocks_, tile_step_, block_step_, ranges_across_;
+  int64_t rows_, inner_, row_step_, position_step_, across_;
 };
 
+constexpr int64_t tile = 128;  // a pair of operands is made from tiles of the source that stay in the L2 cache
+
+SlabRange transposed(const SlabRange& range) {
+  return {range.first_position, range.last_position, range.first_row, range.last_row};
+}
+
+// `body(making, range)` for every part of every operand: of one operand, or of a pair, tile by tile of the source.
 template <class Body>
-void for_each_range(const TileCuts& cuts, Body body) {
+void for_each_part(std::span<Making*> operands, Body body) {
+  if (operands.empty()) return;
+  const SlabSource& first = operands[0]->source;
+  const bool pair = operands.size() == 2;
+  const RangeCuts cuts(first, pair ? tile : (first.transpose ? 16 * lanes : lanes),
+                       pair || first.transpose ? tile : 16 * tile);
   parallel_for(cuts.count(), 1, [&](size_t begin, size_t end) {
-    for (size_t index = begin; index < end; ++index) body(cuts.range(index));
+    for (size_t index = begin; index < end; ++index) {
+      const SlabRange range = cuts.range(index);
+      for (Making* making : operands) {
+        body(*making, making->source.transpose == first.transpose ? range : transposed(range));
+      }
+    }
   });
 }
 
-float amax_of(const Tensor& source, const TileSource& tiles, const TileCuts& cuts) {
-  SharedMax largest;
-  if (tiles.rotate) {
-    for_each_range(cuts, [&](const TileRange& range) { largest.include(amax_of_tiles(tiles, range)); });
-  } else {
-    parallel_for(static_cast<size_t>(source.elements()), span_grain, [&](size_t begin, size_t end) {
-      largest.include(source.dtype() == DType::bf16 ? amax_of_span(source.as<BFloat16>() + begin, end - begin)
-                                                    : amax_of_span(source.as<float>() + begin, end - begin));
-    });
-  }
-  return float_of_bits(largest.value());
-}
-
-QuantizedTensor nvfp4_operand(const QuantizeProblem& problem, const QuantizedTensor& storage) {
-  const int64_t blocks = div_exact<int64_t>(storage.inner, tile_size);
-  NIBBLE_CHECK(problem.spec.block == BlockShape::row || storage.rows % tile_size == 0, "16x16 blocks");
-  NIBBLE_CHECK(storage.values.elements() == storage.rows * blocks * 8 &&
-                   storage.block_scales.elements() == storage.rows * blocks && storage.tensor_scale.elements() == 2,
-               "storage of another shape");
-  NIBBLE_CHECK(storage.rows * blocks < int64_t{1} << 40, "too many blocks for one noise stream");
-
-  const TileSource tiles{problem.source.data(), problem.source.dtype(), problem.transpose,
-                         problem.source.cols(), storage.rows,           problem.spec.rotate != 0};
-  const TileCuts cuts(storage.rows, blocks, problem.transpose);
-  const float amax = amax_of(problem.source, tiles, cuts);
-  const TensorScale scale = tensor_scale_of(amax, problem.spec.round == Rounding::stochastic);
-  float* tensor_scale = storage.tensor_scale.as<float>();
-  tensor_scale[0] = is_finite(amax) ? scale.decode : std::numeric_limits<float>::quiet_NaN();
-  tensor_scale[1] = amax;
-
-  const CastProblem cast{
-      tiles, problem.spec, problem.noise, scale, storage.values.as<uint8_t>(), storage.block_scales.as<uint8_t>(),
-      blocks};
-  for_each_range(cuts, [&](const TileRange& range) { cast_tiles(cast, range); });
-  return storage;
-}
-
-// ---- Reading back ----
-
-NIBBLE_INLINE void round_once(double exact, float& output) {
-  output = static_cast<float>(exact);
-}
-NIBBLE_INLINE void round_once(double exact, BFloat16& output) {
-  output = bf16_nearest_once(exact);
-}
-
-// A code times its block scale is exact in FP32, and that times the tensor scale is exact in double.
-template <class Output>
-NIBBLE_INLINE void decode_blocks_to(const uint8_t* codes, const uint8_t* scales, float tensor_scale, size_t blocks,
-                                    Output* output) {
-  for (size_t block = 0; block < blocks; ++block) {
-    const float block_scale = e4m3_to_float(scales[block]);
-    for (size_t half = 0; half < 2; ++half) {
-      uint32_t word = 0;
-      memcpy(&word, codes + block * 8 + half * 4, sizeof word);
-      Output* values = output + block * 16 + half * 8;
-      for (uint32_t i = 0; i < 8; ++i) {
-        const float value = e2m1_to_float(word >> (4 * i) & 15u) * block_scale;
-        round_once(static_cast<double>(value) * static_cast<double>(tensor_scale), values[i]);
-      }
-    }
-  }
-}
-NIBBLE_VECTORIZE void decode_blocks(const uint8_t* codes, const uint8_t* scales, float tensor_scale, size_t blocks,
-                                    float* output) {
-  decode_blocks_to(codes, scales, tensor_scale, blocks, output);
-}
-NIBBLE_VECTORIZE void decode_blocks(const uint8_t* codes, const uint8_t* scales, float tensor_scale, size_t blocks,
-                                    BFloat16* output) {
-  decode_blocks_to(codes, scales, tensor_scale, blocks, output);
-}
-
-// Rows [begin, end) of an nvfp4 operand.
-template <class Output>
-void decode_rows(const QuantizedTensor& operand, Output* output, size_t begin, size_t end) {
-  const size_t blocks = static_cast<size_t>(operand.inner) / 16;
-  const size_t first = begin * blocks;
-  decode_blocks(operand.values.as<uint8_t>() + first * 8, operand.block_scales.as<uint8_t>() + first,
-                operand.tensor_scale.as<float>()[0], (end - begin) * blocks, output + first * 16);
-}
-
-template <class From, class Output>
-void decode_plain_rows(const QuantizedTensor& operand, Output* output, size_t begin, size_t end) {
-  const From* values = operand.values.as<From>();
-  const size_t rows = static_cast<size_t>(operand.rows);
-  const size_t inner = static_cast<size_t>(operand.inner);
-  for (size_t row = begin; row < end; ++row) {
-    for (size_t k = 0; k < inner; ++k) {
-      const float value = to_float(values[operand.transposed ? k * rows + row : row * inner + k]);
-      if constexpr (sizeof(Output) == sizeof(float)) {
-        output[row * inner + k] = value;
-      } else {
-        output[row * inner + k] = bf16_nearest(value);
-      }
-    }
-  }
-}
-
-template <class Output>
-void dequantize_to(const QuantizedTensor& operand, Output* output) {
-  parallel_for(static_cast<size_t>(operand.rows), 16, [&](size_t begin, size_t end) {
-    switch (operand.format) {
-      case Format::nvfp4: decode_rows(operand, output, begin, end); break;
-      case Format::bf16: decode_plain_rows<BFloat16>(operand, output, begin, end); break;
-      case Format::f32: decode_plain_rows<float>(operand, output, begin, end); break;
-    }
+void take_amax_of_span(const Tensor& source, SharedMax& amax) {
+  parallel_for(static_cast<size_t>(source.elements()), span_grain, [&](size_t begin, size_t end) {
+    amax.include(source.dtype() == DType::bf16 ? amax_bf16(source.as<BFloat16>() + begin, end - begin)
+                                               : amax_f32(source.as<float>() + begin, end - begin));
   });
+}
+
+// At most two operands, of one source.
+void make(std::span<Making*> operands) {
+  std::array<Making*, 2> rotated{};
+  size_t rotated_count = 0;
+  const Making* spanned = nullptr;
+  for (Making* making : operands) {
+    if (!making->needs_amax()) continue;
+    if (making->problem.spec.rotate != 0) {
+      rotated[rotated_count++] = making;
+    } else if (spanned != nullptr) {
+      making->amax.include(spanned->amax.value());
+    } else {
+      take_amax_of_span(making->problem.source, making->amax);
+      spanned = making;
+    }
+  }
+  for_each_part(std::span(rotated).first(rotated_count),
+                [](Making& making, const SlabRange& range) { making.include_amax(range); });
+  for (Making* making : operands) {
+    making->set_scale(making->problem.amax != 0 ? making->problem.amax : float_of_bits(making->amax.value()));
+  }
+  for_each_part(operands, [](Making& making, const SlabRange& range) { making.cast(range); });
+  for (Making* making : operands) making->finish();
+}
+
+void check_problem(const QuantizeProblem& problem, const QuantizedTensor& storage) {
+  NIBBLE_CHECK(problem.source.dtype() == DType::f32 || problem.source.dtype() == DType::bf16, "source dtype");
+  NIBBLE_CHECK(storage.format == problem.spec.format, "storage of another format");
 }
 
 }  // namespace
 
 QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage) {
-  const Shape shape = operand_shape(problem);
-  NIBBLE_CHECK(problem.source.dtype() == DType::f32 || problem.source.dtype() == DType::bf16, "source dtype");
-  NIBBLE_CHECK(storage.format == problem.spec.format, "storage of another format");
-  NIBBLE_CHECK(storage.rows == shape.rows && storage.inner == shape.inner, "storage of another shape");
-  return problem.spec.format == Format::nvfp4 ? nvfp4_operand(problem, storage) : plain_operand(problem, storage);
+  check_problem(problem, storage);
+  if (!is_quantized(problem.spec.format)) return plain_operand(problem, storage);
+  Making making(problem, storage);
+  std::array<Making*, 1> operands{&making};
+  make(operands);
+  return storage;
 }
 
-void dequantize(const QuantizedTensor& operand, const Tensor& output) {
-  NIBBLE_CHECK(output.elements() == operand.rows * operand.inner, "output of another shape");
-  if (output.dtype() == DType::f32) {
-    dequantize_to(operand, output.as<float>());
-  } else {
-    dequantize_to(operand, output.as<BFloat16>());
+QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
+  const bool both = is_quantized(problem.rows.spec.format) && is_quantized(problem.columns.spec.format);
+  if (!both) {
+    return {cpu::quantize(problem.rows, problem.rows_storage), cpu::quantize(problem.columns, problem.columns_storage)};
   }
+  check_problem(problem.rows, problem.rows_storage);
+  check_problem(problem.columns, problem.columns_storage);
+  NIBBLE_CHECK(problem.rows.source.data() == problem.columns.source.data() && !problem.rows.transpose &&
+                   problem.columns.transpose,
+               "a pair is made from one source, the second operand transposed");
+  Making rows(problem.rows, problem.rows_storage);
+  Making columns(problem.columns, problem.columns_storage);
+  std::array<Making*, 2> operands{&rows, &columns};
+  make(operands);
+  return {problem.rows_storage, problem.columns_storage};
 }
 
 bool source_was_finite(const QuantizedTensor& operand) {
-  return operand.format != Format::nvfp4 || is_finite(operand.tensor_scale.as<float>()[1]);
+  return !is_quantized(operand.format) || is_finite(operand.tensor_scale.as<float>()[1]);
 }
 
 int64_t count_non_finite(const Tensor& tensor) {
   std::atomic<int64_t> found{0};
   parallel_for(static_cast<size_t>(tensor.elements()), span_grain, [&](size_t begin, size_t end) {
-    const int64_t here = tensor.dtype() == DType::bf16 ? non_finite_in_span(tensor.as<BFloat16>() + begin, end - begin)
-                                                       : non_finite_in_span(tensor.as<float>() + begin, end - begin);
+    const int64_t here = tensor.dtype() == DType::bf16 ? non_finite_bf16(tensor.as<BFloat16>() + begin, end - begin)
+                                                       : non_finite_f32(tensor.as<float>() + begin, end - begin);
     found.fetch_add(here, std::memory_order_relaxed);
   });
   return found.load();
@@ -255,14 +340,22 @@ int64_t count_non_finite(const Tensor& tensor) {
 
 }  // namespace cpu
 
+int64_t quantize_scratch_floats(const OperandSpec& spec, int64_t rows, int64_t inner) {
+  const bool post_hoc = spec.round == Rounding::ms_eden && (spec.correction == EdenCorrection::post_hoc ||
+                                                            spec.correction == EdenCorrection::post_hoc_published);
+  return is_quantized(spec.format) && post_hoc ? rows * (inner / traits_of(spec.format).block) : 0;
+}
+
 QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage) {
   check_supported(problem.spec, "operand");
   NIBBLE_CHECK(problem.spec.from == Source::original, "the caller decides what the source is");
   return NIBBLE_DISPATCH(problem.source.device(), quantize, problem, storage);
 }
 
-void dequantize(const QuantizedTensor& operand, const Tensor& output) {
-  NIBBLE_DISPATCH(output.device(), dequantize, operand, output);
+QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
+  check_supported(problem.rows.spec, "operand");
+  check_supported(problem.columns.spec, "operand");
+  return NIBBLE_DISPATCH(problem.rows.source.device(), quantize_pair, problem);
 }
 
 bool source_was_finite(const QuantizedTensor& operand) {

@@ -18,11 +18,11 @@ struct QuantizeProblem {
   bool transpose = false;  // the operand is the source's transpose: its inner axis is the source's first axis
   OperandSpec spec;        // `from` is for the caller, who knows the forward operand; here it must be `original`
   // Rounding noise. Block `index` of the operand = row * (inner/block) + block within the row.
-  NoiseStream noise;
+  NoiseStream noise = {};
   // Drawn signs: both operands of a GEMM must be given the same. Its purpose is hadamard_signs.
-  SignStream signs;
+  SignStream signs = {};
   // Of at least quantize_scratch_floats() elements, f32; contents mean nothing afterwards.
-  Tensor scratch;
+  Tensor scratch = {};
   // Delayed scaling: the amax to scale by; 0: the tensor's own.
   float amax = 0;
 };

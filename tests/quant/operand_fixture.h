@@ -34,13 +34,17 @@ struct Operand {
   }
 };
 
-inline Operand quantized(const QuantizeProblem& problem) {
+inline Operand quantized(QuantizeProblem problem) {
   Operand operand{std::make_unique<Arena>("test"), {}};
   const int64_t rows = problem.transpose ? problem.source.cols() : problem.source.rows();
   const int64_t inner = problem.transpose ? problem.source.rows() : problem.source.cols();
-  allocate_operand(*operand.arena, problem.spec, problem.source.dtype(), rows, inner);
-  operand.arena->commit();
-  const QuantizedTensor storage = allocate_operand(*operand.arena, problem.spec, problem.source.dtype(), rows, inner);
+  QuantizedTensor storage;
+  for (int pass = 0; pass < 2; ++pass) {
+    storage = allocate_operand(*operand.arena, problem.spec, problem.source.dtype(), rows, inner);
+    const int64_t scratch = quantize_scratch_floats(problem.spec, rows, inner);
+    if (scratch > 0) problem.scratch = allocate_tensor(*operand.arena, DType::f32, {scratch});
+    if (pass == 0) operand.arena->commit();
+  }
   operand.tensor = quantize(problem, storage);
   return operand;
 }
@@ -112,9 +116,8 @@ inline Matrix normal_matrix(int64_t rows, int64_t cols, uint64_t seed) {
   return Matrix(rows, cols, std::move(values)).rounded();
 }
 
-inline OperandSpec nvfp4(BlockShape block = BlockShape::row, Rounding round = Rounding::nearest,
-                         int rotate = 0) {
-  return OperandSpec{Format::nvfp4, block, round, rotate, Source::original};
+inline OperandSpec nvfp4(BlockShape block = BlockShape::row, Rounding round = Rounding::nearest, int rotate = 0) {
+  return OperandSpec{.format = Format::nvfp4, .block = block, .round = round, .rotate = rotate};
 }
 
 }  // namespace nibble::test

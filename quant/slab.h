@@ -1,0 +1,70 @@
+// What the quantiser works on: a slab is 16 rows of an operand (lanes) by up to 128 positions along its inner axis, in
+// FP32, rotated. Amax, scales and codes of blocks are then element-wise over the lanes, whichever axis of the source
+// the blocks run along. Internal to quant.
+#pragma once
+
+#include <cstdint>
+
+#include "dist/vectorize.h"
+#include "quant/codec.h"
+#include "quant/hadamard.h"
+#include "quant/operand_spec.h"
+#include "quant/tensor.h"
+
+namespace nibble::cpu {
+
+constexpr int lanes = 16;
+constexpr int slab_positions = 128;
+
+struct alignas(64) Slab {
+  float value[slab_positions][lanes];  // [position][lane]
+};
+struct alignas(64) LaneWords {
+  uint32_t word[lanes];
+};
+struct alignas(64) LaneFloats {
+  float value[lanes];
+};
+
+struct SlabSource {
+  const void* data = nullptr;
+  DType dtype = DType::bf16;
+  bool transpose = false;  // element k of operand row r is data[k * stride + r] instead of data[r * stride + k]
+  int64_t stride = 0;
+  int64_t rows = 0;  // of the operand
+  int64_t inner = 0;
+  int rotate = 0;
+  int rotations = 1;
+  bool drawn_signs = false;
+  SignStream signs;
+};
+SlabSource slab_source(const Tensor& source, bool transpose, const OperandSpec& spec, const SignStream& signs);
+
+struct SlabPlace {
+  int64_t row = 0;       // a multiple of 16
+  int64_t position = 0;  // a multiple of 128
+  int positions = 0;     // up to 128
+};
+
+// Lanes beyond the last row are zero, and positions up to the next multiple of 16.
+void load_slab(const SlabSource& source, const SlabPlace& place, Slab& slab);
+
+// Bits of the largest magnitude: as integers the bits of magnitudes are ordered, infinity and NaN last.
+uint32_t amax_of_slab(const Slab& slab, int positions);
+
+// Rows [first_row, last_row) by positions [first_position, last_position) of an operand.
+struct SlabRange {
+  int64_t first_row = 0, last_row = 0;            // first_row a multiple of 16
+  int64_t first_position = 0, last_position = 0;  // first_position a multiple of 128
+};
+
+template <class Body>
+void for_each_slab(const SlabRange& range, Body body) {
+  for (int64_t position = range.first_position; position < range.last_position; position += slab_positions) {
+    const int64_t left = range.last_position - position;
+    const int positions = static_cast<int>(left < slab_positions ? left : slab_positions);
+    for (int64_t row = range.first_row; row < range.last_row; row += lanes) body(SlabPlace{row, position, positions});
+  }
+}
+
+}  // namespace nibble::cpu
