@@ -55,11 +55,46 @@ ALWAYS_INLINE void transpose(Vector (&tile)[lanes]) {
 }
 
 // --- plain panels ----------------------------------------------------------------------------------------------------
+// The decoding functions of quant/codec.h, one code a lane.
 template <ElementCode element>
-ALWAYS_INLINE float decode_element(const uint8_t* codes, int i) {
-  if constexpr (element == ElementCode::e2m1) return e2m1_to_float((codes[i / 2] >> (4 * (i % 2))) & 0xF);
-  if constexpr (element == ElementCode::e4m3) return e4m3_to_float(codes[i]);
-  if constexpr (element == ElementCode::e5m2) return e5m2_to_float(codes[i]);
+ALWAYS_INLINE Vector decode(UnsignedVector codes) {
+  constexpr int sign_position = element == ElementCode::e2m1 ? 3 : 7;
+  constexpr int mantissa_bits = element == ElementCode::e2m1 ? 1 : element == ElementCode::e4m3 ? 3 : 2;
+  constexpr uint32_t bias = element == ElementCode::e2m1 ? 1 : element == ElementCode::e4m3 ? 7 : 15;
+  const UnsignedVector magnitude = codes & ((1U << sign_position) - 1);
+  const UnsignedVector normal = (magnitude << (23 - mantissa_bits)) + ((127 - bias) << 23);
+  // As a normal number of the smallest exponent, less its leading one: no subnormal FP32 number, which is slow.
+  const auto leading_one = reinterpret_cast<Vector>(UnsignedVector{} + ((128 - bias) << 23));
+  const Vector subnormal = reinterpret_cast<Vector>(normal + (1U << 23)) - leading_one;
+  const auto code = reinterpret_cast<IntVector>(magnitude);  // AVX2 compares signed integers only
+  UnsignedVector bits = code < (1 << mantissa_bits) ? reinterpret_cast<UnsignedVector>(subnormal) : normal;
+  if constexpr (element == ElementCode::e4m3) bits = code == 0x7F ? UnsignedVector{} + 0x7FC00000U : bits;
+  if constexpr (element == ElementCode::e5m2) bits = code > 0x7B ? bits | 0x7F800000U : bits;
+  return reinterpret_cast<Vector>(bits | ((codes >> sign_position) << 31));
+}
+
+// Codes of consecutive elements, one a lane.
+template <ElementCode element>
+ALWAYS_INLINE UnsignedVector spread_codes(const uint8_t* codes) {
+  using LaneBytes = uint8_t __attribute__((vector_size(lanes)));
+  if constexpr (element == ElementCode::e2m1) {
+    using HalfBytes = uint8_t __attribute__((vector_size(lanes / 2)));
+    using Pairs = uint16_t __attribute__((vector_size(lanes)));
+    HalfBytes packed;
+    __builtin_memcpy(&packed, codes, sizeof packed);
+    const Pairs wide = __builtin_convertvector(packed, Pairs);
+    return __builtin_convertvector(reinterpret_cast<LaneBytes>((wide | (wide << 4)) & 0x0F0F), UnsignedVector);
+  } else {
+    LaneBytes bytes;
+    __builtin_memcpy(&bytes, codes, sizeof bytes);
+    return __builtin_convertvector(bytes, UnsignedVector);
+  }
+}
+
+inline __attribute__((noinline)) UnsignedVector spread_some(const uint8_t* codes, int64_t count) {
+  uint8_t bytes[lanes] = {};
+  for (int64_t i = 0; i < count; ++i) bytes[i] = codes[i];
+  return spread_codes<ElementCode::e4m3>(bytes);
 }
 
 // Elements k .. k + count - 1 of one row, count >= lanes standing for all lanes, the others zero. k is a multiple of
@@ -72,15 +107,8 @@ ALWAYS_INLINE Vector load_along_inner(const GemmOperand& operand, int64_t row, i
     constexpr FormatTraits traits = traits_of(format);
     const uint8_t* from =
         static_cast<const uint8_t*>(operand.values) + row * operand.row_stride + k * traits.code_bits / 8;
-    uint8_t codes[lanes * traits.code_bits / 8] = {};
-    if (traits.block != 0 || count >= lanes) {
-      __builtin_memcpy(codes, from, sizeof codes);
-    } else {
-      for (int64_t i = 0; i < count; ++i) codes[i] = from[i];
-    }
-    float decoded[lanes];
-    for (int i = 0; i < lanes; ++i) decoded[i] = decode_element<traits.element>(codes, i);
-    Vector value = load(decoded);
+    const bool whole = traits.block != 0 || count >= lanes;
+    Vector value = decode<traits.element>(whole ? spread_codes<traits.element>(from) : spread_some(from, count));
     if constexpr (traits.block != 0) {
       const uint8_t scale = operand.block_scales[row * operand.scale_stride + k / traits.block];
       value *= broadcast(traits.block_scale == ScaleCode::e4m3 ? e4m3_to_float(scale) : e8m0_to_float(scale));

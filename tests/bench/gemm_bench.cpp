@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "dist/thread_pool.h"
@@ -61,15 +62,19 @@ struct Shape {
 };
 
 QuantizedTensor make_operand(Format format, int64_t rows, int64_t inner, std::vector<uint8_t>& memory) {
-  const int64_t values = rows * inner * (format == Format::nvfp4 ? 1 : format == Format::bf16 ? 4 : 8) / 2;
+  const FormatTraits traits = traits_of(format);
+  const int64_t bits = is_quantized(format) ? traits.code_bits : format == Format::bf16 ? 16 : 32;
+  const int64_t values = rows * inner * bits / 8;
   memory.assign(static_cast<size_t>(values + rows * inner / 16 + 8), 0x38);  // E4M3 1, finite in every format
   QuantizedTensor tensor;
   tensor.format = format;
   tensor.rows = rows;
   tensor.inner = inner;
-  if (format == Format::nvfp4) {
-    tensor.values = Tensor(memory.data(), DType::u8, {rows, inner / 2});
-    tensor.block_scales = Tensor(memory.data() + values, DType::u8, {rows, inner / 16});
+  if (is_quantized(format)) {
+    tensor.values = Tensor(memory.data(), DType::u8, {rows, inner * bits / 8});
+    if (traits.block != 0)
+      tensor.block_scales = Tensor(memory.data() + values, DType::u8, {rows, inner / traits.block});
+    if (traits.block_scale == ScaleCode::e8m0) std::memset(memory.data() + values, 127, tensor.block_scales.bytes());
     std::memset(memory.data() + memory.size() - 8, 0x3F, 8);
     tensor.tensor_scale = Tensor(memory.data() + memory.size() - 8, DType::f32, {2});
   } else {
@@ -113,7 +118,7 @@ void head(benchmark::State& state, const cpu::GemmKernels* kernels, int64_t toke
                                                benchmark::Counter::kIsRate, benchmark::Counter::kIs1000);
 }
 
-std::string describe(const char* format, const Shape& shape, int threads, const char* kernels) {
+std::string describe(std::string_view format, const Shape& shape, int threads, const char* kernels) {
   return std::string(format) + "/" + std::to_string(shape.m) + "x" + std::to_string(shape.n) + "x" +
          std::to_string(shape.k) + "/threads:" + std::to_string(threads) + "/" + kernels;
 }
@@ -139,8 +144,8 @@ void register_all() {
                       [=](benchmark::State& state) { fma_peak(state, chains, threads); });
       }
       for (const Shape& shape : shapes) {
-        for (Format format : {Format::bf16, Format::nvfp4}) {
-          register_rate(describe(format == Format::bf16 ? "bf16" : "nvfp4", shape, threads, kernels->name), threads,
+        for (Format format : {Format::bf16, Format::nvfp4, Format::mxfp4, Format::mxfp8_e4m3, Format::fp8_e5m2}) {
+          register_rate(describe(name_of(format), shape, threads, kernels->name), threads,
                         [=](benchmark::State& state) { product(state, kernels, format, shape, threads); });
         }
       }
