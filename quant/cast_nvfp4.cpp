@@ -57,10 +57,15 @@ NIBBLE_INLINE void candidate_error(BlockValues values, const LaneScale& tensor, 
   for (float& value : error.value) value = whole;
 }
 
+struct ChosenScale {
+  LaneWords code;
+  LaneWords four;  // ~0 where four over six chose its second candidate, else 0
+};
+
 // Four over six: the block maximum at `range` or at two thirds of it; the first wins ties.
-template <Metric metric, bool guarded, class Round>
+template <Metric metric, bool guarded, class Round, class RoundFour>
 NIBBLE_INLINE void choose_of_two(BlockValues values, const LaneScale& tensor, const LaneFloats& d, bool square,
-                                 Round round, LaneWords& scales) {
+                                 Round round, RoundFour round_four, ChosenScale& chosen) {
   LaneWords six;
   LaneWords four;
   for (int lane = 0; lane < lanes; ++lane) {
@@ -71,36 +76,35 @@ NIBBLE_INLINE void choose_of_two(BlockValues values, const LaneScale& tensor, co
   LaneFloats error_six;
   LaneFloats error_four;
   candidate_error<metric>(values, tensor, six, square, round, error_six);
-  candidate_error<metric>(values, tensor, four, square, round, error_four);
+  candidate_error<metric>(values, tensor, four, square, round_four, error_four);
   for (int lane = 0; lane < lanes; ++lane) {
-    scales.word[lane] = error_four.value[lane] < error_six.value[lane] ? four.word[lane] : six.word[lane];
+    const bool better = error_four.value[lane] < error_six.value[lane];
+    chosen.code.word[lane] = better ? four.word[lane] : six.word[lane];
+    chosen.four.word[lane] = better ? ~0u : 0u;
   }
 }
 
-// The E4M3 numbers between 0.85 d and 1.55 d, of which there are at most eight; the smaller of equals.
+// All E4M3 numbers from that nearest to 0.85 d to that nearest to 1.55 d, at most nine; the smaller of equals.
 template <class Round>
 NIBBLE_INLINE void search_scale(BlockValues values, const LaneScale& tensor, const LaneFloats& d, bool square,
                                 Round round, LaneWords& scales) {
-  LaneWords first;
+  LaneWords last;
+  LaneWords candidate;
   LaneFloats least;
   for (int lane = 0; lane < lanes; ++lane) {
-    first.word[lane] = e4m3_up(d.value[lane] * 0.85f);
-    scales.word[lane] = block_scale_nearest(d.value[lane]);
+    candidate.word[lane] = block_scale_nearest(d.value[lane] * 0.85f);
+    last.word[lane] = block_scale_nearest(d.value[lane] * 1.55f);
+    scales.word[lane] = candidate.word[lane];
     least.value[lane] = std::numeric_limits<float>::infinity();
   }
-  for (uint32_t step = 0; step < 8; ++step) {
-    LaneWords candidate;
+  for (int step = 0; step < 9; ++step) {
     LaneFloats error;
-    for (int lane = 0; lane < lanes; ++lane) {
-      const uint32_t code = first.word[lane] + step;
-      candidate.word[lane] = code < 0x7Eu ? code : 0x7Eu;
-    }
     candidate_error<Metric::squared>(values, tensor, candidate, square, round, error);
     for (int lane = 0; lane < lanes; ++lane) {
-      const bool in_reach = e4m3_to_float(candidate.word[lane]) <= d.value[lane] * 1.55f;
-      const bool better = in_reach && error.value[lane] < least.value[lane];
+      const bool better = candidate.word[lane] <= last.word[lane] && error.value[lane] < least.value[lane];
       scales.word[lane] = better ? candidate.word[lane] : scales.word[lane];
       least.value[lane] = better ? error.value[lane] : least.value[lane];
+      candidate.word[lane] += candidate.word[lane] < 0x7Eu ? 1u : 0u;
     }
   }
 }
@@ -119,9 +123,10 @@ NIBBLE_INLINE void rms_scale(BlockValues values, const LaneScale& tensor, LaneWo
   }
 }
 
-template <bool guarded, class Round>
+template <bool guarded, class Round, class RoundFour>
 NIBBLE_INLINE void choose_scale(const OperandSpec& spec, BlockValues values, const LaneScale& tensor, Round round,
-                                LaneWords& scales) {
+                                RoundFour round_four, ChosenScale& chosen) {
+  chosen.four = LaneWords{};
   LaneWords amax;
   lane_amax(values, block_size, amax);
   const bool square = spec.block == BlockShape::square;
@@ -136,18 +141,18 @@ NIBBLE_INLINE void choose_scale(const OperandSpec& spec, BlockValues values, con
   }
   switch (spec.scale) {
     case ScaleRule::four_over_six:
-      return choose_of_two<Metric::squared, guarded>(values, tensor, d, square, round, scales);
+      return choose_of_two<Metric::squared, guarded>(values, tensor, d, square, round, round_four, chosen);
     case ScaleRule::four_over_six_mae:
-      return choose_of_two<Metric::absolute, guarded>(values, tensor, d, square, round, scales);
+      return choose_of_two<Metric::absolute, guarded>(values, tensor, d, square, round, round_four, chosen);
     case ScaleRule::four_over_six_abs_max:
-      return choose_of_two<Metric::largest, guarded>(values, tensor, d, square, round, scales);
-    case ScaleRule::search: return search_scale(values, tensor, d, square, round, scales);
-    case ScaleRule::rms: return rms_scale(values, tensor, scales);
+      return choose_of_two<Metric::largest, guarded>(values, tensor, d, square, round, round_four, chosen);
+    case ScaleRule::search: return search_scale(values, tensor, d, square, round, chosen.code);
+    case ScaleRule::rms: return rms_scale(values, tensor, chosen.code);
     case ScaleRule::amax:
     case ScaleRule::amax_up: break;
   }
   for (int lane = 0; lane < lanes; ++lane) {
-    scales.word[lane] = guarded ? block_scale_guarded(d.value[lane]) : block_scale_nearest(d.value[lane]);
+    chosen.code.word[lane] = guarded ? block_scale_guarded(d.value[lane]) : block_scale_nearest(d.value[lane]);
   }
 }
 
@@ -165,29 +170,46 @@ NIBBLE_INLINE void encode_block(BlockValues values, const LaneScale& tensor, con
   pack_codes(code, packed);
 }
 
+// Four over six rounds its second candidate with noise of its own: the same stream, bit 39 of the index set.
+constexpr int64_t second_noise = int64_t{1} << 39;
+
 template <Rounding rounding>
 NIBBLE_INLINE void cast_block(const CastProblem& problem, BlockValues values, const LaneScale& tensor, int64_t row,
                               int64_t block, LaneWords& scales, PackedCodes& packed) {
+  ChosenScale chosen;
   if constexpr (rounding == Rounding::nearest) {
     const auto round = [](int, int, float magnitude) __attribute__((always_inline)) {
       return e2m1_round_magnitude(magnitude);
     };
-    choose_scale<false>(problem.spec, values, tensor, round, scales);
+    choose_scale<false>(problem.spec, values, tensor, round, round, chosen);
     encode_block(
-        values, tensor, scales,
+        values, tensor, chosen.code,
         [](int, int, float value) __attribute__((always_inline)) { return e2m1_nearest(value); }, packed);
+    scales = chosen.code;
     return;
   }
   LaneWords noise[4];
   const int64_t blocks = problem.inner / block_size;
   draw_noise(problem.noise, row * blocks + block, blocks, noise);
   if constexpr (rounding == Rounding::stochastic) {
+    LaneWords noise_four[4] = {};
+    const bool chooses = problem.spec.scale != ScaleRule::amax;
+    if (chooses) draw_noise(problem.noise, second_noise + row * blocks + block, blocks, noise_four);
     const auto round = [&noise](int position, int lane, float magnitude) __attribute__((always_inline)) {
       return e2m1_to_float(e2m1_stochastic_centred(magnitude, noise_byte(noise, position, lane)));
     };
-    choose_scale<true>(problem.spec, values, tensor, round, scales);
+    const auto round_four = [&noise_four](int position, int lane, float magnitude) __attribute__((always_inline)) {
+      return e2m1_to_float(e2m1_stochastic_centred(magnitude, noise_byte(noise_four, position, lane)));
+    };
+    choose_scale<true>(problem.spec, values, tensor, round, round_four, chosen);
+    for (int word = 0; chooses && word < 4; ++word) {
+      for (int lane = 0; lane < lanes; ++lane) {
+        const uint32_t four = chosen.four.word[lane];
+        noise[word].word[lane] = (noise[word].word[lane] & ~four) | (noise_four[word].word[lane] & four);
+      }
+    }
     encode_block(
-        values, tensor, scales,
+        values, tensor, chosen.code,
         [&noise](int position, int lane, float value) __attribute__((always_inline)) {
           return e2m1_stochastic_centred(value, noise_byte(noise, position, lane));
         },
@@ -196,14 +218,15 @@ NIBBLE_INLINE void cast_block(const CastProblem& problem, BlockValues values, co
     const auto round = [](int, int, float magnitude) __attribute__((always_inline)) {
       return magnitude;
     };
-    choose_scale<false>(problem.spec, values, tensor, round, scales);
+    choose_scale<false>(problem.spec, values, tensor, round, round, chosen);
     encode_block(
-        values, tensor, scales,
+        values, tensor, chosen.code,
         [&noise](int position, int lane, float value) __attribute__((always_inline)) {
           return e2m1_stochastic_published(value, noise_byte(noise, position, lane));
         },
         packed);
   }
+  scales = chosen.code;
 }
 
 // The scales above the blocks; of 128 elements where the recipe says so.

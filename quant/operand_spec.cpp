@@ -100,9 +100,8 @@ std::string describe(const OperandSpec& spec) {
 
 float range_of(const OperandSpec& spec) {
   if (spec.range != 0) return spec.range;
-  // Quartet II, section 4.1: 0.93 of the unbiased range with a guard is where MS-EDEN's error is lowest.
-  const bool scale_first = spec.round == Rounding::ms_eden && spec.correction != EdenCorrection::post_hoc;
-  return scale_first ? 6.0F * 16.0F / 17.0F / 0.93F : 6.0F;
+  // Quartet II: 0.93 of the unbiased range with a guard is where MS-EDEN's error is lowest.
+  return spec.round == Rounding::ms_eden ? 6.0F * 16.0F / 17.0F / 0.93F : 6.0F;
 }
 
 float ceiling_of(const OperandSpec& spec) {

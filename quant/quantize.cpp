@@ -147,7 +147,7 @@ Making::Making(const QuantizeProblem& quantize_problem, const QuantizedTensor& q
   NIBBLE_CHECK(storage.values.elements() * 8 == elements * traits.code_bits, "storage of another format");
   NIBBLE_CHECK(traits.block == 0 || storage.block_scales.elements() * traits.block == elements, "block scales");
   NIBBLE_CHECK((problem.spec.outer == OuterScale::row_128) == !storage.outer_scales.empty(), "outer scales");
-  NIBBLE_CHECK(elements / lanes < int64_t{1} << 40, "too many blocks for one noise stream");
+  NIBBLE_CHECK(elements / lanes < int64_t{1} << 39, "too many blocks for one noise stream");
   NIBBLE_CHECK(problem.scratch.empty() || problem.scratch.dtype() == DType::f32, "scratch is f32");
   NIBBLE_CHECK((problem.scratch.empty() ? 0 : problem.scratch.elements()) >=
                    quantize_scratch_floats(problem.spec, source.rows, source.inner),

@@ -16,13 +16,14 @@ struct QuantizedTensor {
   // nvfp4, mxfp4: u8 [rows, inner/2], two E2M1 codes a byte, the even element in the low nibble. mxfp8, fp8: u8 [rows,
   // inner]. bf16, f32: [rows, inner]; or, when `transposed`, [inner, rows] (the layout of the source, of which it is a
   // view where the dtypes agree).
-  Tensor values;
+  Tensor values = {};
   bool transposed = false;
 
   // Value of an element = code * block scale * outer scale * tensor_scale[0], in quantised formats.
-  Tensor block_scales;  // u8: nvfp4 E4M3 [rows, inner/16] (a square tile repeats its scale); MX E8M0 [rows, inner/32]
-  Tensor outer_scales;  // f32 [rows, inner/128]; empty where one FP32 scale serves the tensor
-  Tensor tensor_scale;  // f32 [2] = {decode scale, amax of what was rounded}
+  Tensor block_scales =
+      {};  // u8: nvfp4 E4M3 [rows, inner/16] (a square tile repeats its scale); MX E8M0 [rows, inner/32]
+  Tensor outer_scales = {};  // f32 [rows, inner/128]; empty where one FP32 scale serves the tensor
+  Tensor tensor_scale = {};  // f32 [2] = {decode scale, amax of what was rounded}
 
   // A rotation of 32 points and more is not normalised (the square root of 128 is no FP32 number): the values are
   // 2^(rotation_bits/2) times those of an orthogonal rotation. gemm() takes that out exactly, dequantize() too.

@@ -61,6 +61,15 @@ LinearRecipe switched_linear(const LinearRecipe& linear, const LateSwitch& late_
 
 }  // namespace
 
+std::string_view name_of(SwitchedGemms gemms) {
+  switch (gemms) {
+    case SwitchedGemms::forward: return "forward";
+    case SwitchedGemms::backward: return "backward";
+    case SwitchedGemms::all: return "all";
+  }
+  return "?";
+}
+
 OperandSpec plain_operand(Format format) {
   const FormatTraits traits = traits_of(format);
   const bool mxfp8 = traits.block_scale == ScaleCode::e8m0 && traits.code_bits == 8;

@@ -46,6 +46,7 @@ struct LayerRule {
 };
 
 enum class SwitchedGemms : uint8_t { forward, backward, all };
+std::string_view name_of(SwitchedGemms gemms);
 
 // From optimizer step ceil(at * steps) of the run on, these GEMMs use another format.
 struct LateSwitch {
