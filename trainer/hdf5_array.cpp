@@ -21,7 +21,7 @@ namespace nibble {
 
 namespace {
 
-constexpr size_t block_bytes = size_t{1} << 22;
+constexpr size_t block_bytes = size_t{1} << 20;
 constexpr size_t max_rank = 32;  // of HDF5
 constexpr uint64_t max_name_bytes = uint64_t{1} << 16;
 constexpr uint64_t max_cache_bytes = uint64_t{1} << 30;

@@ -11,7 +11,7 @@ def write(directory):
     import numpy
 
     generator = numpy.random.default_rng(7)
-    doubles = generator.standard_normal((60, 50)) * 10.0 ** generator.integers(-46, 38, (60, 50))
+    doubles = generator.standard_normal((600, 500)) * 10.0 ** generator.integers(-46, 38, (600, 500))
     arrays = {
         "halves": numpy.arange(65536, dtype=numpy.uint16).view(numpy.float16).reshape(256, 256),
         "singles": doubles.astype(numpy.float32),

@@ -155,8 +155,9 @@ TEST_F(ArrayFileTest, HostileNpyHeadersAreRefused) {
     refuse("x.npy", npy("<f4", shape, data), "header is not NumPy's");
   }
   // Products that wrap around to 6, to 0, or only once they are bytes.
-  for (const char* shape : {"(4611686018427387904, 4)", "(4294967296, 4294967296)", "(18446744073709551615,)",
-                            "(2305843009213693952, 2)", "(3, 6148914691236517206)", "(9223372036854775807,)"}) {
+  for (const char* shape :
+       {"(4611686018427387904, 4)", "(4294967296, 4294967296)", "(18446744073709551615,)", "(2305843009213693952, 2)",
+        "(3, 6148914691236517206)", "(9223372036854775807,)", "(2305843009213693952,)"}) {
     refuse("x.npy", npy("<f4", shape, data), "impossible");
   }
   refuse("x.npy", npy("<f4", "(1000000000000,)", data), "4000000000000");
