@@ -72,7 +72,8 @@ std::vector<uint8_t> swizzled(const std::vector<uint8_t>& scales, int64_t rows, 
 Operand quantized_golden(const Golden& golden, const Matrix& input, bool from_f32) {
   if (golden.which == Case::columns_rotated_unsigned) {
     Matrix rotated = input.transposed();
-    for (size_t at = 0; at < rotated.values.size(); at += 16) rotate_16(rotated.values.data() + at, 0);
+    for (size_t at = 0; at < rotated.values.size(); at += 16)
+      rotate_points(rotated.values.data() + at, hadamard_points, PhiloxBlock{});
     const Matrix rounded = Matrix(rotated.rows, rotated.cols, rotated.values).rounded();
     return quantized({from_f32 ? rounded.f32() : rounded.bf16(), false, nvfp4(), {}});
   }
