@@ -316,6 +316,35 @@ Tensor LanguageModel::logits(const Tensor& tokens, const StepContext& context) {
   return state_->run_forward(tokens, pass);
 }
 
+std::vector<std::string> LanguageModel::linear_names() const {
+  std::vector<std::string> names;
+  for (const Linear* linear : state_->linears()) names.push_back(linear->name());
+  return names;
+}
+
+void LanguageModel::set_statistics(std::vector<LinearStatistics>* statistics) {
+  const std::vector<Linear*> linears = state_->linears();
+  if (statistics != nullptr) statistics->assign(linears.size(), {});
+  for (size_t i = 0; i < linears.size(); ++i) {
+    linears[i]->set_statistics(statistics != nullptr ? &(*statistics)[i] : nullptr);
+  }
+}
+
+int LanguageModel::amax_history() const {
+  int longest = 0;
+  for (const Linear* linear : state_->linears()) longest = std::max(longest, linear->amax_history());
+  return longest;
+}
+
+void LanguageModel::bind_amax(const Tensor& scale_by, const Tensor& met) {
+  const std::vector<Linear*> linears = state_->linears();
+  const auto expected = static_cast<int64_t>(linears.size()) * operand_roles;
+  NIBBLE_CHECK(scale_by.elements() == expected && met.elements() == expected, "amax [linear layers, operand roles]");
+  for (size_t i = 0; i < linears.size(); ++i) {
+    linears[i]->set_amax(scale_by.as<float>() + i * operand_roles, met.as<float>() + i * operand_roles);
+  }
+}
+
 int64_t LanguageModel::take_non_finite_count() {
   int64_t count = 0;
   for (Linear* linear : state_->linears()) count += linear->take_non_finite_count();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/linear.h"
 #include "model/parameter.h"
 #include "model/step_context.h"
 #include "quant/recipe.h"
@@ -55,6 +56,15 @@ class LanguageModel {
   // Logits f32 [n, vocab_size] for one sequence of n tokens, n a multiple of 16 and at most sequence_length. Valid
   // until the next call.
   Tensor logits(const Tensor& tokens, const StepContext& context);
+
+  // The linear layers, in the order of describe_layers(): names of their weights, and what follows is by that order.
+  std::vector<std::string> linear_names() const;
+  // Statistics of every operand that the passes from now on make, [linear layers] (resized); nullptr: no more.
+  void set_statistics(std::vector<LinearStatistics>* statistics);
+  // Delayed scaling: the longest history that a recipe asks for, in steps; 0: none does. Then scale_by and met, f32
+  // [linear layers, 6 operand roles], must be bound: the amax to scale by (0: the tensor's own), and the largest met.
+  int amax_history() const;
+  void bind_amax(const Tensor& scale_by, const Tensor& met);
 
   // Non-finite values met by quantisers since the last call; such a micro-batch's gradients must not be applied.
   int64_t take_non_finite_count();

@@ -16,43 +16,52 @@ std::string name_of_product(const OperandSpec& a, const OperandSpec& b) {
 // The first `rows` rows of an operand's memory.
 QuantizedTensor first_rows(QuantizedTensor operand, int64_t rows) {
   operand.rows = rows;
-  if (!operand.values.empty()) operand.values = operand.values.slice(0, rows);
-  if (!operand.block_scales.empty()) operand.block_scales = operand.block_scales.slice(0, rows);
+  for (Tensor* part : {&operand.values, &operand.block_scales, &operand.outer_scales}) {
+    if (!part->empty()) *part = part->slice(0, rows);
+  }
   return operand;
 }
 
 }  // namespace
 
 Linear::Linear(LinearDescription description) : description_(std::move(description)) {
-  const LinearRecipe& recipe = description_.recipe;
-  forward_x_ = make_operand(recipe.forward_x, Purpose::forward_x);
-  forward_w_ = make_operand(recipe.forward_w, Purpose::forward_w);
-  grad_input_dy_ = make_operand(recipe.grad_input_dy, Purpose::grad_input_dy);
-  grad_input_w_ = make_operand(recipe.grad_input_w, Purpose::grad_input_w);
-  grad_weight_dy_ = make_operand(recipe.grad_weight_dy, Purpose::grad_weight_dy);
-  grad_weight_x_ = make_operand(recipe.grad_weight_x, Purpose::grad_weight_x);
+  for (const OperandRole role : all_operand_roles) {
+    Operand& made = operand(role);
+    made.spec = spec_of(description_.recipe, role);
+    made.from_saved = std::exchange(made.spec.from, Source::original) == Source::saved;
+    made.role = role;
+  }
+  check_recipe();
+}
 
+void Linear::check_recipe() const {
   const auto refuse = [this](const std::string& what, const std::string& remedy) {
     throw Error(ExitCode::bad_config, fmt::format("recipe for {}: {}", description_.name, what), remedy);
   };
-  if (recipe.forward_x.rotate != recipe.forward_w.rotate || recipe.grad_input_dy.rotate != recipe.grad_input_w.rotate ||
-      recipe.grad_weight_dy.rotate != recipe.grad_weight_x.rotate) {
-    refuse("a GEMM rotates only one of its operands, so that the rotation does not cancel",
-           "give both operands the same rotate");
+  for (size_t first = 0; first < operand_roles; first += 2) {
+    const OperandSpec& a = operands_[first].spec;
+    const OperandSpec& b = operands_[first + 1].spec;
+    if (a.rotate != b.rotate || a.rotations != b.rotations || a.signs != b.signs) {
+      refuse(fmt::format("{} and {} are not rotated alike, so that the rotation does not cancel",
+                         name_of(operands_[first].role), name_of(operands_[first + 1].role)),
+             "give both operands the same rotate, rotations and signs");
+    }
   }
-  if ((grad_input_w_.from_saved || grad_weight_x_.from_saved) && recipe.forward_x.rotate != 0) {
-    refuse("a backward operand is made from a forward operand that is rotated",
-           "set rotate: 0 in forward, or use from: original");
+  if (operand(OperandRole::forward_w).spec.signs == Signs::micro_batch) {
+    refuse("the forward weight is made once a step, but its signs are drawn for every micro-batch",
+           "set signs: step in forward");
   }
-  if (forward_x_.from_saved || forward_w_.from_saved || grad_input_dy_.from_saved || grad_weight_dy_.from_saved) {
-    refuse("an operand without a forward operand is made from: saved",
-           "use it for grad_input.w and grad_weight.x only");
+  for (const Operand& made : operands_) {
+    if (!made.from_saved) continue;
+    if (made.role != OperandRole::grad_input_w && made.role != OperandRole::grad_weight_x) {
+      refuse("an operand without a forward operand is made from: saved",
+             "use it for grad_input.w and grad_weight.x only");
+    }
+    if (operand(OperandRole::forward_x).spec.rotate != 0) {
+      refuse("a backward operand is made from a forward operand that is rotated",
+             "set rotate: 0 in forward, or use from: original");
+    }
   }
-}
-
-Linear::Operand Linear::make_operand(OperandSpec spec, Purpose purpose) {
-  const bool from_saved = std::exchange(spec.from, Source::original) == Source::saved;
-  return {.spec = spec, .from_saved = from_saved, .purpose = purpose, .storage = {}, .dequantized = {}};
 }
 
 bool Linear::is_view(const OperandSpec& spec) const {
@@ -61,53 +70,66 @@ bool Linear::is_view(const OperandSpec& spec) const {
 }
 
 bool Linear::keeps_input() const {
-  return is_view(grad_weight_x_.spec) && !reads_back(grad_weight_x_, forward_x_);
+  const Operand& kept = operand(OperandRole::grad_weight_x);
+  return is_view(kept.spec) && !reads_back(kept, operand(OperandRole::forward_x));
 }
 
 // Whether a backward operand is made from the values of the forward operand and those differ from the original.
-bool Linear::reads_back(const Operand& operand, const Operand& forward) const {
-  return operand.from_saved && !is_view(forward.spec);
+bool Linear::reads_back(const Operand& backward, const Operand& forward) const {
+  return backward.from_saved && !is_view(forward.spec);
 }
 
-Tensor Linear::read_back(const Operand& operand, const QuantizedTensor& forward) {
-  dequantize(forward, operand.dequantized);
-  return operand.dequantized;
+Tensor Linear::read_back(const Operand& backward, const QuantizedTensor& forward) {
+  dequantize(forward, backward.dequantized);
+  return backward.dequantized;
+}
+
+void Linear::allocate_made(Operand& made, Arena& home, Arena& workspace, int64_t rows, int64_t inner) const {
+  const bool reads = !made.dequantized.empty();
+  const std::string where = fmt::format("{} of {}", name_of(made.role), description_.name);
+  check_supported(made.spec, where);
+  check_shape(made.spec, rows, inner, where);
+  made.storage = allocate_operand(home, made.spec, reads ? DType::f32 : description_.dtype, rows, inner);
+  const int64_t scratch = quantize_scratch_floats(made.spec, rows, inner);
+  made.scratch = scratch > 0 ? allocate_tensor(workspace, DType::f32, {scratch}) : Tensor();
 }
 
 // An operand of backward made in advance, in `home`; [rows, inner], from a source [inner, rows].
-void Linear::allocate_kept(Operand& operand, const Operand& forward, Arena& home, Arena& workspace, int64_t rows,
+void Linear::allocate_kept(Operand& kept, const Operand& forward, const LayerArenas& arenas, Arena& home, int64_t rows,
                            int64_t inner) const {
-  const bool reads = reads_back(operand, forward);
-  operand.storage = allocate_operand(home, operand.spec, reads ? DType::f32 : description_.dtype, rows, inner);
-  if (!reads) return;
-  // An FP32 operand is a view of the values read back, which therefore stay.
-  Arena& arena = operand.spec.format == Format::f32 ? home : workspace;
-  operand.dequantized = allocate_tensor(arena, DType::f32, {inner, rows});
+  kept.dequantized = Tensor();
+  if (reads_back(kept, forward)) {
+    // An FP32 operand is a view of the values read back, which therefore stay.
+    Arena& arena = kept.spec.format == Format::f32 ? home : arenas.workspace;
+    kept.dequantized = allocate_tensor(arena, DType::f32, {inner, rows});
+  }
+  allocate_made(kept, home, arenas.workspace, rows, inner);
 }
 
 void Linear::allocate(const LayerArenas& arenas) {
   const int64_t in = description_.features_in;
   const int64_t out = description_.features_out;
   const int64_t tokens = arenas.tokens();
-  const DType dtype = description_.dtype;
   training_ = arenas.training;
-  weights_changed_ = true;
+  set_weights_changed();
 
-  const size_t mark = arenas.workspace.mark();
-  forward_w_.storage = allocate_operand(arenas.weights, forward_w_.spec, dtype, out, in);
+  Arena& workspace = arenas.workspace;
+  const size_t mark = workspace.mark();
+  allocate_made(operand(OperandRole::forward_w), arenas.weights, workspace, out, in);
+  workspace.release(mark);
   if (training_) {
-    allocate_kept(grad_input_w_, forward_w_, arenas.weights, arenas.workspace, in, out);
-    arenas.workspace.release(mark);
-    allocate_kept(grad_weight_x_, forward_x_, arenas.saved, arenas.workspace, in, tokens);
+    allocate_kept(operand(OperandRole::grad_input_w), operand(OperandRole::forward_w), arenas, arenas.weights, in, out);
+    workspace.release(mark);
+    // Forward makes its two operands of X together.
+    allocate_kept(operand(OperandRole::grad_weight_x), operand(OperandRole::forward_x), arenas, arenas.saved, in,
+                  tokens);
   }
-  forward_x_.storage = allocate_operand(arenas.workspace, forward_x_.spec, dtype, tokens, in);
-  arenas.workspace.release(mark);
+  allocate_made(operand(OperandRole::forward_x), workspace, workspace, tokens, in);
+  workspace.release(mark);
   if (!training_) return;
-  // Backward uses its two operands one after the other.
-  grad_input_dy_.storage = allocate_operand(arenas.workspace, grad_input_dy_.spec, dtype, tokens, out);
-  arenas.workspace.release(mark);
-  grad_weight_dy_.storage = allocate_operand(arenas.workspace, grad_weight_dy_.spec, dtype, out, tokens);
-  arenas.workspace.release(mark);
+  allocate_made(operand(OperandRole::grad_input_dy), workspace, workspace, tokens, out);
+  allocate_made(operand(OperandRole::grad_weight_dy), workspace, workspace, out, tokens);
+  workspace.release(mark);
 }
 
 void Linear::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {
@@ -115,65 +137,135 @@ void Linear::bind(const ParameterTable& table, const Tensor& weights, const Tens
   NIBBLE_CHECK(weight.dtype() == description_.dtype, "weights of another dtype");
   NIBBLE_CHECK(weight.size(0) == description_.features_out && weight.size(1) == description_.features_in,
                "weight shape");
-  weights_changed_ = weights_changed_ || weight.data() != weight_.data();
+  if (weight.data() != weight_.data()) set_weights_changed();
   weight_ = weight;
   grad_weight_ = gradients.empty() ? Tensor() : table.view(gradients, description_.weight_id);
 }
 
-QuantizedTensor Linear::make(const Operand& operand, const Tensor& source, bool transpose, const StepContext& context) {
-  const NoiseStream noise{.seed = context.seed,
-                          .step = context.step,
-                          .micro_batch = context.micro_batch,
-                          .tensor_id = description_.weight_id,
-                          .purpose = operand.purpose};
-  const QuantizedTensor made =
-      quantize({.source = source, .transpose = transpose, .spec = operand.spec, .noise = noise}, operand.storage);
-  // A rotation can overflow where every element of the source is finite.
-  if (!source_was_finite(made)) non_finite_ += std::max<int64_t>(1, count_non_finite(source));
-  return made;
+void Linear::set_amax(const float* scale_by, float* met) {
+  scale_by_amax_ = scale_by;
+  met_amax_ = met;
 }
 
-void Linear::prepare_weights(const StepContext& context) {
-  const StepContext weight_context{.seed = context.seed, .step = context.step, .micro_batch = 0};
-  const bool has_noise =
-      forward_w_.spec.round != Rounding::nearest || (training_ && grad_input_w_.spec.round != Rounding::nearest);
-  const bool same_noise = weights_context_.seed == context.seed && weights_context_.step == context.step;
-  if (!weights_changed_ && (!has_noise || same_noise)) return;
+OperandContext Linear::operand_context(const StepContext& context) const {
+  return {.seed = context.seed,
+          .step = context.step,
+          .micro_batch = context.micro_batch,
+          .tensor_id = description_.weight_id};
+}
 
-  NIBBLE_CHECK(!weight_.empty(), "bind() comes before forward()");
-  weight_operand_ = make(forward_w_, weight_, false, weight_context);
-  if (training_) {
-    const bool reads = reads_back(grad_input_w_, forward_w_);
-    const Tensor source = reads ? read_back(grad_input_w_, weight_operand_) : weight_;
-    transposed_weight_operand_ = make(grad_input_w_, source, true, weight_context);
+QuantizeProblem Linear::problem_of(const Operand& made, const Tensor& source, bool transpose,
+                                   const StepContext& context) const {
+  const OperandStreams streams = operand_streams(made.role, made.spec, operand_context(context));
+  const bool delayed = made.spec.history != 0 && scale_by_amax_ != nullptr;
+  return {.source = source,
+          .transpose = transpose,
+          .spec = made.spec,
+          .noise = streams.noise,
+          .signs = streams.signs,
+          .scratch = made.scratch,
+          .amax = delayed ? scale_by_amax_[static_cast<size_t>(made.role)] : 0.0F};
+}
+
+void Linear::examine(const Operand& made, const QuantizeProblem& problem, const QuantizedTensor& result) {
+  // A rotation can overflow where every element of the source is finite.
+  if (!source_was_finite(result)) non_finite_ += std::max<int64_t>(1, count_non_finite(problem.source));
+  if (!is_quantized(made.spec.format)) return;
+  const auto role = static_cast<size_t>(made.role);
+  if (met_amax_ != nullptr) met_amax_[role] = std::max(met_amax_[role], result.tensor_scale.as<float>()[1]);
+  if (statistics_ != nullptr) {
+    statistics_->operand[role] = measure(problem, result);
+    statistics_->made[role] = true;
   }
-  weights_context_ = weight_context;
-  weights_changed_ = false;
+}
+
+QuantizedTensor Linear::make(const Operand& made, const Tensor& source, bool transpose, const StepContext& context) {
+  const QuantizeProblem problem = problem_of(made, source, transpose, context);
+  const QuantizedTensor result = quantize(problem, made.storage);
+  examine(made, problem, result);
+  return result;
+}
+
+QuantizedPair Linear::make_pair(const Operand& rows, const Operand& columns, const Tensor& source,
+                                const StepContext& context) {
+  const QuantizePairProblem problem{.rows = problem_of(rows, source, false, context),
+                                    .columns = problem_of(columns, source, true, context),
+                                    .rows_storage = rows.storage,
+                                    .columns_storage = columns.storage};
+  const QuantizedPair result = quantize_pair(problem);
+  examine(rows, problem.rows, result.rows);
+  examine(columns, problem.columns, result.columns);
+  return result;
+}
+
+// Whether a weight operand is out of date: other weights, or other random bits.
+bool Linear::must_remake(const Operand& made, bool stale, const OperandContext& made_for,
+                         const OperandContext& context) const {
+  if (stale) return true;
+  if (!has_rounding_noise(made.spec) && !has_drawn_signs(made.spec)) return false;
+  const bool every_micro_batch = made.spec.signs == Signs::micro_batch;
+  return made_for.seed != context.seed || made_for.step != context.step ||
+         (every_micro_batch && made_for.micro_batch != context.micro_batch);
+}
+
+void Linear::prepare_forward_weight(const StepContext& context) {
+  const OperandContext now = operand_context(context);
+  const Operand& made = operand(OperandRole::forward_w);
+  if (!must_remake(made, forward_weight_stale_, forward_weight_context_, now)) return;
+  NIBBLE_CHECK(!weight_.empty(), "bind() comes before forward()");
+  weight_operand_ = make(made, weight_, false, context);
+  forward_weight_context_ = now;
+  forward_weight_stale_ = false;
+  // What is made from it is out of date, too.
+  if (operand(OperandRole::grad_input_w).from_saved) backward_weight_stale_ = true;
+}
+
+void Linear::prepare_backward_weight(const StepContext& context) {
+  const OperandContext now = operand_context(context);
+  const Operand& made = operand(OperandRole::grad_input_w);
+  if (!must_remake(made, backward_weight_stale_, backward_weight_context_, now)) return;
+  const bool reads = reads_back(made, operand(OperandRole::forward_w));
+  const Tensor source = reads ? read_back(made, weight_operand_) : weight_;
+  transposed_weight_operand_ = make(made, source, true, context);
+  backward_weight_context_ = now;
+  backward_weight_stale_ = false;
 }
 
 void Linear::forward(const LinearForward& problem) {
-  prepare_weights(problem.context);
+  prepare_forward_weight(problem.context);
   const Tensor& x = problem.input;
-  const bool reads_back_x = problem.keep && reads_back(grad_weight_x_, forward_x_);
+  const Operand& kept = operand(OperandRole::grad_weight_x);
+  const bool reads = problem.keep && reads_back(kept, operand(OperandRole::forward_x));
+  const bool needs_rows = !problem.output.empty() || reads;
+  Operand rows = operand(OperandRole::forward_x);
+  rows.storage = first_rows(rows.storage, x.rows());
+
   QuantizedTensor x_operand;
-  if (!problem.output.empty() || reads_back_x) {
-    Operand operand = forward_x_;
-    operand.storage = first_rows(operand.storage, x.rows());
-    x_operand = make(operand, x, false, problem.context);
+  if (needs_rows && problem.keep && !reads) {
+    QuantizedPair pair = make_pair(rows, kept, x, problem.context);
+    x_operand = pair.rows;
+    kept_input_operand_ = pair.columns;
+  } else {
+    if (needs_rows) x_operand = make(rows, x, false, problem.context);
+    if (problem.keep) kept_input_operand_ = make(kept, reads ? read_back(kept, x_operand) : x, true, problem.context);
   }
   if (!problem.output.empty()) gemm({.a = x_operand, .b = weight_operand_, .output = problem.output});
-  if (!problem.keep) return;
-  const Tensor source = reads_back_x ? read_back(grad_weight_x_, x_operand) : x;
-  kept_input_operand_ = make(grad_weight_x_, source, true, problem.context);
 }
 
 void Linear::backward(const LinearBackward& problem) {
   const Tensor& dy = problem.grad_output;
   NIBBLE_CHECK(!grad_weight_.empty(), "backward() needs gradients bound");
-  const QuantizedTensor dy_rows = make(grad_input_dy_, dy, false, problem.context);
-  gemm({.a = dy_rows, .b = transposed_weight_operand_, .output = problem.grad_input});
-  const QuantizedTensor dy_columns = make(grad_weight_dy_, dy, true, problem.context);
-  gemm({.a = dy_columns, .b = kept_input_operand_, .output = grad_weight_, .accumulate = true});
+  prepare_backward_weight(problem.context);
+  const QuantizedPair pair =
+      make_pair(operand(OperandRole::grad_input_dy), operand(OperandRole::grad_weight_dy), dy, problem.context);
+  gemm({.a = pair.rows, .b = transposed_weight_operand_, .output = problem.grad_input});
+  gemm({.a = pair.columns, .b = kept_input_operand_, .output = grad_weight_, .accumulate = true});
+}
+
+int Linear::amax_history() const {
+  int longest = 0;
+  for (const Operand& made : operands_) longest = std::max(longest, made.spec.history);
+  return longest;
 }
 
 int64_t Linear::take_non_finite_count() {

@@ -1,18 +1,19 @@
 // A linear layer, Y = X W^T, and the only caller of recipes: each of its three GEMMs runs on two operands made as the
-// recipe says. Weight operands are made once after each change of the weights; the activation operand of the weight
-// gradient is made in forward, so that a quantised layer does not need its input again.
-//
-// Rounding noise is keyed by (seed, step, micro-batch, tensor id of the weight, operand); for weights, which all
-// micro-batches of a step share, the micro-batch is 0.
+// recipe says. Weight operands are made once after each change of the weights (or for every micro-batch, if their signs
+// are drawn for each); the activation operand of the weight gradient is made in forward, so that a quantised layer does
+// not need its input again. Two operands of one tensor are made from one read of it. Random bits: operand_role.h.
 #pragma once
 
+#include <array>
 #include <string>
 
 #include "model/parameter.h"
 #include "model/step_context.h"
 #include "quant/gemm.h"
+#include "quant/operand_role.h"
 #include "quant/quantize.h"
 #include "quant/recipe.h"
+#include "quant/statistics.h"
 
 namespace nibble {
 
@@ -51,6 +52,12 @@ struct LinearBackward {
   StepContext context;
 };
 
+// By role. `made` is false for operands that no pass has made, or that are not quantised.
+struct LinearStatistics {
+  std::array<OperandStatistics, operand_roles> operand;
+  std::array<bool, operand_roles> made{};
+};
+
 class Linear {
  public:
   // Throws ExitCode::bad_config for a recipe that the layer cannot follow.
@@ -63,11 +70,17 @@ class Linear {
 
   // Views of the flat buffers: weights of the description's dtype, gradients f32 (empty for inference).
   void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
-  void set_weights_changed() { weights_changed_ = true; }
+  void set_weights_changed() { forward_weight_stale_ = backward_weight_stale_ = true; }
+  // From now on, statistics of every operand that is made; nullptr: no more.
+  void set_statistics(LinearStatistics* statistics) { statistics_ = statistics; }
+  // Delayed scaling, by role: the amax to scale by (0: the tensor's own), and where the largest amax met is kept.
+  void set_amax(const float* scale_by, float* met);
 
   void forward(const LinearForward& problem);
   // Of the last forward that kept. Adds the weight's gradient to the bound gradients.
   void backward(const LinearBackward& problem);
+
+  int amax_history() const;  // the longest that an operand asks for; 0: none does
 
   // Non-finite values met by quantisers since the last call.
   int64_t take_non_finite_count();
@@ -79,33 +92,53 @@ class Linear {
   struct Operand {
     OperandSpec spec;         // `from` taken out: quantize() is given the tensor to read
     bool from_saved = false;  // made from the values of the forward operand
-    Purpose purpose = Purpose::forward_x;
+    OperandRole role = OperandRole::forward_x;
     QuantizedTensor storage;
-    Tensor dequantized;  // f32 [inner, rows]: those values; empty unless needed
+    Tensor scratch;      // f32, of quantize()
+    Tensor dequantized;  // f32 [inner, rows]: the values of the forward operand; empty unless needed
   };
+  enum class Weight : uint8_t { forward, backward };
 
-  static Operand make_operand(OperandSpec spec, Purpose purpose);
-  void prepare_weights(const StepContext& context);
+  Operand& operand(OperandRole role) { return operands_[static_cast<size_t>(role)]; }
+  const Operand& operand(OperandRole role) const { return operands_[static_cast<size_t>(role)]; }
+  void check_recipe() const;
+  OperandContext operand_context(const StepContext& context) const;
+  bool must_remake(const Operand& operand, bool stale, const OperandContext& made_for,
+                   const OperandContext& context) const;
+  void prepare_forward_weight(const StepContext& context);
+  void prepare_backward_weight(const StepContext& context);
+
+  QuantizeProblem problem_of(const Operand& operand, const Tensor& source, bool transpose,
+                             const StepContext& context) const;
   QuantizedTensor make(const Operand& operand, const Tensor& source, bool transpose, const StepContext& context);
+  QuantizedPair make_pair(const Operand& rows, const Operand& columns, const Tensor& source,
+                          const StepContext& context);
+  void examine(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& made);
+
   bool is_view(const OperandSpec& spec) const;
   bool reads_back(const Operand& operand, const Operand& forward) const;
   static Tensor read_back(const Operand& operand, const QuantizedTensor& forward);
-  void allocate_kept(Operand& operand, const Operand& forward, Arena& home, Arena& workspace, int64_t rows,
+  void allocate_made(Operand& operand, Arena& home, Arena& workspace, int64_t rows, int64_t inner) const;
+  void allocate_kept(Operand& operand, const Operand& forward, const LayerArenas& arenas, Arena& home, int64_t rows,
                      int64_t inner) const;
 
   LinearDescription description_;
-  Operand forward_x_, forward_w_, grad_input_dy_, grad_input_w_, grad_weight_dy_, grad_weight_x_;
+  std::array<Operand, operand_roles> operands_;
   bool training_ = true;
 
   Tensor weight_;       // [features_out, features_in]
   Tensor grad_weight_;  // f32 [features_out, features_in]
-  bool weights_changed_ = true;
-  StepContext weights_context_;  // of the noise in the weight operands
+  bool forward_weight_stale_ = true;
+  bool backward_weight_stale_ = true;
+  OperandContext forward_weight_context_, backward_weight_context_;  // for which the weight operands were made
 
   QuantizedTensor weight_operand_;             // [features_out, features_in]
   QuantizedTensor transposed_weight_operand_;  // [features_in, features_out]
   QuantizedTensor kept_input_operand_;         // [features_in, tokens]
   int64_t non_finite_ = 0;
+  LinearStatistics* statistics_ = nullptr;
+  const float* scale_by_amax_ = nullptr;
+  float* met_amax_ = nullptr;
 };
 
 }  // namespace nibble

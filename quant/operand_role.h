@@ -1,0 +1,43 @@
+// The six operands of a linear layer's three GEMMs, and which random bits each of them uses.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "quant/hadamard.h"
+#include "quant/operand_spec.h"
+#include "quant/philox.h"
+#include "quant/recipe.h"
+
+namespace nibble {
+
+enum class OperandRole : uint8_t { forward_x, forward_w, grad_input_dy, grad_input_w, grad_weight_dy, grad_weight_x };
+constexpr int operand_roles = 6;
+constexpr std::array<OperandRole, operand_roles> all_operand_roles = {
+    OperandRole::forward_x,    OperandRole::forward_w,      OperandRole::grad_input_dy,
+    OperandRole::grad_input_w, OperandRole::grad_weight_dy, OperandRole::grad_weight_x};
+
+std::string_view name_of(OperandRole role);  // "forward.x", "grad_weight.dy"
+const OperandSpec& spec_of(const LinearRecipe& recipe, OperandRole role);
+constexpr bool is_weight(OperandRole role) {
+  return role == OperandRole::forward_w || role == OperandRole::grad_input_w;
+}
+
+// Which micro-batch of which step a layer works on, and whose layer it is.
+struct OperandContext {
+  uint64_t seed = 0;
+  uint32_t step = 0;
+  uint32_t micro_batch = 0;
+  uint32_t tensor_id = 0;  // of the weight
+};
+
+struct OperandStreams {
+  NoiseStream noise;
+  SignStream signs;
+};
+// Operands of weights are made once for all micro-batches of a step, and so use micro-batch 0; unless their signs are
+// drawn for every micro-batch. Signs that are drawn for a step use micro-batch 0 in both operands.
+OperandStreams operand_streams(OperandRole role, const OperandSpec& spec, const OperandContext& context);
+
+}  // namespace nibble
