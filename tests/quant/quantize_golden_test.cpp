@@ -100,7 +100,7 @@ TEST(Golden, CodesScalesAndSwizzledScales) {
                                       << (from_f32 ? " f32" : " bf16"));
       const Operand operand = quantized_golden(golden, input, from_f32);
       EXPECT_EQ(bits_of(operand.amax()), golden.amax);
-      EXPECT_EQ(bits_of(tensor_scale_of(operand.amax(), false).encode), golden.encode);
+      EXPECT_EQ(bits_of(tensor_scale_of(operand.amax(), 2688.0f).encode), golden.encode);
       EXPECT_EQ(operand.decode_scale(), 1.0f / float_of_bits(golden.encode));
       EXPECT_EQ(sha256_prefix(operand.codes()), golden.codes);
       EXPECT_EQ(sha256_prefix(operand.scales()), golden.scales);
@@ -126,7 +126,7 @@ TEST(Golden, WorkedBlock) {
 
   const Operand plain = quantized({matrix.bf16(), false, nvfp4(), {}});
   EXPECT_EQ(plain.amax(), 10.0f);
-  EXPECT_EQ(bits_of(tensor_scale_of(10.0f, false).encode), 0x43866666u);
+  EXPECT_EQ(bits_of(tensor_scale_of(10.0f, 2688.0f).encode), 0x43866666u);
   EXPECT_EQ(hex(plain.scales()), "767e");
   EXPECT_EQ(hex(plain.codes()), "801119224b5ce6760700000000000000");
 
@@ -160,7 +160,7 @@ TEST(Golden, ScalesOfSingleBlocks) {
   for (const ScaleAnswer& answer : scale_answers) {
     const Matrix matrix = two_blocks(float_of_bits(answer.amax), float_of_bits(answer.block_amax));
     const Operand operand = quantized({matrix.f32(), false, nvfp4(), {}});
-    const TensorScale scale = tensor_scale_of(operand.amax(), false);
+    const TensorScale scale = tensor_scale_of(operand.amax(), 2688.0f);
     EXPECT_EQ(bits_of(scale.encode), answer.encode);
     EXPECT_EQ(operand.scales()[1], answer.byte);
     EXPECT_EQ(bits_of(element_encode_scale(operand.scales()[1], scale.decode)), answer.element_encode);
