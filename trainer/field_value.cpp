@@ -84,7 +84,7 @@ class FieldReader {
   }
   void operator()(Recipe* value) const {
     if (node_.kind == YamlNode::Kind::map) {
-      *value = parse_recipe(node_);
+      *value = parse_recipe(node_, config_directory_);
       return;
     }
     const std::string text = string(node_);

@@ -1,0 +1,25 @@
+// The parts of a recipe that say for which layers, and when: high_precision, layers, switch.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "quant/recipe.h"
+#include "trainer/recipe_operand.h"
+
+namespace nibble {
+
+// All throw ExitCode::bad_config with the place.
+std::vector<HighPrecisionRule> parse_high_precision(const YamlNode& list);
+// Rules write over `base`, the recipe's own operands.
+std::vector<LayerRule> parse_layers(const YamlNode& list, const WrittenLinear& base);
+LateSwitch parse_switch(const YamlNode& node);
+
+// "{match: head, format: bf16}"
+std::string high_precision_yaml(const HighPrecisionRule& rule);
+// "match: head"
+std::string condition_yaml(const LayerCondition& condition);
+// "{at: 0.82, gemms: forward, to: bf16}"
+std::string switch_yaml(const LateSwitch& late_switch);
+
+}  // namespace nibble
