@@ -109,4 +109,8 @@ Recipe switched(const Recipe& recipe) {
   return result;
 }
 
+Recipe recipe_at(const Recipe& recipe, uint64_t step, uint64_t steps) {
+  return step < switch_step(recipe, steps) ? recipe : switched(recipe);
+}
+
 }  // namespace nibble

@@ -72,5 +72,7 @@ uint64_t switch_step(const Recipe& recipe, uint64_t steps);
 // The recipe with the switch carried out, in `layers` too: a backward operand made from a saved forward operand that is
 // no longer quantised is made from the original. high_precision stays as it is.
 Recipe switched(const Recipe& recipe);
+// What optimizer step `step` (counted from 0) of `steps` runs with.
+Recipe recipe_at(const Recipe& recipe, uint64_t step, uint64_t steps);
 
 }  // namespace nibble

@@ -5,7 +5,9 @@
 namespace nibble {
 
 InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t sequences)
-    : model_(std::make_unique<LanguageModel>(config.model, config.recipe,
+    : model_(std::make_unique<LanguageModel>(config.model,
+                                             recipe_at(config.recipe, checkpoint.step == 0 ? 0 : checkpoint.step - 1,
+                                                       static_cast<uint64_t>(config.train.steps)),
                                              LanguageModelOptions{.sequences = sequences,
                                                                   .sequence_length = config.model.sequence_length,
                                                                   .training = false,

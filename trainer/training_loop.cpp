@@ -73,6 +73,7 @@ class TrainingLoop {
   uint64_t continue_from(const CheckpointInfo& checkpoint);
   void open_logs(uint64_t first_step, bool resumed);
   bool validation_pending(uint64_t step);
+  void announce_switch(uint64_t step);
   void train_one(uint64_t step);
   void warn_of(uint64_t step, const StepResult& result);
   [[noreturn]] void give_up(uint64_t step) const;
@@ -173,8 +174,18 @@ void TrainingLoop::give_up(uint64_t step) const {
       "budget of skipped steps");
 }
 
+void TrainingLoop::announce_switch(uint64_t step) {
+  if (!config_.recipe.late_switch || !leader() || step - 1 != switch_step(config_.recipe, total_steps())) return;
+  const LateSwitch& late_switch = *config_.recipe.late_switch;
+  log_info("step {}: late switch, {} products of linear layers run in {} from now on", step, name_of(late_switch.gemms),
+           name_of(late_switch.to));
+  metrics_->event(
+      {{"event", "switch"}, {"step", step}, {"gemms", name_of(late_switch.gemms)}, {"to", name_of(late_switch.to)}});
+}
+
 void TrainingLoop::train_one(uint64_t step) {
   heartbeat_.set(step, "train");
+  run_together(communicator_, [&] { announce_switch(step); });
   const auto start = Clock::now();
   const StepResult result = session_.train_step(step - 1);
   const double seconds = seconds_since(start);

@@ -104,11 +104,7 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     }
     config_.model.vocab_size = settled_vocabulary(config, *train_loader_);
     nibble::validate(config_.model);
-    model_ = std::make_unique<LanguageModel>(config_.model, config_.recipe,
-                                             LanguageModelOptions{.sequences = config.train.micro_batch_sequences,
-                                                                  .sequence_length = config.model.sequence_length,
-                                                                  .training = true,
-                                                                  .recompute = recompute_blocks(config)});
+    build_model(config_.recipe);
     build_state();
   });
   micro_batch_ = std::make_unique<MicroBatch>(config.train.micro_batch_sequences, config.model.sequence_length);
@@ -117,6 +113,25 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
 }
 
 TrainingSession::~TrainingSession() = default;
+
+void TrainingSession::build_model(const Recipe& recipe) {
+  model_.reset();  // its memory first
+  model_ = std::make_unique<LanguageModel>(config_.model, recipe,
+                                           LanguageModelOptions{.sequences = config_.train.micro_batch_sequences,
+                                                                .sequence_length = config_.model.sequence_length,
+                                                                .training = true,
+                                                                .recompute = recompute_blocks(config_)});
+}
+
+// A model keeps nothing from one step to the next but the weights that it is bound to: so a late switch of formats is
+// another model, with a memory plan of its own.
+void TrainingSession::follow_recipe(uint64_t step) {
+  const auto steps = static_cast<uint64_t>(config_.train.steps);
+  const bool late = step >= switch_step(config_.recipe, steps);
+  if (late == switched_) return;
+  run_together(communicator_, [&] { build_model(recipe_at(config_.recipe, step, steps)); });
+  switched_ = late;
+}
 
 void TrainingSession::build_state() {
   const ParameterTable& table = model_->parameters();
@@ -279,6 +294,7 @@ TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
 }
 
 StepResult TrainingSession::train_step(uint64_t step) {
+  follow_recipe(step);
   StepResult result;
   result.learning_rate = learning_rate(schedule_, step);
   Computed computed = compute(step, /*again=*/false);
@@ -306,6 +322,7 @@ StepResult TrainingSession::train_step(uint64_t step) {
 }
 
 std::optional<double> TrainingSession::validate(uint64_t step, const std::function<bool()>& interrupted) {
+  follow_recipe(step == 0 ? 0 : step - 1);
   model_->bind(weights_, {});
   const std::optional<double> loss =
       validation_loss(communicator_, *model_,

@@ -66,12 +66,14 @@ class TrainingSession {
   StepResult train_step(uint64_t step);
   const StepGuard& guard() const { return guard_; }
 
-  // Collective. Mean cross-entropy of the validation set (nats a token) with the weights after `step` steps; nothing if
-  // interrupted() became true on some rank meanwhile.
+  // Collective. Mean cross-entropy of the validation set (nats a token) with the weights after `step` steps and the
+  // recipe of the last of them; nothing if interrupted() became true on some rank meanwhile.
   std::optional<double> validate(uint64_t step, const std::function<bool()>& interrupted);
 
  private:
+  void build_model(const Recipe& recipe);
   void build_state();
+  void follow_recipe(uint64_t step);
   void gather_weights();
   void accumulate_gradients(uint64_t step, bool again);
   struct Computed {
@@ -87,6 +89,7 @@ class TrainingSession {
   std::unique_ptr<Loader> train_loader_;
   std::unique_ptr<Loader> validation_loader_;
   std::unique_ptr<LanguageModel> model_;
+  bool switched_ = false;  // model_ follows the recipe's late switch
 
   std::unique_ptr<Arena> state_arena_;  // weights, gradients, optimizer state
   std::unique_ptr<Partition> partition_;
