@@ -1,4 +1,4 @@
-// The number formats, bit by bit: BF16, E4M3 (block scales) and E2M1 (four-bit elements), and every rounding into them.
+// The number formats, bit by bit: BF16, E4M3, E5M2, E8M0 and E2M1, and every rounding into them.
 // One definition for the CPU and for CUDA kernels; no libm, no branches that a vectoriser cannot turn into selects.
 // Codes are returned as uint32_t, which keeps vector loops free of narrowing.
 // docs/numerics.md states the same rules in prose. Subnormal numbers must not be flushed to zero.
@@ -116,7 +116,7 @@ NIBBLE_HOST_DEVICE uint32_t e4m3_stochastic(float value, uint32_t noise24) {
   const float units = (magnitude < e4m3_min_normal ? magnitude : 0.0f) * 512.0f;
   const uint32_t whole = static_cast<uint32_t>(static_cast<int32_t>(units));
   const float rest = (units - static_cast<float>(static_cast<int32_t>(whole))) * 16777216.0f;
-  const uint32_t carry = static_cast<uint32_t>(static_cast<int32_t>(rest)) > noise24 ? 1u : 0u;
+  const uint32_t carry = (static_cast<uint32_t>(static_cast<int32_t>(rest)) + noise24) >> 24;
   const uint32_t finite = magnitude < e4m3_min_normal ? whole + carry : normal;
   return is_nan(value) ? 0x7Fu : finite;
 }
@@ -161,13 +161,14 @@ NIBBLE_HOST_DEVICE float e5m2_to_float(uint32_t code) {
 
 // ---- E8M0: powers of two, 2^(code - 127); 0xFF is NaN ----
 
-// The largest power of two <= value, for value >= 0; at least 2^-127.
+// The largest power of two <= value, for value >= 0; at least 2^-127. Infinity and NaN -> 2^127.
 NIBBLE_HOST_DEVICE uint32_t e8m0_down(float value) {
-  return bits_of(value) >> 23 < 254u ? bits_of(value) >> 23 : 254u;
+  const uint32_t exponent = bits_of(absolute(value)) >> 23;  // of -0, too
+  return exponent < 254u ? exponent : 254u;
 }
-// The smallest power of two >= value, for value >= 0.
+// The smallest power of two >= value, for value >= 0; at most 2^127.
 NIBBLE_HOST_DEVICE uint32_t e8m0_up(float value) {
-  const uint32_t bits = bits_of(value);
+  const uint32_t bits = bits_of(absolute(value));
   const uint32_t exact = bits <= 0x00400000u ? 0u : (bits + 0x7FFFFFu) >> 23;  // 2^-127 is subnormal in FP32
   return exact < 254u ? exact : 254u;
 }
