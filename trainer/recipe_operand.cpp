@@ -59,6 +59,7 @@ float parse_magnitude(const YamlEntry& entry, double largest) {
 }
 
 BlockShape parse_block(const YamlEntry& entry, Format format) {
+  if (traits_of(format).block == 0) return BlockShape::row;  // check_use() refuses the key
   const std::string row = name_of(format, BlockShape::row);
   if (scalar_text(entry) == row) return BlockShape::row;
   if (format != Format::nvfp4) refuse_value(entry, {row});
@@ -99,10 +100,10 @@ void set(const YamlEntry& entry, OperandSpec& spec) {
   }
 }
 
-// A key that the format has no use for, even where its value is the default.
-void check_use(const YamlEntry& entry, const OperandSlot& slot, Format format) {
+// A key that the format has no use for: one that names blocks or scales, or changes anything.
+void check_use(const YamlEntry& entry, const OperandSlot& slot, Format format, bool changes) {
   const bool idle_block = entry.key == "block" && traits_of(format).block == 0;
-  const bool idle = idle_block || (!is_quantized(format) && entry.key != "from");
+  const bool idle = idle_block || (!is_quantized(format) && entry.key != "from" && (entry.key == "scale" || changes));
   if (!idle) return;
   const std::string_view instead = idle_block && is_quantized(format) ? "nvfp4" : "a quantised format, such as nvfp4";
   refuse_config(entry.place, fmt::format("{} is {}, which has no \"{}\"", slot.name(), name_of(format), entry.key),
@@ -128,8 +129,10 @@ void write_operand(const YamlEntry& entry, const OperandSlot& slot, WrittenOpera
     const std::vector<std::string_view>& keys = operand_keys();
     if (std::find(keys.begin(), keys.end(), setting.key) == keys.end()) refuse_key(setting, slot.name() + ".", keys);
     const OperandSpec before = operand.spec;
-    if (setting.value.kind != YamlNode::Kind::null) check_use(setting, slot, operand.spec.format);
     set(setting, operand.spec);
+    if (setting.value.kind != YamlNode::Kind::null) {
+      check_use(setting, slot, operand.spec.format, operand.spec != before);
+    }
     operand.settings.push_back({setting.place, before});
   }
 }
