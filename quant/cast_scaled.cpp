@@ -13,12 +13,26 @@ NIBBLE_INLINE uint32_t exponent_of_largest(ElementCode element) {
   return element == ElementCode::e2m1 ? 2u : (element == ElementCode::e4m3 ? 8u : 15u);
 }
 
-NIBBLE_INLINE void lane_rms(const float (*values)[lanes], LaneFloats& rms) {
+// 2.92247856 standard deviations of a normal block at 6 (QuEST, arXiv:2502.05003). Squares are those of values in units
+// of the power of two below the block's amax, so that they neither overflow nor vanish.
+NIBBLE_INLINE void rms_scales(const float (*values)[lanes], const LaneWords& amax, LaneWords& scales) {
+  LaneFloats unit;
   LaneFloats squares{};
-  for (int position = 0; position < mx_block; ++position) {
-    for (int lane = 0; lane < lanes; ++lane) squares.value[lane] += values[position][lane] * values[position][lane];
+  for (int lane = 0; lane < lanes; ++lane) {
+    scales.word[lane] = e8m0_down(float_of_bits(amax.word[lane]));
+    unit.value[lane] = e8m0_to_float(254u - scales.word[lane]);
   }
-  for (int lane = 0; lane < lanes; ++lane) rms.value[lane] = std::sqrt(squares.value[lane] * (1.0f / mx_block));
+  for (int position = 0; position < mx_block; ++position) {
+    for (int lane = 0; lane < lanes; ++lane) {
+      const float value = values[position][lane] * unit.value[lane];
+      squares.value[lane] += value * value;
+    }
+  }
+  for (int lane = 0; lane < lanes; ++lane) {
+    const float target = std::sqrt(squares.value[lane] * (1.0f / mx_block)) * (2.92247856f / 6.0f);
+    const uint32_t raised = scales.word[lane] + e8m0_down(target);  // target is below 1
+    scales.word[lane] = raised > 127u ? raised - 127u : 0u;
+  }
 }
 
 NIBBLE_INLINE void mx_scales(const OperandSpec& spec, const float (*values)[lanes], const LaneWords& amax,
@@ -34,11 +48,7 @@ NIBBLE_INLINE void mx_scales(const OperandSpec& spec, const float (*values)[lane
     const float reciprocal = 1.0f / traits.largest;
     for (int lane = 0; lane < lanes; ++lane) scales.word[lane] = e8m0_up(float_of_bits(amax.word[lane]) * reciprocal);
   } else {
-    LaneFloats rms;
-    lane_rms(values, rms);
-    for (int lane = 0; lane < lanes; ++lane) {
-      scales.word[lane] = e8m0_down(rms.value[lane] * (2.92247856f / 6.0f));
-    }
+    rms_scales(values, amax, scales);
   }
 }
 

@@ -31,11 +31,16 @@ NIBBLE_VECTORIZE void round_values(const float* values, double scale, size_t cou
   round_scaled(values, scale, count, output);
 }
 
+// 2^(-bits/2), without a library function whose last digit is not fixed.
+double inverse_root_of_power(int bits) {
+  return std::ldexp(bits % 2 == 0 ? 1.0 : 0.70710678118654752440, -(bits / 2));
+}
+
 constexpr int64_t chunk = 128;  // what one outer scale covers
 
 template <class Output>
 void decode_row(const QuantizedTensor& operand, int64_t row, Output* output) {
-  const double rotation = std::exp2(-0.5 * operand.rotation_bits);
+  const double rotation = inverse_root_of_power(operand.rotation_bits);
   const double tensor_scale = static_cast<double>(operand.tensor_scale.as<float>()[0]) * rotation;
   for (int64_t first = 0; first < operand.inner; first += chunk) {
     const int64_t count = operand.inner - first < chunk ? operand.inner - first : chunk;

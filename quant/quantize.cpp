@@ -149,6 +149,7 @@ Making::Making(const QuantizeProblem& quantize_problem, const QuantizedTensor& q
   NIBBLE_CHECK((problem.spec.outer == OuterScale::row_128) == !storage.outer_scales.empty(), "outer scales");
   NIBBLE_CHECK(elements / lanes < int64_t{1} << 39, "too many blocks for one noise stream");
   NIBBLE_CHECK(problem.scratch.empty() || problem.scratch.dtype() == DType::f32, "scratch is f32");
+  NIBBLE_CHECK(problem.amax == 0 || traits.block == 0, "only formats without block scales know delayed scaling");
   NIBBLE_CHECK((problem.scratch.empty() ? 0 : problem.scratch.elements()) >=
                    quantize_scratch_floats(problem.spec, source.rows, source.inner),
                "scratch is too small");
