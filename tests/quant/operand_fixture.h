@@ -22,6 +22,11 @@ struct Operand {
   std::vector<uint8_t> scales() const { return bytes_of(tensor.block_scales); }
   float decode_scale() const { return tensor.tensor_scale.as<float>()[0]; }
   float amax() const { return tensor.tensor_scale.as<float>()[1]; }
+  std::vector<float> outer() const {
+    const Tensor& view = tensor.outer_scales;
+    return view.empty() ? std::vector<float>()
+                        : std::vector<float>(view.as<float>(), view.as<float>() + view.elements());
+  }
   std::vector<float> decoded() const {
     std::vector<float> values(static_cast<size_t>(tensor.rows * tensor.inner));
     dequantize(tensor, tensor_of(std::span(values), {tensor.rows, tensor.inner}));
@@ -30,6 +35,7 @@ struct Operand {
 
  private:
   static std::vector<uint8_t> bytes_of(const Tensor& view) {
+    if (view.empty()) return {};
     return std::vector<uint8_t>(view.as<uint8_t>(), view.as<uint8_t>() + view.bytes());
   }
 };
@@ -99,11 +105,12 @@ inline Matrix golden_input(int64_t rows, int64_t cols) {
   return Matrix(rows, cols, std::move(values)).rounded();
 }
 
-// Standard normal deviates, rounded to BF16.
-inline Matrix normal_matrix(int64_t rows, int64_t cols, uint64_t seed) {
+// Standard normal deviates, of Philox words by Box and Muller.
+inline std::vector<float> normal_deviates(size_t count, uint64_t seed) {
   const NoiseStream stream{seed, 0, 0, 0, Purpose::weight_init};
   std::vector<float> values;
-  for (uint64_t block = 0; values.size() < static_cast<size_t>(rows * cols); ++block) {
+  values.reserve(count + 3);
+  for (uint64_t block = 0; values.size() < count; ++block) {
     const PhiloxBlock random = random_block(stream, block);
     for (int pair = 0; pair < 2; ++pair) {
       const double u = (random.word[2 * pair] + 0.5) / 4294967296.0;
@@ -112,8 +119,13 @@ inline Matrix normal_matrix(int64_t rows, int64_t cols, uint64_t seed) {
       values.push_back(static_cast<float>(std::sqrt(-2 * std::log(u)) * std::sin(angle)));
     }
   }
-  values.resize(static_cast<size_t>(rows * cols));
-  return Matrix(rows, cols, std::move(values)).rounded();
+  values.resize(count);
+  return values;
+}
+
+// The same, rounded to BF16.
+inline Matrix normal_matrix(int64_t rows, int64_t cols, uint64_t seed) {
+  return Matrix(rows, cols, normal_deviates(static_cast<size_t>(rows * cols), seed)).rounded();
 }
 
 inline OperandSpec nvfp4(BlockShape block = BlockShape::row, Rounding round = Rounding::nearest, int rotate = 0) {

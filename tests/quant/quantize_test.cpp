@@ -7,7 +7,7 @@
 #include <tuple>
 
 #include "dist/thread_pool.h"
-#include "tests/quant/operand_fixture.h"
+#include "tests/quant/every_spec.h"
 #include "tests/quant/reference_quantize.h"
 
 namespace nibble::test {
@@ -49,22 +49,6 @@ void expect_equals_reference_everywhere(const Matrix& matrix) {
       for (const bool from_f32 : {false, true}) expect_equals_reference(matrix, from_f32, transpose, spec);
     }
   }
-}
-
-Matrix scaled(const Matrix& matrix, float factor) {
-  std::vector<float> values = matrix.values;
-  for (float& value : values) value *= factor;
-  return Matrix(matrix.rows, matrix.cols, std::move(values));
-}
-
-// Normal deviates whose magnitude differs by rows and columns, with FP32 mantissas: scales from subnormal to largest.
-Matrix uneven_matrix(int64_t rows, int64_t cols) {
-  std::vector<float> values = normal_matrix(rows, cols, 11).values;
-  for (int64_t i = 0; i < rows * cols; ++i) {
-    const int exponent = static_cast<int>((i / cols * 7 + i % cols / 16 * 5) % 23) - 20;
-    values[static_cast<size_t>(i)] = std::ldexp(values[static_cast<size_t>(i)] * 1.000123f, exponent);
-  }
-  return Matrix(rows, cols, std::move(values));
 }
 
 TEST(Quantize, EqualsReferenceOnManyShapes) {
