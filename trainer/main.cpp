@@ -22,6 +22,7 @@
 #include "trainer/commands/evaluate.h"
 #include "trainer/commands/generate.h"
 #include "trainer/commands/inspect.h"
+#include "trainer/commands/quantize.h"
 #include "trainer/commands/resume.h"
 #include "trainer/commands/tokenize.h"
 #include "trainer/commands/train.h"
@@ -50,6 +51,7 @@ void add_commands(CLI::App& app) {
   add_compare_command(app);
   add_generate_command(app);
   add_inspect_command(app);
+  add_quantize_command(app);
   add_config_command(app);
 }
 
