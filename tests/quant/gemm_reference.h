@@ -1,6 +1,7 @@
 // The contract of quant/gemm.h as scalar loops, operands to try it on, and the instruction-set levels of this machine.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <random>
@@ -38,6 +39,7 @@ struct Operand {
   std::vector<float> tensor_scale = {1.0F, 1.0F};
 
   FormatTraits traits() const { return traits_of(layout.format); }
+  int64_t block() const { return std::max(1, traits().block); }
   size_t index(int64_t row, int64_t k) const {
     return static_cast<size_t>(layout.transposed ? k * rows + row : row * inner + k);
   }
@@ -54,14 +56,14 @@ struct Operand {
     }
     return layout.format == Format::f32 ? f32[index(row, k)] : to_float(bf16[index(row, k)]);
   }
-  float block_scale(int64_t row, int64_t block) const {
-    const uint8_t scale = scales[static_cast<size_t>(row * (inner / traits().block) + block)];
+  float block_scale(int64_t row, int64_t index_of_block) const {
+    const uint8_t scale = scales[static_cast<size_t>(row * (inner / block()) + index_of_block)];
     return traits().block_scale == ScaleCode::e4m3 ? e4m3_to_float(scale) : e8m0_to_float(scale);
   }
   // What the product sees, tensor scale excluded.
   float value(int64_t row, int64_t k) const {
     float result = element(row, k);
-    if (traits().block != 0) result = result * block_scale(row, k / traits().block);
+    if (traits().block != 0) result = result * block_scale(row, k / block());
     if (layout.outer) result = result * outer_scales[static_cast<size_t>((row * inner + k) / 128)];
     return result;
   }
@@ -86,7 +88,7 @@ struct Operand {
     if (!is_quantized(layout.format)) return tensor;
     tensor.values = Tensor(codes.data(), DType::u8, {rows, inner * traits().code_bits / 8});
     tensor.tensor_scale = Tensor(tensor_scale.data(), DType::f32, {2});
-    if (traits().block != 0) tensor.block_scales = Tensor(scales.data(), DType::u8, {rows, inner / traits().block});
+    if (traits().block != 0) tensor.block_scales = Tensor(scales.data(), DType::u8, {rows, inner / block()});
     if (layout.outer) tensor.outer_scales = Tensor(outer_scales.data(), DType::f32, {rows, inner / 128});
     return tensor;
   }
@@ -105,7 +107,7 @@ inline void fill_codes(Operand& operand, size_t count, std::mt19937& generator) 
     const auto code = static_cast<uint8_t>(generator());
     if (is_finite_code(traits.element, code)) operand.codes.push_back(code);
   }
-  for (size_t i = 0; traits.block != 0 && i < count / static_cast<size_t>(traits.block); ++i) {
+  for (size_t i = 0; traits.block != 0 && i < count / static_cast<size_t>(operand.block()); ++i) {
     const bool power = traits.block_scale == ScaleCode::e8m0;
     operand.scales.push_back(static_cast<uint8_t>(power ? 117 + generator() % 20 : generator() % 0x7F));
   }
