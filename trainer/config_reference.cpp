@@ -36,39 +36,68 @@ change.
 
 constexpr std::string_view recipe_section = R"(## Recipes
 
-A recipe says how a linear layer's three matrix products take their operands, and which layers are exempt.
-`recipe: NAME` looks for `NAME.yaml` in the directory of the configuration, in `../recipes` beside it, in
-`configs/recipes`, in `$NIBBLE_CONFIG_DIR/recipes` and among the recipes installed with nibble; `recipe: path/to/my.yaml`
-names a file; a mapping is the recipe itself.
+A recipe says how the three matrix products of a linear layer take their operands, which layers differ, and what changes
+late in the run. `recipe: NAME` looks for `NAME.yaml` in the directory of the configuration, in `../recipes` beside it,
+in `configs/recipes`, in `$NIBBLE_CONFIG_DIR/recipes` and among the recipes installed with nibble; `path/to/my.yaml`
+names a file; a mapping is the recipe itself. `nibble config show` prints the recipe with nothing left to look up.
+[recipes.md](recipes.md) shows what each recipe does and how to write one.
 
 ```yaml
 name: mine
+extends: nvfp4               # optional: read first, a name or a path
 forward:                     # Y = X W^T
-  x: {format: nvfp4, block: 1x16, round: nearest}
-  w: {format: nvfp4, block: 16x16, round: nearest}
-grad_input:                  # dX = dY W
-  dy: {format: nvfp4, block: 1x16, round: stochastic}
-  w:  {format: nvfp4, block: 16x16, round: nearest}
+  x: {format: nvfp4, block: 1x16, scale: four_over_six, round: nearest}
+  w: {scale: four_over_six}  # without format: changes these keys of the extended recipe's operand
+grad_input: bf16             # dX = dY W: both operands
 grad_weight:                 # dW = dY^T X
-  dy: {format: nvfp4, block: 1x16, round: stochastic, rotate: 16}
-  x:  {format: nvfp4, block: 1x16, round: nearest, rotate: 16}
-high_precision:              # the first rule that applies wins
+  dy: {round: stochastic}
+high_precision:              # the first rule that applies wins ...
   - {match: "embedding|head", format: bf16}
-  - {first_blocks: 1, format: bf16}
+  - {first_blocks: 1, format: mxfp8_e4m3}
+layers:                      # ... then the first of these, written over the operands above
+  - {match: "*.down.weight", grad_input: {dy: {format: nvfp4, round: stochastic}}}
+  - {last_share: 0.15, format: mxfp8_e4m3}
+switch: {at: 0.82, gemms: forward, to: bf16}
 ```
 
 | key | values | default | meaning |
 |---|---|---|---|
-| `format` | `fp32`, `bf16`, `nvfp4` | `bf16` | How the operand is stored. |
-| `block` | `1x16`, `16x16` | `1x16` | Elements that share a scale; with `16x16` a matrix and its transpose hold the same values. |
-| `scale` | `amax` | `amax` | The block's scale comes from its largest magnitude. |
-| `round` | `nearest`, `stochastic`, `stochastic_published` | `nearest` | `stochastic` is unbiased; `stochastic_published` is NVIDIA's variant. |
-| `rotate` | `0`, `16` | `0` | Points of the Hadamard rotation along the inner axis; both operands of a product need the same. |
-| `from` | `original`, `saved` | `original` | Made from the high-precision tensor, or from the operand that the forward product used. |
+| `name` | letters, digits, `-`, `_` | `unnamed` | Shown in logs and reports; not taken over by `extends`. |
+| `extends` | name or path | none | Looked for beside this file, then in the places above; at most 8 deep. |
+| `forward`, `grad_input`, `grad_weight` | a format, or `x`/`dy` and `w`/`x` | `bf16` | The operands of the three products. |
+| `high_precision` | list of rules | `[]` | Layers that take all six operands in one `format`, `bf16` if none is given. |
+| `layers` | list of rules | none | Layers with products of their own: `forward`, `grad_input`, `grad_weight`, or a `format` for all six. |
+| `switch` | mapping | none | From step ceil(`at` * steps) on, `gemms` (`forward`, `backward`, `all`; default `all`) are in format `to` (default `bf16`). |
 
-A rule of `high_precision` has one condition, `match` (an extended regular expression searched in the parameter's name),
-`first_blocks`, `last_blocks` (numbers of blocks) or `last_share` (a share of the blocks, rounded up), and a `format`,
-`bf16` or `fp32`.
+A rule has one condition: `match`, `first_blocks`, `last_blocks` (numbers of blocks) or `last_share` (a share of the
+blocks, rounded up). `match` holds globs joined by `|`: one with `*`, `?`, `[a-c]` or `[!a-c]` must match the whole name
+of the weight (`blocks.3.mlp.down.weight`), any other is looked for inside it.
+
+With `extends`, an operand that gives `format` starts anew, any other changes the keys that it names. `high_precision`,
+`layers` and `switch` take the place of the extended recipe's; `key: ~` takes one back. What contradicts itself is
+judged when all has been read.
+
+An operand is a format, which stands for `{format: ...}`, or a mapping:
+
+| key | values | default | meaning |
+|---|---|---|---|
+| `format` | `bf16`, `nvfp4`, `mxfp4`, `mxfp8_e4m3`, `mxfp8_e5m2`, `fp8_e4m3`, `fp8_e5m2`, `fp32` | `bf16` | How the operand is stored. |
+| `block` | nvfp4: `1x16`, `16x16`; mxfp4, mxfp8: `1x32` | `1x16`, `1x32` | Elements that share a scale; with `16x16` a matrix and its transpose hold the same values. |
+| `scale` | `amax`, `amax_up`, `four_over_six`, `four_over_six_mae`, `four_over_six_abs_max`, `search`, `rms` | `amax`; mxfp8: `amax_up` | `amax`: a block's largest magnitude becomes the format's largest (mxfp: the power of two below, which clips). `amax_up`: mxfp, the power of two above. `four_over_six`: nvfp4, the maximum at 6 or at 4, by the lower squared, absolute or largest error. `search`: nvfp4, the E4M3 scale of least squared error. `rms`: nvfp4 and mxfp4, from the root mean square, which clips. |
+| `round` | `nearest`, `stochastic`, `stochastic_published`, `ms_eden` | `nearest` | `stochastic`: nvfp4 and mxfp4, unbiased. `stochastic_published`: nvfp4, NVIDIA's variant without a guard, biased. `ms_eden`: nvfp4, elements to nearest and an unbiased correction in the block scales; needs `rotate` with drawn `signs`. |
+| `correction` | `post_hoc`, `post_hoc_published`, `per_16`, `per_128`, `per_128_published` | `post_hoc` | `ms_eden` only: over how many elements, and whether before or after the tensor's scale is known; `_published`: with the arithmetic of the paper's code. |
+| `range` | 1 to 8 | the rule's | nvfp4: where on the E2M1 grid a block's maximum falls. |
+| `ceiling` | 1 to 448 | the rule's | nvfp4: the E4M3 scale of the block with the tensor's maximum. |
+| `outer` | `tensor`, `1x128` | `tensor` | nvfp4: what one FP32 scale covers. |
+| `history` | 0 to 1024 steps | `0` | fp8: the scale comes from the largest magnitude of so many steps before; 0: from the tensor itself. |
+| `rotate` | `0`, `16`, `32`, `64`, `128` | `0` | Points of the Hadamard rotation along the axis that the product sums over. |
+| `rotations` | `1`, `2` | `1` | How often it is rotated, each time with signs of its own. |
+| `signs` | `fixed`, `step`, `micro_batch` | `fixed` | Signs of the rotation: one vector for the whole run, or drawn for each step or micro-batch. `forward` has no `micro_batch`, since its weight is made once a step. |
+| `from` | `original`, `saved` | `original` | `grad_input.w` and `grad_weight.x`: made from the high-precision tensor, or from the values that the quantised forward product used. |
+
+Both operands of a product need the same `rotate`, `rotations` and `signs`, or the rotation would not cancel. The axis
+that a product sums over must be a multiple of the block, of `rotate`, and of 128 with `outer: 1x128` or
+`correction: per_128`: features in for `forward`, features out for `grad_input`, tokens of a micro-batch for `grad_weight`.
 )";
 
 struct TypeOf {
