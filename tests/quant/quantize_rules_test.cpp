@@ -93,6 +93,15 @@ TEST(QuantizeRules, EveryRuleOnManyShapes) {
   EXPECT_LT(seen.zero_scales + seen.subnormal_scales, seen.blocks / 2);
 }
 
+// An operand is made in ranges of 16 rows by 2048 positions, a transposed one of 256 rows by 128.
+TEST(QuantizeRules, MoreThanOneRangeOfTheParallelCut) {
+  Seen seen;
+  const OperandSpec guarded = nvfp4(BlockShape::row, Rounding::stochastic);
+  expect_equals_reference(uneven_matrix(17, 16 * 300), guarded, {false, false}, seen);
+  expect_equals_reference(uneven_matrix(16 * 17, 16 * 18), guarded, {true, true}, seen);
+  expect_equals_reference(uneven_matrix(256, 272), nvfp4(BlockShape::row, Rounding::ms_eden), {true, true}, seen);
+}
+
 // FP8 has no blocks: any inner axis.
 TEST(QuantizeRules, Fp8OnOddShapes) {
   Seen seen;

@@ -1,12 +1,10 @@
-// The quantiser against the obvious one, its guarantees, and what it refuses.
+// What the quantiser guarantees, and what it refuses.
 #include "quant/quantize.h"
 
 #include <gtest/gtest.h>
 
 #include <limits>
-#include <tuple>
 
-#include "dist/thread_pool.h"
 #include "tests/quant/every_spec.h"
 #include "tests/quant/reference_quantize.h"
 
@@ -15,70 +13,6 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 const NoiseStream noise{0x1234567890ABCDEF, 77, 5, 19, Purpose::grad_weight_dy};
-
-std::vector<OperandSpec> every_spec() {
-  std::vector<OperandSpec> specs;
-  for (const BlockShape block : {BlockShape::row, BlockShape::square}) {
-    for (const Rounding round : {Rounding::nearest, Rounding::stochastic, Rounding::stochastic_published}) {
-      for (const int rotate : {0, 16}) specs.push_back(nvfp4(block, round, rotate));
-    }
-  }
-  return specs;
-}
-
-// `matrix` is the source: [inner, rows] if transpose is set.
-void expect_equals_reference(const Matrix& matrix, bool from_f32, bool transpose, const OperandSpec& spec) {
-  SCOPED_TRACE(testing::Message() << describe(spec) << (transpose ? " transposed " : " ") << matrix.rows << "x"
-                                  << matrix.cols << (from_f32 ? " f32" : " bf16"));
-  const Matrix source = from_f32 ? matrix : matrix.rounded();
-  const Matrix operand = transpose ? source.transposed() : source;
-  const ReferenceResult expected = reference_quantize({operand.values, operand.rows, operand.cols, spec, noise, {}});
-  const Operand made = quantized({from_f32 ? source.f32() : source.bf16(), transpose, spec, noise});
-  EXPECT_EQ(made.amax(), expected.amax);
-  EXPECT_EQ(made.decode_scale(), expected.decode);
-  EXPECT_TRUE(made.scales() == expected.scales);
-  EXPECT_TRUE(made.codes() == expected.codes);
-}
-
-void expect_equals_reference_everywhere(const Matrix& matrix) {
-  for (const OperandSpec& spec : every_spec()) {
-    for (const bool transpose : {false, true}) {
-      const int64_t rows = transpose ? matrix.cols : matrix.rows;
-      const int64_t inner = transpose ? matrix.rows : matrix.cols;
-      if (inner % 16 != 0 || (spec.block == BlockShape::square && rows % 16 != 0)) continue;
-      for (const bool from_f32 : {false, true}) expect_equals_reference(matrix, from_f32, transpose, spec);
-    }
-  }
-}
-
-TEST(Quantize, EqualsReferenceOnManyShapes) {
-  const std::tuple<int64_t, int64_t> shapes[] = {{1, 16},  {16, 1},  {7, 48},  {48, 7},
-                                                 {16, 16}, {32, 48}, {33, 80}, {96, 208}};
-  for (const auto& [rows, cols] : shapes) expect_equals_reference_everywhere(uneven_matrix(rows, cols));
-}
-
-TEST(Quantize, EqualsReferenceAcrossRangesOfTheParallelCut) {
-  const Matrix wide = uneven_matrix(16, 16 * 300);  // more than one run of blocks
-  expect_equals_reference(wide, false, false, nvfp4(BlockShape::row, Rounding::stochastic));
-  const Matrix tall = uneven_matrix(16 * 70, 272);  // more than one run of blocks and of rows
-  expect_equals_reference(tall, false, true, nvfp4(BlockShape::row, Rounding::stochastic, 16));
-}
-
-TEST(Quantize, EqualsReferenceAtExtremes) {
-  const Matrix normal = normal_matrix(32, 32, 3);
-  expect_equals_reference_everywhere(Matrix(32, 32, std::vector<float>(1024, 0.0f)));
-  expect_equals_reference_everywhere(Matrix(32, 32, std::vector<float>(1024, -0.0f)));
-  expect_equals_reference_everywhere(scaled(normal, 1e-36f));  // S_enc clamped to FLT_MAX
-  expect_equals_reference_everywhere(scaled(normal, 1e-39f));  // subnormal numbers
-  expect_equals_reference_everywhere(scaled(normal, 1e35f));
-  std::vector<float> values(1024, 0.0f);
-  for (size_t i = 0; i < values.size(); i += 3) values[i] = (i % 2 == 0 ? 1.0f : -1.0f) * to_float(BFloat16{0x7F7F});
-  const Matrix largest(32, 32, values);
-  for (const bool transpose : {false, true}) {  // rotated, such a tensor overflows: see the test of infinities
-    expect_equals_reference(largest, false, transpose, nvfp4());
-    expect_equals_reference(largest, true, transpose, nvfp4(BlockShape::square, Rounding::stochastic));
-  }
-}
 
 TEST(Quantize, SmallBlocksBesideALargeOne) {
   std::vector<float> values(16 * 16, 0.0f);
@@ -122,23 +56,6 @@ TEST(Quantize, DecodedValuesAreAFixedPoint) {
   EXPECT_EQ(twice.amax(), once.amax());
   EXPECT_EQ(twice.codes(), once.codes());
   EXPECT_EQ(twice.scales(), once.scales());
-}
-
-TEST(Quantize, SameBytesForAnyNumberOfThreads) {
-  const Matrix matrix = uneven_matrix(16 * 130, 16 * 34);
-  const OperandSpec spec = nvfp4(BlockShape::row, Rounding::stochastic, 16);
-  for (const bool transpose : {false, true}) {
-    set_compute_threads(1);
-    const Operand alone = quantized({matrix.f32(), transpose, spec, noise});
-    for (const int threads : {2, 4}) {
-      set_compute_threads(threads);
-      const Operand shared = quantized({matrix.f32(), transpose, spec, noise});
-      EXPECT_TRUE(alone.codes() == shared.codes());
-      EXPECT_TRUE(alone.scales() == shared.scales());
-      EXPECT_EQ(alone.amax(), shared.amax());
-    }
-  }
-  set_compute_threads(1);
 }
 
 TEST(Quantize, NoiseDependsOnEveryFieldOfTheStream) {
@@ -205,8 +122,8 @@ TEST(Quantize, ReportsOverflowMadeByTheRotation) {
 }
 
 TEST(Quantize, AllZeroTensorDecodesToZero) {
-  const Matrix zero(16, 16, std::vector<float>(256, 0.0f));
-  for (const OperandSpec& spec : every_spec()) {
+  const Matrix zero(16, 128, std::vector<float>(2048, 0.0f));
+  for (const OperandSpec& spec : every_rule()) {
     const Operand made = quantized({zero.bf16(), false, spec, noise});
     EXPECT_EQ(made.amax(), 0.0f);
     EXPECT_TRUE(source_was_finite(made.tensor));
