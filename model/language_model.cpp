@@ -322,6 +322,12 @@ std::vector<std::string> LanguageModel::linear_names() const {
   return names;
 }
 
+std::vector<uint32_t> LanguageModel::linear_weights() const {
+  std::vector<uint32_t> ids;
+  for (const Linear* linear : state_->linears()) ids.push_back(linear->weight_id());
+  return ids;
+}
+
 void LanguageModel::set_statistics(std::vector<LinearStatistics>* statistics) {
   const std::vector<Linear*> linears = state_->linears();
   if (statistics != nullptr) statistics->assign(linears.size(), {});
@@ -330,10 +336,12 @@ void LanguageModel::set_statistics(std::vector<LinearStatistics>* statistics) {
   }
 }
 
-int LanguageModel::amax_history() const {
-  int longest = 0;
-  for (const Linear* linear : state_->linears()) longest = std::max(longest, linear->amax_history());
-  return longest;
+std::vector<int> LanguageModel::amax_histories() const {
+  std::vector<int> histories;
+  for (const Linear* linear : state_->linears()) {
+    for (const OperandRole role : all_operand_roles) histories.push_back(linear->amax_history(role));
+  }
+  return histories;
 }
 
 void LanguageModel::bind_amax(const Tensor& scale_by, const Tensor& met) {

@@ -59,11 +59,14 @@ class LanguageModel {
 
   // The linear layers, in the order of describe_layers(): names of their weights, and what follows is by that order.
   std::vector<std::string> linear_names() const;
+  // Tensor ids of their weights: a tied head has the embedding's.
+  std::vector<uint32_t> linear_weights() const;
   // Statistics of every operand that the passes from now on make, [linear layers] (resized); nullptr: no more.
   void set_statistics(std::vector<LinearStatistics>* statistics);
-  // Delayed scaling: the longest history that a recipe asks for, in steps; 0: none does. Then scale_by and met, f32
-  // [linear layers, 6 operand roles], must be bound: the amax to scale by (0: the tensor's own), and the largest met.
-  int amax_history() const;
+  // Delayed scaling: the history that each operand asks for, in steps, by [linear layers, 6 operand roles]; 0: none.
+  // Where there are any, scale_by and met, f32 of the same shape, must be bound: the amax to scale by (0: the tensor's
+  // own), and the largest met.
+  std::vector<int> amax_histories() const;
   void bind_amax(const Tensor& scale_by, const Tensor& met);
 
   // Non-finite values met by quantisers since the last call; such a micro-batch's gradients must not be applied.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 namespace nibble {
@@ -174,8 +175,10 @@ void Linear::examine(const Operand& made, const QuantizeProblem& problem, const 
   const auto role = static_cast<size_t>(made.role);
   if (met_amax_ != nullptr) met_amax_[role] = std::max(met_amax_[role], result.tensor_scale.as<float>()[1]);
   if (statistics_ != nullptr) {
+    const auto start = std::chrono::steady_clock::now();
     statistics_->operand[role] = measure(problem, result);
     statistics_->made[role] = true;
+    statistics_->seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 }
 
@@ -260,12 +263,6 @@ void Linear::backward(const LinearBackward& problem) {
       make_pair(operand(OperandRole::grad_input_dy), operand(OperandRole::grad_weight_dy), dy, problem.context);
   gemm({.a = pair.rows, .b = transposed_weight_operand_, .output = problem.grad_input});
   gemm({.a = pair.columns, .b = kept_input_operand_, .output = grad_weight_, .accumulate = true});
-}
-
-int Linear::amax_history() const {
-  int longest = 0;
-  for (const Operand& made : operands_) longest = std::max(longest, made.spec.history);
-  return longest;
 }
 
 int64_t Linear::take_non_finite_count() {

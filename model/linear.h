@@ -56,6 +56,7 @@ struct LinearBackward {
 struct LinearStatistics {
   std::array<OperandStatistics, operand_roles> operand;
   std::array<bool, operand_roles> made{};
+  double seconds = 0;  // that measuring took
 };
 
 class Linear {
@@ -80,13 +81,14 @@ class Linear {
   // Of the last forward that kept. Adds the weight's gradient to the bound gradients.
   void backward(const LinearBackward& problem);
 
-  int amax_history() const;  // the longest that an operand asks for; 0: none does
+  int amax_history(OperandRole role) const { return operand(role).spec.history; }
 
   // Non-finite values met by quantisers since the last call.
   int64_t take_non_finite_count();
   // "forward nvfp4, grad_input nvfp4, grad_weight bf16"
   std::string describe() const;
   const std::string& name() const { return description_.name; }
+  uint32_t weight_id() const { return description_.weight_id; }
 
  private:
   struct Operand {

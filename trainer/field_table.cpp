@@ -136,6 +136,13 @@ const Field fields[] = {
     {"guard.skip_total", VALUE(guard.skip_total), "Most steps of the whole run, over all resumes, that may be skipped.",
      changeable, "", optional_steps, "steps"},
 
+    {"telemetry.every", VALUE(telemetry.every), "Steps between measurements of what every quantiser loses; 0 = never.",
+     changeable, "", optional_steps, "steps"},
+    {"telemetry.gradient_probe", VALUE(telemetry.gradient_probe), "Measure also how far each linear layer's weight gradient "
+     "lies from that of the same micro-batch without quantisation; takes memory for a second set of activations and "
+     "gradients on one rank.",
+     changeable},
+
     {"eval.every", VALUE(eval.every), "Steps between validations; 0 = only after the last step.",
      changeable, "", optional_steps, "steps"},
     {"eval.sequences", VALUE(eval.sequences), "Validation sequences that are used; 0 = all.",

@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "dist/error.h"
+#include "trainer/json_number.h"
 
 namespace nibble {
 
@@ -29,12 +30,6 @@ off_t whole_lines(int descriptor) {
   char last = '\n';
   while (end > 0 && pread(descriptor, &last, 1, end - 1) == 1 && last != '\n') --end;
   return end;
-}
-
-// JSON has no NaN: a loss that is not a number is written as null.
-double number_in(const nlohmann::json& object, const char* key) {
-  const nlohmann::json& value = object.at(key);
-  return value.is_null() ? std::nan("") : value.get<double>();
 }
 
 template <class Points>
@@ -140,6 +135,7 @@ RunHistory read_history(const std::filesystem::path& metrics_file) {
         const uint64_t step = object.at("step");
         drop_after(history.steps, step);
         drop_after(history.validations, step);
+        drop_after(history.telemetry, step);
       } else if (event == "step") {
         history.steps.push_back({.step = object.at("step"),
                                  .tokens = object.at("tokens"),
@@ -154,6 +150,8 @@ RunHistory read_history(const std::filesystem::path& metrics_file) {
                                  .skipped_total = object.value("skipped_total", uint64_t{0})});
       } else if (event == "validation") {
         history.validations.push_back({object.at("step"), object.at("tokens"), number_in(object, "loss")});
+      } else if (event == "telemetry") {
+        history.telemetry.push_back(telemetry_of(object));
       }
     } catch (const nlohmann::json::exception& error) {
       throw Error(ExitCode::bad_data,

@@ -10,6 +10,8 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "trainer/telemetry_record.h"
+
 namespace nibble {
 
 // The bits of a double as 16 hexadecimal digits: equal exactly when the bits are equal.
@@ -42,7 +44,7 @@ class MetricsLog {
   void checkpoint(uint64_t step, const std::string& directory, double seconds);
   // details: an object, whose members the line gets too.
   void warning(uint64_t step, std::string_view text, const nlohmann::json& details);
-  // "run" at the start of every process, "resume" after it when training goes on from a checkpoint.
+  // "run" at the start of every process, "resume" after it when training goes on from a checkpoint, "telemetry".
   void event(const nlohmann::json& object);
 
  private:
@@ -60,7 +62,8 @@ struct RunHistory {
   };
   std::vector<StepMetrics> steps;  // ascending
   std::vector<Validation> validations;
-  std::string run;  // the last "run" event, as JSON text
+  std::vector<TelemetryRecord> telemetry;  // ascending
+  std::string run;                         // the last "run" event, as JSON text
 };
 // Errors: missing_input, bad_data (a line that is not JSON, with its number).
 RunHistory read_history(const std::filesystem::path& metrics_file);

@@ -57,6 +57,10 @@ struct RunConfig {
     int64_t skip_in_a_row = 3;  // most consecutive steps that may be skipped because they are not finite
     int64_t skip_total = 20;    // and in the whole run
   };
+  struct Telemetry {
+    int64_t every = 100;         // steps; 0 = never
+    bool gradient_probe = true;  // also compare gradients with those of an unquantised pass
+  };
   struct Eval {
     int64_t every = 0;      // steps; 0 = only after the last step
     int64_t sequences = 0;  // 0 = the whole validation set
@@ -86,6 +90,7 @@ struct RunConfig {
   Optimizer optimizer;
   Schedule schedule;
   Guard guard;
+  Telemetry telemetry;
   Eval eval;
   Checkpoint checkpoint;
   Comm comm;

@@ -76,6 +76,7 @@ class TrainingLoop {
   void announce_switch(uint64_t step);
   void train_one(uint64_t step);
   void warn_of(uint64_t step, const StepResult& result);
+  void log_telemetry(const TelemetryRecord& record);
   [[noreturn]] void give_up(uint64_t step) const;
   bool validate_after(uint64_t step);
   void save(uint64_t step);
@@ -162,6 +163,13 @@ void TrainingLoop::warn_of(uint64_t step, const StepResult& result) {
                      {"same_bits", result.same_bits}});
 }
 
+// Rank 0.
+void TrainingLoop::log_telemetry(const TelemetryRecord& record) {
+  metrics_->event(to_event(record));
+  if (!tensorboard_) return;
+  for (const NamedScalar& scalar : scalars_of(record)) tensorboard_->scalar(scalar.tag, scalar.value, record.step);
+}
+
 void TrainingLoop::give_up(uint64_t step) const {
   const StepGuard& guard = session_.guard();
   throw AgreedError(
@@ -205,6 +213,7 @@ void TrainingLoop::train_one(uint64_t step) {
     if (!leader()) return;
     metrics_->step(metrics);
     if (result.first) warn_of(step, result);
+    if (result.telemetry) log_telemetry(*result.telemetry);
     if (tensorboard_) {
       tensorboard_->scalar("loss/train", metrics.loss, step);
       tensorboard_->scalar("grad_norm", metrics.grad_norm, step);

@@ -108,6 +108,7 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     build_state();
   });
   micro_batch_ = std::make_unique<MicroBatch>(config.train.micro_batch_sequences, config.model.sequence_length);
+  telemetry_ = std::make_unique<Telemetry>(communicator_, config_, gradient_groups(config));
   group_losses_.resize(gradient_groups(config));
   group_non_finite_.resize(gradient_groups(config));
 }
@@ -121,9 +122,10 @@ void TrainingSession::build_model(const Recipe& recipe) {
                                                                 .sequence_length = config_.model.sequence_length,
                                                                 .training = true,
                                                                 .recompute = recompute_blocks(config_)});
+  if (recipe_state_ != nullptr) recipe_state_->attach(*model_);
 }
 
-// A model keeps nothing from one step to the next but the weights that it is bound to: so a late switch of formats is
+// A model keeps nothing from one step to the next but what it is bound to: so a late switch of formats is
 // another model, with a memory plan of its own.
 void TrainingSession::follow_recipe(uint64_t step) {
   const auto steps = static_cast<uint64_t>(config_.train.steps);
@@ -143,10 +145,12 @@ void TrainingSession::build_state() {
     optimizer_ = std::make_unique<AdamW>(*state_arena_, adamw_config(config_.optimizer), segments(table),
                                          partition_->begin(communicator_.rank()), partition_->end(communicator_.rank()),
                                          config_.model.dtype);
+    recipe_state_ = std::make_unique<RecipeState>(*state_arena_, communicator_, *model_);
   };
   build();
   state_arena_->commit();
   build();
+  recipe_state_->attach(*model_);
 }
 
 std::string TrainingSession::data_fingerprint() const {
@@ -176,6 +180,7 @@ std::vector<std::string> TrainingSession::describe() const {
       with_thousands(static_cast<uint64_t>(config_.train.steps)),
       with_thousands(static_cast<uint64_t>(config_.train.tokens_per_step)), config_.micro_batches_per_step(),
       gradient_groups(config_)));
+  lines.push_back("telemetry  " + telemetry_->describe());
   return lines;
 }
 
@@ -212,6 +217,7 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
   state.buffers.push_back({"parameters", weights_.slice(begin, end)});
   for (const NamedState& buffer : optimizer_->state())
     state.buffers.push_back({"optimizer/" + buffer.name, buffer.shard});
+  state.replicated = recipe_state_->arrays();
   return state;
 }
 
@@ -224,6 +230,7 @@ void TrainingSession::load(const CheckpointInfo& checkpoint) {
       load_buffer(checkpoint, "optimizer/" + buffer.name, entries, partition_->begin(rank), partition_->end(rank),
                   buffer.shard);
     }
+    recipe_state_->load(checkpoint);
   });
   guard_ = StepGuard(skip_budget(config_), checkpoint.skipped);
   model_->set_weights_changed();
@@ -238,8 +245,9 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
   const float loss_scale = 1.0F / static_cast<float>(config_.train.tokens_per_step);
   const GroupRange local = reduction_->local_groups();
   for (uint64_t group = local.begin; group < local.end; ++group) {
-    const std::span<float> gradients = reduction_->begin_group();
-    model_->bind(weights_, tensor_of(gradients, {static_cast<int64_t>(gradients.size())}));
+    const std::span<float> memory = reduction_->begin_group();
+    const Tensor gradients = tensor_of(memory, {static_cast<int64_t>(memory.size())});
+    model_->bind(weights_, gradients);
     if (again) model_->set_weights_changed();
     double loss = 0;
     const uint64_t last = std::min(micro_batches, (group + 1) * group_size);
@@ -248,7 +256,16 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
           .seed = config_.run.seed, .step = narrow<uint32_t>(step), .micro_batch = narrow<uint32_t>(micro_batch)};
       const uint64_t first_sample = (step * micro_batches + micro_batch) * sequences;
       micro_batch_->load(*train_loader_, first_sample, config_.train.micro_batch_sequences);
+      const bool examine = micro_batch == 0 && telemetry_->due(step);
+      if (examine) telemetry_->begin(*model_);
       loss += model_->forward_backward(micro_batch_->tokens(), micro_batch_->targets(), context, loss_scale);
+      if (!examine) continue;
+      telemetry_->end(*model_, {.weights = weights_,
+                                .gradients = gradients,
+                                .tokens = micro_batch_->tokens(),
+                                .targets = micro_batch_->targets(),
+                                .context = context,
+                                .loss_scale = loss_scale});
     }
     reduction_->end_group();
     group_losses_[group] = loss;
@@ -277,6 +294,7 @@ int TrainingSession::first_bad_rank() const {
 }
 
 TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
+  recipe_state_->begin_attempt(*model_);
   run_together(communicator_, [&] { accumulate_gradients(step, again); });
   gather_by_group(group_losses_);
   gather_by_group(group_non_finite_);
@@ -308,6 +326,7 @@ StepResult TrainingSession::train_step(uint64_t step) {
     result.decision = guard_.after_attempt(computed.attempt.finite);
   }
   result.attempt = computed.attempt;
+  result.telemetry = telemetry_->collect(step);
   if (result.decision != StepDecision::apply) {
     model_->set_weights_changed();  // what is not finite in them must be counted in the next step too
     return result;
@@ -318,6 +337,7 @@ StepResult TrainingSession::train_step(uint64_t step) {
                     .seed = config_.run.seed},
                    weights_, computed.gradient);
   gather_weights();
+  recipe_state_->step_applied();
   return result;
 }
 

@@ -18,8 +18,10 @@
 #include "optim/schedule.h"
 #include "trainer/checkpoint.h"
 #include "trainer/micro_batch.h"
+#include "trainer/recipe_state.h"
 #include "trainer/run_config.h"
 #include "trainer/step_guard.h"
+#include "trainer/telemetry.h"
 
 namespace nibble {
 
@@ -39,6 +41,7 @@ struct StepResult {
   std::optional<StepAttempt> first;             // the one before it, which was not finite
   bool same_bits = true;                        // both attempts had the same loss and gradient on every rank
   double learning_rate = 0;
+  std::optional<TelemetryRecord> telemetry;  // rank 0, where it was due: of the last attempt
 };
 
 class TrainingSession {
@@ -96,10 +99,12 @@ class TrainingSession {
   Tensor weights_;  // [flat_size], model dtype
   std::unique_ptr<TreeReduction> reduction_;
   std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<RecipeState> recipe_state_;
   ScheduleConfig schedule_;
   StepGuard guard_;
 
   std::unique_ptr<MicroBatch> micro_batch_;
+  std::unique_ptr<Telemetry> telemetry_;
   std::vector<double> group_losses_;      // summed cross-entropy of each gradient group of the step
   std::vector<double> group_non_finite_;  // non-finite values that its quantisers met
 };
