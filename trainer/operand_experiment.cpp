@@ -40,7 +40,8 @@ Made quantize_in_own_memory(QuantizeProblem problem, OperandRole role) {
   const int64_t inner = inner_of(problem.source, problem.transpose);
   check_supported(problem.spec, name_of(role));
   check_shape(problem.spec, rows, inner, name_of(role));
-  Made made{std::make_unique<Arena>("operand"), {}};
+  Made made;
+  made.memory = std::make_unique<Arena>("operand");
   QuantizedTensor storage;
   for (const bool measuring : {true, false}) {
     storage = allocate_operand(*made.memory, problem.spec, problem.source.dtype(), rows, inner);
@@ -75,7 +76,8 @@ OperandRole forward_role(const OperandExperiment& experiment) {
 }  // namespace
 
 OperandValues operand_values(const QuantizedTensor& operand) {
-  OperandValues values{std::make_unique<Arena>("values"), {}};
+  OperandValues values;
+  values.memory = std::make_unique<Arena>("values");
   for (const bool measuring : {true, false}) {
     values.tensor = allocate_tensor(*values.memory, DType::f32, {operand.rows, operand.inner});
     if (measuring) values.memory->commit();
