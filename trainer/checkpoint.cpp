@@ -259,4 +259,17 @@ void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, con
   }
 }
 
+void load_replicated(const CheckpointInfo& checkpoint, const std::string& name, const Tensor& destination) {
+  const auto saved = std::find_if(checkpoint.replicated.begin(), checkpoint.replicated.end(),
+                                  [&name](const auto& candidate) { return candidate.name == name; });
+  if (saved == checkpoint.replicated.end()) fail_mismatch(checkpoint, fmt::format("has no {}", name));
+  const TensorSlice slice = whole_array(name, destination);
+  if (saved->shape != slice.shape) {
+    fail_mismatch(checkpoint, fmt::format("holds {} as [{}], not [{}]", name, fmt::join(saved->shape, ", "),
+                                          fmt::join(slice.shape, ", ")));
+  }
+  Hdf5Reader(checkpoint.directory / checkpoint.rank_files.front().name)
+      .read_slice(slice, 0, {static_cast<std::byte*>(destination.data()), destination.bytes()});
+}
+
 }  // namespace nibble

@@ -32,6 +32,12 @@ struct StateBuffer {
   Tensor shard;  // [shard_end - shard_begin]
 };
 
+// Numbers that are the same on every rank: stored once, in the first rank's file.
+struct ReplicatedArray {
+  std::string name;  // "quantization/amax_history": a group and a name
+  Tensor values;     // f32, 1 to 4 axes, none of them empty
+};
+
 struct CheckpointState {
   uint64_t step = 0;
   uint64_t tokens = 0;
@@ -43,6 +49,7 @@ struct CheckpointState {
   uint64_t shard_begin = 0;          // this rank's elements of the flat buffers; the ranks' ranges follow each other
   uint64_t shard_end = 0;
   SkippedSteps skipped;
+  std::vector<ReplicatedArray> replicated = {};
 };
 
 // Collective; call while holding the run's lock (trainer/run_directory.h). Returns the new checkpoint's directory; one
@@ -55,6 +62,10 @@ struct CheckpointInfo {
   struct Group {
     std::string name;
     DType dtype = DType::f32;
+  };
+  struct Replicated {
+    std::string name;
+    std::vector<int64_t> shape;
   };
   struct RankFile {
     std::string name;
@@ -74,6 +85,7 @@ struct CheckpointInfo {
   std::vector<Group> groups;
   std::vector<RankFile> rank_files;
   SkippedSteps skipped;
+  std::vector<Replicated> replicated;
 };
 
 // What find_checkpoint does with a damaged checkpoint besides warning: leave it, or rename it to NAME.corrupt so that
@@ -95,6 +107,10 @@ CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem
 // tensor, or holds it in another shape or dtype than the destination's. Not collective.
 void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, const std::vector<TensorEntry>& tensors,
                  uint64_t begin, uint64_t end, const Tensor& destination);
+
+// Fills destination, f32 of the saved array's shape. ExitCode::bad_data if the checkpoint lacks the array or holds it
+// in another shape. Not collective.
+void load_replicated(const CheckpointInfo& checkpoint, const std::string& name, const Tensor& destination);
 
 // Rank 0, holding the lock, after save_checkpoint of step `newest`. Removes checkpoints older than `newest` unless they
 // are among the keep_last newest (`newest` counts, at least 1) or their step is a multiple of keep_every (0 = none

@@ -49,6 +49,7 @@ uint64_t planned_bytes(const CheckpointState& state) {
   for (const StateBuffer& buffer : state.buffers) {
     bytes += buffer.shard.bytes() + 2 * per_dataset * state.tensors.size();
   }
+  for (const ReplicatedArray& array : state.replicated) bytes += array.values.bytes() + 2 * per_dataset;
   return bytes;
 }
 
@@ -103,7 +104,7 @@ TensorSlice slice_of(const StateBuffer& buffer, const TensorEntry& tensor, uint6
           tensor.shape, from - tensor.offset, from < to ? to - from : 0};
 }
 
-FileDigest write_rank_file(const std::filesystem::path& path, const CheckpointState& state) {
+FileDigest write_rank_file(const std::filesystem::path& path, const CheckpointState& state, bool first_rank) {
   Hdf5Writer writer(path);
   writer.write_attribute("step", state.step);
   writer.write_attribute("shard_begin", state.shard_begin);
@@ -117,6 +118,11 @@ FileDigest write_rank_file(const std::filesystem::path& path, const CheckpointSt
       const uint64_t first = tensor.offset + slice.offset - state.shard_begin;
       writer.write_slice(slice, values.subspan(first * width, slice.count * width));
     }
+  }
+  for (const ReplicatedArray& array : state.replicated) {
+    if (!first_rank) break;
+    writer.write_slice(whole_array(array.name, array.values),
+                       {static_cast<const std::byte*>(array.values.data()), array.values.bytes()});
   }
   writer.close();
   sync_path(path);
@@ -138,6 +144,10 @@ void write_index(const std::filesystem::path& path, const CheckpointState& state
       writer.write_virtual(slice, parts);
     }
   }
+  for (const ReplicatedArray& array : state.replicated) {
+    const TensorSlice whole = whole_array(array.name, array.values);
+    writer.write_virtual(whole, {{rank_file_name(0), 0, whole.count}});
+  }
   writer.close();
   sync_path(path);
 }
@@ -154,6 +164,9 @@ Manifest make_manifest(const CheckpointState& state, const std::vector<RankRepor
   info.nibble_version = NIBBLE_VERSION;
   info.tensors = state.tensors;
   for (const StateBuffer& buffer : state.buffers) info.groups.push_back({buffer.group, buffer.shard.dtype()});
+  for (const ReplicatedArray& array : state.replicated) {
+    info.replicated.push_back({array.name, whole_array(array.name, array.values).shape});
+  }
   for (const char* name : {"config.yaml", "index.h5"}) manifest.files.push_back({name, digest_file(directory / name)});
   for (size_t rank = 0; rank < reports.size(); ++rank) {
     const std::string name = rank_file_name(static_cast<int>(rank));
@@ -207,7 +220,8 @@ std::filesystem::path save_checkpoint(Communicator& communicator, const std::fil
   const std::filesystem::path temporary = broadcast_string(communicator, temporary_name, 0);
   try {
     run_together(communicator, [&] {
-      const FileDigest digest = write_rank_file(temporary / rank_file_name(communicator.rank()), state);
+      const FileDigest digest =
+          write_rank_file(temporary / rank_file_name(communicator.rank()), state, communicator.rank() == 0);
       own.bytes = digest.bytes;
       std::copy(digest.hash.begin(), digest.hash.end(), own.hash.begin());
     });

@@ -154,6 +154,15 @@ std::string hdf5_version() {
   return fmt::format("{}.{}.{}", major, minor, release);
 }
 
+TensorSlice whole_array(const std::string& name, const Tensor& values) {
+  const size_t slash = name.rfind('/');
+  NIBBLE_CHECK(slash != std::string::npos && values.elements() > 0, "array without a group, or empty: " + name);
+  TensorSlice slice{name.substr(0, slash), name.substr(slash + 1), values.dtype(), {}, 0, 0};
+  for (int axis = 0; axis < values.rank(); ++axis) slice.shape.push_back(values.size(axis));
+  slice.count = static_cast<uint64_t>(values.elements());
+  return slice;
+}
+
 Hdf5Writer::Hdf5Writer(const std::filesystem::path& path) : path_(path) {
   initialize_hdf5();
   const Hdf5Handle creation = property_list(H5P_FILE_CREATE);

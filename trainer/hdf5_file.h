@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "quant/dtype.h"
+#include "quant/tensor.h"
 
 namespace nibble {
 
@@ -60,6 +60,9 @@ struct TensorSlice {
   uint64_t offset = 0;
   uint64_t count = 0;
 };
+
+// All of an array that stands on its own: "quantization/amax_history" is group and name.
+TensorSlice whole_array(const std::string& name, const Tensor& values);
 
 // A file that holds a slice, for index datasets that show the tensor whole.
 struct VirtualPart {

@@ -70,20 +70,39 @@ DType dtype_of(const std::string& name) {
   throw Error(ExitCode::bad_data, fmt::format("unknown dtype {}", name));
 }
 
+// Of the array `name`, with the number of its elements.
+std::vector<int64_t> parse_shape(const Json& extents, const std::string& name, uint64_t& count) {
+  std::vector<int64_t> shape;
+  count = 1;
+  for (const Json& extent : extents) {
+    require(extent.is_number_unsigned() && extent.get<uint64_t>() > 0 && extent.get<uint64_t>() <= INT64_MAX &&
+                !__builtin_mul_overflow(count, extent.get<uint64_t>(), &count),
+            fmt::format("{} has an impossible shape", name));
+    shape.push_back(extent.get<int64_t>());
+  }
+  require(!shape.empty() && shape.size() <= Tensor::max_rank, fmt::format("{} has an impossible shape", name));
+  return shape;
+}
+
 TensorEntry parse_tensor(const Json& object, uint64_t& next_offset) {
   TensorEntry tensor{object.at("name"), {}, unsigned_of(object, "offset"), 1};
   require(is_plain_name(tensor.name), "a tensor has an impossible name");
-  for (const Json& extent : object.at("shape")) {
-    require(extent.is_number_unsigned() && extent.get<uint64_t>() > 0 && extent.get<uint64_t>() <= INT64_MAX &&
-                !__builtin_mul_overflow(tensor.count, extent.get<uint64_t>(), &tensor.count),
-            fmt::format("tensor {} has an impossible shape", tensor.name));
-    tensor.shape.push_back(extent.get<int64_t>());
-  }
-  require(!tensor.shape.empty() && tensor.shape.size() <= Tensor::max_rank,
-          fmt::format("tensor {} has an impossible shape", tensor.name));
+  tensor.shape = parse_shape(object.at("shape"), tensor.name, tensor.count);
   require(tensor.offset >= next_offset && !__builtin_add_overflow(tensor.offset, tensor.count, &next_offset),
           fmt::format("tensor {} overlaps another", tensor.name));
   return tensor;
+}
+
+// A member that manifests did not have before there were such arrays.
+void parse_replicated(const Json& root, CheckpointInfo& info) {
+  if (!root.contains("replicated")) return;
+  for (const Json& object : root.at("replicated")) {
+    CheckpointInfo::Replicated array{object.at("name"), {}};
+    require(is_group_name(array.name) && array.name.find('/') != std::string::npos, "an array has an impossible name");
+    uint64_t count = 0;
+    array.shape = parse_shape(object.at("shape"), array.name, count);
+    info.replicated.push_back(std::move(array));
+  }
 }
 
 void parse_shards(const Json& shards, CheckpointInfo& info) {
@@ -138,6 +157,7 @@ Manifest parse_members(const Json& root) {
   }
   uint64_t next_offset = 0;
   for (const Json& object : root.at("tensors")) info.tensors.push_back(parse_tensor(object, next_offset));
+  parse_replicated(root, info);
   parse_shards(root.at("shards"), info);
   parse_files(root.at("files"), manifest);
   return manifest;
@@ -169,6 +189,11 @@ std::string manifest_text(const Manifest& manifest) {
   for (const TensorEntry& tensor : info.tensors) {
     NIBBLE_CHECK(is_plain_name(tensor.name), tensor.name);
     root["tensors"].push_back({{"name", tensor.name}, {"shape", tensor.shape}, {"offset", tensor.offset}});
+  }
+  if (!info.replicated.empty()) root["replicated"] = Json::array();
+  for (const auto& array : info.replicated) {
+    NIBBLE_CHECK(is_group_name(array.name), array.name);
+    root["replicated"].push_back({{"name", array.name}, {"shape", array.shape}});
   }
   root["shards"] = Json::array();
   for (const auto& file : info.rank_files) root["shards"].push_back({{"begin", file.begin}, {"end", file.end}});

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <set>
@@ -69,6 +70,27 @@ TEST_F(CheckpointTest, EverythingComesBack) {
   EXPECT_EQ(info.ranks, 1);
   EXPECT_EQ(load_shard(info, 0, small_flat_size), Shard(100, 0, small_flat_size));
   EXPECT_EQ(names(), (std::set<std::string>{"step-00000100"}));
+}
+
+TEST_F(CheckpointTest, ReplicatedArraysComeBackAndAreMissedWhereTheyAreNot) {
+  std::vector<float> history = {1.5F, -0.0F, 3e38F, 1e-45F, 5, 6};
+  Shard shard(100, 0, small_flat_size);
+  CheckpointState state = shard.state();
+  state.replicated = {{"quantization/amax_history", tensor_of(std::span(history), {3, 2})}};
+  save_checkpoint(communicator_, run_, state);
+  const CheckpointInfo info = find_checkpoint(communicator_, run_);
+  EXPECT_EQ(load_shard(info, 0, small_flat_size), shard);
+  std::vector<float> back(6, -1);
+  load_replicated(info, "quantization/amax_history", tensor_of(std::span(back), {3, 2}));
+  EXPECT_EQ(std::memcmp(back.data(), history.data(), 6 * sizeof(float)), 0);
+  expect_error(ExitCode::bad_data, "holds quantization/amax_history as [3, 2], not [2, 3]", [&] {
+    load_replicated(info, "quantization/amax_history", tensor_of(std::span(back), {2, 3}));
+  });
+  save(101);
+  expect_error(ExitCode::bad_data, "has no quantization/amax_history", [&] {
+    load_replicated(find_checkpoint(communicator_, run_), "quantization/amax_history",
+                    tensor_of(std::span(back), {3, 2}));
+  });
 }
 
 TEST_F(CheckpointTest, AnyRangeLoads) {

@@ -72,6 +72,26 @@ TEST(ManifestTest, CheckpointsWithoutCountsOfSkippedStepsHaveNone) {
   EXPECT_EQ(parse_manifest(old, "manifest.json").info.skipped, SkippedSteps());
 }
 
+TEST(ManifestTest, ReplicatedArraysComeBackAndAreChecked) {
+  Manifest manifest = example();
+  EXPECT_TRUE(parse_manifest(manifest_text(manifest), "manifest.json").info.replicated.empty());
+  manifest.info.replicated = {{"quantization/amax_history", {12, 3}}, {"outliers/channels", {32}}};
+  const Manifest back = parse_manifest(manifest_text(manifest), "manifest.json");
+  ASSERT_EQ(back.info.replicated.size(), 2u);
+  EXPECT_EQ(back.info.replicated[0].name, "quantization/amax_history");
+  EXPECT_EQ(back.info.replicated[0].shape, (std::vector<int64_t>{12, 3}));
+  EXPECT_EQ(back.info.replicated[1].shape, (std::vector<int64_t>{32}));
+  const auto with = [](const char* name, const Json& shape) {
+    return code_of(forged([&](Json& root) { root["replicated"] = {{{"name", name}, {"shape", shape}}}; }));
+  };
+  EXPECT_EQ(with("a/b", {1, 2}), ExitCode::ok);
+  EXPECT_EQ(with("b", {1}), ExitCode::bad_data);
+  EXPECT_EQ(with("a/../b", {1}), ExitCode::bad_data);
+  EXPECT_EQ(with("a/b", {0}), ExitCode::bad_data);
+  EXPECT_EQ(with("a/b", Json::array()), ExitCode::bad_data);
+  EXPECT_EQ(with("a/b", {int64_t{1} << 40, int64_t{1} << 40}), ExitCode::bad_data);
+}
+
 TEST(ManifestTest, EveryFlippedBitIsNoticed) {
   const std::string text = manifest_text(example());
   for (size_t bit = 0; bit < 8 * text.size(); ++bit) {
