@@ -175,7 +175,7 @@ void check_supported(const OperandSpec& spec, std::string_view where) {
           "remove signs, or set rotate");
   require(spec.block == BlockShape::row || spec.rotate == 0, "square blocks are rotated",
           "a rotation acts along the inner axis only: use block: 1x16, or rotate: 0");
-  require(spec.history >= 0 && spec.history <= 1024, fmt::format("a history of {} steps", spec.history),
+  require(spec.history >= 0 && spec.history <= largest_history, fmt::format("a history of {} steps", spec.history),
           "use 0 to 1024");
   const bool eden = spec.round == Rounding::ms_eden;
   require(eden || spec.correction == EdenCorrection::post_hoc, "a correction, but no ms_eden", "set round: ms_eden");

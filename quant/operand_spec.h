@@ -82,6 +82,8 @@ enum class Source : uint8_t {
   saved      // the dequantised operand that the forward GEMM used
 };
 
+constexpr int largest_history = 1024;  // steps
+
 struct OperandSpec {
   Format format = Format::bf16;
   BlockShape block = BlockShape::row;

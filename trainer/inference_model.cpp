@@ -14,10 +14,19 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
                                                                   .recompute = {}})),
       weights_arena_("weights") {
   const auto size = model_->parameters().flat_size();
-  allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
+  Tensor weights;
+  const auto build = [&] {
+    weights = allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
+    amax_ = std::make_unique<AmaxHistory>(weights_arena_, model_->amax_histories(), /*ranks=*/1);
+  };
+  build();
   weights_arena_.commit();
-  const Tensor weights = allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
+  build();
   load_buffer(checkpoint, "parameters", tensor_entries(model_->parameters()), 0, size, weights);
+  if (AmaxHistory::is_in(checkpoint)) {
+    amax_->load(checkpoint);
+    amax_->attach(*model_);
+  }
   model_->bind(weights, {});
   model_->set_weights_changed();
 }

@@ -1,4 +1,5 @@
-// A model with a checkpoint's weights and no memory for training.
+// A model with a checkpoint's weights, and the state of its recipe where the checkpoint has that; no memory for
+// training.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +7,7 @@
 
 #include "dist/arena.h"
 #include "model/language_model.h"
+#include "trainer/amax_history.h"
 #include "trainer/checkpoint.h"
 #include "trainer/run_config.h"
 
@@ -21,6 +23,7 @@ class InferenceModel {
  private:
   std::unique_ptr<LanguageModel> model_;
   Arena weights_arena_;
+  std::unique_ptr<AmaxHistory> amax_;
 };
 
 // Throws ExitCode::bad_data if `what` knows more tokens than the model, whose vocabulary may be rounded up.

@@ -35,11 +35,10 @@ const std::vector<std::string_view>& operand_keys() {
 }
 
 int parse_history(const YamlEntry& entry) {
-  constexpr int largest = 1024;
   const auto value = parse_integer(scalar_text(entry));
-  if (!value || value->negative || value->magnitude > static_cast<uint64_t>(largest)) {
+  if (!value || value->negative || value->magnitude > static_cast<uint64_t>(largest_history)) {
     refuse_config(entry.value.place, fmt::format("{} is not a value of \"{}\"", shown(entry.value.text), entry.key),
-                  fmt::format("use a whole number from 0 to {}", largest));
+                  fmt::format("use a whole number from 0 to {}", largest_history));
   }
   return static_cast<int>(value->magnitude);
 }

@@ -1,0 +1,95 @@
+#include "trainer/amax_history.h"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+
+#include "dist/error.h"
+#include "model/ops/elementwise.h"
+
+namespace nibble {
+
+namespace {
+
+constexpr const char* array_name = "quantization/amax_history";
+
+const CheckpointInfo::Replicated* find_array(const CheckpointInfo& checkpoint) {
+  const auto found = std::find_if(checkpoint.replicated.begin(), checkpoint.replicated.end(),
+                                  [](const auto& array) { return array.name == array_name; });
+  return found == checkpoint.replicated.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+AmaxHistory::AmaxHistory(Arena& arena, std::vector<int> steps, int ranks) : steps_(std::move(steps)) {
+  for (const int history : steps_) longest_ = std::max<int64_t>(longest_, history);
+  if (!needed()) return;
+  const auto operands = static_cast<int64_t>(steps_.size());
+  history_ = allocate_tensor(arena, DType::f32, {operands, longest_});
+  scale_by_ = allocate_tensor(arena, DType::f32, {operands});
+  met_ = allocate_tensor(arena, DType::f32, {ranks, operands});
+}
+
+void AmaxHistory::attach(LanguageModel& model) const {
+  if (needed()) model.bind_amax(scale_by_, met_.slice(0, 1));
+}
+
+void AmaxHistory::begin_attempt(LanguageModel& model) const {
+  if (!needed()) return;
+  fill_zero(met_);
+  model.set_weights_changed();
+}
+
+void AmaxHistory::advance(Communicator& communicator) {
+  if (!needed()) return;
+  const size_t operands = steps_.size();
+  const auto ranks = static_cast<size_t>(communicator.size());
+  float* const met = met_.as<float>();
+  std::copy_n(met, operands, met + static_cast<size_t>(communicator.rank()) * operands);
+  std::vector<uint64_t> offsets(ranks + 1);
+  for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * operands * sizeof(float);
+  communicator.all_gather({static_cast<std::byte*>(met_.data()), met_.bytes()}, offsets);
+
+  for (size_t operand = 0; operand < operands; ++operand) {
+    float largest = 0;
+    for (size_t rank = 0; rank < ranks; ++rank) largest = std::max(largest, met[rank * operands + operand]);
+    float* const row = history_.as<float>() + operand * static_cast<size_t>(longest_);
+    std::copy_backward(row, row + longest_ - 1, row + longest_);
+    row[0] = largest;
+  }
+  update_scales();
+}
+
+void AmaxHistory::update_scales() {
+  for (size_t operand = 0; operand < steps_.size(); ++operand) {
+    const float* const row = history_.as<float>() + operand * static_cast<size_t>(longest_);
+    scale_by_.as<float>()[operand] = steps_[operand] == 0 ? 0 : *std::max_element(row, row + steps_[operand]);
+  }
+}
+
+std::vector<ReplicatedArray> AmaxHistory::arrays() const {
+  if (!needed()) return {};
+  return {{array_name, history_}};
+}
+
+bool AmaxHistory::is_in(const CheckpointInfo& checkpoint) {
+  return find_array(checkpoint) != nullptr;
+}
+
+// A history that is longer than needed is that of the recipe before its late switch.
+void AmaxHistory::load(const CheckpointInfo& checkpoint) {
+  if (!needed()) return;
+  const auto operands = static_cast<int64_t>(steps_.size());
+  const CheckpointInfo::Replicated* const saved = find_array(checkpoint);
+  const bool longer = saved != nullptr && saved->shape.size() == 2 && saved->shape[0] == operands &&
+                      saved->shape[1] > longest_ && saved->shape[1] <= largest_history;
+  const int64_t columns = longer ? saved->shape[1] : longest_;
+  std::vector<float> values(static_cast<size_t>(operands * columns));
+  load_replicated(checkpoint, array_name, tensor_of(std::span(values), {operands, columns}));
+  for (int64_t operand = 0; operand < operands; ++operand) {
+    std::copy_n(values.begin() + operand * columns, longest_, history_.as<float>() + operand * longest_);
+  }
+  update_scales();
+}
+
+}  // namespace nibble
