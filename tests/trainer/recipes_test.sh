@@ -26,7 +26,7 @@ for file in "$SOURCE"/configs/recipes/*.yaml; do
   losses "$name" >reference.txt
   reference_state=$(state_hash "$name")
   [ "$(grep -vc validation reference.txt)" -eq 6 ] || fail "$name does not have 6 finite steps"
-  cut -d' ' -f1-2 reference.txt | tail -n 1 >>last_losses.txt
+  grep -v validation reference.txt | tail -n 1 | cut -d' ' -f2 >>last_losses.txt
 
   run_variant "$name-two" 0 2 "recipe=$file" train.recompute=all
   same "$name-two" "$name"
