@@ -318,7 +318,7 @@ void add_quantize_command(CLI::App& app) {
   command->add_flag("--json", options->json, "Print a JSON object instead of a table");
   command->footer(
       "Example:\n  nibble quantize --recipe nvfp4 --operand forward.w --output q.safetensors \\\n"
-      "    --input runs/nvfp4/checkpoints/step-00000200/index.h5:parameters/blocks.1.mlp.down.weight");
+      "    --input runs/quickstart/nvfp4/checkpoints/step-00000200/index.h5:parameters/blocks.1.mlp.down.weight");
   command->final_callback([options] { run_quantize(*options); });
 }
 
