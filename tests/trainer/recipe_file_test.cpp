@@ -73,16 +73,25 @@ switch: {at: 0.82, gemms: forward, to: fp8_e4m3}
 TEST(RecipeFile, TextComesBack) {
   const std::string texts[] = {
       "name: a",
-      "{forward: {x: {format: nvfp4}, w: {format: nvfp4, block: 16x16}}, grad_weight: {x: {format: bf16, from: "
-      "saved}}}",
-      "{grad_weight: {dy: {format: nvfp4, rotate: 16, round: stochastic}, x: {format: nvfp4, rotate: 16}}}",
-      "{grad_weight: {dy: {format: nvfp4, rotate: 128, rotations: 2, signs: step, round: ms_eden, correction: per_128},"
-      " x: {format: mxfp4, scale: rms, rotate: 128, rotations: 2, signs: step}}}",
-      "{forward: {x: {format: nvfp4, scale: search, range: 6.07211, ceiling: 0.1e3, outer: 1x128}, w: {format: "
-      "fp8_e5m2, history: 7}}, grad_input: mxfp8_e5m2, grad_weight: fp32}",
-      "{high_precision: [{match: \"a|[bc]*\"}, {first_blocks: 2, format: mxfp8_e4m3}, {last_blocks: 3}, {last_share: "
-      "0.15}], switch: {at: 0.123456789}, layers: [{match: \"?x*\", format: nvfp4, grad_weight: {dy: {round: "
-      "stochastic}}}, {last_share: 0.3, forward: fp32}]}"};
+      R"(
+forward: {x: {format: nvfp4}, w: {format: nvfp4, block: 16x16}}
+grad_weight: {x: {format: bf16, from: saved}}
+)",       "grad_weight: {dy: {format: nvfp4, rotate: 16, round: stochastic}, x: {format: nvfp4, rotate: 16}}",
+      R"(
+grad_weight:
+  dy: {format: nvfp4, rotate: 128, rotations: 2, signs: step, round: ms_eden, correction: per_128}
+  x: {format: mxfp4, scale: rms, rotate: 128, rotations: 2, signs: step}
+)",
+      R"(
+forward: {x: {format: nvfp4, scale: search, range: 6.07211, ceiling: 0.1e3}, w: {format: fp8_e5m2, history: 7}}
+grad_input: {dy: mxfp8_e5m2, w: {format: nvfp4, outer: 1x128}}
+grad_weight: fp32
+)",
+      R"(
+high_precision: [{match: "a|[bc]*"}, {first_blocks: 2, format: mxfp8_e4m3}, {last_blocks: 3}, {last_share: 0.15}]
+layers: [{match: "?x*", format: nvfp4, grad_weight: {dy: {round: stochastic}}}, {last_share: 0.3, forward: fp32}]
+switch: {at: 0.123456789}
+)"};
   for (const std::string& text : texts) expect_comes_back(parse(text));
 }
 
