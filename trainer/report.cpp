@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "trainer/html_text.h"
 #include "trainer/progress.h"
 #include "trainer/report_assets.h"
+#include "trainer/report_heatmap.h"
 
 namespace nibble {
 
@@ -20,27 +22,6 @@ constexpr double smoothing_share = 0.03;  // span of the moving average, as a sh
 
 const char* color(size_t index) {
   return palette[index % std::size(palette)];
-}
-
-std::string escaped(std::string_view text) {
-  std::string result;
-  for (const char character : text) {
-    switch (character) {
-      case '&': result += "&amp;"; break;
-      case '<': result += "&lt;"; break;
-      case '>': result += "&gt;"; break;
-      case '"': result += "&quot;"; break;
-      default: result += character;
-    }
-  }
-  return result;
-}
-
-// JSON that may stand inside a script element.
-std::string script_json(const nlohmann::json& value) {
-  std::string text = value.dump();
-  for (size_t at = 0; (at = text.find("</", at)) != std::string::npos; at += 3) text.insert(at + 1, "\\");
-  return text;
 }
 
 // The steps that every run made.
@@ -131,6 +112,14 @@ std::string html_runs(const Report& report) {
   }
   return "<table class='data'><tr><th>run<th>recipe<th>seed<th>steps<th>tokens/s against baseline</tr>\n" + rows +
          "</table>\n";
+}
+
+std::string html_telemetry(const Report& report) {
+  std::vector<Heatmap> heatmaps;
+  for (const ComparedRun& run : report.runs) {
+    if (auto heatmap = make_heatmap(run.name, run.history.telemetry)) heatmaps.push_back(std::move(*heatmap));
+  }
+  return heatmaps_html(heatmaps);
 }
 
 constexpr std::string_view plot_script = R"js(
@@ -252,7 +241,7 @@ std::string report_html(const Report& report) {
       script_json(names), script_json(colors), script_json(gap_names), script_json(loss_data(report)),
       script_json(gap_data));
   html += plot_script;
-  return html + "</script></body></html>\n";
+  return html + "</script>\n" + html_telemetry(report) + "</body></html>\n";
 }
 
 std::string report_svg(const Report& report) {
