@@ -188,7 +188,7 @@ std::vector<double> errors_of_averages(const std::vector<float>& exact, const st
         if (level + 1 < counts.size()) sums[level + 1][i] += sum;
         sum = 0;
       }
-      const double groups = counts.back() / counts[level];
+      const uint32_t groups = counts.back() / counts[level];
       errors[level] += error / (static_cast<double>(counts[level]) * counts[level]) / square / groups;
     }
   }
