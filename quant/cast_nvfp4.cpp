@@ -25,10 +25,28 @@ NIBBLE_INLINE void set_lane(LaneScale& scale, int lane, const TensorScale& from,
 enum class Metric : uint8_t { squared, absolute, largest };
 
 template <Metric metric>
-NIBBLE_INLINE void include_error(float difference, float& error) {
-  if constexpr (metric == Metric::squared) error += difference * difference;
-  if constexpr (metric == Metric::absolute) error += absolute(difference);
-  if constexpr (metric == Metric::largest) error = absolute(difference) > error ? absolute(difference) : error;
+NIBBLE_INLINE float error_of(float difference) {
+  return metric == Metric::squared ? difference * difference : absolute(difference);
+}
+template <Metric metric>
+NIBBLE_INLINE float combined(float a, float b) {
+  return metric == Metric::largest ? (b > a ? b : a) : a + b;
+}
+
+// One error for a square tile, by a sum that is the same for its transpose: W and W^T must choose the same scale. The
+// pairs [i][j] + [j][i] come first, then they are added position by position, then lane by lane.
+template <Metric metric>
+NIBBLE_INLINE float tile_error(const float (&errors)[lanes][lanes]) {
+  LaneFloats sums{};
+  for (int position = 0; position < lanes; ++position) {
+    for (int lane = 0; lane < lanes; ++lane) {
+      const float pair = combined<metric>(errors[position][lane], errors[lane][position]);
+      sums.value[lane] = combined<metric>(sums.value[lane], pair);
+    }
+  }
+  float whole = 0;
+  for (const float sum : sums.value) whole = combined<metric>(whole, sum);
+  return whole;
 }
 
 // Error of every lane's block under a candidate scale, in units of the tensor scale. A square tile has one error.
@@ -42,18 +60,17 @@ NIBBLE_INLINE void candidate_error(BlockValues values, const LaneScale& tensor, 
     encode.value[lane] = element_encode_scale(candidate.word[lane], tensor.decode.value[lane]);
     error.value[lane] = 0;
   }
+  alignas(64) float errors[block_size][lanes];
   for (int position = 0; position < block_size; ++position) {
     for (int lane = 0; lane < lanes; ++lane) {
       const float magnitude = absolute(values[position][lane]);
       const float rounded = round(position, lane, magnitude * encode.value[lane]) * scale.value[lane];
-      include_error<metric>(magnitude * tensor.encode.value[lane] - rounded, error.value[lane]);
+      errors[position][lane] = error_of<metric>(magnitude * tensor.encode.value[lane] - rounded);
+      error.value[lane] = combined<metric>(error.value[lane], errors[position][lane]);
     }
   }
   if (!square) return;
-  float whole = 0;
-  for (const float value : error.value) {
-    whole = metric == Metric::largest ? (value > whole ? value : whole) : whole + value;
-  }
+  const float whole = tile_error<metric>(errors);
   for (float& value : error.value) value = whole;
 }
 

@@ -56,27 +56,36 @@ inline int reference_code(const ReferenceProblem& problem, double scaled, int64_
   return reference_e2m1_stochastic(scaled, byte, problem.spec.round == Rounding::stochastic);
 }
 
-// Error of a block under a scale, in units of the FP32 scale above it: row by row, then the rows in order.
+// Error of a block under a scale, in units of the FP32 scale above it. Of a tile: first each element's with that of the
+// element across the diagonal, then the columns of a row, then the rows in order; so a tile and its transpose have the
+// same error.
 inline float reference_error(const ReferenceProblem& problem, const ReferenceBlock& block, const ReferenceScale& above,
                              int scale, uint64_t noise_base) {
   const ScaleRule rule = problem.spec.scale;
   const auto scale_value = static_cast<float>(reference_e4m3_value(scale));
   const float factor = reference_element_factor(scale, above);
+  const auto combined = [&](float a, float b) {
+    return rule == ScaleRule::four_over_six_abs_max ? std::max(a, b) : a + b;
+  };
+  const auto error_at = [&](int64_t row, int64_t position) {
+    const float magnitude = std::fabs(problem.at(row, position));
+    const int code = reference_code(problem, double{magnitude * factor}, row, position, noise_base);
+    const float rounded = static_cast<float>(reference_e2m1_value(code)) * scale_value;
+    const float difference = std::fabs(magnitude * above.encode - rounded);
+    const bool squared = rule == ScaleRule::four_over_six || rule == ScaleRule::search;
+    return squared ? difference * difference : difference;
+  };
+  const int64_t first = block.block * 16;
+  const bool tile = block.last_row - block.first_row == 16;
   float total = 0;
   for (int64_t row = block.first_row; row < block.last_row; ++row) {
     float of_row = 0;
-    for (int64_t position = block.block * 16; position < block.block * 16 + 16; ++position) {
-      const float magnitude = std::fabs(problem.at(row, position));
-      const int code = reference_code(problem, double{magnitude * factor}, row, position, noise_base);
-      const float rounded = static_cast<float>(reference_e2m1_value(code)) * scale_value;
-      const float difference = std::fabs(magnitude * above.encode - rounded);
-      if (rule == ScaleRule::four_over_six_abs_max) {
-        of_row = std::max(of_row, difference);
-      } else {
-        of_row = of_row + (rule == ScaleRule::four_over_six_mae ? difference : difference * difference);
-      }
+    for (int64_t position = first; position < first + 16; ++position) {
+      const float error = error_at(row, position);
+      const int64_t across_row = block.first_row + position - first;
+      of_row = combined(of_row, tile ? combined(error, error_at(across_row, first + row - block.first_row)) : error);
     }
-    total = rule == ScaleRule::four_over_six_abs_max ? std::max(total, of_row) : total + of_row;
+    total = tile ? combined(total, of_row) : of_row;
   }
   return total;
 }
