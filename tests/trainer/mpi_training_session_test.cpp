@@ -103,7 +103,18 @@ optimizer: {learning_rate: 3e-3}
       const auto* data = static_cast<const std::byte*>(buffer.shard.data());
       bytes.insert(bytes.end(), data, data + buffer.shard.bytes());
     }
+    for (const ReplicatedArray& array : session.checkpoint_state(1).replicated) {
+      const auto* data = static_cast<const std::byte*>(array.values.data());
+      bytes.insert(bytes.end(), data, data + array.values.bytes());
+    }
     return bytes;
+  }
+  static std::vector<float> amax_history(const TrainingSession& session) {
+    for (const ReplicatedArray& array : session.checkpoint_state(1).replicated) {
+      if (array.name != "quantization/amax_history") continue;
+      return {array.values.as<float>(), array.values.as<float>() + array.values.elements()};
+    }
+    return {};
   }
 
   // The same element of a quantised linear layer's weight in every rank's copy of the weights.
@@ -122,9 +133,11 @@ optimizer: {learning_rate: 3e-3}
   std::filesystem::path directory_;
 };
 
+// The recipe's own state, too: amax histories.
 TEST_F(TrainingSessionTest, TransientFaultOnOneRankIsComputedAgainByAllAndLeavesNoTrace) {
-  TrainingSession clean(communicator(), config());
-  TrainingSession session(faulty_, config());
+  const RunConfig delayed = config({"recipe=fp8_delayed"});
+  TrainingSession clean(communicator(), delayed);
+  TrainingSession session(faulty_, delayed);
   clean.initialize_weights();
   session.initialize_weights();
   for (uint64_t step = 0; step < 4; ++step) {
@@ -144,6 +157,47 @@ TEST_F(TrainingSessionTest, TransientFaultOnOneRankIsComputedAgainByAllAndLeaves
   }
   EXPECT_EQ(state_bytes(session), state_bytes(clean));
   EXPECT_EQ(session.guard().skipped(), SkippedSteps());
+}
+
+// Applied steps only, newest first. Scales come from it: they lag one step behind the weights.
+TEST_F(TrainingSessionTest, AmaxHistoryIsThatOfTheAppliedSteps) {
+  constexpr size_t history = 16;
+  TrainingSession session(faulty_, config({"recipe=fp8_delayed"}));
+  session.initialize_weights();
+  const size_t operands = session.model().linear_names().size() * operand_roles;
+  std::vector<float> before = amax_history(session);
+  ASSERT_EQ(before, std::vector<float>(operands * history));
+  for (uint64_t step = 0; step < 4; ++step) {
+    const Parameter& parameter = session.model().parameters()[session.model().linear_weights()[1]];
+    // This rank's part of the weights is enough where it is alone.
+    const CheckpointState state = session.checkpoint_state(step);
+    float weight_amax = 0;
+    for (uint64_t i = parameter.offset; i < parameter.offset + parameter.count; ++i) {
+      if (i < state.shard_begin || i >= state.shard_end) continue;
+      weight_amax =
+          std::max(weight_amax, std::abs(to_float(state.buffers.front().shard.as<BFloat16>()[i - state.shard_begin])));
+    }
+    faulty_.faults = step == 2 ? 2 : 0;
+    const bool applied = session.train_step(step).decision == StepDecision::apply;
+    EXPECT_EQ(applied, step != 2);
+    const std::vector<float> after = amax_history(session);
+    if (!applied) {
+      EXPECT_EQ(after, before);
+      continue;
+    }
+    for (size_t operand = 0; operand < operands; ++operand) {
+      const bool head = operand >= operands - operand_roles;  // bf16
+      EXPECT_EQ(after[operand * history] > 0, !head) << operand;
+      for (size_t i = 1; i < history; ++i) ASSERT_EQ(after[operand * history + i], before[operand * history + i - 1]);
+    }
+    const float met = after[(operand_roles + static_cast<size_t>(OperandRole::forward_w)) * history];
+    if (communicator().size() == 1) {
+      EXPECT_EQ(met, weight_amax);
+    } else {
+      EXPECT_GE(met, weight_amax);
+    }
+    before = after;
+  }
 }
 
 TEST_F(TrainingSessionTest, PersistentProblemHasTheSameBitsTwiceAndIsSkipped) {

@@ -1,0 +1,50 @@
+# What a recipe remembers from step to step follows the run bit for bit: stopped after any step, resumed on another
+# number of ranks, with and without recompute; and an evaluation of a checkpoint equals the validation at its step.
+source "$SOURCE/tests/tiny_run.sh"
+tiny_data
+# follow RECIPE_FILE STOPS...: OVERRIDES may hold more settings.
+follow() {
+  local recipe=$1 stop run
+  shift
+  local settings=(--set "recipe=$recipe" --set checkpoint.every=0 "${OVERRIDES[@]}")
+  rm -rf straight
+  expect 0 "$NIBBLE" train tiny.yaml --set run.dir=straight "${settings[@]}"
+  losses straight >expected.txt
+  [ "$(grep -vc validation expected.txt)" -eq 12 ] || fail "$recipe: the straight run does not have 12 steps"
+  expected_state=$(state_hash straight)
+  for stop in "$@"; do
+    run=$(basename "$recipe" .yaml)-$stop
+    expect 75 mpirun -n $((stop % 2 * 2 + 2)) "$NIBBLE" train tiny.yaml --set run.dir="$run" "${settings[@]}" \
+      --set train.stop_at="$stop" --set train.recompute=all
+    expect 0 mpirun -n $((stop % 3 + 1)) "$NIBBLE" resume "$run" --set train.stop_at=0
+    losses "$run" | diff expected.txt - || fail "$recipe: stopped after $stop: other losses"
+    [ "$(state_hash "$run")" = "$expected_state" ] || fail "$recipe: stopped after $stop: other final state"
+    rm -rf "$run"
+  done
+  expect 0 "$NIBBLE" evaluate straight
+  grep -q "loss_hex $(tail -n 1 expected.txt | cut -d' ' -f3)" output.txt || fail "$recipe: evaluate has another loss"
+}
+# arrays RUN: what inspect lists of the newest checkpoint.
+arrays() { "$NIBBLE" inspect "$1" | sed -n 's/^array  *//p'; }
+
+# Delayed scaling, operands with histories of their own, and a late switch after which the forward needs none.
+cat >delayed.yaml <<'YAML'
+name: delayed
+extends: fp8
+forward: {x: {history: 2}, w: {history: 1}}
+grad_input: {dy: {history: 3}}
+grad_weight: {dy: {history: 5}, x: {history: 4}}
+switch: {at: 0.7, gemms: forward, to: bf16}
+YAML
+OVERRIDES=()
+follow delayed.yaml 1 4 8 10
+[ "$(arrays straight)" = "quantization/amax_history (fp32) [54, 5]" ] || fail "inspect: $(arrays straight)"
+# The state matters: without it, the same recipe has other losses.
+sed 's/history: [0-9]/history: 0/g' delayed.yaml >current.yaml
+expect 0 "$NIBBLE" train tiny.yaml --set run.dir=current --set recipe=current.yaml
+losses current | diff -q expected.txt - >/dev/null && fail "delayed and current scaling have the same losses"
+# A checkpoint without the state, for a recipe that needs it.
+expect 75 "$NIBBLE" train tiny.yaml --set run.dir=without --set recipe=current.yaml --set train.stop_at=4
+expect 65 "$NIBBLE" resume without --set recipe=delayed.yaml --set 'resume.allow=[recipe]'
+grep -q 'has no quantization/amax_history' output.txt || { cat output.txt; fail "the refusal does not name the state"; }
+echo "the state of recipes follows the run"
