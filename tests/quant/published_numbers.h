@@ -92,7 +92,7 @@ struct ScaleRuleErrors {
   double six, four_over_six, share_of_four, search;
 };
 inline ScaleRuleErrors scale_rule_errors(const Matrix& source) {
-  const OperandSpec six{.format = Format::nvfp4, .ceiling = 256};
+  const OperandSpec six{.format = Format::nvfp4, .ceiling = 256};  // the scales that the choice falls back to
   const OperandSpec choice = with_scale(ScaleRule::four_over_six);
   const auto mse = [&](const OperandSpec& spec) { return 1e3 * rounding_error(source, spec, 1).mse.value; };
   OperandSampler with_six(source, six);
@@ -103,8 +103,8 @@ inline ScaleRuleErrors scale_rule_errors(const Matrix& source) {
   for (int64_t i = 0; i < scales.elements(); ++i) {
     four += scales.as<uint8_t>()[i] != scales_of_six.as<uint8_t>()[i] ? 1 : 0;
   }
-  return {mse(six), mse(choice), static_cast<double>(four) / static_cast<double>(scales.elements()),
-          mse(with_scale(ScaleRule::search))};
+  return {mse(with_scale(ScaleRule::amax)), mse(choice),
+          static_cast<double>(four) / static_cast<double>(scales.elements()), mse(with_scale(ScaleRule::search))};
 }
 
 // ---- Rows of 128 normal deviates times 2^0 .. 2^8: means over the rows ----

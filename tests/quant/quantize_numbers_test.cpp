@@ -71,10 +71,7 @@ TEST(QuantizeNumbers, ChoicesOfScaleOnOtherData) {
   for (const PublishedScaleRule& published : published_scale_rules()) {
     SCOPED_TRACE(published.data);
     const ScaleRuleErrors ours = scale_rule_errors(deviates(published.distribution, 1024, 1024, 2));
-    // Published to three digits: half a unit of the last is 0.005. The tails of Laplace's and Student's data add 0.25 %
-    // from tensor to tensor.
-    const double share = published.distribution == Distribution::normal ? tolerance : 2 * tolerance;
-    EXPECT_NEAR(ours.six, published.six, share * published.six);
+    EXPECT_NEAR(ours.six, published.six, tolerance * published.six);
     EXPECT_NEAR(ours.four_over_six, published.four_over_six, tolerance * published.four_over_six);
     EXPECT_NEAR(ours.search, published.search, tolerance * published.search);
     // Two digits; 65536 blocks: a standard error of 0.002.
