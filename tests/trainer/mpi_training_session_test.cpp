@@ -1,137 +1,18 @@
 // What a training session does with a step that is not finite. A transient fault of the machine is played by a
 // communicator that spoils, on one rank and a given number of times, the losses that the ranks exchange; a persistent
 // problem by a weight that is not a number.
-#include "trainer/training_session.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
-#include <limits>
 
-#include "data/shard.h"
-#include "dist/mpi_environment.h"
 #include "dist/self_communicator.h"
 #include "quant/codec.h"
+#include "trainer/session_fixture.h"
 
 namespace nibble {
 namespace {
-
-const auto* const environment = testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = 60}));
-
-constexpr size_t groups = 4;
-
-// Passes everything on. While `faults` lasts, an all_gather of `groups` doubles, which is that of a step's losses,
-// leaves a NaN on this rank; with changing payload, no two are the same.
-class FaultyCommunicator final : public Communicator {
- public:
-  int faults = 0;
-  bool changing_payload = false;
-
-  int rank() const override { return communicator().rank(); }
-  int size() const override { return communicator().size(); }
-  int ranks_on_node() const override { return communicator().ranks_on_node(); }
-  void barrier() override { communicator().barrier(); }
-  void broadcast(std::span<std::byte> data, int root) override { communicator().broadcast(data, root); }
-  void all_gather(std::span<std::byte> data, std::span<const uint64_t> offsets) override {
-    communicator().all_gather(data, offsets);
-    const bool losses = data.size() == groups * sizeof(double) && ++gathered_ % 2 == 1;  // then the counts
-    if (!losses || faults == 0) return;
-    --faults;
-    uint64_t bits = std::bit_cast<uint64_t>(std::numeric_limits<double>::quiet_NaN());
-    if (changing_payload) bits += static_cast<uint64_t>(faults) + 1;
-    std::memcpy(data.data() + sizeof(double), &bits, sizeof bits);
-  }
-  void all_to_all(std::span<const std::byte> send, std::span<const uint64_t> send_offsets, std::span<std::byte> receive,
-                  std::span<const uint64_t> receive_offsets) override {
-    communicator().all_to_all(send, send_offsets, receive, receive_offsets);
-  }
-  int64_t all_reduce_max(int64_t value) override { return communicator().all_reduce_max(value); }
-  [[noreturn]] void abort(int exit_code) override {
-    communicator().abort(exit_code);
-    std::abort();
-  }
-
- private:
-  int gathered_ = 0;
-};
-
-// Every test runs in the same order on every rank, each rank on shards of its own with the same content.
-class TrainingSessionTest : public testing::Test {
- protected:
-  TrainingSessionTest() {
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    directory_ = std::filesystem::temp_directory_path() /
-                 (std::string("nibble-session-") + test->name() + "-rank-" + std::to_string(communicator().rank()) +
-                  "-of-" + std::to_string(communicator().size()));
-    std::filesystem::remove_all(directory_);
-    std::filesystem::create_directories(directory_);
-    ShardHeader format;
-    format.vocab_size = 256;
-    format.tokenizer = hash128("t");
-    ShardWriter writer(directory_ / "train.bin", format);
-    std::vector<int32_t> ids(4000);
-    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(1 + (i * i + i / 7) % 255);
-    writer.add_document(ids);
-    writer.publish();
-  }
-  ~TrainingSessionTest() override { std::filesystem::remove_all(directory_); }
-
-  // Eight micro-batches in four groups.
-  RunConfig config(const std::vector<std::string>& overrides = {}) const {
-    const std::string text = R"(
-run: {dir: unused, seed: 5}
-recipe: nvfp4
-model: {pattern: "*-*-", hidden_size: 32, query_heads: 2, kv_heads: 1, head_dim: 16, intermediate_size: 64,
-        sequence_length: 32}
-data: {train: )" + (directory_ / "train.bin").string() +
-                             R"(}
-train: {steps: 50, micro_batch_sequences: 1, tokens_per_step: 256, group_micro_batches: 2}
-optimizer: {learning_rate: 3e-3}
-)";
-    return parse_run_config_text(text, std::string(NIBBLE_SOURCE_DIR) + "/configs/runs/test.yaml", overrides);
-  }
-
-  // Everything that a checkpoint would hold of the state, on this rank.
-  static std::vector<std::byte> state_bytes(const TrainingSession& session) {
-    std::vector<std::byte> bytes;
-    for (const StateBuffer& buffer : session.checkpoint_state(1).buffers) {
-      const auto* data = static_cast<const std::byte*>(buffer.shard.data());
-      bytes.insert(bytes.end(), data, data + buffer.shard.bytes());
-    }
-    for (const ReplicatedArray& array : session.checkpoint_state(1).replicated) {
-      const auto* data = static_cast<const std::byte*>(array.values.data());
-      bytes.insert(bytes.end(), data, data + array.values.bytes());
-    }
-    return bytes;
-  }
-  static std::vector<float> amax_history(const TrainingSession& session) {
-    for (const ReplicatedArray& array : session.checkpoint_state(1).replicated) {
-      if (array.name != "quantization/amax_history") continue;
-      return {array.values.as<float>(), array.values.as<float>() + array.values.elements()};
-    }
-    return {};
-  }
-
-  // The same element of a quantised linear layer's weight in every rank's copy of the weights.
-  static void spoil_weight(const TrainingSession& session) {
-    const CheckpointState state = session.checkpoint_state(1);
-    const std::vector<Parameter>& parameters = session.model().parameters().parameters();
-    const auto quantised = std::find_if(parameters.begin(), parameters.end(), [](const Parameter& parameter) {
-      return parameter.name.find("mlp.gate_up") != std::string::npos;
-    });
-    ASSERT_NE(quantised, parameters.end());
-    auto* weights = state.buffers.front().shard.as<BFloat16>() - state.shard_begin;  // the shard is a view
-    weights[quantised->offset + 3] = bf16_nearest(std::numeric_limits<float>::quiet_NaN());
-  }
-
-  FaultyCommunicator faulty_;
-  std::filesystem::path directory_;
-};
 
 // The recipe's own state, too: amax histories.
 TEST_F(TrainingSessionTest, TransientFaultOnOneRankIsComputedAgainByAllAndLeavesNoTrace) {
