@@ -228,6 +228,7 @@ std::string report_html(const Report& report) {
       "table.data{border-collapse:collapse;margin:12px 0}.data td,.data th{border:1px solid #ccc;padding:3px 10px;"
       "text-align:right}.data td:first-child{text-align:left}\n";
   html += uplot_style;
+  html += heatmap_style;
   html +=
       "</style></head><body><h1>" + escaped(report.title) + "</h1>\n" + html_runs(report) + "<div id='plots'></div>\n" +
       html_table(report) +

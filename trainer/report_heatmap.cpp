@@ -110,15 +110,6 @@ std::string options_html(const std::vector<Heatmap>& heatmaps) {
   return html + "</optgroup>";
 }
 
-constexpr std::string_view style = R"css(<style>
-#heatmaps canvas{display:block;margin:4px 0 18px;max-width:100%}
-#heatmaps canvas:focus{outline:2px solid #1f77b4}
-#heat-scale{display:inline-block;width:240px;height:12px;margin:0 8px;vertical-align:middle;border:1px solid #888}
-#heat-tip{position:absolute;display:none;pointer-events:none;padding:3px 8px;background:#222;color:#fff;border-radius:3px;
-font-size:12px;white-space:nowrap;z-index:10}
-</style>
-)css";
-
 // One canvas a run, drawn again for every choice. The arrow keys move from cell to cell where the mouse cannot.
 constexpr std::string_view script = R"js(
 const heat_stops = [[0,34,78],[18,53,112],[59,73,108],[87,93,109],[112,113,115],[138,134,120],[165,156,116],[195,179,105],[254,232,56]];
@@ -213,6 +204,14 @@ heat_draw();
 
 }  // namespace
 
+const std::string_view heatmap_style = R"css(
+#heatmaps canvas{display:block;margin:4px 0 18px;max-width:100%}
+#heatmaps canvas:focus{outline:2px solid #1f77b4}
+#heat-scale{display:inline-block;width:240px;height:12px;margin:0 8px;vertical-align:middle;border:1px solid #888}
+#heat-tip{position:absolute;display:none;pointer-events:none;padding:3px 8px;background:#222;color:#fff;border-radius:3px;
+font-size:12px;white-space:nowrap;z-index:10}
+)css";
+
 std::optional<Heatmap> make_heatmap(const std::string& run, const std::vector<TelemetryRecord>& records,
                                     size_t most_columns) {
   if (records.empty()) return std::nullopt;
@@ -247,11 +246,11 @@ std::string heatmaps_html(const std::vector<Heatmap>& heatmaps) {
     data.push_back(to_json(heatmap));
   }
   return fmt::format(
-      "{}<h2>Telemetry: layers by steps</h2>\n<p><label>figure <select id='heat-figure'>{}</select></label> "
+      "<h2>Telemetry: layers by steps</h2>\n<p><label>figure <select id='heat-figure'>{}</select></label> "
       "<span id='heat-low'></span><span id='heat-scale'></span><span id='heat-high'></span></p>\n"
       "<div id='heatmaps'>{}</div><div id='heat-tip' role='status'></div>\n"
       "<script>const heatmaps = {};{}</script>\n",
-      style, options_html(heatmaps), canvases, script_json(data), script);
+      options_html(heatmaps), canvases, script_json(data), script);
 }
 
 }  // namespace nibble

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "trainer/telemetry_record.h"
@@ -33,7 +34,8 @@ struct Heatmap {
 std::optional<Heatmap> make_heatmap(const std::string& run, const std::vector<TelemetryRecord>& records,
                                     size_t most_columns = 200);
 
-// A part of an HTML body, which needs no network. Empty without heat maps.
+// A part of an HTML body, which needs no network but heatmap_style in the head. Empty without heat maps.
 std::string heatmaps_html(const std::vector<Heatmap>& heatmaps);
+extern const std::string_view heatmap_style;
 
 }  // namespace nibble
