@@ -122,7 +122,8 @@ LanguageModel::State::State(const ModelConfig& model_config, const Recipe& recip
                                  .features_in = config.hidden_size,
                                  .features_out = config.vocab_size,
                                  .dtype = config.dtype,
-                                 .recipe = resolve(recipe, "head.weight", -1, block_count)});
+                                 .recipe = resolve(recipe, "head.weight", -1, block_count),
+                                 .places = resolve_places(recipe, "head.weight", -1, block_count)});
   allocate();
   for (Arena* arena : arenas) arena->commit();
   allocate();
@@ -350,6 +351,18 @@ void LanguageModel::bind_amax(const Tensor& scale_by, const Tensor& met) {
   NIBBLE_CHECK(scale_by.elements() == expected && met.elements() == expected, "amax [linear layers, operand roles]");
   for (size_t i = 0; i < linears.size(); ++i) {
     linears[i]->set_amax(scale_by.as<float>() + i * operand_roles, met.as<float>() + i * operand_roles);
+  }
+}
+
+void LanguageModel::dequantize_weights(uint64_t begin, uint64_t end, std::span<float> values,
+                                       const StepContext& context) {
+  NIBBLE_CHECK(values.size() == end - begin, "values of the range");
+  for (Linear* linear : state_->linears()) {
+    const Parameter& weight = state_->table[linear->weight_id()];
+    const uint64_t from = std::max(begin, weight.offset);
+    const uint64_t to = std::min(end, weight.offset + weight.count);
+    if (from >= to) continue;
+    linear->dequantize_weight(from - weight.offset, to - weight.offset, values.data() + (from - begin), context);
   }
 }
 

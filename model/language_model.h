@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,10 @@ class LanguageModel {
   // own), and the largest met.
   std::vector<int> amax_histories() const;
   void bind_amax(const Tensor& scale_by, const Tensor& met);
+
+  // Q(w) of elements [begin, end) of the flat weights, as the forward passes of this step use them: f32 [end - begin].
+  // Elements of other tensors, and of layers whose forward pass does not quantise weights, stay as they are.
+  void dequantize_weights(uint64_t begin, uint64_t end, std::span<float> values, const StepContext& context);
 
   // Non-finite values met by quantisers since the last call; such a micro-batch's gradients must not be applied.
   int64_t take_non_finite_count();

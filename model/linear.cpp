@@ -14,11 +14,11 @@ std::string name_of_product(const OperandSpec& a, const OperandSpec& b) {
   return fmt::format("{} x {}", name_of(a.format), name_of(b.format));
 }
 
-// The first `rows` rows of an operand's memory.
-QuantizedTensor first_rows(QuantizedTensor operand, int64_t rows) {
-  operand.rows = rows;
+// Rows [begin, end) of an operand, or of its memory.
+QuantizedTensor rows_of(QuantizedTensor operand, int64_t begin, int64_t end) {
+  operand.rows = end - begin;
   for (Tensor* part : {&operand.values, &operand.block_scales, &operand.outer_scales}) {
-    if (!part->empty()) *part = part->slice(0, rows);
+    if (!part->empty()) *part = part->slice(begin, end);
   }
   return operand;
 }
@@ -87,7 +87,9 @@ Tensor Linear::read_back(const Operand& backward, const QuantizedTensor& forward
 
 void Linear::allocate_made(Operand& made, Arena& home, Arena& workspace, int64_t rows, int64_t inner) const {
   const bool reads = !made.dequantized.empty();
-  const std::string where = fmt::format("{} of {}", name_of(made.role), description_.name);
+  const std::string& place = description_.places[static_cast<size_t>(made.role)];
+  const std::string where =
+      fmt::format("{}{}{} of {}", place, place.empty() ? "" : ": ", name_of(made.role), description_.name);
   check_supported(made.spec, where);
   check_shape(made.spec, rows, inner, where);
   made.storage = allocate_operand(home, made.spec, reads ? DType::f32 : description_.dtype, rows, inner);
@@ -241,7 +243,7 @@ void Linear::forward(const LinearForward& problem) {
   const bool reads = problem.keep && reads_back(kept, operand(OperandRole::forward_x));
   const bool needs_rows = !problem.output.empty() || reads;
   Operand rows = operand(OperandRole::forward_x);
-  rows.storage = first_rows(rows.storage, x.rows());
+  rows.storage = rows_of(rows.storage, 0, x.rows());
 
   QuantizedTensor x_operand;
   if (needs_rows && problem.keep && !reads) {
@@ -263,6 +265,32 @@ void Linear::backward(const LinearBackward& problem) {
       make_pair(operand(OperandRole::grad_input_dy), operand(OperandRole::grad_weight_dy), dy, problem.context);
   gemm({.a = pair.rows, .b = transposed_weight_operand_, .output = problem.grad_input});
   gemm({.a = pair.columns, .b = kept_input_operand_, .output = grad_weight_, .accumulate = true});
+}
+
+bool Linear::dequantize_weight(uint64_t begin, uint64_t end, float* values, const StepContext& context) {
+  if (!is_quantized(operand(OperandRole::forward_w).spec.format)) return false;
+  prepare_forward_weight(context);
+  const auto in = static_cast<uint64_t>(description_.features_in);
+  weight_row_.resize(in);
+  const auto read_rows = [&](uint64_t first, uint64_t last, float* output) {
+    const auto rows = static_cast<int64_t>(last - first);
+    dequantize(rows_of(weight_operand_, static_cast<int64_t>(first), static_cast<int64_t>(last)),
+               Tensor(output, DType::f32, {rows, description_.features_in}));
+  };
+  while (begin < end) {
+    const uint64_t row = begin / in;
+    const uint64_t whole_rows = begin % in == 0 ? (end - begin) / in : 0;
+    const uint64_t stop = whole_rows > 0 ? begin + whole_rows * in : std::min(end, (row + 1) * in);
+    if (whole_rows > 0) {
+      read_rows(row, row + whole_rows, values);
+    } else {
+      read_rows(row, row + 1, weight_row_.data());
+      std::copy(weight_row_.data() + begin % in, weight_row_.data() + begin % in + (stop - begin), values);
+    }
+    values += stop - begin;
+    begin = stop;
+  }
+  return true;
 }
 
 int64_t Linear::take_non_finite_count() {

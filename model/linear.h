@@ -6,6 +6,7 @@
 
 #include <array>
 #include <string>
+#include <vector>
 
 #include "model/parameter.h"
 #include "model/step_context.h"
@@ -24,6 +25,7 @@ struct LinearDescription {
   int64_t features_out = 0;
   DType dtype = DType::bf16;  // of weights and activations
   LinearRecipe recipe;
+  OperandPlaces places = {};  // of the recipe's operands
 };
 
 // Where a layer's memory comes from. `saved` lives from forward to backward; `workspace` within one call, so that
@@ -81,6 +83,10 @@ class Linear {
   // Of the last forward that kept. Adds the weight's gradient to the bound gradients.
   void backward(const LinearBackward& problem);
 
+  // Elements [begin, end) of the weight as forward uses it, f32; what rotation there is stays. False, and nothing done,
+  // where forward does not quantise the weight.
+  bool dequantize_weight(uint64_t begin, uint64_t end, float* values, const StepContext& context);
+
   int amax_history(OperandRole role) const { return operand(role).spec.history; }
 
   // Non-finite values met by quantisers since the last call.
@@ -137,6 +143,7 @@ class Linear {
   QuantizedTensor weight_operand_;             // [features_out, features_in]
   QuantizedTensor transposed_weight_operand_;  // [features_in, features_out]
   QuantizedTensor kept_input_operand_;         // [features_in, tokens]
+  std::vector<float> weight_row_;              // [features_in], of dequantize_weight()
   int64_t non_finite_ = 0;
   LinearStatistics* statistics_ = nullptr;
   const float* scale_by_amax_ = nullptr;

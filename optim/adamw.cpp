@@ -203,6 +203,13 @@ void AdamW::set_weights(std::span<const float> values, const Tensor& weights) {
   }
 }
 
+void AdamW::read_weights(std::span<float> values, const Tensor& weights) const {
+  NIBBLE_CHECK(values.size() == end_ - begin_ && weights.dtype() == weights_dtype_, "values of the shard");
+  const float* const exact = master_.empty() ? elements<float>(weights, begin_) : elements<float>(master_, 0);
+  const BFloat16* const rounded = elements<BFloat16>(weights, begin_);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = exact != nullptr ? exact[i] : to_float(rounded[i]);
+}
+
 void AdamW::step(const Step& step, const Tensor& weights, std::span<const float> gradients) {
   NIBBLE_CHECK(gradients.size() == end_ - begin_, "gradients of the shard");
   NIBBLE_CHECK(weights.dtype() == weights_dtype_ && end_ <= static_cast<uint64_t>(weights.elements()), "flat weights");

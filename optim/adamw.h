@@ -67,6 +67,10 @@ class AdamW {
   // [end - begin]; weights: the whole flat buffer.
   void set_weights(std::span<const float> values, const Tensor& weights);
 
+  // The shard as the next update finds it (masters where there are some), as set_weights() takes it. values: [end -
+  // begin].
+  void read_weights(std::span<float> values, const Tensor& weights) const;
+
   // Updates the shard of `weights`, the whole flat buffer. gradients: f32 [end - begin], all finite.
   void step(const Step& step, const Tensor& weights, std::span<const float> gradients);
 

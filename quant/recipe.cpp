@@ -59,6 +59,24 @@ LinearRecipe switched_linear(const LinearRecipe& linear, const LateSwitch& late_
   return result;
 }
 
+// The rule that decides about a layer; neither: the recipe's own operands.
+struct AppliedRule {
+  const HighPrecisionRule* high_precision = nullptr;
+  const LayerRule* layers = nullptr;
+};
+AppliedRule applied_rule(const Recipe& recipe, std::string_view parameter_name, int block, int blocks) {
+  NIBBLE_CHECK(block >= -1 && block < std::max(blocks, 1), "block of a layer");
+  for (const HighPrecisionRule& rule : recipe.high_precision) check_condition(recipe, rule.layers, "high_precision");
+  for (const LayerRule& rule : recipe.layers) check_condition(recipe, rule.layers, "layers");
+  for (const HighPrecisionRule& rule : recipe.high_precision) {
+    if (applies(rule.layers, parameter_name, block, blocks)) return {.high_precision = &rule, .layers = nullptr};
+  }
+  for (const LayerRule& rule : recipe.layers) {
+    if (applies(rule.layers, parameter_name, block, blocks)) return {.high_precision = nullptr, .layers = &rule};
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string_view name_of(SwitchedGemms gemms) {
@@ -82,22 +100,26 @@ LinearRecipe plain_recipe(Format format) {
 }
 
 LinearRecipe resolve(const Recipe& recipe, std::string_view parameter_name, int block, int blocks) {
-  NIBBLE_CHECK(block >= -1 && block < std::max(blocks, 1), "block of a layer");
-  for (const HighPrecisionRule& rule : recipe.high_precision) check_condition(recipe, rule.layers, "high_precision");
-  for (const LayerRule& rule : recipe.layers) check_condition(recipe, rule.layers, "layers");
-  for (const HighPrecisionRule& rule : recipe.high_precision) {
-    if (applies(rule.layers, parameter_name, block, blocks)) return plain_recipe(rule.format);
-  }
-  for (const LayerRule& rule : recipe.layers) {
-    if (applies(rule.layers, parameter_name, block, blocks)) return rule.linear;
-  }
-  return recipe.linear;
+  const AppliedRule rule = applied_rule(recipe, parameter_name, block, blocks);
+  if (rule.high_precision != nullptr) return plain_recipe(rule.high_precision->format);
+  return rule.layers != nullptr ? rule.layers->linear : recipe.linear;
+}
+
+OperandPlaces resolve_places(const Recipe& recipe, std::string_view parameter_name, int block, int blocks) {
+  const AppliedRule rule = applied_rule(recipe, parameter_name, block, blocks);
+  if (rule.high_precision == nullptr) return rule.layers != nullptr ? rule.layers->places : recipe.places;
+  OperandPlaces places;
+  places.fill(rule.high_precision->place);
+  return places;
+}
+
+uint64_t step_of_share(double share, uint64_t steps) {
+  const double first = count_of_share(std::clamp(share, 0.0, 1.0), static_cast<double>(steps));
+  return std::min(steps, static_cast<uint64_t>(first));
 }
 
 uint64_t switch_step(const Recipe& recipe, uint64_t steps) {
-  if (!recipe.late_switch) return steps;
-  const double first = count_of_share(std::clamp(recipe.late_switch->at, 0.0, 1.0), static_cast<double>(steps));
-  return std::min(steps, static_cast<uint64_t>(first));
+  return recipe.late_switch ? step_of_share(recipe.late_switch->at, steps) : steps;
 }
 
 Recipe switched(const Recipe& recipe) {

@@ -2,6 +2,7 @@
 // late in the run. The trainer reads it from YAML (configs/recipes/); adding a recipe needs no C++.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -34,15 +35,21 @@ struct LayerCondition {
   double last_share = 0;   // the last ceil(share * blocks) blocks
 };
 
+// Where the six operands were written, for messages: "nibble.yaml:9:3", in the order of LinearRecipe's members; empty
+// for what does not come from a file.
+using OperandPlaces = std::array<std::string, 6>;
+
 struct HighPrecisionRule {
   LayerCondition layers = {};
   Format format = Format::bf16;
+  std::string place = {};
 };
 
 // Layers with a recipe of their own.
 struct LayerRule {
   LayerCondition layers = {};
   LinearRecipe linear = {};
+  OperandPlaces places = {};
 };
 
 enum class SwitchedGemms : uint8_t { forward, backward, all };
@@ -55,18 +62,35 @@ struct LateSwitch {
   Format to = Format::bf16;
 };
 
+// OsciReset (optim/oscillation.h): windows of `window` steps, one every `every`, from step ceil(from_share * steps) of
+// the run on.
+struct OscillationRule {
+  int every = 200;
+  int window = 50;
+  double threshold = 8;
+  double from_share = 0.6;
+  friend bool operator==(const OscillationRule&, const OscillationRule&) = default;
+};
+
 struct Recipe {
   std::string name = {};
   LinearRecipe linear = {};
+  OperandPlaces places = {};
   std::vector<HighPrecisionRule> high_precision = {};  // the first rule that applies wins ...
   std::vector<LayerRule> layers = {};                  // ... then the first of these
   std::optional<LateSwitch> late_switch = {};
+  std::optional<OscillationRule> oscillation = {};  // forward weights are rounded to nearest, without rotation
 };
 
 // What a linear layer does. block is -1 for a layer outside the blocks (the head). Throws bad_config for rules that
 // name no layers, or name them in two ways.
 LinearRecipe resolve(const Recipe& recipe, std::string_view parameter_name, int block, int blocks);
 
+// Where that was written.
+OperandPlaces resolve_places(const Recipe& recipe, std::string_view parameter_name, int block, int blocks);
+
+// First step (counted from 0) after a share of the run.
+uint64_t step_of_share(double share, uint64_t steps);
 // First step (counted from 0) that runs with the switched recipe; `steps` when there is no switch.
 uint64_t switch_step(const Recipe& recipe, uint64_t steps);
 // The recipe with the switch carried out, in `layers` too: a backward operand made from a saved forward operand that is

@@ -58,6 +58,7 @@ layers:                      # ... then the first of these, written over the ope
   - {match: "*.down.weight", grad_input: {dy: {format: nvfp4, round: stochastic}}}
   - {last_share: 0.15, format: mxfp8_e4m3}
 switch: {at: 0.82, gemms: forward, to: bf16}
+oscillation: {every: 200, window: 50, threshold: 8, from_share: 0.6}
 ```
 
 | key | values | default | meaning |
@@ -68,13 +69,14 @@ switch: {at: 0.82, gemms: forward, to: bf16}
 | `high_precision` | list of rules | `[]` | Layers that take all six operands in one `format`, `bf16` if none is given. |
 | `layers` | list of rules | none | Layers with products of their own: `forward`, `grad_input`, `grad_weight`, or a `format` for all six. |
 | `switch` | mapping | none | From step ceil(`at` * steps) on, `gemms` (`forward`, `backward`, `all`; default `all`) are in format `to` (default `bf16`). |
+| `oscillation` | mapping | none | OsciReset: from step ceil(`from_share` * steps) on (default 0.6), every `every` (200) steps, in a window of `window` (50) steps: a weight whose quantised value has moved `threshold` (8) times as far as itself is set to that value. Needs 20 bytes an element, on the rank that owns it. |
 
 A rule has one condition: `match`, `first_blocks`, `last_blocks` (numbers of blocks) or `last_share` (a share of the
 blocks, rounded up). `match` holds globs joined by `|`: one with `*`, `?`, `[a-c]` or `[!a-c]` must match the whole name
 of the weight (`blocks.3.mlp.down.weight`), any other is looked for inside it.
 
 With `extends`, an operand that gives `format` starts anew, any other changes the keys that it names. `high_precision`,
-`layers` and `switch` take the place of the extended recipe's; `key: ~` takes one back. What contradicts itself is
+`layers`, `switch` and `oscillation` take the place of the extended recipe's; `key: ~` takes one back. What contradicts itself is
 judged when all has been read.
 
 An operand is a format, which stands for `{format: ...}`, or a mapping:

@@ -70,7 +70,7 @@ std::string find_by_name(const std::string& name, const std::vector<std::string>
 struct WrittenRecipe {
   std::string name = "unnamed";
   WrittenLinear linear;
-  std::optional<YamlNode> high_precision, layers, late_switch;
+  std::optional<YamlNode> high_precision, layers, late_switch, oscillation;
 };
 
 class RecipeReader {
@@ -108,9 +108,12 @@ class RecipeReader {
       recipe.layers = given;
     } else if (entry.key == "switch") {
       recipe.late_switch = given;
+    } else if (entry.key == "oscillation") {
+      recipe.oscillation = given;
     } else if (entry.key != "extends") {
       refuse_key(entry, "",
-                 {"name", "extends", "forward", "grad_input", "grad_weight", "high_precision", "layers", "switch"});
+                 {"name", "extends", "forward", "grad_input", "grad_weight", "high_precision", "layers", "switch",
+                  "oscillation"});
     }
   }
 
@@ -173,9 +176,11 @@ Recipe finished(const WrittenRecipe& written) {
   Recipe recipe;
   recipe.name = written.name;
   recipe.linear = finished(written.linear);
+  recipe.places = places_of(written.linear);
   if (written.high_precision) recipe.high_precision = parse_high_precision(*written.high_precision);
   if (written.layers) recipe.layers = parse_layers(*written.layers, written.linear);
   if (written.late_switch) recipe.late_switch = parse_switch(*written.late_switch);
+  if (written.oscillation) recipe.oscillation = parse_oscillation(*written.oscillation, recipe);
   return recipe;
 }
 
@@ -219,6 +224,7 @@ std::string recipe_yaml(const Recipe& recipe, int indent) {
     text += fmt::format("{}  - {}\n{}", pad, condition_yaml(rule.layers), linear_yaml(rule.linear, pad + "    "));
   }
   if (recipe.late_switch) text += fmt::format("{}switch: {}\n", pad, switch_yaml(*recipe.late_switch));
+  if (recipe.oscillation) text += fmt::format("{}oscillation: {}\n", pad, oscillation_yaml(*recipe.oscillation));
   return text;
 }
 

@@ -263,6 +263,14 @@ LinearRecipe finished(const WrittenLinear& written) {
   return linear;
 }
 
+OperandPlaces places_of(const WrittenLinear& written) {
+  OperandPlaces places;
+  for (size_t i = 0; i < places.size(); ++i) {
+    if (written.operands[i].turn > 0) places[i] = written.operands[i].place.text();
+  }
+  return places;
+}
+
 std::string operand_yaml(const OperandSpec& spec) {
   std::string text = fmt::format("{{format: {}", name_of(spec.format));
   const auto add = [&](std::string_view key, const auto& value) { text += fmt::format(", {}: {}", key, value); };

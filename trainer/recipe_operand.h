@@ -56,6 +56,7 @@ void write_all_operands(const YamlEntry& entry, WrittenLinear& linear);
 // Throws for settings that contradict each other, within an operand, between the operands of a product, or between a
 // backward operand and the saved forward operand it is made from.
 LinearRecipe finished(const WrittenLinear& written);
+OperandPlaces places_of(const WrittenLinear& written);
 
 // "{format: nvfp4, block: 1x16, scale: amax, round: nearest}": every setting that matters to the format.
 std::string operand_yaml(const OperandSpec& spec);

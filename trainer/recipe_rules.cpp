@@ -14,6 +14,16 @@ constexpr std::array<std::string_view, 4> condition_keys = {"match", "first_bloc
 
 constexpr std::array switched_gemms = {SwitchedGemms::forward, SwitchedGemms::backward, SwitchedGemms::all};
 
+int parse_steps(const YamlEntry& entry) {
+  constexpr uint64_t largest = 1'000'000'000;
+  const auto value = parse_integer(scalar_text(entry));
+  if (!value || value->negative || value->magnitude < 1 || value->magnitude > largest) {
+    refuse_config(entry.value.place, fmt::format("{} is not a number of steps", shown(entry.value.text)),
+                  fmt::format("use a whole number from 1 to {}", largest));
+  }
+  return static_cast<int>(value->magnitude);
+}
+
 int parse_block_count(const YamlEntry& entry) {
   const auto value = parse_integer(scalar_text(entry));
   if (!value || value->negative || value->magnitude < 1 || value->magnitude > 100'000) {
@@ -46,6 +56,15 @@ std::string parse_match(const YamlEntry& entry) {
 
 bool is_condition(const YamlEntry& entry) {
   return std::find(condition_keys.begin(), condition_keys.end(), entry.key) != condition_keys.end();
+}
+
+double parse_threshold(const YamlEntry& entry) {
+  const auto value = parse_real(scalar_text(entry));
+  if (!value || !(*value >= 1) || *value > 1e6) {
+    refuse_config(entry.value.place, fmt::format("{} is not a threshold", shown(entry.value.text)),
+                  "use a number from 1 to 1e6: how many times further than itself the quantised weight has moved");
+  }
+  return *value;
 }
 
 LayerCondition parse_condition(const YamlNode& rule, std::string_view list) {
@@ -90,6 +109,7 @@ std::vector<HighPrecisionRule> parse_high_precision(const YamlNode& list) {
       }
     }
     rule.layers = parse_condition(item, "high_precision");
+    rule.place = item.place.text();
     rules.push_back(std::move(rule));
   }
   return rules;
@@ -109,7 +129,8 @@ std::vector<LayerRule> parse_layers(const YamlNode& list, const WrittenLinear& b
         refuse_rule_key(entry, "layers.", {"format", "forward", "grad_input", "grad_weight"});
       }
     }
-    rules.push_back({.layers = parse_condition(item, "layers"), .linear = finished(linear)});
+    rules.push_back(
+        {.layers = parse_condition(item, "layers"), .linear = finished(linear), .places = places_of(linear)});
   }
   return rules;
 }
@@ -134,6 +155,37 @@ LateSwitch parse_switch(const YamlNode& node) {
   return late_switch;
 }
 
+OscillationRule parse_oscillation(const YamlNode& node, const Recipe& recipe) {
+  check_map(node, "\"oscillation\"");
+  OscillationRule rule;
+  for (const YamlEntry& entry : node.entries) {
+    if (entry.key == "every") {
+      rule.every = parse_steps(entry);
+    } else if (entry.key == "window") {
+      rule.window = parse_steps(entry);
+    } else if (entry.key == "threshold") {
+      rule.threshold = parse_threshold(entry);
+    } else if (entry.key == "from_share") {
+      rule.from_share = parse_share(entry, "run");
+    } else {
+      refuse_key(entry, "oscillation.", {"every", "window", "threshold", "from_share"});
+    }
+  }
+  if (rule.window >= rule.every) {
+    refuse_config(node.place, fmt::format("a window of {} steps every {}", rule.window, rule.every),
+                  "set \"every\" to more than \"window\"");
+  }
+  std::vector<OperandSpec> weights = {recipe.linear.forward_w};
+  for (const LayerRule& layers : recipe.layers) weights.push_back(layers.linear.forward_w);
+  for (const OperandSpec& weight : weights) {
+    if (!is_quantized(weight.format) || (weight.rotate == 0 && !has_rounding_noise(weight))) continue;
+    refuse_config(node.place,
+                  fmt::format("\"oscillation\" needs to know the values of forward.w, which is {}", describe(weight)),
+                  "use round: nearest and rotate: 0 for forward.w, or remove \"oscillation\"");
+  }
+  return rule;
+}
+
 std::string condition_yaml(const LayerCondition& condition) {
   if (!condition.match.empty()) return fmt::format("match: {}", yaml_string(condition.match));
   if (condition.first_blocks > 0) return fmt::format("first_blocks: {}", condition.first_blocks);
@@ -148,6 +200,11 @@ std::string high_precision_yaml(const HighPrecisionRule& rule) {
 std::string switch_yaml(const LateSwitch& late_switch) {
   return fmt::format("{{at: {}, gemms: {}, to: {}}}", late_switch.at, name_of(late_switch.gemms),
                      name_of(late_switch.to));
+}
+
+std::string oscillation_yaml(const OscillationRule& rule) {
+  return fmt::format("{{every: {}, window: {}, threshold: {}, from_share: {}}}", rule.every, rule.window,
+                     rule.threshold, rule.from_share);
 }
 
 }  // namespace nibble

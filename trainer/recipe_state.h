@@ -1,37 +1,59 @@
-// What a recipe remembers from one step to the next, besides weights and moments: amax histories. All of it follows the
-// run bit for bit: the same on every number of ranks, restored by a resume, untouched by an attempt at a step that is
-// not applied.
+// What a recipe remembers from one step to the next, besides weights and moments: amax histories, and the paths of
+// oscillating weights. All of it follows the run bit for bit: the same on every number of ranks, restored by a resume,
+// untouched by an attempt at a step that is not applied.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "dist/arena.h"
 #include "dist/communicator.h"
+#include "dist/partition.h"
 #include "model/language_model.h"
+#include "optim/adamw.h"
+#include "optim/oscillation.h"
 #include "trainer/amax_history.h"
 #include "trainer/checkpoint.h"
+#include "trainer/run_config.h"
 
 namespace nibble {
 
 class RecipeState {
  public:
+  // What the state belongs to; all of it outlives the state.
+  struct Owners {
+    Communicator& communicator;
+    const RunConfig& config;
+    const Partition& partition;
+    AdamW& optimizer;
+    Tensor weights;  // the whole flat buffer
+  };
+
   // Memory comes from the arena: construct in the measuring pass and again after commit(). The model follows the recipe
   // as it is before its late switch.
-  RecipeState(Arena& arena, Communicator& communicator, const LanguageModel& model);
+  RecipeState(Arena& arena, const Owners& owners, const LanguageModel& model);
 
   // For every new model of the run.
-  void attach(LanguageModel& model) const;
+  void attach(LanguageModel& model) const { amax_.attach(model); }
 
   void begin_attempt(LanguageModel& model) const { amax_.begin_attempt(model); }
-  // Collective, when the last attempt's update has been applied.
-  void step_applied() { amax_.advance(communicator_); }
+  // Around the update of every step (counted from 0), also one that is not applied; collective. The model's weights are
+  // as the optimizer left them, on all ranks. True if this changed the shards of weights, which are then to be gathered
+  // again.
+  void before_update(uint64_t step, LanguageModel& model);
+  bool after_update(uint64_t step, bool applied, LanguageModel& model);
 
-  std::vector<ReplicatedArray> arrays() const { return amax_.arrays(); }
-  void load(const CheckpointInfo& checkpoint) { amax_.load(checkpoint); }
+  // What a checkpoint after `steps` steps must keep.
+  void save(uint64_t steps, CheckpointState& checkpoint) const;
+  void load(const CheckpointInfo& checkpoint, const std::vector<TensorEntry>& tensors);
 
  private:
-  Communicator& communicator_;
+  Oscillation::Shard shard(uint64_t step, LanguageModel& model);
+  void report_resets(uint64_t step, uint64_t count);
+
+  Owners owners_;
   AmaxHistory amax_;
+  std::optional<Oscillation> oscillation_;
 };
 
 }  // namespace nibble

@@ -145,7 +145,8 @@ void TrainingSession::build_state() {
     optimizer_ = std::make_unique<AdamW>(*state_arena_, adamw_config(config_.optimizer), segments(table),
                                          partition_->begin(communicator_.rank()), partition_->end(communicator_.rank()),
                                          config_.model.dtype);
-    recipe_state_ = std::make_unique<RecipeState>(*state_arena_, communicator_, *model_);
+    recipe_state_ = std::make_unique<RecipeState>(
+        *state_arena_, RecipeState::Owners{communicator_, config_, *partition_, *optimizer_, weights_}, *model_);
   };
   build();
   state_arena_->commit();
@@ -217,7 +218,7 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
   state.buffers.push_back({"parameters", weights_.slice(begin, end)});
   for (const NamedState& buffer : optimizer_->state())
     state.buffers.push_back({"optimizer/" + buffer.name, buffer.shard});
-  state.replicated = recipe_state_->arrays();
+  recipe_state_->save(step, state);
   return state;
 }
 
@@ -230,7 +231,7 @@ void TrainingSession::load(const CheckpointInfo& checkpoint) {
       load_buffer(checkpoint, "optimizer/" + buffer.name, entries, partition_->begin(rank), partition_->end(rank),
                   buffer.shard);
     }
-    recipe_state_->load(checkpoint);
+    recipe_state_->load(checkpoint, entries);
   });
   guard_ = StepGuard(skip_budget(config_), checkpoint.skipped);
   model_->set_weights_changed();
@@ -327,17 +328,18 @@ StepResult TrainingSession::train_step(uint64_t step) {
   }
   result.attempt = computed.attempt;
   result.telemetry = telemetry_->collect(step);
-  if (result.decision != StepDecision::apply) {
-    model_->set_weights_changed();  // what is not finite in them must be counted in the next step too
-    return result;
+  const bool applied = result.decision == StepDecision::apply;
+  recipe_state_->before_update(step, *model_);
+  if (applied) {
+    optimizer_->step({.step = step,
+                      .learning_rate = result.learning_rate,
+                      .grad_scale = clip_scale(computed.attempt.grad_norm, config_.optimizer.clip_norm),
+                      .seed = config_.run.seed},
+                     weights_, computed.gradient);
+    gather_weights();
   }
-  optimizer_->step({.step = step,
-                    .learning_rate = result.learning_rate,
-                    .grad_scale = clip_scale(computed.attempt.grad_norm, config_.optimizer.clip_norm),
-                    .seed = config_.run.seed},
-                   weights_, computed.gradient);
-  gather_weights();
-  recipe_state_->step_applied();
+  if (recipe_state_->after_update(step, applied, *model_)) gather_weights();
+  if (!applied) model_->set_weights_changed();  // what is not finite in them must be counted in the next step too
   return result;
 }
 

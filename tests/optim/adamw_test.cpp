@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "dist/error.h"
@@ -257,6 +258,40 @@ TEST(AdamW, StochasticRoundingIsUnbiased) {
     expect_share(pairs, probability * probability);  // neighbours are independent, and so are steps
     if (step > 0) expect_share(repeats, probability * probability);
     previous = now;
+  }
+}
+
+// What set_weights() stored comes back, from the masters where there are some, and is that of the weights elsewhere.
+TEST(AdamW, WeightsAreReadFromWhereTheyAreUpdated) {
+  constexpr uint64_t begin = 4096;
+  constexpr uint64_t end = 8192;
+  for (const Kind& kind : all_kinds) {
+    AdamWConfig config = base_config;
+    config.master_dtype = kind.master;
+    config.moment_dtype = kind.moments;
+    Arena arena("adamw");
+    Tensor weights;
+    std::optional<AdamW> optimizer;
+    const auto build = [&] {
+      weights = allocate_tensor(arena, kind.weights, {static_cast<int64_t>(flat_size)});
+      optimizer.emplace(arena, config, segments, begin, end, kind.weights);
+    };
+    build();
+    arena.commit();
+    build();
+    std::vector<float> values(end - begin);
+    for (uint64_t i = begin; i < end; ++i) values[i - begin] = initial_weight(i);
+    optimizer->set_weights(values, weights);
+    std::vector<float> read(end - begin);
+    optimizer->read_weights(read, weights);
+    const bool exact = kind.weights == DType::f32 || kind.master == DType::f32;
+    for (size_t i = 0; i < read.size(); ++i) {
+      ASSERT_EQ(read[i], exact ? values[i] : to_float(bf16_nearest(values[i]))) << i;
+    }
+    optimizer->set_weights(read, weights);
+    std::vector<float> again(end - begin);
+    optimizer->read_weights(again, weights);
+    EXPECT_EQ(again, read);
   }
 }
 

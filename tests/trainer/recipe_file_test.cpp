@@ -91,8 +91,27 @@ grad_weight: fp32
 high_precision: [{match: "a|[bc]*"}, {first_blocks: 2, format: mxfp8_e4m3}, {last_blocks: 3}, {last_share: 0.15}]
 layers: [{match: "?x*", format: nvfp4, grad_weight: {dy: {round: stochastic}}}, {last_share: 0.3, forward: fp32}]
 switch: {at: 0.123456789}
-)"};
+)",
+      R"(
+forward: nvfp4
+oscillation: {every: 7, window: 6, threshold: 1.5, from_share: 0.123456789}
+)",       "oscillation: {}"};
   for (const std::string& text : texts) expect_comes_back(parse(text));
+}
+
+TEST(RecipeFile, OscillationNeedsWeightsThatAreRoundedToNearestInPlace) {
+  EXPECT_EQ(parse("oscillation: {}").oscillation, OscillationRule());
+  const std::string rule = "oscillation: {every: 10, window: 2}\n";
+  expect_refused(rule + "forward: {x: {format: nvfp4, rotate: 16}, w: {format: nvfp4, rotate: 16}}",
+                 "r.yaml:1:14: \"oscillation\" needs to know the values of forward.w");
+  expect_refused(rule + "layers: [{first_blocks: 1, forward: {w: {format: nvfp4, round: stochastic}}}]",
+                 "r.yaml:1:14: \"oscillation\" needs to know the values of forward.w");
+  expect_refused("oscillation: {every: 10, window: 10}", "r.yaml:1:14: a window of 10 steps every 10");
+  expect_refused("oscillation: {every: 0}", "r.yaml:1:22: \"0\" is not a number of steps");
+  expect_refused("oscillation: {threshold: 0.5}", "r.yaml:1:26: \"0.5\" is not a threshold");
+  expect_refused("oscillation: {from_share: 2}", "r.yaml:1:27: \"2\" is not a share of the run");
+  expect_refused("oscillation: {form_share: 1}", "r.yaml:1:15: unknown key \"oscillation.form_share\" (did you mean");
+  expect_refused("oscillation: 5", "r.yaml:1:14: \"oscillation\" must be a mapping");
 }
 
 TEST(RecipeFile, RefusesUnknownWords) {

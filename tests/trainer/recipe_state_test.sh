@@ -47,4 +47,30 @@ losses current | diff -q expected.txt - >/dev/null && fail "delayed and current 
 expect 75 "$NIBBLE" train tiny.yaml --set run.dir=without --set recipe=current.yaml --set train.stop_at=4
 expect 65 "$NIBBLE" resume without --set recipe=delayed.yaml --set 'resume.allow=[recipe]'
 grep -q 'has no quantization/amax_history' output.txt || { cat output.txt; fail "the refusal does not name the state"; }
+
+# Windows of oscillation open after steps 5 and 9 and reset after 7 and 11. Stops before, inside and after them.
+cat >oscillation.yaml <<'YAML'
+name: oscillation
+extends: nvfp4
+oscillation: {every: 4, window: 2, threshold: 8, from_share: 0.3}
+YAML
+resets() { sed -n "s/.*step $1: \([0-9,]*\) weights oscillated.*/\1/p" output.txt | tr -d ,; }
+for masters in bf16 fp32; do
+  OVERRIDES=(--set optimizer.master_dtype=$masters)
+  expect 0 "$NIBBLE" train tiny.yaml --set run.dir=resets-$masters --set recipe=oscillation.yaml "${OVERRIDES[@]}"
+  for step in 7 11; do
+    [ "$(resets "$step")" -gt 10 ] || { cat output.txt; fail "masters in $masters: step $step resets nothing"; }
+  done
+  [ "$(grep -c oscillated output.txt)" -eq 2 ] || { cat output.txt; fail "resets at other steps"; }
+  follow oscillation.yaml 4 5 6 7 9
+done
+expect 75 "$NIBBLE" train tiny.yaml --set run.dir=inside --set recipe=oscillation.yaml --set train.stop_at=6
+"$NIBBLE" inspect inside | grep -q '^group  *oscillation/quantized_path (fp32)$' || fail "inspect has no oscillation"
+# Without the rule the run is another one: not yet in the step after the first reset, which left what forward makes of the
+# weights as it was, but in all that follow.
+losses resets-bf16 | grep -v validation >with.txt
+expect 0 "$NIBBLE" train tiny.yaml --set run.dir=plain
+losses plain | grep -v validation >without.txt
+[ "$(diff with.txt without.txt | grep -c '^<')" -eq 4 ] || fail "other losses before the first reset, or the same after"
+
 echo "the state of recipes follows the run"

@@ -1,0 +1,58 @@
+// What the model says its forward passes make of the weights, for any range of the flat buffer.
+#include <gtest/gtest.h>
+
+#include "model/model_fixture.h"
+
+namespace nibble::test {
+namespace {
+
+TEST(DequantizeWeights, AreThoseOfTheQuantiserForEveryRange) {
+  Recipe recipe = nvidia();
+  recipe.high_precision.push_back({.layers = {.match = "blocks.1.mlp.down"}, .format = Format::bf16});
+  ModelConfig config = tiny_config();
+  TestModel test(config, recipe, {.sequences = 2, .sequence_length = 16});
+  constexpr StepContext context{.seed = 3, .step = 7};
+
+  constexpr float untouched = -12345;
+  const uint64_t size = test.model.parameters().flat_size();
+  std::vector<float> expected(size, untouched);
+  int quantised = 0;
+  for (const Parameter& parameter : test.model.parameters().parameters()) {
+    const std::vector<std::string> names = test.model.linear_names();
+    const bool linear = std::find(names.begin(), names.end(), parameter.name) != names.end();
+    if (!linear || parameter.name == "head.weight" || parameter.name == "blocks.1.mlp.down.weight") continue;
+    ++quantised;
+    const OperandSpec& spec = recipe.linear.forward_w;
+    Arena arena("operand");
+    allocate_operand(arena, spec, DType::f32, parameter.shape[0], parameter.shape[1]);
+    arena.commit();
+    const QuantizedTensor storage = allocate_operand(arena, spec, DType::f32, parameter.shape[0], parameter.shape[1]);
+    const Tensor weight(test.weights.data() + parameter.offset, DType::f32, {parameter.shape[0], parameter.shape[1]});
+    dequantize(quantize({.source = weight, .spec = spec}, storage),
+               Tensor(expected.data() + parameter.offset, DType::f32, {parameter.shape[0], parameter.shape[1]}));
+  }
+  ASSERT_EQ(quantised, 7);
+
+  const auto range = [&](uint64_t begin, uint64_t end) {
+    std::vector<float> values(end - begin, untouched);
+    test.model.dequantize_weights(begin, end, values, context);
+    return values;
+  };
+  EXPECT_TRUE(same_bits(range(0, size), expected));
+  for (uint64_t begin = 0; begin < size; begin += 1237) {
+    for (const uint64_t count : {uint64_t{0}, uint64_t{1}, uint64_t{31}, uint64_t{500}, uint64_t{4099}}) {
+      const uint64_t end = std::min(size, begin + count);
+      const auto from = expected.begin() + static_cast<int64_t>(begin);
+      ASSERT_TRUE(same_bits(range(begin, end), {from, from + static_cast<int64_t>(end - begin)}))
+          << begin << " " << end;
+    }
+  }
+  // They follow the weights.
+  for (float& weight : test.weights) weight *= 2;
+  test.bind();
+  for (float& value : expected) value = value == untouched ? untouched : 2 * value;
+  EXPECT_TRUE(same_bits(range(0, size), expected));
+}
+
+}  // namespace
+}  // namespace nibble::test
