@@ -45,6 +45,7 @@ class Accumulator {
 // Gradient figures first, then operand by operand; add() follows the same order.
 std::vector<Accumulator> make_accumulators(size_t cells) {
   std::vector<Accumulator> all;
+  all.reserve(gradient_figures.size() + operand_roles * operand_figures.size());
   for (const GradientFigure& figure : gradient_figures) all.emplace_back("weight gradient", figure.title, cells);
   for (const OperandRole role : all_operand_roles) {
     for (const OperandFigure& figure : operand_figures) {

@@ -92,6 +92,8 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "schedule.decay_share=0.5",
                                   "guard.skip_in_a_row=0",
                                   "guard.skip_total=9",
+                                  "telemetry.every=0",
+                                  "telemetry.gradient_probe=false",
                                   "eval.every=5",
                                   "eval.sequences=7",
                                   "checkpoint.every=20",
@@ -111,6 +113,8 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_EQ(config.data.validation, (std::vector<std::string>{"/v.bin"}));
   EXPECT_EQ(config.guard.skip_in_a_row, 0);
   EXPECT_EQ(config.guard.skip_total, 9);
+  EXPECT_EQ(config.telemetry.every, 0);
+  EXPECT_FALSE(config.telemetry.gradient_probe);
   EXPECT_EQ(tokenizer_path(config), "/t.model");
   EXPECT_EQ(recompute_blocks(config), (std::vector<bool>{true, false, true, true}));
   EXPECT_EQ(config.optimizer.master_dtype, DType::f32);
