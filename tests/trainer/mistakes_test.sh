@@ -71,4 +71,15 @@ says "validation after step 12"
 # A model that no random stream can number.
 expect 78 "$NIBBLE" train tiny.yaml --set run.dir=huge --set model.hidden_size=1Mi --set model.intermediate_size=1Mi
 says "2^40 elements or more"
+
+# A recipe that does not fit the model: where it was written, which operand of which layer, and what does not divide.
+expect 78 "$NIBBLE" train moved.yaml --set run.dir=unfit --set recipe="$SOURCE/configs/recipes/quartet2.yaml"
+grep -Eq 'quartet2.yaml:[0-9]+:[0-9]+: grad_input.w of blocks.0.attention.output.weight: .* multiple of 128, this one is 64' \
+  output.txt || { cat output.txt; fail "the refusal of a rotation longer than the axis"; }
+printf 'extends: nvfp4\nname: mine\nlayers:\n  - {match: "*.down.*", grad_weight: {dy: {rotate: 64}, x: {rotate: 64}}}\n' >mine.yaml
+expect 78 "$NIBBLE" train moved.yaml --set run.dir=unfit --set recipe=mine.yaml --set model.sequence_length=48 \
+  --set train.micro_batch_sequences=1 --set train.tokens_per_step=96 --set model.pattern="*-*-*-*-"
+grep -Eq 'mine.yaml:4:[0-9]+: grad_weight.x of blocks.[0-9].mlp.down.weight: .* multiple of 64, this one is 48' output.txt ||
+  { cat output.txt; fail "the refusal of a rule that does not fit the tokens"; }
+[ ! -e unfit ] || fail "a recipe that does not fit left a run directory"
 echo "mistakes: passed"
