@@ -158,15 +158,11 @@ NIBBLE_VECTORIZE void round_scales_published(const NoiseStream& noise, float enc
   }
 }
 
-bool is_post_hoc(EdenCorrection correction) {
-  return correction == EdenCorrection::post_hoc || correction == EdenCorrection::post_hoc_published;
-}
-
 }  // namespace
 
 SlabMaxima cast_ms_eden(const CastProblem& problem, const SlabPlace& place, const Slab& slab) {
   const float range = range_of(problem.spec);
-  if (is_post_hoc(problem.spec.correction)) {
+  if (corrects_post_hoc(problem.spec)) {
     const PostHoc arithmetic{1.0f / range, problem.spec.correction == EdenCorrection::post_hoc_published};
     return cast_post_hoc(problem, place, slab, arithmetic);
   }

@@ -119,6 +119,11 @@ float largest_of_tensor(const OperandSpec& spec) {
   return spec.round == Rounding::stochastic ? largest * 16.0F / 17.0F : largest;
 }
 
+bool corrects_post_hoc(const OperandSpec& spec) {
+  return spec.round == Rounding::ms_eden &&
+         (spec.correction == EdenCorrection::post_hoc || spec.correction == EdenCorrection::post_hoc_published);
+}
+
 bool has_rounding_noise(const OperandSpec& spec) {
   return is_quantized(spec.format) && spec.round != Rounding::nearest;
 }

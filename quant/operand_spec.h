@@ -109,6 +109,9 @@ float ceiling_of(const OperandSpec& spec);
 // nvfp4: what the tensor's largest magnitude becomes when it is divided by the tensor scale.
 float largest_of_tensor(const OperandSpec& spec);
 
+// MS-EDEN whose tensor scale comes from the corrected block scales.
+bool corrects_post_hoc(const OperandSpec& spec);
+
 // Whether the operand depends on random bits: of rounding, of signs that change with every micro-batch or step.
 bool has_rounding_noise(const OperandSpec& spec);
 bool has_drawn_signs(const OperandSpec& spec);

@@ -122,11 +122,6 @@ struct Making {
   SharedMax amax, corrected;
 };
 
-bool is_post_hoc(const OperandSpec& spec) {
-  return spec.round == Rounding::ms_eden &&
-         (spec.correction == EdenCorrection::post_hoc || spec.correction == EdenCorrection::post_hoc_published);
-}
-
 Making::Making(const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage)
     : problem(quantize_problem),
       storage(quantize_storage),
@@ -138,7 +133,7 @@ Making::Making(const QuantizeProblem& quantize_problem, const QuantizedTensor& q
                       .codes = storage.values.as<uint8_t>(),
                       .block_scales = storage.block_scales.empty() ? nullptr : storage.block_scales.as<uint8_t>(),
                       .outer_scales = storage.outer_scales.empty() ? nullptr : storage.outer_scales.as<float>(),
-                      .corrected = is_post_hoc(problem.spec) ? problem.scratch.as<float>() : nullptr} {
+                      .corrected = corrects_post_hoc(problem.spec) ? problem.scratch.as<float>() : nullptr} {
   const FormatTraits traits = traits_of(problem.spec.format);
   const int64_t elements = source.rows * source.inner;
   NIBBLE_CHECK(storage.rows == source.rows && storage.inner == source.inner, "storage of another shape");
@@ -158,7 +153,7 @@ Making::Making(const QuantizeProblem& quantize_problem, const QuantizedTensor& q
 bool Making::needs_amax() const {
   const FormatTraits traits = traits_of(problem.spec.format);
   if (traits.block_scale == ScaleCode::e8m0 || problem.spec.outer == OuterScale::row_128) return false;
-  return problem.amax == 0 && !is_post_hoc(problem.spec);
+  return problem.amax == 0 && !corrects_post_hoc(problem.spec);
 }
 
 void Making::set_scale(float tensor_amax) {
@@ -202,7 +197,7 @@ void Making::cast(const SlabRange& range) {
 }
 
 void Making::finish() {
-  if (is_post_hoc(problem.spec)) {
+  if (corrects_post_hoc(problem.spec)) {
     problem_of_cast.scale = tensor_scale_of(float_of_bits(corrected.value()), ceiling_of(problem.spec));
     const auto blocks = static_cast<size_t>(source.rows * source.inner / lanes);
     parallel_for(blocks, size_t{1} << 13, [&](size_t begin, size_t end) {
@@ -342,9 +337,7 @@ int64_t count_non_finite(const Tensor& tensor) {
 }  // namespace cpu
 
 int64_t quantize_scratch_floats(const OperandSpec& spec, int64_t rows, int64_t inner) {
-  const bool post_hoc = spec.round == Rounding::ms_eden && (spec.correction == EdenCorrection::post_hoc ||
-                                                            spec.correction == EdenCorrection::post_hoc_published);
-  return is_quantized(spec.format) && post_hoc ? rows * (inner / traits_of(spec.format).block) : 0;
+  return corrects_post_hoc(spec) ? rows * (inner / 16) : 0;
 }
 
 QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage) {

@@ -16,6 +16,14 @@ DType dtype_of(Format format) {
 
 }  // namespace
 
+QuantizedTensor rows_of(QuantizedTensor operand, int64_t begin, int64_t end) {
+  operand.rows = end - begin;
+  for (Tensor* part : {&operand.values, &operand.block_scales, &operand.outer_scales}) {
+    if (!part->empty()) *part = part->slice(begin, end);
+  }
+  return operand;
+}
+
 QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType source, int64_t rows, int64_t inner) {
   const std::string where = fmt::format("operand [{}, {}]", rows, inner);
   check_supported(spec, where);

@@ -30,6 +30,9 @@ struct QuantizedTensor {
   int rotation_bits = 0;
 };
 
+// Rows [begin, end) of an operand, or of its memory.
+QuantizedTensor rows_of(QuantizedTensor operand, int64_t begin, int64_t end);
+
 // Declares the memory of an operand made by quantize() from a source of dtype `source`; empty where quantize() returns
 // a view of the source. Throws as check_shape().
 QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType source, int64_t rows, int64_t inner);

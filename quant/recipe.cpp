@@ -33,18 +33,12 @@ void check_condition(const Recipe& recipe, const LayerCondition& condition, std:
   }
 }
 
-// ceil(share * count), for shares that are written in decimals: 0.15 of 20 blocks is 3, not 4.
-double count_of_share(double share, double count) {
-  const double exact = share * count;
-  return std::ceil(exact - 1e-12 * exact);
-}
-
 bool applies(const LayerCondition& condition, std::string_view name, int block, int blocks) {
   if (!condition.match.empty()) return glob_matches(condition.match, name);
   if (block < 0) return false;
   if (condition.first_blocks > 0) return block < condition.first_blocks;
   if (condition.last_blocks > 0) return block >= blocks - condition.last_blocks;
-  return block >= blocks - static_cast<int>(count_of_share(condition.last_share, blocks));
+  return block >= blocks - count_of_share(condition.last_share, blocks);
 }
 
 LinearRecipe switched_linear(const LinearRecipe& linear, const LateSwitch& late_switch) {
@@ -113,9 +107,13 @@ OperandPlaces resolve_places(const Recipe& recipe, std::string_view parameter_na
   return places;
 }
 
+int64_t count_of_share(double share, int64_t count) {
+  const double exact = share * static_cast<double>(count);
+  return static_cast<int64_t>(std::ceil(exact - 1e-12 * exact));
+}
+
 uint64_t step_of_share(double share, uint64_t steps) {
-  const double first = count_of_share(std::clamp(share, 0.0, 1.0), static_cast<double>(steps));
-  return std::min(steps, static_cast<uint64_t>(first));
+  return static_cast<uint64_t>(count_of_share(std::clamp(share, 0.0, 1.0), static_cast<int64_t>(steps)));
 }
 
 uint64_t switch_step(const Recipe& recipe, uint64_t steps) {

@@ -62,6 +62,17 @@ struct LateSwitch {
   Format to = Format::bf16;
 };
 
+// Outlier retention (model/outlier_channels.h): of every layer with products in four bits, the share of input channels
+// of the largest squared norms, summed over the micro-batches of steps from_step (counted from 0) to from_step + window
+// - 1, is kept in `format` from then on.
+struct OutlierRule {
+  double share = 0.1;                  // below 1/2
+  Format format = Format::mxfp8_e4m3;  // 8 bits
+  int from_step = 500;
+  int window = 50;
+  friend bool operator==(const OutlierRule&, const OutlierRule&) = default;
+};
+
 // OsciReset (optim/oscillation.h): windows of `window` steps, one every `every`, from step ceil(from_share * steps) of
 // the run on.
 struct OscillationRule {
@@ -79,6 +90,7 @@ struct Recipe {
   std::vector<HighPrecisionRule> high_precision = {};  // the first rule that applies wins ...
   std::vector<LayerRule> layers = {};                  // ... then the first of these
   std::optional<LateSwitch> late_switch = {};
+  std::optional<OutlierRule> outliers = {};
   std::optional<OscillationRule> oscillation = {};  // forward weights are rounded to nearest, without rotation
 };
 
@@ -89,6 +101,8 @@ LinearRecipe resolve(const Recipe& recipe, std::string_view parameter_name, int 
 // Where that was written.
 OperandPlaces resolve_places(const Recipe& recipe, std::string_view parameter_name, int block, int blocks);
 
+// ceil(share * count), for shares that are written in decimals: 0.15 of 20 is 3, not 4.
+int64_t count_of_share(double share, int64_t count);
 // First step (counted from 0) after a share of the run.
 uint64_t step_of_share(double share, uint64_t steps);
 // First step (counted from 0) that runs with the switched recipe; `steps` when there is no switch.
