@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -123,7 +124,8 @@ LanguageModel::State::State(const ModelConfig& model_config, const Recipe& recip
                                  .features_out = config.vocab_size,
                                  .dtype = config.dtype,
                                  .recipe = resolve(recipe, "head.weight", -1, block_count),
-                                 .places = resolve_places(recipe, "head.weight", -1, block_count)});
+                                 .places = resolve_places(recipe, "head.weight", -1, block_count),
+                                 .outliers = recipe.outliers});
   allocate();
   for (Arena* arena : arenas) arena->commit();
   allocate();
@@ -354,9 +356,41 @@ void LanguageModel::bind_amax(const Tensor& scale_by, const Tensor& met) {
   }
 }
 
+std::vector<LanguageModel::OutlierLayer> LanguageModel::outlier_layers() const {
+  std::vector<OutlierLayer> layers;
+  for (const Linear* linear : state_->linears()) {
+    layers.push_back({linear->name(), linear->features_in(), linear->outlier_count()});
+  }
+  return layers;
+}
+
+void LanguageModel::bind_channel_norms(const Tensor& norms) {
+  int64_t first = 0;
+  for (Linear* linear : state_->linears()) {
+    const int64_t end = first + linear->features_in();
+    linear->set_channel_norms(norms.empty() ? norms : norms.slice(first, end));
+    first = end;
+  }
+  NIBBLE_CHECK(norms.empty() || norms.elements() == first, "one norm a channel");
+}
+
+void LanguageModel::set_outlier_channels(std::span<const int64_t> channels) {
+  int64_t first = 0;
+  auto next = channels.begin();
+  for (Linear* linear : state_->linears()) {
+    const int64_t end = first + linear->features_in();
+    std::vector<int32_t> own;
+    for (; next != channels.end() && *next < end; ++next) own.push_back(narrow<int32_t>(*next - first));
+    linear->set_outlier_channels(own);
+    first = end;
+  }
+  NIBBLE_CHECK(next == channels.end(), "channels ascend within the layers");
+}
+
 void LanguageModel::dequantize_weights(uint64_t begin, uint64_t end, std::span<float> values,
                                        const StepContext& context) {
   NIBBLE_CHECK(values.size() == end - begin, "values of the range");
+  std::ranges::fill(values, std::numeric_limits<float>::quiet_NaN());
   for (Linear* linear : state_->linears()) {
     const Parameter& weight = state_->table[linear->weight_id()];
     const uint64_t from = std::max(begin, weight.offset);

@@ -70,8 +70,23 @@ class LanguageModel {
   std::vector<int> amax_histories() const;
   void bind_amax(const Tensor& scale_by, const Tensor& met);
 
+  // Outlier retention, by linear layer: input channels, and how many of them the recipe retains (0: the layer is left
+  // alone).
+  struct OutlierLayer {
+    std::string name;
+    int64_t features_in = 0;
+    int64_t count = 0;
+  };
+  std::vector<OutlierLayer> outlier_layers() const;
+  // f32 [features_in of all linear layers]: where passes that keep add the squared norms of their input channels, in
+  // layers that retain some; an empty tensor: no more.
+  void bind_channel_norms(const Tensor& norms);
+  // From now on these are retained: channel c of a layer is number c + features_in of all layers before it. Ascending,
+  // as many in each layer as it retains; layers that now retain none pass over theirs.
+  void set_outlier_channels(std::span<const int64_t> channels);
+
   // Q(w) of elements [begin, end) of the flat weights, as the forward passes of this step use them: f32 [end - begin].
-  // Elements of other tensors, and of layers whose forward pass does not quantise weights, stay as they are.
+  // NaN for elements of other tensors, of layers whose forward pass does not quantise weights, of retained channels.
   void dequantize_weights(uint64_t begin, uint64_t end, std::span<float> values, const StepContext& context);
 
   // Non-finite values met by quantisers since the last call; such a micro-batch's gradients must not be applied.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <utility>
 
 namespace nibble {
@@ -12,15 +13,6 @@ namespace {
 std::string name_of_product(const OperandSpec& a, const OperandSpec& b) {
   if (a.format == b.format) return std::string(name_of(a.format));
   return fmt::format("{} x {}", name_of(a.format), name_of(b.format));
-}
-
-// Rows [begin, end) of an operand, or of its memory.
-QuantizedTensor rows_of(QuantizedTensor operand, int64_t begin, int64_t end) {
-  operand.rows = end - begin;
-  for (Tensor* part : {&operand.values, &operand.block_scales, &operand.outer_scales}) {
-    if (!part->empty()) *part = part->slice(begin, end);
-  }
-  return operand;
 }
 
 }  // namespace
@@ -33,6 +25,25 @@ Linear::Linear(LinearDescription description) : description_(std::move(descripti
     made.role = role;
   }
   check_recipe();
+  plan_outliers();
+}
+
+// A product is split where it has four bits, and no operand that is not quantised.
+void Linear::plan_outliers() {
+  const auto splits = [this](OperandRole role_a, OperandRole role_b) {
+    const int a = traits_of(operand(role_a).spec.format).code_bits;
+    const int b = traits_of(operand(role_b).spec.format).code_bits;
+    return a != 0 && b != 0 && std::min(a, b) == 4;
+  };
+  const OutlierChannels::Layer layer{.features_in = description_.features_in,
+                                     .features_out = description_.features_out,
+                                     .dtype = description_.dtype,
+                                     .forward = splits(OperandRole::forward_x, OperandRole::forward_w),
+                                     .grad_weight = splits(OperandRole::grad_weight_dy, OperandRole::grad_weight_x),
+                                     .from_saved = operand(OperandRole::grad_weight_x).from_saved};
+  const auto& rule = description_.outliers;
+  if (!rule || (!layer.forward && !layer.grad_weight)) return;
+  if (OutlierChannels::count(*rule, layer.features_in) > 0) outliers_.emplace(*rule, layer);
 }
 
 void Linear::check_recipe() const {
@@ -118,11 +129,16 @@ void Linear::allocate(const LayerArenas& arenas) {
 
   Arena& workspace = arenas.workspace;
   const size_t mark = workspace.mark();
+  if (outliers_) outliers_->allocate_for_weight(arenas);
   allocate_made(operand(OperandRole::forward_w), arenas.weights, workspace, out, in);
   workspace.release(mark);
   if (training_) {
+    if (outliers_) outliers_->allocate_for_read_back(workspace);
     allocate_kept(operand(OperandRole::grad_input_w), operand(OperandRole::forward_w), arenas, arenas.weights, in, out);
     workspace.release(mark);
+  }
+  if (outliers_) outliers_->allocate_for_input(arenas);
+  if (training_) {
     // Forward makes its two operands of X together.
     allocate_kept(operand(OperandRole::grad_weight_x), operand(OperandRole::forward_x), arenas, arenas.saved, in,
                   tokens);
@@ -130,6 +146,7 @@ void Linear::allocate(const LayerArenas& arenas) {
   allocate_made(operand(OperandRole::forward_x), workspace, workspace, tokens, in);
   workspace.release(mark);
   if (!training_) return;
+  if (outliers_) outliers_->allocate_for_backward(arenas);
   allocate_made(operand(OperandRole::grad_input_dy), workspace, workspace, tokens, out);
   allocate_made(operand(OperandRole::grad_weight_dy), workspace, workspace, out, tokens);
   workspace.release(mark);
@@ -218,7 +235,7 @@ void Linear::prepare_forward_weight(const StepContext& context) {
   const Operand& made = operand(OperandRole::forward_w);
   if (!must_remake(made, forward_weight_stale_, forward_weight_context_, now)) return;
   NIBBLE_CHECK(!weight_.empty(), "bind() comes before forward()");
-  weight_operand_ = make(made, weight_, false, context);
+  weight_operand_ = make(made, splits_forward() ? outliers_->split_weight(weight_) : weight_, false, context);
   forward_weight_context_ = now;
   forward_weight_stale_ = false;
   // What is made from it is out of date, too.
@@ -231,6 +248,7 @@ void Linear::prepare_backward_weight(const StepContext& context) {
   if (!must_remake(made, backward_weight_stale_, backward_weight_context_, now)) return;
   const bool reads = reads_back(made, operand(OperandRole::forward_w));
   const Tensor source = reads ? read_back(made, weight_operand_) : weight_;
+  if (reads && splits_forward()) outliers_->complete_weight(source);
   transposed_weight_operand_ = make(made, source, true, context);
   backward_weight_context_ = now;
   backward_weight_stale_ = false;
@@ -239,6 +257,11 @@ void Linear::prepare_backward_weight(const StepContext& context) {
 void Linear::forward(const LinearForward& problem) {
   prepare_forward_weight(problem.context);
   const Tensor& x = problem.input;
+  const bool splits = splits_forward() || splits_grad_weight();
+  if (outliers_ && problem.keep) outliers_->record(x);
+  const Tensor without = splits ? outliers_->split_input(x, problem.keep) : x;
+  const Tensor& source = splits_forward() ? without : x;
+  const Tensor& kept_source = splits_grad_weight() ? without : x;
   const Operand& kept = operand(OperandRole::grad_weight_x);
   const bool reads = problem.keep && reads_back(kept, operand(OperandRole::forward_x));
   const bool needs_rows = !problem.output.empty() || reads;
@@ -246,15 +269,24 @@ void Linear::forward(const LinearForward& problem) {
   rows.storage = rows_of(rows.storage, 0, x.rows());
 
   QuantizedTensor x_operand;
-  if (needs_rows && problem.keep && !reads) {
-    QuantizedPair pair = make_pair(rows, kept, x, problem.context);
+  if (needs_rows && problem.keep && !reads && source.data() == kept_source.data()) {
+    QuantizedPair pair = make_pair(rows, kept, source, problem.context);
     x_operand = pair.rows;
     kept_input_operand_ = pair.columns;
   } else {
-    if (needs_rows) x_operand = make(rows, x, false, problem.context);
-    if (problem.keep) kept_input_operand_ = make(kept, reads ? read_back(kept, x_operand) : x, true, problem.context);
+    if (needs_rows) x_operand = make(rows, source, false, problem.context);
+    if (reads) read_back(kept, x_operand);
+    if (reads && splits) outliers_->complete_input(kept.dequantized);
+    if (problem.keep) {
+      kept_input_operand_ = make(kept, reads ? kept.dequantized : kept_source, true, problem.context);
+    }
   }
-  if (!problem.output.empty()) gemm({.a = x_operand, .b = weight_operand_, .output = problem.output});
+  if (problem.output.empty()) return;
+  if (splits_forward()) {
+    outliers_->forward(x_operand, weight_operand_, problem.output);
+  } else {
+    gemm({.a = x_operand, .b = weight_operand_, .output = problem.output});
+  }
 }
 
 void Linear::backward(const LinearBackward& problem) {
@@ -265,10 +297,21 @@ void Linear::backward(const LinearBackward& problem) {
       make_pair(operand(OperandRole::grad_input_dy), operand(OperandRole::grad_weight_dy), dy, problem.context);
   gemm({.a = pair.rows, .b = transposed_weight_operand_, .output = problem.grad_input});
   gemm({.a = pair.columns, .b = kept_input_operand_, .output = grad_weight_, .accumulate = true});
+  if (splits_grad_weight()) outliers_->add_grad_weight(dy, grad_weight_);
 }
 
-bool Linear::dequantize_weight(uint64_t begin, uint64_t end, float* values, const StepContext& context) {
-  if (!is_quantized(operand(OperandRole::forward_w).spec.format)) return false;
+void Linear::set_channel_norms(const Tensor& norms) {
+  if (outliers_) outliers_->set_norms(norms);
+}
+
+void Linear::set_outlier_channels(Columns channels) {
+  if (!outliers_) return;
+  outliers_->set_channels(channels);
+  set_weights_changed();
+}
+
+void Linear::dequantize_weight(uint64_t begin, uint64_t end, float* values, const StepContext& context) {
+  if (!is_quantized(operand(OperandRole::forward_w).spec.format)) return;
   prepare_forward_weight(context);
   const auto in = static_cast<uint64_t>(description_.features_in);
   weight_row_.resize(in);
@@ -277,31 +320,39 @@ bool Linear::dequantize_weight(uint64_t begin, uint64_t end, float* values, cons
     dequantize(rows_of(weight_operand_, static_cast<int64_t>(first), static_cast<int64_t>(last)),
                Tensor(output, DType::f32, {rows, description_.features_in}));
   };
-  while (begin < end) {
-    const uint64_t row = begin / in;
-    const uint64_t whole_rows = begin % in == 0 ? (end - begin) / in : 0;
-    const uint64_t stop = whole_rows > 0 ? begin + whole_rows * in : std::min(end, (row + 1) * in);
+  for (uint64_t done = begin; done < end;) {
+    const uint64_t row = done / in;
+    const uint64_t whole_rows = done % in == 0 ? (end - done) / in : 0;
+    const uint64_t stop = whole_rows > 0 ? done + whole_rows * in : std::min(end, (row + 1) * in);
     if (whole_rows > 0) {
-      read_rows(row, row + whole_rows, values);
+      read_rows(row, row + whole_rows, values + (done - begin));
     } else {
       read_rows(row, row + 1, weight_row_.data());
-      std::copy(weight_row_.data() + begin % in, weight_row_.data() + begin % in + (stop - begin), values);
+      std::copy_n(weight_row_.data() + done % in, stop - done, values + (done - begin));
     }
-    values += stop - begin;
-    begin = stop;
+    done = stop;
   }
-  return true;
+  if (!splits_forward()) return;
+  for (uint64_t row = begin / in; row * in < end; ++row) {
+    for (const int32_t channel : outliers_->channels()) {
+      const uint64_t element = row * in + static_cast<uint64_t>(channel);
+      if (begin <= element && element < end) values[element - begin] = std::numeric_limits<float>::quiet_NaN();
+    }
+  }
 }
 
 int64_t Linear::take_non_finite_count() {
-  return std::exchange(non_finite_, 0);
+  return std::exchange(non_finite_, 0) + (outliers_ ? outliers_->take_non_finite_count() : 0);
 }
 
 std::string Linear::describe() const {
   const LinearRecipe& recipe = description_.recipe;
-  return fmt::format("forward {}, grad_input {}, grad_weight {}", name_of_product(recipe.forward_x, recipe.forward_w),
-                     name_of_product(recipe.grad_input_dy, recipe.grad_input_w),
-                     name_of_product(recipe.grad_weight_dy, recipe.grad_weight_x));
+  std::string text =
+      fmt::format("forward {}, grad_input {}, grad_weight {}", name_of_product(recipe.forward_x, recipe.forward_w),
+                  name_of_product(recipe.grad_input_dy, recipe.grad_input_w),
+                  name_of_product(recipe.grad_weight_dy, recipe.grad_weight_x));
+  if (!outliers_) return text;
+  return text + fmt::format(", {} outlier channels {}", outliers_->count(), name_of(description_.outliers->format));
 }
 
 }  // namespace nibble

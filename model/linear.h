@@ -5,9 +5,12 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "model/layer_arenas.h"
+#include "model/outlier_channels.h"
 #include "model/parameter.h"
 #include "model/step_context.h"
 #include "quant/gemm.h"
@@ -26,19 +29,7 @@ struct LinearDescription {
   DType dtype = DType::bf16;  // of weights and activations
   LinearRecipe recipe;
   OperandPlaces places = {};  // of the recipe's operands
-};
-
-// Where a layer's memory comes from. `saved` lives from forward to backward; `workspace` within one call, so that
-// layers share it.
-struct LayerArenas {
-  Arena& weights;
-  Arena& saved;
-  Arena& workspace;
-  int64_t sequences = 0;  // of a micro-batch: the largest that a call brings
-  int64_t sequence_length = 0;
-  bool training = true;
-
-  int64_t tokens() const { return sequences * sequence_length; }
+  std::optional<OutlierRule> outliers = {};
 };
 
 struct LinearForward {
@@ -83,18 +74,25 @@ class Linear {
   // Of the last forward that kept. Adds the weight's gradient to the bound gradients.
   void backward(const LinearBackward& problem);
 
-  // Elements [begin, end) of the weight as forward uses it, f32; what rotation there is stays. False, and nothing done,
-  // where forward does not quantise the weight.
-  bool dequantize_weight(uint64_t begin, uint64_t end, float* values, const StepContext& context);
+  // Outlier retention: how many channels, 0 without; where forward passes that keep add the channels' squared norms,
+  // f32 [features_in] or empty; and the channels, ascending, from now on.
+  int64_t outlier_count() const { return outliers_ ? outliers_->count() : 0; }
+  void set_channel_norms(const Tensor& norms);
+  void set_outlier_channels(Columns channels);
+
+  // Elements [begin, end) of the weight as forward uses it, f32; what rotation there is stays. NaN in retained
+  // channels; nothing is done where forward does not quantise the weight.
+  void dequantize_weight(uint64_t begin, uint64_t end, float* values, const StepContext& context);
 
   int amax_history(OperandRole role) const { return operand(role).spec.history; }
 
   // Non-finite values met by quantisers since the last call.
   int64_t take_non_finite_count();
-  // "forward nvfp4, grad_input nvfp4, grad_weight bf16"
+  // "forward nvfp4, grad_input nvfp4, grad_weight bf16, 32 outlier channels mxfp8_e4m3"
   std::string describe() const;
   const std::string& name() const { return description_.name; }
   uint32_t weight_id() const { return description_.weight_id; }
+  int64_t features_in() const { return description_.features_in; }
 
  private:
   struct Operand {
@@ -110,6 +108,7 @@ class Linear {
   Operand& operand(OperandRole role) { return operands_[static_cast<size_t>(role)]; }
   const Operand& operand(OperandRole role) const { return operands_[static_cast<size_t>(role)]; }
   void check_recipe() const;
+  void plan_outliers();
   OperandContext operand_context(const StepContext& context) const;
   bool must_remake(const Operand& operand, bool stale, const OperandContext& made_for,
                    const OperandContext& context) const;
@@ -118,6 +117,9 @@ class Linear {
 
   QuantizeProblem problem_of(const Operand& operand, const Tensor& source, bool transpose,
                              const StepContext& context) const;
+  bool splits_forward() const { return outliers_ && outliers_->splits_forward(); }
+  bool splits_grad_weight() const { return outliers_ && outliers_->splits_grad_weight(); }
+
   QuantizedTensor make(const Operand& operand, const Tensor& source, bool transpose, const StepContext& context);
   QuantizedPair make_pair(const Operand& rows, const Operand& columns, const Tensor& source,
                           const StepContext& context);
@@ -132,6 +134,7 @@ class Linear {
 
   LinearDescription description_;
   std::array<Operand, operand_roles> operands_;
+  std::optional<OutlierChannels> outliers_;
   bool training_ = true;
 
   Tensor weight_;       // [features_out, features_in]

@@ -1,5 +1,7 @@
 #include "trainer/inference_model.h"
 
+#include "trainer/outlier_selection.h"
+
 #include <fmt/format.h>
 
 namespace nibble {
@@ -27,6 +29,7 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
     amax_->load(checkpoint);
     amax_->attach(*model_);
   }
+  retain_outliers_of(checkpoint, *model_);
   model_->bind(weights, {});
   model_->set_weights_changed();
 }

@@ -70,7 +70,7 @@ std::string find_by_name(const std::string& name, const std::vector<std::string>
 struct WrittenRecipe {
   std::string name = "unnamed";
   WrittenLinear linear;
-  std::optional<YamlNode> high_precision, layers, late_switch, oscillation;
+  std::optional<YamlNode> high_precision, layers, late_switch, outliers, oscillation;
 };
 
 class RecipeReader {
@@ -108,12 +108,14 @@ class RecipeReader {
       recipe.layers = given;
     } else if (entry.key == "switch") {
       recipe.late_switch = given;
+    } else if (entry.key == "outliers") {
+      recipe.outliers = given;
     } else if (entry.key == "oscillation") {
       recipe.oscillation = given;
     } else if (entry.key != "extends") {
       refuse_key(entry, "",
                  {"name", "extends", "forward", "grad_input", "grad_weight", "high_precision", "layers", "switch",
-                  "oscillation"});
+                  "outliers", "oscillation"});
     }
   }
 
@@ -180,6 +182,7 @@ Recipe finished(const WrittenRecipe& written) {
   if (written.high_precision) recipe.high_precision = parse_high_precision(*written.high_precision);
   if (written.layers) recipe.layers = parse_layers(*written.layers, written.linear);
   if (written.late_switch) recipe.late_switch = parse_switch(*written.late_switch);
+  if (written.outliers) recipe.outliers = parse_outliers(*written.outliers);
   if (written.oscillation) recipe.oscillation = parse_oscillation(*written.oscillation, recipe);
   return recipe;
 }
@@ -224,6 +227,7 @@ std::string recipe_yaml(const Recipe& recipe, int indent) {
     text += fmt::format("{}  - {}\n{}", pad, condition_yaml(rule.layers), linear_yaml(rule.linear, pad + "    "));
   }
   if (recipe.late_switch) text += fmt::format("{}switch: {}\n", pad, switch_yaml(*recipe.late_switch));
+  if (recipe.outliers) text += fmt::format("{}outliers: {}\n", pad, outliers_yaml(*recipe.outliers));
   if (recipe.oscillation) text += fmt::format("{}oscillation: {}\n", pad, oscillation_yaml(*recipe.oscillation));
   return text;
 }

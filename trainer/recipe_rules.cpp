@@ -14,12 +14,12 @@ constexpr std::array<std::string_view, 4> condition_keys = {"match", "first_bloc
 
 constexpr std::array switched_gemms = {SwitchedGemms::forward, SwitchedGemms::backward, SwitchedGemms::all};
 
-int parse_steps(const YamlEntry& entry) {
+int parse_steps(const YamlEntry& entry, uint64_t least) {
   constexpr uint64_t largest = 1'000'000'000;
   const auto value = parse_integer(scalar_text(entry));
-  if (!value || value->negative || value->magnitude < 1 || value->magnitude > largest) {
+  if (!value || value->negative || value->magnitude < least || value->magnitude > largest) {
     refuse_config(entry.value.place, fmt::format("{} is not a number of steps", shown(entry.value.text)),
-                  fmt::format("use a whole number from 1 to {}", largest));
+                  fmt::format("use a whole number from {} to {}", least, largest));
   }
   return static_cast<int>(value->magnitude);
 }
@@ -56,6 +56,11 @@ std::string parse_match(const YamlEntry& entry) {
 
 bool is_condition(const YamlEntry& entry) {
   return std::find(condition_keys.begin(), condition_keys.end(), entry.key) != condition_keys.end();
+}
+
+std::vector<std::string_view> eight_bit_formats() {
+  return {name_of(Format::mxfp8_e4m3), name_of(Format::mxfp8_e5m2), name_of(Format::fp8_e4m3),
+          name_of(Format::fp8_e5m2)};
 }
 
 double parse_threshold(const YamlEntry& entry) {
@@ -155,14 +160,38 @@ LateSwitch parse_switch(const YamlNode& node) {
   return late_switch;
 }
 
+OutlierRule parse_outliers(const YamlNode& node) {
+  check_map(node, "\"outliers\"");
+  OutlierRule rule;
+  for (const YamlEntry& entry : node.entries) {
+    if (entry.key == "share") {
+      rule.share = parse_share(entry, "channels");
+      if (rule.share >= 0.5) {
+        refuse_config(entry.value.place, fmt::format("{} of the channels are no outliers", shown(entry.value.text)),
+                      "use a share below 0.5");
+      }
+    } else if (entry.key == "format") {
+      rule.format = parse_format(entry);
+      if (traits_of(rule.format).code_bits != 8) refuse_value(entry, eight_bit_formats());
+    } else if (entry.key == "from_step") {
+      rule.from_step = parse_steps(entry, 0);
+    } else if (entry.key == "window") {
+      rule.window = parse_steps(entry, 1);
+    } else {
+      refuse_key(entry, "outliers.", {"share", "format", "from_step", "window"});
+    }
+  }
+  return rule;
+}
+
 OscillationRule parse_oscillation(const YamlNode& node, const Recipe& recipe) {
   check_map(node, "\"oscillation\"");
   OscillationRule rule;
   for (const YamlEntry& entry : node.entries) {
     if (entry.key == "every") {
-      rule.every = parse_steps(entry);
+      rule.every = parse_steps(entry, 1);
     } else if (entry.key == "window") {
-      rule.window = parse_steps(entry);
+      rule.window = parse_steps(entry, 1);
     } else if (entry.key == "threshold") {
       rule.threshold = parse_threshold(entry);
     } else if (entry.key == "from_share") {
@@ -200,6 +229,11 @@ std::string high_precision_yaml(const HighPrecisionRule& rule) {
 std::string switch_yaml(const LateSwitch& late_switch) {
   return fmt::format("{{at: {}, gemms: {}, to: {}}}", late_switch.at, name_of(late_switch.gemms),
                      name_of(late_switch.to));
+}
+
+std::string outliers_yaml(const OutlierRule& rule) {
+  return fmt::format("{{share: {}, format: {}, from_step: {}, window: {}}}", rule.share, name_of(rule.format),
+                     rule.from_step, rule.window);
 }
 
 std::string oscillation_yaml(const OscillationRule& rule) {

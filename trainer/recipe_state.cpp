@@ -1,7 +1,5 @@
 #include "trainer/recipe_state.h"
 
-#include <algorithm>
-#include <limits>
 #include <numeric>
 #include <span>
 
@@ -24,10 +22,30 @@ OscillationConfig oscillation_config(const OscillationRule& rule, const RunConfi
 
 RecipeState::RecipeState(Arena& arena, const Owners& owners, const LanguageModel& model)
     : owners_(owners), amax_(arena, model.amax_histories(), owners.communicator.size()) {
+  if (const auto& rule = owners.config.recipe.outliers) {
+    outliers_.emplace(arena, owners.communicator, *rule, model.outlier_layers(), owners.groups);
+  }
   if (const auto& rule = owners.config.recipe.oscillation) {
     oscillation_.emplace(arena, oscillation_config(*rule, owners.config),
                          owners.partition.count(owners.communicator.rank()));
   }
+}
+
+void RecipeState::attach(LanguageModel& model) const {
+  amax_.attach(model);
+  if (outliers_) outliers_->attach(model);
+}
+
+void RecipeState::begin_group(uint64_t step, LanguageModel& model) {
+  if (outliers_) outliers_->begin_group(step, model);
+}
+
+void RecipeState::end_group(uint64_t step, LanguageModel& model) {
+  if (outliers_) outliers_->end_group(step, model);
+}
+
+void RecipeState::end_attempt(uint64_t step) {
+  if (outliers_) outliers_->end_attempt(step);
 }
 
 // Q(w) is what the forward passes of the next step use.
@@ -37,11 +55,8 @@ Oscillation::Shard RecipeState::shard(uint64_t step, LanguageModel& model) {
   const uint64_t end = owners_.partition.end(rank);
   const StepContext context{.seed = owners_.config.run.seed, .step = narrow<uint32_t>(step + 1)};
   return {.read_weights = [this](std::span<float> values) { owners_.optimizer.read_weights(values, owners_.weights); },
-          .read_quantized =
-              [&model, begin, end, context](std::span<float> values) {
-                std::ranges::fill(values, std::numeric_limits<float>::quiet_NaN());
-                model.dequantize_weights(begin, end, values, context);
-              },
+          .read_quantized = [&model, begin, end, context](
+                                std::span<float> values) { model.dequantize_weights(begin, end, values, context); },
           .write_weights =
               [this](std::span<const float> values) { owners_.optimizer.set_weights(values, owners_.weights); }};
 }
@@ -52,6 +67,7 @@ void RecipeState::before_update(uint64_t step, LanguageModel& model) {
 
 bool RecipeState::after_update(uint64_t step, bool applied, LanguageModel& model) {
   if (applied) amax_.advance(owners_.communicator);
+  if (outliers_) outliers_->after_step(step, applied, model);
   if (!oscillation_) return false;
   uint64_t count = 0;
   run_together(owners_.communicator, [&] { count = oscillation_->after_update(step, shard(step, model)); });
@@ -75,6 +91,9 @@ void RecipeState::report_resets(uint64_t step, uint64_t count) {
 
 void RecipeState::save(uint64_t steps, CheckpointState& checkpoint) const {
   for (const ReplicatedArray& array : amax_.arrays()) checkpoint.replicated.push_back(array);
+  if (outliers_) {
+    for (const ReplicatedArray& array : outliers_->arrays(steps)) checkpoint.replicated.push_back(array);
+  }
   if (!oscillation_) return;
   for (const NamedState& buffer : oscillation_->state(steps)) {
     checkpoint.buffers.push_back({"oscillation/" + buffer.name, buffer.shard});
@@ -83,6 +102,7 @@ void RecipeState::save(uint64_t steps, CheckpointState& checkpoint) const {
 
 void RecipeState::load(const CheckpointInfo& checkpoint, const std::vector<TensorEntry>& tensors) {
   amax_.load(checkpoint);
+  if (outliers_) outliers_->load(checkpoint);
   if (!oscillation_) return;
   const int rank = owners_.communicator.rank();
   for (const NamedState& buffer : oscillation_->state(checkpoint.step)) {

@@ -1,6 +1,6 @@
-// What a recipe remembers from one step to the next, besides weights and moments: amax histories, and the paths of
-// oscillating weights. All of it follows the run bit for bit: the same on every number of ranks, restored by a resume,
-// untouched by an attempt at a step that is not applied.
+// What a recipe remembers from one step to the next, besides weights and moments: amax histories, outlier channels, the
+// paths of oscillating weights. All of it follows the run bit for bit: the same on every number of ranks, restored by a
+// resume, untouched by an attempt at a step that is not applied.
 #pragma once
 
 #include <optional>
@@ -14,6 +14,7 @@
 #include "optim/oscillation.h"
 #include "trainer/amax_history.h"
 #include "trainer/checkpoint.h"
+#include "trainer/outlier_selection.h"
 #include "trainer/run_config.h"
 
 namespace nibble {
@@ -24,6 +25,7 @@ class RecipeState {
   struct Owners {
     Communicator& communicator;
     const RunConfig& config;
+    uint64_t groups;  // of the gradient's sum
     const Partition& partition;
     AdamW& optimizer;
     Tensor weights;  // the whole flat buffer
@@ -34,10 +36,14 @@ class RecipeState {
   RecipeState(Arena& arena, const Owners& owners, const LanguageModel& model);
 
   // For every new model of the run.
-  void attach(LanguageModel& model) const { amax_.attach(model); }
+  void attach(LanguageModel& model) const;
 
+  // An attempt at a step (counted from 0) and each of this rank's groups in it. end_attempt() is collective.
   void begin_attempt(LanguageModel& model) const { amax_.begin_attempt(model); }
-  // Around the update of every step (counted from 0), also one that is not applied; collective. The model's weights are
+  void begin_group(uint64_t step, LanguageModel& model);
+  void end_group(uint64_t step, LanguageModel& model);
+  void end_attempt(uint64_t step);
+  // Around the update of every step, also one that is not applied; collective. The model's weights are
   // as the optimizer left them, on all ranks. True if this changed the shards of weights, which are then to be gathered
   // again.
   void before_update(uint64_t step, LanguageModel& model);
@@ -53,6 +59,7 @@ class RecipeState {
 
   Owners owners_;
   AmaxHistory amax_;
+  std::optional<OutlierSelection> outliers_;
   std::optional<Oscillation> oscillation_;
 };
 

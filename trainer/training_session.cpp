@@ -146,7 +146,9 @@ void TrainingSession::build_state() {
                                          partition_->begin(communicator_.rank()), partition_->end(communicator_.rank()),
                                          config_.model.dtype);
     recipe_state_ = std::make_unique<RecipeState>(
-        *state_arena_, RecipeState::Owners{communicator_, config_, *partition_, *optimizer_, weights_}, *model_);
+        *state_arena_,
+        RecipeState::Owners{communicator_, config_, gradient_groups(config_), *partition_, *optimizer_, weights_},
+        *model_);
   };
   build();
   state_arena_->commit();
@@ -233,6 +235,7 @@ void TrainingSession::load(const CheckpointInfo& checkpoint) {
     }
     recipe_state_->load(checkpoint, entries);
   });
+  recipe_state_->attach(*model_);
   guard_ = StepGuard(skip_budget(config_), checkpoint.skipped);
   model_->set_weights_changed();
 }
@@ -250,6 +253,7 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
     const Tensor gradients = tensor_of(memory, {static_cast<int64_t>(memory.size())});
     model_->bind(weights_, gradients);
     if (again) model_->set_weights_changed();
+    recipe_state_->begin_group(step, *model_);
     double loss = 0;
     const uint64_t last = std::min(micro_batches, (group + 1) * group_size);
     for (uint64_t micro_batch = group * group_size; micro_batch < last; ++micro_batch) {
@@ -269,6 +273,7 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
                                 .loss_scale = loss_scale});
     }
     reduction_->end_group();
+    recipe_state_->end_group(step, *model_);
     group_losses_[group] = loss;
     group_non_finite_[group] = static_cast<double>(model_->take_non_finite_count());
   }
@@ -300,6 +305,7 @@ TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
   gather_by_group(group_losses_);
   gather_by_group(group_non_finite_);
   const std::span<const float> gradient = reduction_->reduce_scatter();
+  recipe_state_->end_attempt(step);
   const GradientNorm norm = gradient_norm(communicator_, *partition_, gradient);
 
   StepAttempt attempt{.loss = tree_sum(group_losses_) / static_cast<double>(config_.train.tokens_per_step),

@@ -1,6 +1,10 @@
 // What the model says its forward passes make of the weights, for any range of the flat buffer.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "model/model_fixture.h"
 
 namespace nibble::test {
@@ -13,9 +17,9 @@ TEST(DequantizeWeights, AreThoseOfTheQuantiserForEveryRange) {
   TestModel test(config, recipe, {.sequences = 2, .sequence_length = 16});
   constexpr StepContext context{.seed = 3, .step = 7};
 
-  constexpr float untouched = -12345;
+  const float nothing = std::numeric_limits<float>::quiet_NaN();
   const uint64_t size = test.model.parameters().flat_size();
-  std::vector<float> expected(size, untouched);
+  std::vector<float> expected(size, nothing);
   int quantised = 0;
   for (const Parameter& parameter : test.model.parameters().parameters()) {
     const std::vector<std::string> names = test.model.linear_names();
@@ -34,7 +38,7 @@ TEST(DequantizeWeights, AreThoseOfTheQuantiserForEveryRange) {
   ASSERT_EQ(quantised, 7);
 
   const auto range = [&](uint64_t begin, uint64_t end) {
-    std::vector<float> values(end - begin, untouched);
+    std::vector<float> values(end - begin);
     test.model.dequantize_weights(begin, end, values, context);
     return values;
   };
@@ -50,8 +54,39 @@ TEST(DequantizeWeights, AreThoseOfTheQuantiserForEveryRange) {
   // They follow the weights.
   for (float& weight : test.weights) weight *= 2;
   test.bind();
-  for (float& value : expected) value = value == untouched ? untouched : 2 * value;
+  for (float& value : expected) value *= 2;
   EXPECT_TRUE(same_bits(range(0, size), expected));
+}
+
+// Retained channels are not in four bits.
+TEST(DequantizeWeights, HaveNoValueInRetainedChannels) {
+  Recipe recipe = nvidia();
+  recipe.outliers = OutlierRule{};
+  TestModel test(tiny_config(), recipe, {.sequences = 2, .sequence_length = 16});
+  const std::vector<LanguageModel::OutlierLayer> layers = test.model.outlier_layers();
+  std::vector<int64_t> channels;
+  int64_t first = 0;
+  for (const auto& layer : layers) {
+    // Only the layers of 80 input channels have so many that 32 can be retained.
+    EXPECT_EQ(layer.count, layer.features_in == 80 ? 32 : 0) << layer.name;
+    for (int64_t i = 0; i < layer.count; ++i) channels.push_back(first + 2 * i + 5);
+    first += layer.features_in;
+  }
+  ASSERT_EQ(channels.size(), 64U);
+  const uint64_t size = test.model.parameters().flat_size();
+  std::vector<float> before(size);
+  std::vector<float> after(size);
+  test.model.dequantize_weights(0, size, before, {});
+  test.model.set_outlier_channels(channels);
+  test.model.dequantize_weights(0, size, after, {});
+  for (const Parameter& parameter : test.model.parameters().parameters()) {
+    const bool retains = parameter.shape.back() == 80;
+    for (uint64_t i = 0; i < parameter.count; ++i) {
+      const uint64_t channel = i % static_cast<uint64_t>(parameter.shape.back());
+      const bool retained = retains && channel >= 5 && channel % 2 == 1 && channel < 5 + 64;
+      ASSERT_EQ(std::isnan(after[parameter.offset + i]), retained || std::isnan(before[parameter.offset + i])) << i;
+    }
+  }
 }
 
 }  // namespace
