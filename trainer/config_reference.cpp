@@ -58,6 +58,7 @@ layers:                      # ... then the first of these, written over the ope
   - {match: "*.down.weight", grad_input: {dy: {format: nvfp4, round: stochastic}}}
   - {last_share: 0.15, format: mxfp8_e4m3}
 switch: {at: 0.82, gemms: forward, to: bf16}
+outliers: {share: 0.1, format: mxfp8_e4m3, from_step: 500, window: 50}
 oscillation: {every: 200, window: 50, threshold: 8, from_share: 0.6}
 ```
 
@@ -69,6 +70,7 @@ oscillation: {every: 200, window: 50, threshold: 8, from_share: 0.6}
 | `high_precision` | list of rules | `[]` | Layers that take all six operands in one `format`, `bf16` if none is given. |
 | `layers` | list of rules | none | Layers with products of their own: `forward`, `grad_input`, `grad_weight`, or a `format` for all six. |
 | `switch` | mapping | none | From step ceil(`at` * steps) on, `gemms` (`forward`, `backward`, `all`; default `all`) are in format `to` (default `bf16`). |
+| `outliers` | mapping | none | Outlier retention: in layers with products in four bits, `share` (default 0.1, below 0.5) of the input channels, rounded up to a multiple of 32, those of the largest norms in the `window` (50) steps from `from_step` (500) on, are multiplied in `format` (`mxfp8_e4m3`, `mxfp8_e5m2`, `fp8_e4m3`, `fp8_e5m2`) from then on. |
 | `oscillation` | mapping | none | OsciReset: from step ceil(`from_share` * steps) on (default 0.6), every `every` (200) steps, in a window of `window` (50) steps: a weight whose quantised value has moved `threshold` (8) times as far as itself is set to that value. Needs 20 bytes an element, on the rank that owns it. |
 
 A rule has one condition: `match`, `first_blocks`, `last_blocks` (numbers of blocks) or `last_share` (a share of the
@@ -76,7 +78,7 @@ blocks, rounded up). `match` holds globs joined by `|`: one with `*`, `?`, `[a-c
 of the weight (`blocks.3.mlp.down.weight`), any other is looked for inside it.
 
 With `extends`, an operand that gives `format` starts anew, any other changes the keys that it names. `high_precision`,
-`layers`, `switch` and `oscillation` take the place of the extended recipe's; `key: ~` takes one back. What contradicts itself is
+`layers`, `switch`, `outliers` and `oscillation` take the place of the extended recipe's; `key: ~` takes one back. What contradicts itself is
 judged when all has been read.
 
 An operand is a format, which stands for `{format: ...}`, or a mapping:

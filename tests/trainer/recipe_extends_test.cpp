@@ -190,7 +190,8 @@ TEST(ShippedRecipes, AreAllHereAndComeBack) {
                                           "quartet2_backward_only",
                                           "quartet2_double",
                                           "quartet2_forward_only",
-                                          "tetrajet2"};
+                                          "tetrajet2",
+                                          "tetrajet2_full"};
   std::set<std::string> found;
   for (const fs::directory_entry& entry : fs::directory_iterator(recipe_folder)) {
     const std::string name = entry.path().stem().string();
@@ -305,6 +306,13 @@ TEST(ShippedRecipes, OtherPublishedOnes) {
   OperandSpec saved = gradient;
   saved.from = Source::saved;
   EXPECT_EQ(shipped("tetrajet2"), (LinearRecipe{forward, forward, gradient, saved, gradient, saved}));
+  OperandSpec short_gradient = gradient;
+  OperandSpec short_saved = saved;
+  short_gradient.rotate = short_saved.rotate = 16;
+  const Recipe full = load_recipe(recipe_folder + "/tetrajet2_full.yaml");
+  EXPECT_EQ(full.linear, (LinearRecipe{forward, forward, short_gradient, short_saved, short_gradient, short_saved}));
+  EXPECT_EQ(full.outliers, OutlierRule());
+  EXPECT_EQ(full.oscillation, OscillationRule());
 }
 
 TEST(ShippedRecipes, UnknownNameListsThePlaces) {

@@ -76,7 +76,8 @@ TEST(RecipeFile, TextComesBack) {
       R"(
 forward: {x: {format: nvfp4}, w: {format: nvfp4, block: 16x16}}
 grad_weight: {x: {format: bf16, from: saved}}
-)",       "grad_weight: {dy: {format: nvfp4, rotate: 16, round: stochastic}, x: {format: nvfp4, rotate: 16}}",
+)",
+      "grad_weight: {dy: {format: nvfp4, rotate: 16, round: stochastic}, x: {format: nvfp4, rotate: 16}}",
       R"(
 grad_weight:
   dy: {format: nvfp4, rotate: 128, rotations: 2, signs: step, round: ms_eden, correction: per_128}
@@ -95,7 +96,9 @@ switch: {at: 0.123456789}
       R"(
 forward: nvfp4
 oscillation: {every: 7, window: 6, threshold: 1.5, from_share: 0.123456789}
-)",       "oscillation: {}"};
+)",
+      "oscillation: {}\noutliers: {}",
+      "outliers: {share: 0.123456789, format: fp8_e5m2, from_step: 0, window: 1}"};
   for (const std::string& text : texts) expect_comes_back(parse(text));
 }
 
@@ -112,6 +115,18 @@ TEST(RecipeFile, OscillationNeedsWeightsThatAreRoundedToNearestInPlace) {
   expect_refused("oscillation: {from_share: 2}", "r.yaml:1:27: \"2\" is not a share of the run");
   expect_refused("oscillation: {form_share: 1}", "r.yaml:1:15: unknown key \"oscillation.form_share\" (did you mean");
   expect_refused("oscillation: 5", "r.yaml:1:14: \"oscillation\" must be a mapping");
+}
+
+TEST(RecipeFile, OutliersAreAShareInEightBits) {
+  EXPECT_EQ(parse("outliers: {}").outliers, OutlierRule());
+  EXPECT_FALSE(parse("name: a").outliers);
+  expect_refused("outliers: {share: 0.5}", "r.yaml:1:19: \"0.5\" of the channels are no outliers");
+  expect_refused("outliers: {share: 0}", "r.yaml:1:19: \"0\" is not a share of the channels");
+  expect_refused("outliers: {format: nvfp4}", "r.yaml:1:20: \"nvfp4\" is not a value of \"format\"");
+  expect_refused("outliers: {from_step: -1}", "r.yaml:1:23: \"-1\" is not a number of steps");
+  expect_refused("outliers: {window: 0}", "r.yaml:1:20: \"0\" is not a number of steps");
+  expect_refused("outliers: {form_step: 1}", "r.yaml:1:12: unknown key \"outliers.form_step\" (did you mean");
+  expect_refused("outliers: []", "r.yaml:1:11: \"outliers\" must be a mapping");
 }
 
 TEST(RecipeFile, RefusesUnknownWords) {

@@ -73,4 +73,30 @@ expect 0 "$NIBBLE" train tiny.yaml --set run.dir=plain
 losses plain | grep -v validation >without.txt
 [ "$(diff with.txt without.txt | grep -c '^<')" -eq 4 ] || fail "other losses before the first reset, or the same after"
 
+# Outliers are chosen after step 5, of what steps 3 to 5 saw, and oscillation leaves them alone. Stops before, inside and
+# after the window; a late switch of the forward at step 9 leaves the weight gradient split.
+cat >retention.yaml <<'YAML'
+name: retention
+extends: tetrajet2
+outliers: {share: 0.2, from_step: 2, window: 3}
+oscillation: {every: 5, window: 3, threshold: 4, from_share: 0.4}
+switch: {at: 0.7, gemms: forward, to: bf16}
+YAML
+OVERRIDES=(--set model.hidden_size=128 --set model.head_dim=32)
+expect 0 "$NIBBLE" train tiny.yaml --set run.dir=retention --set recipe=retention.yaml "${OVERRIDES[@]}"
+grep -q 'step 5: 256 outlier channels of 1152 chosen.*left alone.*: head.weight$' output.txt ||
+  { cat output.txt; fail "no word about outlier channels"; }
+[ "$(resets 9)" -gt 10 ] || { cat output.txt; fail "nothing oscillates beside the outliers"; }
+[ "$(arrays retention)" = "outliers/channels (fp32) [256]" ] || fail "inspect: $(arrays retention)"
+follow retention.yaml 2 3 4 5 7 8 9
+expect 75 "$NIBBLE" train tiny.yaml --set run.dir=window --set recipe=retention.yaml "${OVERRIDES[@]}" \
+  --set train.stop_at=4
+[ "$(arrays window)" = "outliers/channel_norms (fp32) [1152]" ] || fail "inspect: $(arrays window)"
+# Without them the losses differ from the step after the choice on.
+losses retention | grep -v validation >with.txt
+sed '/^outliers/d' retention.yaml >not_retained.yaml
+expect 0 "$NIBBLE" train tiny.yaml --set run.dir=not-retained --set recipe=not_retained.yaml "${OVERRIDES[@]}"
+losses not-retained | grep -v validation >without.txt
+[ "$(diff with.txt without.txt | grep -c '^<')" -eq 7 ] || fail "retention changes other steps than 6 to 12"
+
 echo "the state of recipes follows the run"

@@ -48,6 +48,7 @@ inline void expect_same(const Recipe& a, const Recipe& b) {
     EXPECT_TRUE(same_layers(a.layers[i].layers, b.layers[i].layers)) << i;
     EXPECT_EQ(a.layers[i].linear, b.layers[i].linear) << i;
   }
+  EXPECT_EQ(a.outliers, b.outliers);
   EXPECT_EQ(a.oscillation, b.oscillation);
   ASSERT_EQ(a.late_switch.has_value(), b.late_switch.has_value());
   if (!a.late_switch) return;

@@ -1,0 +1,100 @@
+// Which outlier channels a run chooses, on any number of ranks, with a step that had to be computed again.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "dist/self_communicator.h"
+#include "trainer/session_fixture.h"
+
+namespace nibble {
+namespace {
+
+class RecipeStateTest : public TrainingSessionTest {
+ protected:
+  // Outliers chosen of what steps 1 to `window` saw. The layers with 128 channels can retain 32.
+  RunConfig with_window(int window) const {
+    const std::string recipe = (directory_ / ("window-" + std::to_string(window) + ".yaml")).string();
+    std::ofstream(recipe) << "extends: nvfp4_guarded\nhigh_precision: [{match: head}]\n"
+                          << "outliers: {share: 0.2, from_step: 1, window: " << window << "}\n";
+    return config({"recipe=" + recipe, "model.intermediate_size=128"});
+  }
+  // Of a checkpoint after so many steps; empty if it has none.
+  static std::vector<float> array_of(const TrainingSession& session, const std::string& name, uint64_t steps) {
+    for (const ReplicatedArray& array : session.checkpoint_state(steps).replicated) {
+      if (array.name != name) continue;
+      return {array.values.as<float>(), array.values.as<float>() + array.values.elements()};
+    }
+    return {};
+  }
+};
+
+TEST_F(RecipeStateTest, OutlierChannelsAreThoseOfTheLargestNorms) {
+  const char* const norms_name = "outliers/channel_norms";
+  const char* const choice_name = "outliers/channels";
+  SelfCommunicator self;
+  RunConfig recomputing = with_window(4);
+  recomputing.train.recompute = "all";
+  TrainingSession chooses(faulty_, with_window(3));
+  TrainingSession goes_on(self, recomputing);
+  chooses.initialize_weights();
+  goes_on.initialize_weights();
+  for (uint64_t step = 0; step < 4; ++step) {
+    EXPECT_TRUE(array_of(chooses, choice_name, step).empty());
+    EXPECT_EQ(array_of(chooses, norms_name, step).empty(), step <= 1);
+    faulty_.faults = step == 2 && communicator().rank() == 0 ? 1 : 0;
+    EXPECT_EQ(chooses.train_step(step).first.has_value(), step == 2);
+    goes_on.train_step(step);
+    if (step == 3) continue;
+    EXPECT_EQ(array_of(chooses, norms_name, step + 1), array_of(goes_on, norms_name, step + 1)) << step;
+  }
+  EXPECT_TRUE(array_of(chooses, norms_name, 4).empty());
+
+  const std::vector<float> norms = array_of(goes_on, norms_name, 4);
+  const std::vector<float> chosen = array_of(chooses, choice_name, 4);
+  ASSERT_EQ(chosen.size(), 64U);
+  size_t first = 0;
+  for (const LanguageModel::OutlierLayer& layer : chooses.model().outlier_layers()) {
+    const size_t end = first + static_cast<size_t>(layer.features_in);
+    EXPECT_EQ(layer.count, layer.features_in == 128 ? 32 : 0) << layer.name;
+    std::vector<float> inside;
+    std::vector<float> outside;
+    for (size_t channel = first; channel < end; ++channel) {
+      const bool is_chosen = std::find(chosen.begin(), chosen.end(), static_cast<float>(channel)) != chosen.end();
+      (is_chosen ? inside : outside).push_back(norms[channel]);
+    }
+    EXPECT_EQ(static_cast<int64_t>(inside.size()), layer.count) << layer.name;
+    if (layer.count > 0) {
+      EXPECT_GE(*std::min_element(inside.begin(), inside.end()), *std::max_element(outside.begin(), outside.end()));
+      EXPECT_GT(*std::max_element(outside.begin(), outside.end()), 0);
+    }
+    first = end;
+  }
+}
+
+// Restored from a checkpoint, also by a model for inference; and a checkpoint of another run is refused.
+TEST_F(RecipeStateTest, ChoiceComesBackFromACheckpoint) {
+  const std::filesystem::path run = broadcast_string(communicator(), (directory_ / "run").string(), 0);
+  TrainingSession session(communicator(), with_window(2));
+  session.initialize_weights();
+  for (uint64_t step = 0; step < 4; ++step) session.train_step(step);
+  save_checkpoint(communicator(), run, session.checkpoint_state(4));
+  const CheckpointInfo saved = find_checkpoint(communicator(), run);
+  TrainingSession resumed(communicator(), with_window(2));
+  resumed.load(saved);
+  EXPECT_EQ(resumed.train_step(4).attempt.loss, session.train_step(4).attempt.loss);
+
+  // This run's window is still open at step 4: it needs norms that the other one no longer has.
+  TrainingSession other(communicator(), with_window(5));
+  try {
+    other.load(saved);
+    ADD_FAILURE() << "not refused";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find("has no outliers/channel_norms"), std::string::npos) << error.what();
+  }
+  communicator().barrier();  // rank 0's directory is read until here
+}
+
+}  // namespace
+}  // namespace nibble
