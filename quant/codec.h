@@ -104,9 +104,9 @@ NIBBLE_HOST_DEVICE float e4m3_to_float(uint32_t code) {
   return float_of_bits(bits | ((code & 0x80u) << 24));
 }
 
-// For value >= 0: to one of the two neighbouring E4M3 numbers; up when the covered fraction of the step, cut to 24 bits,
-// and 24 bits of noise carry: unbiased for any normal number, and in subnormal ones down to 2^-33. Saturating at 448;
-// NaN -> 0x7F. noise24 is below 2^24.
+// For value >= 0: to one of the two neighbouring E4M3 numbers; up when the covered fraction of the step, cut to 24
+// bits, and 24 bits of noise carry: unbiased for any normal number, and in subnormal ones down to 2^-33. Saturating at
+// 448; NaN -> 0x7F. noise24 is below 2^24.
 NIBBLE_HOST_DEVICE uint32_t e4m3_stochastic(float value, uint32_t noise24) {
   const float magnitude = value < e4m3_max ? value : e4m3_max;
   const uint32_t bits = bits_of(magnitude);
