@@ -36,6 +36,12 @@ diff first.txt output.txt || fail "not reproducible"
 expect 0 "$NIBBLE" bias run --recipe "$SOURCE/configs/recipes/quartet2.yaml" --draws 1,2 --seed 2
 diff -q first.txt output.txt >/dev/null && fail "the seed changes nothing"
 
+# Ctrl-C: the figures so far, and an exit code that says that there are more.
+expect 75 timeout --preserve-status --signal=INT 5 "$NIBBLE" bias run \
+  --recipe "$SOURCE/configs/recipes/quartet2.yaml" --draws 1,16777216
+grep -Eq 'stopped after [0-9]+ of 16777216 passes' output.txt && grep -q 'geometric mean' output.txt ||
+  { cat output.txt; fail "an interrupted measurement does not show what it has"; }
+
 expect 78 "$NIBBLE" bias run --recipe "$SOURCE/configs/recipes/bf16.yaml"
 grep -q 'quantises no operand of a backward pass' output.txt || fail "the refusal does not say why"
 expect 64 "$NIBBLE" bias run --draws 4,1

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "dist/log.h"
 #include "dist/signals.h"
 #include "trainer/gradient_bias.h"
 #include "trainer/inference_model.h"
@@ -96,11 +97,13 @@ ExitCode bias(Communicator& communicator, const BiasOptions& options) {
                                                        .sample = options.sample},
                                                       loader, stop_requested, progress);
   if (shows_progress) fmt::print(stderr, "\n");
+  const bool complete = measured.draws == options.draws.back();
+  if (!complete) log_warning("stopped after {} of {} passes", measured.draws, options.draws.back());
   if (measured.mean.error.empty()) {
     throw Error(ExitCode::start_again, "stopped before the first figure", "run it again, or with smaller --draws");
   }
   options.json ? print_json(measured, options.draws, config, checkpoint) : print_table(measured, options.draws, config);
-  return ExitCode::ok;
+  return complete ? ExitCode::ok : ExitCode::start_again;
 }
 
 }  // namespace
