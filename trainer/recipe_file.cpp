@@ -191,9 +191,9 @@ std::string linear_yaml(const LinearRecipe& linear, const std::string& pad) {
   std::string text;
   std::string_view gemm;
   for (const OperandSlot& slot : operand_slots) {
-    if (slot.gemm != gemm) text += fmt::format("{}{}:\n", pad, slot.gemm);
-    gemm = slot.gemm;
-    text += fmt::format("{}  {}: {}\n", pad, slot.operand, operand_yaml(linear.*(slot.spec)));
+    if (slot.gemm() != gemm) text += fmt::format("{}{}:\n", pad, slot.gemm());
+    gemm = slot.gemm();
+    text += fmt::format("{}  {}: {}\n", pad, slot.operand(), operand_yaml(linear.*(slot.spec)));
   }
   return text;
 }

@@ -151,11 +151,11 @@ std::optional<Fault> fault_of(const OperandSlot& slot, const OperandSpec& spec) 
     return Fault{slot.name() + ": round: ms_eden without drawn signs is biased: nothing but the rotation is random",
                  "set rotate: 128 and signs: micro_batch (or step), for both operands of the product"};
   }
-  if (slot.gemm == "forward" && spec.signs == Signs::micro_batch) {
+  if (slot.gemm() == "forward" && spec.signs == Signs::micro_batch) {
     return Fault{slot.name() + ": signs: micro_batch, but the forward weight is made once a step",
                  "set signs: step (or fixed), for both operands of forward"};
   }
-  if (spec.from == Source::saved && (slot.gemm == "forward" || slot.operand == "dy")) {
+  if (spec.from == Source::saved && (slot.gemm() == "forward" || slot.operand() == "dy")) {
     return Fault{slot.name() + " cannot be made from a saved operand",
                  "only grad_input.w and grad_weight.x have a forward operand; use from: original"};
   }
@@ -182,7 +182,7 @@ void check_rotations(const OperandSlot& slot, const WrittenOperand& a, const Wri
                      std::string_view other) {
   const auto refuse = [&](std::string_view key, const std::string& values) {
     refuse_config(later(a, b).place,
-                  fmt::format("{}: {} and {} differ in {}: {}", slot.gemm, slot.operand, other, key, values),
+                  fmt::format("{}: {} and {} differ in {}: {}", slot.gemm(), slot.operand(), other, key, values),
                   fmt::format("the rotation cancels only if both operands have it: give both the same {}", key));
   };
   if (a.spec.rotate != b.spec.rotate) refuse("rotate", fmt::format("{} and {}", a.spec.rotate, b.spec.rotate));
@@ -208,7 +208,7 @@ void check_saved(const OperandSlot& slot, const WrittenOperand& operand, const W
 }  // namespace
 
 bool is_gemm_key(std::string_view key) {
-  return std::any_of(operand_slots.begin(), operand_slots.end(), [&](const OperandSlot& s) { return s.gemm == key; });
+  return std::any_of(operand_slots.begin(), operand_slots.end(), [&](const OperandSlot& s) { return s.gemm() == key; });
 }
 
 void write_gemm(const YamlEntry& entry, WrittenLinear& linear) {
@@ -216,7 +216,7 @@ void write_gemm(const YamlEntry& entry, WrittenLinear& linear) {
   const int turn = ++linear.turns;
   if (entry.value.kind == YamlNode::Kind::scalar) {
     for (size_t i = 0; i < operand_slots.size(); ++i) {
-      if (operand_slots[i].gemm != entry.key) continue;
+      if (operand_slots[i].gemm() != entry.key) continue;
       start_operand(entry, parse_format(entry), linear.operands[i]);
       linear.operands[i].turn = turn;
     }
@@ -225,12 +225,12 @@ void write_gemm(const YamlEntry& entry, WrittenLinear& linear) {
   check_map(entry.value, shown(entry.key));
   for (const YamlEntry& operand : entry.value.entries) {
     const auto slot = std::find_if(operand_slots.begin(), operand_slots.end(), [&](const OperandSlot& s) {
-      return s.gemm == entry.key && s.operand == operand.key;
+      return s.gemm() == entry.key && s.operand() == operand.key;
     });
     if (slot == operand_slots.end()) {
       std::vector<std::string_view> keys;
       for (const OperandSlot& s : operand_slots) {
-        if (s.gemm == entry.key) keys.push_back(s.operand);
+        if (s.gemm() == entry.key) keys.push_back(s.operand());
       }
       refuse_key(operand, entry.key + ".", keys);
     }
@@ -256,7 +256,7 @@ LinearRecipe finished(const WrittenLinear& written) {
     linear.*(operand_slots[i].spec) = written.operands[i].spec;
   }
   for (size_t i = 0; i < operand_slots.size(); i += 2) {
-    check_rotations(operand_slots[i], written.operands[i], written.operands[i + 1], operand_slots[i + 1].operand);
+    check_rotations(operand_slots[i], written.operands[i], written.operands[i + 1], operand_slots[i + 1].operand());
   }
   check_saved(operand_slots[3], written.operands[3], written.operands[1]);
   check_saved(operand_slots[5], written.operands[5], written.operands[0]);

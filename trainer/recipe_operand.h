@@ -7,23 +7,11 @@
 #include <string_view>
 #include <vector>
 
+#include "quant/operand_role.h"
 #include "quant/recipe.h"
 #include "trainer/yaml_document.h"
 
 namespace nibble {
-
-// One of the six operands: where it stands in the YAML form and in the struct.
-struct OperandSlot {
-  std::string_view gemm, operand;
-  OperandSpec LinearRecipe::*spec;
-  std::string name() const { return std::string(gemm) + "." + std::string(operand); }
-};
-inline constexpr std::array<OperandSlot, 6> operand_slots = {{{"forward", "x", &LinearRecipe::forward_x},
-                                                              {"forward", "w", &LinearRecipe::forward_w},
-                                                              {"grad_input", "dy", &LinearRecipe::grad_input_dy},
-                                                              {"grad_input", "w", &LinearRecipe::grad_input_w},
-                                                              {"grad_weight", "dy", &LinearRecipe::grad_weight_dy},
-                                                              {"grad_weight", "x", &LinearRecipe::grad_weight_x}}};
 
 // Where a key was given, and the operand before it.
 struct WrittenSetting {
