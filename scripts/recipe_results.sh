@@ -42,7 +42,15 @@ train_one() { # SEED/RECIPE
     return 1
   fi
 }
-export -f train_one
-for seed in $(seq 1 "$seeds"); do printf "$seed/%s\n" "${recipes[@]}"; done |
-  xargs -P "$(nproc)" -I{} bash -c 'train_one "$1"' _ {}
+# What the forward pass alone costs: the model trained in bf16, evaluated as the recipe would run it.
+evaluate_one() { # SEED/RECIPE
+  local seed=${1%%/*} recipe=${1#*/}
+  "$nibble" evaluate "$work/seed-$seed/bf16" --set "recipe=$recipe" --set eval.sequences=128 --set train.threads=1 \
+    --json >"$work/seed-$seed-$recipe.json" 2>"$work/seed-$seed-$recipe.err"
+}
+export -f train_one evaluate_one
+for function in train_one evaluate_one; do
+  for seed in $(seq 1 "$seeds"); do printf "$seed/%s\n" "${recipes[@]}"; done |
+    xargs -P "$(nproc)" -I{} bash -c "$function "'"$1"' _ {}
+done
 python3 scripts/recipe_table.py "$work" "${recipes[@]}"
