@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "dist/error.h"
 
@@ -141,47 +142,62 @@ int64_t inner_multiple(const OperandSpec& spec) {
 }
 
 void check_supported(const OperandSpec& spec, std::string_view where) {
-  const auto require = [&](bool holds, const std::string& what, const std::string& remedy) {
-    if (!holds) throw Error(ExitCode::bad_config, fmt::format("{}: {}", where, what), remedy);
+  // Every quantize() passes here: a message is made only where it is needed.
+  const auto require = [&](bool holds, const auto& what, std::string_view remedy) {
+    if (holds) return;
+    if constexpr (std::is_invocable_v<decltype(what)>) {
+      throw Error(ExitCode::bad_config, fmt::format("{}: {}", where, what()), std::string(remedy));
+    } else {
+      throw Error(ExitCode::bad_config, fmt::format("{}: {}", where, what), std::string(remedy));
+    }
   };
   const std::string_view format = name_of(spec.format);
   const OperandSpec plain{.format = spec.format, .from = spec.from};
   if (!is_quantized(spec.format)) {
-    require(spec == plain, fmt::format("{} is not quantised: it has no scale, round or rotate", format),
-            "remove those keys, or choose a quantised format");
+    require(
+        spec == plain, [&] { return fmt::format("{} is not quantised: it has no scale, round or rotate", format); },
+        "remove those keys, or choose a quantised format");
     return;
   }
   const FormatTraits traits = traits_of(spec.format);
   const bool nvfp4 = spec.format == Format::nvfp4;
   const bool mx = traits.block_scale == ScaleCode::e8m0;
-  const auto only = [&](bool uses, bool allowed, std::string_view setting, std::string_view where_allowed) {
-    require(!uses || allowed, fmt::format("{} does not know {}", format, setting),
-            fmt::format("it is for {}", where_allowed));
+  const auto only = [&](bool uses, bool allowed, std::string_view setting, std::string_view value,
+                        std::string_view where_allowed) {
+    if (!uses || allowed) return;
+    require(
+        false, [&] { return fmt::format("{} does not know {}{}", format, setting, value); },
+        fmt::format("it is for {}", where_allowed));
   };
-  only(spec.block == BlockShape::square, nvfp4, "square blocks", "nvfp4");
-  only(spec.scale == ScaleRule::amax_up, mx, "scale: amax_up", "mxfp4 and mxfp8");
-  only(spec.scale == ScaleRule::rms, traits.element == ElementCode::e2m1, "scale: rms", "nvfp4 and mxfp4");
+  only(spec.block == BlockShape::square, nvfp4, "square blocks", "", "nvfp4");
+  only(spec.scale == ScaleRule::amax_up, mx, "scale: ", "amax_up", "mxfp4 and mxfp8");
+  only(spec.scale == ScaleRule::rms, traits.element == ElementCode::e2m1, "scale: ", "rms", "nvfp4 and mxfp4");
   const bool chooses =
       spec.scale != ScaleRule::amax && spec.scale != ScaleRule::amax_up && spec.scale != ScaleRule::rms;
-  only(chooses, nvfp4, fmt::format("scale: {}", name_of(spec.scale)), "nvfp4");
-  only(spec.round == Rounding::stochastic, traits.element == ElementCode::e2m1, "round: stochastic", "nvfp4 and mxfp4");
+  only(chooses, nvfp4, "scale: ", name_of(spec.scale), "nvfp4");
+  only(spec.round == Rounding::stochastic, traits.element == ElementCode::e2m1, "round: ", "stochastic",
+       "nvfp4 and mxfp4");
   only(spec.round == Rounding::stochastic_published || spec.round == Rounding::ms_eden, nvfp4,
-       fmt::format("round: {}", name_of(spec.round)), "nvfp4");
-  only(spec.range != 0 || spec.ceiling != 0, nvfp4, "range and ceiling", "nvfp4");
-  only(spec.outer != OuterScale::tensor, nvfp4, "outer: 1x128", "nvfp4");
-  only(spec.history != 0, traits.block == 0, "history", "fp8_e4m3 and fp8_e5m2");
+       "round: ", name_of(spec.round), "nvfp4");
+  only(spec.range != 0 || spec.ceiling != 0, nvfp4, "range and ceiling", "", "nvfp4");
+  only(spec.outer != OuterScale::tensor, nvfp4, "outer: 1x128", "", "nvfp4");
+  only(spec.history != 0, traits.block == 0, "history", "", "fp8_e4m3 and fp8_e5m2");
 
-  require(spec.rotate == 0 || spec.rotate == 16 || spec.rotate == 32 || spec.rotate == 64 || spec.rotate == 128,
-          fmt::format("a rotation of {} points is not supported", spec.rotate), "set rotate: 0, 16, 32, 64 or 128");
-  require(spec.rotations == 1 || (spec.rotations == 2 && spec.rotate != 0),
-          fmt::format("{} rotations of {} points", spec.rotations, spec.rotate),
-          "set rotations: 1 or 2, and rotate to the number of points");
+  require(
+      spec.rotate == 0 || spec.rotate == 16 || spec.rotate == 32 || spec.rotate == 64 || spec.rotate == 128,
+      [&] { return fmt::format("a rotation of {} points is not supported", spec.rotate); },
+      "set rotate: 0, 16, 32, 64 or 128");
+  require(
+      spec.rotations == 1 || (spec.rotations == 2 && spec.rotate != 0),
+      [&] { return fmt::format("{} rotations of {} points", spec.rotations, spec.rotate); },
+      "set rotations: 1 or 2, and rotate to the number of points");
   require(spec.rotate != 0 || spec.signs == Signs::fixed, "signs are drawn, but nothing is rotated",
           "remove signs, or set rotate");
   require(spec.block == BlockShape::row || spec.rotate == 0, "square blocks are rotated",
           "a rotation acts along the inner axis only: use block: 1x16, or rotate: 0");
-  require(spec.history >= 0 && spec.history <= largest_history, fmt::format("a history of {} steps", spec.history),
-          "use 0 to 1024");
+  require(
+      spec.history >= 0 && spec.history <= largest_history,
+      [&] { return fmt::format("a history of {} steps", spec.history); }, "use 0 to 1024");
   const bool eden = spec.round == Rounding::ms_eden;
   require(eden || spec.correction == EdenCorrection::post_hoc, "a correction, but no ms_eden", "set round: ms_eden");
   require(!eden || (spec.scale == ScaleRule::amax && spec.block == BlockShape::row && spec.outer == OuterScale::tensor),
@@ -194,10 +210,12 @@ void check_supported(const OperandSpec& spec, std::string_view where) {
           "use round: stochastic or scale: amax");
   require(!(spec.scale == ScaleRule::search && spec.round == Rounding::stochastic), "scale: search with noise",
           "a scale searched for after the fact makes stochastic rounding biased: use scale: amax");
-  require(spec.range == 0 || (spec.range >= 1 && spec.range <= 8), fmt::format("a range of {}", spec.range),
-          "use 1 to 8; the largest E2M1 magnitude is 6");
-  require(spec.ceiling == 0 || (spec.ceiling >= 1 && spec.ceiling <= 448), fmt::format("a ceiling of {}", spec.ceiling),
-          "use 1 to 448, the largest E4M3 number");
+  require(
+      spec.range == 0 || (spec.range >= 1 && spec.range <= 8), [&] { return fmt::format("a range of {}", spec.range); },
+      "use 1 to 8; the largest E2M1 magnitude is 6");
+  require(
+      spec.ceiling == 0 || (spec.ceiling >= 1 && spec.ceiling <= 448),
+      [&] { return fmt::format("a ceiling of {}", spec.ceiling); }, "use 1 to 448, the largest E4M3 number");
 }
 
 void check_shape(const OperandSpec& spec, int64_t rows, int64_t inner, std::string_view where) {

@@ -211,26 +211,6 @@ void Making::finish() {
   tensor_scale[1] = largest;
 }
 
-// Cuts an operand into ranges for parallel_for: a range reads whole cache lines of the source.
-class RangeCuts {
- public:
-  RangeCuts(const SlabSource& source, int64_t row_step, int64_t position_step)
-      : rows_(source.rows),
-        inner_(source.inner),
-        row_step_(row_step),
-        position_step_(position_step),
-        across_(div_ceil(source.inner, position_step)) {}
-  size_t count() const { return static_cast<size_t>(div_ceil(rows_, row_step_) * across_); }
-  SlabRange range(size_t index) const {
-    const int64_t row = static_cast<int64_t>(index) / across_ * row_step_;
-    const int64_t position = static_cast<int64_t>(index) % across_ * position_step_;
-    return {row, std::min(row + row_step_, rows_), position, std::min(position + position_step_, inner_)};
-  }
-
- private:
-  int64_t rows_, inner_, row_step_, position_step_, across_;
-};
-
 constexpr int64_t tile = 128;  // a pair of operands is made from tiles of the source that stay in the L2 cache
 
 SlabRange transposed(const SlabRange& range) {
@@ -243,8 +223,7 @@ void for_each_part(std::span<Making*> operands, Body body) {
   if (operands.empty()) return;
   const SlabSource& first = operands[0]->source;
   const bool pair = operands.size() == 2;
-  const RangeCuts cuts(first, pair ? tile : (first.transpose ? 16 * lanes : lanes),
-                       pair || first.transpose ? tile : 16 * tile);
+  const SlabRanges cuts = pair ? SlabRanges(first, tile, tile) : SlabRanges(first);
   parallel_for(cuts.count(), 1, [&](size_t begin, size_t end) {
     for (size_t index = begin; index < end; ++index) {
       const SlabRange range = cuts.range(index);

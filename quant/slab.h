@@ -3,8 +3,10 @@
 // the blocks run along. Internal to quant.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
+#include "dist/error.h"
 #include "dist/vectorize.h"
 #include "quant/codec.h"
 #include "quant/hadamard.h"
@@ -56,6 +58,29 @@ uint32_t amax_of_slab(const Slab& slab, int positions);
 struct SlabRange {
   int64_t first_row = 0, last_row = 0;            // first_row a multiple of 16
   int64_t first_position = 0, last_position = 0;  // first_position a multiple of 128
+};
+
+// Cuts an operand into ranges for parallel_for: a range reads whole cache lines of the source.
+class SlabRanges {
+ public:
+  SlabRanges(const SlabSource& source, int64_t row_step, int64_t position_step)
+      : rows_(source.rows),
+        inner_(source.inner),
+        row_step_(row_step),
+        position_step_(position_step),
+        across_(div_ceil(source.inner, position_step)) {}
+  explicit SlabRanges(const SlabSource& source)
+      : SlabRanges(source, source.transpose ? 16 * lanes : lanes,
+                   source.transpose ? slab_positions : 16 * slab_positions) {}
+  size_t count() const { return static_cast<size_t>(div_ceil(rows_, row_step_) * across_); }
+  SlabRange range(size_t index) const {
+    const int64_t row = static_cast<int64_t>(index) / across_ * row_step_;
+    const int64_t position = static_cast<int64_t>(index) % across_ * position_step_;
+    return {row, std::min(row + row_step_, rows_), position, std::min(position + position_step_, inner_)};
+  }
+
+ private:
+  int64_t rows_, inner_, row_step_, position_step_, across_;
 };
 
 template <class Body>

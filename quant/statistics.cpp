@@ -197,18 +197,11 @@ OperandStatistics measure(const QuantizeProblem& problem, const QuantizedTensor&
   NIBBLE_CHECK(measuring.source.rows == operand.rows && measuring.source.inner == operand.inner,
                "an operand of another shape than its source");
   // Sums over fixed ranges, added in order: threads cannot change a bit.
-  const int64_t row_step = measuring.source.transpose ? 16 * lanes : lanes;
-  const int64_t position_step = measuring.source.transpose ? slab_positions : 16 * slab_positions;
-  const int64_t across = (operand.inner + position_step - 1) / position_step;
-  const int64_t down = (operand.rows + row_step - 1) / row_step;
-  std::vector<OperandStatistics> parts(static_cast<size_t>(across * down));
+  const SlabRanges cuts(measuring.source);
+  std::vector<OperandStatistics> parts(cuts.count());
   parallel_for(parts.size(), 1, [&](size_t begin, size_t end) {
     for (size_t index = begin; index < end; ++index) {
-      const int64_t row = static_cast<int64_t>(index) / across * row_step;
-      const int64_t position = static_cast<int64_t>(index) % across * position_step;
-      const SlabRange range{row, std::min(row + row_step, operand.rows), position,
-                            std::min(position + position_step, operand.inner)};
-      for_each_slab(range, [&](const SlabPlace& place) { measure_slab(measuring, place, parts[index]); });
+      for_each_slab(cuts.range(index), [&](const SlabPlace& place) { measure_slab(measuring, place, parts[index]); });
     }
   });
   OperandStatistics statistics;
