@@ -102,6 +102,13 @@ GroupRange groups_of_rank(uint64_t groups, int rank, int ranks) {
   return {bound(static_cast<uint64_t>(rank)), bound(static_cast<uint64_t>(rank) + 1)};
 }
 
+int rank_of_group(uint64_t group, uint64_t groups, int ranks) {
+  NIBBLE_CHECK(group < groups, "group of the gradient sum");
+  int rank = 0;
+  while (groups_of_rank(groups, rank, ranks).end <= group) ++rank;
+  return rank;
+}
+
 double tree_sum(std::span<const double> values) {
   if (values.empty()) return 0;
   uint64_t length = 1;

@@ -24,6 +24,8 @@ struct GroupRange {
   uint64_t end = 0;
 };
 GroupRange groups_of_rank(uint64_t groups, int rank, int ranks);
+// The rank that has group `group` of `groups`.
+int rank_of_group(uint64_t group, uint64_t groups, int ranks);
 
 // Sum of per-group values in the tree's order: the same on every rank. `values` has one entry a group.
 double tree_sum(std::span<const double> values);

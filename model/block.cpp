@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <cmath>
 
 #include "model/ops/rms_norm.h"
@@ -10,6 +11,16 @@ namespace nibble {
 
 std::string block_parameter_name(const BlockPosition& position, std::string_view suffix) {
   return fmt::format("blocks.{}.{}", position.index, suffix);
+}
+
+std::optional<int> block_of_parameter(std::string_view name) {
+  constexpr std::string_view prefix = "blocks.";
+  int block = -1;
+  if (!name.starts_with(prefix)) return block;
+  const std::string_view number = name.substr(prefix.size(), name.find('.', prefix.size()) - prefix.size());
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), block);
+  const bool whole = error == std::errc() && end == number.data() + number.size() && block >= 0;
+  return whole ? std::optional(block) : std::nullopt;
 }
 
 Linear add_block_linear(const BlockLinear& linear, const BlockPosition& position, const ModelConfig& config,

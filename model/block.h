@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/config.h"
@@ -50,6 +53,9 @@ struct BlockPosition {
 
 // "blocks.3.norm.weight" and the like.
 std::string block_parameter_name(const BlockPosition& position, std::string_view suffix);
+// The other way round: the index of the block, -1 for a parameter outside the blocks; nothing for "blocks." without
+// one.
+std::optional<int> block_of_parameter(std::string_view name);
 
 // Adds the weight of a linear layer of a block to the table and resolves its recipe.
 struct BlockLinear {

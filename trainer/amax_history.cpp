@@ -13,12 +13,6 @@ namespace {
 
 constexpr const char* array_name = "quantization/amax_history";
 
-const CheckpointInfo::Replicated* find_array(const CheckpointInfo& checkpoint) {
-  const auto found = std::find_if(checkpoint.replicated.begin(), checkpoint.replicated.end(),
-                                  [](const auto& array) { return array.name == array_name; });
-  return found == checkpoint.replicated.end() ? nullptr : &*found;
-}
-
 }  // namespace
 
 AmaxHistory::AmaxHistory(Arena& arena, std::vector<int> steps, int ranks) : steps_(std::move(steps)) {
@@ -73,14 +67,14 @@ std::vector<ReplicatedArray> AmaxHistory::arrays() const {
 }
 
 bool AmaxHistory::is_in(const CheckpointInfo& checkpoint) {
-  return find_array(checkpoint) != nullptr;
+  return checkpoint.find_replicated(array_name) != nullptr;
 }
 
 // A history that is longer than needed is that of the recipe before its late switch.
 void AmaxHistory::load(const CheckpointInfo& checkpoint) {
   if (!needed()) return;
   const auto operands = static_cast<int64_t>(steps_.size());
-  const CheckpointInfo::Replicated* const saved = find_array(checkpoint);
+  const CheckpointInfo::Replicated* const saved = checkpoint.find_replicated(array_name);
   const bool longer = saved != nullptr && saved->shape.size() == 2 && saved->shape[0] == operands &&
                       saved->shape[1] > longest_ && saved->shape[1] <= largest_history;
   const int64_t columns = longer ? saved->shape[1] : longest_;

@@ -259,10 +259,15 @@ void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, con
   }
 }
 
+const CheckpointInfo::Replicated* CheckpointInfo::find_replicated(const std::string& name) const {
+  const auto found =
+      std::find_if(replicated.begin(), replicated.end(), [&name](const auto& array) { return array.name == name; });
+  return found == replicated.end() ? nullptr : &*found;
+}
+
 void load_replicated(const CheckpointInfo& checkpoint, const std::string& name, const Tensor& destination) {
-  const auto saved = std::find_if(checkpoint.replicated.begin(), checkpoint.replicated.end(),
-                                  [&name](const auto& candidate) { return candidate.name == name; });
-  if (saved == checkpoint.replicated.end()) fail_mismatch(checkpoint, fmt::format("has no {}", name));
+  const CheckpointInfo::Replicated* const saved = checkpoint.find_replicated(name);
+  if (saved == nullptr) fail_mismatch(checkpoint, fmt::format("has no {}", name));
   const TensorSlice slice = whole_array(name, destination);
   if (saved->shape != slice.shape) {
     fail_mismatch(checkpoint, fmt::format("holds {} as [{}], not [{}]", name, fmt::join(saved->shape, ", "),

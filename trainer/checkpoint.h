@@ -86,6 +86,9 @@ struct CheckpointInfo {
   std::vector<RankFile> rank_files;
   SkippedSteps skipped;
   std::vector<Replicated> replicated;
+
+  // Null if there is no such array.
+  const Replicated* find_replicated(const std::string& name) const;
 };
 
 // What find_checkpoint does with a damaged checkpoint besides warning: leave it, or rename it to NAME.corrupt so that

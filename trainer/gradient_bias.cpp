@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "dist/arena.h"
 #include "dist/error.h"
+#include "model/block.h"
 #include "quant/operand_role.h"
 #include "trainer/micro_batch.h"
+#include "trainer/training_model.h"
 
 namespace nibble {
 namespace {
@@ -30,14 +33,6 @@ LinearRecipe unquantized_backward(const LinearRecipe& recipe) {
 bool quantizes_backward(const LinearRecipe& recipe) {
   return std::any_of(all_operand_roles.begin() + 2, all_operand_roles.end(),
                      [&](OperandRole role) { return is_quantized(spec_of(recipe, role).format); });
-}
-
-std::unique_ptr<LanguageModel> make_model(const RunConfig& config, const Recipe& recipe) {
-  return std::make_unique<LanguageModel>(config.model, recipe,
-                                         LanguageModelOptions{.sequences = config.train.micro_batch_sequences,
-                                                              .sequence_length = config.model.sequence_length,
-                                                              .training = true,
-                                                              .recompute = recompute_blocks(config)});
 }
 
 // Overwrites the gradients that the model is bound to with those of the micro-batch's mean loss.
@@ -62,9 +57,9 @@ std::vector<Region> quantized_regions(const LanguageModel& model, const Recipe& 
   const auto blocks = static_cast<int>(model.config().blocks());
   std::vector<Region> regions;
   for (const Parameter& parameter : model.parameters().parameters()) {
-    if (parameter.shape.size() != 2 || !parameter.name.starts_with("blocks.")) continue;
-    const int block = std::stoi(parameter.name.substr(std::string_view("blocks.").size()));
-    if (!quantizes_backward(resolve(recipe, parameter.name, block, blocks))) continue;
+    const std::optional<int> block = block_of_parameter(parameter.name);
+    if (parameter.shape.size() != 2 || !block || *block < 0) continue;
+    if (!quantizes_backward(resolve(recipe, parameter.name, *block, blocks))) continue;
     regions.push_back({parameter.name, parameter.offset, parameter.offset + parameter.count});
   }
   return regions;
@@ -129,7 +124,7 @@ GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& l
   micro_batch.load(loader, problem.sample, config.train.micro_batch_sequences);
 
   // The reference first: its memory is given back before the recipe's model takes its own.
-  std::unique_ptr<LanguageModel> model = make_model(config, unquantized_backward(config.recipe));
+  std::unique_ptr<LanguageModel> model = make_training_model(config, unquantized_backward(config.recipe));
   const auto size = static_cast<int64_t>(model->parameters().flat_size());
   const std::vector<Region> regions = quantized_regions(*model, config.recipe);
   if (regions.empty()) {
@@ -151,7 +146,7 @@ GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& l
   const std::vector<float> truth(gradients.begin(), gradients.end());
 
   model.reset();
-  model = make_model(config, config.recipe);
+  model = make_training_model(config, config.recipe);
   model->bind(weights, gradient);
   GradientBias result;
   for (const Region& region : regions) result.curves.push_back({.name = region.name, .error = {}, .slope = 0});

@@ -164,10 +164,9 @@ void OutlierSelection::load(const CheckpointInfo& checkpoint) {
 }
 
 void retain_outliers_of(const CheckpointInfo& checkpoint, LanguageModel& model) {
-  const auto saved = std::find_if(checkpoint.replicated.begin(), checkpoint.replicated.end(),
-                                  [](const auto& array) { return array.name == choice_name; });
+  const CheckpointInfo::Replicated* const saved = checkpoint.find_replicated(choice_name);
   const Layers layers = model.outlier_layers();
-  if (saved == checkpoint.replicated.end() || retained_of(layers) == 0) return;
+  if (saved == nullptr || retained_of(layers) == 0) return;
   const int64_t count = std::clamp<int64_t>(saved->shape.front(), 1, channels_of(layers));
   std::vector<float> numbers(static_cast<size_t>(count));
   load_replicated(checkpoint, choice_name, tensor_of(std::span(numbers), {count}));

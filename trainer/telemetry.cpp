@@ -11,6 +11,7 @@
 #include "dist/tree_reduction.h"
 #include "dist/vectorize.h"
 #include "model/ops/elementwise.h"
+#include "trainer/training_model.h"
 
 namespace nibble {
 namespace {
@@ -101,12 +102,6 @@ bool quantises(const Recipe& recipe) {
   return before(recipe) || (recipe.late_switch && before(switched(recipe)));
 }
 
-int owner_of_first_group(uint64_t groups, int ranks) {
-  int rank = 0;
-  while (groups_of_rank(groups, rank, ranks).end == 0) ++rank;
-  return rank;
-}
-
 OperandFigures figures_of(const OperandStatistics& statistics) {
   return {.relative_error = statistics.relative_error(),
           .underflow = statistics.underflow_share(),
@@ -128,7 +123,7 @@ LayerFigures figures_of(const std::string& name, const LinearStatistics& statist
 }  // namespace
 
 Telemetry::Telemetry(Communicator& communicator, const RunConfig& config, uint64_t groups)
-    : communicator_(communicator), config_(config), rank_(owner_of_first_group(groups, communicator.size())) {
+    : communicator_(communicator), config_(config), rank_(rank_of_group(0, groups, communicator.size())) {
   run_together(communicator_, [&] {
     const bool wanted = config_.telemetry.every > 0 && config_.telemetry.gradient_probe && quantises(config_.recipe);
     if (wanted && examines()) build_probe();
@@ -139,11 +134,7 @@ Telemetry::Telemetry(Communicator& communicator, const RunConfig& config, uint64
 void Telemetry::build_probe() {
   const Format format = config_.model.dtype == DType::f32 ? Format::f32 : Format::bf16;
   const Recipe recipe{.name = "probe", .linear = plain_recipe(format)};
-  probe_ = std::make_unique<LanguageModel>(config_.model, recipe,
-                                           LanguageModelOptions{.sequences = config_.train.micro_batch_sequences,
-                                                                .sequence_length = config_.model.sequence_length,
-                                                                .training = true,
-                                                                .recompute = recompute_blocks(config_)});
+  probe_ = make_training_model(config_, recipe);
   probe_arena_ = std::make_unique<Arena>("gradients of the telemetry probe");
   const auto elements = static_cast<int64_t>(probe_->parameters().flat_size());
   allocate_tensor(*probe_arena_, DType::f32, {elements});

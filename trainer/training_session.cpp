@@ -12,6 +12,7 @@
 #include "model/cost.h"
 #include "optim/gradient_norm.h"
 #include "trainer/progress.h"
+#include "trainer/training_model.h"
 #include "trainer/validation.h"
 
 namespace nibble {
@@ -117,11 +118,7 @@ TrainingSession::~TrainingSession() = default;
 
 void TrainingSession::build_model(const Recipe& recipe) {
   model_.reset();  // its memory first
-  model_ = std::make_unique<LanguageModel>(config_.model, recipe,
-                                           LanguageModelOptions{.sequences = config_.train.micro_batch_sequences,
-                                                                .sequence_length = config_.model.sequence_length,
-                                                                .training = true,
-                                                                .recompute = recompute_blocks(config_)});
+  model_ = make_training_model(config_, recipe);
   if (recipe_state_ != nullptr) recipe_state_->attach(*model_);
 }
 
@@ -294,9 +291,7 @@ int TrainingSession::first_bad_rank() const {
   size_t bad = 0;
   while (bad < groups && std::isfinite(group_losses_[bad]) && group_non_finite_[bad] == 0) ++bad;
   if (bad == groups) return -1;
-  int rank = 0;
-  while (groups_of_rank(groups, rank, communicator_.size()).end <= bad) ++rank;
-  return rank;
+  return rank_of_group(bad, groups, communicator_.size());
 }
 
 TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {

@@ -5,7 +5,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -16,6 +15,7 @@
 
 #include "dist/error.h"
 #include "dist/thread_pool.h"
+#include "model/block.h"
 #include "quant/swizzle.h"
 #include "trainer/array_file.h"
 #include "trainer/operand_experiment.h"
@@ -53,19 +53,14 @@ OperandRole role_named(const std::string& name) {
 
 // ---- What the recipe says of a layer ----
 
-// "blocks.3.mlp.up.weight" is in block 3; -1: outside the blocks.
-int block_of(std::string_view layer) {
-  constexpr std::string_view prefix = "blocks.";
-  int block = -1;
-  if (layer.substr(0, prefix.size()) != prefix) return block;
-  const std::string_view number = layer.substr(prefix.size(), layer.find('.', prefix.size()) - prefix.size());
-  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), block);
-  const bool whole = error == std::errc() && end == number.data() + number.size() && block >= 0;
-  if (!whole) {
-    throw Error(ExitCode::usage, fmt::format("--layer: {} names no block", shown(std::string(layer))),
+// -1: outside the blocks.
+int block_of(const std::string& layer) {
+  const std::optional<int> block = block_of_parameter(layer);
+  if (!block) {
+    throw Error(ExitCode::usage, fmt::format("--layer: {} names no block", shown(layer)),
                 "name a weight like blocks.3.attention.qkv.weight, or head.weight");
   }
-  return block;
+  return *block;
 }
 
 bool has_rules_by_position(const Recipe& recipe) {

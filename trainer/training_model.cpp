@@ -1,0 +1,13 @@
+#include "trainer/training_model.h"
+
+namespace nibble {
+
+std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, const Recipe& recipe) {
+  return std::make_unique<LanguageModel>(config.model, recipe,
+                                         LanguageModelOptions{.sequences = config.train.micro_batch_sequences,
+                                                              .sequence_length = config.model.sequence_length,
+                                                              .training = true,
+                                                              .recompute = recompute_blocks(config)});
+}
+
+}  // namespace nibble
