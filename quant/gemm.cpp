@@ -4,45 +4,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <new>
-#include <string_view>
 #include <vector>
 
 #include "dist/error.h"
 #include "dist/thread_pool.h"
 #include "quant/gemm_kernels.h"
+#include "quant/instruction_set.h"
 
 namespace nibble {
 namespace cpu {
 namespace {
-
-bool runs_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
-bool runs_avx512() {
-  return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-}
-
-struct KernelList {
-  const GemmKernels* entries[5] = {};
-  KernelList() {
-    const GemmKernels** next = entries;
-    if (runs_avx512() && __builtin_cpu_supports("avx512vnni")) *next++ = &gemm_avx512_vnni;
-    if (runs_avx512()) *next++ = &gemm_avx512;
-    if (runs_avx2()) *next++ = &gemm_avx2;
-    *next++ = &gemm_portable;
-  }
-};
-
-// NIBBLE_ISA is read once, at the first product.
-const GemmKernels& chosen_kernels() {
-  static const GemmKernels& chosen = select_gemm_kernels(std::getenv("NIBBLE_ISA"));
-  return chosen;
-}
 
 // Packing buffer of one thread, aligned to 64 bytes. These buffers are the one memory outside the arenas: bounded,
 // taken at a thread's first product and kept until it ends.
@@ -137,31 +110,24 @@ BlockShape2d choose_block(const GemmKernels& kernels, int64_t m, int64_t n) {
 }
 
 void gemm(const GemmProblem& problem) {
-  gemm_with(chosen_kernels(), problem);
+  gemm_with(instruction_set(), problem);
 }
 
 }  // namespace
 
-const GemmKernels* const* available_gemm_kernels() {
-  static const KernelList list;
-  return list.entries;
-}
-
-const GemmKernels& select_gemm_kernels(const char* level) {
-  const GemmKernels* const* list = available_gemm_kernels();
-  if (level == nullptr || *level == '\0') return *list[0];
-  for (; *list != nullptr; ++list) {
-    if (std::strcmp((*list)->level, level) == 0) return **list;
+const GemmKernels& gemm_kernels_of(InstructionSet level) {
+  switch (level) {
+    case InstructionSet::portable: return gemm_portable;
+    case InstructionSet::avx2: return gemm_avx2;
+    case InstructionSet::avx512: return gemm_avx512;
+    case InstructionSet::avx512_vnni:
+    case InstructionSet::avx512_bf16: return gemm_avx512_vnni;
   }
-  const std::string_view name = level;
-  const bool known = name == "avx512" || name == "avx2" || name == "portable";
-  throw Error(ExitCode::usage,
-              fmt::format("NIBBLE_ISA={}: {}", level,
-                          known ? "this processor does not have it" : "no such instruction-set level"),
-              "unset NIBBLE_ISA, or set it to portable, avx2 or avx512 as far as the processor has them");
+  return gemm_portable;
 }
 
-void gemm_with(const GemmKernels& kernels, const GemmProblem& problem) {
+void gemm_with(InstructionSet level, const GemmProblem& problem) {
+  const GemmKernels& kernels = gemm_kernels_of(level);
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;
   const Tensor& output = problem.output;
@@ -196,7 +162,8 @@ void gemm_with(const GemmKernels& kernels, const GemmProblem& problem) {
   });
 }
 
-void small_matmul_with(const GemmKernels& kernels, const SmallMatmul& problem) {
+void small_matmul_with(InstructionSet level, const SmallMatmul& problem) {
+  const GemmKernels& kernels = gemm_kernels_of(level);
   if (problem.m <= 0 || problem.n <= 0) return;
   kernels.small_matmul(problem, thread_scratch(kernels.scratch_bytes));
 }
@@ -207,12 +174,8 @@ void gemm(const GemmProblem& problem) {
   NIBBLE_DISPATCH(problem.output.device(), gemm, problem);
 }
 
-const char* instruction_set() {
-  return cpu::chosen_kernels().level;
-}
-
 void small_matmul(const SmallMatmul& problem) {
-  cpu::small_matmul_with(cpu::chosen_kernels(), problem);
+  cpu::small_matmul_with(instruction_set(), problem);
 }
 
 }  // namespace nibble

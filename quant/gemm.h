@@ -28,10 +28,6 @@ struct GemmProblem {
 };
 void gemm(const GemmProblem& problem);
 
-// Name of the instruction-set level in use: "avx512", "avx2" or "portable". NIBBLE_ISA in the environment forces a
-// lower one.
-const char* instruction_set();
-
 // A small FP32 product on one thread, for use inside a parallel region (attention heads):
 // c[i, j] (+)= sum over k ascending of fma(a[i, k], b[k, j]). Strides are in elements; c is row-major.
 struct SmallMatmul {

@@ -59,6 +59,6 @@ struct PairwiseDot {
 
 }  // namespace
 
-const GemmKernels gemm_avx2 = make_kernels<PairwiseDot>("avx2", "avx2");
+const GemmKernels gemm_avx2 = make_kernels<PairwiseDot>();
 
 }  // namespace nibble::cpu

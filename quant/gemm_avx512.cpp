@@ -73,7 +73,7 @@ struct QuadDot {
 
 }  // namespace
 
-const GemmKernels gemm_avx512 = make_kernels<PairwiseDot>("avx512", "avx512");
-const GemmKernels gemm_avx512_vnni = make_kernels<QuadDot>("avx512_vnni", "avx512");
+const GemmKernels gemm_avx512 = make_kernels<PairwiseDot>();
+const GemmKernels gemm_avx512_vnni = make_kernels<QuadDot>();
 
 }  // namespace nibble::cpu

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "quant/dtype.h"
+#include "quant/instruction_set.h"
 #include "quant/operand_spec.h"
 
 namespace nibble {
@@ -48,8 +49,6 @@ struct GemmBlock {
 };
 
 struct GemmKernels {
-  const char* name;                   // distinguishes variants of a level, in tests and benchmarks
-  const char* level;                  // "portable", "avx2" or "avx512"
   int64_t block_rows, block_columns;  // the largest GemmBlock, which scratch_bytes suffices for
   int64_t row_step, column_step;      // multiples of these waste no work
   size_t scratch_bytes;               // 64-byte aligned memory that each call needs
@@ -62,13 +61,10 @@ extern const GemmKernels gemm_avx2;
 extern const GemmKernels gemm_avx512;
 extern const GemmKernels gemm_avx512_vnni;
 
-// Those that this machine can run, best first, ended by null.
-const GemmKernels* const* available_gemm_kernels();
-// The best of the level with this name; of all levels when `level` is null or empty. Throws Error(usage) for a name
-// that is unknown or a level that the machine lacks.
-const GemmKernels& select_gemm_kernels(const char* level);
+const GemmKernels& gemm_kernels_of(InstructionSet level);
 
-void gemm_with(const GemmKernels& kernels, const GemmProblem& problem);
-void small_matmul_with(const GemmKernels& kernels, const SmallMatmul& problem);
+// gemm() and small_matmul() on a level that the machine has.
+void gemm_with(InstructionSet level, const GemmProblem& problem);
+void small_matmul_with(InstructionSet level, const SmallMatmul& problem);
 
 }  // namespace nibble::cpu

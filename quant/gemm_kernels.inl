@@ -268,10 +268,8 @@ inline void small_matmul_blocks(const SmallMatmul& problem, std::byte* scratch) 
 }
 
 template <class Dot>
-constexpr GemmKernels make_kernels(const char* name, const char* level) {
-  return {name,
-          level,
-          block_rows,
+constexpr GemmKernels make_kernels() {
+  return {block_rows,
           block_columns,
           row_step,
           column_step,

@@ -94,6 +94,6 @@ struct FloatDot {
 
 }  // namespace
 
-const GemmKernels gemm_portable = make_kernels<FloatDot>("portable", "portable");
+const GemmKernels gemm_portable = make_kernels<FloatDot>();
 
 }  // namespace nibble::cpu

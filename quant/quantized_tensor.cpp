@@ -6,6 +6,7 @@
 
 #include "dist/error.h"
 #include "quant/hadamard.h"
+#include "quant/tile.h"
 
 namespace nibble {
 namespace {
@@ -18,13 +19,19 @@ DType dtype_of(Format format) {
 
 QuantizedTensor rows_of(QuantizedTensor operand, int64_t begin, int64_t end) {
   operand.rows = end - begin;
+  if (operand.layout == OperandLayout::tiles) {
+    NIBBLE_CHECK(begin % tile_rows == 0, "operands in tiles are cut between tiles");
+    begin /= tile_rows;
+    end = div_ceil(end, tile_rows);
+  }
   for (Tensor* part : {&operand.values, &operand.block_scales, &operand.outer_scales}) {
     if (!part->empty()) *part = part->slice(begin, end);
   }
   return operand;
 }
 
-QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType source, int64_t rows, int64_t inner) {
+QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType source, int64_t rows, int64_t inner,
+                                 OperandLayout layout) {
   const std::string where = fmt::format("operand [{}, {}]", rows, inner);
   check_supported(spec, where);
   check_shape(spec, rows, inner, where);
@@ -41,8 +48,17 @@ QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType so
     return operand;
   }
   const FormatTraits traits = traits_of(spec.format);
-  operand.values = allocate_tensor(arena, DType::u8, {rows, inner * traits.code_bits / 8});
-  if (traits.block != 0) operand.block_scales = allocate_tensor(arena, DType::u8, {rows, inner / traits.block});
+  operand.layout = layout;
+  if (layout == OperandLayout::tiles) {
+    NIBBLE_CHECK(spec.format == Format::nvfp4 && spec.outer == OuterScale::tensor, "tiles are for plain nvfp4");
+    const int64_t groups = div_ceil(rows, tile_rows);
+    operand.values = allocate_tensor(arena, DType::u8, {groups, inner * tile_rows / 2});
+    operand.block_scales = allocate_tensor(arena, DType::u8, {groups, inner});
+  } else {
+    operand.values = allocate_tensor(arena, DType::u8, {rows, inner * traits.code_bits / 8});
+  }
+  if (traits.block != 0 && layout == OperandLayout::rows)
+    operand.block_scales = allocate_tensor(arena, DType::u8, {rows, inner / traits.block});
   if (spec.outer == OuterScale::row_128) operand.outer_scales = allocate_tensor(arena, DType::f32, {rows, inner / 128});
   operand.tensor_scale = allocate_tensor(arena, DType::f32, {2});
   if (spec.rotate > hadamard_points)

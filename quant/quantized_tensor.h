@@ -8,8 +8,15 @@
 
 namespace nibble {
 
+// How the codes and block scales of an NVFP4 operand lie in memory. Other formats lie in rows.
+enum class OperandLayout : uint8_t {
+  rows,   // what GPUs and files use
+  tiles,  // quant/tile.h: what the CPU's GEMM reads fastest
+};
+
 struct QuantizedTensor {
   Format format = Format::bf16;
+  OperandLayout layout = OperandLayout::rows;
   int64_t rows = 0;
   int64_t inner = 0;
 
@@ -30,11 +37,12 @@ struct QuantizedTensor {
   int rotation_bits = 0;
 };
 
-// Rows [begin, end) of an operand, or of its memory.
+// Rows [begin, end) of an operand, or of its memory; in tiles begin is a multiple of 16.
 QuantizedTensor rows_of(QuantizedTensor operand, int64_t begin, int64_t end);
 
 // Declares the memory of an operand made by quantize() from a source of dtype `source`; empty where quantize() returns
 // a view of the source. Throws as check_shape().
-QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType source, int64_t rows, int64_t inner);
+QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType source, int64_t rows, int64_t inner,
+                                 OperandLayout layout = OperandLayout::rows);
 
 }  // namespace nibble

@@ -11,7 +11,7 @@
 #include "dist/log.h"
 #include "dist/signals.h"
 #include "dist/thread_pool.h"
-#include "quant/gemm.h"
+#include "quant/instruction_set.h"
 
 namespace nibble {
 

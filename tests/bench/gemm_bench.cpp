@@ -83,7 +83,7 @@ QuantizedTensor make_operand(Format format, int64_t rows, int64_t inner, std::ve
   return tensor;
 }
 
-void product(benchmark::State& state, const cpu::GemmKernels* kernels, Format format, Shape shape, int threads) {
+void product(benchmark::State& state, InstructionSet level, Format format, Shape shape, int threads) {
   set_compute_threads(threads);
   std::vector<uint8_t> a_memory;
   std::vector<uint8_t> b_memory;
@@ -92,7 +92,7 @@ void product(benchmark::State& state, const cpu::GemmKernels* kernels, Format fo
                             make_operand(format, shape.n, shape.k, b_memory),
                             Tensor(output.data(), DType::f32, {shape.m, shape.n})};
   while (state.KeepRunning()) {
-    cpu::gemm_with(*kernels, problem);
+    cpu::gemm_with(level, problem);
     benchmark::ClobberMemory();
   }
   const double flops = 2.0 * static_cast<double>(shape.m) * static_cast<double>(shape.n) * static_cast<double>(shape.k);
@@ -101,7 +101,7 @@ void product(benchmark::State& state, const cpu::GemmKernels* kernels, Format fo
 }
 
 // The two products of an attention head: Q K^T (b transposed) and P V (b row-major).
-void head(benchmark::State& state, const cpu::GemmKernels* kernels, int64_t tokens, int64_t width, bool b_transposed) {
+void head(benchmark::State& state, InstructionSet level, int64_t tokens, int64_t width, bool b_transposed) {
   const int64_t n = b_transposed ? tokens : width;
   const int64_t k = b_transposed ? width : tokens;
   std::vector<float> a(static_cast<size_t>(tokens * k), 1.0F);
@@ -110,7 +110,7 @@ void head(benchmark::State& state, const cpu::GemmKernels* kernels, int64_t toke
   const SmallMatmul problem{a.data(), k,      1, b.data(), b_transposed ? 1 : n, b_transposed ? k : 1, c.data(),
                             n,        tokens, n, k};
   while (state.KeepRunning()) {
-    cpu::small_matmul_with(*kernels, problem);
+    cpu::small_matmul_with(level, problem);
     benchmark::ClobberMemory();
   }
   const double flops = 2.0 * static_cast<double>(tokens * n * k);
@@ -133,10 +133,9 @@ void register_all() {
   std::vector<int> thread_counts = {1};
   if (all > 1) thread_counts.push_back(all);
   constexpr Shape shapes[] = {{2048, 512, 512}, {2048, 2048, 512}, {2048, 512, 2048}, {512, 512, 2048}, {1, 2048, 512}};
-  for (const cpu::GemmKernels* const* next = cpu::available_gemm_kernels(); *next != nullptr; ++next) {
-    const cpu::GemmKernels* kernels = *next;
+  for (const InstructionSet level : available_instruction_sets()) {
     for (int threads : thread_counts) {
-      const std::string name = kernels->name;
+      const std::string name = name_of(level);
       if (name == "portable" && threads > 1) continue;
       if (name == "avx512" || name == "avx2") {
         const auto chains = name == "avx512" ? fma_chains_avx512 : fma_chains_avx2;
@@ -145,14 +144,14 @@ void register_all() {
       }
       for (const Shape& shape : shapes) {
         for (Format format : {Format::bf16, Format::nvfp4, Format::mxfp4, Format::mxfp8_e4m3, Format::fp8_e5m2}) {
-          register_rate(describe(name_of(format), shape, threads, kernels->name), threads,
-                        [=](benchmark::State& state) { product(state, kernels, format, shape, threads); });
+          register_rate(describe(name_of(format), shape, threads, name_of(level)), threads,
+                        [=](benchmark::State& state) { product(state, level, format, shape, threads); });
         }
       }
     }
     for (bool b_transposed : {true, false}) {
-      const std::string name = std::string(b_transposed ? "head_q_kt" : "head_p_v") + "/256x64/" + kernels->name;
-      benchmark::RegisterBenchmark(name.c_str(), head, kernels, 256, 64, b_transposed);
+      const std::string name = std::string(b_transposed ? "head_q_kt" : "head_p_v") + "/256x64/" + name_of(level);
+      benchmark::RegisterBenchmark(name.c_str(), head, level, 256, 64, b_transposed);
     }
   }
 }

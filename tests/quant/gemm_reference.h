@@ -13,10 +13,10 @@
 
 namespace nibble {
 
-inline std::vector<const cpu::GemmKernels*> levels() {
-  std::vector<const cpu::GemmKernels*> all;
-  for (const cpu::GemmKernels* const* next = cpu::available_gemm_kernels(); *next != nullptr; ++next)
-    all.push_back(*next);
+// Best first.
+inline std::vector<InstructionSet> levels() {
+  std::vector<InstructionSet> all = available_instruction_sets();
+  std::reverse(all.begin(), all.end());
   return all;
 }
 

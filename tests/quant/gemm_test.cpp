@@ -18,9 +18,9 @@
 namespace nibble {
 namespace {
 
-std::vector<float> product(const cpu::GemmKernels& kernels, Operand& a, Operand& b) {
+std::vector<float> product(InstructionSet level, Operand& a, Operand& b) {
   std::vector<float> output(static_cast<size_t>(a.rows * b.rows), std::numeric_limits<float>::quiet_NaN());
-  cpu::gemm_with(kernels, {a.view(), b.view(), Tensor(output.data(), DType::f32, {a.rows, b.rows})});
+  cpu::gemm_with(level, {a.view(), b.view(), Tensor(output.data(), DType::f32, {a.rows, b.rows})});
   return output;
 }
 
@@ -34,14 +34,14 @@ void expect_contract(Operand& a, Operand& b, const std::string& what) {
   expected_bf16.reserve(expected.size());
   for (size_t i = 0; i < base.size(); ++i) expected_sum[i] += expected[i];
   for (float value : expected) expected_bf16.push_back(bf16_nearest(value));
-  for (const cpu::GemmKernels* kernels : levels()) {
-    const std::string where = what + " on " + kernels->name;
-    EXPECT_EQ(first_difference(product(*kernels, a, b), expected), -1) << where;
+  for (const InstructionSet level : levels()) {
+    const std::string where = what + " on " + name_of(level);
+    EXPECT_EQ(first_difference(product(level, a, b), expected), -1) << where;
     std::vector<float> sum(base);
-    cpu::gemm_with(*kernels, {a.view(), b.view(), Tensor(sum.data(), DType::f32, {a.rows, b.rows}), true});
+    cpu::gemm_with(level, {a.view(), b.view(), Tensor(sum.data(), DType::f32, {a.rows, b.rows}), true});
     EXPECT_EQ(first_difference(sum, expected_sum), -1) << where << ", accumulated";
     std::vector<BFloat16> bf16(expected.size());
-    cpu::gemm_with(*kernels, {a.view(), b.view(), Tensor(bf16.data(), DType::bf16, {a.rows, b.rows})});
+    cpu::gemm_with(level, {a.view(), b.view(), Tensor(bf16.data(), DType::bf16, {a.rows, b.rows})});
     EXPECT_EQ(first_difference(bf16, expected_bf16), -1) << where << ", bf16";
   }
 }
@@ -124,7 +124,7 @@ TEST_F(GemmShapes, EveryCodeIsDecoded) {
     Operand b = make_operand({Format::bf16}, 3, 128, 2);
     std::fill(b.bf16.begin(), b.bf16.end(), bf16_nearest(1.0F));
     expect_contract(a, b, describe(layout));
-    const std::vector<float> got = product(*levels()[0], a, b);
+    const std::vector<float> got = product(levels()[0], a, b);
     for (uint32_t row = 0; row < 127 && layout.format == Format::fp8_e4m3; ++row)
       EXPECT_EQ(got[row * 3], e4m3_to_float(row));
   }
@@ -139,12 +139,12 @@ TEST_F(GemmShapes, RotationBitsShiftTheProduct) {
     for (const Case& bits : {Case{7, 7, 7}, Case{14, 14, 14}, Case{5, 5, 5}, Case{6, 0, 3}}) {
       Operand a = make_operand(layout, 7, 256, 1);
       Operand b = make_operand(layout, 9, 256, 2);
-      std::vector<float> expected = product(*levels()[0], a, b);
+      std::vector<float> expected = product(levels()[0], a, b);
       for (float& value : expected) value = std::ldexp(value, -bits.shift);
       a.rotation_bits = bits.a_bits;
       b.rotation_bits = bits.b_bits;
       expect_contract(a, b, describe(layout) + ", rotated");
-      EXPECT_EQ(first_difference(product(*levels()[0], a, b), expected), -1) << describe(layout);
+      EXPECT_EQ(first_difference(product(levels()[0], a, b), expected), -1) << describe(layout);
     }
   }
 }
@@ -155,9 +155,9 @@ TEST_F(GemmShapes, WrongOperandsAreDefects) {
     Operand b = make_operand({Format::mxfp8_e4m3}, 4, 128, 2);
     std::vector<float> output(16);
     GemmProblem problem{a.view(), b.view(), Tensor(output.data(), DType::f32, {4, 4})};
-    cpu::gemm_with(*levels()[0], problem);
+    cpu::gemm_with(levels()[0], problem);
     change(problem);
-    EXPECT_THROW(cpu::gemm_with(*levels()[0], problem), Error);
+    EXPECT_THROW(cpu::gemm_with(levels()[0], problem), Error);
   };
   expect_defect([](GemmProblem& problem) { problem.a.rotation_bits = 7; });
   expect_defect([](GemmProblem& problem) { problem.a.transposed = true; });
@@ -170,10 +170,10 @@ TEST_F(GemmShapes, WrongOperandsAreDefects) {
 }
 
 TEST_F(GemmShapes, NoRowsIsNoWork) {
-  for (const cpu::GemmKernels* kernels : levels()) {
+  for (const InstructionSet level : levels()) {
     Operand a = make_operand({Format::bf16}, 0, 16, 1);
     Operand b = make_operand({Format::bf16}, 3, 16, 2);
-    EXPECT_TRUE(product(*kernels, a, b).empty());
+    EXPECT_TRUE(product(level, a, b).empty());
   }
 }
 
@@ -181,12 +181,12 @@ TEST(GemmThreads, TheNumberOfThreadsChangesNoBit) {
   for (const Layout& layout : {Layout{Format::bf16}, Layout{Format::nvfp4}, Layout{Format::mxfp8_e5m2}}) {
     Operand a = make_operand(layout, 333, 288, 1);
     Operand b = make_operand(layout, 217, 288, 2);
-    for (const cpu::GemmKernels* kernels : levels()) {
+    for (const InstructionSet level : levels()) {
       set_compute_threads(1);
-      const std::vector<float> expected = product(*kernels, a, b);
+      const std::vector<float> expected = product(level, a, b);
       for (int threads : {2, 4}) {
         set_compute_threads(threads);
-        EXPECT_EQ(first_difference(product(*kernels, a, b), expected), -1) << threads << " threads, " << kernels->name;
+        EXPECT_EQ(first_difference(product(level, a, b), expected), -1) << threads << " threads, " << name_of(level);
       }
     }
   }
@@ -206,7 +206,7 @@ TEST_F(GemmShapes, LargestCodesAndScales) {
       a.tensor_scale[0] = b.tensor_scale[0] = 1.0F;
       expect_contract(a, b, "extremes");
       if (left == right) {
-        EXPECT_EQ(product(*levels()[0], a, b)[0], 64.0F * 6 * 6 * 448 * 448);
+        EXPECT_EQ(product(levels()[0], a, b)[0], 64.0F * 6 * 6 * 448 * 448);
       }
     }
   }
@@ -225,11 +225,11 @@ TEST_F(GemmShapes, EveryPairOfCodes) {
     a.codes[row * 8 + 5] = static_cast<uint8_t>(row << 4);
     b.codes[row * 8 + 5] = static_cast<uint8_t>(row << 4);
   }
-  for (const cpu::GemmKernels* kernels : levels()) {
-    const std::vector<float> got = product(*kernels, a, b);
+  for (const InstructionSet level : levels()) {
+    const std::vector<float> got = product(level, a, b);
     for (uint32_t i = 0; i < 16; ++i) {
       for (uint32_t j = 0; j < 16; ++j)
-        EXPECT_EQ(got[i * 16 + j], e2m1_to_float(i) * e2m1_to_float(j)) << kernels->name;
+        EXPECT_EQ(got[i * 16 + j], e2m1_to_float(i) * e2m1_to_float(j)) << name_of(level);
     }
   }
 }
@@ -244,7 +244,7 @@ TEST_F(GemmShapes, ZeroSubnormalAndNanScales) {
   expect_contract(a, b, "zero scales");
   a.scales[7] = 0x7F;
   expect_contract(a, b, "a NaN scale");
-  EXPECT_TRUE(std::isnan(product(*levels()[0], a, b)[40]));
+  EXPECT_TRUE(std::isnan(product(levels()[0], a, b)[40]));
 }
 
 // The whole range of E8M0: products with elements are exact down to 2^-127 * 2^-16, subnormal in FP32, and become
@@ -266,7 +266,7 @@ TEST_F(GemmShapes, SmallestLargestAndNanPowersOfTwo) {
       a.tensor_scale[0] = g;
       expect_contract(a, b, std::string(name_of(format)) + " with extreme scales");
     }
-    EXPECT_TRUE(std::isnan(product(*levels()[0], a, b)[31 * 40]));
+    EXPECT_TRUE(std::isnan(product(levels()[0], a, b)[31 * 40]));
   }
 }
 
@@ -302,8 +302,8 @@ TEST_F(GemmShapes, ExtremeTensorScalesAreRoundedOnce) {
       const auto fraction = static_cast<float>(std::frexp(exact, &exponent));
       const double alpha = std::ldexp(static_cast<double>(fraction), exponent);
       for (float& value : unscaled) value = static_cast<float>(static_cast<double>(value) * alpha);
-      for (const cpu::GemmKernels* kernels : levels()) {
-        EXPECT_EQ(first_difference(product(*kernels, a, b), unscaled), -1) << scales.g_a << " * " << scales.g_b;
+      for (const InstructionSet level : levels()) {
+        EXPECT_EQ(first_difference(product(level, a, b), unscaled), -1) << scales.g_a << " * " << scales.g_b;
       }
       for (size_t i = 0; i < unscaled.size() && exact > 0 && exact < 1e-36 && exact > 1e-43; ++i) {
         EXPECT_NE(unscaled[i], 0.0F);
@@ -318,7 +318,7 @@ TEST_F(GemmShapes, InfinitiesAndNanArrive) {
   a.bf16[3] = bf16_nearest(std::numeric_limits<float>::infinity());
   a.bf16[5 * 32] = bf16_nearest(std::numeric_limits<float>::quiet_NaN());
   expect_contract(a, b, "non-finite values");
-  const std::vector<float> got = product(*levels()[0], a, b);
+  const std::vector<float> got = product(levels()[0], a, b);
   EXPECT_TRUE(std::isinf(got[0]));
   EXPECT_TRUE(std::isnan(got[5 * 20]));
 }
@@ -337,35 +337,33 @@ TEST_F(GemmShapes, CloseToFloat64) {
       exact.push_back(sum * static_cast<double>(a.tensor_scale[0]) * static_cast<double>(b.tensor_scale[0]));
     }
   }
-  for (const cpu::GemmKernels* kernels : levels()) {
-    const std::vector<float> got = product(*kernels, a, b);
+  for (const InstructionSet level : levels()) {
+    const std::vector<float> got = product(level, a, b);
     double error = 0;
     double norm = 0;
     for (size_t i = 0; i < got.size(); ++i) {
       error += (static_cast<double>(got[i]) - exact[i]) * (static_cast<double>(got[i]) - exact[i]);
       norm += exact[i] * exact[i];
     }
-    EXPECT_LE(std::sqrt(error), 1e-6 * std::sqrt(norm)) << kernels->name;
+    EXPECT_LE(std::sqrt(error), 1e-6 * std::sqrt(norm)) << name_of(level);
     EXPECT_GT(norm, 0.0);
   }
 }
 
 TEST(InstructionSet, NamesAndErrors) {
-  for (const cpu::GemmKernels* kernels : levels()) {
-    EXPECT_STREQ(cpu::select_gemm_kernels(kernels->level).level, kernels->level);
-  }
-  EXPECT_STREQ(levels().back()->name, "portable");
-  EXPECT_EQ(&cpu::select_gemm_kernels(nullptr), levels().front());
-  EXPECT_EQ(&cpu::select_gemm_kernels(""), levels().front());
-  for (const char* wrong : {"avx", "AVX2", "avx512_vnni", "neon"}) {
+  for (const InstructionSet level : levels()) EXPECT_EQ(select_instruction_set(name_of(level)), level);
+  EXPECT_EQ(levels().back(), InstructionSet::portable);
+  EXPECT_EQ(select_instruction_set(nullptr), levels().front());
+  EXPECT_EQ(select_instruction_set(""), levels().front());
+  for (const char* wrong : {"avx", "AVX2", "avx512_amx", "neon"}) {
     try {
-      cpu::select_gemm_kernels(wrong);
+      select_instruction_set(wrong);
       FAIL() << wrong;
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::usage);
       EXPECT_NE(std::string(error.what()).find(wrong), std::string::npos);
-      for (const char* valid : {"portable", "avx2", "avx512"}) {
-        EXPECT_NE(error.remedy().find(valid), std::string::npos);
+      for (const InstructionSet valid : levels()) {
+        EXPECT_NE(error.remedy().find(name_of(valid)), std::string::npos);
       }
     }
   }
@@ -373,7 +371,7 @@ TEST(InstructionSet, NamesAndErrors) {
 
 TEST(InstructionSet, TheEnvironmentForcesALevel) {
   ASSERT_EQ(setenv("NIBBLE_ISA", "portable", 1), 0);  // before the first use in this process
-  EXPECT_STREQ(instruction_set(), "portable");
+  EXPECT_EQ(instruction_set(), InstructionSet::portable);
   Operand a = make_operand({Format::nvfp4}, 5, 32, 1);
   Operand b = make_operand({Format::nvfp4}, 6, 32, 2);
   std::vector<float> output(30);

@@ -35,12 +35,12 @@ void expect_small_contract(int64_t m, int64_t n, int64_t k, const Strides& strid
       }
     }
   }
-  for (const cpu::GemmKernels* kernels : levels()) {
+  for (const InstructionSet level : levels()) {
     std::vector<float> got(c);
-    cpu::small_matmul_with(*kernels, {a.data(), strides.a_row, strides.a_col, b.data(), strides.b_row, strides.b_col,
-                                      got.data(), c_stride, m, n, k, accumulate});
+    cpu::small_matmul_with(level, {a.data(), strides.a_row, strides.a_col, b.data(), strides.b_row, strides.b_col,
+                                   got.data(), c_stride, m, n, k, accumulate});
     EXPECT_EQ(first_difference(got, expected), -1)
-        << kernels->name << " m=" << m << " n=" << n << " k=" << k << " accumulate=" << accumulate;
+        << name_of(level) << " m=" << m << " n=" << n << " k=" << k << " accumulate=" << accumulate;
   }
 }
 
@@ -83,11 +83,11 @@ TEST(SmallMatmul, OneStepIsACorrectlyRoundedMultiplyAdd) {
       float& sum = expected[static_cast<size_t>(i)];
       sum = std::fma(a[static_cast<size_t>(i / size)], b[static_cast<size_t>(i % size)], sum);
     }
-    for (const cpu::GemmKernels* kernels : levels()) {
+    for (const InstructionSet level : levels()) {
       std::vector<float> got(c);
-      cpu::small_matmul_with(*kernels, {a.data(), 1, 1, b.data(), 1, 1, got.data(), size, size, size, 1, true});
+      cpu::small_matmul_with(level, {a.data(), 1, 1, b.data(), 1, 1, got.data(), size, size, size, 1, true});
       const int64_t index = first_difference(got, expected);
-      EXPECT_EQ(index, -1) << kernels->name;
+      EXPECT_EQ(index, -1) << name_of(level);
     }
   }
 }
@@ -120,10 +120,10 @@ TEST(SmallMatmul, AMultiplyAddThroughDoubleIsNotRoundedTwice) {
     }
   }
   EXPECT_GT(rounded_twice, 100);
-  for (const cpu::GemmKernels* kernels : levels()) {
+  for (const InstructionSet level : levels()) {
     std::vector<float> got(c);
-    cpu::small_matmul_with(*kernels, {a.data(), 1, 1, b.data(), 1, 1, got.data(), size, size, size, 1, true});
-    EXPECT_EQ(first_difference(got, expected), -1) << kernels->name;
+    cpu::small_matmul_with(level, {a.data(), 1, 1, b.data(), 1, 1, got.data(), size, size, size, 1, true});
+    EXPECT_EQ(first_difference(got, expected), -1) << name_of(level);
   }
 }
 
