@@ -37,17 +37,18 @@ std::vector<std::string> expand_pattern(const std::string& pattern) {
   return paths;
 }
 
-std::vector<ShardReader> open_shards(const std::vector<std::string>& patterns) {
-  std::vector<ShardReader> shards;
+std::vector<std::unique_ptr<TokenShard>> open_shards(const std::vector<std::string>& patterns) {
+  std::vector<std::unique_ptr<TokenShard>> shards;
   for (const std::string& path : expand_patterns(patterns)) {
-    shards.emplace_back(path);
-    const ShardHeader& first = shards.front().header();
-    const ShardHeader& last = shards.back().header();
-    if (last.vocab_size != first.vocab_size || last.tokenizer != first.tokenizer || last.eos_id != first.eos_id) {
+    shards.push_back(open_token_shard(path));
+    const TokenShard& first = *shards.front();
+    const TokenShard& last = *shards.back();
+    if (last.vocab_size() != first.vocab_size() || last.tokenizer() != first.tokenizer() ||
+        last.eos_id() != first.eos_id()) {
       throw Error(ExitCode::bad_data,
                   fmt::format("{} and {} were made with different tokenizers (vocabulary {} and {}, hash {} and {})",
-                              shards.front().name(), path, first.vocab_size, last.vocab_size, to_hex(first.tokenizer),
-                              to_hex(last.tokenizer)),
+                              first.name(), path, first.vocab_size(), last.vocab_size(), to_hex(first.tokenizer()),
+                              to_hex(last.tokenizer())),
                   "train on shards of one tokenizer; nibble tokenize --tokenizer reuses one");
     }
   }
@@ -84,8 +85,8 @@ uint64_t Loader::count_windows() {
   NIBBLE_CHECK(sequence_length_ >= 1 && sequence_length_ < (1ULL << 32U), "sequence length");
   uint64_t longest = 0;
   first_window_.push_back(0);
-  for (const ShardReader& shard : shards_) {
-    const uint64_t count = shard.header().tokens;
+  for (const auto& shard : shards_) {
+    const uint64_t count = shard->tokens();
     longest = std::max(longest, count);
     tokens_ += count;
     first_window_.push_back(first_window_.back() + (count - 1) / sequence_length_);
@@ -93,7 +94,7 @@ uint64_t Loader::count_windows() {
   if (first_window_.back() == 0) {
     throw Error(ExitCode::bad_data,
                 fmt::format("{}: the longest of {} shard(s) has {} tokens, but a window of sequence length {} needs {}",
-                            shards_.front().name(), shards_.size(), longest, sequence_length_, sequence_length_ + 1),
+                            shards_.front()->name(), shards_.size(), longest, sequence_length_, sequence_length_ + 1),
                 "use a shorter sequence length or more data");
   }
   return first_window_.back();
@@ -104,16 +105,16 @@ void Loader::load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t>
   const uint64_t window = sampler_.window(sample);
   const auto after = std::upper_bound(first_window_.begin(), first_window_.end(), window);
   const auto shard = static_cast<size_t>(after - first_window_.begin()) - 1;
-  shards_[shard].read((window - first_window_[shard]) * sequence_length_, window_);
+  shards_[shard]->read((window - first_window_[shard]) * sequence_length_, window_);
   std::copy(window_.begin(), window_.end() - 1, tokens.begin());
   std::copy(window_.begin() + 1, window_.end(), targets.begin());
 }
 
 std::string Loader::fingerprint() const {
   std::string text;
-  for (const ShardReader& shard : shards_) {
-    text += fmt::format("{}\n{}\n{}\n", std::filesystem::path(shard.name()).filename().string(),
-                        shard.header().file_bytes(), to_hex(shard.header_hash()));
+  for (const auto& shard : shards_) {
+    text += fmt::format("{}\n{}\n{}\n", std::filesystem::path(shard->name()).filename().string(), shard->file_bytes(),
+                        to_hex(shard->identity()));
   }
   return to_hex(hash128(text));
 }

@@ -5,13 +5,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "data/hash.h"
 #include "data/sampler.h"
-#include "data/shard.h"
+#include "data/token_shard.h"
 
 namespace nibble {
 
@@ -35,9 +36,9 @@ class Loader {
   // Sample number `sample`: tokens[i] is followed by targets[i]. Both spans have sequence_length elements.
   void load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets);
 
-  uint32_t vocab_size() const { return shards_.front().header().vocab_size; }
-  const Hash128& tokenizer_hash() const { return shards_.front().header().tokenizer; }
-  // 32 hexadecimal digits over the shards in order: file names without their folders, sizes, header hashes. Equal
+  uint32_t vocab_size() const { return shards_.front()->vocab_size(); }
+  Hash128 tokenizer_hash() const { return shards_.front()->tokenizer(); }
+  // 32 hexadecimal digits over the shards in order: file names without their folders, sizes, identities. Equal
   // fingerprints, seeds and sequence lengths mean equal samples.
   std::string fingerprint() const;
 
@@ -45,7 +46,7 @@ class Loader {
   uint64_t count_windows();
 
   uint64_t sequence_length_;
-  std::vector<ShardReader> shards_;
+  std::vector<std::unique_ptr<TokenShard>> shards_;
   std::vector<uint64_t> first_window_;  // of every shard, and the total
   uint64_t tokens_ = 0;
   std::vector<int32_t> window_;  // [sequence_length + 1]

@@ -17,6 +17,7 @@
 
 #include "data/file.h"
 #include "data/hash.h"
+#include "data/token_shard.h"
 
 namespace nibble {
 
@@ -75,15 +76,20 @@ class ShardWriter {
 // Reads one shard. Opening checks the header, the size and the table of hashes; a block of tokens is checked (hash, ids
 // below the vocabulary size) when it is first touched, the document ends likewise. Failures are ExitCode::bad_data and
 // name the shard, the byte and the id. Not for several threads at once.
-class ShardReader {
+class ShardReader : public TokenShard {
  public:
   explicit ShardReader(const std::filesystem::path& path);
   const ShardHeader& header() const { return header_; }
-  const std::string& name() const { return name_; }
+  const std::string& name() const override { return name_; }
+  uint64_t tokens() const override { return header_.tokens; }
+  uint64_t file_bytes() const override { return header_.file_bytes(); }
+  uint32_t vocab_size() const override { return header_.vocab_size; }
+  uint32_t eos_id() const override { return header_.eos_id; }
+  Hash128 tokenizer() const override { return header_.tokenizer; }
+  uint64_t identity() const override { return header_hash_; }
   // XXH3-64 of the header, and so an identity of everything in the shard.
   uint64_t header_hash() const { return header_hash_; }
-  // Tokens [first, first + ids.size()), which must lie in the shard.
-  void read(uint64_t first, std::span<int32_t> ids);
+  void read(uint64_t first, std::span<int32_t> ids) override;
   // Index of the token after the last one of document i, for every document.
   const std::vector<uint64_t>& document_ends();
   // Reads everything, calls report(text) for every damaged part, and tells the number of damaged parts. `visit` sees

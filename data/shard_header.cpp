@@ -78,7 +78,7 @@ std::array<std::byte, ShardHeader::bytes> ShardHeader::serialize() const {
 
 ShardHeader ShardHeader::parse(std::span<const std::byte> data, uint64_t file_size, const std::string& name) {
   if (data.size() < magic.size() || std::memcmp(data.data(), magic.data(), magic.size()) != 0) {
-    fail(name, "not a nibble token shard (the first 8 bytes differ)");
+    fail(name, "neither a token shard of nibble nor one of llm.c (by its first bytes)");
   }
   if (data.size() < bytes) fail(name, fmt::format("{} bytes are less than the header of a shard", data.size()));
   const auto found_version = load_little_endian<uint32_t>(data, at_version);

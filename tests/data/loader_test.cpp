@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "data/shard.h"
 #include "tests/data/test_files.h"
 
 namespace nibble {

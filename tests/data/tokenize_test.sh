@@ -49,7 +49,7 @@ expect 73 "text.txt/x" "$NIBBLE" tokenize text.txt --documents line --vocab-size
 [[ -z "$(find three -name '*.bin')" ]] || fail "a failed call left shards"
 
 expect 66 "no such file" "$NIBBLE" inspect none.bin
-expect 65 "not a nibble token shard" "$NIBBLE" inspect text.txt
+expect 65 "neither a token shard of nibble" "$NIBBLE" inspect text.txt
 cp two/train-00000.bin damaged.bin
 flip damaged.bin 20001
 expect 65 "block 0 of" "$NIBBLE" inspect damaged.bin

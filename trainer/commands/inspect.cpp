@@ -8,7 +8,9 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "data/foreign_shard.h"
 #include "data/shard.h"
 #include "data/token_statistics.h"
 #include "data/tokenizer.h"
@@ -82,8 +84,34 @@ void print_samples(ShardReader& shard, uint64_t samples) {
   for (uint64_t i = std::max(shown, documents - shown); i < documents; ++i) print_document(shard, tokenizer, i);
 }
 
+void print_statistics(const TokenStatistics& statistics) {
+  fmt::print("unigram entropy   {:.4f} nats = {:.4f} bits a token, {} different tokens\n", statistics.entropy_nats(),
+             statistics.entropy_bits(), statistics.used());
+}
+
+// A shard without hashes: reading it checks every id.
+void inspect_foreign_shard(LlmcShard& shard) {
+  fmt::print("token shard       {}\n", shard.name());
+  fmt::print("format            {}\n", shard.describe());
+  fmt::print("size              {} bytes\n", shard.file_bytes());
+  fmt::print("tokens            {} of {} bytes\n", shard.tokens(), shard.token_bytes());
+  fmt::print("vocabulary        {}, end of document {}\n", shard.vocab_size(), shard.eos_id());
+  TokenStatistics statistics(shard.vocab_size());
+  constexpr uint64_t piece = 1U << 20U;
+  std::vector<int32_t> ids;
+  for (uint64_t first = 0; first < shard.tokens(); first += ids.size()) {
+    ids.resize(std::min(piece, shard.tokens() - first));
+    shard.read(first, ids);
+    statistics.add(ids);
+  }
+  print_statistics(statistics);
+  fmt::print("verified          size and every id; the format has no hashes\n");
+}
+
 void inspect_shard(const std::filesystem::path& path, uint64_t samples) {
-  ShardReader shard(path);
+  const std::unique_ptr<TokenShard> opened = open_token_shard(path);
+  if (auto* foreign = dynamic_cast<LlmcShard*>(opened.get())) return inspect_foreign_shard(*foreign);
+  auto& shard = dynamic_cast<ShardReader&>(*opened);
   print_header(shard);
   TokenStatistics statistics(shard.header().vocab_size);
   std::string first_damage;
@@ -97,8 +125,7 @@ void inspect_shard(const std::filesystem::path& path, uint64_t samples) {
     throw Error(ExitCode::bad_data, fmt::format("{} damaged part(s), the first: {}", damaged, first_damage),
                 "restore the shard from a copy, or make it again with nibble tokenize");
   }
-  fmt::print("unigram entropy   {:.4f} nats = {:.4f} bits a token, {} different tokens\n", statistics.entropy_nats(),
-             statistics.entropy_bits(), statistics.used());
+  print_statistics(statistics);
   fmt::print("verified          header, {} block(s), documents: sound\n", shard.header().blocks());
   print_samples(shard, samples);
 }
@@ -112,7 +139,7 @@ void run_inspect(const std::filesystem::path& path, uint64_t samples) {
   }
   if (std::filesystem::is_directory(status)) return inspect_checkpoint(path);
   throw Error(ExitCode::bad_data, fmt::format("{}: neither a token shard nor a checkpoint", path.string()),
-              "name a .bin file that nibble tokenize wrote, or a directory checkpoints/step-N");
+              "name a .bin file that nibble tokenize or llm.c wrote, or a directory checkpoints/step-N");
 }
 
 }  // namespace

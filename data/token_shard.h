@@ -1,0 +1,34 @@
+// What training needs of a file of tokens, whoever wrote it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "data/hash.h"
+
+namespace nibble {
+
+class TokenShard {
+ public:
+  virtual ~TokenShard() = default;
+  virtual const std::string& name() const = 0;
+  virtual uint64_t tokens() const = 0;
+  virtual uint64_t file_bytes() const = 0;
+  virtual uint32_t vocab_size() const = 0;
+  virtual uint32_t eos_id() const = 0;
+  // All zero where the format does not tell the tokenizer.
+  virtual Hash128 tokenizer() const = 0;
+  // Stands for the content in a run's fingerprint.
+  virtual uint64_t identity() const = 0;
+  // Tokens [first, first + ids.size()), which must lie in the shard; every id is below vocab_size(), or the call throws
+  // ExitCode::bad_data with the shard, the byte and the id.
+  virtual void read(uint64_t first, std::span<int32_t> ids) = 0;
+};
+
+// Opens a shard of nibble's own (data/shard.h), or one of llm.c (data/foreign_shard.h), by its first bytes.
+std::unique_ptr<TokenShard> open_token_shard(const std::filesystem::path& path);
+
+}  // namespace nibble

@@ -1,0 +1,123 @@
+// Shards as llm.c writes them: read token for token, and refused when they are not what their header says.
+#include "data/foreign_shard.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "data/loader.h"
+#include "tests/data/test_files.h"
+
+namespace nibble {
+namespace {
+
+struct Content {
+  int32_t magic = 20240520;
+  int32_t version = 1;
+  int32_t count = 0;
+};
+
+template <class Token>
+std::string file_of(Content content, const std::vector<Token>& tokens) {
+  std::vector<int32_t> header(256);
+  if (content.count == 0) content.count = static_cast<int32_t>(tokens.size());
+  header[0] = content.magic;
+  header[1] = content.version;
+  header[2] = content.count;
+  std::string bytes(reinterpret_cast<const char*>(header.data()), header.size() * sizeof(int32_t));
+  return bytes.append(reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(Token));
+}
+
+std::vector<uint16_t> counting(size_t count) {
+  std::vector<uint16_t> tokens(count);
+  for (size_t i = 0; i < count; ++i) tokens[i] = static_cast<uint16_t>(i * 997 % 50257);
+  return tokens;
+}
+
+template <class Action>
+void expect_bad_data(const std::string& text, Action action) {
+  try {
+    action();
+    FAIL() << "no error for: " << text;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::bad_data);
+    EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
+  }
+}
+
+TEST(LlmcShard, Gpt2TokensOfTwoBytes) {
+  const TemporaryDirectory directory;
+  const std::vector<uint16_t> tokens = counting(70000);
+  put(directory / "a.bin", file_of({}, tokens));
+  const std::unique_ptr<TokenShard> shard = open_token_shard(directory / "a.bin");
+  EXPECT_EQ(shard->tokens(), 70000U);
+  EXPECT_EQ(shard->vocab_size(), 50257U);
+  EXPECT_EQ(shard->eos_id(), 50256U);
+  std::vector<int32_t> ids(1000);
+  shard->read(69000, ids);
+  EXPECT_TRUE(std::equal(ids.begin(), ids.end(), tokens.begin() + 69000));
+}
+
+TEST(LlmcShard, Llama3TokensOfFourBytes) {
+  const TemporaryDirectory directory;
+  const std::vector<uint32_t> tokens = {128000, 1, 2, 128255, 70000};
+  put(directory / "a.bin", file_of({.magic = 20240801, .version = 7}, tokens));
+  const std::unique_ptr<TokenShard> shard = open_token_shard(directory / "a.bin");
+  std::vector<int32_t> ids(5);
+  shard->read(0, ids);
+  EXPECT_TRUE(std::equal(ids.begin(), ids.end(), tokens.begin()));
+}
+
+TEST(LlmcShard, WhatIsWrongIsNamed) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory / "a.bin";
+  const auto open = [&] { LlmcShard shard(path); };
+  const std::string good = file_of({}, counting(100));
+  put(path, good.substr(0, good.size() - 1));
+  expect_bad_data("1223 bytes long, but its header describes 1224", open);
+  put(path, good + "x");
+  expect_bad_data("1225 bytes long", open);
+  put(path, good.substr(0, 1000));
+  expect_bad_data("less than the header", open);
+  put(path, file_of({.version = 2}, counting(100)));
+  expect_bad_data("version 2", open);
+  put(path, file_of({.count = -5}, counting(100)));
+  expect_bad_data("counts -5 tokens", open);
+  put(path, file_of({.magic = 20240522}, counting(100)));
+  expect_bad_data("20240522", open);
+  expect_bad_data("neither", [&] { open_token_shard(path); });
+}
+
+TEST(LlmcShard, AnIdOutsideTheVocabularyIsNamed) {
+  const TemporaryDirectory directory;
+  std::vector<uint16_t> tokens = counting(100);
+  tokens[42] = 50257;
+  put(directory / "a.bin", file_of({}, tokens));
+  LlmcShard shard(directory / "a.bin");
+  std::vector<int32_t> ids(42);
+  shard.read(0, ids);
+  ids.resize(2);
+  expect_bad_data("token 42 (byte 1108) has id 50257", [&] { shard.read(41, ids); });
+}
+
+TEST(LlmcShard, TheLoaderTrainsOnIt) {
+  const TemporaryDirectory directory;
+  const std::vector<uint16_t> tokens = counting(1001);
+  put(directory / "a.bin", file_of({}, tokens));
+  Loader loader({(directory / "*.bin").string()}, 100, 7, false);
+  EXPECT_EQ(loader.windows(), 10U);
+  EXPECT_EQ(loader.vocab_size(), 50257U);
+  std::vector<int32_t> inputs(100);
+  std::vector<int32_t> targets(100);
+  loader.load(3, inputs, targets);
+  EXPECT_TRUE(std::equal(inputs.begin(), inputs.end(), tokens.begin() + 300));
+  EXPECT_TRUE(std::equal(targets.begin(), targets.end(), tokens.begin() + 301));
+  const std::string fingerprint = loader.fingerprint();
+  std::vector<uint16_t> other = tokens;
+  other[1000] = 3;
+  put(directory / "a.bin", file_of({}, other));
+  EXPECT_NE(Loader({(directory / "a.bin").string()}, 100, 7, false).fingerprint(), fingerprint);
+}
+
+}  // namespace
+}  // namespace nibble
