@@ -1,0 +1,61 @@
+// The limits of 8-bit dot products.
+#include <immintrin.h>
+
+#include "quant/peak_kernels.h"
+
+namespace nibble::cpu {
+namespace {
+
+using Vector = float __attribute__((vector_size(64)));
+using IntVector = int32_t __attribute__((vector_size(64)));
+
+inline __attribute__((always_inline)) __m512 to_float(__m512i values) {
+  return reinterpret_cast<__m512>(__builtin_convertvector(reinterpret_cast<IntVector>(values), Vector));
+}
+
+constexpr int lanes = 16;
+constexpr int dot_chains = 24;
+constexpr int block_chains = 12;
+
+void int8_chain(int64_t steps) {
+  const __m512i a = _mm512_set1_epi8(1);
+  __m512i sums[dot_chains];
+  for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+  for (int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 24
+    for (__m512i& sum : sums) {
+      sum = _mm512_dpbusd_epi32(sum, a, a);
+      NIBBLE_OPAQUE(sum);  // stays in its register
+    }
+  }
+  for (__m512i& sum : sums) NIBBLE_OPAQUE(sum);
+}
+
+// The correction for the unsigned operand's bias is where the dot product starts: a register move.
+void nvfp4_chain(int64_t steps) {
+  __m512i a = _mm512_set1_epi8(1);
+  const __m512i b = _mm512_set1_epi8(2);
+  __m512 scale = _mm512_set1_ps(0.5F);
+  __m512 sums[block_chains];
+  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+  for (int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 12
+    for (__m512& sum : sums) {
+      NIBBLE_OPAQUE(a);
+      NIBBLE_OPAQUE(scale);
+      __m512i dot = _mm512_dpbusd_epi32(b, a, b);
+      dot = _mm512_dpbusd_epi32(dot, a, b);
+      dot = _mm512_dpbusd_epi32(dot, a, b);
+      dot = _mm512_dpbusd_epi32(dot, a, b);
+      sum = _mm512_fmadd_ps(to_float(dot), _mm512_mul_ps(scale, scale), sum);
+    }
+  }
+  for (__m512& sum : sums) NIBBLE_OPAQUE(sum);
+}
+
+}  // namespace
+
+const PeakTable peak_avx512_vnni = {
+    {}, {}, {8.0 * lanes * dot_chains, int8_chain}, {32.0 * lanes * block_chains, nvfp4_chain}};
+
+}  // namespace nibble::cpu
