@@ -1,0 +1,200 @@
+// The forward pass of attention: a running maximum and sum of each query's scores, as in FlashAttention.
+#include <limits>
+
+#include "dist/thread_pool.h"
+#include "model/ops/attention_blocks.h"
+#include "model/ops/row_math.h"
+#include "model/ops/storage.h"
+
+namespace nibble::attention {
+namespace {
+
+constexpr size_t lanes = LaneSum::lanes;
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+// What is known of some queries after some blocks of keys.
+struct QueryState {
+  float* largest;  // [rows]: scaled scores
+  float* sums;     // [rows, lanes]: of the exponentials of the scores minus the largest
+  float* outputs;  // [rows, head_dim]: of the values times these exponentials
+};
+
+struct SoftmaxBlock {
+  QueryState state;
+  float* scores;  // [block_size, block_size], unscaled; overwritten
+  int64_t rows, columns;
+  int64_t head_dim;
+  float scale;
+  bool diagonal;  // row i sees the columns up to i
+  bool first;     // the state is yet to be set
+};
+
+// Replaces a row of scores by exp(scale * score - largest) and returns the sums.
+NIBBLE_INLINE LaneSum exponentials(float* scores, float scale, float largest) {
+  LaneSum sum;
+  for (size_t i = 0; i < block_size; i += lanes) {
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      const float value = exp_probability(scores[i + lane] * scale - largest);
+      scores[i + lane] = value;
+      sum.lane[lane] += value;
+    }
+  }
+  return sum;
+}
+
+// Scores become probabilities times the final sum, as far as the maximum is known; the state is brought to the new
+// maximum, but for the outputs of this block.
+template <class T>
+NIBBLE_VECTORIZE void softmax_block(const SoftmaxBlock& block, T* __restrict probabilities) {
+  const QueryState& state = block.state;
+  for (int64_t row = 0; row < block.rows; ++row) {
+    float* const scores = block.scores + row * block_size;
+    for (int64_t i = block.diagonal ? row + 1 : block.columns; i < block_size; ++i) scores[i] = -infinity;
+    const float before = block.first ? -infinity : state.largest[row];
+    const float here = row_maximum(scores, block_size) * block.scale;
+    const float largest = here > before ? here : before;
+    state.largest[row] = largest;
+    const LaneSum sum = exponentials(scores, block.scale, largest);
+    for (int64_t i = 0; i < block_size; ++i) store(probabilities[row * block_size + i], scores[i]);
+
+    float* const sums = state.sums + row * lanes;
+    const float factor = block.first ? 0.0f : exp_probability(before - largest);
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      sums[lane] = block.first ? sum.lane[lane] : sums[lane] * factor + sum.lane[lane];
+    }
+    if (block.first || largest == before) continue;
+    float* const outputs = state.outputs + row * block.head_dim;
+    for (int64_t i = 0; i < block.head_dim; ++i) outputs[i] *= factor;
+  }
+}
+
+struct FinishedRows {
+  QueryState state;
+  float* log_sum_exp;
+  int64_t rows, head_dim;
+};
+
+template <class T>
+NIBBLE_VECTORIZE void finish_rows(const FinishedRows& finished, T* __restrict place, int64_t stride) {
+  const QueryState& state = finished.state;
+  for (int64_t row = 0; row < finished.rows; ++row) {
+    LaneSum lane_sum;
+    for (size_t lane = 0; lane < lanes; ++lane) lane_sum.lane[lane] = state.sums[row * lanes + lane];
+    const float sum = lane_sum.total();
+    const float inverse = 1.0f / sum;
+    finished.log_sum_exp[row] = state.largest[row] + log_f32(sum);
+    const float* __restrict outputs = state.outputs + row * finished.head_dim;
+    for (int64_t i = 0; i < finished.head_dim; ++i) store(place[row * stride + i], outputs[i] * inverse);
+  }
+}
+
+struct Workspace {
+  float* keys;           // packed block, transposed
+  float* values;         // packed block
+  float* scores;         // [block_size, block_size]
+  float* probabilities;  // [block_size, block_size] in the storage type
+  QueryState state;      // of longest_group queries
+  int64_t floats;
+
+  Workspace(const AttentionShape& shape, float* base) {
+    Pieces pieces(base);
+    keys = pieces.take(packed_floats(shape.head_dim));
+    values = pieces.take(packed_floats(shape.head_dim));
+    scores = pieces.take(block_size * block_size);
+    probabilities = pieces.take(block_size * block_size);
+    state.largest = pieces.take(longest_group);
+    state.sums = pieces.take(longest_group * static_cast<int64_t>(lanes));
+    state.outputs = pieces.take(longest_group * shape.head_dim);
+    floats = pieces.used();
+  }
+};
+
+// Some consecutive queries of one head.
+template <class T>
+class ForwardTask {
+ public:
+  ForwardTask(const AttentionForward& problem, int64_t sequence, int64_t head, float* memory)
+      : shape_(problem.shape),
+        space_(problem.shape, memory),
+        keys_(space_.keys),
+        values_(space_.values),
+        output_(output_head(shape_, problem.output.as<T>(), sequence, head)),
+        log_sum_exp_(problem.log_sum_exp.as<float>() +
+                     (sequence * shape_.query_heads + head) * shape_.sequence_length) {
+    const SequenceHeads<const T> heads(problem.qkv.as<T>(), shape_, sequence);
+    const int64_t kv_head = head / (shape_.query_heads / shape_.kv_heads);
+    query_ = heads.query(head);
+    key_ = heads.key(kv_head);
+    value_ = heads.value(kv_head);
+  }
+
+  // At most longest_group queries, from a multiple of block_size on.
+  void run(Range queries) {
+    for (int64_t key = 0; key < queries.end; key += block_size) {
+      const int64_t columns = std::min(block_size, queries.end - key);
+      keys_.pack(key_.from_row(key).transposed(), shape_.head_dim, columns);
+      values_.pack(value_.from_row(key), columns, shape_.head_dim);
+      for (int64_t query = std::max(queries.begin, key); query < queries.end; query += block_size) {
+        add_block(query, std::min(block_size, queries.end - query), key, columns, query - queries.begin);
+      }
+    }
+    const Matrix<T> place = output_.from_row(queries.begin);
+    finish_rows({space_.state, log_sum_exp_ + queries.begin, queries.size(), shape_.head_dim}, place.data,
+                place.row_stride);
+  }
+
+ private:
+  void add_block(int64_t query, int64_t rows, int64_t key, int64_t columns, int64_t slot) {
+    const QueryState state{space_.state.largest + slot, space_.state.sums + slot * static_cast<int64_t>(lanes),
+                           space_.state.outputs + slot * shape_.head_dim};
+    T* probabilities = reinterpret_cast<T*>(space_.probabilities);
+    keys_.multiply(query_.from_row(query), rows, {space_.scores, block_size});
+    softmax_block({.state = state,
+                   .scores = space_.scores,
+                   .rows = rows,
+                   .columns = columns,
+                   .head_dim = shape_.head_dim,
+                   .scale = score_scale(shape_),
+                   .diagonal = query == key,
+                   .first = key == 0},
+                  probabilities);
+    values_.multiply({probabilities, block_size, 1}, rows, {state.outputs, shape_.head_dim, key > 0});
+  }
+
+  const AttentionShape& shape_;
+  Workspace space_;
+  RightOperand<T> keys_, values_;
+  Matrix<const T> query_{}, key_{}, value_{};
+  Matrix<T> output_;
+  float* log_sum_exp_;
+};
+
+}  // namespace
+
+int64_t forward_floats(const AttentionShape& shape) {
+  return Workspace(shape, nullptr).floats;
+}
+
+// A task is a group of queries of one head. Late groups, which see most keys, go first; groups get smaller where there
+// are too few for the threads. Queries do not depend on each other, so neither changes a bit.
+template <class T>
+void forward(const AttentionForward& problem, float* workspace, int64_t per_thread) {
+  const AttentionShape& shape = problem.shape;
+  const int64_t heads = shape.sequences * shape.query_heads;
+  const int64_t group = balanced_group(heads, shape.sequence_length);
+  const int64_t groups = div_ceil(shape.sequence_length, group);
+  parallel_for(static_cast<size_t>(groups * heads), 1, [&](size_t begin, size_t end) {
+    for (int64_t index = static_cast<int64_t>(begin); index < static_cast<int64_t>(end); ++index) {
+      const int64_t first = (groups - 1 - index / heads) * group;
+      const int64_t head = index % heads;
+      ForwardTask<T> task(problem, head / shape.query_heads, head % shape.query_heads,
+                          workspace + current_compute_thread() * per_thread);
+      task.run({first, std::min(first + group, shape.sequence_length)});
+    }
+  });
+}
+
+template void forward<float>(const AttentionForward& problem, float* workspace, int64_t per_thread);
+template void forward<BFloat16>(const AttentionForward& problem, float* workspace, int64_t per_thread);
+
+}  // namespace nibble::attention
