@@ -10,6 +10,7 @@
 
 #include "dist/error.h"
 #include "dist/thread_pool.h"
+#include "quant/bf16_gemm.h"
 #include "quant/gemm_kernels.h"
 #include "quant/instruction_set.h"
 
@@ -127,6 +128,9 @@ const GemmKernels& gemm_kernels_of(InstructionSet level) {
 }
 
 void gemm_with(InstructionSet level, const GemmProblem& problem) {
+  if (problem.a.format == Format::bf16 && problem.b.format == Format::bf16) {
+    return bf16_gemm_with(bf16_kernels_of(level), problem);
+  }
   const GemmKernels& kernels = gemm_kernels_of(level);
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;

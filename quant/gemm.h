@@ -2,10 +2,11 @@
 //
 // nvfp4 x nvfp4 without outer scales: the dot product of two blocks of 16 codes is an exact integer d (in units of
 // 1/4); blocks are added in order, c = fma(float(d), scale_a * scale_b, c) in FP32, one rounding a block; then c *
-// alpha with alpha = (g_a * g_b) / 4, g being the tensor scales. All other pairs of formats: c = fma(a_k, b_k, c) in
-// FP32, k ascending, then c * alpha with alpha = g_a * g_b (1 in formats without a tensor scale), on values decoded as
-// fl32(fl32(code * block scale) * outer scale). That is exact but for the outer scale and, in MX formats, but for what
-// exceeds FP32's largest number, which becomes infinite.
+// alpha with alpha = (g_a * g_b) / 4, g being the tensor scales. bf16 x bf16: the sums of quant/packed_matmul.h, pairs
+// of k ascending, the odd member first, subnormal numbers being zero, also where the product is added to the output.
+// All other pairs of formats: c = fma(a_k, b_k, c) in FP32, k ascending, then c * alpha with alpha = g_a * g_b (1 in
+// formats without a tensor scale), on values decoded as fl32(fl32(code * block scale) * outer scale). That is exact but
+// for the outer scale and, in MX formats, but for what exceeds FP32's largest number, which becomes infinite.
 //
 // Where operands are rotated without normalisation, alpha has the factor 2^-((a.rotation_bits + b.rotation_bits)/2):
 // the bits must add up to an even number, as they do where both are rotated alike.

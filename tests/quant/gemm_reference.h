@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "quant/codec.h"
+#include "quant/flush_subnormals.h"
 #include "quant/gemm.h"
 #include "quant/gemm_kernels.h"
 
@@ -140,20 +141,33 @@ inline float integer_block_sum(const Operand& a, const Operand& b, int64_t i, in
   return c;
 }
 
+// quant/packed_matmul.h: values [rows, inner] of two rows, added to c in pairs, the odd member first.
+inline float bf16_pair_sum(const float* a, const float* b, int64_t inner, float c) {
+  const FlushSubnormals flush;
+  for (int64_t k = 0; k < inner; k += 2) {
+    const bool both = k + 1 < inner;
+    c = std::fma(both ? a[k + 1] : 0.0F, both ? b[k + 1] : 0.0F, c);
+    c = std::fma(a[k], b[k], c);
+  }
+  return c;
+}
+
 // The contract, in order, for an alpha that is a normal FP32 number. [m, n]
 inline std::vector<float> reference_product(const Operand& a, const Operand& b) {
   std::vector<float> result;
   const auto integer_blocks = [](const Layout& layout) { return layout.format == Format::nvfp4 && !layout.outer; };
   const bool pair = integer_blocks(a.layout) && integer_blocks(b.layout);
+  const bool bf16 = a.layout.format == Format::bf16 && b.layout.format == Format::bf16;
   const float alpha =
       std::ldexp(a.tensor_scale[0] * b.tensor_scale[0], -(a.rotation_bits + b.rotation_bits) / 2 - (pair ? 2 : 0));
   const std::vector<float> a_values = a.decoded();
   const std::vector<float> b_values = b.decoded();
   for (int64_t i = 0; i < a.rows; ++i) {
     for (int64_t j = 0; j < b.rows; ++j) {
-      float c = pair ? integer_block_sum(a, b, i, j) : 0.0F;
-      for (int64_t k = 0; k < a.inner && !pair; ++k)
-        c = std::fma(a_values[static_cast<size_t>(i * a.inner + k)], b_values[static_cast<size_t>(j * b.inner + k)], c);
+      const float* const a_row = a_values.data() + i * a.inner;
+      const float* const b_row = b_values.data() + j * b.inner;
+      float c = pair ? integer_block_sum(a, b, i, j) : bf16 ? bf16_pair_sum(a_row, b_row, a.inner, 0.0F) : 0.0F;
+      for (int64_t k = 0; k < a.inner && !pair && !bf16; ++k) c = std::fma(a_row[k], b_row[k], c);
       result.push_back(c * alpha);
     }
   }

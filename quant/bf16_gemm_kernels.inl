@@ -1,0 +1,394 @@
+// The BF16 product for one instruction set. A twin defines, in an anonymous namespace,
+//   lanes, Vector, UnsignedVector            vectors of that many 32-bit elements
+//   broadcast(const Element*)                one element in every lane, as a Vector
+//   members, Element                         2, float: a pair of the inner axis is two steps of an FP32 multiply-add
+//                                            1, uint32_t: it is one step of a dot-product instruction
+//   multiply_add(left, right, sum)           one step, per lane
+//   load_words(const uint16_t*, count)       the first `count` <= lanes words, each in 32 bits, then zeros
+//   tile_rows, tile_vectors                  register tile of the micro-kernel; tile_rows <= lanes
+//   depth_pairs                              pairs a panel, a multiple of lanes: a right panel stays in the L1 cache
+//   block_rows, block_columns                multiples of the tile
+// and then includes this file, still inside the namespace: everything here must have internal linkage, because the
+// twins are compiled for different machines. For the same reason nothing here calls an inline function of a shared
+// header, unless that is forced inline.
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+constexpr int64_t tile_columns = tile_vectors * lanes;
+constexpr int64_t depth = 2 * depth_pairs;  // inner elements a panel
+
+// --- vectors ---------------------------------------------------------------------------------------------------------
+ALWAYS_INLINE Vector load(const void* from) {
+  Vector value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+template <class Any>
+ALWAYS_INLINE void store(void* to, Any value) {
+  static_assert(sizeof value == 4 * lanes);
+  __builtin_memcpy(to, &value, sizeof value);
+}
+
+template <int step, int... index>
+ALWAYS_INLINE void exchange(UnsignedVector& low, UnsignedVector& high, std::integer_sequence<int, index...>) {
+  const UnsignedVector first =
+      __builtin_shufflevector(low, high, ((index & step) != 0 ? lanes + index - step : index)...);
+  high = __builtin_shufflevector(low, high, ((index & step) != 0 ? lanes + index : index + step)...);
+  low = first;
+}
+template <int step>
+ALWAYS_INLINE void transpose_stage(UnsignedVector (&tile)[lanes]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+    if ((i & step) == 0) exchange<step>(tile[i], tile[i + step], std::make_integer_sequence<int, lanes>());
+  }
+}
+ALWAYS_INLINE void transpose(UnsignedVector (&tile)[lanes]) {
+  transpose_stage<1>(tile);
+  transpose_stage<2>(tile);
+  if constexpr (lanes > 4) transpose_stage<4>(tile);
+  if constexpr (lanes > 8) transpose_stage<8>(tile);
+}
+
+// --- panels ----------------------------------------------------------------------------------------------------------
+// The elements of a pair, odd member first: FP32 numbers, or both in one word.
+//   right panel: Element [pair][member][tile_columns]
+//   left panel of an operand that lies along the inner axis: Element [row][member][member_stride], pairs along the last
+//   left panel of another: Element [pair][member][tile_rows]
+constexpr int64_t member_stride = depth_pairs + 16;  // no power of two, so that rows do not share a cache set
+constexpr int64_t row_stride = members * member_stride;
+
+// `pairs`, even members in the low halves; the odd member's vector goes to `to`, the even one's to `to + distance`.
+ALWAYS_INLINE void store_pairs(Element* to, int64_t distance, UnsignedVector pairs) {
+  if constexpr (members == 1) {
+    store(to, pairs);
+  } else {
+    store(to, pairs & 0xFFFF0000U);
+    store(to + distance, pairs << 16);
+  }
+}
+
+// Words of `lanes` rows at one inner position; missing rows are zero.
+ALWAYS_INLINE UnsignedVector load_across(const Bf16Operand& operand, int64_t row, int64_t k, int64_t rows) {
+  const BFloat16* from = operand.values + row * operand.row_stride + k * operand.inner_stride;
+  if (operand.row_stride == 1) {
+    const int64_t there = operand.rows - row;  // what lies behind the panel may be read, and is not used
+    return load_words(reinterpret_cast<const uint16_t*>(from), there < lanes ? there : lanes);
+  }
+  uint16_t words[lanes] = {};
+  for (int64_t i = 0; i < rows && i < lanes; ++i) words[i] = from[i * operand.row_stride].bits;
+  return load_words(words, lanes);
+}
+
+// Panel of `width` rows of an operand whose inner axis is strided. A store may write beyond the panel's row: rows are
+// written in ascending order, so the next one repairs it, and the buffer has room behind the last.
+template <int64_t width>
+void pack_across(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
+                 Element* panel) {
+  constexpr int64_t groups = (width + lanes - 1) / lanes;
+  for (int64_t k = 0; k < count; k += 2, panel += members * width) {
+#pragma GCC unroll 4
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t row = group * lanes;
+      if (row >= rows) {
+        store_pairs(panel + row, width, UnsignedVector{});
+        continue;
+      }
+      const UnsignedVector even = load_across(operand, first_row + row, first_k + k, rows - row);
+      const UnsignedVector odd =
+          k + 1 < count ? load_across(operand, first_row + row, first_k + k + 1, rows - row) : UnsignedVector{};
+      store_pairs(panel + row, width, even | (odd << 16));
+    }
+  }
+}
+
+inline __attribute__((noinline)) UnsignedVector load_last_pairs(const BFloat16* from, int64_t count) {
+  BFloat16 words[2 * lanes] = {};
+  for (int64_t i = 0; i < count; ++i) words[i] = from[i];
+  return reinterpret_cast<UnsignedVector>(load(words));
+}
+// `count` elements as pairs, then zeros; reads nothing beyond them.
+ALWAYS_INLINE UnsignedVector load_along(const BFloat16* from, int64_t count) {
+  return count >= 2 * lanes ? reinterpret_cast<UnsignedVector>(load(from)) : load_last_pairs(from, count);
+}
+
+// Right panel of an operand that lies along the inner axis.
+inline void pack_right_along(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k,
+                             int64_t count, Element* panel) {
+  const int64_t pairs = (count + 1) / 2;
+  for (int64_t row = 0; row < tile_columns; row += lanes) {
+    for (int64_t pair = 0; pair < pairs; pair += lanes) {
+      UnsignedVector tile[lanes];
+      for (int64_t i = 0; i < lanes; ++i) {
+        const BFloat16* from = operand.values + (first_row + row + i) * operand.row_stride + first_k + 2 * pair;
+        tile[i] = row + i < rows ? load_along(from, count - 2 * pair) : UnsignedVector{};
+      }
+      transpose(tile);
+      Element* to = panel + pair * members * tile_columns + row;
+      for (int64_t i = 0; i < lanes && pair + i < pairs; ++i, to += members * tile_columns) {
+        store_pairs(to, tile_columns, tile[i]);
+      }
+    }
+  }
+}
+
+inline void pack_right_panel(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k,
+                             int64_t count, Element* panel) {
+  if (operand.inner_stride == 1) {
+    pack_right_along(operand, first_row, rows, first_k, count, panel);
+  } else {
+    pack_across<tile_columns>(operand, first_row, rows, first_k, count, panel);
+  }
+}
+
+inline void pack_left(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
+                      Element* panels) {
+  if (operand.inner_stride != 1) {
+    const int64_t panel_elements = (count + 1) / 2 * members * tile_rows;
+    for (int64_t row = 0; row < rows; row += tile_rows, panels += panel_elements) {
+      const int64_t here = rows - row < tile_rows ? rows - row : tile_rows;
+      pack_across<tile_rows>(operand, first_row + row, here, first_k, count, panels);
+    }
+    return;
+  }
+  for (int64_t row = 0; row < rows; ++row, panels += row_stride) {
+    const BFloat16* from = operand.values + (first_row + row) * operand.row_stride + first_k;
+    for (int64_t k = 0; k < count; k += 2 * lanes) {
+      store_pairs(panels + k / 2, member_stride, load_along(from + k, count - k));
+    }
+  }
+}
+
+// --- micro-kernel ----------------------------------------------------------------------------------------------------
+struct AlongInner {
+  static constexpr int64_t row = row_stride, member = member_stride, pair = 1;
+};
+struct AcrossInner {
+  static constexpr int64_t row = 1, member = tile_rows, pair = members * tile_rows;
+};
+
+// c[rows, tile_columns]: the chain over pairs, from zero or, to resume, from c.
+template <class Left, int rows>
+void multiply_tile(int64_t pairs, const Element* a, const Element* b, float* c, int64_t c_stride, bool resume) {
+  Vector sums[rows][tile_vectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < tile_vectors; ++v) sums[r][v] = resume ? load(c + r * c_stride + v * lanes) : Vector{};
+  }
+  for (int64_t pair = 0; pair < pairs; ++pair, a += Left::pair) {
+#pragma GCC unroll 2
+    for (int64_t member = 0; member < members; ++member, b += tile_columns) {
+      Vector right[tile_vectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < tile_vectors; ++v) right[v] = load(b + v * lanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < rows; ++r) {
+        const Vector left = broadcast(a + r * Left::row + member * Left::member);
+#pragma GCC unroll 4
+        for (int v = 0; v < tile_vectors; ++v) sums[r][v] = multiply_add(left, right[v], sums[r][v]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < tile_vectors; ++v) store(c + r * c_stride + v * lanes, sums[r][v]);
+  }
+}
+
+using TileKernel = void (*)(int64_t, const Element*, const Element*, float*, int64_t, bool);
+template <class Left, class Sequence>
+struct KernelsByRows;
+template <class Left, int... index>
+struct KernelsByRows<Left, std::integer_sequence<int, index...>> {
+  static constexpr TileKernel kernels[] = {multiply_tile<Left, index + 1>...};
+};
+
+// Left panels of some rows and `pairs` pairs, and how to multiply them.
+struct LeftPanels {
+  const Element* panels;
+  int64_t tile_stride;  // elements from one tile's rows to the next's
+  const TileKernel* kernels;
+};
+ALWAYS_INLINE LeftPanels left_panels(const Bf16Operand& operand, int64_t pairs, const Element* panels) {
+  using Rows = std::make_integer_sequence<int, tile_rows>;
+  if (operand.inner_stride == 1) return {panels, tile_rows * row_stride, KernelsByRows<AlongInner, Rows>::kernels};
+  return {panels, pairs * members * tile_rows, KernelsByRows<AcrossInner, Rows>::kernels};
+}
+
+// --- memory ----------------------------------------------------------------------------------------------------------
+constexpr int64_t tile_elements = tile_rows * tile_columns;
+constexpr int64_t round_to_line(int64_t elements) {
+  return (elements + 15) / 16 * 16;
+}
+constexpr int64_t left_elements = round_to_line(block_rows * row_stride + lanes);
+constexpr int64_t right_elements = round_to_line(depth_pairs * members * tile_columns);
+static_assert(block_rows % tile_rows == 0 && block_columns % tile_columns == 0 && depth_pairs % lanes == 0);
+static_assert(sizeof(Element) == sizeof(float) && tile_rows <= lanes);
+
+struct Scratch {
+  Element* left;
+  Element* right;
+  float* tiles;
+};
+ALWAYS_INLINE Scratch divide_scratch(std::byte* scratch) {
+  Element* const left = reinterpret_cast<Element*>(scratch);
+  Element* const right = left + left_elements;
+  return {left, right, reinterpret_cast<float*>(right + right_elements)};
+}
+constexpr size_t scratch_bytes =
+    static_cast<size_t>(left_elements + right_elements + block_rows * block_columns) * sizeof(float);
+
+ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+// --- one block of a GEMM ---------------------------------------------------------------------------------------------
+// The rounding of bf16_nearest, per lane.
+ALWAYS_INLINE void store_bf16(void* to, Vector value) {
+  using Halves = uint16_t __attribute__((vector_size(2 * lanes)));
+  const auto bits = reinterpret_cast<UnsignedVector>(value);
+  const UnsignedVector rounded = bits + 0x7FFFU + ((bits >> 16) & 1U);
+  const UnsignedVector chosen = value == value ? rounded : bits | 0x00400000U;
+  const Halves halves = __builtin_convertvector(chosen >> 16, Halves);
+  __builtin_memcpy(to, &halves, sizeof halves);
+}
+
+// Where a tile goes.
+struct TileOutput {
+  int64_t offset;  // of its first element in the output
+  int64_t rows, columns;
+};
+
+ALWAYS_INLINE void write_rows(const Bf16GemmBlock& block, const TileOutput& output, const float* tile) {
+  const Vector alpha = Vector{} + block.alpha;
+  for (int64_t i = 0; i < output.rows; ++i, tile += tile_columns) {
+    const int64_t offset = output.offset + i * block.output_stride;
+    for (int64_t j = 0; j < output.columns; j += lanes) {
+      const Vector value = load(tile + j) * alpha;
+      if (block.output_dtype == DType::bf16) {
+        store_bf16(static_cast<BFloat16*>(block.output) + offset + j, value);
+      } else {
+        float* const to = static_cast<float*>(block.output) + offset + j;
+        store(to, block.accumulate ? load(to) + value : value);
+      }
+    }
+  }
+}
+
+// A tile that is cut off at the right: through a full one.
+inline __attribute__((noinline)) void write_cut_rows(const Bf16GemmBlock& block, const TileOutput& output,
+                                                     const float* tile) {
+  alignas(64) float values[tile_columns] = {};
+  Bf16GemmBlock line = block;
+  line.output = values;
+  for (int64_t i = 0; i < output.rows; ++i, tile += tile_columns) {
+    const size_t bytes = static_cast<size_t>(output.columns) * (block.output_dtype == DType::bf16 ? 2 : 4);
+    const int64_t offset = (output.offset + i * block.output_stride) * (block.output_dtype == DType::bf16 ? 2 : 4);
+    std::byte* const to = static_cast<std::byte*>(block.output) + offset;
+    __builtin_memcpy(values, to, bytes);
+    write_rows(line, {0, 1, tile_columns}, tile);
+    __builtin_memcpy(to, values, bytes);
+  }
+}
+
+void gemm_block(const Bf16GemmBlock& block, std::byte* memory) {
+  const Scratch scratch = divide_scratch(memory);
+  const bool one_pass = block.inner <= depth;
+  int64_t k = 0;
+  do {
+    const int64_t count = smaller(depth, block.inner - k);
+    const int64_t pairs = (count + 1) / 2;
+    const bool last = k + count == block.inner;
+    pack_left(block.a, block.first_row, block.rows, k, count, scratch.left);
+    const LeftPanels left = left_panels(block.a, pairs, scratch.left);
+    float* tile = scratch.tiles;
+    for (int64_t j = 0; j < block.columns; j += tile_columns) {
+      const int64_t columns = smaller(tile_columns, block.columns - j);
+      pack_right_panel(block.b, block.first_column + j, columns, k, count, scratch.right);
+      const Element* a = left.panels;
+      for (int64_t i = 0; i < block.rows; i += tile_rows, a += left.tile_stride) {
+        const int64_t rows = smaller(tile_rows, block.rows - i);
+        left.kernels[rows - 1](pairs, a, scratch.right, tile, tile_columns, k > 0);
+        const int64_t offset = (block.first_row + i) * block.output_stride + block.first_column + j;
+        if (last && columns == tile_columns) write_rows(block, {offset, rows, tile_columns}, tile);
+        if (last && columns < tile_columns) write_cut_rows(block, {offset, rows, columns}, tile);
+        if (!one_pass) tile += tile_elements;
+      }
+    }
+    k += count;
+  } while (k < block.inner);
+}
+
+// --- small products with a packed right operand ----------------------------------------------------------------------
+// Packed: the right panels of all pairs, one after another.
+inline int64_t packed_panel_elements(int64_t k) {
+  return (k + 1) / 2 * members * tile_columns;
+}
+inline size_t packed_bytes(int64_t k, int64_t n) {
+  return static_cast<size_t>((n + tile_columns - 1) / tile_columns * packed_panel_elements(k)) * sizeof(Element);
+}
+void pack_right_operand(const MatrixBf16& b, int64_t k, int64_t n, std::byte* packed) {
+  Element* panel = reinterpret_cast<Element*>(packed);
+  const Bf16Operand operand{b.data, n, b.col_stride, b.row_stride};
+  for (int64_t j = 0; j < n; j += tile_columns, panel += packed_panel_elements(k)) {
+    pack_right_panel(operand, j, smaller(tile_columns, n - j), 0, k, panel);
+  }
+}
+
+// Through a full tile of its own.
+inline __attribute__((noinline)) void multiply_cut_tile(TileKernel kernel, int64_t pairs, const Element* a,
+                                                        const Element* b, const PackedMatmul& problem, float* c,
+                                                        int64_t rows, int64_t columns, bool resume) {
+  alignas(64) float tile[tile_elements] = {};
+  const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
+  for (int64_t i = 0; i < rows && resume; ++i) {
+    __builtin_memcpy(tile + i * tile_columns, c + i * problem.c_row_stride, bytes);
+  }
+  kernel(pairs, a, b, tile, tile_columns, resume);
+  for (int64_t i = 0; i < rows; ++i) {
+    __builtin_memcpy(c + i * problem.c_row_stride, tile + i * tile_columns, bytes);
+  }
+}
+
+// Rows [first, first + rows) of the product.
+inline void multiply_some_rows(const PackedMatmul& problem, int64_t first, int64_t all_rows, Element* panels) {
+  const Bf16Operand a{problem.a.data, problem.m, problem.a.row_stride, problem.a.col_stride};
+  int64_t k = 0;
+  do {
+    const int64_t count = smaller(depth, problem.k - k);
+    const int64_t pairs = (count + 1) / 2;
+    const bool resume = problem.accumulate || k > 0;
+    pack_left(a, first, all_rows, k, count, panels);
+    const LeftPanels left = left_panels(a, pairs, panels);
+    const Element* right = reinterpret_cast<const Element*>(problem.b) + k / 2 * members * tile_columns;
+    for (int64_t j = 0; j < problem.n; j += tile_columns, right += packed_panel_elements(problem.k)) {
+      const int64_t columns = smaller(tile_columns, problem.n - j);
+      const Element* tile_left = left.panels;
+      for (int64_t i = 0; i < all_rows; i += tile_rows, tile_left += left.tile_stride) {
+        const int64_t rows = smaller(tile_rows, all_rows - i);
+        float* const c = problem.c + (first + i) * problem.c_row_stride + j;
+        const TileKernel kernel = left.kernels[rows - 1];
+        if (columns == tile_columns) {
+          kernel(pairs, tile_left, right, c, problem.c_row_stride, resume);
+        } else {
+          multiply_cut_tile(kernel, pairs, tile_left, right, problem, c, rows, columns, resume);
+        }
+      }
+    }
+    k += count;
+  } while (k < problem.k);
+}
+
+void multiply_packed(const PackedMatmul& problem, std::byte* scratch) {
+  for (int64_t i = 0; i < problem.m; i += block_rows) {
+    multiply_some_rows(problem, i, smaller(block_rows, problem.m - i), divide_scratch(scratch).left);
+  }
+}
+
+constexpr Bf16Kernels make_kernels() {
+  return {block_rows, block_columns, tile_rows,          tile_columns,   scratch_bytes,
+          gemm_block, packed_bytes,  pack_right_operand, multiply_packed};
+}
+#undef ALWAYS_INLINE
