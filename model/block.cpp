@@ -69,7 +69,7 @@ void Norm::backward(const Tensor& grad_output, const Tensor& input, const Tensor
   rms_norm_backward({.grad_output = grad_output,
                      .input = input,
                      .weight = weight_,
-                     .inverse_rms = inverse_rms_,
+                     .inverse_rms = inverse_rms_.slice(0, input.rows()),
                      .grad_input = grad_input,
                      .grad_weight = grad_weight_,
                      .workspace = workspace_});

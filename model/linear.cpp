@@ -86,6 +86,10 @@ bool Linear::keeps_input() const {
   return is_view(kept.spec) && !reads_back(kept, operand(OperandRole::forward_x));
 }
 
+bool Linear::quantizes() const {
+  return std::ranges::any_of(operands_, [](const Operand& made) { return is_quantized(made.spec.format); });
+}
+
 // Whether a backward operand is made from the values of the forward operand and those differ from the original.
 bool Linear::reads_back(const Operand& backward, const Operand& forward) const {
   return backward.from_saved && !is_view(forward.spec);

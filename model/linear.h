@@ -61,6 +61,8 @@ class Linear {
   void allocate(const LayerArenas& arenas);
   // True if backward reads the input of forward, which must then be kept.
   bool keeps_input() const;
+  // Whether one of the six operands is quantised.
+  bool quantizes() const;
 
   // Views of the flat buffers: weights of the description's dtype, gradients f32 (empty for inference).
   void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);

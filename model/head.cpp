@@ -1,0 +1,140 @@
+#include "model/head.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "model/ops/cross_entropy.h"
+#include "model/ops/elementwise.h"
+
+namespace nibble {
+namespace {
+
+constexpr int64_t token_multiple = 16;               // the weight gradient's product sums over tokens in blocks
+constexpr int64_t least_tokens = 256;                // of a chunk
+constexpr int64_t cached_logits = int64_t{2} << 20;  // elements
+
+Linear make_linear(const ModelConfig& config, const Recipe& recipe, uint32_t embedding_id, ParameterTable& table) {
+  const int block_count = narrow<int>(config.blocks());
+  const std::string name = "head.weight";
+  const uint32_t id = config.tied_head ? embedding_id
+                                       : table.add(name, {config.vocab_size, config.hidden_size},
+                                                   Initialization::normal, config.init_std, /*decay=*/false);
+  return Linear({.name = name,
+                 .weight_id = id,
+                 .features_in = config.hidden_size,
+                 .features_out = config.vocab_size,
+                 .dtype = config.dtype,
+                 .recipe = resolve(recipe, name, -1, block_count),
+                 .places = resolve_places(recipe, name, -1, block_count),
+                 .outliers = recipe.outliers});
+}
+
+std::string memory_name(int64_t chunk, int64_t tokens) {
+  if (chunk >= tokens) return "logits and their gradient";
+  return fmt::format("logits and their gradient, {} tokens at a time", chunk);
+}
+
+// The rows behind the first `count` take part in products, but add nothing.
+void clear_rows_behind(const Tensor& matrix, int64_t count) {
+  if (count < matrix.size(0)) fill_zero(matrix.slice(count, matrix.size(0)));
+}
+
+}  // namespace
+
+int64_t head_chunk_tokens(int64_t tokens, int64_t vocabulary) {
+  const int64_t wanted = std::max(least_tokens, cached_logits / vocabulary);
+  const int64_t chunks = div_ceil(tokens, wanted);
+  return std::min(tokens, round_up(div_ceil(tokens, chunks), token_multiple));
+}
+
+Head::Head(const ModelConfig& config, const Recipe& recipe, const Sizes& sizes, uint32_t embedding_id,
+           ParameterTable& table)
+    : config_(config),
+      sizes_(sizes),
+      norm_("norm.weight", config, table),
+      linear_(make_linear(config, recipe, embedding_id, table)),
+      chunk_(linear_.quantizes() ? sizes.tokens() : head_chunk_tokens(sizes.tokens(), config.vocab_size)),
+      capacity_(sizes.training ? chunk_ : std::max(chunk_, sizes.sequence_length)),
+      memory_(memory_name(chunk_, sizes.tokens())) {}
+
+void Head::allocate(Arena& weights, Arena& workspace) {
+  const LayerArenas arenas{weights, memory_, workspace, 1, capacity_, sizes_.training};
+  normed_ = allocate_tensor(memory_, config_.dtype, {capacity_, config_.hidden_size});
+  logits_ = allocate_tensor(memory_, DType::f32, {capacity_, config_.vocab_size});
+  losses_ = allocate_tensor(memory_, DType::f32, {sizes_.tokens()});
+  if (sizes_.training) {
+    grad_normed_ = allocate_tensor(memory_, config_.dtype, {chunk_, config_.hidden_size});
+    grad_logits_ =
+        config_.dtype == DType::f32 ? logits_ : allocate_tensor(memory_, config_.dtype, {chunk_, config_.vocab_size});
+  }
+  norm_.allocate(arenas);
+  linear_.allocate(arenas);
+}
+
+void Head::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {
+  norm_.bind(table, weights, gradients);
+  linear_.bind(table, weights, gradients);
+}
+
+Tensor Head::logits(const Tensor& input, const StepContext& context) {
+  const int64_t count = input.rows();
+  NIBBLE_CHECK(count <= capacity_, "logits of more tokens than memory was planned for");
+  const Tensor normed = normed_.slice(0, count);
+  const Tensor output = logits_.slice(0, count);
+  norm_.forward(input, normed);
+  linear_.forward({.input = normed, .output = output, .context = context, .keep = false});
+  return output;
+}
+
+double Head::loss(const Tensor& input, const Tensor& targets, const StepContext& context) {
+  const int64_t tokens = input.rows();
+  for (int64_t begin = 0; begin < tokens; begin += chunk_) {
+    const int64_t end = std::min(tokens, begin + chunk_);
+    cross_entropy({.logits = logits(input.slice(begin, end), context),
+                   .targets = targets.slice(begin, end),
+                   .grad_logits = Tensor(),
+                   .losses = losses_.slice(begin, end)});
+  }
+  return sum_of_losses(tokens);
+}
+
+double Head::loss_and_gradient(const Training& problem) {
+  const int64_t tokens = sizes_.tokens();
+  NIBBLE_CHECK(sizes_.training && problem.input.rows() == tokens, "a whole micro-batch, and memory for gradients");
+  for (int64_t begin = 0; begin < tokens; begin += chunk_) {
+    const int64_t end = std::min(tokens, begin + chunk_);
+    chunk_loss_and_gradient({.input = problem.input.slice(begin, end),
+                             .targets = problem.targets.slice(begin, end),
+                             .gradient = problem.gradient.slice(begin, end),
+                             .context = problem.context,
+                             .scale = problem.scale},
+                            losses_.slice(begin, end));
+  }
+  return sum_of_losses(tokens);
+}
+
+void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses) {
+  const int64_t count = chunk.input.rows();
+  norm_.forward(chunk.input, normed_.slice(0, count));
+  clear_rows_behind(normed_, count);
+  linear_.forward({.input = normed_, .output = logits_, .context = chunk.context, .keep = true});
+  cross_entropy({.logits = logits_.slice(0, count),
+                 .targets = chunk.targets,
+                 .grad_logits = grad_logits_.slice(0, count),
+                 .scale = chunk.scale,
+                 .losses = losses});
+  clear_rows_behind(grad_logits_, count);
+  linear_.backward({.grad_output = grad_logits_, .grad_input = grad_normed_, .context = chunk.context});
+  fill_zero(chunk.gradient);
+  norm_.backward(grad_normed_.slice(0, count), chunk.input, chunk.gradient);
+}
+
+double Head::sum_of_losses(int64_t tokens) const {
+  const float* losses = losses_.as<float>();
+  double sum = 0;
+  for (int64_t i = 0; i < tokens; ++i) sum += static_cast<double>(losses[i]);
+  return sum;
+}
+
+}  // namespace nibble

@@ -1,0 +1,53 @@
+// What a LanguageModel owns; only its own sources read this.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "dist/arena.h"
+#include "dist/thread_pool.h"
+#include "model/block.h"
+#include "model/head.h"
+#include "model/language_model.h"
+
+namespace nibble {
+
+struct LanguageModel::State {
+  State(const ModelConfig& model_config, const Recipe& recipe, const LanguageModelOptions& model_options);
+
+  void allocate();
+  void allocate_blocks();
+  bool recomputes(size_t block) const { return !options.recompute.empty() && options.recompute[block]; }
+
+  std::vector<Linear*> linears();
+  Tensor input_of(size_t block) const { return residual[options.training ? block : 0]; }
+  Pass whole_micro_batch(const StepContext& context, bool keep) const;
+  void check_tokens(const Tensor& tokens, int64_t sequences, int64_t sequence_length) const;
+
+  Tensor run_forward(const Tensor& tokens, const Pass& pass);
+  void run_backward(const Tensor& tokens, const StepContext& context);
+
+  ModelConfig config;
+  LanguageModelOptions options;
+  int threads = compute_threads();
+  ParameterTable table;
+  uint32_t embedding_id = 0;
+  std::vector<std::unique_ptr<Block>> blocks;
+  std::optional<Head> head;
+
+  Arena quantized_weights{"quantised weights"};
+  Arena residual_stream{"inputs of the blocks"};
+  Arena saved_activations{"activations saved for backward"};
+  Arena shared_activations{"activations of one block, shared"};  // recomputed in backward; or never needed again
+  Arena workspace{"workspace"};
+  std::vector<Arena*> arenas;  // these, and the head's
+
+  Tensor embedding_weight, embedding_gradient;  // [vocab, hidden]
+  Tensor rope_table;                            // f32 [sequence_length, head_dim / 2, 2]
+  std::vector<Tensor> residual;                 // [tokens, hidden]: input of each block, and of the head
+  Tensor gradient;                              // [tokens, hidden], of the residual stream
+};
+
+}  // namespace nibble
