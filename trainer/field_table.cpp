@@ -143,6 +143,10 @@ const Field fields[] = {
      "gradients on one rank.",
      changeable},
 
+    {"profile.every", VALUE(profile.every), "Steps between lines in the log about where the time went, by family of "
+     "operators; the first profiled steps are also written to profile.json. 0 = no profile.",
+     changeable, "", optional_steps, "steps"},
+
     {"eval.every", VALUE(eval.every), "Steps between validations; 0 = only after the last step.",
      changeable, "", optional_steps, "steps"},
     {"eval.sequences", VALUE(eval.sequences), "Validation sequences that are used; 0 = all.",

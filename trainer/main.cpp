@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "dist/error.h"
+#include "trainer/commands/bench.h"
 #include "trainer/commands/bias.h"
 #include "trainer/commands/compare.h"
 #include "trainer/commands/config.h"
@@ -54,6 +55,7 @@ void add_commands(CLI::App& app) {
   add_inspect_command(app);
   add_quantize_command(app);
   add_bias_command(app);
+  add_bench_command(app);
   add_config_command(app);
 }
 

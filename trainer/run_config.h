@@ -61,6 +61,9 @@ struct RunConfig {
     int64_t every = 100;         // steps; 0 = never
     bool gradient_probe = true;  // also compare gradients with those of an unquantised pass
   };
+  struct Profile {
+    int64_t every = 0;  // steps; 0 = no profile
+  };
   struct Eval {
     int64_t every = 0;      // steps; 0 = only after the last step
     int64_t sequences = 0;  // 0 = the whole validation set
@@ -91,6 +94,7 @@ struct RunConfig {
   Schedule schedule;
   Guard guard;
   Telemetry telemetry;
+  Profile profile;
   Eval eval;
   Checkpoint checkpoint;
   Comm comm;

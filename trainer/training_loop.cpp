@@ -15,6 +15,7 @@
 #include "trainer/measured_peak.h"
 #include "trainer/metrics.h"
 #include "trainer/progress.h"
+#include "trainer/run_profile.h"
 #include "trainer/tensorboard.h"
 
 namespace nibble {
@@ -77,6 +78,7 @@ class TrainingLoop {
   void train_one(uint64_t step);
   void warn_of(uint64_t step, const StepResult& result);
   void log_telemetry(const TelemetryRecord& record);
+  void log_profile(const std::optional<ProfileRecord>& record);
   [[noreturn]] void give_up(uint64_t step) const;
   bool validate_after(uint64_t step);
   void save(uint64_t step);
@@ -88,7 +90,8 @@ class TrainingLoop {
   const RunConfig& config_;
   const RunDirectory& directory_;
   Heartbeat heartbeat_;
-  double peak_flops_ = 0;  // of all ranks together
+  double peak_flops_ = 0;                // of all ranks together
+  std::unique_ptr<RunProfile> profile_;  // if wanted
   // Rank 0 only.
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<TensorboardWriter> tensorboard_;
@@ -107,7 +110,9 @@ uint64_t TrainingLoop::continue_from(const CheckpointInfo& checkpoint) {
 }
 
 void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
-  communicator_.barrier();
+  communicator_.barrier();  // the others measure at the same time; and the clocks of all profiles start together
+  const auto profile_every = static_cast<uint64_t>(config_.profile.every);
+  if (profile_every != 0) profile_ = std::make_unique<RunProfile>(communicator_, profile_every, directory_.path());
   peak_flops_ = measured_peak_flops() * communicator_.size();
   run_together(communicator_, [&] {
     if (!leader()) return;
@@ -170,6 +175,15 @@ void TrainingLoop::log_telemetry(const TelemetryRecord& record) {
   for (const NamedScalar& scalar : scalars_of(record)) tensorboard_->scalar(scalar.tag, scalar.value, record.step);
 }
 
+void TrainingLoop::log_profile(const std::optional<ProfileRecord>& record) {
+  if (!record) return;
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    log_info("profile    {}", describe(*record));
+    metrics_->event(to_event(*record));
+  });
+}
+
 void TrainingLoop::give_up(uint64_t step) const {
   const StepGuard& guard = session_.guard();
   throw AgreedError(
@@ -194,9 +208,11 @@ void TrainingLoop::announce_switch(uint64_t step) {
 void TrainingLoop::train_one(uint64_t step) {
   heartbeat_.set(step, "train");
   run_together(communicator_, [&] { announce_switch(step); });
+  if (profile_) profile_->begin_step(step);
   const auto start = Clock::now();
   const StepResult result = session_.train_step(step - 1);
   const double seconds = seconds_since(start);
+  const std::optional<ProfileRecord> profiled = profile_ ? profile_->end_step(step) : std::nullopt;
   const double tokens_per_second = static_cast<double>(config_.train.tokens_per_step) / seconds;
   const StepMetrics metrics{.step = step,
                             .tokens = tokens_after(step),
@@ -224,6 +240,7 @@ void TrainingLoop::train_one(uint64_t step) {
     }
   });
   progress_->step(metrics, seconds);
+  log_profile(profiled);
   if (result.decision == StepDecision::give_up) give_up(step);
 }
 
@@ -254,6 +271,7 @@ void TrainingLoop::save(uint64_t step) {
 }
 
 ExitCode TrainingLoop::stopped_after(uint64_t step) {
+  if (profile_) log_profile(profile_->finish());
   progress_->line(fmt::format("stopped after step {}: the checkpoint is saved, `nibble resume {}` goes on", step,
                               directory_.path().string()));
   return ExitCode::start_again;
@@ -275,6 +293,7 @@ ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
     if (stop || last || due(step, config_.checkpoint.every)) save(step);
     if (stop && !complete) return stopped_after(step);
   }
+  if (profile_) log_profile(profile_->finish());
   progress_->line(fmt::format("done: {} steps, {} tokens", total_steps(), with_thousands(tokens_after(total_steps()))));
   return ExitCode::ok;
 }

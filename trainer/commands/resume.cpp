@@ -14,6 +14,7 @@
 #include "trainer/inference_model.h"
 #include "trainer/rank_main.h"
 #include "trainer/run_directory.h"
+#include "trainer/run_profile.h"
 #include "trainer/training_loop.h"
 
 namespace nibble {
@@ -23,6 +24,14 @@ namespace {
 struct ResumeOptions {
   std::string run_directory;
   std::vector<std::string> overrides;
+  bool profile = false;
+
+  std::vector<std::string> all_overrides() const {
+    std::vector<std::string> all;
+    if (profile) all.emplace_back(profile_override);
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    return all;
+  }
 };
 
 // The directory may have moved since the run began: where it lies now is run.dir.
@@ -32,7 +41,7 @@ RunConfig config_of_run(const ResumeOptions& options) {
     throw Error(ExitCode::missing_input, fmt::format("{} is one checkpoint, not a run directory", path.string()),
                 "name the run directory that its checkpoints/ lies in");
   }
-  RunConfig config = config_beside(path, options.overrides);
+  RunConfig config = config_beside(path, options.all_overrides());
   for (const std::string& text : options.overrides) {
     if (!text.starts_with("run.dir=")) continue;
     throw Error(ExitCode::bad_config, fmt::format("--set {}: a run is resumed where it lies", text),
@@ -83,6 +92,8 @@ void add_resume_command(CLI::App& app) {
       ->add_option("--set", options->overrides,
                    "Override a key: --set train.stop_at=0; keys that change the numbers must be named in resume.allow")
       ->allow_extra_args(false);
+  command->add_flag("--profile", options->profile,
+                    "Where the time goes, in the log and in profile.json (profile.every)");
   command->footer(
       "Example:\n  mpirun -n 4 nibble resume runs/nvfp4        (any number of ranks: the losses have the same bits)");
   command->final_callback(

@@ -7,6 +7,7 @@
 
 #include "trainer/rank_main.h"
 #include "trainer/run_directory.h"
+#include "trainer/run_profile.h"
 #include "trainer/training_loop.h"
 
 namespace nibble {
@@ -16,10 +17,19 @@ namespace {
 struct TrainOptions {
   std::string config;
   std::vector<std::string> overrides;
+  bool profile = false;
+
+  // --profile is short for --set profile.every=N; an explicit --set comes after it and wins.
+  std::vector<std::string> all_overrides() const {
+    std::vector<std::string> all;
+    if (profile) all.emplace_back(profile_override);
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    return all;
+  }
 };
 
 int run_train(const TrainOptions& options) {
-  return rank_main([&] { return parse_run_config(options.config, options.overrides); },
+  return rank_main([&] { return parse_run_config(options.config, options.all_overrides()); },
                    [](Communicator& communicator, const RunConfig& config) {
                      // Before the directory: a mistake in the data leaves nothing behind.
                      TrainingSession session(communicator, config);
@@ -38,6 +48,8 @@ void add_train_command(CLI::App& app) {
       ->required();
   command->add_option("--set", options->overrides, "Override a key: --set train.steps=100 (repeatable)")
       ->allow_extra_args(false);
+  command->add_flag("--profile", options->profile,
+                    "Where the time goes, in the log and in profile.json (profile.every)");
   command->footer(
       "Examples:\n"
       "  mpirun -n 2 nibble train configs/runs/quickstart.yaml --set recipe=nvfp4 --set run.dir=runs/nvfp4\n"
