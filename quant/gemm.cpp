@@ -1,40 +1,19 @@
 #include "quant/gemm.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
-#include <memory>
-#include <new>
-#include <vector>
 
 #include "dist/error.h"
 #include "dist/thread_pool.h"
 #include "quant/bf16_gemm.h"
+#include "quant/gemm_codes.h"
 #include "quant/gemm_kernels.h"
 #include "quant/instruction_set.h"
+#include "quant/thread_scratch.h"
 
 namespace nibble {
 namespace cpu {
 namespace {
-
-// Packing buffer of one thread, aligned to 64 bytes. These buffers are the one memory outside the arenas: bounded,
-// taken at a thread's first product and kept until it ends.
-std::byte* thread_scratch(size_t bytes) {
-  constexpr size_t alignment = 64;
-  thread_local std::vector<std::byte> memory;
-  if (memory.size() < bytes + alignment) {
-    try {
-      memory.resize(bytes + alignment);
-    } catch (const std::bad_alloc&) {
-      throw Error(ExitCode::out_of_memory, fmt::format("no memory for a packing buffer of {} bytes", bytes),
-                  "use fewer threads or free memory");
-    }
-  }
-  void* start = memory.data();
-  size_t space = memory.size();
-  return static_cast<std::byte*>(std::align(alignment, bytes, start, space));
-}
 
 void check_shape(const Tensor& tensor, DType dtype, int64_t rows, int64_t cols, const char* what) {
   NIBBLE_CHECK(tensor.dtype() == dtype && tensor.rank() == 2 && tensor.size(0) == rows && tensor.size(1) == cols, what);
@@ -55,8 +34,8 @@ GemmOperand as_operand(const QuantizedTensor& tensor) {
   const FormatTraits traits = traits_of(tensor.format);
   const int64_t row_bytes = tensor.inner * traits.code_bits / 8;
   NIBBLE_CHECK(!tensor.transposed, "quantised operands lie along the inner axis");
+  NIBBLE_CHECK(tensor.layout == OperandLayout::rows, "tiles multiply nvfp4 operands only");
   check_shape(tensor.values, DType::u8, tensor.rows, row_bytes, "codes [rows, bytes of a row]");
-  NIBBLE_CHECK(tensor.tensor_scale.dtype() == DType::f32 && tensor.tensor_scale.elements() >= 1, "tensor scale");
   GemmOperand operand{tensor.values.data(), tensor.format, tensor.rows, row_bytes, 1};
   if (traits.block != 0) {
     NIBBLE_CHECK(tensor.inner % traits.block == 0, "operand in whole blocks");
@@ -73,13 +52,18 @@ GemmOperand as_operand(const QuantizedTensor& tensor) {
   return operand;
 }
 
-bool has_integer_blocks(const GemmOperand& operand) {
-  return operand.format == Format::nvfp4 && operand.outer_scales == nullptr;
+bool has_integer_blocks(const QuantizedTensor& tensor) {
+  return tensor.format == Format::nvfp4 && tensor.outer_scales.empty();
 }
 
 // The product of the tensor scales rounded to 24 bits, times the power of two that rotations and doubled integers
 // leave. Formed in double, whose exponent range holds it: two scales of 1e-25 must not make a zero.
 double output_scale(const QuantizedTensor& a, const QuantizedTensor& b, bool integer_blocks) {
+  for (const QuantizedTensor* tensor : {&a, &b}) {
+    NIBBLE_CHECK(!is_quantized(tensor->format) ||
+                     (tensor->tensor_scale.dtype() == DType::f32 && tensor->tensor_scale.elements() >= 1),
+                 "tensor scale");
+  }
   const int rotation_bits = a.rotation_bits + b.rotation_bits;
   NIBBLE_CHECK(rotation_bits % 2 == 0, "both operands of a product are rotated alike");
   const double g_a = is_quantized(a.format) ? a.tensor_scale.as<float>()[0] : 1.0;
@@ -110,44 +94,18 @@ BlockShape2d choose_block(const GemmKernels& kernels, int64_t m, int64_t n) {
   return block;
 }
 
-void gemm(const GemmProblem& problem) {
-  gemm_with(instruction_set(), problem);
-}
-
-}  // namespace
-
-const GemmKernels& gemm_kernels_of(InstructionSet level) {
-  switch (level) {
-    case InstructionSet::portable: return gemm_portable;
-    case InstructionSet::avx2: return gemm_avx2;
-    case InstructionSet::avx512: return gemm_avx512;
-    case InstructionSet::avx512_vnni:
-    case InstructionSet::avx512_bf16: return gemm_avx512_vnni;
-  }
-  return gemm_portable;
-}
-
-void gemm_with(InstructionSet level, const GemmProblem& problem) {
-  if (problem.a.format == Format::bf16 && problem.b.format == Format::bf16) {
-    return bf16_gemm_with(bf16_kernels_of(level), problem);
-  }
-  const GemmKernels& kernels = gemm_kernels_of(level);
+// Products of values, decoded from whatever format.
+void plain_gemm(const GemmKernels& kernels, const GemmProblem& problem, double alpha) {
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;
-  const Tensor& output = problem.output;
-  NIBBLE_CHECK(a.inner == b.inner, "the operands of a product share the inner axis");
-  NIBBLE_CHECK(output.dtype() == DType::f32 || output.dtype() == DType::bf16, "a product is f32 or bf16");
-  NIBBLE_CHECK(!problem.accumulate || output.dtype() == DType::f32, "products accumulate in f32");
-  check_shape(output, output.dtype(), a.rows, b.rows, "output [m, n]");
   GemmBlock whole{};
   whole.a = as_operand(a);
   whole.b = as_operand(b);
   whole.inner = a.inner;
-  whole.output = output.data();
-  whole.output_dtype = output.dtype();
+  whole.output = problem.output.data();
+  whole.output_dtype = problem.output.dtype();
   whole.output_stride = b.rows;
-  whole.integer_blocks = has_integer_blocks(whole.a) && has_integer_blocks(whole.b);
-  whole.alpha = output_scale(a, b, whole.integer_blocks);
+  whole.alpha = alpha;
   whole.accumulate = problem.accumulate;
   if (a.rows == 0 || b.rows == 0) return;
 
@@ -164,6 +122,40 @@ void gemm_with(InstructionSet level, const GemmProblem& problem) {
       kernels.gemm_block(block, thread_scratch(kernels.scratch_bytes));
     }
   });
+}
+
+void gemm(const GemmProblem& problem) {
+  gemm_with(instruction_set(), problem);
+}
+
+}  // namespace
+
+const GemmKernels& gemm_kernels_of(InstructionSet level) {
+  switch (level) {
+    case InstructionSet::portable: return gemm_portable;
+    case InstructionSet::avx2: return gemm_avx2;
+    case InstructionSet::avx512:
+    case InstructionSet::avx512_vnni:
+    case InstructionSet::avx512_bf16: return gemm_avx512;
+  }
+  return gemm_portable;
+}
+
+void gemm_with(InstructionSet level, const GemmProblem& problem) {
+  if (problem.a.format == Format::bf16 && problem.b.format == Format::bf16) {
+    return bf16_gemm_with(bf16_kernels_of(level), problem);
+  }
+  const QuantizedTensor& a = problem.a;
+  const QuantizedTensor& b = problem.b;
+  const Tensor& output = problem.output;
+  NIBBLE_CHECK(a.inner == b.inner, "the operands of a product share the inner axis");
+  NIBBLE_CHECK(output.dtype() == DType::f32 || output.dtype() == DType::bf16, "a product is f32 or bf16");
+  NIBBLE_CHECK(!problem.accumulate || output.dtype() == DType::f32, "products accumulate in f32");
+  check_shape(output, output.dtype(), a.rows, b.rows, "output [m, n]");
+  const bool integer_blocks = has_integer_blocks(a) && has_integer_blocks(b);
+  const double alpha = output_scale(a, b, integer_blocks);
+  if (integer_blocks) return code_gemm(level, problem, alpha);
+  plain_gemm(gemm_kernels_of(level), problem, alpha);
 }
 
 void small_matmul_with(InstructionSet level, const SmallMatmul& problem) {

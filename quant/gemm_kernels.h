@@ -1,5 +1,6 @@
-// What gemm.cpp and the instruction-set twins (gemm_portable.cpp, gemm_avx2.cpp, gemm_avx512.cpp) agree on. Internal to
-// quant; tests use it to run every level that the machine has.
+// Products of values, for all formats: what gemm.cpp and the instruction-set twins (gemm_portable.cpp, gemm_avx2.cpp,
+// gemm_avx512.cpp) agree on. Products of two nvfp4 operands are those of quant/gemm_codes.h. Internal to quant; tests
+// use it to run every level that the machine has.
 //
 // The twins are compiled with flags that the machine may not have, so this header holds plain data only: an inline
 // function here could be emitted by a twin and be picked by the linker for everybody.
@@ -38,7 +39,6 @@ struct GemmBlock {
   GemmOperand a;  // [m, inner]
   GemmOperand b;  // [n, inner]
   int64_t inner;
-  bool integer_blocks;  // both are nvfp4 without outer scales: blocks of 16 are integer dot products, in units of 1/4
   int64_t first_row, rows;        // rows <= GemmKernels::block_rows
   int64_t first_column, columns;  // columns <= GemmKernels::block_columns
   void* output;                   // [m, n], f32 or bf16
@@ -59,7 +59,6 @@ struct GemmKernels {
 extern const GemmKernels gemm_portable;
 extern const GemmKernels gemm_avx2;
 extern const GemmKernels gemm_avx512;
-extern const GemmKernels gemm_avx512_vnni;
 
 const GemmKernels& gemm_kernels_of(InstructionSet level);
 

@@ -1,22 +1,22 @@
 // The matrix product for one instruction set. A twin defines, in an anonymous namespace,
-//   lanes, Vector, UnsignedVector, IntVector, Bytes     vectors of that many 32-bit elements; 16 bytes
+//   lanes, Vector, UnsignedVector, IntVector            vectors of that many 32-bit elements
 //   fused(a, b, c)                                      a * b + c rounded once, per lane
-//   broadcast(float), broadcast_int(int32_t)
-//   lookup(table, index)                                bytes table[index[i]], index < 16
-//   Dot types with dot(a[4], b, start)                  start + sum of 16 products uint8 x int8 a lane, exactly
-//   plain_rows, plain_vectors, code_rows, code_vectors  register tiles of the two micro-kernels
-//   block_rows, block_columns                           multiples of the tiles
+//   broadcast(float)
+//   plain_rows, plain_vectors                           register tile of the micro-kernel
+//   block_rows, block_columns                           multiples of the tile
+//   row_step, column_step                               multiples of these waste no work
 // and then includes this file, still inside the namespace: everything here must have internal linkage, because the
 // twins are compiled for different machines. For the same reason nothing here calls an inline function of a shared
 // header, unless that is forced inline.
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+#include "quant/gemm_vectors.inl"
+
 #include "quant/gemm_panels.inl"
 
-// --- micro-kernels ---------------------------------------------------------------------------------------------------
+// --- micro-kernel ----------------------------------------------------------------------------------------------------
 constexpr int64_t plain_columns = plain_vectors * lanes;
-constexpr int64_t plain_depth = 256;       // inner elements a panel: a B panel stays in the L1 cache
-constexpr int64_t code_depth_blocks = 32;  // the same, in blocks of 16
+constexpr int64_t plain_depth = 256;  // inner elements a panel: a B panel stays in the L1 cache
 
 // c[rows, plain_columns] = fma chain over k, from zero or, to resume, from c.
 template <int rows>
@@ -45,64 +45,14 @@ void multiply_plain(int64_t depth, const float* a, const float* b, float* c, int
   }
 }
 
-ALWAYS_INLINE int32_t read_int(const std::byte* from) {
-  int32_t value;
-  __builtin_memcpy(&value, from, sizeof value);
-  return value;
-}
-ALWAYS_INLINE float read_float(const std::byte* from) {
-  float value;
-  __builtin_memcpy(&value, from, sizeof value);
-  return value;
-}
-
-// c[rows, code_columns]: one rounding a block of 16, blocks ascending.
-template <class Dot, int rows>
-void multiply_codes(int64_t blocks, const std::byte* a, const std::byte* b, float* c, int64_t c_stride, bool resume) {
-  Vector sums[rows][code_vectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < code_vectors; ++v) sums[r][v] = resume ? load(c + r * c_stride + v * lanes) : Vector{};
-  }
-  for (int64_t block = 0; block < blocks; ++block, a += a_block_bytes, b += b_block_bytes) {
-#pragma GCC unroll 16
-    for (int r = 0; r < rows; ++r) {
-      const std::byte* codes = a + r * 16;
-      const IntVector left[4] = {broadcast_int(read_int(codes)), broadcast_int(read_int(codes + 4)),
-                                 broadcast_int(read_int(codes + 8)), broadcast_int(read_int(codes + 12))};
-      const Vector left_scale = broadcast(read_float(a + code_rows * 16 + r * 4));
-#pragma GCC unroll 4
-      for (int v = 0; v < code_vectors; ++v) {
-        const std::byte* right = b + v * lanes * 4;
-        IntVector correction;
-        Vector right_scale;
-        __builtin_memcpy(&correction, right + code_columns * 16, sizeof correction);
-        __builtin_memcpy(&right_scale, right + code_columns * 20, sizeof right_scale);
-        const Vector dot = __builtin_convertvector(Dot::dot(left, right, correction), Vector);
-        sums[r][v] = fused(dot, left_scale * right_scale, sums[r][v]);
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < code_vectors; ++v) store(c + r * c_stride + v * lanes, sums[r][v]);
-  }
-}
-
 using PlainKernel = void (*)(int64_t, const float*, const float*, float*, int64_t, bool);
-using CodeKernel = void (*)(int64_t, const std::byte*, const std::byte*, float*, int64_t, bool);
 template <class Sequence>
 struct KernelsByRows;
 template <int... index>
 struct KernelsByRows<std::integer_sequence<int, index...>> {
   static constexpr PlainKernel plain[] = {multiply_plain<index + 1>...};
-  template <class Dot>
-  static constexpr CodeKernel codes[] = {multiply_codes<Dot, index + 1>...};
 };
 using PlainKernels = KernelsByRows<std::make_integer_sequence<int, plain_rows>>;
-using CodeKernels = KernelsByRows<std::make_integer_sequence<int, code_rows>>;
 
 // --- one block of the output -----------------------------------------------------------------------------------------
 // Where a block's product goes: c[rows, columns], inside a larger matrix or a buffer.
@@ -119,9 +69,7 @@ ALWAYS_INLINE void run_tile(Kernel kernel, int64_t depth, const Panel* a, const 
     kernel(depth, a, b, target.c, target.stride, resume);
     return;
   }
-  constexpr int64_t largest =
-      plain_rows * plain_columns > code_rows * code_columns ? plain_rows * plain_columns : code_rows * code_columns;
-  alignas(64) float tile[largest] = {};
+  alignas(64) float tile[plain_rows * plain_columns] = {};
   for (int64_t i = 0; i < rows && resume; ++i) {
     for (int64_t j = 0; j < columns; ++j) tile[i * full_columns + j] = target.c[i * target.stride + j];
   }
@@ -132,19 +80,9 @@ ALWAYS_INLINE void run_tile(Kernel kernel, int64_t depth, const Panel* a, const 
 }
 
 constexpr int64_t panel_slack = 64;  // bytes behind the panels (pack_along_inner)
-constexpr int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-constexpr int64_t a_panel_bytes =
-    (larger(block_rows * plain_depth * 4, block_rows / code_rows * a_block_bytes * code_depth_blocks) + panel_slack +
-     63) /
-    64 * 64;
-constexpr int64_t b_panel_bytes =
-    (larger(block_columns * plain_depth * 4, block_columns / code_columns * b_block_bytes * code_depth_blocks) +
-     panel_slack + 63) /
-    64 * 64;
-static_assert(block_rows % plain_rows == 0 && block_rows % code_rows == 0);
-static_assert(block_columns % plain_columns == 0 && block_columns % code_columns == 0);
+constexpr int64_t a_panel_bytes = (block_rows * plain_depth * 4 + panel_slack + 63) / 64 * 64;
+constexpr int64_t b_panel_bytes = (block_columns * plain_depth * 4 + panel_slack + 63) / 64 * 64;
+static_assert(block_rows % plain_rows == 0 && block_columns % plain_columns == 0);
 
 // Rows and columns of the operands that one block needs.
 struct Extent {
@@ -165,31 +103,6 @@ inline void multiply_plain_block(const GemmOperand& a, const GemmOperand& b, int
         const int64_t rows = extent.rows - i < plain_rows ? extent.rows - i : plain_rows;
         run_tile(PlainKernels::plain[rows - 1], depth, a_panels + i * depth, b_panels + j * depth,
                  {target.c + i * target.stride + j, target.stride}, rows, columns, plain_columns, resume || k > 0);
-      }
-    }
-  }
-}
-
-template <class Dot>
-void multiply_code_block(const GemmBlock& block, Target target, std::byte* scratch) {
-  std::byte* const a_panels = scratch;
-  std::byte* const b_panels = scratch + a_panel_bytes;
-  const int64_t all = block.inner / 16;
-  for (int64_t first = 0; first < all; first += code_depth_blocks) {
-    const int64_t depth = all - first < code_depth_blocks ? all - first : code_depth_blocks;
-    const int64_t a_stride = depth * a_block_bytes / code_rows;  // bytes a row of the output
-    const int64_t b_stride = depth * b_block_bytes / code_columns;
-    for (int64_t i = 0; i < block.rows; i += code_rows) {
-      const int64_t rows = block.rows - i < code_rows ? block.rows - i : code_rows;
-      pack_code_rows(block.a, block.first_row + i, rows, first, depth, a_panels + i * a_stride);
-    }
-    for (int64_t j = 0; j < block.columns; j += code_columns) {
-      const int64_t columns = block.columns - j < code_columns ? block.columns - j : code_columns;
-      pack_code_columns<Dot>(block.b, block.first_column + j, columns, first, depth, b_panels + j * b_stride);
-      for (int64_t i = 0; i < block.rows; i += code_rows) {
-        const int64_t rows = block.rows - i < code_rows ? block.rows - i : code_rows;
-        run_tile(CodeKernels::codes<Dot>[rows - 1], depth, a_panels + i * a_stride, b_panels + j * b_stride,
-                 {target.c + i * target.stride + j, target.stride}, rows, columns, code_columns, first > 0);
       }
     }
   }
@@ -224,14 +137,11 @@ void write_output(const GemmBlock& block, const float* c, int64_t c_stride) {
 constexpr size_t gemm_scratch_bytes =
     static_cast<size_t>(a_panel_bytes + b_panel_bytes + block_rows * block_columns * 4);
 
-template <class Dot>
-void gemm_block(const GemmBlock& block, std::byte* scratch) {
+inline void gemm_block(const GemmBlock& block, std::byte* scratch) {
   float* const c = reinterpret_cast<float*>(scratch + a_panel_bytes + b_panel_bytes);
   const int64_t stride = block.columns;
   if (block.inner == 0) {
     __builtin_memset(c, 0, static_cast<size_t>(block.rows * stride) * sizeof(float));
-  } else if (block.integer_blocks) {
-    multiply_code_block<Dot>(block, {c, stride}, scratch);
   } else {
     multiply_plain_block(block.a, block.b, block.inner,
                          {block.first_row, block.rows, block.first_column, block.columns}, {c, stride}, false, scratch);
@@ -267,14 +177,7 @@ inline void small_matmul_blocks(const SmallMatmul& problem, std::byte* scratch) 
   }
 }
 
-template <class Dot>
 constexpr GemmKernels make_kernels() {
-  return {block_rows,
-          block_columns,
-          row_step,
-          column_step,
-          gemm_scratch_bytes,
-          gemm_block<Dot>,
-          small_matmul_blocks};
+  return {block_rows, block_columns, row_step, column_step, gemm_scratch_bytes, gemm_block, small_matmul_blocks};
 }
 #undef ALWAYS_INLINE

@@ -1,39 +1,8 @@
 // Part of gemm_kernels.inl: copies pieces of the operands into panels, the order in which the micro-kernels read.
 //
-// Plain panel of width W: float [k][W], values decoded up to the tensor scale (quant/gemm.h); missing rows are zero.
-// Code panels, for nvfp4 x nvfp4, per block of 16 along the inner axis, values being integers 2 * e2m1(code):
-//   A: uint8 [code_rows][16], value + code_bias; float [code_rows], block scales
-//   B: int8 [4][code_columns][4], quads along the inner axis; int32 [code_columns], -code_bias * sum of the values;
-//      float [code_columns], block scales
+// Panel of width W: float [k][W], values decoded up to the tensor scale (quant/gemm.h); missing rows are zero.
 
 // --- vectors ---------------------------------------------------------------------------------------------------------
-ALWAYS_INLINE Vector load(const float* from) {
-  Vector value;
-  __builtin_memcpy(&value, from, sizeof value);
-  return value;
-}
-ALWAYS_INLINE Vector load(const uint16_t* from) {  // BF16
-  using Halves = uint16_t __attribute__((vector_size(2 * lanes)));
-  Halves half;
-  __builtin_memcpy(&half, from, sizeof half);
-  return reinterpret_cast<Vector>(__builtin_convertvector(half, UnsignedVector) << 16);
-}
-ALWAYS_INLINE void store(float* to, Vector value) {
-  __builtin_memcpy(to, &value, sizeof value);
-}
-
-// The first `count` elements, then zeros; reads nothing beyond them.
-template <class Element>
-ALWAYS_INLINE Vector load_partial(const Element* from, int64_t count) {
-  Element buffer[lanes] = {};
-  for (int64_t i = 0; i < count; ++i) buffer[i] = from[i];
-  return load(buffer);
-}
-template <class Element>
-ALWAYS_INLINE Vector load_up_to(const Element* from, int64_t count) {
-  return count >= lanes ? load(from) : load_partial(from, count);
-}
-
 template <int step, int... index>
 ALWAYS_INLINE void exchange(Vector& low, Vector& high, std::integer_sequence<int, index...>) {
   const Vector first = __builtin_shufflevector(low, high, ((index & step) != 0 ? lanes + index - step : index)...);
@@ -55,24 +24,6 @@ ALWAYS_INLINE void transpose(Vector (&tile)[lanes]) {
 }
 
 // --- plain panels ----------------------------------------------------------------------------------------------------
-// The decoding functions of quant/codec.h, one code a lane.
-template <ElementCode element>
-ALWAYS_INLINE Vector decode(UnsignedVector codes) {
-  constexpr int sign_position = element == ElementCode::e2m1 ? 3 : 7;
-  constexpr int mantissa_bits = element == ElementCode::e2m1 ? 1 : element == ElementCode::e4m3 ? 3 : 2;
-  constexpr uint32_t bias = element == ElementCode::e2m1 ? 1 : element == ElementCode::e4m3 ? 7 : 15;
-  const UnsignedVector magnitude = codes & ((1U << sign_position) - 1);
-  const UnsignedVector normal = (magnitude << (23 - mantissa_bits)) + ((127 - bias) << 23);
-  // As a normal number of the smallest exponent, less its leading one: no subnormal FP32 number, which is slow.
-  const auto leading_one = reinterpret_cast<Vector>(UnsignedVector{} + ((128 - bias) << 23));
-  const Vector subnormal = reinterpret_cast<Vector>(normal + (1U << 23)) - leading_one;
-  const auto code = reinterpret_cast<IntVector>(magnitude);  // AVX2 compares signed integers only
-  UnsignedVector bits = code < (1 << mantissa_bits) ? reinterpret_cast<UnsignedVector>(subnormal) : normal;
-  if constexpr (element == ElementCode::e4m3) bits = code == 0x7F ? UnsignedVector{} + 0x7FC00000U : bits;
-  if constexpr (element == ElementCode::e5m2) bits = code > 0x7B ? bits | 0x7F800000U : bits;
-  return reinterpret_cast<Vector>(bits | ((codes >> sign_position) << 31));
-}
-
 // Codes of consecutive elements, one a lane.
 template <ElementCode element>
 ALWAYS_INLINE UnsignedVector spread_codes(const uint8_t* codes) {
@@ -254,69 +205,6 @@ void pack_panels(const GemmOperand& operand, int64_t first_row, int64_t rows, in
       case Format::fp8_e5m2:
         pack_along_inner<Format::fp8_e5m2, width>(operand, first, here, first_k, count, panels);
         break;
-    }
-  }
-}
-
-// --- code panels -----------------------------------------------------------------------------------------------------
-constexpr int code_bias = 12;
-constexpr int64_t code_columns = code_vectors * lanes;
-constexpr int64_t a_block_bytes = code_rows * (16 + 4);
-constexpr int64_t b_block_bytes = code_columns * (16 + 4 + 4);
-
-constexpr Bytes doubled_values = {0, 1, 2, 3, 4, 6, 8, 12, 0, 255, 254, 253, 252, 250, 248, 244};
-constexpr Bytes biased_values = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-
-// 16 codes from 8 bytes, each replaced by its entry in the table.
-ALWAYS_INLINE Bytes decode_codes(const uint8_t* codes, Bytes table) {
-  using HalfBytes = uint8_t __attribute__((vector_size(8)));
-  using Pairs = uint16_t __attribute__((vector_size(16)));
-  HalfBytes packed;
-  __builtin_memcpy(&packed, codes, sizeof packed);
-  const Pairs wide = __builtin_convertvector(packed, Pairs);
-  return lookup(table, reinterpret_cast<Bytes>((wide | (wide << 4)) & 0x0F0F));
-}
-
-inline void pack_code_rows(const GemmOperand& a, int64_t first_row, int64_t rows, int64_t first_block, int64_t blocks,
-                           std::byte* panel) {
-  for (int64_t row = 0; row < rows; ++row) {
-    const uint8_t* codes = static_cast<const uint8_t*>(a.values) + (first_row + row) * a.row_stride + first_block * 8;
-    const uint8_t* scales = a.block_scales + (first_row + row) * a.scale_stride + first_block;
-    for (int64_t block = 0; block < blocks; ++block) {
-      const Bytes values = decode_codes(codes + block * 8, biased_values);
-      const float scale = e4m3_to_float(scales[block]);
-      std::byte* to = panel + block * a_block_bytes;
-      __builtin_memcpy(to + row * 16, &values, 16);
-      __builtin_memcpy(to + code_rows * 16 + row * 4, &scale, 4);
-    }
-  }
-}
-
-template <class Dot>
-void pack_code_columns(const GemmOperand& b, int64_t first_row, int64_t rows, int64_t first_block, int64_t blocks,
-                       std::byte* panel) {
-  for (int64_t column = 0; column < code_columns; ++column) {
-    const bool present = column < rows;
-    const int64_t row = present ? first_row + column : first_row;
-    const uint8_t* codes = static_cast<const uint8_t*>(b.values) + row * b.row_stride + first_block * 8;
-    const uint8_t* scales = b.block_scales + row * b.scale_stride + first_block;
-    for (int64_t block = 0; block < blocks; ++block) {
-      const Bytes values = present ? decode_codes(codes + block * 8, doubled_values) : Bytes{};
-      const float scale = present ? e4m3_to_float(scales[block]) : 0.0F;
-      std::byte* to = panel + block * b_block_bytes + column * 4;
-      for (int64_t quad = 0; quad < 4; ++quad) {
-        __builtin_memcpy(to + quad * code_columns * 4, reinterpret_cast<const std::byte*>(&values) + quad * 4, 4);
-      }
-      __builtin_memcpy(to + 20 * code_columns, &scale, 4);
-    }
-  }
-  const IntVector one = broadcast_int(0x01010101);
-  const IntVector ones[4] = {one, one, one, one};
-  for (int64_t block = 0; block < blocks; ++block) {
-    for (int64_t column = 0; column < code_columns; column += lanes) {
-      std::byte* to = panel + block * b_block_bytes + column * 4;
-      const IntVector correction = Dot::dot(ones, to, IntVector{}) * -code_bias;
-      __builtin_memcpy(to + 16 * code_columns, &correction, sizeof correction);
     }
   }
 }

@@ -1,0 +1,24 @@
+// Vectors of sixteen 32-bit elements, shared by the AVX-512 twins of the products of codes, each of which includes this
+// file inside its anonymous namespace.
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+constexpr int lanes = 16;
+using Vector = float __attribute__((vector_size(64)));
+using UnsignedVector = uint32_t __attribute__((vector_size(64)));
+using IntVector = int32_t __attribute__((vector_size(64)));
+using CodeVector = uint8_t __attribute__((vector_size(64)));
+
+ALWAYS_INLINE Vector fused(Vector a, Vector b, Vector c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
+ALWAYS_INLINE Vector broadcast(float value) {
+  return _mm512_set1_ps(value);
+}
+ALWAYS_INLINE IntVector broadcast_int(int32_t value) {
+  return reinterpret_cast<IntVector>(_mm512_set1_epi32(value));
+}
+ALWAYS_INLINE CodeVector lookup(CodeVector table, CodeVector index) {
+  return reinterpret_cast<CodeVector>(
+      _mm512_shuffle_epi8(reinterpret_cast<__m512i>(table), reinterpret_cast<__m512i>(index)));
+}

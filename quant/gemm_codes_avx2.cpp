@@ -1,0 +1,73 @@
+// The product of codes for AVX2 and FMA. Same bits as gemm_codes_portable.cpp.
+#include <immintrin.h>
+
+#include <utility>
+
+#include "quant/gemm_codes.h"
+#include "quant/operand_spec.h"
+#include "quant/tile.h"
+
+namespace nibble::cpu {
+namespace {
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+constexpr int lanes = 8;
+using Vector = float __attribute__((vector_size(32)));
+using UnsignedVector = uint32_t __attribute__((vector_size(32)));
+using IntVector = int32_t __attribute__((vector_size(32)));
+using CodeVector = uint8_t __attribute__((vector_size(32)));
+
+ALWAYS_INLINE Vector fused(Vector a, Vector b, Vector c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+ALWAYS_INLINE Vector broadcast(float value) {
+  return _mm256_set1_ps(value);
+}
+ALWAYS_INLINE IntVector broadcast_int(int32_t value) {
+  return reinterpret_cast<IntVector>(_mm256_set1_epi32(value));
+}
+ALWAYS_INLINE CodeVector lookup(CodeVector table, CodeVector index) {
+  return reinterpret_cast<CodeVector>(
+      _mm256_shuffle_epi8(reinterpret_cast<__m256i>(table), reinterpret_cast<__m256i>(index)));
+}
+
+// Sums of pairs of products fit 16 bits: 4 * 2 * 24 * 12 < 2^15. The correction of the bias, times the scale, is exact,
+// and so is their sum, which is the corrected sum times the scale.
+struct PairwiseDot {
+  static constexpr int constants = 1;
+  static constexpr double unpacking_cost = 0.2;
+
+  static ALWAYS_INLINE IntVector plain(const IntVector (&left)[4], const IntVector (&right)[4]) {
+    __m256i products[4];
+#pragma GCC unroll 4
+    for (int quad = 0; quad < 4; ++quad) {
+      products[quad] =
+          _mm256_maddubs_epi16(reinterpret_cast<__m256i>(left[quad]), reinterpret_cast<__m256i>(right[quad]));
+    }
+    const __m256i sum =
+        _mm256_add_epi16(_mm256_add_epi16(products[0], products[1]), _mm256_add_epi16(products[2], products[3]));
+    return reinterpret_cast<IntVector>(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
+  }
+  static ALWAYS_INLINE void prepare(IntVector correction, Vector scale, std::byte* to) {
+    const Vector addend = __builtin_convertvector(correction, Vector) * scale;
+    __builtin_memcpy(to, &addend, sizeof addend);
+  }
+  static ALWAYS_INLINE Vector scaled(const IntVector (&left)[4], const IntVector (&right)[4], Vector scale,
+                                     const Vector (&prepared)[1]) {
+    return fused(__builtin_convertvector(plain(left, right), Vector), scale, prepared[0]);
+  }
+};
+
+constexpr int kernel_rows = 4;
+constexpr int kernel_vectors = 1;
+constexpr int64_t panel_columns = 16;
+constexpr int64_t pass_blocks = 32;
+
+#include "quant/gemm_codes.inl"
+
+}  // namespace
+
+const CodeKernels code_kernels_avx2 = make_code_kernels<PairwiseDot>();
+
+}  // namespace nibble::cpu

@@ -1,0 +1,68 @@
+// The product of codes for any machine: correct first, and the definition of the bits that the other twins give.
+#include <utility>
+
+#include "quant/gemm_codes.h"
+#include "quant/operand_spec.h"
+#include "quant/tile.h"
+
+namespace nibble::cpu {
+namespace {
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#include "quant/portable_vectors.inl"
+using CodeVector = uint8_t __attribute__((vector_size(16)));
+
+ALWAYS_INLINE Vector broadcast(float value) {
+  return Vector{value, value, value, value};
+}
+ALWAYS_INLINE IntVector broadcast_int(int32_t value) {
+  return IntVector{value, value, value, value};
+}
+ALWAYS_INLINE CodeVector lookup(CodeVector table, CodeVector index) {
+  CodeVector result{};
+  for (int i = 0; i < 16; ++i) result[i] = table[index[i]];
+  return result;
+}
+
+// In FP32, which is exact for integers of this size and, on old machines, the faster multiplication.
+struct FloatDot {
+  static constexpr int constants = 1;
+  static constexpr double unpacking_cost = 0.1;
+
+  static ALWAYS_INLINE Vector sum(const IntVector (&left)[4], const IntVector (&right)[4]) {
+    Vector total{};
+#pragma GCC unroll 4
+    for (int quad = 0; quad < 4; ++quad) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        total += __builtin_convertvector((left[quad] >> (8 * i)) & 0xFF, Vector) *
+                 __builtin_convertvector((right[quad] << (24 - 8 * i)) >> 24, Vector);
+      }
+    }
+    return total;
+  }
+  static ALWAYS_INLINE IntVector plain(const IntVector (&left)[4], const IntVector (&right)[4]) {
+    return __builtin_convertvector(sum(left, right), IntVector);
+  }
+  static ALWAYS_INLINE void prepare(IntVector correction, Vector /*scale*/, std::byte* to) {
+    const Vector value = __builtin_convertvector(correction, Vector);
+    __builtin_memcpy(to, &value, sizeof value);
+  }
+  static ALWAYS_INLINE Vector scaled(const IntVector (&left)[4], const IntVector (&right)[4], Vector scale,
+                                     const Vector (&prepared)[1]) {
+    return (sum(left, right) + prepared[0]) * scale;
+  }
+};
+
+constexpr int kernel_rows = 4;
+constexpr int kernel_vectors = 1;
+constexpr int64_t panel_columns = 16;
+constexpr int64_t pass_blocks = 32;
+
+#include "quant/gemm_codes.inl"
+
+}  // namespace
+
+const CodeKernels code_kernels_portable = make_code_kernels<FloatDot>();
+
+}  // namespace nibble::cpu
