@@ -1,5 +1,7 @@
 #include "model/ops/attention.h"
 
+#include <memory>
+
 #include "dist/thread_pool.h"
 #include "model/ops/attention_blocks.h"
 #include "model/ops/storage.h"
@@ -26,8 +28,9 @@ int64_t floats_a_thread(const AttentionShape& shape) {
 }
 
 float* aligned_base(const Tensor& workspace) {
-  const auto address = reinterpret_cast<uintptr_t>(workspace.as<float>());
-  return reinterpret_cast<float*>(round_up(address, uintptr_t{64}));
+  void* base = workspace.data();
+  size_t bytes = static_cast<size_t>(workspace.elements()) * sizeof(float);
+  return static_cast<float*>(std::align(64, 64, base, bytes));
 }
 
 void check_shape(const AttentionShape& shape, const Tensor& workspace) {

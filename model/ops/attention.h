@@ -1,10 +1,11 @@
 // Causal softmax attention with grouped key and value heads: query head h reads kv head h / (query_heads / kv_heads).
-// Scores are scaled by 1 / sqrt(head_dim). Scores are formed for a block of queries at a time and never stored;
-// backward forms them again from log_sum_exp. Sources: Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023,
-// arXiv:2305.13245; Dao et al. 2022, arXiv:2205.14135.
+// Scores are scaled by 1 / sqrt(head_dim). They are formed for a block of queries and a block of keys at a time and
+// never stored; forward keeps a running maximum and sum, backward forms the scores again from log_sum_exp. Sources:
+// Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023, arXiv:2305.13245; Dao et al. 2022, arXiv:2205.14135.
 //
-// Activations are f32 or bf16, one dtype a call; arithmetic is FP32. A finite later token has no influence on any bit
-// of an earlier one, and neither has the length of the sequence.
+// Activations are f32 or bf16, one dtype a call; sums and the softmax are FP32. In bf16 the products are those of
+// quant/packed_matmul.h, and probabilities and the gradients of scores are rounded to BF16 before they are multiplied.
+// A finite later token has no influence on any bit of an earlier one, and neither has the length of the sequence.
 #pragma once
 
 #include "quant/tensor.h"

@@ -2,8 +2,8 @@
 // operands of the gradients of keys and values as they stand.
 #include "dist/thread_pool.h"
 #include "model/ops/attention_blocks.h"
-#include "model/ops/row_math.h"
-#include "model/ops/storage.h"
+#include "model/ops/attention_lanes.h"
+#include "quant/codec.h"
 
 namespace nibble::attention {
 namespace {
@@ -11,31 +11,32 @@ namespace {
 // The longest sequence whose gradients of keys and values are all summed at once.
 constexpr int64_t longest_whole = 8192;
 
+// The sums of grad_output * output over a query's elements: the mean, over its probabilities, of their gradients.
 template <class T>
 NIBBLE_VECTORIZE void mean_gradients(const Matrix<const T>& grad_output, const Matrix<const T>& output, int64_t rows,
-                                     int64_t head_dim, float* __restrict means) {
-  const size_t size = static_cast<size_t>(head_dim);
-  const size_t whole = whole_lanes(size);
+                                     int64_t head_dim, float* means) {
+  const int64_t whole = head_dim / lanes * lanes;
   for (int64_t row = 0; row < rows; ++row) {
     const T* a = grad_output.data + row * grad_output.row_stride;
     const T* b = output.data + row * output.row_stride;
-    LaneSum sum;
-    for (size_t i = 0; i < whole; i += LaneSum::lanes) {
-      for (size_t lane = 0; lane < LaneSum::lanes; ++lane) {
-        sum.lane[lane] += to_float(a[i + lane]) * to_float(b[i + lane]);
-      }
+    Lanes sum{};
+    for (int64_t i = 0; i < whole; i += lanes) {
+      Lanes left;
+      Lanes right;
+      load(left, a + i);
+      load(right, b + i);
+      sum += left * right;
     }
-    for (size_t i = whole; i < size; ++i) sum.lane[i - whole] += to_float(a[i]) * to_float(b[i]);
-    means[row] = sum.total();
+    for (int64_t i = whole; i < head_dim; ++i) sum[i - whole] += to_float(a[i]) * to_float(b[i]);
+    means[row] = total(sum);
   }
 }
 
 template <class T>
-NIBBLE_VECTORIZE void write_rows(const float* __restrict source, float scale, const Matrix<T>& place, int64_t rows,
+NIBBLE_VECTORIZE void write_rows(const float* source, float scale, const Matrix<T>& place, int64_t rows,
                                  int64_t head_dim) {
   for (int64_t row = 0; row < rows; ++row) {
-    T* __restrict to = place.data + row * place.row_stride;
-    for (int64_t i = 0; i < head_dim; ++i) store(to[i], source[row * head_dim + i] * scale);
+    write_row(source + row * head_dim, scale, place.data + row * place.row_stride, head_dim);
   }
 }
 
@@ -52,25 +53,31 @@ struct SoftmaxBackwardBlock {
 // Scores become probabilities, and gradients of probabilities gradients of scaled scores. On the diagonal, where key i
 // is seen by the queries from i on, the others get zeros.
 template <bool diagonal, class T>
-NIBBLE_VECTORIZE void softmax_backward_block(const SoftmaxBackwardBlock& block, T* __restrict probabilities,
-                                             T* __restrict grad_scores) {
-  const float* __restrict log_sum_exp = block.log_sum_exp;
-  const float* __restrict means = block.means;
-  for (int64_t key = 0; key < block.keys; ++key) {
-    const float* __restrict scores = block.scores + key * block_size;
-    const float* __restrict gradients = block.grad_scores + key * block_size;
-    T* __restrict probability_row = probabilities + key * block_size;
-    T* __restrict gradient_row = grad_scores + key * block_size;
-    for (int query = 0; query < block_size; ++query) {
-      float probability = exp_probability(scores[query] * block.scale - log_sum_exp[query]);
-      float gradient = probability * (gradients[query] - means[query]);
+NIBBLE_VECTORIZE void softmax_backward_block(const SoftmaxBackwardBlock& block, T* probabilities, T* grad_scores) {
+  constexpr int vectors = block_size / lanes;
+  for (int key = 0; key < block.keys; ++key) {
+    const int64_t row = key * block_size;
+    Lanes probability[vectors];
+    for (int i = 0; i < vectors; ++i) {
+      Lanes log_sum_exp;
+      load(log_sum_exp, block.log_sum_exp + i * lanes);
+      load(probability[i], block.scores + row + i * lanes);
+      probability[i] = probability[i] * block.scale - log_sum_exp;
+    }
+    exponentiate(probability);
+    for (int i = 0; i < vectors; ++i) {
+      Lanes gradient;
+      Lanes mean;
+      load(gradient, block.grad_scores + row + i * lanes);
+      load(mean, block.means + i * lanes);
+      gradient = probability[i] * (gradient - mean);
       if (diagonal) {
-        const bool visible = query >= static_cast<int>(key);
-        probability = visible ? probability : 0.0f;
-        gradient = visible ? gradient : 0.0f;
+        const IntLanes visible = lane_index >= key - i * static_cast<int>(lanes);
+        probability[i] = visible ? probability[i] : Lanes{};
+        gradient = visible ? gradient : Lanes{};
       }
-      store(probability_row[query], probability);
-      store(gradient_row[query], gradient);
+      store(probabilities + row + i * lanes, probability[i]);
+      store(grad_scores + row + i * lanes, gradient);
     }
   }
 }
@@ -151,33 +158,38 @@ class BackwardTask {
         add_group(head, {query, std::min(query + longest_group, part_.queries.end)});
       }
     }
-    if (!part_.gives_keys) return;
-    const int64_t first = part_.keys.begin;
-    write_rows(space_.grad_keys, score_scale(shape_), gradients_.key(kv_head_).from_row(first), part_.keys.size(),
-               shape_.head_dim);
-    write_rows(space_.grad_values, 1.0f, gradients_.value(kv_head_).from_row(first), part_.keys.size(),
-               shape_.head_dim);
   }
 
  private:
-  // A group of queries with all keys of the part that one of them sees.
+  // A group of queries with all keys of the part that one of them sees. Gradients are written as soon as they are
+  // complete: memory is slow to take them, and takes them while other blocks are computed.
   void add_group(int64_t head, Range queries) {
     for (int64_t query = queries.begin; query < queries.end; query += block_size) {
       prepare(head, query, query - queries.begin, std::min(block_size, queries.end - query));
     }
+    const bool completes_keys = part_.gives_keys && head == part_.heads.end - 1 && queries.end == part_.queries.end;
     const int64_t end = std::min(part_.keys.end, queries.end);
     for (int64_t key = part_.keys.begin; key < end; key += block_size) {
       const int64_t columns = std::min(block_size, end - key);
       if (part_.gives_queries) space_.keys.pack(key_.from_row(key), columns, shape_.head_dim);
       for (int64_t query = std::max(queries.begin, key); query < queries.end; query += block_size) {
-        const bool first_of_keys = head == part_.heads.begin && query == key;
-        add_pair(query, query - queries.begin, std::min(block_size, queries.end - query), key, columns, first_of_keys);
+        const int64_t rows = std::min(block_size, queries.end - query);
+        const int64_t slot = query - queries.begin;
+        add_pair(query, slot, rows, key, columns, head == part_.heads.begin && query == key);
+        if (part_.gives_queries && query == key) {
+          write_rows(space_.grad_queries + slot * shape_.head_dim, score_scale(shape_),
+                     gradients_.query(head).from_row(query), rows, shape_.head_dim);
+        }
       }
+      if (completes_keys) write_keys(key, columns);
     }
-    if (part_.gives_queries) {
-      write_rows(space_.grad_queries, score_scale(shape_), gradients_.query(head).from_row(queries.begin),
-                 queries.size(), shape_.head_dim);
-    }
+  }
+
+  void write_keys(int64_t key, int64_t rows) const {
+    const int64_t offset = (key - part_.keys.begin) * shape_.head_dim;
+    write_rows(space_.grad_keys + offset, score_scale(shape_), gradients_.key(kv_head_).from_row(key), rows,
+               shape_.head_dim);
+    write_rows(space_.grad_values + offset, 1.0f, gradients_.value(kv_head_).from_row(key), rows, shape_.head_dim);
   }
 
   void prepare(int64_t head, int64_t query, int64_t slot, int64_t rows) {

@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "model/ops/attention.h"
-#include "model/ops/vector_math.h"
 #include "quant/gemm.h"
 #include "quant/packed_matmul.h"
 
@@ -132,27 +131,6 @@ class Pieces {
 
 inline float score_scale(const AttentionShape& shape) {
   return static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.head_dim)));
-}
-
-// e^x for the exponent of a probability. As exp_f32, but 0 below e^-87 and meaningless above e^88: a factor less.
-NIBBLE_INLINE float exp_probability(float x) {
-  constexpr float log2_e = 0x1.715476p+0f;
-  constexpr float ln2_high = 0x1.62e4p-1f;
-  constexpr float ln2_low = 0x1.7f7d1cp-20f;
-  constexpr float round_to_integer = 0x1.8p+23f;
-  x = x < -88.0f ? -88.0f : x;  // where the factor 2^exponent below becomes zero
-
-  const float shifted = x * log2_e + round_to_integer;
-  const float exponent = shifted - round_to_integer;
-  const float r = (x - exponent * ln2_high) - exponent * ln2_low;
-  float q = 0x1.6d117cp-10f;
-  q = q * r + 0x1.120be2p-7f;
-  q = q * r + 0x1.555518p-5f;
-  q = q * r + 0x1.5554dcp-3f;
-  q = q * r + 0.5f;
-  const float power = 1.0f + (r + (r * r) * q);
-  const uint32_t n = std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(round_to_integer);
-  return power * std::bit_cast<float>((n + 127u) << 23);
 }
 
 // Queries of a task, or keys: a group, or less where there would be too few tasks for the threads.

@@ -3,13 +3,12 @@
 
 #include "dist/thread_pool.h"
 #include "model/ops/attention_blocks.h"
-#include "model/ops/row_math.h"
-#include "model/ops/storage.h"
+#include "model/ops/attention_lanes.h"
+#include "model/ops/vector_math.h"
 
 namespace nibble::attention {
 namespace {
 
-constexpr size_t lanes = LaneSum::lanes;
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
 // What is known of some queries after some blocks of keys.
@@ -29,41 +28,69 @@ struct SoftmaxBlock {
   bool first;     // the state is yet to be set
 };
 
-// Replaces a row of scores by exp(scale * score - largest) and returns the sums.
-NIBBLE_INLINE LaneSum exponentials(float* scores, float scale, float largest) {
-  LaneSum sum;
-  for (size_t i = 0; i < block_size; i += lanes) {
-    for (size_t lane = 0; lane < lanes; ++lane) {
-      const float value = exp_probability(scores[i + lane] * scale - largest);
-      scores[i + lane] = value;
-      sum.lane[lane] += value;
-    }
+constexpr int block_vectors = block_size / lanes;
+
+// Scales the scores, -infinity for keys that a query does not see, and returns the largest of a row.
+NIBBLE_INLINE float scale_row(float* scores, float scale, int visible) {
+  Lanes highest = Lanes{} - infinity;
+  for (int i = 0; i < block_vectors; ++i) {
+    Lanes score;
+    load(score, scores + i * lanes);
+    score = score * scale;
+    if (visible < block_size) score = lane_index < visible - i * static_cast<int>(lanes) ? score : Lanes{} - infinity;
+    store(scores + i * lanes, score);
+    keep_larger(highest, score);
   }
-  return sum;
+  return largest(highest);
 }
 
 // Scores become probabilities times the final sum, as far as the maximum is known; the state is brought to the new
 // maximum, but for the outputs of this block.
 template <class T>
-NIBBLE_VECTORIZE void softmax_block(const SoftmaxBlock& block, T* __restrict probabilities) {
-  const QueryState& state = block.state;
-  for (int64_t row = 0; row < block.rows; ++row) {
-    float* const scores = block.scores + row * block_size;
-    for (int64_t i = block.diagonal ? row + 1 : block.columns; i < block_size; ++i) scores[i] = -infinity;
-    const float before = block.first ? -infinity : state.largest[row];
-    const float here = row_maximum(scores, block_size) * block.scale;
-    const float largest = here > before ? here : before;
-    state.largest[row] = largest;
-    const LaneSum sum = exponentials(scores, block.scale, largest);
-    for (int64_t i = 0; i < block_size; ++i) store(probabilities[row * block_size + i], scores[i]);
-
-    float* const sums = state.sums + row * lanes;
-    const float factor = block.first ? 0.0f : exp_probability(before - largest);
-    for (size_t lane = 0; lane < lanes; ++lane) {
-      sums[lane] = block.first ? sum.lane[lane] : sums[lane] * factor + sum.lane[lane];
+NIBBLE_VECTORIZE void softmax_block(const SoftmaxBlock& block, T* probabilities) {
+  const QueryState state = block.state;
+  float largest_here[block_size] = {};
+  float factors[block_size];
+  for (int row = 0; row < block.rows; ++row) {
+    const int visible = block.diagonal ? row + 1 : static_cast<int>(block.columns);
+    largest_here[row] = scale_row(block.scores + row * block_size, block.scale, visible);
+  }
+  for (int row = 0; row < block.rows; row += lanes) {
+    Lanes here;
+    Lanes now = Lanes{} - infinity;
+    Lanes factor[1];
+    load(here, largest_here + row);
+    if (!block.first) load(now, state.largest + row);
+    factor[0] = now;
+    keep_larger(now, here);
+    factor[0] = factor[0] - now;
+    exponentiate(factor);
+    store(state.largest + row, now);
+    store(factors + row, factor[0]);
+  }
+  for (int row = 0; row < block.rows; ++row) {
+    Lanes score[block_vectors];
+    for (int i = 0; i < block_vectors; ++i) {
+      load(score[i], block.scores + row * block_size + i * lanes);
+      score[i] = score[i] - state.largest[row];
     }
-    if (block.first || largest == before) continue;
-    float* const outputs = state.outputs + row * block.head_dim;
+    exponentiate(score);
+    Lanes sum{};
+    if (!block.first) {
+      load(sum, state.sums + row * lanes);
+      sum = sum * factors[row];
+    }
+    for (int i = 0; i < block_vectors; ++i) {
+      store(probabilities + row * block_size + i * lanes, score[i]);
+      sum += score[i];
+    }
+    store(state.sums + row * lanes, sum);
+  }
+  if (block.first) return;
+  for (int row = 0; row < block.rows; ++row) {
+    const float factor = factors[row];
+    if (factor == 1.0f) continue;
+    float* outputs = state.outputs + row * block.head_dim;
     for (int64_t i = 0; i < block.head_dim; ++i) outputs[i] *= factor;
   }
 }
@@ -75,16 +102,14 @@ struct FinishedRows {
 };
 
 template <class T>
-NIBBLE_VECTORIZE void finish_rows(const FinishedRows& finished, T* __restrict place, int64_t stride) {
-  const QueryState& state = finished.state;
-  for (int64_t row = 0; row < finished.rows; ++row) {
-    LaneSum lane_sum;
-    for (size_t lane = 0; lane < lanes; ++lane) lane_sum.lane[lane] = state.sums[row * lanes + lane];
-    const float sum = lane_sum.total();
-    const float inverse = 1.0f / sum;
+NIBBLE_VECTORIZE void finish_rows(const FinishedRows& finished, T* place, int64_t stride) {
+  const QueryState state = finished.state;
+  for (int64_t row = 0; row < finished.rows; ++row, place += stride) {
+    Lanes sums;
+    load(sums, state.sums + row * lanes);
+    const float sum = total(sums);
     finished.log_sum_exp[row] = state.largest[row] + log_f32(sum);
-    const float* __restrict outputs = state.outputs + row * finished.head_dim;
-    for (int64_t i = 0; i < finished.head_dim; ++i) store(place[row * stride + i], outputs[i] * inverse);
+    write_row(state.outputs + row * finished.head_dim, 1.0f / sum, place, finished.head_dim);
   }
 }
 
@@ -103,7 +128,7 @@ struct Workspace {
     scores = pieces.take(block_size * block_size);
     probabilities = pieces.take(block_size * block_size);
     state.largest = pieces.take(longest_group);
-    state.sums = pieces.take(longest_group * static_cast<int64_t>(lanes));
+    state.sums = pieces.take(longest_group * lanes);
     state.outputs = pieces.take(longest_group * shape.head_dim);
     floats = pieces.used();
   }
@@ -145,7 +170,7 @@ class ForwardTask {
 
  private:
   void add_block(int64_t query, int64_t rows, int64_t key, int64_t columns, int64_t slot) {
-    const QueryState state{space_.state.largest + slot, space_.state.sums + slot * static_cast<int64_t>(lanes),
+    const QueryState state{space_.state.largest + slot, space_.state.sums + slot * lanes,
                            space_.state.outputs + slot * shape_.head_dim};
     T* probabilities = reinterpret_cast<T*>(space_.probabilities);
     keys_.multiply(query_.from_row(query), rows, {space_.scores, block_size});

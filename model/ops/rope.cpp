@@ -10,24 +10,44 @@ namespace nibble {
 namespace {
 
 constexpr size_t token_grain = 16;
+constexpr int64_t slice = 32;  // of a half head
 
-// table: [half, 2] of this position. direction is 1, or -1 to rotate back.
+// One token's heads and angles.
 template <class T>
-NIBBLE_VECTORIZE void rotate_heads(T* __restrict heads, const float* __restrict table, size_t count, size_t half,
-                                   float direction) {
-  for (size_t head = 0; head < count; ++head) {
-    T* first = heads + head * 2 * half;
-    T* second = first + half;
+struct Rotation {
+  T* heads;            // [count, 2, half]
+  const float* table;  // [half, 2]
+  int64_t count, half;
+  float direction;  // 1, or -1 to rotate back
+};
+
+// Elements [begin, begin + size) of both halves of every head.
+template <class T>
+NIBBLE_INLINE void rotate_slice(const Rotation<T>& rotation, int64_t begin, int64_t size) {
+  float cosines[slice];
+  float sines[slice];
+  for (int64_t i = 0; i < size; ++i) {
+    cosines[i] = rotation.table[2 * (begin + i)];
+    sines[i] = rotation.direction * rotation.table[2 * (begin + i) + 1];
+  }
+  for (int64_t head = 0; head < rotation.count; ++head) {
+    T* __restrict first = rotation.heads + head * 2 * rotation.half + begin;
+    T* __restrict second = first + rotation.half;
 #pragma GCC ivdep
-    for (size_t i = 0; i < half; ++i) {
-      const float cosine = table[2 * i];
-      const float sine = direction * table[2 * i + 1];
+    for (int64_t i = 0; i < size; ++i) {
       const float x = to_float(first[i]);
       const float y = to_float(second[i]);
-      store(first[i], x * cosine - y * sine);
-      store(second[i], x * sine + y * cosine);
+      store(first[i], x * cosines[i] - y * sines[i]);
+      store(second[i], x * sines[i] + y * cosines[i]);
     }
   }
+}
+
+template <class T>
+NIBBLE_VECTORIZE void rotate_heads(const Rotation<T>& rotation) {
+  int64_t begin = 0;
+  for (; begin + slice <= rotation.half; begin += slice) rotate_slice(rotation, begin, slice);  // of constant size
+  if (begin < rotation.half) rotate_slice(rotation, begin, rotation.half - begin);
 }
 
 }  // namespace
@@ -63,12 +83,13 @@ static void rope(const Rope& problem) {
     const float* table = problem.table.as<float>();
     const size_t stride = static_cast<size_t>(width);
     const size_t length = static_cast<size_t>(problem.sequence_length);
-    const size_t heads = static_cast<size_t>(problem.query_heads + problem.kv_heads);
-    const size_t half = static_cast<size_t>(problem.head_dim / 2);
+    const int64_t heads = problem.query_heads + problem.kv_heads;
+    const int64_t half = problem.head_dim / 2;
     const float direction = problem.inverse ? -1.0f : 1.0f;
     parallel_for(static_cast<size_t>(tokens), token_grain, [=](size_t begin, size_t end) {
       for (size_t token = begin; token < end; ++token) {
-        rotate_heads(qkv + token * stride, table + (token % length) * 2 * half, heads, half, direction);
+        const float* angles = table + static_cast<int64_t>(token % length) * problem.head_dim;
+        rotate_heads(Rotation<T>{qkv + token * stride, angles, heads, half, direction});
       }
     });
   });
