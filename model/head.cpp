@@ -35,11 +35,6 @@ std::string memory_name(int64_t chunk, int64_t tokens) {
   return fmt::format("logits and their gradient, {} tokens at a time", chunk);
 }
 
-// The rows behind the first `count` take part in products, but add nothing.
-void clear_rows_behind(const Tensor& matrix, int64_t count) {
-  if (count < matrix.size(0)) fill_zero(matrix.slice(count, matrix.size(0)));
-}
-
 }  // namespace
 
 int64_t head_chunk_tokens(int64_t tokens, int64_t vocabulary) {
@@ -117,14 +112,14 @@ double Head::loss_and_gradient(const Training& problem) {
 void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses) {
   const int64_t count = chunk.input.rows();
   norm_.forward(chunk.input, normed_.slice(0, count));
-  clear_rows_behind(normed_, count);
   linear_.forward({.input = normed_, .output = logits_, .context = chunk.context, .keep = true});
   cross_entropy({.logits = logits_.slice(0, count),
                  .targets = chunk.targets,
                  .grad_logits = grad_logits_.slice(0, count),
                  .scale = chunk.scale,
                  .losses = losses});
-  clear_rows_behind(grad_logits_, count);
+  // A last chunk that is shorter has rows of the one before behind its own: their gradient is zero, they add nothing.
+  if (count < chunk_) fill_zero(grad_logits_.slice(count, chunk_));
   linear_.backward({.grad_output = grad_logits_, .grad_input = grad_normed_, .context = chunk.context});
   fill_zero(chunk.gradient);
   norm_.backward(grad_normed_.slice(0, count), chunk.input, chunk.gradient);

@@ -54,8 +54,9 @@ class LanguageModel {
   // loss bits as forward().
   double forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context, float loss_scale);
 
-  // Logits f32 [n, vocab_size] for one sequence of n tokens, n a multiple of 16 and at most sequence_length. Valid
-  // until the next call.
+  // Logits f32 [n, vocab_size] for one sequence of n tokens, n a multiple of 16 and at most sequence_length; of a model
+  // for training, which has memory for a chunk of logits only, at most what that holds (model/head.h). Valid until the
+  // next call.
   Tensor logits(const Tensor& tokens, const StepContext& context);
 
   // The linear layers, in the order of describe_layers(): names of their weights, and what follows is by that order.
