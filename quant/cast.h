@@ -6,6 +6,7 @@
 
 #include "quant/operand_spec.h"
 #include "quant/philox.h"
+#include "quant/quantized_tensor.h"
 #include "quant/slab.h"
 
 namespace nibble::cpu {
@@ -16,10 +17,12 @@ struct CastProblem {
   TensorScale scale{1, 1};
   int64_t rows = 0;
   int64_t inner = 0;
-  uint8_t* codes = nullptr;         // [rows, inner] or, four bits, [rows, inner/2]
-  uint8_t* block_scales = nullptr;  // [rows, inner/block]
+  OperandLayout layout = OperandLayout::rows;
+  uint8_t* codes = nullptr;         // [rows, inner] or, four bits, [rows, inner/2], or tiles
+  uint8_t* block_scales = nullptr;  // [rows, inner/block], or of tiles
   float* outer_scales = nullptr;    // [rows, inner/128]
-  float* corrected = nullptr;       // post hoc MS-EDEN: block scales before the tensor scale is known, [rows, inner/16]
+  // Post hoc MS-EDEN: block scales before the tensor scale is known, [ceil(rows/16), inner/16 blocks, 16 lanes].
+  float* corrected = nullptr;
 };
 
 // Bits of the largest magnitude of the slab and, post hoc MS-EDEN, of its largest corrected scale.
@@ -33,7 +36,8 @@ SlabMaxima cast_ms_eden(const CastProblem& problem, const SlabPlace& place, cons
 SlabMaxima cast_mx(const CastProblem& problem, const SlabPlace& place, const Slab& slab);
 SlabMaxima cast_fp8(const CastProblem& problem, const SlabPlace& place, const Slab& slab);
 
-// Post hoc MS-EDEN, when the tensor scale is known: E4M3 scales of blocks [begin, end), counted through the operand.
+// Post hoc MS-EDEN, when the tensor scale is known: the E4M3 scales of tiles [begin, end), of 16 blocks each, counted
+// as in `corrected`.
 void round_corrected_scales(const CastProblem& problem, int64_t begin, int64_t end);
 
 }  // namespace nibble::cpu

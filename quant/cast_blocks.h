@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "quant/cast.h"
+#include "quant/tile.h"
 
 namespace nibble::cpu {
 
@@ -36,7 +37,7 @@ NIBBLE_INLINE uint32_t noise_byte(const LaneWords (&noise)[4], int position, int
   return (noise[position >> 2].word[lane] >> (8 * (position & 3))) & 0xFFu;
 }
 
-// Codes of 16 positions, four bits each: two words a lane, the first position in the low nibble.
+// Codes of 16 positions, four bits each, two words a lane, as a tile holds them (quant/tile.h).
 struct PackedCodes {
   LaneWords half[2];
 };
@@ -46,11 +47,21 @@ NIBBLE_INLINE void pack_codes(Code code, PackedCodes& packed) {
   for (int half = 0; half < 2; ++half) {
     for (uint32_t& word : packed.half[half].word) word = 0;
     for (int i = 0; i < 8; ++i) {
+      const int shift = 8 * (i & 3) + (i & 4);
       for (int lane = 0; lane < lanes; ++lane) {
-        packed.half[half].word[lane] |= static_cast<uint32_t>(code(half * 8 + i, lane)) << (4 * i);
+        packed.half[half].word[lane] |= static_cast<uint32_t>(code(half * 8 + i, lane)) << shift;
       }
     }
   }
+}
+
+// The eight codes of a word in the order of a row: the first in the low nibble.
+NIBBLE_INLINE uint32_t in_row_order(uint32_t word) {
+  uint32_t low = word & 0x0F0F0F0Fu;
+  uint32_t high = (word >> 4) & 0x0F0F0F0Fu;
+  low = (low | low >> 4) & 0x00FF00FFu;
+  high = (high | high >> 4) & 0x00FF00FFu;
+  return ((low | low >> 8) & 0xFFFFu) | (high | high >> 8) << 16;
 }
 
 NIBBLE_INLINE int64_t lanes_present(const CastProblem& problem, int64_t row) {
@@ -60,19 +71,33 @@ NIBBLE_INLINE int64_t lanes_present(const CastProblem& problem, int64_t row) {
 // 16 codes of each lane at `position` of the operand.
 NIBBLE_INLINE void store_codes(const CastProblem& problem, int64_t row, int64_t position, const PackedCodes& packed) {
   const int64_t present = lanes_present(problem, row);
+  if (problem.layout == OperandLayout::tiles) {
+    uint8_t* to = problem.codes + (row * problem.inner + tile_rows * position) / 2;
+    if (present < lanes) memset(to, 0, tile_code_bytes);
+    for (int half = 0; half < 2; ++half) {
+      memcpy(to + half * tile_code_bytes / 2, packed.half[half].word, static_cast<size_t>(4 * present));
+    }
+    return;
+  }
+  PackedCodes rows;
+  for (int half = 0; half < 2; ++half) {
+    for (int lane = 0; lane < lanes; ++lane) rows.half[half].word[lane] = in_row_order(packed.half[half].word[lane]);
+  }
   for (int64_t lane = 0; lane < present; ++lane) {
     uint8_t* to = problem.codes + ((row + lane) * problem.inner + position) / 2;
-    memcpy(to, &packed.half[0].word[lane], 4);
-    memcpy(to + 4, &packed.half[1].word[lane], 4);
+    memcpy(to, &rows.half[0].word[lane], 4);
+    memcpy(to + 4, &rows.half[1].word[lane], 4);
   }
 }
 
 NIBBLE_INLINE void store_block_scales(const CastProblem& problem, int64_t row, int64_t block, int64_t blocks,
                                       const LaneWords& scales) {
   const int64_t present = lanes_present(problem, row);
-  for (int64_t lane = 0; lane < present; ++lane) {
-    problem.block_scales[(row + lane) * blocks + block] = static_cast<uint8_t>(scales.word[lane]);
-  }
+  const bool tiles = problem.layout == OperandLayout::tiles;
+  uint8_t* first = problem.block_scales + (tiles ? row * blocks + block * tile_rows : row * blocks + block);
+  if (tiles && present < lanes) memset(first, 0, tile_rows);
+  const int64_t stride = tiles ? 1 : blocks;
+  for (int64_t lane = 0; lane < present; ++lane) first[lane * stride] = static_cast<uint8_t>(scales.word[lane]);
 }
 
 }  // namespace nibble::cpu

@@ -101,7 +101,6 @@ struct PostHoc {
 NIBBLE_INLINE SlabMaxima cast_slab_post_hoc(const CastProblem& problem, const SlabPlace& place, const Slab& slab,
                                             const PostHoc& arithmetic) {
   const int64_t blocks = problem.inner / block_size;
-  const int64_t present = lanes_present(problem, place.row);
   LaneWords largest_amax{};
   LaneWords largest_corrected{};
   for (int first = 0; first < place.positions; first += block_size) {
@@ -125,9 +124,7 @@ NIBBLE_INLINE SlabMaxima cast_slab_post_hoc(const CastProblem& problem, const Sl
       largest_corrected.word[lane] = bits > largest_corrected.word[lane] ? bits : largest_corrected.word[lane];
     }
     store_codes(problem, place.row, place.position + first, packed);
-    for (int64_t lane = 0; lane < present; ++lane) {
-      problem.corrected[(place.row + lane) * blocks + block] = corrected.value[lane];
-    }
+    memcpy(problem.corrected + place.row * blocks + block * lanes, corrected.value, sizeof corrected.value);
   }
   return {largest_of(largest_amax), largest_of(largest_corrected)};
 }
@@ -143,19 +140,32 @@ NIBBLE_INLINE uint32_t e4m3_stochastic_published(float value, uint32_t noise) {
   return magnitude < e4m3_min_normal ? e4m3_nearest(magnitude) : normal;
 }
 
-NIBBLE_VECTORIZE void round_scales(const NoiseStream& noise, float encode, const float* corrected, uint8_t* scales,
-                                   int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    const uint32_t drawn = random_block(noise, static_cast<uint64_t>(i)).word[0];
-    scales[i] = static_cast<uint8_t>(e4m3_stochastic(corrected[i] * encode, drawn >> 8));
+template <class Round>
+NIBBLE_INLINE void round_tiles(const CastProblem& problem, int64_t begin, int64_t end, Round round) {
+  const int64_t blocks = problem.inner / block_size;
+  for (int64_t tile = begin; tile < end; ++tile) {
+    const int64_t row = tile / blocks * lanes;
+    const int64_t block = tile % blocks;
+    const float* corrected = problem.corrected + tile * lanes;
+    LaneWords noise[4];
+    LaneWords scales;
+    draw_noise(problem.noise, row * blocks + block, blocks, noise);
+    for (int lane = 0; lane < lanes; ++lane) {
+      scales.word[lane] = round(corrected[lane] * problem.scale.encode, noise[0].word[lane]);
+    }
+    store_block_scales(problem, row, block, blocks, scales);
   }
 }
-NIBBLE_VECTORIZE void round_scales_published(const NoiseStream& noise, float encode, const float* corrected,
-                                             uint8_t* scales, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; ++i) {
-    const uint32_t drawn = random_block(noise, static_cast<uint64_t>(i)).word[0];
-    scales[i] = static_cast<uint8_t>(e4m3_stochastic_published(corrected[i] * encode, drawn));
-  }
+NIBBLE_VECTORIZE void round_scales(const CastProblem& problem, int64_t begin, int64_t end) {
+  round_tiles(
+      problem, begin, end,
+      [](float value, uint32_t drawn) __attribute__((always_inline)) { return e4m3_stochastic(value, drawn >> 8); });
+}
+NIBBLE_VECTORIZE void round_scales_published(const CastProblem& problem, int64_t begin, int64_t end) {
+  round_tiles(
+      problem, begin, end, [](float value, uint32_t drawn) __attribute__((always_inline)) {
+        return e4m3_stochastic_published(value, drawn);
+      });
 }
 
 }  // namespace
@@ -172,8 +182,7 @@ SlabMaxima cast_ms_eden(const CastProblem& problem, const SlabPlace& place, cons
 
 void round_corrected_scales(const CastProblem& problem, int64_t begin, int64_t end) {
   const bool published = problem.spec.correction == EdenCorrection::post_hoc_published;
-  (published ? round_scales_published : round_scales)(problem.noise, problem.scale.encode, problem.corrected,
-                                                      problem.block_scales, begin, end);
+  (published ? round_scales_published : round_scales)(problem, begin, end);
 }
 
 }  // namespace nibble::cpu

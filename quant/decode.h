@@ -11,4 +11,7 @@ namespace nibble::cpu {
 // is a multiple of 32, count too where the format has blocks. Exact, except that MX values may leave FP32's range.
 void decode_chunk(const QuantizedTensor& operand, int64_t row, int64_t first, int count, float* values);
 
+// The code of the scale of a row's block.
+uint32_t block_scale_of(const QuantizedTensor& operand, int64_t row, int64_t block);
+
 }  // namespace nibble::cpu

@@ -68,10 +68,11 @@ void decode_plain_row(const QuantizedTensor& operand, int64_t row, Output* outpu
 }
 
 template <class Output>
-void dequantize_to(const QuantizedTensor& operand, Output* output) {
-  parallel_for(static_cast<size_t>(operand.rows), 16, [&](size_t begin, size_t end) {
-    for (auto row = static_cast<int64_t>(begin); row < static_cast<int64_t>(end); ++row) {
-      Output* to = output + row * operand.inner;
+void dequantize_to(const QuantizedTensor& operand, int64_t first_row, int64_t rows, Output* output) {
+  parallel_for(static_cast<size_t>(rows), 16, [&](size_t begin, size_t end) {
+    for (auto index = static_cast<int64_t>(begin); index < static_cast<int64_t>(end); ++index) {
+      const int64_t row = first_row + index;
+      Output* to = output + index * operand.inner;
       switch (operand.format) {
         case Format::bf16: decode_plain_row<BFloat16>(operand, row, to); break;
         case Format::f32: decode_plain_row<float>(operand, row, to); break;
@@ -83,19 +84,26 @@ void dequantize_to(const QuantizedTensor& operand, Output* output) {
 
 }  // namespace
 
-void dequantize(const QuantizedTensor& operand, const Tensor& output) {
-  NIBBLE_CHECK(output.elements() == operand.rows * operand.inner, "output of another shape");
+void dequantize_rows(const QuantizedTensor& operand, int64_t first_row, const Tensor& output) {
+  const int64_t rows = operand.inner == 0 ? 0 : output.elements() / operand.inner;
+  NIBBLE_CHECK(output.elements() == rows * operand.inner && first_row >= 0 && first_row + rows <= operand.rows,
+               "output of another shape");
   if (output.dtype() == DType::f32) {
-    dequantize_to(operand, output.as<float>());
+    dequantize_to(operand, first_row, rows, output.as<float>());
   } else {
-    dequantize_to(operand, output.as<BFloat16>());
+    dequantize_to(operand, first_row, rows, output.as<BFloat16>());
   }
 }
 
 }  // namespace cpu
 
+void dequantize_rows(const QuantizedTensor& operand, int64_t first_row, const Tensor& output) {
+  NIBBLE_DISPATCH(output.device(), dequantize_rows, operand, first_row, output);
+}
+
 void dequantize(const QuantizedTensor& operand, const Tensor& output) {
-  NIBBLE_DISPATCH(output.device(), dequantize, operand, output);
+  NIBBLE_CHECK(output.elements() == operand.rows * operand.inner, "output of another shape");
+  dequantize_rows(operand, 0, output);
 }
 
 }  // namespace nibble

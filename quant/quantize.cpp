@@ -11,8 +11,11 @@
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "quant/cast.h"
+#include "quant/cast_kernels.h"
 #include "quant/codec.h"
+#include "quant/instruction_set.h"
 #include "quant/slab.h"
+#include "quant/tile.h"
 
 namespace nibble {
 namespace cpu {
@@ -104,25 +107,63 @@ class SharedMax {
 
 // ---- Quantised formats ----
 
+// Whether the twins of cast_kernels.h know the rule.
+bool twins_know(const OperandSpec& spec, int64_t rows, int64_t inner) {
+  const bool rule =
+      spec.scale == ScaleRule::amax || (spec.scale == ScaleRule::four_over_six && spec.block == BlockShape::row);
+  return spec.format == Format::nvfp4 && spec.outer == OuterScale::tensor && spec.round != Rounding::ms_eden && rule &&
+         spec.range == 0 && spec.ceiling == 0 && spec.rotations == 1 &&
+         (spec.rotate == 0 || spec.rotate == hadamard_points) &&
+         round_up<int64_t>(rows, lanes) * (inner / lanes) <= int64_t{1} << 32;
+}
+
+constexpr int64_t longest_range = 2048;  // positions
+
+// Signs of the blocks of a range, as the twins take them.
+struct RangeSigns {
+  uint16_t of_block[longest_range / lanes];
+};
+void set_signs(const SlabSource& source, const TileRange& range, RangeSigns& signs) {
+  PhiloxBlock chunk = fixed_signs(source.rotate, 0);
+  for (int64_t position = range.first_position; position < range.last_position; position += lanes) {
+    const bool next = position == range.first_position || position % sign_chunk == 0;
+    if (source.drawn_signs && next) chunk = drawn_signs(source.signs, 0, position / sign_chunk);
+    const uint32_t word = chunk.word[position % sign_chunk / 32];
+    signs.of_block[(position - range.first_position) / lanes] = static_cast<uint16_t>(word >> position % 32);
+  }
+}
+
+TileSource tile_source(const SlabSource& source) {
+  return {source.data, source.dtype == DType::f32, source.transpose, source.stride, source.rows, source.inner};
+}
+TileRange tile_range(const SlabRange& range) {
+  return {range.first_row, range.last_row, range.first_position, range.last_position};
+}
+
 // One operand while it is made.
 struct Making {
-  Making(const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage);
+  Making(InstructionSet level, const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage);
 
   bool needs_amax() const;
   // amax: of the tensor, or what a history gave.
   void set_scale(float amax);
   void cast(const SlabRange& range);
-  void include_amax(const SlabRange& range);
+  // `plain`, or null: the amax of the source as it is, of another operand.
+  void include_amax(const SlabRange& range, SharedMax* plain);
   void finish();
 
   const QuantizeProblem& problem;
   const QuantizedTensor& storage;
   SlabSource source;
   CastProblem problem_of_cast;
+  const CastKernels* kernels;  // null: none that knows the rule
   SharedMax amax, corrected;
+
+ private:
+  void cast_tiles(const TileRange& range) const;
 };
 
-Making::Making(const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage)
+Making::Making(InstructionSet level, const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage)
     : problem(quantize_problem),
       storage(quantize_storage),
       source(slab_source(problem.source, problem.transpose, problem.spec, problem.signs)),
@@ -130,12 +171,15 @@ Making::Making(const QuantizeProblem& quantize_problem, const QuantizedTensor& q
                       .noise = problem.noise,
                       .rows = source.rows,
                       .inner = source.inner,
+                      .layout = storage.layout,
                       .codes = storage.values.as<uint8_t>(),
                       .block_scales = storage.block_scales.empty() ? nullptr : storage.block_scales.as<uint8_t>(),
                       .outer_scales = storage.outer_scales.empty() ? nullptr : storage.outer_scales.as<float>(),
-                      .corrected = corrects_post_hoc(problem.spec) ? problem.scratch.as<float>() : nullptr} {
+                      .corrected = corrects_post_hoc(problem.spec) ? problem.scratch.as<float>() : nullptr},
+      kernels(twins_know(problem.spec, source.rows, source.inner) ? cast_kernels_of(level) : nullptr) {
   const FormatTraits traits = traits_of(problem.spec.format);
-  const int64_t elements = source.rows * source.inner;
+  const bool tiles = storage.layout == OperandLayout::tiles;
+  const int64_t elements = (tiles ? round_up(source.rows, tile_rows) : source.rows) * source.inner;
   NIBBLE_CHECK(storage.rows == source.rows && storage.inner == source.inner, "storage of another shape");
   NIBBLE_CHECK(source.inner % inner_multiple(problem.spec) == 0, "blocks and rotations divide the inner axis");
   NIBBLE_CHECK(problem.spec.block == BlockShape::row || source.rows % lanes == 0, "square blocks divide the rows");
@@ -166,7 +210,16 @@ void Making::set_scale(float tensor_amax) {
   }
 }
 
-void Making::include_amax(const SlabRange& range) {
+void Making::include_amax(const SlabRange& range, SharedMax* plain) {
+  if (kernels != nullptr) {
+    RangeSigns signs;
+    TileAmax found{tile_source(source), tile_range(range), signs.of_block, plain != nullptr, 0, 0};
+    set_signs(source, found.range, signs);
+    kernels->rotated_amax(found);
+    amax.include(found.rotated);
+    if (plain != nullptr) plain->include(found.plain);
+    return;
+  }
   for_each_slab(range, [&](const SlabPlace& place) {
     Slab slab;
     load_slab(source, place, slab);
@@ -184,7 +237,35 @@ SlabMaxima cast_slab(const CastProblem& problem, const SlabPlace& place, const S
                                                  : cast_nvfp4(problem, place, slab);
 }
 
+void Making::cast_tiles(const TileRange& range) const {
+  const OperandSpec& spec = problem.spec;
+  const NoiseStream& noise = problem.noise;
+  RangeSigns signs;
+  if (spec.rotate != 0) set_signs(source, range, signs);
+  const TensorScale& scale = problem_of_cast.scale;
+  // Words 1 to 3 of random_block()'s counters; the index needs no more than word 0.
+  const TileCast cast{.source = tile_source(source),
+                      .range = range,
+                      .signs = spec.rotate != 0 ? signs.of_block : nullptr,
+                      .rounding = spec.round == Rounding::nearest      ? TileRounding::nearest
+                                  : spec.round == Rounding::stochastic ? TileRounding::stochastic
+                                                                       : TileRounding::stochastic_published,
+                      .four_over_six = spec.scale == ScaleRule::four_over_six,
+                      .square = spec.block == BlockShape::square,
+                      .encode = scale.encode,
+                      .decode = scale.decode,
+                      .multiplier = scale.encode * (1.0f / range_of(spec)),
+                      .key = {static_cast<uint32_t>(noise.seed), static_cast<uint32_t>(noise.seed >> 32)},
+                      .counter = {noise.micro_batch << 8, noise.step,
+                                  (noise.tensor_id & 0xFFFFFFu) | static_cast<uint32_t>(noise.purpose) << 24},
+                      .tiles = storage.layout == OperandLayout::tiles,
+                      .codes = problem_of_cast.codes,
+                      .block_scales = problem_of_cast.block_scales};
+  kernels->cast(cast);
+}
+
 void Making::cast(const SlabRange& range) {
+  if (kernels != nullptr) return cast_tiles(tile_range(range));
   SlabMaxima largest;
   for_each_slab(range, [&](const SlabPlace& place) {
     Slab slab;
@@ -199,8 +280,8 @@ void Making::cast(const SlabRange& range) {
 void Making::finish() {
   if (corrects_post_hoc(problem.spec)) {
     problem_of_cast.scale = tensor_scale_of(float_of_bits(corrected.value()), ceiling_of(problem.spec));
-    const auto blocks = static_cast<size_t>(source.rows * source.inner / lanes);
-    parallel_for(blocks, size_t{1} << 13, [&](size_t begin, size_t end) {
+    const auto blocks = static_cast<size_t>(div_ceil<int64_t>(source.rows, lanes) * (source.inner / lanes));
+    parallel_for(blocks, size_t{1} << 9, [&](size_t begin, size_t end) {
       round_corrected_scales(problem_of_cast, static_cast<int64_t>(begin), static_cast<int64_t>(end));
     });
   }
@@ -241,24 +322,33 @@ void take_amax_of_span(const Tensor& source, SharedMax& amax) {
   });
 }
 
-// At most two operands, of one source.
-void make(std::span<Making*> operands) {
+// Of operands that need it: one pass over those that are rotated, which also finds that of the source as it is where a
+// twin does so at little cost, else a pass over contiguous memory.
+void find_amax(std::span<Making*> operands) {
   std::array<Making*, 2> rotated{};
   size_t rotated_count = 0;
-  const Making* spanned = nullptr;
+  std::array<Making*, 2> plain{};
+  size_t plain_count = 0;
   for (Making* making : operands) {
     if (!making->needs_amax()) continue;
     if (making->problem.spec.rotate != 0) {
       rotated[rotated_count++] = making;
-    } else if (spanned != nullptr) {
-      making->amax.include(spanned->amax.value());
     } else {
-      take_amax_of_span(making->problem.source, making->amax);
-      spanned = making;
+      plain[plain_count++] = making;
     }
   }
-  for_each_part(std::span(rotated).first(rotated_count),
-                [](Making& making, const SlabRange& range) { making.include_amax(range); });
+  const bool together = plain_count > 0 && rotated_count > 0 && rotated[0]->kernels != nullptr;
+  SharedMax of_source;
+  for_each_part(std::span(rotated).first(rotated_count), [&](Making& making, const SlabRange& range) {
+    making.include_amax(range, together && &making == rotated[0] ? &of_source : nullptr);
+  });
+  if (plain_count > 0 && !together) take_amax_of_span(plain[0]->problem.source, of_source);
+  for (size_t i = 0; i < plain_count; ++i) plain[i]->amax.include(of_source.value());
+}
+
+// At most two operands, of one source.
+void make(std::span<Making*> operands) {
+  find_amax(operands);
   for (Making* making : operands) {
     making->set_scale(making->problem.amax != 0 ? making->problem.amax : float_of_bits(making->amax.value()));
   }
@@ -273,30 +363,50 @@ void check_problem(const QuantizeProblem& problem, const QuantizedTensor& storag
 
 }  // namespace
 
-QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage) {
+const CastKernels* cast_kernels_of(InstructionSet level) {
+  switch (level) {
+    case InstructionSet::portable:
+    case InstructionSet::avx2: return nullptr;
+    case InstructionSet::avx512: return &cast_kernels_avx512;
+    case InstructionSet::avx512_vnni:
+    case InstructionSet::avx512_bf16: return &cast_kernels_avx512_vnni;
+  }
+  return nullptr;
+}
+
+QuantizedTensor quantize_with(InstructionSet level, const QuantizeProblem& problem, const QuantizedTensor& storage) {
   check_problem(problem, storage);
   if (!is_quantized(problem.spec.format)) return plain_operand(problem, storage);
-  Making making(problem, storage);
+  Making making(level, problem, storage);
   std::array<Making*, 1> operands{&making};
   make(operands);
   return storage;
 }
 
-QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
+QuantizedPair quantize_pair_with(InstructionSet level, const QuantizePairProblem& problem) {
   const bool both = is_quantized(problem.rows.spec.format) && is_quantized(problem.columns.spec.format);
   if (!both) {
-    return {cpu::quantize(problem.rows, problem.rows_storage), cpu::quantize(problem.columns, problem.columns_storage)};
+    return {quantize_with(level, problem.rows, problem.rows_storage),
+            quantize_with(level, problem.columns, problem.columns_storage)};
   }
   check_problem(problem.rows, problem.rows_storage);
   check_problem(problem.columns, problem.columns_storage);
   NIBBLE_CHECK(problem.rows.source.data() == problem.columns.source.data() && !problem.rows.transpose &&
                    problem.columns.transpose,
                "a pair is made from one source, the second operand transposed");
-  Making rows(problem.rows, problem.rows_storage);
-  Making columns(problem.columns, problem.columns_storage);
+  Making rows(level, problem.rows, problem.rows_storage);
+  Making columns(level, problem.columns, problem.columns_storage);
   std::array<Making*, 2> operands{&rows, &columns};
   make(operands);
   return {problem.rows_storage, problem.columns_storage};
+}
+
+QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage) {
+  return quantize_with(instruction_set(), problem, storage);
+}
+
+QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
+  return quantize_pair_with(instruction_set(), problem);
 }
 
 bool source_was_finite(const QuantizedTensor& operand) {
@@ -316,7 +426,7 @@ int64_t count_non_finite(const Tensor& tensor) {
 }  // namespace cpu
 
 int64_t quantize_scratch_floats(const OperandSpec& spec, int64_t rows, int64_t inner) {
-  return corrects_post_hoc(spec) ? rows * (inner / 16) : 0;
+  return corrects_post_hoc(spec) ? round_up<int64_t>(rows, 16) * (inner / 16) : 0;
 }
 
 QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage) {

@@ -48,6 +48,8 @@ QuantizedPair quantize_pair(const QuantizePairProblem& problem);
 // The operand's exact values, tensor scale included, rounded once to `output`'s dtype: [rows, inner]. Of a rotated
 // operand: the values of the orthogonal rotation.
 void dequantize(const QuantizedTensor& operand, const Tensor& output);
+// Those of rows [first_row, first_row + output's rows) of the operand, wherever its tiles end.
+void dequantize_rows(const QuantizedTensor& operand, int64_t first_row, const Tensor& output);
 
 // Whether every element that quantize() met was finite. The amax pass finds out at no cost: a NaN or infinite element
 // (also one that only the rotation or its rounding to BF16 made) is kept in the amax, tensor_scale = {NaN, amax}, so

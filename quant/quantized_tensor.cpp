@@ -47,22 +47,20 @@ QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType so
     }
     return operand;
   }
-  const FormatTraits traits = traits_of(spec.format);
+  NIBBLE_CHECK(layout == OperandLayout::rows || fits_tiles(spec), "tiles are for nvfp4 without outer scales");
   operand.layout = layout;
-  if (layout == OperandLayout::tiles) {
-    NIBBLE_CHECK(spec.format == Format::nvfp4 && spec.outer == OuterScale::tensor, "tiles are for plain nvfp4");
-    const int64_t groups = div_ceil(rows, tile_rows);
-    operand.values = allocate_tensor(arena, DType::u8, {groups, inner * tile_rows / 2});
-    operand.block_scales = allocate_tensor(arena, DType::u8, {groups, inner});
-  } else {
-    operand.values = allocate_tensor(arena, DType::u8, {rows, inner * traits.code_bits / 8});
+  const FormatTraits traits = traits_of(spec.format);
+  const int64_t height = layout == OperandLayout::tiles ? tile_rows : 1;  // operand rows of a row of memory
+  const int64_t strips = div_ceil(rows, height);
+  operand.values = allocate_tensor(arena, DType::u8, {strips, height * inner * traits.code_bits / 8});
+  if (traits.block != 0) {
+    operand.block_scales = allocate_tensor(arena, DType::u8, {strips, height * (inner / traits.block)});
   }
-  if (traits.block != 0 && layout == OperandLayout::rows)
-    operand.block_scales = allocate_tensor(arena, DType::u8, {rows, inner / traits.block});
   if (spec.outer == OuterScale::row_128) operand.outer_scales = allocate_tensor(arena, DType::f32, {rows, inner / 128});
   operand.tensor_scale = allocate_tensor(arena, DType::f32, {2});
-  if (spec.rotate > hadamard_points)
+  if (spec.rotate > hadamard_points) {
     operand.rotation_bits = spec.rotations * std::countr_zero(static_cast<unsigned>(spec.rotate));
+  }
   return operand;
 }
 

@@ -14,15 +14,23 @@ enum class OperandLayout : uint8_t {
   tiles,  // quant/tile.h: what the CPU's GEMM reads fastest
 };
 
+constexpr bool fits_tiles(const OperandSpec& spec) {
+  return spec.format == Format::nvfp4 && spec.outer == OuterScale::tensor;
+}
+// The layout for both operands of a product.
+constexpr OperandLayout product_layout(const OperandSpec& a, const OperandSpec& b) {
+  return fits_tiles(a) && fits_tiles(b) ? OperandLayout::tiles : OperandLayout::rows;
+}
+
 struct QuantizedTensor {
   Format format = Format::bf16;
   OperandLayout layout = OperandLayout::rows;
   int64_t rows = 0;
   int64_t inner = 0;
 
-  // nvfp4, mxfp4: u8 [rows, inner/2], two E2M1 codes a byte, the even element in the low nibble. mxfp8, fp8: u8 [rows,
-  // inner]. bf16, f32: [rows, inner]; or, when `transposed`, [inner, rows] (the layout of the source, of which it is a
-  // view where the dtypes agree).
+  // In rows (tiles: quant/tile.h). nvfp4, mxfp4: u8 [rows, inner/2], two E2M1 codes a byte, the even element in the low
+  // nibble. mxfp8, fp8: u8 [rows, inner]. bf16, f32: [rows, inner]; or, when `transposed`, [inner, rows] (the layout of
+  // the source, of which it is a view where the dtypes agree).
   Tensor values = {};
   bool transposed = false;
 
@@ -41,7 +49,7 @@ struct QuantizedTensor {
 QuantizedTensor rows_of(QuantizedTensor operand, int64_t begin, int64_t end);
 
 // Declares the memory of an operand made by quantize() from a source of dtype `source`; empty where quantize() returns
-// a view of the source. Throws as check_shape().
+// a view of the source, which has no layout. Throws as check_shape().
 QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType source, int64_t rows, int64_t inner,
                                  OperandLayout layout = OperandLayout::rows);
 

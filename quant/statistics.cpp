@@ -101,8 +101,7 @@ void include_scale(double scale, OperandStatistics& statistics) {
 double count_scale(const Measuring& measuring, int64_t row, int64_t position, bool all_zero, double above,
                    OperandStatistics& statistics) {
   const QuantizedTensor& operand = measuring.operand;
-  const int block = measuring.traits.block;
-  const uint32_t code = operand.block_scales.as<uint8_t>()[(row * operand.inner + position) / block];
+  const uint32_t code = block_scale_of(operand, row, position / measuring.traits.block);
   const bool e4m3 = measuring.traits.block_scale == ScaleCode::e4m3;
   const double scale = e4m3 ? e4m3_to_float(code) : e8m0_to_float(code);
   ++statistics.blocks;

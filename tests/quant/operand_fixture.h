@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "dist/arena.h"
+#include "quant/cast_kernels.h"
 #include "quant/codec.h"
 #include "quant/quantize.h"
 
@@ -40,18 +41,19 @@ struct Operand {
   }
 };
 
-inline Operand quantized(QuantizeProblem problem) {
+inline Operand quantized(QuantizeProblem problem, OperandLayout layout = OperandLayout::rows,
+                         InstructionSet level = instruction_set()) {
   Operand operand{std::make_unique<Arena>("test"), {}};
   const int64_t rows = problem.transpose ? problem.source.cols() : problem.source.rows();
   const int64_t inner = problem.transpose ? problem.source.rows() : problem.source.cols();
   QuantizedTensor storage;
   for (int pass = 0; pass < 2; ++pass) {
-    storage = allocate_operand(*operand.arena, problem.spec, problem.source.dtype(), rows, inner);
+    storage = allocate_operand(*operand.arena, problem.spec, problem.source.dtype(), rows, inner, layout);
     const int64_t scratch = quantize_scratch_floats(problem.spec, rows, inner);
     if (scratch > 0) problem.scratch = allocate_tensor(*operand.arena, DType::f32, {scratch});
     if (pass == 0) operand.arena->commit();
   }
-  operand.tensor = quantize(problem, storage);
+  operand.tensor = cpu::quantize_with(level, problem, storage);
   return operand;
 }
 
