@@ -81,6 +81,12 @@ bool Linear::is_view(const OperandSpec& spec) const {
          (spec.format == Format::bf16 && description_.dtype == DType::bf16);
 }
 
+// That of both operands of the product.
+OperandLayout Linear::layout_of(OperandRole role) const {
+  const size_t first = static_cast<size_t>(role) / 2 * 2;
+  return product_layout(operands_[first].spec, operands_[first + 1].spec);
+}
+
 bool Linear::keeps_input() const {
   const Operand& kept = operand(OperandRole::grad_weight_x);
   return is_view(kept.spec) && !reads_back(kept, operand(OperandRole::forward_x));
@@ -107,7 +113,8 @@ void Linear::allocate_made(Operand& made, Arena& home, Arena& workspace, int64_t
       fmt::format("{}{}{} of {}", place, place.empty() ? "" : ": ", name_of(made.role), description_.name);
   check_supported(made.spec, where);
   check_shape(made.spec, rows, inner, where);
-  made.storage = allocate_operand(home, made.spec, reads ? DType::f32 : description_.dtype, rows, inner);
+  const DType source = reads ? DType::f32 : description_.dtype;
+  made.storage = allocate_operand(home, made.spec, source, rows, inner, layout_of(made.role));
   const int64_t scratch = quantize_scratch_floats(made.spec, rows, inner);
   made.scratch = scratch > 0 ? allocate_tensor(workspace, DType::f32, {scratch}) : Tensor();
 }
@@ -321,8 +328,8 @@ void Linear::dequantize_weight(uint64_t begin, uint64_t end, float* values, cons
   weight_row_.resize(in);
   const auto read_rows = [&](uint64_t first, uint64_t last, float* output) {
     const auto rows = static_cast<int64_t>(last - first);
-    dequantize(rows_of(weight_operand_, static_cast<int64_t>(first), static_cast<int64_t>(last)),
-               Tensor(output, DType::f32, {rows, description_.features_in}));
+    const Tensor matrix(output, DType::f32, {rows, description_.features_in});
+    dequantize_rows(weight_operand_, static_cast<int64_t>(first), matrix);
   };
   for (uint64_t done = begin; done < end;) {
     const uint64_t row = done / in;

@@ -128,6 +128,7 @@ class Linear {
   void examine(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& made);
 
   bool is_view(const OperandSpec& spec) const;
+  OperandLayout layout_of(OperandRole role) const;
   bool reads_back(const Operand& operand, const Operand& forward) const;
   static Tensor read_back(const Operand& operand, const QuantizedTensor& forward);
   void allocate_made(Operand& operand, Arena& home, Arena& workspace, int64_t rows, int64_t inner) const;
