@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "dist/error.h"
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 
@@ -213,6 +214,7 @@ GroupRange TreeReduction::local_groups() const {
 }
 
 std::span<float> TreeReduction::begin_group() {
+  const ProfileScope scope(OperatorFamily::reduction, "begin_group");
   State& state = *state_;
   NIBBLE_CHECK(state.leaf == nullptr, "the group before has not ended");
   NIBBLE_CHECK(state.next_group < state.local.end, "all groups of this rank are done");
@@ -224,6 +226,7 @@ std::span<float> TreeReduction::begin_group() {
 }
 
 void TreeReduction::end_group() {
+  const ProfileScope scope(OperatorFamily::reduction, "end_group");
   State& state = *state_;
   NIBBLE_CHECK(state.leaf != nullptr, "no group has begun");
   state.stack.push({state.next_group, 1, state.leaf}, [&](float* left, float* right) {
@@ -235,6 +238,7 @@ void TreeReduction::end_group() {
 }
 
 std::span<float> TreeReduction::reduce_scatter() {
+  const ProfileScope scope(OperatorFamily::reduction, "reduce_scatter");
   State& state = *state_;
   NIBBLE_CHECK(state.leaf == nullptr && state.next_group == state.local.end, "groups are missing");
   float* shard = nullptr;

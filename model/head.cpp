@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "dist/profile.h"
 #include "model/ops/cross_entropy.h"
 #include "model/ops/elementwise.h"
 
@@ -83,6 +84,7 @@ Tensor Head::logits(const Tensor& input, const StepContext& context) {
 }
 
 double Head::loss(const Tensor& input, const Tensor& targets, const StepContext& context) {
+  const ProfileScope scope(OperatorFamily::head, "head_loss");
   const int64_t tokens = input.rows();
   for (int64_t begin = 0; begin < tokens; begin += chunk_) {
     const int64_t end = std::min(tokens, begin + chunk_);
@@ -95,6 +97,7 @@ double Head::loss(const Tensor& input, const Tensor& targets, const StepContext&
 }
 
 double Head::loss_and_gradient(const Training& problem) {
+  const ProfileScope scope(OperatorFamily::head, "head_loss_and_gradient");
   const int64_t tokens = sizes_.tokens();
   NIBBLE_CHECK(sizes_.training && problem.input.rows() == tokens, "a whole micro-batch, and memory for gradients");
   for (int64_t begin = 0; begin < tokens; begin += chunk_) {

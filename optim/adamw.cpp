@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "dist/error.h"
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "quant/codec.h"
@@ -211,6 +212,7 @@ void AdamW::read_weights(std::span<float> values, const Tensor& weights) const {
 }
 
 void AdamW::step(const Step& step, const Tensor& weights, std::span<const float> gradients) {
+  const ProfileScope scope(OperatorFamily::optimizer, "adamw");
   NIBBLE_CHECK(gradients.size() == end_ - begin_, "gradients of the shard");
   NIBBLE_CHECK(weights.dtype() == weights_dtype_ && end_ <= static_cast<uint64_t>(weights.elements()), "flat weights");
   for (const ParameterSegment& segment : segments_) {

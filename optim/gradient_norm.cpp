@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "dist/error.h"
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 
@@ -37,6 +38,7 @@ NIBBLE_VECTORIZE double sum_of_squares(const float* values, size_t count) {
 }  // namespace
 
 GradientNorm gradient_norm(Communicator& communicator, const Partition& partition, std::span<const float> shard) {
+  const ProfileScope scope(OperatorFamily::optimizer, "gradient_norm");
   const int rank = communicator.rank();
   NIBBLE_CHECK(partition.ranks() == communicator.size() && shard.size() == partition.count(rank), "gradient shard");
   std::vector<uint64_t> offsets;  // of each rank's block sums, in bytes

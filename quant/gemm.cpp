@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "dist/error.h"
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "quant/bf16_gemm.h"
 #include "quant/gemm_codes.h"
@@ -166,7 +167,18 @@ void small_matmul_with(InstructionSet level, const SmallMatmul& problem) {
 
 }  // namespace cpu
 
+namespace {
+
+OperatorFamily family_of(const GemmProblem& problem) {
+  if (problem.a.format != problem.b.format) return OperatorFamily::gemm_other;
+  if (problem.a.format == Format::nvfp4) return OperatorFamily::gemm_nvfp4;
+  return problem.a.format == Format::bf16 ? OperatorFamily::gemm_bf16 : OperatorFamily::gemm_other;
+}
+
+}  // namespace
+
 void gemm(const GemmProblem& problem) {
+  const ProfileScope scope(family_of(problem), "gemm");
   NIBBLE_DISPATCH(problem.output.device(), gemm, problem);
 }
 

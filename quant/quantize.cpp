@@ -8,6 +8,7 @@
 
 #include "dist/dispatch.h"
 #include "dist/error.h"
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "quant/cast.h"
@@ -430,12 +431,14 @@ int64_t quantize_scratch_floats(const OperandSpec& spec, int64_t rows, int64_t i
 }
 
 QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage) {
+  const ProfileScope scope(OperatorFamily::quantize, "quantize");
   check_supported(problem.spec, "operand");
   NIBBLE_CHECK(problem.spec.from == Source::original, "the caller decides what the source is");
   return NIBBLE_DISPATCH(problem.source.device(), quantize, problem, storage);
 }
 
 QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
+  const ProfileScope scope(OperatorFamily::quantize, "quantize_pair");
   check_supported(problem.rows.spec, "operand");
   check_supported(problem.columns.spec, "operand");
   return NIBBLE_DISPATCH(problem.rows.source.device(), quantize_pair, problem);

@@ -1,4 +1,5 @@
 #include "trainer/micro_batch.h"
+#include "dist/profile.h"
 
 namespace nibble {
 
@@ -8,6 +9,7 @@ MicroBatch::MicroBatch(int64_t sequences, int64_t sequence_length)
       targets_(tokens_.size()) {}
 
 void MicroBatch::load(Loader& loader, uint64_t first, int64_t count) {
+  const ProfileScope scope(OperatorFamily::data, "load_micro_batch");
   const auto length = static_cast<size_t>(sequence_length_);
   NIBBLE_CHECK(static_cast<size_t>(count) * length <= tokens_.size(), "more sequences than the micro-batch holds");
   count_ = count;

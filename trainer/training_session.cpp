@@ -9,6 +9,7 @@
 
 #include "data/hash.h"
 #include "dist/error.h"
+#include "dist/profile.h"
 #include "model/cost.h"
 #include "optim/gradient_norm.h"
 #include "trainer/progress.h"
@@ -195,6 +196,7 @@ void TrainingSession::initialize_weights() {
 }
 
 void TrainingSession::gather_weights() {
+  const ProfileScope scope(OperatorFamily::reduction, "gather_weights");
   const std::vector<uint64_t> offsets = partition_->byte_offsets(size_of(weights_.dtype()));
   communicator_.all_gather({static_cast<std::byte*>(weights_.data()), weights_.bytes()}, offsets);
   model_->set_weights_changed();

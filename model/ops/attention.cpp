@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "model/ops/attention_blocks.h"
 #include "model/ops/storage.h"
@@ -78,10 +79,12 @@ static void attention_backward(const AttentionBackward& problem) {
 }  // namespace cpu
 
 void attention_forward(const AttentionForward& problem) {
+  const ProfileScope scope(OperatorFamily::attention, "attention_forward");
   NIBBLE_DISPATCH(problem.output.device(), attention_forward, problem);
 }
 
 void attention_backward(const AttentionBackward& problem) {
+  const ProfileScope scope(OperatorFamily::attention, "attention_backward");
   NIBBLE_DISPATCH(problem.grad_qkv.device(), attention_backward, problem);
 }
 

@@ -1,5 +1,6 @@
 #include "model/ops/cross_entropy.h"
 
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "model/ops/row_math.h"
@@ -85,6 +86,7 @@ static double cross_entropy(const CrossEntropy& problem) {
 }  // namespace cpu
 
 double cross_entropy(const CrossEntropy& problem) {
+  const ProfileScope scope(OperatorFamily::head, "cross_entropy");
   return NIBBLE_DISPATCH(problem.logits.device(), cross_entropy, problem);
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "model/ops/storage.h"
@@ -42,10 +43,12 @@ static void fill_zero(const Tensor& tensor) {
 }  // namespace cpu
 
 void add(const Tensor& a, const Tensor& b, const Tensor& output) {
+  const ProfileScope scope(OperatorFamily::norm, "residual_sum");
   NIBBLE_DISPATCH(output.device(), add, a, b, output);
 }
 
 void fill_zero(const Tensor& tensor) {
+  const ProfileScope scope(OperatorFamily::norm, "fill_zero");
   NIBBLE_DISPATCH(tensor.device(), fill_zero, tensor);
 }
 

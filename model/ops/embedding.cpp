@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "model/ops/storage.h"
@@ -68,10 +69,12 @@ static void embedding_backward(const EmbeddingBackward& problem) {
 }  // namespace cpu
 
 void embedding_forward(const EmbeddingForward& problem) {
+  const ProfileScope scope(OperatorFamily::embedding, "embedding_forward");
   NIBBLE_DISPATCH(problem.output.device(), embedding_forward, problem);
 }
 
 void embedding_backward(const EmbeddingBackward& problem) {
+  const ProfileScope scope(OperatorFamily::embedding, "embedding_backward");
   NIBBLE_DISPATCH(problem.grad_weight.device(), embedding_backward, problem);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "model/ops/row_math.h"
@@ -155,10 +156,12 @@ static void rms_norm_backward(const RmsNormBackward& problem) {
 }  // namespace cpu
 
 void rms_norm_forward(const RmsNormForward& problem) {
+  const ProfileScope scope(OperatorFamily::norm, "rms_norm_forward");
   NIBBLE_DISPATCH(problem.output.device(), rms_norm_forward, problem);
 }
 
 void rms_norm_backward(const RmsNormBackward& problem) {
+  const ProfileScope scope(OperatorFamily::norm, "rms_norm_backward");
   NIBBLE_DISPATCH(problem.grad_output.device(), rms_norm_backward, problem);
 }
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "model/ops/storage.h"
@@ -98,6 +99,7 @@ static void rope(const Rope& problem) {
 }  // namespace cpu
 
 void rope(const Rope& problem) {
+  const ProfileScope scope(OperatorFamily::attention, "rope");
   NIBBLE_DISPATCH(problem.qkv.device(), rope, problem);
 }
 

@@ -1,5 +1,6 @@
 #include "model/ops/swiglu.h"
 
+#include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "model/ops/storage.h"
@@ -76,10 +77,12 @@ static void swiglu_backward(const SwigluBackward& problem) {
 }  // namespace cpu
 
 void swiglu_forward(const SwigluForward& problem) {
+  const ProfileScope scope(OperatorFamily::activation, "swiglu_forward");
   NIBBLE_DISPATCH(problem.output.device(), swiglu_forward, problem);
 }
 
 void swiglu_backward(const SwigluBackward& problem) {
+  const ProfileScope scope(OperatorFamily::activation, "swiglu_backward");
   NIBBLE_DISPATCH(problem.grad_output.device(), swiglu_backward, problem);
 }
 
