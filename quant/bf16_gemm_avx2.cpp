@@ -11,6 +11,8 @@ namespace {
 constexpr int lanes = 8;
 using Vector = float __attribute__((vector_size(32)));
 using UnsignedVector = uint32_t __attribute__((vector_size(32)));
+using Words = uint16_t __attribute__((vector_size(16)));
+using HalfWords = uint16_t __attribute__((vector_size(32)));
 using Element = float;
 
 constexpr int64_t members = 2;
@@ -26,11 +28,25 @@ inline __attribute__((always_inline)) Vector broadcast(const float* from) {
 inline __attribute__((always_inline)) Vector multiply_add(Vector left, Vector right, Vector sum) {
   return _mm256_fmadd_ps(left, right, sum);
 }
+inline __attribute__((always_inline)) UnsignedVector load_words(const uint16_t* from) {
+  Words words;
+  __builtin_memcpy(&words, from, sizeof words);
+  return __builtin_convertvector(words, UnsignedVector);
+}
 inline __attribute__((always_inline)) UnsignedVector load_words(const uint16_t* from, int64_t count) {
-  uint16_t words[lanes] = {};
-  for (int64_t i = 0; i < count && count < lanes; ++i) words[i] = from[i];
-  const void* const there = count < lanes ? words : from;
-  return reinterpret_cast<UnsignedVector>(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(there))));
+  uint16_t some[lanes] = {};
+  for (int64_t i = 0; i < count; ++i) some[i] = from[i];
+  return load_words(some);
+}
+inline __attribute__((always_inline)) UnsignedVector rounded(Vector value) {  // in the low halves
+  const auto bits = reinterpret_cast<UnsignedVector>(value);
+  const UnsignedVector nearest = bits + 0x7FFFU + ((bits >> 16) & 1U);
+  return (value == value ? nearest : bits | 0x00400000U) >> 16;
+}
+inline __attribute__((always_inline)) HalfWords round_pair(Vector low, Vector high) {
+  const __m256i mixed =
+      _mm256_packus_epi32(reinterpret_cast<__m256i>(rounded(low)), reinterpret_cast<__m256i>(rounded(high)));
+  return reinterpret_cast<HalfWords>(_mm256_permute4x64_epi64(mixed, 0xD8));
 }
 
 #include "quant/bf16_gemm_kernels.inl"

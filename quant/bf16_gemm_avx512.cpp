@@ -11,6 +11,8 @@ namespace {
 constexpr int lanes = 16;
 using Vector = float __attribute__((vector_size(64)));
 using UnsignedVector = uint32_t __attribute__((vector_size(64)));
+using Words = uint16_t __attribute__((vector_size(32)));
+using HalfWords = uint16_t __attribute__((vector_size(64)));
 using Element = float;
 
 constexpr int64_t members = 2;
@@ -26,10 +28,26 @@ inline __attribute__((always_inline)) Vector broadcast(const float* from) {
 inline __attribute__((always_inline)) Vector multiply_add(Vector left, Vector right, Vector sum) {
   return _mm512_fmadd_ps(left, right, sum);
 }
+inline __attribute__((always_inline)) UnsignedVector load_words(const uint16_t* from) {
+  Words words;
+  __builtin_memcpy(&words, from, sizeof words);
+  return __builtin_convertvector(words, UnsignedVector);
+}
 inline __attribute__((always_inline)) UnsignedVector load_words(const uint16_t* from, int64_t count) {
   const auto there = static_cast<__mmask16>((1U << count) - 1U);
-  using Words = uint16_t __attribute__((vector_size(32)));
   return __builtin_convertvector(reinterpret_cast<Words>(_mm256_maskz_loadu_epi16(there, from)), UnsignedVector);
+}
+inline __attribute__((always_inline)) UnsignedVector rounded(Vector value) {  // in the high halves
+  const auto bits = reinterpret_cast<UnsignedVector>(value);
+  const UnsignedVector nearest = bits + 0x7FFFU + ((bits >> 16) & 1U);
+  return value == value ? nearest : bits | 0x00400000U;
+}
+inline __attribute__((always_inline)) HalfWords round_pair(Vector low, Vector high) {
+  const UnsignedVector halves = (rounded(low) >> 16) | (rounded(high) & 0xFFFF0000U);
+  const HalfWords order = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
+                           1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+  return reinterpret_cast<HalfWords>(
+      _mm512_permutexvar_epi16(reinterpret_cast<__m512i>(order), reinterpret_cast<__m512i>(halves)));
 }
 
 #include "quant/bf16_gemm_kernels.inl"

@@ -4,7 +4,9 @@
 //   members, Element                         2, float: a pair of the inner axis is two steps of an FP32 multiply-add
 //                                            1, uint32_t: it is one step of a dot-product instruction
 //   multiply_add(left, right, sum)           one step, per lane
-//   load_words(const uint16_t*, count)       the first `count` <= lanes words, each in 32 bits, then zeros
+//   load_words(const uint16_t*)              `lanes` words, each in 32 bits
+//   load_words(const uint16_t*, count)       the first `count` < lanes of them, then zeros
+//   round_pair(low, high)                    2 * lanes BF16 numbers, rounded as bf16_nearest does, in low's order first
 //   tile_rows, tile_vectors                  register tile of the micro-kernel; tile_rows <= lanes
 //   depth_pairs                              pairs a panel, a multiple of lanes: a right panel stays in the L1 cache
 //   block_rows, block_columns                multiples of the tile
@@ -68,36 +70,62 @@ ALWAYS_INLINE void store_pairs(Element* to, int64_t distance, UnsignedVector pai
   }
 }
 
-// Words of `lanes` rows at one inner position; missing rows are zero.
-ALWAYS_INLINE UnsignedVector load_across(const Bf16Operand& operand, int64_t row, int64_t k, int64_t rows) {
-  const BFloat16* from = operand.values + row * operand.row_stride + k * operand.inner_stride;
-  if (operand.row_stride == 1) {
-    const int64_t there = operand.rows - row;  // what lies behind the panel may be read, and is not used
-    return load_words(reinterpret_cast<const uint16_t*>(from), there < lanes ? there : lanes);
-  }
+// How the words of `lanes` rows at one inner position are read; missing rows are zero.
+enum class Across : uint8_t {
+  whole,  // they lie side by side, and all are there: what lies behind a panel may be read, and is not used
+  cut,    // side by side up to the operand's last row
+  strided,
+};
+ALWAYS_INLINE Across how_across(const Bf16Operand& operand, int64_t row) {
+  if (operand.row_stride != 1) return Across::strided;
+  return operand.rows - row >= lanes ? Across::whole : Across::cut;
+}
+template <Across how>
+ALWAYS_INLINE UnsignedVector load_across(const Bf16Operand& operand, int64_t row, int64_t k) {
+  const BFloat16* const from = operand.values + row * operand.row_stride + k * operand.inner_stride;
+  const int64_t there = operand.rows - row;
+  if constexpr (how == Across::whole) return load_words(reinterpret_cast<const uint16_t*>(from));
+  if constexpr (how == Across::cut) return load_words(reinterpret_cast<const uint16_t*>(from), there);
   uint16_t words[lanes] = {};
-  for (int64_t i = 0; i < rows && i < lanes; ++i) words[i] = from[i * operand.row_stride].bits;
-  return load_words(words, lanes);
+  for (int64_t i = 0; i < there && i < lanes; ++i) words[i] = from[i * operand.row_stride].bits;
+  return load_words(words);
 }
 
-// Panel of `width` rows of an operand whose inner axis is strided. A store may write beyond the panel's row: rows are
-// written in ascending order, so the next one repairs it, and the buffer has room behind the last.
+// `lanes` rows of a panel of `width` rows. A store may write beyond the panel's row: rows are written in ascending
+// order, so the next one repairs it, and the buffer has room behind the last.
+template <int64_t width, Across how>
+void pack_some_across(const Bf16Operand& operand, int64_t row, int64_t first_k, int64_t count, Element* to) {
+  for (int64_t k = 0; k < count; k += 2, to += members * width) {
+    const UnsignedVector even = load_across<how>(operand, row, first_k + k);
+    const UnsignedVector odd = k + 1 < count ? load_across<how>(operand, row, first_k + k + 1) : UnsignedVector{};
+    if constexpr (members == 1) {
+      store(to, even | (odd << 16));
+    } else {
+      store(to, odd << 16);
+      store(to + width, even << 16);
+    }
+  }
+}
+
+// Panel of `width` rows of an operand whose inner axis is strided.
 template <int64_t width>
-void pack_across(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
-                 Element* panel) {
-  constexpr int64_t groups = (width + lanes - 1) / lanes;
-  for (int64_t k = 0; k < count; k += 2, panel += members * width) {
-#pragma GCC unroll 4
-    for (int64_t group = 0; group < groups; ++group) {
-      const int64_t row = group * lanes;
-      if (row >= rows) {
-        store_pairs(panel + row, width, UnsignedVector{});
-        continue;
-      }
-      const UnsignedVector even = load_across(operand, first_row + row, first_k + k, rows - row);
-      const UnsignedVector odd =
-          k + 1 < count ? load_across(operand, first_row + row, first_k + k + 1, rows - row) : UnsignedVector{};
-      store_pairs(panel + row, width, even | (odd << 16));
+ALWAYS_INLINE void pack_across(const Bf16Operand& operand, int64_t first_row, int64_t first_k, int64_t count,
+                               Element* panel) {
+  for (int64_t row = 0; row < width; row += lanes) {
+    if (first_row + row >= operand.rows) {
+      for (int64_t i = 0; i < (count + 1) / 2 * members; ++i) store(panel + row + i * width, UnsignedVector{});
+      continue;
+    }
+    switch (how_across(operand, first_row + row)) {
+      case Across::whole:
+        pack_some_across<width, Across::whole>(operand, first_row + row, first_k, count, panel + row);
+        break;
+      case Across::cut:
+        pack_some_across<width, Across::cut>(operand, first_row + row, first_k, count, panel + row);
+        break;
+      case Across::strided:
+        pack_some_across<width, Across::strided>(operand, first_row + row, first_k, count, panel + row);
+        break;
     }
   }
 }
@@ -137,7 +165,7 @@ inline void pack_right_panel(const Bf16Operand& operand, int64_t first_row, int6
   if (operand.inner_stride == 1) {
     pack_right_along(operand, first_row, rows, first_k, count, panel);
   } else {
-    pack_across<tile_columns>(operand, first_row, rows, first_k, count, panel);
+    pack_across<tile_columns>(operand, first_row, first_k, count, panel);
   }
 }
 
@@ -146,8 +174,7 @@ inline void pack_left(const Bf16Operand& operand, int64_t first_row, int64_t row
   if (operand.inner_stride != 1) {
     const int64_t panel_elements = (count + 1) / 2 * members * tile_rows;
     for (int64_t row = 0; row < rows; row += tile_rows, panels += panel_elements) {
-      const int64_t here = rows - row < tile_rows ? rows - row : tile_rows;
-      pack_across<tile_rows>(operand, first_row + row, here, first_k, count, panels);
+      pack_across<tile_rows>(operand, first_row + row, first_k, count, panels);
     }
     return;
   }
@@ -171,11 +198,13 @@ struct AcrossInner {
 template <class Left, int rows>
 void multiply_tile(int64_t pairs, const Element* a, const Element* b, float* c, int64_t c_stride, bool resume) {
   Vector sums[rows][tile_vectors];
+  const float* from = c;
 #pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r) {
+  for (int r = 0; r < rows; ++r, from += c_stride) {
 #pragma GCC unroll 4
-    for (int v = 0; v < tile_vectors; ++v) sums[r][v] = resume ? load(c + r * c_stride + v * lanes) : Vector{};
+    for (int v = 0; v < tile_vectors; ++v) sums[r][v] = resume ? load(from + v * lanes) : Vector{};
   }
+  __asm__("" : "+r"(c));  // or the compiler keeps the address of every row until the end, in memory
   for (int64_t pair = 0; pair < pairs; ++pair, a += Left::pair) {
 #pragma GCC unroll 2
     for (int64_t member = 0; member < members; ++member, b += tile_columns) {
@@ -191,9 +220,9 @@ void multiply_tile(int64_t pairs, const Element* a, const Element* b, float* c, 
     }
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r) {
+  for (int r = 0; r < rows; ++r, c += c_stride) {
 #pragma GCC unroll 4
-    for (int v = 0; v < tile_vectors; ++v) store(c + r * c_stride + v * lanes, sums[r][v]);
+    for (int v = 0; v < tile_vectors; ++v) store(c + v * lanes, sums[r][v]);
   }
 }
 
@@ -245,77 +274,144 @@ ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) {
 }
 
 // --- one block of a GEMM ---------------------------------------------------------------------------------------------
-// The rounding of bf16_nearest, per lane.
-ALWAYS_INLINE void store_bf16(void* to, Vector value) {
-  using Halves = uint16_t __attribute__((vector_size(2 * lanes)));
-  const auto bits = reinterpret_cast<UnsignedVector>(value);
-  const UnsignedVector rounded = bits + 0x7FFFU + ((bits >> 16) & 1U);
-  const UnsignedVector chosen = value == value ? rounded : bits | 0x00400000U;
-  const Halves halves = __builtin_convertvector(chosen >> 16, Halves);
-  __builtin_memcpy(to, &halves, sizeof halves);
-}
-
 // Where a tile goes.
 struct TileOutput {
   int64_t offset;  // of its first element in the output
   int64_t rows, columns;
 };
 
-ALWAYS_INLINE void write_rows(const Bf16GemmBlock& block, const TileOutput& output, const float* tile) {
+enum class Write : uint8_t { bf16, f32, add };
+
+template <Write how>
+void write_whole_rows(const Bf16GemmBlock& block, const TileOutput& output, const float* tile) {
   const Vector alpha = Vector{} + block.alpha;
-  for (int64_t i = 0; i < output.rows; ++i, tile += tile_columns) {
-    const int64_t offset = output.offset + i * block.output_stride;
-    for (int64_t j = 0; j < output.columns; j += lanes) {
-      const Vector value = load(tile + j) * alpha;
-      if (block.output_dtype == DType::bf16) {
-        store_bf16(static_cast<BFloat16*>(block.output) + offset + j, value);
-      } else {
-        float* const to = static_cast<float*>(block.output) + offset + j;
-        store(to, block.accumulate ? load(to) + value : value);
+  constexpr int64_t element = how == Write::bf16 ? 2 : 4;
+  char* to = static_cast<char*>(block.output) + output.offset * element;
+  for (int64_t i = 0; i < output.rows; ++i, tile += tile_columns, to += block.output_stride * element) {
+    if constexpr (how == Write::bf16) {
+#pragma GCC unroll 2
+      for (int64_t j = 0; j < tile_columns; j += 2 * lanes) {
+        store(to + j * element, round_pair(load(tile + j) * alpha, load(tile + j + lanes) * alpha));
+      }
+    } else {
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < tile_columns; j += lanes) {
+        const Vector value = load(tile + j) * alpha;
+        store(to + j * element, how == Write::add ? load(to + j * element) + value : value);
       }
     }
   }
 }
+ALWAYS_INLINE void write_rows(const Bf16GemmBlock& block, const TileOutput& output, const float* tile) {
+  if (block.output_dtype == DType::bf16) return write_whole_rows<Write::bf16>(block, output, tile);
+  if (block.accumulate) return write_whole_rows<Write::add>(block, output, tile);
+  write_whole_rows<Write::f32>(block, output, tile);
+}
 
-// A tile that is cut off at the right: through a full one.
+// A tile that is cut off at the right: through a full row.
 inline __attribute__((noinline)) void write_cut_rows(const Bf16GemmBlock& block, const TileOutput& output,
                                                      const float* tile) {
-  alignas(64) float values[tile_columns] = {};
+  alignas(64) float row[tile_columns] = {};
   Bf16GemmBlock line = block;
-  line.output = values;
-  for (int64_t i = 0; i < output.rows; ++i, tile += tile_columns) {
-    const size_t bytes = static_cast<size_t>(output.columns) * (block.output_dtype == DType::bf16 ? 2 : 4);
-    const int64_t offset = (output.offset + i * block.output_stride) * (block.output_dtype == DType::bf16 ? 2 : 4);
-    std::byte* const to = static_cast<std::byte*>(block.output) + offset;
-    __builtin_memcpy(values, to, bytes);
+  line.output = row;
+  const int64_t element = block.output_dtype == DType::bf16 ? 2 : 4;
+  char* to = static_cast<char*>(block.output) + output.offset * element;
+  for (int64_t i = 0; i < output.rows; ++i, tile += tile_columns, to += block.output_stride * element) {
+    __builtin_memcpy(row, to, static_cast<size_t>(output.columns * element));
     write_rows(line, {0, 1, tile_columns}, tile);
-    __builtin_memcpy(to, values, bytes);
+    __builtin_memcpy(to, row, static_cast<size_t>(output.columns * element));
+  }
+}
+
+// Memory that will be read soon: `rows` pieces of `bytes`, `stride` bytes apart.
+struct Ahead {
+  const char* first;
+  int64_t stride, rows, bytes;
+};
+ALWAYS_INLINE Ahead ahead_of(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k,
+                             int64_t count) {
+  if (count <= 0) return {nullptr, 0, 0, 0};
+  const auto* first =
+      reinterpret_cast<const char*>(operand.values + first_row * operand.row_stride + first_k * operand.inner_stride);
+  if (operand.inner_stride == 1) return {first, operand.row_stride * 2, rows, count * 2};
+  return {first, operand.inner_stride * 2, count, rows * 2};
+}
+ALWAYS_INLINE void prefetch_rows(const Ahead& ahead, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end && row < ahead.rows; ++row) {
+    const char* const from = ahead.first + row * ahead.stride;
+    for (int64_t byte = 0; byte < ahead.bytes; byte += 64) __builtin_prefetch(from + byte, 0, 2);
+    __builtin_prefetch(from + ahead.bytes - 1, 0, 2);  // where rows do not begin with a line
+  }
+}
+ALWAYS_INLINE void prefetch_output(const Bf16GemmBlock& block, const TileOutput& output) {
+  const int64_t element = block.output_dtype == DType::bf16 ? 2 : 4;
+  char* to = static_cast<char*>(block.output) + output.offset * element;
+  for (int64_t i = 0; i < output.rows; ++i, to += block.output_stride * element) {
+    for (int64_t byte = 0; byte < output.columns * element; byte += 64) __builtin_prefetch(to + byte, 1, 3);
+  }
+}
+
+ALWAYS_INLINE void prefetch_tile(const float* tile) {
+  for (int64_t i = 0; i < tile_elements; i += 16) __builtin_prefetch(tile + i, 1, 3);
+}
+
+// One pass over `count` inner elements from k on.
+struct Pass {
+  int64_t k, count;
+  bool first, last;
+};
+
+// The tiles of one right panel: columns [j, j + columns) of the block. The first panel's turn packs the left operand,
+// tile by tile, while the rows of the next tile are on their way.
+ALWAYS_INLINE void multiply_panel(const Bf16GemmBlock& block, const Pass& pass, int64_t j, const Scratch& scratch,
+                                  float* tile, int64_t next_tile) {
+  const int64_t columns = smaller(tile_columns, block.columns - j);
+  const int64_t pairs = (pass.count + 1) / 2;
+  const LeftPanels left = left_panels(block.a, pairs, scratch.left);
+  const int64_t tiles = (block.rows + tile_rows - 1) / tile_rows;
+  const bool more = j + tile_columns < block.columns;
+  const int64_t next_j = more ? j + tile_columns : 0;
+  const int64_t next_k = more ? pass.k : pass.k + pass.count;
+  const Ahead next = ahead_of(block.b, block.first_column + next_j, smaller(tile_columns, block.columns - next_j),
+                              next_k, smaller(depth, block.inner - next_k));
+  const int64_t share = (next.rows + tiles - 1) / tiles;
+  for (int64_t index = 0; index < tiles; ++index, tile += next_tile) {
+    const int64_t i = index * tile_rows;
+    const int64_t rows = smaller(tile_rows, block.rows - i);
+    Element* const a = scratch.left + index * left.tile_stride;
+    if (j == 0) {
+      pack_left(block.a, block.first_row + i, rows, pass.k, pass.count, a);
+      const int64_t after = i + tile_rows;
+      if (after < block.rows) {
+        prefetch_rows(
+            ahead_of(block.a, block.first_row + after, smaller(tile_rows, block.rows - after), pass.k, pass.count), 0,
+            depth);
+      }
+    }
+    prefetch_rows(next, index * share, (index + 1) * share);
+    if (!pass.first) prefetch_tile(tile + next_tile);
+    const TileOutput output{(block.first_row + i) * block.output_stride + block.first_column + j, rows, columns};
+    if (pass.last) prefetch_output(block, output);
+    left.kernels[rows - 1](pairs, a, scratch.right, tile, tile_columns, !pass.first);
+    if (pass.last && columns == tile_columns) write_rows(block, output, tile);
+    if (pass.last && columns < tile_columns) write_cut_rows(block, output, tile);
   }
 }
 
 void gemm_block(const Bf16GemmBlock& block, std::byte* memory) {
   const Scratch scratch = divide_scratch(memory);
   const bool one_pass = block.inner <= depth;
+  const int64_t tile_step = one_pass ? 0 : tile_elements;
+  const int64_t tiles_down = (block.rows + tile_rows - 1) / tile_rows;
   int64_t k = 0;
   do {
     const int64_t count = smaller(depth, block.inner - k);
-    const int64_t pairs = (count + 1) / 2;
-    const bool last = k + count == block.inner;
-    pack_left(block.a, block.first_row, block.rows, k, count, scratch.left);
-    const LeftPanels left = left_panels(block.a, pairs, scratch.left);
+    const Pass pass{k, count, k == 0, k + count == block.inner};
     float* tile = scratch.tiles;
-    for (int64_t j = 0; j < block.columns; j += tile_columns) {
+    for (int64_t j = 0; j < block.columns; j += tile_columns, tile += tiles_down * tile_step) {
       const int64_t columns = smaller(tile_columns, block.columns - j);
       pack_right_panel(block.b, block.first_column + j, columns, k, count, scratch.right);
-      const Element* a = left.panels;
-      for (int64_t i = 0; i < block.rows; i += tile_rows, a += left.tile_stride) {
-        const int64_t rows = smaller(tile_rows, block.rows - i);
-        left.kernels[rows - 1](pairs, a, scratch.right, tile, tile_columns, k > 0);
-        const int64_t offset = (block.first_row + i) * block.output_stride + block.first_column + j;
-        if (last && columns == tile_columns) write_rows(block, {offset, rows, tile_columns}, tile);
-        if (last && columns < tile_columns) write_cut_rows(block, {offset, rows, columns}, tile);
-        if (!one_pass) tile += tile_elements;
-      }
+      multiply_panel(block, pass, j, scratch, tile, tile_step);
     }
     k += count;
   } while (k < block.inner);
