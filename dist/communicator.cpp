@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "dist/mpi_communicator.h"
+#include "dist/profile.h"
 #include "dist/self_communicator.h"
 
 namespace nibble {
@@ -52,6 +53,7 @@ void check_offsets(std::span<const uint64_t> offsets, int ranks, uint64_t bytes)
 }
 
 void agree_on_error(Communicator& communicator, int error_code, const std::string& what, const std::string& remedy) {
+  const ProfileScope scope(OperatorFamily::reduction, "agree");
   // With a peer gone there is nobody to agree with.
   if (error_code == static_cast<int>(ExitCode::peer_lost)) throw Error(ExitCode::peer_lost, what, remedy);
   const int ranks = communicator.size();

@@ -279,6 +279,7 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
 }
 
 void TrainingSession::gather_by_group(std::vector<double>& values) {
+  const ProfileScope scope(OperatorFamily::reduction, "gather_by_group");
   std::vector<uint64_t> offsets;
   offsets.reserve(static_cast<size_t>(communicator_.size()) + 1);
   for (int rank = 0; rank < communicator_.size(); ++rank) {
