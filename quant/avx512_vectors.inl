@@ -8,6 +8,7 @@ using Vector = float __attribute__((vector_size(64)));
 using UnsignedVector = uint32_t __attribute__((vector_size(64)));
 using IntVector = int32_t __attribute__((vector_size(64)));
 using CodeVector = uint8_t __attribute__((vector_size(64)));
+using Halves = uint16_t __attribute__((vector_size(32)));
 
 ALWAYS_INLINE Vector fused(Vector a, Vector b, Vector c) {
   return _mm512_fmadd_ps(a, b, c);
@@ -21,4 +22,13 @@ ALWAYS_INLINE IntVector broadcast_int(int32_t value) {
 ALWAYS_INLINE CodeVector lookup(CodeVector table, CodeVector index) {
   return reinterpret_cast<CodeVector>(
       _mm512_shuffle_epi8(reinterpret_cast<__m512i>(table), reinterpret_cast<__m512i>(index)));
+}
+ALWAYS_INLINE void stream(float* to, Vector value) {
+  _mm512_stream_ps(to, value);
+}
+ALWAYS_INLINE void stream(uint16_t* to, Halves value) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(value));
+}
+ALWAYS_INLINE void fence() {
+  _mm_sfence();
 }

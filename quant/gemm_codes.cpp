@@ -34,6 +34,15 @@ CodeOperand as_code_operand(const QuantizedTensor& tensor) {
   return operand;
 }
 
+// An output that no cache keeps until it is read is better not fetched into one, which a partial store would do.
+bool goes_past_caches(const Tensor& output, bool accumulate) {
+  constexpr size_t kept = size_t{1} << 20;
+  constexpr size_t line = 64;
+  const size_t row_bytes = output.bytes() / static_cast<size_t>(output.size(0));
+  return !accumulate && output.bytes() >= kept && row_bytes % line == 0 &&
+         reinterpret_cast<uintptr_t>(output.data()) % line == 0;
+}
+
 // `whole` in `parts` nearly equal pieces, each a multiple of step.
 int64_t piece(int64_t whole, int64_t parts, int64_t step) {
   return round_up(div_ceil(whole, parts), step);
@@ -93,6 +102,7 @@ void code_gemm(InstructionSet level, const GemmProblem& problem, double alpha) {
   whole.alpha = alpha;
   whole.accumulate = problem.accumulate;
   if (m == 0 || n == 0) return;
+  whole.past_caches = goes_past_caches(problem.output, problem.accumulate);
   const CodeBlockShape shape = choose_code_block(kernels, m, n, compute_threads());
   const int64_t down = div_ceil(m, shape.rows);
   parallel_for(static_cast<size_t>(down * div_ceil(n, shape.columns)), 1, [&](size_t begin, size_t end) {

@@ -38,6 +38,7 @@ struct CodeBlock {
   int64_t output_stride;
   double alpha;  // 24 significant bits
   bool accumulate;
+  bool past_caches;  // stores go to memory at once; the output and its rows are aligned to 64 bytes
 };
 
 struct CodeKernels {

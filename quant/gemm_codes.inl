@@ -1,15 +1,17 @@
 // The product of codes for one instruction set. A twin defines, in an anonymous namespace,
 //   lanes, Vector, UnsignedVector, IntVector        vectors of that many 32-bit elements
-//   CodeVector                                      the same number of bytes, uint8_t
+//   CodeVector, Halves                              the same number of bytes, uint8_t; half of them, uint16_t
 //   fused(a, b, c)                                  a * b + c rounded once, per lane
 //   broadcast(float), broadcast_int(int32_t)
 //   lookup(table, index)                            bytes table[index[i]], index < 16
+//   stream(to, Vector or Halves)                    a store to aligned memory, past the caches, which
+//   fence()                                         orders before later stores
 //   Dot types with                                  sums of 16 products of 2 q + 12 (uint8) and 2 q (int8), q being
 //   codes
 //     constants                                     how many vectors for a column of a block it wants,
-//     prepare(correction, scale, to)                which it stores at `to` every record_line bytes;
+//     prepare(bias, scale, to)                      which it stores at `to` every record_line bytes;
 //     plain(left[4], right[4])                      such sums, exactly, as integers
-//     scaled(left, right, scale, constants)         float(sum + correction) * scale, exactly
+//     scaled(left, right, scale, constants)         float(sum - bias) * scale, exactly
 //   kernel_rows, kernel_vectors                     register tile: kernel_rows divides 16
 //   panel_columns                                   columns of a right panel: multiples of 16 and of the register
 //   tile's pass_blocks                                     blocks of 16 of a right panel, which stays in the L1 cache
@@ -132,8 +134,8 @@ inline void unpack_rows(const CodeOperand& a, int64_t first_row, int64_t first_b
 
 template <class Dot>
 ALWAYS_INLINE void unpack_record(Tile tile, CodeVector table, std::byte* to) {
-  const IntVector ones[4] = {broadcast_int(0x01010101), broadcast_int(0x01010101), broadcast_int(0x01010101),
-                             broadcast_int(0x01010101)};
+  const IntVector bias = broadcast_int(code_bias * 0x01010101);
+  const IntVector biases[4] = {bias, bias, bias, bias};
 #pragma GCC unroll 4
   for (int part = 0; part < quad_vectors; ++part, to += sizeof(CodeVector)) {
     IntVector values[4];
@@ -144,7 +146,7 @@ ALWAYS_INLINE void unpack_record(Tile tile, CodeVector table, std::byte* to) {
     }
     const Vector scales = unpack_scales(tile.scales, part);
     __builtin_memcpy(to + 4 * record_line, &scales, sizeof scales);
-    Dot::prepare(Dot::plain(ones, values) * -code_bias, scales, to + 5 * record_line);
+    Dot::prepare(Dot::plain(biases, values), scales, to + 5 * record_line);
   }
 }
 

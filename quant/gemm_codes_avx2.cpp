@@ -17,6 +17,7 @@ using Vector = float __attribute__((vector_size(32)));
 using UnsignedVector = uint32_t __attribute__((vector_size(32)));
 using IntVector = int32_t __attribute__((vector_size(32)));
 using CodeVector = uint8_t __attribute__((vector_size(32)));
+using Halves = uint16_t __attribute__((vector_size(16)));
 
 ALWAYS_INLINE Vector fused(Vector a, Vector b, Vector c) {
   return _mm256_fmadd_ps(a, b, c);
@@ -31,8 +32,17 @@ ALWAYS_INLINE CodeVector lookup(CodeVector table, CodeVector index) {
   return reinterpret_cast<CodeVector>(
       _mm256_shuffle_epi8(reinterpret_cast<__m256i>(table), reinterpret_cast<__m256i>(index)));
 }
+ALWAYS_INLINE void stream(float* to, Vector value) {
+  _mm256_stream_ps(to, value);
+}
+ALWAYS_INLINE void stream(uint16_t* to, Halves value) {
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), reinterpret_cast<__m128i>(value));
+}
+ALWAYS_INLINE void fence() {
+  _mm_sfence();
+}
 
-// Sums of pairs of products fit 16 bits: 4 * 2 * 24 * 12 < 2^15. The correction of the bias, times the scale, is exact,
+// Sums of pairs of products fit 16 bits: 4 * 2 * 24 * 12 < 2^15. The bias times the scale is exact,
 // and so is their sum, which is the corrected sum times the scale.
 struct PairwiseDot {
   static constexpr int constants = 1;
@@ -49,8 +59,8 @@ struct PairwiseDot {
         _mm256_add_epi16(_mm256_add_epi16(products[0], products[1]), _mm256_add_epi16(products[2], products[3]));
     return reinterpret_cast<IntVector>(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
   }
-  static ALWAYS_INLINE void prepare(IntVector correction, Vector scale, std::byte* to) {
-    const Vector addend = __builtin_convertvector(correction, Vector) * scale;
+  static ALWAYS_INLINE void prepare(IntVector bias, Vector scale, std::byte* to) {
+    const Vector addend = __builtin_convertvector(-bias, Vector) * scale;
     __builtin_memcpy(to, &addend, sizeof addend);
   }
   static ALWAYS_INLINE Vector scaled(const IntVector (&left)[4], const IntVector (&right)[4], Vector scale,
@@ -61,7 +71,7 @@ struct PairwiseDot {
 
 constexpr int kernel_rows = 4;
 constexpr int kernel_vectors = 1;
-constexpr int64_t panel_columns = 16;
+constexpr int64_t panel_columns = 32;
 constexpr int64_t pass_blocks = 32;
 
 #include "quant/gemm_codes.inl"

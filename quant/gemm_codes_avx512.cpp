@@ -12,7 +12,7 @@ namespace {
 
 #include "quant/avx512_vectors.inl"
 
-// Sums of pairs of products fit 16 bits: 4 * 2 * 24 * 12 < 2^15. The correction of the bias, times the scale, is exact,
+// Sums of pairs of products fit 16 bits: 4 * 2 * 24 * 12 < 2^15. The bias times the scale is exact,
 // and so is their sum, which is the corrected sum times the scale.
 struct PairwiseDot {
   static constexpr int constants = 1;
@@ -29,8 +29,8 @@ struct PairwiseDot {
         _mm512_add_epi16(_mm512_add_epi16(products[0], products[1]), _mm512_add_epi16(products[2], products[3]));
     return reinterpret_cast<IntVector>(_mm512_madd_epi16(sum, _mm512_set1_epi16(1)));
   }
-  static ALWAYS_INLINE void prepare(IntVector correction, Vector scale, std::byte* to) {
-    const Vector addend = __builtin_convertvector(correction, Vector) * scale;
+  static ALWAYS_INLINE void prepare(IntVector bias, Vector scale, std::byte* to) {
+    const Vector addend = __builtin_convertvector(-bias, Vector) * scale;
     __builtin_memcpy(to, &addend, sizeof addend);
   }
   static ALWAYS_INLINE Vector scaled(const IntVector (&left)[4], const IntVector (&right)[4], Vector scale,

@@ -12,7 +12,7 @@ namespace {
 
 #include "quant/avx512_vectors.inl"
 
-// The sum starts from the bits of 1.5 * 2^23, plus the correction of the bias: read as FP32 the bits of the result are
+// The sum starts from the bits of 1.5 * 2^23, less the bias: read as FP32 the bits of the result are
 // 1.5 * 2^23 + sum, exactly, and one multiply-add leaves sum * scale. That saves the conversion of every sum.
 struct QuadDot {
   static constexpr int constants = 2;
@@ -29,8 +29,8 @@ struct QuadDot {
   static ALWAYS_INLINE IntVector plain(const IntVector (&left)[4], const IntVector (&right)[4]) {
     return sum_from(IntVector{}, left, right);
   }
-  static ALWAYS_INLINE void prepare(IntVector correction, Vector scale, std::byte* to) {
-    const IntVector start = correction + 0x4B400000;
+  static ALWAYS_INLINE void prepare(IntVector bias, Vector scale, std::byte* to) {
+    const IntVector start = 0x4B400000 - bias;
     const Vector addend = scale * -12582912.0F;
     __builtin_memcpy(to, &start, sizeof start);
     __builtin_memcpy(to + 64, &addend, sizeof addend);

@@ -11,6 +11,7 @@ namespace {
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #include "quant/portable_vectors.inl"
 using CodeVector = uint8_t __attribute__((vector_size(16)));
+using Halves = uint16_t __attribute__((vector_size(8)));
 
 ALWAYS_INLINE Vector broadcast(float value) {
   return Vector{value, value, value, value};
@@ -23,6 +24,11 @@ ALWAYS_INLINE CodeVector lookup(CodeVector table, CodeVector index) {
   for (int i = 0; i < 16; ++i) result[i] = table[index[i]];
   return result;
 }
+template <class Element, class Values>
+ALWAYS_INLINE void stream(Element* to, Values values) {
+  __builtin_memcpy(to, &values, sizeof values);
+}
+ALWAYS_INLINE void fence() {}
 
 // In FP32, which is exact for integers of this size and, on old machines, the faster multiplication.
 struct FloatDot {
@@ -44,8 +50,8 @@ struct FloatDot {
   static ALWAYS_INLINE IntVector plain(const IntVector (&left)[4], const IntVector (&right)[4]) {
     return __builtin_convertvector(sum(left, right), IntVector);
   }
-  static ALWAYS_INLINE void prepare(IntVector correction, Vector /*scale*/, std::byte* to) {
-    const Vector value = __builtin_convertvector(correction, Vector);
+  static ALWAYS_INLINE void prepare(IntVector bias, Vector /*scale*/, std::byte* to) {
+    const Vector value = __builtin_convertvector(-bias, Vector);
     __builtin_memcpy(to, &value, sizeof value);
   }
   static ALWAYS_INLINE Vector scaled(const IntVector (&left)[4], const IntVector (&right)[4], Vector scale,

@@ -77,7 +77,6 @@ ALWAYS_INLINE Vector scaled_by(Vector value, double alpha) {
   return result;
 }
 
-using Halves = uint16_t __attribute__((vector_size(2 * lanes)));
 // bf16_nearest() of quant/codec.h.
 ALWAYS_INLINE Halves to_bf16(Vector value) {
   const auto bits = reinterpret_cast<UnsignedVector>(value);
@@ -86,10 +85,12 @@ ALWAYS_INLINE Halves to_bf16(Vector value) {
   return __builtin_convertvector(chosen >> 16, Halves);
 }
 
-// The first `count` elements of a vector.
+// Writes a vector, its first `count` elements, or, past the caches, all of it to where it is aligned.
 template <class Element, class Values>
-ALWAYS_INLINE void store_up_to(Element* to, Values values, int64_t count) {
-  if (count >= lanes) {
+ALWAYS_INLINE void put(Element* to, Values values, int64_t count, bool past_caches) {
+  if (past_caches) {
+    stream(to, values);
+  } else if (count >= lanes) {
     __builtin_memcpy(to, &values, sizeof values);
   } else {
     __builtin_memcpy(to, &values, static_cast<size_t>(count) * sizeof(Element));
@@ -99,17 +100,19 @@ ALWAYS_INLINE void store_up_to(Element* to, Values values, int64_t count) {
 // Writes c[rows, columns], rows panel_columns apart, to the output from (row, column).
 template <bool wide>
 void write_output(const CodeBlock& block, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* c) {
+  const bool past_caches = block.past_caches && columns == panel_columns;
   for (int64_t i = 0; i < rows; ++i, c += panel_columns) {
     const int64_t offset = (row + i) * block.output_stride + column;
+#pragma GCC unroll 4
     for (int64_t j = 0; j < columns; j += lanes) {
       const int64_t count = columns - j;
       const Vector value = scaled_by<wide>(load(c + j), block.alpha);
       if (block.output_dtype == DType::bf16) {
-        store_up_to(static_cast<uint16_t*>(block.output) + offset + j, to_bf16(value), count);
+        put(static_cast<uint16_t*>(block.output) + offset + j, to_bf16(value), count, past_caches);
         continue;
       }
       float* to = static_cast<float*>(block.output) + offset + j;
-      store_up_to(to, block.accumulate ? load_up_to(to, count) + value : value, count);
+      put(to, block.accumulate ? load_up_to(to, count) + value : value, count, past_caches);
     }
   }
 }
@@ -224,6 +227,7 @@ void multiply(const CodeBlock& block, std::byte* scratch) {
     }
     start += chunk;
   } while (start < block.blocks);
+  if (block.past_caches) fence();
 }
 
 template <class Dot>

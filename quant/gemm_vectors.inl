@@ -6,8 +6,8 @@ ALWAYS_INLINE Vector load(const float* from) {
   return value;
 }
 ALWAYS_INLINE Vector load(const uint16_t* from) {  // BF16
-  using Halves = uint16_t __attribute__((vector_size(2 * lanes)));
-  Halves half;
+  using LaneHalves = uint16_t __attribute__((vector_size(2 * lanes)));
+  LaneHalves half;
   __builtin_memcpy(&half, from, sizeof half);
   return reinterpret_cast<Vector>(__builtin_convertvector(half, UnsignedVector) << 16);
 }

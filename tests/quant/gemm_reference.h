@@ -11,6 +11,7 @@
 #include "quant/flush_subnormals.h"
 #include "quant/gemm.h"
 #include "quant/gemm_kernels.h"
+#include "quant/tile.h"
 
 namespace nibble {
 
@@ -21,11 +22,13 @@ inline std::vector<InstructionSet> levels() {
   return all;
 }
 
-// What is multiplied: a format, plain ones transposed or not, nvfp4 with or without FP32 scales for 128 elements.
+// What is multiplied: a format, plain ones transposed or not, nvfp4 with or without FP32 scales for 128 elements, in
+// rows or in tiles.
 struct Layout {
   Format format;
   bool transposed = false;
   bool outer = false;
+  bool tiles = false;
 };
 
 // An operand with its memory.
@@ -35,9 +38,10 @@ struct Operand {
   int rotation_bits = 0;
   std::vector<float> f32;
   std::vector<BFloat16> bf16;
-  std::vector<uint8_t> codes, scales;
+  std::vector<uint8_t> codes, scales;  // in rows
   std::vector<float> outer_scales;
   std::vector<float> tensor_scale = {1.0F, 1.0F};
+  std::vector<uint8_t> tile_codes = {}, tile_scales = {};  // made by view()
 
   FormatTraits traits() const { return traits_of(layout.format); }
   int64_t block() const { return std::max(1, traits().block); }
@@ -75,6 +79,23 @@ struct Operand {
     }
     return all;
   }
+  // quant/tile.h, an element at a time.
+  void fill_tiles() {
+    const int64_t tiles_along = inner / tile_positions;
+    const int64_t count = div_ceil(rows, tile_rows) * tiles_along;
+    tile_codes.assign(static_cast<size_t>(count * tile_code_bytes), 0);
+    tile_scales.assign(static_cast<size_t>(count * tile_rows), 0);
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int64_t k = 0; k < inner; ++k) {
+        const int64_t tile = row / tile_rows * tiles_along + k / tile_positions;
+        const TilePlace place = place_in_tile(row % tile_rows, k % tile_positions);
+        uint8_t& byte = tile_codes[static_cast<size_t>(tile * tile_code_bytes + place.byte)];
+        byte = static_cast<uint8_t>(byte | (code(row, k) << place.shift));
+        tile_scales[static_cast<size_t>(tile * tile_rows + row % tile_rows)] =
+            scales[static_cast<size_t>((row * inner + k) / tile_positions)];
+      }
+    }
+  }
   QuantizedTensor view() {
     QuantizedTensor tensor;
     tensor.format = layout.format;
@@ -87,6 +108,14 @@ struct Operand {
     if (layout.format == Format::f32) tensor.values = Tensor(f32.data(), DType::f32, {first, second});
     if (layout.format == Format::bf16) tensor.values = Tensor(bf16.data(), DType::bf16, {first, second});
     if (!is_quantized(layout.format)) return tensor;
+    if (layout.tiles) {
+      fill_tiles();
+      tensor.layout = OperandLayout::tiles;
+      tensor.values = Tensor(tile_codes.data(), DType::u8, {div_ceil(rows, tile_rows), inner * tile_rows / 2});
+      tensor.block_scales = Tensor(tile_scales.data(), DType::u8, {div_ceil(rows, tile_rows), inner});
+      tensor.tensor_scale = Tensor(tensor_scale.data(), DType::f32, {2});
+      return tensor;
+    }
     tensor.values = Tensor(codes.data(), DType::u8, {rows, inner * traits().code_bits / 8});
     tensor.tensor_scale = Tensor(tensor_scale.data(), DType::f32, {2});
     if (traits().block != 0) tensor.block_scales = Tensor(scales.data(), DType::u8, {rows, inner / block()});
