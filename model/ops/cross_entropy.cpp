@@ -12,28 +12,29 @@ namespace {
 constexpr size_t token_grain = 4;
 
 struct RowLoss {
-  float largest;
-  float sum;
+  float sum;  // of the exponentials of logit - largest logit
   float loss;
 };
 
-NIBBLE_VECTORIZE RowLoss row_loss(const float* logits, size_t vocab, int32_t target) {
+// Replaces the logits by these exponentials.
+NIBBLE_VECTORIZE RowLoss row_loss(float* logits, size_t vocab, int32_t target) {
   const float largest = row_maximum(logits, vocab);
-  const float sum = sum_of_exponentials(logits, largest, vocab);
-  return {largest, sum, log_f32(sum) + (largest - logits[target])};
+  const float distance = largest - logits[target];
+  const float sum = replace_by_exponentials(logits, largest, vocab);
+  return {sum, log_f32(sum) + distance};
 }
 
-// The gradient may be the logits themselves.
+// The gradient may be the exponentials themselves.
 template <class T>
-NIBBLE_VECTORIZE void scaled_softmax(const float* logits, float shift, float factor, T* gradient, size_t vocab) {
+NIBBLE_VECTORIZE void scale_row(const float* exponentials, float factor, T* gradient, size_t vocab) {
 #pragma GCC ivdep
-  for (size_t i = 0; i < vocab; ++i) store(gradient[i], factor * exp_f32(logits[i] - shift));
+  for (size_t i = 0; i < vocab; ++i) store(gradient[i], factor * exponentials[i]);
 }
 
 template <class T>
-void row_gradient(const float* logits, size_t vocab, int32_t target, const RowLoss& row, float scale, T* gradient) {
-  const float probability = exp_f32(logits[target] - row.largest) / row.sum;
-  scaled_softmax(logits, row.largest, scale / row.sum, gradient, vocab);
+void row_gradient(const float* exponentials, size_t vocab, int32_t target, float sum, float scale, T* gradient) {
+  const float probability = exponentials[target] / sum;
+  scale_row(exponentials, scale / sum, gradient, vocab);
   store(gradient[target], scale * (probability - 1.0f));
 }
 
@@ -55,7 +56,7 @@ static double cross_entropy(const CrossEntropy& problem) {
   const int64_t tokens = problem.targets.elements();
   const size_t vocab = static_cast<size_t>(problem.logits.cols());
   check(problem, tokens, problem.logits.cols());
-  const float* logits = problem.logits.as<float>();
+  float* logits = problem.logits.as<float>();
   const int32_t* targets = problem.targets.as<int32_t>();
   float* losses = problem.losses.as<float>();
   const size_t count = static_cast<size_t>(tokens);
@@ -70,10 +71,10 @@ static double cross_entropy(const CrossEntropy& problem) {
       const float scale = problem.scale;
       parallel_for(count, token_grain, [=](size_t begin, size_t end) {
         for (size_t i = begin; i < end; ++i) {
-          const float* row = logits + i * vocab;
-          const RowLoss loss = row_loss(row, vocab, targets[i]);
-          losses[i] = loss.loss;
-          row_gradient(row, vocab, targets[i], loss, scale, gradient + i * vocab);
+          float* row = logits + i * vocab;
+          const RowLoss result = row_loss(row, vocab, targets[i]);
+          losses[i] = result.loss;
+          row_gradient(row, vocab, targets[i], result.sum, scale, gradient + i * vocab);
         }
       });
     });

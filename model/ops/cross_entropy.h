@@ -6,7 +6,7 @@
 namespace nibble {
 
 struct CrossEntropy {
-  Tensor logits;       // f32 [tokens, vocab]
+  Tensor logits;       // f32 [tokens, vocab]: overwritten
   Tensor targets;      // i32 [tokens], each in [0, vocab)
   Tensor grad_logits;  // f32 or bf16 [tokens, vocab]: scale * (softmax - one_hot), may be logits itself; empty: no
                        // gradient

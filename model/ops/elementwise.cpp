@@ -5,6 +5,7 @@
 #include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
+#include "model/ops/map_row.h"
 #include "model/ops/storage.h"
 
 namespace nibble {
@@ -12,11 +13,13 @@ namespace {
 
 constexpr size_t grain = 1 << 15;  // elements
 
+struct Sum {
+  NIBBLE_INLINE float operator()(float a, float b) const { return a + b; }
+};
+
 template <class T>
 NIBBLE_VECTORIZE void add_range(const T* a, const T* b, T* output, size_t count) {
-  // The output may be a or b: reading and writing the same index is no dependence between iterations.
-#pragma GCC ivdep
-  for (size_t i = 0; i < count; ++i) store(output[i], to_float(a[i]) + to_float(b[i]));
+  map_row(count, output, Sum{}, a, b);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
+#include "model/ops/map_row.h"
 #include "model/ops/row_math.h"
 #include "model/ops/storage.h"
 
@@ -15,83 +16,165 @@ namespace {
 constexpr size_t token_grain = 16;
 
 template <class T>
-NIBBLE_VECTORIZE float sum_of_squares(const T* input, size_t features) {
-  LaneSum sum;
-  const size_t whole = whole_lanes(features);
-  for (size_t i = 0; i < whole; i += LaneSum::lanes) {
-    for (size_t lane = 0; lane < LaneSum::lanes; ++lane) {
-      const float x = to_float(input[i + lane]);
-      sum.lane[lane] += x * x;
-    }
+struct Squares {
+  const T* input;
+  NIBBLE_INLINE void load(size_t i, Lanes& first, Lanes& second) const {
+    load_pairs(first, second, input + i);
+    first *= first;
+    second *= second;
   }
-  for (size_t i = whole; i < features; ++i) sum.lane[i - whole] += to_float(input[i]) * to_float(input[i]);
-  return sum.total();
-}
+  NIBBLE_INLINE float one(size_t i) const { return to_float(input[i]) * to_float(input[i]); }
+};
+
+struct Scaled {
+  float factor;
+  NIBBLE_INLINE float operator()(float x, float weight) const { return x * factor * weight; }
+};
+
+// One row waits for its own sum and root; for those of several rows the wait is one.
+template <class T>
+struct ForwardRows {
+  const T* input;
+  const T* weight;
+  float epsilon;
+  T* output;
+  float* inverse_rms;
+  size_t features;
+};
 
 template <class T>
-NIBBLE_VECTORIZE void scale_row(const T* __restrict input, const T* __restrict weight, float inverse_rms,
-                                T* __restrict output, size_t features) {
-  for (size_t i = 0; i < features; ++i) store(output[i], to_float(input[i]) * inverse_rms * to_float(weight[i]));
-}
-
-// Sum of grad_output * weight * input over a row.
-template <class T>
-NIBBLE_VECTORIZE float projection(const T* grad_output, const T* input, const T* weight, size_t features) {
-  LaneSum sum;
-  const size_t whole = whole_lanes(features);
-  for (size_t i = 0; i < whole; i += LaneSum::lanes) {
-    for (size_t lane = 0; lane < LaneSum::lanes; ++lane) {
-      const size_t at = i + lane;
-      sum.lane[lane] += to_float(grad_output[at]) * to_float(weight[at]) * to_float(input[at]);
-    }
+NIBBLE_VECTORIZE void forward_rows(const ForwardRows<T>& rows, size_t begin, size_t end) {
+  const size_t features = rows.features;
+  const float count = static_cast<float>(features);
+  for (size_t token = begin; token < end; ++token) {
+    rows.inverse_rms[token] = row_sum(features, Squares<T>{rows.input + token * features});
   }
-  for (size_t i = whole; i < features; ++i) {
-    sum.lane[i - whole] += to_float(grad_output[i]) * to_float(weight[i]) * to_float(input[i]);
+  for (size_t token = begin; token < end; ++token) {
+    rows.inverse_rms[token] = 1.0f / std::sqrt(rows.inverse_rms[token] / count + rows.epsilon);
   }
-  return sum.total();
-}
-
-// shrink = inverse_rms^2 * projection / features: the gradient's part along the normalised row is removed.
-template <class T>
-NIBBLE_VECTORIZE void backward_row(const T* __restrict grad_output, const T* __restrict input,
-                                   const T* __restrict weight, float inverse_rms, float shrink,
-                                   T* __restrict grad_input, float* __restrict grad_weight, size_t features) {
-  for (size_t i = 0; i < features; ++i) {
-    const float gradient = to_float(grad_output[i]);
-    const float x = to_float(input[i]);
-    grad_weight[i] += gradient * (x * inverse_rms);
-    const float addend = inverse_rms * (gradient * to_float(weight[i]) - x * shrink);
-    store(grad_input[i], to_float(grad_input[i]) + addend);
-  }
-}
-
-NIBBLE_VECTORIZE void add_rows(const float* __restrict rows, size_t count, size_t stride, float* __restrict sum,
-                               size_t features) {
-  for (size_t row = 0; row < count; ++row) {
-    for (size_t i = 0; i < features; ++i) sum[i] += rows[row * stride + i];
+  for (size_t token = begin; token < end; ++token) {
+    const size_t row = token * features;
+    map_row(features, rows.output + row, Scaled{rows.inverse_rms[token]}, rows.input + row, rows.weight);
   }
 }
 
 template <class T>
-struct BackwardPointers {
+struct BackwardRows {
   const T* grad_output;
   const T* input;
   const T* weight;
   const float* inverse_rms;
   T* grad_input;
   size_t features;
+};
 
-  void tokens(size_t begin, size_t end, float* grad_weight) const {
-    std::fill_n(grad_weight, features, 0.0f);
-    for (size_t token = begin; token < end; ++token) {
-      const size_t row = token * features;
-      const float inverse = inverse_rms[token];
-      const float sum = projection(grad_output + row, input + row, weight, features);
-      const float shrink = sum * inverse * inverse / static_cast<float>(features);
-      backward_row(grad_output + row, input + row, weight, inverse, shrink, grad_input + row, grad_weight, features);
-    }
+// grad_output * weight * input
+template <class T>
+struct Products {
+  const T* grad_output;
+  const T* weight;
+  const T* input;
+  NIBBLE_INLINE void load(size_t i, Lanes& first, Lanes& second) const {
+    load_pairs(first, second, grad_output + i);
+    Lanes even;
+    Lanes odd;
+    load_pairs(even, odd, weight + i);
+    first *= even;
+    second *= odd;
+    load_pairs(even, odd, input + i);
+    first *= even;
+    second *= odd;
+  }
+  NIBBLE_INLINE float one(size_t i) const {
+    return to_float(grad_output[i]) * to_float(weight[i]) * to_float(input[i]);
   }
 };
+
+// What one token adds. `along` = inverse_rms^3 * sum(grad_output * weight * input) / features removes the part of the
+// gradient along the row.
+struct Contribution {
+  float inverse_rms;
+  float along;
+
+  template <class Value>
+  NIBBLE_INLINE void add(const Value& grad_output, const Value& input, const Value& weight, Value& grad_input,
+                         Value& grad_weight) const {
+    const Value gradient = grad_output * inverse_rms;
+    grad_weight += gradient * input;
+    grad_input += gradient * weight - input * along;
+  }
+};
+
+// grad_weight has the even and the odd elements of 32 apart.
+template <class T>
+NIBBLE_INLINE void backward_row(const BackwardRows<T>& rows, size_t row, const Contribution& contribution,
+                                float* grad_weight) {
+  const size_t features = rows.features;
+  Lanes gradient[2];
+  Lanes input[2];
+  Lanes weight[2];
+  Lanes grad_input[2];
+  Lanes sum;
+  size_t i = 0;
+  for (; i + pair_lanes <= features; i += pair_lanes) {
+    load_pairs(gradient[0], gradient[1], rows.grad_output + row + i);
+    load_pairs(input[0], input[1], rows.input + row + i);
+    load_pairs(weight[0], weight[1], rows.weight + i);
+    load_pairs(grad_input[0], grad_input[1], rows.grad_input + row + i);
+    for (size_t half = 0; half < 2; ++half) {
+      float* const place = grad_weight + i + half * lanes;
+      load(sum, place);
+      contribution.add(gradient[half], input[half], weight[half], grad_input[half], sum);
+      store(place, sum);
+    }
+    store_pairs(rows.grad_input + row + i, grad_input[0], grad_input[1]);
+  }
+  for (; i < features; ++i) {
+    float result = to_float(rows.grad_input[row + i]);
+    contribution.add(to_float(rows.grad_output[row + i]), to_float(rows.input[row + i]), to_float(rows.weight[i]),
+                     result, grad_weight[i]);
+    store(rows.grad_input[row + i], result);
+  }
+}
+
+// Tokens [begin, end), at most token_grain.
+template <class T>
+NIBBLE_VECTORIZE void backward_rows(const BackwardRows<T>& rows, size_t begin, size_t end, float* grad_weight) {
+  const size_t features = rows.features;
+  const float count = static_cast<float>(features);
+  Contribution contributions[token_grain];
+  for (size_t token = begin; token < end; ++token) {
+    const size_t row = token * features;
+    const float inverse = rows.inverse_rms[token];
+    const float sum = row_sum(features, Products<T>{rows.grad_output + row, rows.weight, rows.input + row});
+    contributions[token - begin] = {inverse, inverse * inverse * inverse * (sum / count)};
+  }
+  for (size_t token = begin; token < end; ++token) {
+    backward_row(rows, token * features, contributions[token - begin], grad_weight);
+  }
+}
+
+// sum += the rows, whose even and odd elements of 32 are apart, in columns [begin, end); begin a multiple of 32.
+NIBBLE_VECTORIZE void add_rows(const float* rows, size_t count, size_t features, size_t begin, size_t end, float* sum) {
+  const size_t whole = features / pair_lanes * pair_lanes;
+  Lanes even;
+  Lanes odd;
+  Lanes value;
+  size_t i = begin;
+  for (; i < std::min(end, whole); i += pair_lanes) {
+    load_pairs(even, odd, sum + i);
+    for (size_t row = 0; row < count; ++row) {
+      load(value, rows + row * features + i);
+      even += value;
+      load(value, rows + row * features + i + lanes);
+      odd += value;
+    }
+    store_pairs(sum + i, even, odd);
+  }
+  for (; i < end; ++i) {
+    for (size_t row = 0; row < count; ++row) sum[i] += rows[row * features + i];
+  }
+}
 
 }  // namespace
 
@@ -105,20 +188,11 @@ static void rms_norm_forward(const RmsNormForward& problem) {
   check_vector(problem.weight, dtype, width);
   check_vector(problem.inverse_rms, DType::f32, tokens);
   with_storage_type(dtype, [&]<class T>(T) {
-    const size_t features = static_cast<size_t>(width);
-    const float epsilon = static_cast<float>(problem.epsilon);
-    const T* input = problem.input.as<T>();
-    const T* weight = problem.weight.as<T>();
-    T* output = problem.output.as<T>();
-    float* inverse_rms = problem.inverse_rms.as<float>();
-    parallel_for(static_cast<size_t>(tokens), token_grain, [=](size_t begin, size_t end) {
-      for (size_t token = begin; token < end; ++token) {
-        const T* row = input + token * features;
-        const float mean = sum_of_squares(row, features) / static_cast<float>(features);
-        inverse_rms[token] = 1.0f / std::sqrt(mean + epsilon);
-        scale_row(row, weight, inverse_rms[token], output + token * features, features);
-      }
-    });
+    const ForwardRows<T> rows{
+        problem.input.as<T>(),  problem.weight.as<T>(),          static_cast<float>(problem.epsilon),
+        problem.output.as<T>(), problem.inverse_rms.as<float>(), static_cast<size_t>(width)};
+    parallel_for(static_cast<size_t>(tokens), token_grain,
+                 [&](size_t begin, size_t end) { forward_rows(rows, begin, end); });
   });
 }
 
@@ -138,19 +212,23 @@ static void rms_norm_backward(const RmsNormBackward& problem) {
   const size_t chunk = div_ceil<size_t>(count, rms_norm_workspace_rows);
   const size_t chunks = count == 0 ? 0 : div_ceil(count, chunk);
   with_storage_type(dtype, [&]<class T>(T) {
-    const BackwardPointers<T> rows{problem.grad_output.as<T>(),     problem.input.as<T>(),      problem.weight.as<T>(),
-                                   problem.inverse_rms.as<float>(), problem.grad_input.as<T>(), features};
-    parallel_for(chunks, 1, [&](size_t begin, size_t end) {
-      for (size_t i = begin; i < end; ++i) {
-        rows.tokens(i * chunk, std::min(count, (i + 1) * chunk), partial_sums + i * features);
+    const BackwardRows<T> rows{problem.grad_output.as<T>(),     problem.input.as<T>(),      problem.weight.as<T>(),
+                               problem.inverse_rms.as<float>(), problem.grad_input.as<T>(), features};
+    parallel_for(chunks, 1, [&](size_t first, size_t last) {
+      for (size_t i = first; i < last; ++i) {
+        float* const sums = partial_sums + i * features;
+        std::fill_n(sums, features, 0.0f);
+        const size_t stop = std::min(count, (i + 1) * chunk);
+        for (size_t token = i * chunk; token < stop; token += token_grain) {
+          backward_rows(rows, token, std::min(stop, token + token_grain), sums);
+        }
       }
     });
   });
   float* grad_weight = problem.grad_weight.as<float>();
   constexpr size_t column_grain = 512;
-  parallel_for(features, column_grain, [=](size_t begin, size_t end) {
-    add_rows(partial_sums + begin, chunks, features, grad_weight + begin, end - begin);
-  });
+  parallel_for(features, column_grain,
+               [=](size_t begin, size_t end) { add_rows(partial_sums, chunks, features, begin, end, grad_weight); });
 }
 
 }  // namespace cpu

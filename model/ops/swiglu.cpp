@@ -1,8 +1,12 @@
 #include "model/ops/swiglu.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
+#include "model/ops/map_row.h"
 #include "model/ops/storage.h"
 #include "model/ops/vector_math.h"
 
@@ -10,26 +14,61 @@ namespace nibble {
 namespace {
 
 constexpr size_t token_grain = 8;
+constexpr size_t piece = 128;  // elements of a row, whose successors in the next row are fetched meanwhile
 
+struct Gated {
+  NIBBLE_INLINE float operator()(float gate, float up) const { return silu_f32(gate) * up; }
+};
+
+// Token t has gate and up at gate_up + t * 2 * features.
 template <class T>
-NIBBLE_VECTORIZE void forward_row(const T* __restrict gate, const T* __restrict up, T* __restrict output,
-                                  size_t features) {
-  for (size_t i = 0; i < features; ++i) {
-    const float x = to_float(gate[i]);
-    store(output[i], x * sigmoid_f32(x) * to_float(up[i]));
+NIBBLE_VECTORIZE void forward_rows(const T* gate_up, T* output, size_t features, size_t begin, size_t end) {
+  for (size_t token = begin; token < end; ++token) {
+    const T* const gate = gate_up + token * 2 * features;
+    const size_t to_next = token + 1 < end ? 2 * features : 0;
+    for (size_t i = 0; i < features; i += piece) {
+      const size_t count = std::min(piece, features - i);
+      prefetch(gate + to_next + i, count);
+      prefetch(gate + to_next + features + i, count);
+      map_row(count, output + token * features + i, Gated{}, gate + i, gate + features + i);
+    }
   }
 }
 
-// d silu(x) / dx = sigmoid(x) * (1 + x * (1 - sigmoid(x)))
+// d silu(x) / dx = sigmoid(x) + silu(x) * (1 - sigmoid(x))
+struct GradGated {
+  NIBBLE_INLINE void operator()(float& grad_gate, float& grad_up, float gradient, float gate, float up) const {
+    const float sigmoid = sigmoid_f32(gate);
+    const float silu = gate * sigmoid;
+    grad_up = gradient * silu;
+    grad_gate = gradient * up * std::fma(silu, 1.0f - sigmoid, sigmoid);
+  }
+};
+
 template <class T>
-NIBBLE_VECTORIZE void backward_row(const T* __restrict grad_output, const T* __restrict gate, const T* __restrict up,
-                                   T* __restrict grad_gate, T* __restrict grad_up, size_t features) {
-  for (size_t i = 0; i < features; ++i) {
-    const float x = to_float(gate[i]);
-    const float gradient = to_float(grad_output[i]);
-    const float sigmoid = sigmoid_f32(x);
-    store(grad_up[i], gradient * (x * sigmoid));
-    store(grad_gate[i], gradient * to_float(up[i]) * (sigmoid * (1.0f + x * (1.0f - sigmoid))));
+struct BackwardRows {
+  const T* grad_output;
+  const T* gate_up;
+  T* grad_gate_up;
+  size_t features;
+};
+
+template <class T>
+NIBBLE_VECTORIZE void backward_rows(const BackwardRows<T>& rows, size_t begin, size_t end) {
+  const size_t features = rows.features;
+  for (size_t token = begin; token < end; ++token) {
+    const T* const gradient = rows.grad_output + token * features;
+    const T* const gate = rows.gate_up + token * 2 * features;
+    T* const grad_gate = rows.grad_gate_up + token * 2 * features;
+    const size_t next = token + 1 < end ? features : 0;
+    for (size_t i = 0; i < features; i += piece) {
+      const size_t count = std::min(piece, features - i);
+      prefetch(gradient + next + i, count);
+      prefetch(gate + 2 * next + i, count);
+      prefetch(gate + 2 * next + features + i, count);
+      map_row_to_two(count, grad_gate + i, grad_gate + features + i, GradGated{}, gradient + i, gate + i,
+                     gate + features + i);
+    }
   }
 }
 
@@ -45,12 +84,8 @@ static void swiglu_forward(const SwigluForward& problem) {
     const size_t features = static_cast<size_t>(width);
     const T* gate_up = problem.gate_up.as<T>();
     T* output = problem.output.as<T>();
-    parallel_for(static_cast<size_t>(tokens), token_grain, [=](size_t begin, size_t end) {
-      for (size_t token = begin; token < end; ++token) {
-        const T* gate = gate_up + token * 2 * features;
-        forward_row(gate, gate + features, output + token * features, features);
-      }
-    });
+    parallel_for(static_cast<size_t>(tokens), token_grain,
+                 [=](size_t begin, size_t end) { forward_rows(gate_up, output, features, begin, end); });
   });
 }
 
@@ -60,17 +95,10 @@ static void swiglu_backward(const SwigluBackward& problem) {
   check_matrix(problem.gate_up, problem.grad_output.dtype(), tokens, 2 * width);
   check_matrix(problem.grad_gate_up, problem.grad_output.dtype(), tokens, 2 * width);
   with_storage_type(problem.grad_output.dtype(), [&]<class T>(T) {
-    const size_t features = static_cast<size_t>(width);
-    const T* grad_output = problem.grad_output.as<T>();
-    const T* gate_up = problem.gate_up.as<T>();
-    T* grad_gate_up = problem.grad_gate_up.as<T>();
-    parallel_for(static_cast<size_t>(tokens), token_grain, [=](size_t begin, size_t end) {
-      for (size_t token = begin; token < end; ++token) {
-        const T* gate = gate_up + token * 2 * features;
-        T* grad_gate = grad_gate_up + token * 2 * features;
-        backward_row(grad_output + token * features, gate, gate + features, grad_gate, grad_gate + features, features);
-      }
-    });
+    const BackwardRows<T> rows{problem.grad_output.as<T>(), problem.gate_up.as<T>(), problem.grad_gate_up.as<T>(),
+                               static_cast<size_t>(width)};
+    parallel_for(static_cast<size_t>(tokens), token_grain,
+                 [&](size_t begin, size_t end) { backward_rows(rows, begin, end); });
   });
 }
 

@@ -1,9 +1,10 @@
-// exp, log and sigmoid in FP32 from additions, multiplications, divisions and bit operations: no library calls, no
-// fused operations, no tables, no branches. So they have the same bits on every machine, and loops over them vectorise.
-// The polynomials are interpolations in Chebyshev nodes, with coefficients rounded to FP32.
+// exp, log and sigmoid in FP32 from additions, multiplications (exp: fused), divisions and bit operations: no tables,
+// no branches. So they have the same bits on every machine, and loops over them vectorise. The polynomials are
+// interpolations in Chebyshev nodes, with coefficients rounded to FP32.
 #pragma once
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 
@@ -11,33 +12,36 @@
 
 namespace nibble {
 
-// e^x, less than 1.1 ulp off over the whole range, subnormal results included. 0 for -infinity, infinity for infinity
-// and beyond the range, NaN for NaN.
+namespace detail {
+// The bounds between which exp_f32 computes. Beyond them the result is 0 or infinity. Constants that the compiler does
+// not see: of those that it sees it makes branches of the bounds, and blends of these.
+extern const float lowest_exponent, highest_exponent;
+}  // namespace detail
+
+// e^x, less than 1 ulp off from e^-86.98 on, 0 below (there are no subnormal results); infinity for infinity and beyond
+// the range, NaN for NaN.
 NIBBLE_INLINE float exp_f32(float x) {
   constexpr float log2_e = 0x1.715476p+0f;
-  constexpr float ln2_high = 0x1.62e4p-1f;  // 15 bits, so that its product with the exponent is exact
+  constexpr float ln2_high = 0x1.62e4p-1f;
   constexpr float ln2_low = 0x1.7f7d1cp-20f;
-  constexpr float round_to_integer = 0x1.8p+23f;  // adding it leaves the nearest integer in the low bits
-  // Beyond these bounds the result is 0 or infinity; inside them the exponent fits the two factors below.
-  x = x < -104.5f ? -104.5f : x;
-  x = x > 89.0f ? 89.0f : x;
+  // Adding it leaves the nearest integer in the low bits, plus 126: the biased exponent of 2^(integer - 1).
+  constexpr float round_to_integer = 0x1.8p+23f + 126.0f;
+  x = x < detail::lowest_exponent ? detail::lowest_exponent : x;
+  x = x > detail::highest_exponent ? detail::highest_exponent : x;
 
-  const float shifted = x * log2_e + round_to_integer;
+  const float shifted = std::fma(x, log2_e, round_to_integer);
   const float exponent = shifted - round_to_integer;
-  const float r = (x - exponent * ln2_high) - exponent * ln2_low;
-  float q = 0x1.6d117cp-10f;
-  q = q * r + 0x1.120be2p-7f;
-  q = q * r + 0x1.555518p-5f;
-  q = q * r + 0x1.5554dcp-3f;
-  q = q * r + 0.5f;
-  const float power = 1.0f + (r + (r * r) * q);
-
-  // Two factors, because 2^exponent alone may lie outside FP32; only the second product rounds.
-  const uint32_t n = std::bit_cast<uint32_t>(shifted) - std::bit_cast<uint32_t>(round_to_integer);
-  const uint32_t first = static_cast<uint32_t>(static_cast<int32_t>(n) >> 1);
-  const float first_factor = std::bit_cast<float>((first + 127u) << 23);
-  const float second_factor = std::bit_cast<float>((n - first + 127u) << 23);
-  return power * first_factor * second_factor;
+  const float r = std::fma(exponent, -ln2_low, std::fma(exponent, -ln2_high, x));
+  // 2 e^r
+  float power = 0x1.6d117cp-9f;
+  power = std::fma(power, r, 0x1.120be2p-6f);
+  power = std::fma(power, r, 0x1.555518p-4f);
+  power = std::fma(power, r, 0x1.5554dcp-2f);
+  power = std::fma(power, r, 1.0f);
+  power = std::fma(power, r, 2.0f);
+  power = std::fma(power, r, 2.0f);
+  // At the lower bound the integer is -126, and the factor zero.
+  return power * std::bit_cast<float>(std::bit_cast<uint32_t>(shifted) << 23);
 }
 
 // Natural logarithm, less than 1 ulp off, subnormal arguments included. -infinity for 0, infinity for infinity, NaN for
@@ -71,6 +75,11 @@ NIBBLE_INLINE float log_f32(float x) {
 // 1 / (1 + e^-x), less than 3 ulp off down to x = -87 and 0 soon below. NaN for NaN.
 NIBBLE_INLINE float sigmoid_f32(float x) {
   return 1.0f / (1.0f + exp_f32(-x));
+}
+
+// x sigmoid(x), as close as sigmoid_f32.
+NIBBLE_INLINE float silu_f32(float x) {
+  return x / (1.0f + exp_f32(-x));
 }
 
 }  // namespace nibble
