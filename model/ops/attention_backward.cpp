@@ -113,7 +113,7 @@ struct Workspace {
   T* rounded_gradients;  // of scores
   float* log_sum_exp;    // [longest_group], as the next
   float* means;
-  float* grad_queries;  // [longest_group, head_dim]
+  float* grad_queries;  // [sequence_length up to longest_group, head_dim]
   float* grad_keys;     // [sequence_length up to longest_whole, head_dim]
   float* grad_values;
 
@@ -130,8 +130,8 @@ struct Workspace {
         rounded_gradients(reinterpret_cast<T*>(pieces.take(block_size * block_size))),
         log_sum_exp(pieces.take(longest_group)),
         means(pieces.take(longest_group)),
-        grad_queries(pieces.take(longest_group * shape.head_dim)) {
-    const int64_t keys_at_once = std::min(std::max(shape.sequence_length, longest_group), longest_whole);
+        grad_queries(pieces.take(std::min(shape.sequence_length, longest_group) * shape.head_dim)) {
+    const int64_t keys_at_once = std::min(shape.sequence_length, longest_whole);
     grad_keys = pieces.take(keys_at_once * shape.head_dim);
     grad_values = pieces.take(keys_at_once * shape.head_dim);
   }

@@ -129,7 +129,7 @@ struct Workspace {
     probabilities = pieces.take(block_size * block_size);
     state.largest = pieces.take(longest_group);
     state.sums = pieces.take(longest_group * lanes);
-    state.outputs = pieces.take(longest_group * shape.head_dim);
+    state.outputs = pieces.take(std::min(shape.sequence_length, longest_group) * shape.head_dim);
     floats = pieces.used();
   }
 };
