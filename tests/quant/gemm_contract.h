@@ -14,8 +14,14 @@ namespace nibble {
 constexpr Layout tiles{Format::nvfp4, false, false, true};
 
 inline std::vector<float> product(InstructionSet level, Operand& a, Operand& b) {
-  std::vector<float> output(static_cast<size_t>(a.rows * b.rows), std::numeric_limits<float>::quiet_NaN());
+  constexpr size_t guard = 1024;  // elements behind the output that stay as they are
+  constexpr float untouched = 12345.0F;
+  const auto count = static_cast<size_t>(a.rows * b.rows);
+  std::vector<float> output(count, std::numeric_limits<float>::quiet_NaN());
+  output.resize(count + guard, untouched);
   cpu::gemm_with(level, {a.view(), b.view(), Tensor(output.data(), DType::f32, {a.rows, b.rows})});
+  for (size_t i = 0; i < guard; ++i) EXPECT_EQ(output[count + i], untouched) << name_of(level) << ", element " << i;
+  output.resize(count);
   return output;
 }
 
