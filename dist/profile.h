@@ -25,8 +25,8 @@ enum class OperatorFamily : uint8_t {
   activation,
   head,  // the head's operands and products, and the loss
   embedding,
-  optimizer,  // gradient norm and update, and what a recipe does around them
-  reduction,  // gradient buffers and sums, and the exchange of weights
+  optimizer,  // gradient norm and update
+  reduction,  // gradient buffers and sums, exchange of gradients and weights, waiting for other ranks
   data,
   other
 };

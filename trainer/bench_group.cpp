@@ -48,6 +48,12 @@ double median_ratio(const std::vector<double>& rival, const std::vector<double>&
   return median_of(ratios);
 }
 
+std::string with_dots(std::string_view text) {
+  std::string result(text);
+  std::replace(result.begin(), result.end(), '/', '.');
+  return result;
+}
+
 BenchResult empty_result(const TimedCase& timed, const BenchLimit& limit, const std::string& rival) {
   return {.name = timed.name, .unit = std::string(timed.unit), .limit = limit, .rival = rival, .measurements = {}};
 }
@@ -102,18 +108,23 @@ double BenchLimit::seconds(const MachinePeaks& peaks) const {
     case Kind::none: return 0;
     case Kind::nvfp4_block: return at_rate(peaks.flops_of(PeakSequence::nvfp4_block));
     case Kind::bf16_product: return at_rate(peaks.bf16_product());
-    case Kind::bandwidth: {
-      const bool large = bytes_read + bytes_written > activation_bytes;
-      return (large ? peaks.memory : peaks.activations).seconds(bytes_read, bytes_written);
-    }
+    case Kind::bandwidth: return peaks.bandwidth_of(working_set).seconds(bytes_read, bytes_written);
   }
   return 0;
+}
+
+bool case_matches(std::string_view globs, std::string_view name) {
+  return glob_matches(with_dots(globs), with_dots(name));
+}
+
+std::string case_globs_mistake(std::string_view globs) {
+  return glob_mistake(with_dots(globs));
 }
 
 void BenchGroup::keep_only(std::string_view globs) {
   std::set<std::string> wanted;
   for (const BenchCase& timed : cases) {
-    if (!glob_matches(globs, timed.name)) continue;
+    if (!case_matches(globs, timed.name)) continue;
     wanted.insert(timed.name);
     if (!timed.rival.empty()) wanted.insert(timed.rival);
   }

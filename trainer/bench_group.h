@@ -24,6 +24,7 @@ struct BenchLimit {
   Kind kind = Kind::none;
   double flops = 0;                          // of one run
   double bytes_read = 0, bytes_written = 0;  // of one run: what has to be moved, each pass over it counted
+  double working_set = 0;                    // bytes of all that is moved
 
   // The least time of one run; 0: there is no limit.
   double seconds(const MachinePeaks& peaks) const;
@@ -35,13 +36,18 @@ struct BenchCase : TimedCase {
   std::string rival = {};  // the case of the same group whose time its own is compared with
 };
 
+// Globs as in recipes (quant/glob.h), in which names of parameters have dots where names of cases have slashes.
+bool case_matches(std::string_view globs, std::string_view name);
+// What is wrong with the globs; empty: nothing.
+std::string case_globs_mistake(std::string_view globs);
+
 // Cases that are timed together, and what keeps their memory.
 struct BenchGroup {
   std::string title;
   std::vector<BenchCase> cases;
   std::vector<std::shared_ptr<void>> memory;
 
-  // Cases that do not match the globs (quant/glob.h) go; rivals of those that stay, stay.
+  // Cases that do not match the globs go; rivals of those that stay, stay.
   void keep_only(std::string_view globs);
 };
 

@@ -12,7 +12,7 @@
 namespace nibble {
 
 // NVFP4 operands lie as the CPU's linear layers keep them.
-constexpr OperandLayout nvfp4_bench_layout = OperandLayout::rows;
+constexpr OperandLayout nvfp4_bench_layout = OperandLayout::tiles;
 
 // A linear layer for `tokens` tokens.
 struct LayerShape {

@@ -25,9 +25,9 @@
 namespace nibble {
 namespace {
 
-// Bytes that a pass must move for each element that is counted.
+// Bytes for each element that is counted: what a pass must move, and what there is of it.
 struct Traffic {
-  double read = 0, written = 0;
+  double read = 0, written = 0, working_set = 0;
 };
 
 void add_streaming(BenchGroup& group, std::string name, double elements, const Traffic& traffic,
@@ -38,7 +38,8 @@ void add_streaming(BenchGroup& group, std::string name, double elements, const T
   timed.unit = "Gelem/s";
   timed.limit = {.kind = BenchLimit::Kind::bandwidth,
                  .bytes_read = traffic.read * elements,
-                 .bytes_written = traffic.written * elements};
+                 .bytes_written = traffic.written * elements,
+                 .working_set = traffic.working_set * elements};
   timed.run = std::move(run);
   group.cases.push_back(std::move(timed));
 }
@@ -89,10 +90,10 @@ void add_norm(BenchGroup& group, int64_t tokens, int64_t features) {
   const Tensor inverse_rms = zero_tensor(group, DType::f32, {tokens});
   const Tensor workspace = zero_tensor(group, DType::f32, {rms_norm_workspace_rows, features});
   const auto elements = static_cast<double>(tokens * features);
-  add_streaming(group, "norm/forward", elements, {2, 2}, [=] {
+  add_streaming(group, "norm/forward", elements, {2, 2, 4}, [=] {
     rms_norm_forward({.input = input, .weight = weight, .epsilon = 1e-5, .output = output, .inverse_rms = inverse_rms});
   });
-  add_streaming(group, "norm/backward", elements, {6, 2}, [=] {
+  add_streaming(group, "norm/backward", elements, {6, 2, 6}, [=] {
     rms_norm_backward({.grad_output = grad_output,
                        .input = input,
                        .weight = weight,
@@ -101,7 +102,7 @@ void add_norm(BenchGroup& group, int64_t tokens, int64_t features) {
                        .grad_weight = grad_weight,
                        .workspace = workspace});
   });
-  add_streaming(group, "norm/residual_sum", elements, {4, 2}, [=] { add(input, grad_output, output); });
+  add_streaming(group, "norm/residual_sum", elements, {4, 2, 6}, [=] { add(input, grad_output, output); });
 }
 
 void add_activation(BenchGroup& group, int64_t tokens, int64_t features) {
@@ -110,9 +111,9 @@ void add_activation(BenchGroup& group, int64_t tokens, int64_t features) {
   const Tensor output = zero_tensor(group, DType::bf16, {tokens, features});
   const Tensor grad_gate_up = zero_tensor(group, DType::bf16, {tokens, 2 * features});
   const auto elements = static_cast<double>(tokens * features);
-  add_streaming(group, "swiglu/forward", elements, {4, 2},
+  add_streaming(group, "swiglu/forward", elements, {4, 2, 6},
                 [=] { swiglu_forward({.gate_up = gate_up, .output = output}); });
-  add_streaming(group, "swiglu/backward", elements, {6, 4}, [=] {
+  add_streaming(group, "swiglu/backward", elements, {6, 4, 10}, [=] {
     swiglu_backward({.grad_output = grad_output, .gate_up = gate_up, .grad_gate_up = grad_gate_up});
   });
 }
@@ -123,7 +124,7 @@ void add_rope(BenchGroup& group, int64_t sequences, int64_t length) {
   const Tensor qkv = normal_tensor(group, {sequences * length, 3 * heads * head_dim});
   const Tensor table = zero_tensor(group, DType::f32, {length, head_dim / 2, 2});
   fill_rope_table(1e4, table);
-  add_streaming(group, "rope", static_cast<double>(sequences * length * 2 * heads * head_dim), {2, 2}, [=] {
+  add_streaming(group, "rope", static_cast<double>(sequences * length * 2 * heads * head_dim), {2, 2, 2}, [=] {
     rope({.qkv = qkv,
           .table = table,
           .sequence_length = length,
@@ -141,7 +142,7 @@ void add_cross_entropy(BenchGroup& group, int64_t tokens, int64_t vocabulary) {
   for (int64_t i = 0; i < tokens; ++i) targets.as<int32_t>()[i] = static_cast<int32_t>(i * 7919 % vocabulary);
   const Tensor losses = zero_tensor(group, DType::f32, {tokens});
   // Logits are read for the loss and again for the gradient.
-  add_streaming(group, "cross_entropy", static_cast<double>(tokens * vocabulary), {8, 2}, [=] {
+  add_streaming(group, "cross_entropy", static_cast<double>(tokens * vocabulary), {8, 2, 6}, [=] {
     cross_entropy({.logits = logits, .targets = targets, .grad_logits = values, .scale = 1e-3F, .losses = losses});
   });
 }
@@ -172,7 +173,7 @@ void add_optimizer(BenchGroup& group, uint64_t parameters) {
     state->gradients[i] = static_cast<float>(static_cast<int64_t>(i * 2654435761U % 2001) - 1000) * 1e-6F;
   }
   group.memory.push_back(state);
-  add_streaming(group, "adamw", static_cast<double>(parameters), {14, 10}, [state = state.get()] {
+  add_streaming(group, "adamw", static_cast<double>(parameters), {14, 10, 14}, [state = state.get()] {
     state->optimizer->step({.step = state->step++, .learning_rate = 1e-3, .grad_scale = 1, .seed = 1}, state->weights,
                            state->gradients);
   });
@@ -198,7 +199,7 @@ void add_reduction(BenchGroup& group, uint64_t parameters) {
   group.memory.push_back(state);
   constexpr double sums = groups - 1;
   add_streaming(group, "reduction", static_cast<double>(state->partition.elements() * groups),
-                {8 * sums / groups, (4 * sums + 4 * groups) / groups}, [state = state.get()] {
+                {8 * sums / groups, (4 * sums + 4 * groups) / groups, 4 * 3.0 / groups}, [state = state.get()] {
                   for (uint64_t i = 0; i < groups; ++i) {
                     state->reduction->begin_group();
                     state->reduction->end_group();

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "dist/error.h"
 #include "dist/thread_pool.h"
@@ -10,14 +13,21 @@
 namespace nibble {
 namespace {
 
-constexpr size_t small_stream = size_t{6} << 20;   // bytes; a copy touches twice as much
-constexpr size_t large_stream = size_t{64} << 20;  // bytes
-constexpr size_t stream_grain = size_t{512} << 10;
+constexpr size_t stream_grain = size_t{128} << 10;  // bytes
+constexpr std::array<const char*, stream_bytes.size()> stream_names = {"peak/cache/", "peak/activations/",
+                                                                       "peak/memory/"};
+constexpr size_t ways = 4;  // read, copy, copy past the caches, fill
 
+// Two streams at once, which prefetchers follow better than one.
 NIBBLE_VECTORIZE uint64_t sum_of_words(const uint64_t* words, size_t count) {
-  uint64_t sum = 0;
-  for (size_t i = 0; i < count; ++i) sum += words[i];
-  return sum;
+  uint64_t first = 0;
+  uint64_t second = 0;
+  const uint64_t* other = words + count / 2;
+  for (size_t i = 0; i < count / 2; ++i) {
+    first += words[i];
+    second += other[i];
+  }
+  return first + second;
 }
 
 void read_stream(std::span<const std::byte> data) {
@@ -32,6 +42,27 @@ void copy_stream(std::span<const std::byte> from, std::span<std::byte> to) {
   parallel_for(from.size(), stream_grain,
                [&](size_t begin, size_t end) { std::memcpy(to.data() + begin, from.data() + begin, end - begin); });
 }
+
+#if defined(__SSE2__)
+// Four streams of stores that do not read what they overwrite.
+void copy_past_caches(std::span<const std::byte> from, std::span<std::byte> to) {
+  constexpr size_t streams = 4;
+  constexpr size_t line = 64;
+  parallel_for(from.size(), stream_grain, [&](size_t begin, size_t end) {
+    const size_t part = (end - begin) / streams;
+    for (size_t at = 0; at < part; at += line) {
+      for (size_t stream = 0; stream < streams; ++stream) {
+        const size_t place = begin + stream * part + at;
+        for (size_t i = place; i < place + line; i += sizeof(__m128i)) {
+          _mm_stream_si128(reinterpret_cast<__m128i*>(to.data() + i),
+                           _mm_load_si128(reinterpret_cast<const __m128i*>(from.data() + i)));
+        }
+      }
+    }
+    _mm_sfence();
+  });
+}
+#endif
 
 void fill_stream(std::span<std::byte> data) {
   parallel_for(data.size(), stream_grain,
@@ -62,6 +93,11 @@ void add_streams(std::vector<TimedCase>& cases, const std::string& prefix, std::
   const auto bytes = static_cast<double>(from.size());
   cases.push_back({prefix + "read", bytes, "GB/s", [from] { read_stream(from); }});
   cases.push_back({prefix + "copy", 2 * bytes, "GB/s", [from, to] { copy_stream(from, to); }});
+#if defined(__SSE2__)
+  cases.push_back({prefix + "copy_streaming", 2 * bytes, "GB/s", [from, to] { copy_past_caches(from, to); }});
+#else
+  cases.push_back({prefix + "copy_streaming", 0, "GB/s", {}});
+#endif
   cases.push_back({prefix + "fill", bytes, "GB/s", [to] { fill_stream(to); }});
 }
 
@@ -76,25 +112,43 @@ double MachinePeaks::bf16_product() const {
   return std::max(flops_of(PeakSequence::fp32_fma), flops_of(PeakSequence::bf16_dot));
 }
 
-PeakMemory::PeakMemory() : half_(large_stream), words_(2 * large_stream) {}
+const Bandwidth& MachinePeaks::bandwidth_of(double working_set) const {
+  size_t nearest = 0;
+  for (size_t i = 1; i < stream_bytes.size(); ++i) {
+    if (working_set * working_set > stream_bytes[i - 1] * stream_bytes[i]) nearest = i;
+  }
+  return bandwidth[nearest];
+}
+
+PeakMemory::PeakMemory() : arena_("streams"), bytes_(static_cast<size_t>(stream_bytes.back())) {
+  arena_.allocate(bytes_);
+  arena_.commit();
+  memory_ = static_cast<std::byte*>(arena_.allocate(bytes_));
+  fill_stream({memory_, bytes_});  // untouched pages would all be one page of zeros
+}
 
 std::vector<TimedCase> peak_cases(PeakMemory& memory) {
   std::vector<TimedCase> cases;
   for (int sequence = 0; sequence < peak_sequences; ++sequence) {
     cases.push_back(sequence_case(static_cast<PeakSequence>(sequence)));
   }
-  add_streams(cases, "peak/activations/", memory.from().first(small_stream), memory.to().first(small_stream));
-  add_streams(cases, "peak/memory/", memory.from(), memory.to());
+  for (size_t i = 0; i < stream_bytes.size(); ++i) {
+    const auto half = static_cast<size_t>(stream_bytes[i]) / 2;
+    add_streams(cases, stream_names[i], memory.from().first(half), memory.to().first(half));
+  }
   return cases;
 }
 
 MachinePeaks peaks_of(std::span<const TimedCase> cases, std::span<const double> seconds) {
-  NIBBLE_CHECK(cases.size() == peak_sequences + 6 && seconds.size() == cases.size(), "one time a peak");
+  NIBBLE_CHECK(cases.size() == peak_sequences + ways * stream_bytes.size() && seconds.size() == cases.size(),
+               "one time a peak");
   MachinePeaks peaks;
   const auto rate = [&](size_t index) { return cases[index].run ? cases[index].work / seconds[index] : 0.0; };
   for (size_t i = 0; i < peak_sequences; ++i) peaks.flops[i] = rate(i);
-  peaks.activations = {rate(peak_sequences), rate(peak_sequences + 1), rate(peak_sequences + 2)};
-  peaks.memory = {rate(peak_sequences + 3), rate(peak_sequences + 4), rate(peak_sequences + 5)};
+  for (size_t i = 0; i < stream_bytes.size(); ++i) {
+    const size_t first = peak_sequences + ways * i;
+    peaks.bandwidth[i] = {rate(first), std::max(rate(first + 1), rate(first + 2)), rate(first + 3)};
+  }
   return peaks;
 }
 

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "dist/arena.h"
 #include "quant/arithmetic_peak.h"
 
 namespace nibble {
@@ -22,7 +23,8 @@ struct TimedCase {
   std::function<void()> run;
 };
 
-// Bytes a second of streams over memory. copy counts what is read and what is written.
+// Bytes a second of streams over memory. copy counts what is read and what is written, and is the faster of two ways:
+// through the caches, and past them.
 struct Bandwidth {
   double read = 0, copy = 0, fill = 0;
 
@@ -30,29 +32,31 @@ struct Bandwidth {
   double seconds(double bytes_read, double bytes_written) const;
 };
 
+// Bytes that a copy in each stream touches: what stays in a core's cache, the activations of a layer, optimizer state.
+constexpr std::array<double, 3> stream_bytes = {1 << 20, 12 << 20, 128 << 20};
+
 // Of all compute threads together.
 struct MachinePeaks {
-  std::array<double, peak_sequences> flops{};  // a second, by PeakSequence; 0: the level lacks it
-  Bandwidth activations;  // working sets of some 12 MB, as activations and gradients of a layer are
-  Bandwidth memory;       // of some 128 MB, as optimizer state is
+  std::array<double, peak_sequences> flops{};              // a second, by PeakSequence; 0: the level lacks it
+  std::array<Bandwidth, stream_bytes.size()> bandwidth{};  // by stream_bytes
   double flops_of(PeakSequence sequence) const { return flops[static_cast<size_t>(sequence)]; }
+  // Of the stream whose working set is nearest in proportion.
+  const Bandwidth& bandwidth_of(double working_set) const;
   // Of BF16 products, by whichever is faster: FP32 multiply-adds or BF16 dot products.
   double bf16_product() const;
 };
-
-// A pass that touches more is measured against MachinePeaks::memory.
-constexpr double activation_bytes = 48.0 * (1 << 20);
 
 // The streams' arrays.
 class PeakMemory {
  public:
   PeakMemory();
-  std::span<std::byte> from() { return std::span(words_).first(half_); }
-  std::span<std::byte> to() { return std::span(words_).subspan(half_); }
+  std::span<std::byte> from() { return {memory_, bytes_ / 2}; }
+  std::span<std::byte> to() { return {memory_ + bytes_ / 2, bytes_ / 2}; }
 
  private:
-  size_t half_;
-  std::vector<std::byte> words_;
+  Arena arena_;
+  size_t bytes_;
+  std::byte* memory_ = nullptr;
 };
 
 // For the number of compute threads that is set now. peaks_of() takes the rates of the same cases in the same order.

@@ -49,7 +49,8 @@ void set_work(BenchCase& timed, double elements, int operands) {
   timed.unit = "Gelem/s";
   timed.limit = {.kind = BenchLimit::Kind::bandwidth,
                  .bytes_read = 2 * 2 * elements,
-                 .bytes_written = code_bytes * elements * operands};
+                 .bytes_written = code_bytes * elements * operands,
+                 .working_set = (2 + code_bytes * operands) * elements};
 }
 
 void add_single(BenchGroup& group, const Tensor& source, const Way& way, bool transpose) {

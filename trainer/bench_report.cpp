@@ -45,6 +45,7 @@ Json case_json(const BenchResult& result) {
     if (result.limit.kind == BenchLimit::Kind::bandwidth) {
       object["bytes_read"] = result.limit.bytes_read;
       object["bytes_written"] = result.limit.bytes_written;
+      object["working_set_bytes"] = result.limit.working_set;
     } else {
       object["flops"] = result.limit.flops;
     }

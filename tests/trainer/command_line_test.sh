@@ -21,10 +21,10 @@ config=$SOURCE/configs/runs/quickstart.yaml
 # Usage.
 expect 0 "$NIBBLE" --version && prints "nibble 0."
 expect 0 "$NIBBLE" --help && prints "Exit codes:"
-for command in tokenize train resume evaluate compare generate inspect config; do
+for command in tokenize train resume evaluate compare generate inspect config bench; do
   grep -qE "^  $command " out.txt || fail "--help does not list $command"
 done
-for command in tokenize train resume evaluate compare generate inspect config; do
+for command in tokenize train resume evaluate compare generate inspect config bench; do
   expect 0 "$NIBBLE" "$command" --help && grep -q "Example" out.txt || fail "$command --help has no example"
 done
 expect 64 "$NIBBLE" && says "error[E64]:" && says "  fix: "

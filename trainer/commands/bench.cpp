@@ -14,7 +14,6 @@
 #include "dist/communicator.h"
 #include "dist/error.h"
 #include "dist/thread_pool.h"
-#include "quant/glob.h"
 #include "trainer/bench_kernels.h"
 #include "trainer/bench_report.h"
 #include "trainer/recipe_file.h"
@@ -34,7 +33,7 @@ struct BenchOptions {
 constexpr const char* peaks_name = "peak";
 
 void check(const BenchOptions& options) {
-  const std::string mistake = options.only.empty() ? std::string() : glob_mistake(options.only);
+  const std::string mistake = options.only.empty() ? std::string() : case_globs_mistake(options.only);
   if (!mistake.empty()) {
     throw Error(ExitCode::usage, fmt::format("--only \"{}\" {}", options.only, mistake),
                 "write a name of the tables, a part of one, or a pattern such as 'gemm/nvfp4/*'");
@@ -81,7 +80,7 @@ class Bench {
   }
 
  private:
-  bool is_wanted(std::string_view name) const { return options_.only.empty() || glob_matches(options_.only, name); }
+  bool is_wanted(std::string_view name) const { return options_.only.empty() || case_matches(options_.only, name); }
   void say(const std::string& text) const {
     if (options_.json == "-") return;
     fmt::print("{}", text);
