@@ -41,7 +41,7 @@ enum class TileRounding : uint8_t { nearest, stochastic, stochastic_published };
 struct TileCast {
   TileSource source;
   TileRange range;
-  const uint16_t* signs;  // rotation of 16 points: of each block of the range, bit k set: position k times -1; or null
+  const uint16_t* signs;  // rotation of 16 points: of each block of the range, bit k set: position k times -1; or null.
   TileRounding rounding;
   bool four_over_six;  // with squared errors; not with square blocks, nor with stochastic_published
   bool square;

@@ -13,12 +13,7 @@ namespace {
 
 #include "quant/cast_nvfp4_vectors.inl"
 
-// Rows of the operand that the lanes of a tile are: first, first + step, ...
-struct TilePlace {
-  int64_t row;
-  int64_t row_step;
-  int64_t position;
-};
+#include "quant/cast_nvfp4_tiles.inl"
 
 // ---- Codes and scales ----
 
@@ -30,8 +25,6 @@ struct TileCodes {
 template <TileRounding rounding_, bool four_over_six_, class Byte>
 class Caster {
  public:
-  using Made = TileCodes;
-
   explicit Caster(const TileCast& problem)
       : problem_(problem),
         blocks_(problem.source.inner / block_size),
@@ -40,119 +33,144 @@ class Caster {
         nearest_(nearest_table()),
         parts_(stochastic_table(rounding_ == TileRounding::stochastic ? 255 : 0)) {}
 
-  ALWAYS_INLINE Made make(Floats (&v)[16], const TilePlace& place) const {
-    if (problem_.signs != nullptr) {
-      if (problem_.source.f32) round_to_bf16(v);
-      rotate(v, problem_.signs[(place.position - problem_.range.first_position) / block_size]);
-      round_to_bf16(v);
-    }
-    Floats amax = block_amax(v);
-    if (problem_.square) amax = floats_of(words(_mm512_reduce_max_epu32(bits_of(amax))));
-    Words noise[4];
-    if constexpr (rounding_ != TileRounding::nearest) draw(first_noise_, place, noise);
-    const Floats multiplier = _mm512_set1_ps(problem_.multiplier);
-    const Floats d = _mm512_min_ps(_mm512_mul_ps(amax, multiplier), _mm512_set1_ps(3.402823466e+38f));
-    Scale scale = scale_of(d);
-    Floats factor = element_factor(scale, problem_.decode);
-    if constexpr (four_over_six_) {
-      Words noise_four[4];
-      if constexpr (rounding_ == TileRounding::stochastic) draw(second_noise_, place, noise_four);
-      const Scale four = scale_of(_mm512_mul_ps(d, _mm512_set1_ps(1.5f)));
-      const Floats factor_four = element_factor(four, problem_.decode);
-      const Floats error = error_of(v, scale, factor, noise);
-      const Floats error_four = error_of(v, four, factor_four, noise_four);
-      const __mmask16 better = _mm512_cmp_ps_mask(error_four, error, _CMP_LT_OQ);
-      scale = {_mm512_mask_mov_epi32(scale.code, better, four.code),
-               _mm512_mask_mov_ps(scale.value, better, four.value)};
-      factor = _mm512_mask_mov_ps(factor, better, factor_four);
-      if constexpr (rounding_ == TileRounding::stochastic) {
-        for (int i = 0; i < 4; ++i) noise[i] = _mm512_mask_mov_epi32(noise[i], better, noise_four[i]);
+  // Two tiles whose scales are known.
+  template <class Tiles>
+  struct Stage {
+    Tiles tiles;
+    Kept rotated;
+    TilePlace places[2];
+    Floats amax[2];
+    Scale scale[2];
+    Floats factor[2];
+  };
+
+  template <class Tiles>
+  ALWAYS_INLINE void prepare(Stage<Tiles>& stage) const {
+    if (problem_.signs == nullptr) {
+      stage.tiles.set_amax(stage.amax);
+    } else {
+      const Rotation rotation{problem_.signs, problem_.range.first_position, problem_.source.f32};
+#pragma GCC unroll 2
+      for (int tile = 0; tile < 2; ++tile) {
+        Floats v[16];
+        rotation.load(stage.tiles, stage.places[tile], tile, v);
+        round_to_bf16(v);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) stage.rotated.values[tile][i] = v[i];
+        stage.amax[tile] = largest_magnitude_of(v);
       }
     }
-    // Only under a scale that became zero do values exceed what the codes' arithmetic is for.
-    const __mmask16 zero = _mm512_cmp_ps_mask(scale.value, _mm512_setzero_ps(), _CMP_EQ_OQ);
-    const bool far = _mm512_mask_cmp_ps_mask(zero, amax, _mm512_setzero_ps(), _CMP_NEQ_OQ) != 0;
-    Made made;
-    made.scales = scale.code;
-    if (__builtin_expect(far, 0)) {
-      encode<true>(v, factor, noise, made);
+#pragma GCC unroll 2
+    for (int tile = 0; tile < 2; ++tile) {
+      Floats& amax = stage.amax[tile];
+      if (problem_.square) amax = floats_of(words(_mm512_reduce_max_epu32(bits_of(amax))));
+      stage.scale[tile] = scale_of(scaled_amax(amax));
+      stage.factor[tile] = element_factor(stage.scale[tile], problem_.decode);
+    }
+  }
+
+  // A call of its own: it has all registers for itself.
+  template <class Tiles>
+  __attribute__((noinline)) void finish(const Stage<Tiles>& stage) const {
+    TileCodes made[2];
+    if (problem_.signs == nullptr) {
+      make(stage.tiles, stage, made);
     } else {
-      encode<false>(v, factor, noise, made);
+      make(stage.rotated, stage, made);
     }
-    return made;
-  }
-
-  // Of 16 rows from `row`, of which `present` exist.
-  ALWAYS_INLINE void store(const Made& made, int64_t row, int64_t position, int64_t present) const {
-    const auto mask = static_cast<__mmask16>((1u << present) - 1u);
-    const __m128i scales = _mm512_maskz_cvtepi32_epi8(mask, made.scales);
-    if (problem_.tiles) {
-      uint8_t* to = problem_.codes + (row * problem_.source.inner + 16 * position) / 2;
-      _mm512_storeu_si512(to, _mm512_maskz_mov_epi32(mask, made.half[0]));
-      _mm512_storeu_si512(to + 64, _mm512_maskz_mov_epi32(mask, made.half[1]));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(problem_.block_scales + row * blocks_ + position), scales);
-      return;
-    }
-    store_rows(made, scales, row, position, present);
-  }
-
-  // Of 32 rows from `row`, the even ones and the odd ones.
-  ALWAYS_INLINE void store_pair(const Made& even, const Made& odd, int64_t row, int64_t position) const {
-    const Words low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const Words high = _mm512_add_epi32(low, words(8));
-    const auto merged = [&](Words index) __attribute__((always_inline)) {
-      return Made{{_mm512_permutex2var_epi32(even.half[0], index, odd.half[0]),
-                   _mm512_permutex2var_epi32(even.half[1], index, odd.half[1])},
-                  _mm512_permutex2var_epi32(even.scales, index, odd.scales)};
-    };
-    store(merged(low), row, position, 16);
-    store(merged(high), row + 16, position, 16);
+    const TilePlace(&places)[2] = stage.places;
+    if (places[0].row_step == 2) return store_interleaved(made, places[0]);
+    store(made[0], places[0].row, places[0].position, places[0].present);
+    if (places[1].present > 0) store(made[1], places[1].row, places[1].position, places[1].present);
   }
 
  private:
-  static ALWAYS_INLINE Floats block_amax(const Floats (&v)[16]) {
-    Floats amax[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      amax[i] = largest_magnitude(largest_magnitude(v[i], v[i + 4]), largest_magnitude(v[i + 8], v[i + 12]));
+  ALWAYS_INLINE Floats scaled_amax(Floats amax) const {
+    return _mm512_min_ps(_mm512_mul_ps(amax, _mm512_set1_ps(problem_.multiplier)), _mm512_set1_ps(3.402823466e+38f));
+  }
+
+  template <class Tiles, class Prepared>
+  ALWAYS_INLINE void make(const Tiles& tiles, const Prepared& stage, TileCodes (&made)[2]) const {
+    Words noises[2][4] = {};
+    if constexpr (rounding_ != TileRounding::nearest) draw(first_noise_, stage.places, noises);
+#pragma GCC unroll 2
+    for (int tile = 0; tile < 2; ++tile) {
+      Words(&noise)[4] = noises[tile];
+      const Floats amax = stage.amax[tile];
+      Scale scale = stage.scale[tile];
+      Floats factor = stage.factor[tile];
+      if constexpr (four_over_six_) choose(tiles, tile, stage.places[tile], amax, scale, factor, noise);
+      made[tile].scales = scale.code;
+      // Only under a scale that became zero do values exceed what the codes' arithmetic is for.
+      const __mmask16 zero = _mm512_cmp_ps_mask(scale.value, _mm512_setzero_ps(), _CMP_EQ_OQ);
+      if (__builtin_expect(_mm512_mask_cmp_ps_mask(zero, amax, _mm512_setzero_ps(), _CMP_NEQ_OQ) != 0, 0)) {
+        encode<true>(tiles, tile, factor, noise, made[tile]);
+      } else {
+        encode<false>(tiles, tile, factor, noise, made[tile]);
+      }
     }
-    return largest_magnitude(largest_magnitude(amax[0], amax[1]), largest_magnitude(amax[2], amax[3]));
   }
 
   static ALWAYS_INLINE Scale scale_of(Floats d) {
     return rounding_ == TileRounding::stochastic ? scale_guarded(d) : scale_nearest(d);
   }
 
-  ALWAYS_INLINE void draw(const PhiloxPrefix& prefix, const TilePlace& place, Words (&noise)[4]) const {
+  ALWAYS_INLINE void draw(const PhiloxPrefix& prefix, const TilePlace (&places)[2], Words (&noises)[2][4]) const {
+    Words indices[4];
+#pragma GCC unroll 2
+    for (int tile = 0; tile < 2; ++tile) set_indices(places[tile], indices + 2 * tile);
+    draw_noise<2>(prefix, indices, noises);
+  }
+  // Of the blocks of even lanes and of odd lanes.
+  ALWAYS_INLINE void set_indices(const TilePlace& place, Words* indices) const {
     const auto first = static_cast<int>(place.row * blocks_ + place.position / block_size);
     const auto step = static_cast<int>(place.row_step * blocks_);
     const Words even_lanes = _mm512_setr_epi32(0, 0, 2, 0, 4, 0, 6, 0, 8, 0, 10, 0, 12, 0, 14, 0);
-    const Words even =
-        _mm512_add_epi32(_mm512_mullo_epi32(even_lanes, _mm512_set1_epi32(step)), _mm512_set1_epi32(first));
-    draw_noise(prefix, even, _mm512_add_epi32(even, _mm512_set1_epi32(step)), noise);
+    indices[0] = _mm512_add_epi32(_mm512_mullo_epi32(even_lanes, _mm512_set1_epi32(step)), _mm512_set1_epi32(first));
+    indices[1] = _mm512_add_epi32(indices[0], _mm512_set1_epi32(step));
   }
 
-  // Squared error of every lane's block, in units of the tensor scale, position by position.
-  ALWAYS_INLINE Floats error_of(const Floats (&v)[16], const Scale& scale, Floats factor,
-                                const Words (&noise)[4]) const {
-    Floats sum = _mm512_setzero_ps();
-    add_errors<0>(v, scale, factor, noise[0], sum);
-    add_errors<1>(v, scale, factor, noise[1], sum);
-    add_errors<2>(v, scale, factor, noise[2], sum);
-    add_errors<3>(v, scale, factor, noise[3], sum);
-    return sum;
+  // Four over six: the second candidate, with noise of its own, where its squared error is lower.
+  template <class Tiles>
+  ALWAYS_INLINE void choose(const Tiles& tiles, int tile, const TilePlace& place, Floats amax, Scale& scale,
+                            Floats& factor, Words (&noise)[4]) const {
+    Words noises_four[1][4] = {};
+    Words(&noise_four)[4] = noises_four[0];
+    if constexpr (rounding_ == TileRounding::stochastic) {
+      Words indices[2];
+      set_indices(place, indices);
+      draw_noise<1>(second_noise_, indices, noises_four);
+    }
+    const Floats d =
+        _mm512_min_ps(_mm512_mul_ps(amax, _mm512_set1_ps(problem_.multiplier)), _mm512_set1_ps(3.402823466e+38f));
+    const Scale four = scale_of(_mm512_mul_ps(d, _mm512_set1_ps(1.5f)));
+    const Floats factor_four = element_factor(four, problem_.decode);
+    Floats error = _mm512_setzero_ps();
+    Floats error_four = error;
+#pragma GCC unroll 4
+    for (int quad = 0; quad < 4; ++quad) {
+      const int i = 4 * quad;
+      const auto add = [&](auto j, Floats value) __attribute__((always_inline)) {
+        const Floats magnitude = _mm512_abs_ps(value);
+        add_error<j.value>(magnitude, scale, factor, noise[quad], error);
+        add_error<j.value>(magnitude, four, factor_four, noise_four[quad], error_four);
+      };
+      add(Index<0>{}, tiles.value(tile, i));
+      add(Index<1>{}, tiles.value(tile, i + 1));
+      add(Index<2>{}, tiles.value(tile, i + 2));
+      add(Index<3>{}, tiles.value(tile, i + 3));
+    }
+    const __mmask16 better = _mm512_cmp_ps_mask(error_four, error, _CMP_LT_OQ);
+    scale = {_mm512_mask_mov_epi32(scale.code, better, four.code), _mm512_mask_mov_ps(scale.value, better, four.value)};
+    factor = _mm512_mask_mov_ps(factor, better, factor_four);
+    if constexpr (rounding_ == TileRounding::stochastic) {
+      for (int i = 0; i < 4; ++i) noise[i] = _mm512_mask_mov_epi32(noise[i], better, noise_four[i]);
+    }
   }
-  template <int quad>
-  ALWAYS_INLINE void add_errors(const Floats (&v)[16], const Scale& scale, Floats factor, Words noise,
-                                Floats& sum) const {
-    add_error<0>(v[4 * quad], scale, factor, noise, sum);
-    add_error<1>(v[4 * quad + 1], scale, factor, noise, sum);
-    add_error<2>(v[4 * quad + 2], scale, factor, noise, sum);
-    add_error<3>(v[4 * quad + 3], scale, factor, noise, sum);
-  }
+
+  // In units of the tensor scale, position by position.
   template <int j>
-  ALWAYS_INLINE void add_error(Floats value, const Scale& scale, Floats factor, Words noise, Floats& sum) const {
-    const Floats magnitude = _mm512_abs_ps(value);
+  ALWAYS_INLINE void add_error(Floats magnitude, const Scale& scale, Floats factor, Words noise, Floats& sum) const {
     const Floats bounded = _mm512_min_ps(_mm512_mul_ps(magnitude, factor), _mm512_set1_ps(6.0f));
     Floats rounded;
     if constexpr (rounding_ == TileRounding::stochastic) {
@@ -165,19 +183,20 @@ class Caster {
     sum = _mm512_add_ps(sum, _mm512_mul_ps(difference, difference));
   }
 
-  template <bool far>
-  ALWAYS_INLINE void encode(const Floats (&v)[16], Floats factor, const Words (&noise)[4], Made& made) const {
+  template <bool far, class Tiles>
+  ALWAYS_INLINE void encode(const Tiles& tiles, int tile, Floats factor, const Words (&noise)[4],
+                            TileCodes& made) const {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       Words codes[8];
 #pragma GCC unroll 2
       for (int quad = 0; quad < 2; ++quad) {
         const int i = 8 * half + 4 * quad;
-        const Words bytes = rounding_ == TileRounding::nearest ? Words{} : noise[2 * half + quad];
-        codes[4 * quad] = code<far, 0>(v[i], factor, bytes);
-        codes[4 * quad + 1] = code<far, 1>(v[i + 1], factor, bytes);
-        codes[4 * quad + 2] = code<far, 2>(v[i + 2], factor, bytes);
-        codes[4 * quad + 3] = code<far, 3>(v[i + 3], factor, bytes);
+        const Words bytes = noise[2 * half + quad];
+        codes[4 * quad] = code<far, 0>(tiles.value(tile, i), factor, bytes);
+        codes[4 * quad + 1] = code<far, 1>(tiles.value(tile, i + 1), factor, bytes);
+        codes[4 * quad + 2] = code<far, 2>(tiles.value(tile, i + 2), factor, bytes);
+        codes[4 * quad + 3] = code<far, 3>(tiles.value(tile, i + 3), factor, bytes);
       }
       made.half[half] = pack < rounding_ == TileRounding::nearest ? 0 : 8 > (codes);
     }
@@ -191,7 +210,31 @@ class Caster {
     return published_code<Byte, j>(parts_, scaled, noise);
   }
 
-  void store_rows(const Made& made, __m128i scales, int64_t row, int64_t position, int64_t present) const {
+  // Of the even and of the odd ones of 32 rows.
+  ALWAYS_INLINE void store_interleaved(const TileCodes (&made)[2], const TilePlace& place) const {
+    const Words low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const Words high = _mm512_add_epi32(low, words(8));
+    const auto merged = [&](Words index) __attribute__((always_inline)) {
+      return TileCodes{{_mm512_permutex2var_epi32(made[0].half[0], index, made[1].half[0]),
+                        _mm512_permutex2var_epi32(made[0].half[1], index, made[1].half[1])},
+                       _mm512_permutex2var_epi32(made[0].scales, index, made[1].scales)};
+    };
+    store(merged(low), place.row, place.position, 16);
+    store(merged(high), place.row + 16, place.position, 16);
+  }
+
+  // Of 16 rows from `row`, of which `present` exist.
+  ALWAYS_INLINE void store(const TileCodes& made, int64_t row, int64_t position, int64_t present) const {
+    const __mmask16 mask = lane_mask(present);
+    const __m128i scales = _mm512_maskz_cvtepi32_epi8(mask, made.scales);
+    if (!problem_.tiles) return store_rows(made, scales, row, position, present);
+    uint8_t* to = problem_.codes + (row * problem_.source.inner + 16 * position) / 2;
+    _mm512_storeu_si512(to, _mm512_maskz_mov_epi32(mask, made.half[0]));
+    _mm512_storeu_si512(to + 64, _mm512_maskz_mov_epi32(mask, made.half[1]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(problem_.block_scales + row * blocks_ + position), scales);
+  }
+  __attribute__((noinline)) void store_rows(const TileCodes& made, __m128i scales, int64_t row, int64_t position,
+                                            int64_t present) const {
     alignas(64) uint32_t codes[2][16];
     alignas(16) uint8_t scale[16];
     _mm512_store_si512(codes[0], in_row_order(made.half[0]));
@@ -216,26 +259,31 @@ class Caster {
 
 class AmaxFinder {
  public:
-  struct Made {};
+  explicit AmaxFinder(const TileAmax& problem)
+      : rotation_{problem.signs, problem.range.first_position, problem.source.f32}, want_plain_(problem.want_plain) {}
 
-  explicit AmaxFinder(const TileAmax& problem) : problem_(problem) {}
+  template <class Tiles>
+  struct Stage {
+    Tiles tiles;
+    TilePlace places[2];
+  };
 
-  ALWAYS_INLINE Made make(Floats (&v)[16], const TilePlace& place) {
-    if (problem_.want_plain) {
+  template <class Tiles>
+  ALWAYS_INLINE void prepare(Stage<Tiles>& stage) {
+    if (want_plain_) plain_ = _mm512_max_epu32(plain_, stage.tiles.largest());
+#pragma GCC unroll 2
+    for (int tile = 0; tile < 2; ++tile) {
+      Floats v[16];
+      rotation_.load(stage.tiles, stage.places[tile], tile, v);
 #pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) include(v[i], plain_[i & 1]);
+      for (int i = 0; i < 16; ++i) include_magnitude(v[i], rotated_[i & 1]);
     }
-    if (problem_.source.f32) round_to_bf16(v);
-    rotate(v, problem_.signs[(place.position - problem_.range.first_position) / block_size]);
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) include(v[i], rotated_[i & 1]);
-    return {};
   }
-  ALWAYS_INLINE void store(const Made&, int64_t, int64_t, int64_t) const {}
-  ALWAYS_INLINE void store_pair(const Made&, const Made&, int64_t, int64_t) const {}
+  template <class Tiles>
+  ALWAYS_INLINE void finish(const Stage<Tiles>&) const {}
 
   uint32_t plain() const {
-    return _mm512_reduce_max_epu32(_mm512_max_epu32(plain_[0], plain_[1]));
+    return _mm512_reduce_max_epu32(plain_);
   }
   // Rounding to BF16 keeps the order, so the largest is rounded alone. NaN stays.
   uint32_t rotated() const {
@@ -245,122 +293,114 @@ class AmaxFinder {
   }
 
  private:
-  // As integers the bits of magnitudes are ordered, infinity and NaN last.
-  static ALWAYS_INLINE void include(Floats value, Words& largest) {
-    largest = _mm512_max_epu32(largest, _mm512_and_si512(bits_of(value), words(0x7FFFFFFFu)));
-  }
-
-  const TileAmax& problem_;
-  Words plain_[2] = {};
+  Rotation rotation_;
+  bool want_plain_;
+  Words plain_ = {};
   Words rotated_[2] = {};
 };
 
 // ---- Sources ----
 
-ALWAYS_INLINE __mmask16 lane_mask(int64_t present) {
-  return static_cast<__mmask16>(present >= 16 ? 0xFFFFu : (1u << present) - 1u);
-}
+// Prepares two tiles before it finishes the two before them: the latency of scales, each a chain of dependent
+// operations, is hidden behind the codes of others.
+template <class Tiles, class Work>
+class Pipeline {
+ public:
+  explicit Pipeline(Work& work) : work_(work) {}
+  ~Pipeline() {
+    if (count_ > 0) work_.finish(stages_[(count_ - 1) % 2]);
+  }
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
 
-template <class Work>
-ALWAYS_INLINE void make_and_store(Work& work, Floats (&v)[16], const TilePlace& place, int64_t present) {
-  work.store(work.make(v, place), place.row, place.position, present);
-}
+  Tiles& next_tiles() { return stages_[count_ % 2].tiles; }
+  ALWAYS_INLINE void push(const TilePlace& first, const TilePlace& second) {
+    typename Work::template Stage<Tiles>& stage = stages_[count_ % 2];
+    stage.places[0] = first;
+    stage.places[1] = second;
+    work_.prepare(stage);
+    if (count_ > 0) work_.finish(stages_[(count_ + 1) % 2]);
+    ++count_;
+  }
+
+ private:
+  Work& work_;
+  typename Work::template Stage<Tiles> stages_[2];
+  int64_t count_ = 0;
+};
 
 template <class Work>
 void work_on_bf16_rows(const TileSource& source, const TileRange& range, Work& work) {
+  Pipeline<Rows, Work> pipeline(work);
   for (int64_t row = range.first_row; row < range.last_row; row += 16) {
-    const int64_t present = range.last_row - row < 16 ? range.last_row - row : 16;
+    const int64_t present = rows_present(range, row);
     const auto* first = static_cast<const uint16_t*>(source.data) + row * source.stride;
     for (int64_t position = range.first_position; position < range.last_position; position += 32) {
-      // Words of two neighbouring positions; of the second tile there may be nothing.
       const bool two = range.last_position - position > 16;
       const __mmask32 columns = two ? 0xFFFFFFFFu : 0xFFFFu;
       Words pairs[16];
 #pragma GCC unroll 16
       for (int lane = 0; lane < 16; ++lane) {
-        const __mmask32 mask = lane < present ? columns : 0;
-        pairs[lane] = _mm512_maskz_loadu_epi16(mask, first + (lane < present ? lane : 0) * source.stride + position);
+        pairs[lane] = _mm512_maskz_loadu_epi16(lane < present ? columns : 0, first + lane * source.stride + position);
       }
       transpose(pairs);
-      for (int tile = 0; tile < (two ? 2 : 1); ++tile) {
-        Floats v[16];
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) {
-          v[2 * i] = low_half(pairs[8 * tile + i]);
-          v[2 * i + 1] = high_half(pairs[8 * tile + i]);
-        }
-        make_and_store(work, v, {row, 1, position + 16 * tile}, present);
-      }
+      Rows& tiles = pipeline.next_tiles();
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) tiles.pairs[i] = pairs[i];
+      pipeline.push({row, 1, position, present}, {row, 1, position + 16, two ? present : 0});
     }
   }
 }
 
 template <class Work>
 void work_on_f32_rows(const TileSource& source, const TileRange& range, Work& work) {
+  Pipeline<Kept, Work> pipeline(work);
   for (int64_t row = range.first_row; row < range.last_row; row += 16) {
-    const int64_t present = range.last_row - row < 16 ? range.last_row - row : 16;
+    const int64_t present = rows_present(range, row);
     const auto* first = static_cast<const float*>(source.data) + row * source.stride;
-    for (int64_t position = range.first_position; position < range.last_position; position += 16) {
-      Words values[16];
+    for (int64_t position = range.first_position; position < range.last_position; position += 32) {
+      const bool two = range.last_position - position > 16;
+      Kept& tiles = pipeline.next_tiles();
+#pragma GCC unroll 2
+      for (int tile = 0; tile < 2; ++tile) {
+        const __mmask16 columns = tile == 0 || two ? 0xFFFFu : 0;
+        Words values[16];
 #pragma GCC unroll 16
-      for (int lane = 0; lane < 16; ++lane) {
-        const __mmask16 mask = lane < present ? 0xFFFFu : 0;
-        values[lane] = _mm512_maskz_loadu_epi32(mask, first + (lane < present ? lane : 0) * source.stride + position);
+        for (int lane = 0; lane < 16; ++lane) {
+          values[lane] = _mm512_maskz_loadu_epi32(lane < present ? columns : 0,
+                                                  first + lane * source.stride + position + 16 * tile);
+        }
+        transpose(values);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) tiles.values[tile][i] = floats_of(values[i]);
       }
-      transpose(values);
-      Floats v[16];
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) v[i] = floats_of(values[i]);
-      make_and_store(work, v, {row, 1, position}, present);
+      pipeline.push({row, 1, position, present}, {row, 1, position + 16, two ? present : 0});
+    }
+  }
+}
+
+// From column `first_row` of the range's positions.
+template <class Tiles, class Element, class Work>
+void work_on_columns(const TileSource& source, const TileRange& range, int64_t first_row, Work& work) {
+  Pipeline<Tiles, Work> pipeline(work);
+  for (int64_t position = range.first_position; position < range.last_position; position += 16) {
+    for (int64_t row = first_row; row < range.last_row; row += 32) {
+      const auto* first = static_cast<const Element*>(source.data) + position * source.stride + row;
+      const int64_t present[2] = {rows_present(range, row), rows_present(range, row + 16)};
+      pipeline.next_tiles() = {first, source.stride, {lane_mask(present[0]), lane_mask(present[1])}};
+      pipeline.push({row, 1, position, present[0]}, {row + 16, 1, position, present[1]});
     }
   }
 }
 
 template <class Work>
-ALWAYS_INLINE void work_on_bf16_columns(const uint16_t* first, int64_t stride, const TilePlace& place, int64_t present,
-                                        Work& work) {
-  Floats v[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) {
-    const __m256i values = _mm256_maskz_loadu_epi16(lane_mask(present), first + i * stride);
-    v[i] = floats_of(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16));
-  }
-  make_and_store(work, v, place, present);
-}
-
-template <class Work>
-void work_on_bf16_columns(const TileSource& source, const TileRange& range, bool together, Work& work) {
+void work_on_column_pairs(const TileSource& source, const TileRange& range, Work& work) {
+  Pipeline<ColumnPairs, Work> pipeline(work);
   for (int64_t position = range.first_position; position < range.last_position; position += 16) {
     const auto* first = static_cast<const uint16_t*>(source.data) + position * source.stride;
-    int64_t row = range.first_row;
-    // 32 columns at a time, the even ones in the low halves of words and the odd ones in the high halves.
-    for (; !together && row + 32 <= range.last_row; row += 32) {
-      Floats v[16];
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) v[i] = low_half(_mm512_loadu_si512(first + i * source.stride + row));
-      const typename Work::Made even = work.make(v, {row, 2, position});
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) v[i] = high_half(_mm512_loadu_si512(first + i * source.stride + row));
-      const typename Work::Made odd = work.make(v, {row + 1, 2, position});
-      work.store_pair(even, odd, row, position);
-    }
-    for (; row < range.last_row; row += 16) {
-      const int64_t present = range.last_row - row < 16 ? range.last_row - row : 16;
-      work_on_bf16_columns(first + row, source.stride, {row, 1, position}, present, work);
-    }
-  }
-}
-
-template <class Work>
-void work_on_f32_columns(const TileSource& source, const TileRange& range, Work& work) {
-  for (int64_t position = range.first_position; position < range.last_position; position += 16) {
-    for (int64_t row = range.first_row; row < range.last_row; row += 16) {
-      const int64_t present = range.last_row - row < 16 ? range.last_row - row : 16;
-      const auto* first = static_cast<const float*>(source.data) + position * source.stride + row;
-      Floats v[16];
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) v[i] = _mm512_maskz_loadu_ps(lane_mask(present), first + i * source.stride);
-      make_and_store(work, v, {row, 1, position}, present);
+    for (int64_t row = range.first_row; row < range.last_row; row += 32) {
+      pipeline.next_tiles() = {first + row, source.stride};
+      pipeline.push({row, 2, position, 16}, {row + 1, 2, position, 16});
     }
   }
 }
@@ -368,11 +408,17 @@ void work_on_f32_columns(const TileSource& source, const TileRange& range, Work&
 // `together`: the lanes of a tile are consecutive rows.
 template <class Work>
 void work_on(const TileSource& source, const TileRange& range, bool together, Work& work) {
-  if (source.f32) {
-    source.transpose ? work_on_f32_columns(source, range, work) : work_on_f32_rows(source, range, work);
-  } else {
-    source.transpose ? work_on_bf16_columns(source, range, together, work) : work_on_bf16_rows(source, range, work);
+  if (!source.transpose) {
+    return source.f32 ? work_on_f32_rows(source, range, work) : work_on_bf16_rows(source, range, work);
   }
+  if (source.f32) return work_on_columns<F32Columns, float>(source, range, range.first_row, work);
+  int64_t first_row = range.first_row;
+  if (!together) {
+    TileRange pairs = range;
+    pairs.last_row = first_row = range.first_row + (range.last_row - range.first_row) / 32 * 32;
+    work_on_column_pairs(source, pairs, work);
+  }
+  if (first_row < range.last_row) work_on_columns<Columns, uint16_t>(source, range, first_row, work);
 }
 
 template <TileRounding rounding, bool four_over_six, class Byte>

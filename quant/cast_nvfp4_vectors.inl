@@ -7,6 +7,11 @@ using Floats = __m512;
 using Words = __m512i;
 constexpr int block_size = 16;
 
+template <int value_>
+struct Index {
+  static constexpr int value = value_;
+};
+
 ALWAYS_INLINE Words words(uint32_t value) {
   return _mm512_set1_epi32(static_cast<int>(value));
 }
@@ -16,8 +21,9 @@ ALWAYS_INLINE Words bits_of(Floats value) {
 ALWAYS_INLINE Floats floats_of(Words value) {
   return _mm512_castsi512_ps(value);
 }
+// `elsewhere` is overwritten where it is not needed any more: the first operand of the instruction.
 ALWAYS_INLINE Words select(Words mask, Words where_set, Words elsewhere) {
-  return _mm512_ternarylogic_epi32(mask, where_set, elsewhere, 0xCA);
+  return _mm512_ternarylogic_epi32(elsewhere, where_set, mask, 0xD8);
 }
 ALWAYS_INLINE Words exclusive_or(Words a, Words b, Words c) {
   return _mm512_ternarylogic_epi32(a, b, c, 0x96);
@@ -127,20 +133,26 @@ ALWAYS_INLINE PhiloxState philox_start(const PhiloxPrefix& prefix, Words index) 
   return state;
 }
 
-// The random words of 16 lanes, lane 2 j from even[j], lane 2 j + 1 from odd[j].
-ALWAYS_INLINE void draw_noise(const PhiloxPrefix& prefix, Words even, Words odd, Words (&noise)[4]) {
-  PhiloxState a = philox_start(prefix, even);
-  PhiloxState b = philox_start(prefix, odd);
+// The random words of 16 lanes of `tiles` tiles: of tile t, lane 2 j from indices[2 t] and lane 2 j + 1 from indices
+// [2 t + 1], in their element j.
+template <int tiles>
+ALWAYS_INLINE void draw_noise(const PhiloxPrefix& prefix, const Words* indices, Words (&noise)[tiles][4]) {
+  PhiloxState states[2 * tiles];
+#pragma GCC unroll 4
+  for (int i = 0; i < 2 * tiles; ++i) states[i] = philox_start(prefix, indices[i]);
 #pragma GCC unroll 8
   for (int round = 2; round < 10; ++round) {
     const Words key0 = words(prefix.key[round][0]);
     const Words key1 = words(prefix.key[round][1]);
-    philox_round(a, key0, key1);
-    philox_round(b, key0, key1);
-  }
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    noise[i] = _mm512_mask_shuffle_epi32(a.word[i], 0xAAAA, b.word[i], _MM_PERM_CCAA);
+    for (int i = 0; i < 2 * tiles; ++i) philox_round(states[i], key0, key1);
+  }
+#pragma GCC unroll 2
+  for (int t = 0; t < tiles; ++t) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      noise[t][i] = _mm512_mask_shuffle_epi32(states[2 * t].word[i], 0xAAAA, states[2 * t + 1].word[i], _MM_PERM_CCAA);
+    }
   }
 }
 
@@ -175,6 +187,7 @@ ALWAYS_INLINE void rotate(Floats (&v)[16], uint32_t signs) {
   alignas(64) float factor[16];
   _mm512_store_ps(factor,
                   _mm512_mask_blend_ps(static_cast<__mmask16>(signs), _mm512_set1_ps(0.25f), _mm512_set1_ps(-0.25f)));
+  __asm__("" : "+m"(factor));  // broadcast by loads, not by shuffles of the register
 #pragma GCC unroll 8
   for (int i = 0; i < 16; i += 2) {
     const Floats a = _mm512_mul_ps(v[i], _mm512_set1_ps(factor[i]));
@@ -248,7 +261,7 @@ ALWAYS_INLINE NearestParts nearest_table() {
   return {_mm512_load_ps(nearest_parts), _mm512_load_ps(nearest_parts + 16)};
 }
 ALWAYS_INLINE Floats part_of(const NearestParts& parts, Floats value) {
-  const Words index = bits_of(_mm512_fmadd_ps(value, _mm512_set1_ps(2.0f), _mm512_set1_ps(12582912.0f)));
+  const Words index = bits_of(_mm512_add_ps(value, _mm512_set1_ps(1.5f * halves)));  // the last digit is 0.5
   return _mm512_permutex2var_ps(parts.low, index, parts.high);
 }
 ALWAYS_INLINE Words nearest_code(const NearestParts& parts, Floats value) {
@@ -326,7 +339,7 @@ constexpr uint32_t rotated_left(uint32_t value, int by) {
 template <int low, int k>
 ALWAYS_INLINE Words placed(Words packed, Words code) {
   constexpr int by = (8 * (k & 3) + (k & 4) + 32 - low) % 32;
-  const Words turned = _mm512_rol_epi32(code, by);
+  const Words turned = by == 0 ? code : _mm512_rol_epi32(code, by);
   return k == 0 ? turned : select(words(rotated_left(0x80000000u | 7u << low, by)), turned, packed);
 }
 template <int low>

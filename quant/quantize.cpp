@@ -122,7 +122,7 @@ constexpr int64_t longest_range = 2048;  // positions
 
 // Signs of the blocks of a range, as the twins take them.
 struct RangeSigns {
-  uint16_t of_block[longest_range / lanes];
+  uint16_t of_block[longest_range / lanes + 1] = {};  // the twins look at one beyond
 };
 void set_signs(const SlabSource& source, const TileRange& range, RangeSigns& signs) {
   PhiloxBlock chunk = fixed_signs(source.rotate, 0);

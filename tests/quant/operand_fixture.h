@@ -53,7 +53,8 @@ inline Operand quantized(QuantizeProblem problem, OperandLayout layout = Operand
     if (scratch > 0) problem.scratch = allocate_tensor(*operand.arena, DType::f32, {scratch});
     if (pass == 0) operand.arena->commit();
   }
-  operand.tensor = cpu::quantize_with(level, problem, storage);
+  operand.tensor =
+      level == instruction_set() ? quantize(problem, storage) : cpu::quantize_with(level, problem, storage);
   return operand;
 }
 

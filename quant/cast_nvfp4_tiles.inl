@@ -1,0 +1,153 @@
+// ---- Tiles of a source ----
+//
+// Two tiles are made at a time: the scales of one are computed while the codes of the other are. Each kind of source
+// has a class with
+//   value(tile, position)   a vector of 16 lanes; tile 0 or 1
+//   set_amax(amax)          the largest magnitude of each lane, of both tiles; neither is NaN
+//   largest()               bits of the largest magnitudes in any order; NaN counts as larger than infinity
+
+// Rows of the operand that the lanes of a tile are: first, first + step, ...
+struct TilePlace {
+  int64_t row;
+  int64_t row_step;
+  int64_t position;
+  int64_t present;  // rows that exist, 16 at most; 0: there is no such tile
+};
+
+ALWAYS_INLINE int64_t rows_present(const TileRange& range, int64_t row) {
+  const int64_t left = range.last_row - row;
+  return left < 0 ? 0 : (left < 16 ? left : 16);
+}
+ALWAYS_INLINE __mmask16 lane_mask(int64_t present) {
+  return static_cast<__mmask16>((1u << present) - 1u);
+}
+
+ALWAYS_INLINE Floats largest_magnitude_of(const Floats (&v)[16]) {
+  Floats largest[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    largest[i] = largest_magnitude(largest_magnitude(v[i], v[i + 4]), largest_magnitude(v[i + 8], v[i + 12]));
+  }
+  return largest_magnitude(largest_magnitude(largest[0], largest[1]), largest_magnitude(largest[2], largest[3]));
+}
+template <class Tiles>
+ALWAYS_INLINE void set_amax_of_values(const Tiles& tiles, Floats (&amax)[2]) {
+#pragma GCC unroll 2
+  for (int tile = 0; tile < 2; ++tile) {
+    Floats v[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) v[i] = tiles.value(tile, i);
+    amax[tile] = largest_magnitude_of(v);
+  }
+}
+
+// As integers the bits of magnitudes are ordered, infinity and NaN last.
+ALWAYS_INLINE void include_magnitude(Floats value, Words& largest) {
+  largest = _mm512_max_epu32(largest, _mm512_and_si512(bits_of(value), words(0x7FFFFFFFu)));
+}
+ALWAYS_INLINE Words largest_of_pairs(Words pairs) {
+  return _mm512_max_epu32(_mm512_slli_epi32(pairs, 16), bits_of(high_half(pairs)));
+}
+template <class Tiles>
+ALWAYS_INLINE Words largest_of_values(const Tiles& tiles) {
+  Words largest[2] = {};
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    include_magnitude(tiles.value(0, i), largest[0]);
+    include_magnitude(tiles.value(1, i), largest[1]);
+  }
+  return _mm512_max_epu32(largest[0], largest[1]);
+}
+
+// The largest magnitudes of `count` pairs of BF16 numbers.
+template <int count>
+ALWAYS_INLINE Words largest_pair(const Words* pairs, int64_t stride) {
+  Words largest[2] = {};
+#pragma GCC unroll 16
+  for (int i = 0; i < count; ++i) {
+    const auto* pair = reinterpret_cast<const uint16_t*>(pairs) + i * stride;
+    largest[i & 1] = _mm512_max_epu16(largest[i & 1], _mm512_and_si512(_mm512_loadu_si512(pair), words(0x7FFF7FFFu)));
+  }
+  return _mm512_max_epu16(largest[0], largest[1]);
+}
+
+// BF16, lanes side by side: 32 columns, the even ones in the low halves of words, the odd ones in the high halves.
+struct ColumnPairs {
+  const uint16_t* first;
+  int64_t stride;
+  ALWAYS_INLINE Floats value(int tile, int i) const {
+    const Words pair = _mm512_loadu_si512(first + i * stride);
+    return tile == 0 ? low_half(pair) : high_half(pair);
+  }
+  ALWAYS_INLINE void set_amax(Floats (&amax)[2]) const {
+    const Words largest = largest_pair<16>(reinterpret_cast<const Words*>(first), stride);
+    amax[0] = low_half(largest);
+    amax[1] = high_half(largest);
+  }
+  ALWAYS_INLINE Words largest() const {
+    return largest_of_pairs(largest_pair<16>(reinterpret_cast<const Words*>(first), stride));
+  }
+};
+
+// The same where the tiles are 16 neighbours each, of which some may be missing.
+struct Columns {
+  const uint16_t* first;
+  int64_t stride;
+  __mmask16 mask[2];
+  ALWAYS_INLINE Floats value(int tile, int i) const {
+    const __m256i values = _mm256_maskz_loadu_epi16(mask[tile], first + i * stride + 16 * tile);
+    return floats_of(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16));
+  }
+  ALWAYS_INLINE void set_amax(Floats (&amax)[2]) const { set_amax_of_values(*this, amax); }
+  ALWAYS_INLINE Words largest() const { return largest_of_values(*this); }
+};
+struct F32Columns {
+  const float* first;
+  int64_t stride;
+  __mmask16 mask[2];
+  ALWAYS_INLINE Floats value(int tile, int i) const {
+    return _mm512_maskz_loadu_ps(mask[tile], first + i * stride + 16 * tile);
+  }
+  ALWAYS_INLINE void set_amax(Floats (&amax)[2]) const { set_amax_of_values(*this, amax); }
+  ALWAYS_INLINE Words largest() const { return largest_of_values(*this); }
+};
+
+// BF16, positions side by side: after transposing, words of two positions, eight a tile.
+struct Rows {
+  Words pairs[16];
+  ALWAYS_INLINE Floats value(int tile, int i) const {
+    const Words pair = pairs[8 * tile + i / 2];
+    return i % 2 == 0 ? low_half(pair) : high_half(pair);
+  }
+  ALWAYS_INLINE void set_amax(Floats (&amax)[2]) const {
+#pragma GCC unroll 2
+    for (int tile = 0; tile < 2; ++tile) {
+      const Words largest = largest_pair<8>(pairs + 8 * tile, 32);
+      amax[tile] = _mm512_max_ps(low_half(largest), high_half(largest));
+    }
+  }
+  ALWAYS_INLINE Words largest() const {
+    return largest_of_pairs(largest_pair<16>(pairs, 32));
+  }
+};
+// FP32 values in memory: of transposed rows, or rotated.
+struct Kept {
+  Floats values[2][16];
+  ALWAYS_INLINE Floats value(int tile, int i) const { return values[tile][i]; }
+  ALWAYS_INLINE void set_amax(Floats (&amax)[2]) const { set_amax_of_values(*this, amax); }
+  ALWAYS_INLINE Words largest() const { return largest_of_values(*this); }
+};
+
+struct Rotation {
+  const uint16_t* signs;
+  int64_t first_position;
+  bool f32;  // the source: only the nearest BF16 numbers count
+
+  template <class Tiles>
+  ALWAYS_INLINE void load(const Tiles& tiles, const TilePlace& place, int tile, Floats (&v)[16]) const {
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) v[i] = tiles.value(tile, i);
+    if (f32) round_to_bf16(v);
+    rotate(v, signs[(place.position - first_position) / block_size]);
+  }
+};
