@@ -19,6 +19,10 @@
 constexpr int64_t tile_columns = tile_vectors * lanes;
 constexpr int64_t depth = 2 * depth_pairs;  // inner elements a panel
 
+ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
 // --- vectors ---------------------------------------------------------------------------------------------------------
 ALWAYS_INLINE Vector load(const void* from) {
   Vector value;
@@ -59,6 +63,9 @@ ALWAYS_INLINE void transpose(UnsignedVector (&tile)[lanes]) {
 //   left panel of another: Element [pair][member][tile_rows]
 constexpr int64_t member_stride = depth_pairs + 16;  // no power of two, so that rows do not share a cache set
 constexpr int64_t row_stride = members * member_stride;
+constexpr int64_t across_tile_stride(int64_t pairs) {  // with room for what a store writes beyond a panel
+  return pairs * members * tile_rows + 16;
+}
 
 // `pairs`, even members in the low halves; the odd member's vector goes to `to`, the even one's to `to + distance`.
 ALWAYS_INLINE void store_pairs(Element* to, int64_t distance, UnsignedVector pairs) {
@@ -76,58 +83,46 @@ enum class Across : uint8_t {
   cut,    // side by side up to the operand's last row
   strided,
 };
-ALWAYS_INLINE Across how_across(const Bf16Operand& operand, int64_t row) {
-  if (operand.row_stride != 1) return Across::strided;
-  return operand.rows - row >= lanes ? Across::whole : Across::cut;
-}
 template <Across how>
 ALWAYS_INLINE UnsignedVector load_across(const Bf16Operand& operand, int64_t row, int64_t k) {
   const BFloat16* const from = operand.values + row * operand.row_stride + k * operand.inner_stride;
-  const int64_t there = operand.rows - row;
   if constexpr (how == Across::whole) return load_words(reinterpret_cast<const uint16_t*>(from));
+  const int64_t there = row < operand.rows ? smaller(operand.rows - row, lanes) : 0;
   if constexpr (how == Across::cut) return load_words(reinterpret_cast<const uint16_t*>(from), there);
   uint16_t words[lanes] = {};
-  for (int64_t i = 0; i < there && i < lanes; ++i) words[i] = from[i * operand.row_stride].bits;
+  for (int64_t i = 0; i < there; ++i) words[i] = from[i * operand.row_stride].bits;
   return load_words(words);
 }
 
-// `lanes` rows of a panel of `width` rows. A store may write beyond the panel's row: rows are written in ascending
-// order, so the next one repairs it, and the buffer has room behind the last.
-template <int64_t width, Across how>
-void pack_some_across(const Bf16Operand& operand, int64_t row, int64_t first_k, int64_t count, Element* to) {
-  for (int64_t k = 0; k < count; k += 2, to += members * width) {
-    const UnsignedVector even = load_across<how>(operand, row, first_k + k);
-    const UnsignedVector odd = k + 1 < count ? load_across<how>(operand, row, first_k + k + 1) : UnsignedVector{};
-    if constexpr (members == 1) {
-      store(to, even | (odd << 16));
-    } else {
-      store(to, odd << 16);
-      store(to + width, even << 16);
+// Groups of rows of an operand whose inner axis is strided: group g has the rows first_row + g * step and following,
+// its elements start at panel + g * distance and are `width` apart. A store may write beyond that: a group's stores are
+// done in ascending order, so the next one repairs it, and there is room behind the last.
+struct Groups {
+  int64_t first_row, step, count, distance, width;
+};
+template <Across how>
+void pack_groups(const Bf16Operand& operand, const Groups& groups, int64_t first_k, int64_t count, Element* panel) {
+  for (int64_t k = 0; k < count; k += 2, panel += members * groups.width) {
+    Element* to = panel;
+    int64_t row = groups.first_row;
+    for (int64_t group = 0; group < groups.count; ++group, to += groups.distance, row += groups.step) {
+      const UnsignedVector even = load_across<how>(operand, row, first_k + k);
+      const UnsignedVector odd = k + 1 < count ? load_across<how>(operand, row, first_k + k + 1) : UnsignedVector{};
+      if constexpr (members == 1) {
+        store(to, even | (odd << 16));
+      } else {
+        store(to, odd << 16);
+        store(to + groups.width, even << 16);
+      }
     }
   }
 }
-
-// Panel of `width` rows of an operand whose inner axis is strided.
-template <int64_t width>
-ALWAYS_INLINE void pack_across(const Bf16Operand& operand, int64_t first_row, int64_t first_k, int64_t count,
-                               Element* panel) {
-  for (int64_t row = 0; row < width; row += lanes) {
-    if (first_row + row >= operand.rows) {
-      for (int64_t i = 0; i < (count + 1) / 2 * members; ++i) store(panel + row + i * width, UnsignedVector{});
-      continue;
-    }
-    switch (how_across(operand, first_row + row)) {
-      case Across::whole:
-        pack_some_across<width, Across::whole>(operand, first_row + row, first_k, count, panel + row);
-        break;
-      case Across::cut:
-        pack_some_across<width, Across::cut>(operand, first_row + row, first_k, count, panel + row);
-        break;
-      case Across::strided:
-        pack_some_across<width, Across::strided>(operand, first_row + row, first_k, count, panel + row);
-        break;
-    }
-  }
+inline void pack_across(const Bf16Operand& operand, const Groups& groups, int64_t first_k, int64_t count,
+                        Element* panel) {
+  const int64_t last_row = groups.first_row + (groups.count - 1) * groups.step;
+  if (operand.row_stride != 1) return pack_groups<Across::strided>(operand, groups, first_k, count, panel);
+  if (operand.rows - last_row < lanes) return pack_groups<Across::cut>(operand, groups, first_k, count, panel);
+  pack_groups<Across::whole>(operand, groups, first_k, count, panel);
 }
 
 inline __attribute__((noinline)) UnsignedVector load_last_pairs(const BFloat16* from, int64_t count) {
@@ -165,18 +160,16 @@ inline void pack_right_panel(const Bf16Operand& operand, int64_t first_row, int6
   if (operand.inner_stride == 1) {
     pack_right_along(operand, first_row, rows, first_k, count, panel);
   } else {
-    pack_across<tile_columns>(operand, first_row, first_k, count, panel);
+    pack_across(operand, {first_row, lanes, tile_vectors, lanes, tile_columns}, first_k, count, panel);
   }
 }
 
 inline void pack_left(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
                       Element* panels) {
   if (operand.inner_stride != 1) {
-    const int64_t panel_elements = (count + 1) / 2 * members * tile_rows;
-    for (int64_t row = 0; row < rows; row += tile_rows, panels += panel_elements) {
-      pack_across<tile_rows>(operand, first_row + row, first_k, count, panels);
-    }
-    return;
+    const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
+    const Groups groups{first_row, tile_rows, tiles, across_tile_stride((count + 1) / 2), tile_rows};
+    return pack_across(operand, groups, first_k, count, panels);
   }
   for (int64_t row = 0; row < rows; ++row, panels += row_stride) {
     const BFloat16* from = operand.values + (first_row + row) * operand.row_stride + first_k;
@@ -243,7 +236,7 @@ struct LeftPanels {
 ALWAYS_INLINE LeftPanels left_panels(const Bf16Operand& operand, int64_t pairs, const Element* panels) {
   using Rows = std::make_integer_sequence<int, tile_rows>;
   if (operand.inner_stride == 1) return {panels, tile_rows * row_stride, KernelsByRows<AlongInner, Rows>::kernels};
-  return {panels, pairs * members * tile_rows, KernelsByRows<AcrossInner, Rows>::kernels};
+  return {panels, across_tile_stride(pairs), KernelsByRows<AcrossInner, Rows>::kernels};
 }
 
 // --- memory ----------------------------------------------------------------------------------------------------------
@@ -251,10 +244,11 @@ constexpr int64_t tile_elements = tile_rows * tile_columns;
 constexpr int64_t round_to_line(int64_t elements) {
   return (elements + 15) / 16 * 16;
 }
-constexpr int64_t left_elements = round_to_line(block_rows * row_stride + lanes);
+constexpr int64_t left_elements = round_to_line(block_rows * row_stride);
 constexpr int64_t right_elements = round_to_line(depth_pairs * members * tile_columns);
 static_assert(block_rows % tile_rows == 0 && block_columns % tile_columns == 0 && depth_pairs % lanes == 0);
-static_assert(sizeof(Element) == sizeof(float) && tile_rows <= lanes);
+static_assert(sizeof(Element) == sizeof(float) && tile_rows <= lanes && lanes <= 16);
+static_assert(across_tile_stride(depth_pairs) <= tile_rows * row_stride);
 
 struct Scratch {
   Element* left;
@@ -268,10 +262,6 @@ ALWAYS_INLINE Scratch divide_scratch(std::byte* scratch) {
 }
 constexpr size_t scratch_bytes =
     static_cast<size_t>(left_elements + right_elements + block_rows * block_columns) * sizeof(float);
-
-ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
 
 // --- one block of a GEMM ---------------------------------------------------------------------------------------------
 // Where a tile goes.
@@ -339,8 +329,8 @@ ALWAYS_INLINE Ahead ahead_of(const Bf16Operand& operand, int64_t first_row, int6
 ALWAYS_INLINE void prefetch_rows(const Ahead& ahead, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end && row < ahead.rows; ++row) {
     const char* const from = ahead.first + row * ahead.stride;
-    for (int64_t byte = 0; byte < ahead.bytes; byte += 64) __builtin_prefetch(from + byte, 0, 2);
-    __builtin_prefetch(from + ahead.bytes - 1, 0, 2);  // where rows do not begin with a line
+    const int64_t into_line = reinterpret_cast<uintptr_t>(from) % 64;
+    for (int64_t byte = 0; byte < into_line + ahead.bytes; byte += 64) __builtin_prefetch(from + byte, 0, 2);
   }
 }
 ALWAYS_INLINE void prefetch_output(const Bf16GemmBlock& block, const TileOutput& output) {
@@ -361,8 +351,10 @@ struct Pass {
   bool first, last;
 };
 
+constexpr int64_t left_group = 4;  // tiles packed at a time, to use up the lines of operands read across
+
 // The tiles of one right panel: columns [j, j + columns) of the block. The first panel's turn packs the left operand,
-// tile by tile, while the rows of the next tile are on their way.
+// some tiles at a time, while the rows of the next ones are on their way.
 ALWAYS_INLINE void multiply_panel(const Bf16GemmBlock& block, const Pass& pass, int64_t j, const Scratch& scratch,
                                   float* tile, int64_t next_tile) {
   const int64_t columns = smaller(tile_columns, block.columns - j);
@@ -373,19 +365,18 @@ ALWAYS_INLINE void multiply_panel(const Bf16GemmBlock& block, const Pass& pass, 
   const int64_t next_j = more ? j + tile_columns : 0;
   const int64_t next_k = more ? pass.k : pass.k + pass.count;
   const Ahead next = ahead_of(block.b, block.first_column + next_j, smaller(tile_columns, block.columns - next_j),
-                              next_k, smaller(depth, block.inner - next_k));
+                              next_k, smaller(pass.count, block.inner - next_k));
   const int64_t share = (next.rows + tiles - 1) / tiles;
   for (int64_t index = 0; index < tiles; ++index, tile += next_tile) {
     const int64_t i = index * tile_rows;
     const int64_t rows = smaller(tile_rows, block.rows - i);
     Element* const a = scratch.left + index * left.tile_stride;
-    if (j == 0) {
-      pack_left(block.a, block.first_row + i, rows, pass.k, pass.count, a);
-      const int64_t after = i + tile_rows;
-      if (after < block.rows) {
-        prefetch_rows(
-            ahead_of(block.a, block.first_row + after, smaller(tile_rows, block.rows - after), pass.k, pass.count), 0,
-            depth);
+    if (j == 0 && index % left_group == 0) {
+      const int64_t here = smaller(left_group * tile_rows, block.rows - i);
+      pack_left(block.a, block.first_row + i, here, pass.k, pass.count, a);
+      const int64_t rows_left = smaller(left_group * tile_rows, block.rows - i - here);
+      if (rows_left > 0) {
+        prefetch_rows(ahead_of(block.a, block.first_row + i + here, rows_left, pass.k, pass.count), 0, depth);
       }
     }
     prefetch_rows(next, index * share, (index + 1) * share);
@@ -400,12 +391,13 @@ ALWAYS_INLINE void multiply_panel(const Bf16GemmBlock& block, const Pass& pass, 
 
 void gemm_block(const Bf16GemmBlock& block, std::byte* memory) {
   const Scratch scratch = divide_scratch(memory);
-  const bool one_pass = block.inner <= depth;
-  const int64_t tile_step = one_pass ? 0 : tile_elements;
+  const int64_t passes = block.inner > depth ? (block.inner + depth - 1) / depth : 1;
+  const int64_t even_depth = ((block.inner + passes - 1) / passes + 2 * lanes - 1) / (2 * lanes) * (2 * lanes);
+  const int64_t tile_step = passes == 1 ? 0 : tile_elements;
   const int64_t tiles_down = (block.rows + tile_rows - 1) / tile_rows;
   int64_t k = 0;
   do {
-    const int64_t count = smaller(depth, block.inner - k);
+    const int64_t count = smaller(even_depth, block.inner - k);
     const Pass pass{k, count, k == 0, k + count == block.inner};
     float* tile = scratch.tiles;
     for (int64_t j = 0; j < block.columns; j += tile_columns, tile += tiles_down * tile_step) {
