@@ -19,6 +19,15 @@ ALWAYS_INLINE Vector broadcast(float value) {
 ALWAYS_INLINE IntVector broadcast_int(int32_t value) {
   return reinterpret_cast<IntVector>(_mm512_set1_epi32(value));
 }
+// From 16 bytes, and to the low halves of elements. Of the intrinsics without a mask g++ 12 thinks that they read
+// uninitialised memory (bug 105593).
+ALWAYS_INLINE UnsignedVector widen(const uint8_t* bytes) {
+  return reinterpret_cast<UnsignedVector>(
+      _mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));
+}
+ALWAYS_INLINE Halves narrow(UnsignedVector values) {
+  return reinterpret_cast<Halves>(_mm512_maskz_cvtepi32_epi16(0xFFFF, reinterpret_cast<__m512i>(values)));
+}
 ALWAYS_INLINE CodeVector lookup(CodeVector table, CodeVector index) {
   return reinterpret_cast<CodeVector>(
       _mm512_shuffle_epi8(reinterpret_cast<__m512i>(table), reinterpret_cast<__m512i>(index)));

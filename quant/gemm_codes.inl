@@ -3,6 +3,7 @@
 //   CodeVector, Halves                              the same number of bytes, uint8_t; half of them, uint16_t
 //   fused(a, b, c)                                  a * b + c rounded once, per lane
 //   broadcast(float), broadcast_int(int32_t)
+//   widen(bytes), narrow(UnsignedVector)            from that many bytes; to Halves, of elements below 2^16
 //   lookup(table, index)                            bytes table[index[i]], index < 16
 //   stream(to, Vector or Halves)                    a store to aligned memory, past the caches, which
 //   fence()                                         orders before later stores
@@ -86,10 +87,7 @@ ALWAYS_INLINE CodeVector unpack(const uint8_t* codes, int quad, int part, CodeVe
 }
 
 ALWAYS_INLINE Vector unpack_scales(const uint8_t* scales, int part) {
-  using LaneBytes = uint8_t __attribute__((vector_size(lanes)));
-  LaneBytes bytes;
-  __builtin_memcpy(&bytes, scales + part * lanes, sizeof bytes);
-  return decode<ElementCode::e4m3>(__builtin_convertvector(bytes, UnsignedVector));
+  return decode<ElementCode::e4m3>(widen(scales + part * lanes));
 }
 
 constexpr uint8_t doubled_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, 255, 254, 253, 252, 250, 248, 244};

@@ -28,6 +28,14 @@ ALWAYS_INLINE Vector broadcast(float value) {
 ALWAYS_INLINE IntVector broadcast_int(int32_t value) {
   return reinterpret_cast<IntVector>(_mm256_set1_epi32(value));
 }
+ALWAYS_INLINE UnsignedVector widen(const uint8_t* bytes) {
+  return reinterpret_cast<UnsignedVector>(
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes))));
+}
+ALWAYS_INLINE Halves narrow(UnsignedVector values) {
+  const auto wide = reinterpret_cast<__m256i>(values);
+  return reinterpret_cast<Halves>(_mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
+}
 ALWAYS_INLINE CodeVector lookup(CodeVector table, CodeVector index) {
   return reinterpret_cast<CodeVector>(
       _mm256_shuffle_epi8(reinterpret_cast<__m256i>(table), reinterpret_cast<__m256i>(index)));

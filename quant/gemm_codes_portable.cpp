@@ -19,6 +19,12 @@ ALWAYS_INLINE Vector broadcast(float value) {
 ALWAYS_INLINE IntVector broadcast_int(int32_t value) {
   return IntVector{value, value, value, value};
 }
+ALWAYS_INLINE UnsignedVector widen(const uint8_t* bytes) {
+  return UnsignedVector{bytes[0], bytes[1], bytes[2], bytes[3]};
+}
+ALWAYS_INLINE Halves narrow(UnsignedVector values) {
+  return __builtin_convertvector(values, Halves);
+}
 ALWAYS_INLINE CodeVector lookup(CodeVector table, CodeVector index) {
   CodeVector result{};
   for (int i = 0; i < 16; ++i) result[i] = table[index[i]];

@@ -82,7 +82,7 @@ ALWAYS_INLINE Halves to_bf16(Vector value) {
   const auto bits = reinterpret_cast<UnsignedVector>(value);
   const UnsignedVector rounded = bits + 0x7FFFU + ((bits >> 16) & 1U);
   const UnsignedVector chosen = value == value ? rounded : bits | 0x00400000U;
-  return __builtin_convertvector(chosen >> 16, Halves);
+  return narrow(chosen >> 16);
 }
 
 // Writes a vector, its first `count` elements, or, past the caches, all of it to where it is aligned.
@@ -97,24 +97,46 @@ ALWAYS_INLINE void put(Element* to, Values values, int64_t count, bool past_cach
   }
 }
 
+enum class Output { bf16, f32, sum };
+
+template <bool wide, Output kind>
+ALWAYS_INLINE void write_vector(void* output, int64_t offset, Vector product, int64_t count, double alpha,
+                                bool past_caches) {
+  const Vector value = scaled_by<wide>(product, alpha);
+  if constexpr (kind == Output::bf16) {
+    put(static_cast<uint16_t*>(output) + offset, to_bf16(value), count, past_caches);
+  } else {
+    float* to = static_cast<float*>(output) + offset;
+    put(to, kind == Output::sum ? load_up_to(to, count) + value : value, count, past_caches);
+  }
+}
+
 // Writes c[rows, columns], rows panel_columns apart, to the output from (row, column).
-template <bool wide>
+template <bool wide, Output kind>
 void write_output(const CodeBlock& block, int64_t row, int64_t rows, int64_t column, int64_t columns, const float* c) {
-  const bool past_caches = block.past_caches && columns == panel_columns;
+  void* const output = block.output;
+  const double alpha = block.alpha;
+  const bool past_caches = block.past_caches;
   for (int64_t i = 0; i < rows; ++i, c += panel_columns) {
     const int64_t offset = (row + i) * block.output_stride + column;
+    if (columns == panel_columns) {
 #pragma GCC unroll 4
-    for (int64_t j = 0; j < columns; j += lanes) {
-      const int64_t count = columns - j;
-      const Vector value = scaled_by<wide>(load(c + j), block.alpha);
-      if (block.output_dtype == DType::bf16) {
-        put(static_cast<uint16_t*>(block.output) + offset + j, to_bf16(value), count, past_caches);
-        continue;
+      for (int64_t j = 0; j < panel_columns; j += lanes) {
+        write_vector<wide, kind>(output, offset + j, load(c + j), lanes, alpha, past_caches);
       }
-      float* to = static_cast<float*>(block.output) + offset + j;
-      put(to, block.accumulate ? load_up_to(to, count) + value : value, count, past_caches);
+    } else {
+      for (int64_t j = 0; j < columns; j += lanes) {
+        write_vector<wide, kind>(output, offset + j, load(c + j), columns - j, alpha, past_caches);
+      }
     }
   }
+}
+
+using Writer = void (*)(const CodeBlock&, int64_t, int64_t, int64_t, int64_t, const float*);
+template <bool wide>
+Writer writer_of(const CodeBlock& block) {
+  if (block.output_dtype == DType::bf16) return write_output<wide, Output::bf16>;
+  return block.accumulate ? write_output<wide, Output::sum> : write_output<wide, Output::f32>;
 }
 
 inline bool needs_wide_alpha(double alpha) {
@@ -175,7 +197,7 @@ struct Pass {
   bool first, last;
 };
 template <class Dot>
-void multiply_pass(const CodeBlock& block, const Pass& pass, bool wide) {
+void multiply_pass(const CodeBlock& block, const Pass& pass, Writer write) {
   using Kernels = KernelsByRows<Dot, std::make_integer_sequence<int, kernel_rows>>;
   const std::byte* left = pass.left;
   float* sums = pass.sums;
@@ -186,7 +208,6 @@ void multiply_pass(const CodeBlock& block, const Pass& pass, bool wide) {
       Kernels::of[rows - 1](pass.depth, left, right, sums + j, !pass.first);
     }
     if (!pass.last) continue;
-    const auto write = wide ? write_output<true> : write_output<false>;
     write(block, block.first_row + i, rows, pass.column, pass.columns, sums);
   }
 }
@@ -197,7 +218,7 @@ void multiply(const CodeBlock& block, std::byte* scratch) {
   std::byte* const left = scratch;
   std::byte* const right = left + plan.left_bytes;
   float* const sums = reinterpret_cast<float*>(right + plan.right_bytes);
-  const bool wide = needs_wide_alpha(block.alpha);
+  const Writer write = needs_wide_alpha(block.alpha) ? writer_of<true>(block) : writer_of<false>(block);
   int64_t start = 0;
   do {  // at least once: an empty inner axis gives zeros
     const int64_t chunk = min_of(plan.chunk, block.blocks - start);
@@ -221,7 +242,7 @@ void multiply(const CodeBlock& block, std::byte* scratch) {
         pass.columns = min_of(panel_columns, block.columns - j);
         pass.first = start + first == 0;
         pass.last = start + first + depth >= block.blocks;
-        multiply_pass<Dot>(block, pass, wide);
+        multiply_pass<Dot>(block, pass, write);
         first += depth;
       } while (first < chunk);
     }
