@@ -60,12 +60,9 @@ ALWAYS_INLINE void transpose(UnsignedVector (&tile)[lanes]) {
 // The elements of a pair, odd member first: FP32 numbers, or both in one word.
 //   right panel: Element [pair][member][tile_columns]
 //   left panel of an operand that lies along the inner axis: Element [row][member][member_stride], pairs along the last
-//   left panel of another: Element [pair][member][tile_rows]
+//   left panel of another: Element [pair][member][lanes], of which tile_rows count
 constexpr int64_t member_stride = depth_pairs + 16;  // no power of two, so that rows do not share a cache set
 constexpr int64_t row_stride = members * member_stride;
-constexpr int64_t across_tile_stride(int64_t pairs) {  // with room for what a store writes beyond a panel
-  return pairs * members * tile_rows + 16;
-}
 
 // `pairs`, even members in the low halves; the odd member's vector goes to `to`, the even one's to `to + distance`.
 ALWAYS_INLINE void store_pairs(Element* to, int64_t distance, UnsignedVector pairs) {
@@ -95,8 +92,7 @@ ALWAYS_INLINE UnsignedVector load_across(const Bf16Operand& operand, int64_t row
 }
 
 // Groups of rows of an operand whose inner axis is strided: group g has the rows first_row + g * step and following,
-// its elements start at panel + g * distance and are `width` apart. A store may write beyond that: a group's stores are
-// done in ascending order, so the next one repairs it, and there is room behind the last.
+// its elements start at panel + g * distance and are `width` apart.
 struct Groups {
   int64_t first_row, step, count, distance, width;
 };
@@ -168,7 +164,7 @@ inline void pack_left(const Bf16Operand& operand, int64_t first_row, int64_t row
                       Element* panels) {
   if (operand.inner_stride != 1) {
     const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
-    const Groups groups{first_row, tile_rows, tiles, across_tile_stride((count + 1) / 2), tile_rows};
+    const Groups groups{first_row, tile_rows, tiles, (count + 1) / 2 * members * lanes, lanes};
     return pack_across(operand, groups, first_k, count, panels);
   }
   for (int64_t row = 0; row < rows; ++row, panels += row_stride) {
@@ -184,7 +180,7 @@ struct AlongInner {
   static constexpr int64_t row = row_stride, member = member_stride, pair = 1;
 };
 struct AcrossInner {
-  static constexpr int64_t row = 1, member = tile_rows, pair = members * tile_rows;
+  static constexpr int64_t row = 1, member = lanes, pair = members * lanes;
 };
 
 // c[rows, tile_columns]: the chain over pairs, from zero or, to resume, from c.
@@ -236,7 +232,7 @@ struct LeftPanels {
 ALWAYS_INLINE LeftPanels left_panels(const Bf16Operand& operand, int64_t pairs, const Element* panels) {
   using Rows = std::make_integer_sequence<int, tile_rows>;
   if (operand.inner_stride == 1) return {panels, tile_rows * row_stride, KernelsByRows<AlongInner, Rows>::kernels};
-  return {panels, across_tile_stride(pairs), KernelsByRows<AcrossInner, Rows>::kernels};
+  return {panels, pairs * members * lanes, KernelsByRows<AcrossInner, Rows>::kernels};
 }
 
 // --- memory ----------------------------------------------------------------------------------------------------------
@@ -244,11 +240,12 @@ constexpr int64_t tile_elements = tile_rows * tile_columns;
 constexpr int64_t round_to_line(int64_t elements) {
   return (elements + 15) / 16 * 16;
 }
-constexpr int64_t left_elements = round_to_line(block_rows * row_stride);
+constexpr int64_t left_tile =
+    tile_rows * member_stride > lanes* depth_pairs ? tile_rows* member_stride : lanes* depth_pairs;
+constexpr int64_t left_elements = round_to_line(block_rows / tile_rows * members * left_tile);
 constexpr int64_t right_elements = round_to_line(depth_pairs * members * tile_columns);
 static_assert(block_rows % tile_rows == 0 && block_columns % tile_columns == 0 && depth_pairs % lanes == 0);
-static_assert(sizeof(Element) == sizeof(float) && tile_rows <= lanes && lanes <= 16);
-static_assert(across_tile_stride(depth_pairs) <= tile_rows * row_stride);
+static_assert(sizeof(Element) == sizeof(float) && tile_rows <= lanes);
 
 struct Scratch {
   Element* left;
