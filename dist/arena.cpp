@@ -5,6 +5,7 @@
 #include <sys/sysinfo.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 
 #include "dist/error.h"
@@ -37,7 +38,7 @@ void refuse_more_than_the_machine_has(const std::string& name, size_t bytes) {
 Arena::Arena(std::string name, DeviceKind device) : name_(std::move(name)), device_(device) {}
 
 Arena::~Arena() {
-  if (base_ != nullptr) munmap(base_, std::max(planned_, alignment));
+  if (owns_memory_) munmap(base_, std::max(planned_, alignment));
 }
 
 void* Arena::allocate(size_t bytes) {
@@ -61,6 +62,15 @@ void Arena::commit() {
   if (memory == MAP_FAILED) fail_out_of_memory(name_, bytes, "the system refuses");
   madvise(memory, bytes, MADV_HUGEPAGE);  // a wish; where it is not granted, small pages serve
   base_ = static_cast<std::byte*>(memory);
+  owns_memory_ = true;
+  used_ = 0;
+}
+
+void Arena::commit(std::span<std::byte> memory) {
+  NIBBLE_CHECK(measuring(), "arena " + name_ + " has its memory already");
+  NIBBLE_CHECK(memory.data() != nullptr && memory.size() >= planned_, "memory for arena " + name_);
+  NIBBLE_CHECK(reinterpret_cast<uintptr_t>(memory.data()) % alignment == 0, "memory for an arena is aligned");
+  base_ = memory.data();
   used_ = 0;
 }
 

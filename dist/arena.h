@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 
 #include "dist/dispatch.h"
@@ -26,6 +27,8 @@ class Arena {
 
   // Ends the measuring pass: takes as much memory as was asked for so far and starts handing it out from the beginning.
   void commit();
+  // The same with memory of the caller's, zeroed, aligned, at least as much, which lives as long as the arena.
+  void commit(std::span<std::byte> memory);
 
   // Gives back everything allocated after mark() returned `mark`, for storage that is reused within a step. The plan
   // remembers the largest extent.
@@ -41,6 +44,7 @@ class Arena {
   std::string name_;
   DeviceKind device_;
   std::byte* base_ = nullptr;
+  bool owns_memory_ = false;
   size_t used_ = 0;
   size_t planned_ = 0;
 };

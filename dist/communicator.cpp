@@ -46,6 +46,10 @@ std::unique_ptr<Communicator> make_communicator(double timeout_s) {
   return std::make_unique<SelfCommunicator>();
 }
 
+std::unique_ptr<SharedMemory> Communicator::share_memory(size_t /*bytes*/) {
+  return nullptr;
+}
+
 void check_offsets(std::span<const uint64_t> offsets, int ranks, uint64_t bytes) {
   NIBBLE_CHECK(offsets.size() == static_cast<size_t>(ranks) + 1, "one offset a rank and the end");
   for (size_t i = 0; i + 1 < offsets.size(); ++i) NIBBLE_CHECK(offsets[i] <= offsets[i + 1], "offsets must ascend");

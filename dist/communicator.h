@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "dist/error.h"
+#include "dist/shared_memory.h"
 
 namespace nibble {
 
@@ -31,10 +32,17 @@ class Communicator {
   // In place: rank r's part is data[offsets[r] .. offsets[r+1]); afterwards everyone has all of data. offsets has
   // size()+1 entries, in bytes.
   virtual void all_gather(std::span<std::byte> data, std::span<const uint64_t> offsets) = 0;
-  // Rank q gets send[send_offsets[q] .. send_offsets[q+1]) of every rank r, and finds it at receive_offsets[r].
-  virtual void all_to_all(std::span<const std::byte> send, std::span<const uint64_t> send_offsets,
-                          std::span<std::byte> receive, std::span<const uint64_t> receive_offsets) = 0;
+  // Rank q gets send[q] of every other rank r and finds it in receive[r], which is as long; empty ones cost nothing.
+  // size() entries each; nobody looks at a rank's own.
+  virtual void exchange(std::span<const std::span<const std::byte>> send,
+                        std::span<const std::span<std::byte>> receive) = 0;
   virtual int64_t all_reduce_max(int64_t value) = 0;
+
+  // The lowest rank on the machine of `rank`: the same for two ranks that may share memory.
+  virtual int machine(int rank) const { return rank; }
+  // Collective. At least `bytes`, zeroed, for this rank. Null on every rank if there are no two ranks on one machine,
+  // or if a machine cannot: then one warning says why.
+  virtual std::unique_ptr<SharedMemory> share_memory(size_t bytes);
 
   // Ends every process of the run at once with this exit code.
   [[noreturn]] virtual void abort(int exit_code) = 0;
@@ -77,7 +85,7 @@ void run_together(Communicator& communicator, Function&& function) {
 
 std::string broadcast_string(Communicator& communicator, std::string text, int root);
 
-// Defect check of the offsets of all_gather and all_to_all: ranks+1 of them, ascending, within `bytes`.
+// Defect check of the offsets of all_gather: ranks+1 of them, ascending, within `bytes`.
 void check_offsets(std::span<const uint64_t> offsets, int ranks, uint64_t bytes);
 
 }  // namespace nibble

@@ -12,9 +12,12 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <set>
 #include <thread>
+#include <utility>
 
 #include "dist/log.h"
+#include "dist/mpi_window.h"
 #include "dist/thread_pool.h"
 
 namespace nibble {
@@ -22,15 +25,16 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-enum class Operation : uint32_t { barrier, broadcast, all_gather, all_to_all, all_reduce_max };
+enum class Operation : uint32_t { barrier, broadcast, all_gather, exchange, all_reduce_max, share_memory };
 
 const char* name_of(Operation operation) {
   switch (operation) {
     case Operation::barrier: return "barrier";
     case Operation::broadcast: return "broadcast";
     case Operation::all_gather: return "all-gather";
-    case Operation::all_to_all: return "all-to-all";
+    case Operation::exchange: return "exchange";
     case Operation::all_reduce_max: return "all-reduce";
+    case Operation::share_memory: return "allocation of shared memory";
   }
   return "?";
 }
@@ -102,10 +106,7 @@ class MpiCommunicator final : public Communicator {
     MPI_Comm_set_errhandler(ranks_, MPI_ERRORS_RETURN);
     MPI_Comm_rank(ranks_, &rank_);
     MPI_Comm_size(ranks_, &size_);
-    MPI_Comm node = MPI_COMM_NULL;
-    check_mpi(MPI_Comm_split_type(ranks_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node), "communicator set-up");
-    MPI_Comm_size(node, &ranks_on_node_);
-    MPI_Comm_free(&node);
+    find_machines();
     busy_polls_ = ranks_on_node_ > available_threads(1) ? 0 : 2000;
   }
 
@@ -113,6 +114,8 @@ class MpiCommunicator final : public Communicator {
     if (std::uncaught_exceptions() > exceptions_at_start_) return;
     try {
       barrier();
+      for (const auto& window : windows_) free_window(*window);
+      MPI_Comm_free(&machine_ranks_);
       MPI_Comm_free(&ranks_);
       MPI_Finalize();
     } catch (const Error& error) {
@@ -146,26 +149,15 @@ class MpiCommunicator final : public Communicator {
       const uint64_t begin = offsets[static_cast<size_t>(rank)];
       return data.subspan(begin, offsets[static_cast<size_t>(rank) + 1] - begin);
     };
-    exchange([&](int) { return std::span<const std::byte>(part(rank_)); }, part);
+    exchange_with([&](int) { return std::span<const std::byte>(part(rank_)); }, part);
   }
 
-  void all_to_all(std::span<const std::byte> send, std::span<const uint64_t> send_offsets, std::span<std::byte> receive,
-                  std::span<const uint64_t> receive_offsets) override {
-    check_offsets(send_offsets, size_, send.size());
-    check_offsets(receive_offsets, size_, receive.size());
-    arrive({.operation = Operation::all_to_all});
-    const auto sent = [&](int rank) {
-      const uint64_t begin = send_offsets[static_cast<size_t>(rank)];
-      return send.subspan(begin, send_offsets[static_cast<size_t>(rank) + 1] - begin);
-    };
-    const auto received = [&](int rank) {
-      const uint64_t begin = receive_offsets[static_cast<size_t>(rank)];
-      return receive.subspan(begin, receive_offsets[static_cast<size_t>(rank) + 1] - begin);
-    };
-    const auto own = sent(rank_);
-    NIBBLE_CHECK(received(rank_).size() == own.size(), "sizes sent and received differ");
-    if (!own.empty()) std::memmove(received(rank_).data(), own.data(), own.size());
-    exchange(sent, received);
+  void exchange(std::span<const std::span<const std::byte>> send,
+                std::span<const std::span<std::byte>> receive) override {
+    NIBBLE_CHECK(send.size() == static_cast<size_t>(size_) && receive.size() == send.size(), "one span a rank");
+    arrive({.operation = Operation::exchange});
+    exchange_with([&](int rank) { return send[static_cast<size_t>(rank)]; },
+                  [&](int rank) { return receive[static_cast<size_t>(rank)]; });
   }
 
   int64_t all_reduce_max(int64_t value) override {
@@ -177,10 +169,96 @@ class MpiCommunicator final : public Communicator {
     return result;
   }
 
+  int machine(int rank) const override { return machines_[static_cast<size_t>(rank)]; }
+
+  std::unique_ptr<SharedMemory> share_memory(size_t bytes) override {
+    free_released_windows();
+    const auto numbers = std::set<int>(machines_.begin(), machines_.end()).size();
+    if (numbers == machines_.size()) return nullptr;
+    const size_t wanted = bytes_on_machine(bytes);
+    if (refused(wanted > options_.shared_bytes ? "less is allowed" : shared_memory_problem(wanted))) return nullptr;
+    arrive({.operation = Operation::share_memory});
+    {
+      const Deadline deadline = blocking_deadline();
+      windows_.push_back(std::make_shared<MpiWindow>(machine_ranks_, bytes));
+    }
+    const std::shared_ptr<MpiWindow>& window = windows_.back();
+    auto memory = std::make_unique<WindowMemory>(window, machines_, rank_);
+    std::string problem = window->problem();
+    if (problem.empty()) problem = populate(memory->part(rank_));
+    if (refused(problem)) return nullptr;
+    return memory;
+  }
+
   [[noreturn]] void abort(int exit_code) override { abort_job(exit_code); }
 
  private:
   int chunk_length(size_t bytes) const { return static_cast<int>(std::min(bytes, options_.chunk_bytes)); }
+
+  void find_machines() {
+    constexpr const char* what = "communicator set-up";
+    check_mpi(MPI_Comm_split_type(ranks_, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine_ranks_), what);
+    if (options_.machine_of_rank != nullptr) {
+      MPI_Comm whole = machine_ranks_;
+      check_mpi(MPI_Comm_split(whole, options_.machine_of_rank(rank_), 0, &machine_ranks_), what);
+      MPI_Comm_free(&whole);
+    }
+    MPI_Comm_set_errhandler(machine_ranks_, MPI_ERRORS_RETURN);
+    MPI_Comm_size(machine_ranks_, &ranks_on_node_);
+    int lowest = rank_;
+    check_mpi(MPI_Bcast(&lowest, 1, MPI_INT, 0, machine_ranks_), what);
+    machines_.resize(static_cast<size_t>(size_));
+    check_mpi(MPI_Allgather(&lowest, 1, MPI_INT, machines_.data(), 1, MPI_INT, ranks_), what);
+  }
+
+  // Collective. The sum over the ranks of this machine.
+  size_t bytes_on_machine(size_t bytes) {
+    const auto ranks = static_cast<size_t>(size_);
+    std::vector<uint64_t> wanted(ranks);
+    std::vector<uint64_t> offsets(ranks + 1);
+    for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * sizeof(uint64_t);
+    wanted[static_cast<size_t>(rank_)] = bytes;
+    all_gather(std::as_writable_bytes(std::span(wanted)), offsets);
+    uint64_t sum = 0;
+    for (size_t rank = 0; rank < ranks; ++rank) sum += machines_[rank] == machine(rank_) ? wanted[rank] : 0;
+    return sum;
+  }
+
+  // Collective. Whether some rank has a problem with sharing memory.
+  bool refused(const std::string& problem) {
+    const int64_t lowest = all_reduce_max(problem.empty() ? 0 : size_ - rank_);
+    if (lowest == 0) return false;
+    const int rank = size_ - static_cast<int>(lowest);
+    const std::string text = broadcast_string(*this, problem, rank);
+    if (rank_ == 0) {
+      log_warning(
+          "rank {} cannot share memory with the others on its machine: {}. Gradients and weights pass as messages, "
+          "which is slower; in a container, start it with a larger /dev/shm (--shm-size)",
+          rank, text);
+    }
+    return true;
+  }
+
+  // Collective. Windows that no rank uses any more.
+  void free_released_windows() {
+    std::erase_if(windows_, [&](const std::shared_ptr<MpiWindow>& window) {
+      if (all_reduce_max(window.use_count() > 1 ? 1 : 0) != 0) return false;
+      free_window(*window);
+      return true;
+    });
+  }
+
+  // All ranks have just arrived.
+  void free_window(MpiWindow& window) {
+    const Deadline deadline = blocking_deadline();
+    window.free();
+  }
+
+  // For a call in which MPI waits for all ranks of the machine by itself.
+  Deadline blocking_deadline() {
+    const double seconds = options_.timeout_s > 0 ? options_.timeout_s + for_data.grace_s : 0;
+    return Deadline(seconds, [this] { give_up("all ranks arrived, but MPI does not come back"); });
+  }
 
   bool expired(double grace_s) const {
     return options_.timeout_s > 0 &&
@@ -245,7 +323,7 @@ class MpiCommunicator final : public Communicator {
 
   // Sends outgoing(peer) to and receives incoming(peer) from every other rank.
   template <class Outgoing, class Incoming>
-  void exchange(const Outgoing& outgoing, const Incoming& incoming) {
+  void exchange_with(const Outgoing& outgoing, const Incoming& incoming) {
     for (int first = 1; first < size_; first += peers_at_once) {
       requests_.clear();
       const int end = std::min(size_, first + peers_at_once);
@@ -310,7 +388,10 @@ class MpiCommunicator final : public Communicator {
   int rank_ = 0;
   int size_ = 1;
   int ranks_on_node_ = 1;
-  int64_t busy_polls_ = 0;  // polls before a wait first gives up the processor
+  MPI_Comm machine_ranks_ = MPI_COMM_NULL;
+  std::vector<int> machines_;                        // [size] the lowest rank on each rank's machine
+  std::vector<std::shared_ptr<MpiWindow>> windows_;  // in the order in which all ranks made them
+  int64_t busy_polls_ = 0;                           // polls before a wait first gives up the processor
   uint64_t sequence_ = 0;
   Clock::time_point entered_;
   Arrival current_;

@@ -13,8 +13,8 @@ class SelfCommunicator final : public Communicator {
   void barrier() override {}
   void broadcast(std::span<std::byte> data, int root) override;
   void all_gather(std::span<std::byte> data, std::span<const uint64_t> offsets) override;
-  void all_to_all(std::span<const std::byte> send, std::span<const uint64_t> send_offsets, std::span<std::byte> receive,
-                  std::span<const uint64_t> receive_offsets) override;
+  void exchange(std::span<const std::span<const std::byte>> send,
+                std::span<const std::span<std::byte>> receive) override;
   int64_t all_reduce_max(int64_t value) override { return value; }
   [[noreturn]] void abort(int exit_code) override;
 };

@@ -2,89 +2,19 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <optional>
 
 #include "dist/error.h"
+#include "dist/fold.h"
 #include "dist/profile.h"
+#include "dist/reduction_tree.h"
 #include "dist/thread_pool.h"
-#include "dist/vectorize.h"
 
 namespace nibble {
 namespace {
 
-constexpr size_t elements_at_once = 16384;  // of parallel_for: 64 KiB of each operand
-
-NIBBLE_VECTORIZE void add_range(float* left, const float* right, size_t count) {
-  for (size_t i = 0; i < count; ++i) left[i] += right[i];
-}
-
-void add(float* left, const float* right, uint64_t count) {
-  parallel_for(count, elements_at_once,
-               [&](size_t begin, size_t end) { add_range(left + begin, right + begin, end - begin); });
-}
-
-// A node of the tree: the sum of groups [first, first + length), or of those of them that exist.
-template <class Value>
-struct Node {
-  uint64_t first;
-  uint64_t length;
-  Value value;
-};
-
-// Nodes in ascending order of groups; neighbours that are the two halves of a node become that node at once.
-template <class Value>
-class NodeStack {
- public:
-  explicit NodeStack(uint64_t groups) : groups_(groups) {}
-
-  // join(left, right): left += right, after which right is free.
-  template <class Join>
-  void push(const Node<Value>& node, const Join& join) {
-    nodes_.push_back(node);
-    for (;;) {
-      Node<Value>& top = nodes_.back();
-      const bool left_half = top.first % (2 * top.length) == 0;
-      if (left_half) {
-        // The right half is beyond the last group: the parent is this node.
-        const bool alone = top.first + top.length >= groups_;
-        if (!alone || (top.first == 0 && top.length >= groups_)) return;
-        top.length *= 2;
-        continue;
-      }
-      if (nodes_.size() < 2) return;
-      Node<Value>& before = nodes_[nodes_.size() - 2];
-      if (before.length != top.length || before.first + before.length != top.first) return;
-      join(before.value, top.value);
-      before.length *= 2;
-      nodes_.pop_back();
-    }
-  }
-
-  const std::vector<Node<Value>>& nodes() const { return nodes_; }
-  void clear() { nodes_.clear(); }
-
- private:
-  uint64_t groups_;
-  std::vector<Node<Value>> nodes_;
-};
-
-struct Nothing {};
-
-// The maximal nodes that a rank folds its groups into, and how many buffers that takes at most, the leaf included.
-struct RankNodes {
-  std::vector<Node<Nothing>> nodes;
-  size_t buffers = 0;
-};
-
-RankNodes nodes_of_rank(uint64_t groups, GroupRange range) {
-  NodeStack<Nothing> stack(groups);
-  RankNodes result;
-  for (uint64_t group = range.begin; group < range.end; ++group) {
-    result.buffers = std::max(result.buffers, stack.nodes().size() + 1);
-    stack.push({group, 1, {}}, [](Nothing&, Nothing&) {});
-  }
-  result.nodes = stack.nodes();
-  return result;
-}
+constexpr size_t elements_at_once = 16384;  // of parallel_for: 64 KiB
 
 double tree_sum_of(std::span<const double> values, uint64_t first, uint64_t length) {
   if (length == 1) return values[first];
@@ -92,6 +22,12 @@ double tree_sum_of(std::span<const double> values, uint64_t first, uint64_t leng
   const double left = tree_sum_of(values, first, half);
   if (first + half >= values.size()) return left;
   return left + tree_sum_of(values, first + half, half);
+}
+
+const Partition& checked(const Partition& partition, const Communicator& communicator, uint64_t groups) {
+  NIBBLE_CHECK(groups >= 1, "a step has at least one group of micro-batches");
+  NIBBLE_CHECK(partition.ranks() == communicator.size(), "the partition is for another number of ranks");
+  return partition;
 }
 
 }  // namespace
@@ -118,94 +54,172 @@ double tree_sum(std::span<const double> values) {
 }
 
 struct TreeReduction::State {
+  // The partial sums of all ranks of a machine, and what they fold to before they leave it.
+  struct Machine {
+    std::vector<TreeNode> nodes;  // value: the buffer
+    std::vector<int> ranks;       // that hold them
+    Fold fold;
+  };
+
   Communicator& communicator;
+  SharedArena* const shared;  // null: every rank is a machine of its own
   const Partition partition;
   const uint64_t groups;
   const GroupRange local;
-  std::vector<RankNodes> ranks;  // of every rank
-  std::vector<float*> buffers;   // [partition.elements()] each
-  std::vector<float*> free;
-  float* shards = nullptr;  // several ranks: [nodes of all ranks][elements of this rank's shard]
-  NodeStack<float*> stack;
+  const Machines machines;
+  const size_t here;    // this rank's machine
+  const size_t stride;  // bytes from one buffer to the next
+  std::vector<Machine> plans;
+  OnePassFold last;              // of this machine's partial sums and the roots of the others, in ascending order
+  std::vector<size_t> order;     // of those two lists, one after the other
+  std::byte* buffers = nullptr;  // this rank's partial sums
+  float* received = nullptr;     // [roots of the other machines][elements of this rank's shard]
+  float* spare = nullptr;        // [elements of this rank's shard], where the rank has no groups
+  RankSums sums;
   uint64_t next_group;
-  float* leaf = nullptr;
+  std::optional<size_t> leaf;  // the open group's buffer
 
-  State(Arena& arena, Communicator& all_ranks, const Partition& shards_of_ranks, uint64_t all_groups)
+  State(Arena& arena, SharedArena* memory, Communicator& all_ranks, const Partition& shards, uint64_t all_groups)
       : communicator(all_ranks),
-        partition(shards_of_ranks),
+        shared(memory),
+        partition(shards),
         groups(all_groups),
         local(groups_of_rank(all_groups, all_ranks.rank(), all_ranks.size())),
-        stack(all_groups),
+        machines(memory, all_ranks.size()),
+        here(machines.of(all_ranks.rank())),
+        stride(round_up(checked_multiply(shards.elements(), sizeof(float)), uint64_t{Arena::alignment})),
+        sums(all_groups),
         next_group(local.begin) {
-    size_t nodes = 0;
-    for (int rank = 0; rank < communicator.size(); ++rank) {
-      ranks.push_back(nodes_of_rank(groups, groups_of_rank(groups, rank, communicator.size())));
-      nodes += ranks.back().nodes.size();
-    }
-    const size_t bytes = checked_multiply(partition.elements(), sizeof(float));
-    for (size_t i = 0; i < own().buffers; ++i) buffers.push_back(static_cast<float*>(arena.allocate(bytes)));
-    if (communicator.size() > 1) {
-      shards = static_cast<float*>(arena.allocate(checked_multiply(nodes * shard_count(), sizeof(float))));
-    }
-    restart();
+    for (size_t machine = 0; machine < machines.count(); ++machine) plans.push_back(plan_of(machine));
+    const size_t elsewhere = plan_last_fold();
+    const size_t own = sums_of_range(groups, local.begin, local.end).buffers();
+    const size_t shard_bytes = checked_multiply(shard_count(), sizeof(float));
+    buffers = static_cast<std::byte*>(arena.allocate(checked_multiply(own, stride)));
+    received = static_cast<float*>(arena.allocate(checked_multiply(elsewhere, shard_bytes)));
+    if (own == 0) spare = static_cast<float*>(arena.allocate(shard_bytes));
   }
 
-  const RankNodes& own() const { return ranks[static_cast<size_t>(communicator.rank())]; }
+  Machine plan_of(size_t machine) const {
+    Machine plan;
+    for (const int rank : machines.ranks(machine)) {
+      const GroupRange range = groups_of_rank(groups, rank, communicator.size());
+      const RankSums rank_sums = sums_of_range(groups, range.begin, range.end);
+      for (const TreeNode& node : rank_sums.nodes()) {
+        plan.nodes.push_back(node);
+        plan.ranks.push_back(rank);
+      }
+    }
+    plan.fold = fold_of(groups, plan.nodes);
+    return plan;
+  }
+
+  // Returns how many roots come from other machines.
+  size_t plan_last_fold() {
+    std::vector<TreeNode> nodes = plans[here].nodes;
+    for (size_t machine = 0; machine < plans.size(); ++machine) {
+      const std::vector<TreeNode>& roots = plans[machine].fold.roots;
+      if (machine != here) nodes.insert(nodes.end(), roots.begin(), roots.end());
+    }
+    order.resize(nodes.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::ranges::sort(order, {}, [&](size_t i) { return nodes[i].first; });
+    std::vector<TreeNode> ascending;
+    for (const size_t i : order) ascending.push_back(nodes[i]);
+    last = OnePassFold(fold_of(groups, ascending), ascending.size());
+    return nodes.size() - plans[here].nodes.size();
+  }
+
   uint64_t shard_count() const { return partition.count(communicator.rank()); }
+  float* buffer(std::byte* of_rank, size_t index) const { return reinterpret_cast<float*>(of_rank + index * stride); }
+  float* buffer(size_t index) const { return buffer(buffers, index); }
+  bool shares() const { return shared != nullptr && machines.count() < static_cast<size_t>(communicator.size()); }
 
-  void restart() {
-    stack.clear();
-    free = buffers;
-    next_group = local.begin;
+  // This machine's partial sums, once they are complete: [nodes].
+  std::vector<float*> partial_sums() const {
+    std::vector<std::byte*> places(static_cast<size_t>(communicator.size()));
+    places[static_cast<size_t>(communicator.rank())] = buffers;
+    if (shares()) places = shared->meet(plans[here].nodes.empty() ? nullptr : buffers);
+    std::vector<float*> result;
+    for (size_t i = 0; i < plans[here].nodes.size(); ++i) {
+      result.push_back(buffer(places[static_cast<size_t>(plans[here].ranks[i])], plans[here].nodes[i].value));
+    }
+    return result;
   }
 
-  // Node k of every rank that has one goes round in one all-to-all, straight from the partial sums. Returns the parts
-  // of this rank's shard, [rank][node].
-  std::vector<std::vector<float*>> exchange() {
-    std::vector<std::vector<float*>> parts(ranks.size());
+  // Of the shards of other machines, this rank's share: folded where they are.
+  void fold_for_others(const std::vector<float*>& partial) const {
+    for (int rank = 0; rank < communicator.size(); ++rank) {
+      if (machines.of(rank) == here || machines.deputy(here, rank) != communicator.rank()) continue;
+      for (const auto& [left, right] : plans[here].fold.joins) {
+        add(partial[left] + partition.begin(rank), partial[right] + partition.begin(rank), partition.count(rank));
+      }
+    }
+  }
+
+  // Root k of every machine that has one goes round in one exchange. Returns those of the other machines for this
+  // rank's shard, machine by machine.
+  std::vector<float*> exchange(const std::vector<float*>& partial) const {
     size_t rounds = 0;
-    for (const RankNodes& rank : ranks) rounds = std::max(rounds, rank.nodes.size());
-    float* next = shards;
-    std::vector<uint64_t> receive_offsets(ranks.size() + 1);
-    for (size_t round = 0; round < rounds; ++round) {
-      float* const base = next;
-      for (size_t rank = 0; rank < ranks.size(); ++rank) {
-        if (round < ranks[rank].nodes.size()) {
-          parts[rank].push_back(next);
-          next += shard_count();
-        }
-        receive_offsets[rank + 1] = static_cast<uint64_t>(next - base) * sizeof(float);
-      }
-      const bool sends = round < stack.nodes().size();
-      const std::vector<uint64_t> send_offsets =
-          sends ? partition.byte_offsets(sizeof(float)) : std::vector<uint64_t>(ranks.size() + 1);
-      const std::span<const float> sent(sends ? stack.nodes()[round].value : nullptr, sends ? partition.elements() : 0);
-      communicator.all_to_all(std::as_bytes(sent), send_offsets,
-                              std::as_writable_bytes(std::span<float>(base, static_cast<size_t>(next - base))),
-                              receive_offsets);
+    for (const Machine& plan : plans) rounds = std::max(rounds, plan.fold.roots.size());
+    const auto ranks = static_cast<size_t>(communicator.size());
+    std::vector<size_t> first(plans.size());  // of each machine's roots among those received
+    size_t count = 0;
+    for (size_t machine = 0; machine < plans.size(); ++machine) {
+      first[machine] = count;
+      if (machine != here) count += plans[machine].fold.roots.size();
     }
-    return parts;
+    for (size_t round = 0; round < rounds; ++round) {
+      std::vector<std::span<const std::byte>> send(ranks);
+      std::vector<std::span<std::byte>> receive(ranks);
+      for (int rank = 0; rank < communicator.size(); ++rank) {
+        const size_t machine = machines.of(rank);
+        if (machine == here) continue;
+        const auto place = static_cast<size_t>(rank);
+        if (round < plans[here].fold.roots.size() && machines.deputy(here, rank) == communicator.rank()) {
+          const float* const root = partial[plans[here].fold.roots[round].value];
+          send[place] = std::as_bytes(std::span(root + partition.begin(rank), partition.count(rank)));
+        }
+        if (round < plans[machine].fold.roots.size() && machines.deputy(machine, communicator.rank()) == rank) {
+          float* const root = received + (first[machine] + round) * shard_count();
+          receive[place] = std::as_writable_bytes(std::span(root, shard_count()));
+        }
+      }
+      communicator.exchange(send, receive);
+    }
+    std::vector<float*> roots;
+    for (size_t root = 0; root < count; ++root) roots.push_back(received + root * shard_count());
+    return roots;
   }
 
-  float* fold(const std::vector<std::vector<float*>>& parts) {
-    NodeStack<float*> all(groups);
-    for (size_t rank = 0; rank < ranks.size(); ++rank) {
-      for (size_t i = 0; i < ranks[rank].nodes.size(); ++i) {
-        const Node<Nothing>& node = ranks[rank].nodes[i];
-        all.push({node.first, node.length, parts[rank][i]},
-                 [&](float* left, float* right) { add(left, right, shard_count()); });
-      }
+  std::span<float> reduce_scatter() {
+    std::vector<float*> partial = partial_sums();
+    std::vector<float*> elsewhere;
+    if (machines.count() > 1) {
+      fold_for_others(partial);
+      elsewhere = exchange(partial);
     }
-    NIBBLE_CHECK(all.nodes().size() == 1, "the tree has one root");
-    return all.nodes().front().value;
+    for (float*& sum : partial) sum += partition.begin(communicator.rank());
+    partial.insert(partial.end(), elsewhere.begin(), elsewhere.end());
+    std::vector<const float*> values;
+    for (const size_t i : order) values.push_back(partial[i]);
+    // In this rank's own memory, where its next group begins when it is done with the shard.
+    float* const shard =
+        spare != nullptr ? spare : buffer(sums.nodes().front().value) + partition.begin(communicator.rank());
+    last.run(values, shard, shard_count());
+    if (shares()) shared->meet();  // nobody begins a group before everyone has read
+    sums = RankSums(groups);
+    next_group = local.begin;
+    return {shard, shard_count()};
   }
 };
 
-TreeReduction::TreeReduction(Arena& arena, Communicator& communicator, const Partition& partition, uint64_t groups) {
-  NIBBLE_CHECK(groups >= 1, "a step has at least one group of micro-batches");
-  NIBBLE_CHECK(partition.ranks() == communicator.size(), "the partition is for another number of ranks");
-  state_ = std::make_unique<State>(arena, communicator, partition, groups);
-}
+TreeReduction::TreeReduction(Arena& arena, Communicator& communicator, const Partition& partition, uint64_t groups)
+    : state_(std::make_unique<State>(arena, nullptr, communicator, checked(partition, communicator, groups), groups)) {}
+
+TreeReduction::TreeReduction(SharedArena& memory, Communicator& communicator, const Partition& partition,
+                             uint64_t groups)
+    : state_(std::make_unique<State>(memory.arena(), &memory, communicator, checked(partition, communicator, groups),
+                                     groups)) {}
 
 TreeReduction::~TreeReduction() = default;
 
@@ -216,40 +230,30 @@ GroupRange TreeReduction::local_groups() const {
 std::span<float> TreeReduction::begin_group() {
   const ProfileScope scope(OperatorFamily::reduction, "begin_group");
   State& state = *state_;
-  NIBBLE_CHECK(state.leaf == nullptr, "the group before has not ended");
+  NIBBLE_CHECK(!state.leaf, "the group before has not ended");
   NIBBLE_CHECK(state.next_group < state.local.end, "all groups of this rank are done");
-  state.leaf = state.free.back();
-  state.free.pop_back();
+  state.leaf = state.sums.take();
+  float* const gradients = state.buffer(*state.leaf);
   parallel_for(state.partition.elements(), elements_at_once,
-               [&](size_t begin, size_t end) { std::memset(state.leaf + begin, 0, (end - begin) * sizeof(float)); });
-  return {state.leaf, state.partition.elements()};
+               [&](size_t begin, size_t end) { std::memset(gradients + begin, 0, (end - begin) * sizeof(float)); });
+  return {gradients, state.partition.elements()};
 }
 
 void TreeReduction::end_group() {
   const ProfileScope scope(OperatorFamily::reduction, "end_group");
   State& state = *state_;
-  NIBBLE_CHECK(state.leaf != nullptr, "no group has begun");
-  state.stack.push({state.next_group, 1, state.leaf}, [&](float* left, float* right) {
-    add(left, right, state.partition.elements());
-    state.free.push_back(right);
+  NIBBLE_CHECK(state.leaf, "no group has begun");
+  state.sums.push(state.next_group, *state.leaf, [&](size_t left, size_t right) {
+    add(state.buffer(left), state.buffer(right), state.partition.elements());
   });
-  state.leaf = nullptr;
+  state.leaf.reset();
   ++state.next_group;
 }
 
 std::span<float> TreeReduction::reduce_scatter() {
   const ProfileScope scope(OperatorFamily::reduction, "reduce_scatter");
-  State& state = *state_;
-  NIBBLE_CHECK(state.leaf == nullptr && state.next_group == state.local.end, "groups are missing");
-  float* shard = nullptr;
-  if (state.communicator.size() == 1) {
-    NIBBLE_CHECK(state.stack.nodes().size() == 1, "the tree has one root");
-    shard = state.stack.nodes().front().value;
-  } else {
-    shard = state.fold(state.exchange());
-  }
-  state.restart();
-  return {shard, state.shard_count()};
+  NIBBLE_CHECK(!state_->leaf && state_->next_group == state_->local.end, "groups are missing");
+  return state_->reduce_scatter();
 }
 
 }  // namespace nibble

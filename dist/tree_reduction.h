@@ -4,7 +4,8 @@
 // (the leaf). Groups are the leaves of a binary tree: node (first, length) with length a power of two and first a
 // multiple of it is the sum of its two halves, left + right, element by element in FP32; a half beyond the last group
 // is absent, and then the node is its left half. Ranks own contiguous ranges of groups. A rank folds its own groups
-// into maximal tree nodes; the remaining folds happen on the rank that owns the shard.
+// into maximal tree nodes, the ranks of a machine together fold those of their machine before anything is sent to
+// another, and the rank that owns a shard does the rest.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include "dist/arena.h"
 #include "dist/communicator.h"
 #include "dist/partition.h"
+#include "dist/shared_arena.h"
 
 namespace nibble {
 
@@ -35,8 +37,10 @@ class TreeReduction {
   // Memory (partial sums, exchange buffers) comes from the arena, in the measuring pass and again after commit(). With
   // g groups on this rank it is at most log2(g) + 1 buffers of partition.elements() floats where the rank's first group
   // is a multiple of a power of two that is at least g (one rank; a power of two of ranks and of groups), else at most
-  // twice that; and, with several ranks, one shard for each partial sum of each rank, together about one to two
-  // buffers.
+  // twice that; and one shard for each partial sum of every other machine. Ranks that share the arena's memory read
+  // each other's partial sums where they are; without sharing, every rank is a machine of its own.
+  TreeReduction(SharedArena& memory, Communicator& communicator, const Partition& partition, uint64_t groups);
+  // For small sums: in memory of this rank's own.
   TreeReduction(Arena& arena, Communicator& communicator, const Partition& partition, uint64_t groups);
   ~TreeReduction();
 

@@ -107,8 +107,8 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     config_.model.vocab_size = settled_vocabulary(config, *train_loader_);
     nibble::validate(config_.model);
     build_model(config_.recipe);
-    build_state();
   });
+  build_state();
   micro_batch_ = std::make_unique<MicroBatch>(config.train.micro_batch_sequences, config.model.sequence_length);
   telemetry_ = std::make_unique<Telemetry>(communicator_, config_, gradient_groups(config));
   group_losses_.resize(gradient_groups(config));
@@ -133,13 +133,16 @@ void TrainingSession::follow_recipe(uint64_t step) {
   switched_ = late;
 }
 
+// Collective.
 void TrainingSession::build_state() {
   const ParameterTable& table = model_->parameters();
   partition_ = std::make_unique<Partition>(table.flat_size(), communicator_.size());
-  state_arena_ = std::make_unique<Arena>("weights, gradients and optimizer state");
+  shared_arena_ = std::make_unique<SharedArena>("weights and gradients", communicator_);
+  state_arena_ = std::make_unique<Arena>("optimizer state");
   const auto build = [&] {
-    weights_ = allocate_tensor(*state_arena_, config_.model.dtype, {static_cast<int64_t>(table.flat_size())});
-    reduction_ = std::make_unique<TreeReduction>(*state_arena_, communicator_, *partition_, gradient_groups(config_));
+    state_arena_->release(0);
+    weights_ = allocate_tensor(shared_arena_->arena(), config_.model.dtype, {static_cast<int64_t>(table.flat_size())});
+    reduction_ = std::make_unique<TreeReduction>(*shared_arena_, communicator_, *partition_, gradient_groups(config_));
     optimizer_ = std::make_unique<AdamW>(*state_arena_, adamw_config(config_.optimizer), segments(table),
                                          partition_->begin(communicator_.rank()), partition_->end(communicator_.rank()),
                                          config_.model.dtype);
@@ -148,10 +151,12 @@ void TrainingSession::build_state() {
         RecipeState::Owners{communicator_, config_, gradient_groups(config_), *partition_, *optimizer_, weights_},
         *model_);
   };
-  build();
-  state_arena_->commit();
-  build();
-  recipe_state_->attach(*model_);
+  shared_arena_->commit(build);
+  run_together(communicator_, [&] {
+    state_arena_->commit();
+    build();
+    recipe_state_->attach(*model_);
+  });
 }
 
 std::string TrainingSession::data_fingerprint() const {
@@ -165,8 +170,12 @@ std::vector<std::string> TrainingSession::describe() const {
                               with_thousands(cost.parameters), with_thousands(cost.linear_parameters),
                               with_thousands(cost.embedding_parameters), config_.recipe.name));
   lines.push_back("layers     " + layer_summary(*model_));
-  uint64_t total = state_arena_->planned_bytes();
-  std::string memory = fmt::format("{} {:.1f} MB", state_arena_->name(), static_cast<double>(total) / 1e6);
+  const Arena& shared = shared_arena_->arena();
+  uint64_t total = shared.planned_bytes() + state_arena_->planned_bytes();
+  std::string memory = fmt::format(
+      "{} {:.1f} MB{}, {} {:.1f} MB", shared.name(), static_cast<double>(shared.planned_bytes()) / 1e6,
+      shared_arena_->sharers() > 1 ? fmt::format(" in memory that {} ranks share", shared_arena_->sharers()) : "",
+      state_arena_->name(), static_cast<double>(state_arena_->planned_bytes()) / 1e6);
   for (const MemoryLine& line : model_->memory()) {
     memory += fmt::format(", {} {:.1f} MB", line.what, static_cast<double>(line.bytes) / 1e6);
     total += line.bytes;
@@ -198,7 +207,7 @@ void TrainingSession::initialize_weights() {
 void TrainingSession::gather_weights() {
   const ProfileScope scope(OperatorFamily::reduction, "gather_weights");
   const std::vector<uint64_t> offsets = partition_->byte_offsets(size_of(weights_.dtype()));
-  communicator_.all_gather({static_cast<std::byte*>(weights_.data()), weights_.bytes()}, offsets);
+  shared_arena_->all_gather({static_cast<std::byte*>(weights_.data()), weights_.bytes()}, offsets);
   model_->set_weights_changed();
 }
 

@@ -12,6 +12,7 @@
 #include "data/loader.h"
 #include "dist/communicator.h"
 #include "dist/partition.h"
+#include "dist/shared_arena.h"
 #include "dist/tree_reduction.h"
 #include "model/language_model.h"
 #include "optim/adamw.h"
@@ -94,7 +95,8 @@ class TrainingSession {
   std::unique_ptr<LanguageModel> model_;
   bool switched_ = false;  // model_ follows the recipe's late switch
 
-  std::unique_ptr<Arena> state_arena_;  // weights, gradients, optimizer state
+  std::unique_ptr<SharedArena> shared_arena_;  // weights and gradients
+  std::unique_ptr<Arena> state_arena_;         // optimizer state
   std::unique_ptr<Partition> partition_;
   Tensor weights_;  // [flat_size], model dtype
   std::unique_ptr<TreeReduction> reduction_;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -20,9 +21,17 @@ bool faults_wanted() {
   return std::getenv("NIBBLE_TEST_FAULTS") != nullptr;
 }
 
+// Two ranks pass for a machine.
+int machine_of(int rank) {
+  return rank / 2;
+}
+
 // Messages of at most 1000 bytes, so that every operation is cut into several.
-const auto* const environment = testing::AddGlobalTestEnvironment(
-    new MpiEnvironment({.timeout_s = faults_wanted() ? 1.0 : 60.0, .chunk_bytes = 1000}));
+const auto* const environment =
+    testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = faults_wanted() ? 1.0 : 60.0,
+                                                          .chunk_bytes = 1000,
+                                                          .machine_of_rank = machine_of,
+                                                          .shared_bytes = size_t{1} << 20}));
 
 std::byte pattern(int rank, size_t i) {
   return static_cast<std::byte>((static_cast<size_t>(rank) * 37 + i * 7) & 255);
@@ -39,7 +48,9 @@ TEST(MpiCommunicator, KnowsItsRanks) {
   EXPECT_GE(communicator().rank(), 0);
   EXPECT_LT(communicator().rank(), communicator().size());
   EXPECT_EQ(std::to_string(communicator().size()), std::getenv("OMPI_COMM_WORLD_SIZE"));
-  EXPECT_EQ(communicator().ranks_on_node(), communicator().size());
+  const int machine = communicator().rank() / 2;
+  EXPECT_EQ(communicator().ranks_on_node(), std::min(communicator().size() - 2 * machine, 2));
+  for (int rank = 0; rank < communicator().size(); ++rank) EXPECT_EQ(communicator().machine(rank), rank / 2 * 2);
 }
 
 TEST(MpiCommunicator, BroadcastFromEveryRoot) {
@@ -70,25 +81,62 @@ TEST(MpiCommunicator, AllGatherOfUnequalParts) {
   }
 }
 
-TEST(MpiCommunicator, AllToAllOfUnequalParts) {
-  const int size = communicator().size();
-  const auto length = [](int from, int to) { return static_cast<size_t>((from + 2 * to) % 4) * 1100; };
-  std::vector<uint64_t> send_offsets = {0};
-  std::vector<uint64_t> receive_offsets = {0};
-  std::vector<std::byte> send;
-  for (int peer = 0; peer < size; ++peer) {
-    const auto part = filled(communicator().rank() * 16 + peer, length(communicator().rank(), peer));
-    send.insert(send.end(), part.begin(), part.end());
-    send_offsets.push_back(send.size());
-    receive_offsets.push_back(receive_offsets.back() + length(peer, communicator().rank()));
+TEST(MpiCommunicator, ExchangeOfUnequalParts) {
+  const int own = communicator().rank();
+  const auto length = [](int from, int to) {
+    return from == to ? size_t{0} : static_cast<size_t>((from + 2 * to) % 4) * 1100;
+  };
+  std::vector<std::vector<std::byte>> sent, received;
+  std::vector<std::span<const std::byte>> send;
+  std::vector<std::span<std::byte>> receive;
+  for (int peer = 0; peer < communicator().size(); ++peer) {
+    sent.push_back(filled(own * 16 + peer, length(own, peer)));
+    received.emplace_back(length(peer, own));
   }
-  std::vector<std::byte> receive(receive_offsets.back());
-  communicator().all_to_all(send, send_offsets, receive, receive_offsets);
-  for (int peer = 0; peer < size; ++peer) {
-    const auto expected = filled(peer * 16 + communicator().rank(), length(peer, communicator().rank()));
-    const auto begin = receive.begin() + static_cast<ptrdiff_t>(receive_offsets[static_cast<size_t>(peer)]);
-    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), begin)) << "from " << peer;
+  for (const auto& data : sent) send.emplace_back(data);
+  for (auto& data : received) receive.emplace_back(data);
+  communicator().exchange(send, receive);
+  for (int peer = 0; peer < communicator().size(); ++peer) {
+    EXPECT_EQ(received[static_cast<size_t>(peer)], filled(peer * 16 + own, length(peer, own))) << "from " << peer;
   }
+}
+
+bool on_this_machine(int rank) {
+  return rank / 2 == communicator().rank() / 2;
+}
+
+TEST(MpiCommunicator, RanksOfAMachineSeeEachOthersMemory) {
+  // The second round finds the first one's memory gone.
+  for (int round = 0; round < 2; ++round) {
+    const int own = communicator().rank();
+    const std::unique_ptr<SharedMemory> memory = communicator().share_memory(5000 + static_cast<size_t>(own) * 3000);
+    if (communicator().size() == 1) {
+      EXPECT_EQ(memory, nullptr);
+      continue;
+    }
+    ASSERT_NE(memory, nullptr);
+    const std::span<std::byte> part = memory->part(own);
+    ASSERT_GE(part.size(), 5000 + static_cast<size_t>(own) * 3000);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(part.data()) % 4096, 0u);
+    for (const std::byte byte : part) ASSERT_EQ(byte, std::byte{0});
+    for (size_t i = 0; i < part.size(); ++i) part[i] = pattern(own, i);
+    memory->synchronize();
+    communicator().barrier();
+    memory->synchronize();
+    for (int rank = 0; rank < communicator().size(); ++rank) {
+      const std::span<std::byte> theirs = memory->part(rank);
+      EXPECT_EQ(theirs.empty(), !on_this_machine(rank));
+      for (size_t i = 0; i < theirs.size(); ++i) ASSERT_EQ(theirs[i], pattern(rank, i));
+    }
+    communicator().barrier();
+  }
+}
+
+// More than the limit above, on one rank only: nobody shares.
+TEST(MpiCommunicator, MemoryThatDoesNotFitIsRefusedToAll) {
+  const size_t bytes = communicator().rank() == 0 ? (size_t{1} << 20) + 1 : 10;
+  EXPECT_EQ(communicator().share_memory(bytes), nullptr);
+  communicator().barrier();
 }
 
 TEST(MpiCommunicator, AllReduceMax) {
@@ -148,16 +196,15 @@ TEST(Agreement, OtherExceptionsAreDefects) {
   }
 }
 
-TEST(SelfCommunicator, CopiesToItself) {
+TEST(SelfCommunicator, IsAloneWithItself) {
   SelfCommunicator self;
-  std::vector<std::byte> send = filled(1, 10);
-  std::vector<std::byte> receive(6);
-  self.all_to_all(send, std::vector<uint64_t>{2, 6}, receive, std::vector<uint64_t>{1, 5});
-  EXPECT_EQ(std::memcmp(receive.data() + 1, send.data() + 2, 4), 0);
-  EXPECT_EQ(receive[0], std::byte{0});
-  EXPECT_EQ(receive[5], std::byte{0});
-  EXPECT_THROW(self.all_to_all(send, std::vector<uint64_t>{2, 6}, receive, std::vector<uint64_t>{0, 5}), Error);
+  std::vector<std::byte> data = filled(1, 10);
+  self.all_gather(data, std::vector<uint64_t>{2, 6});
+  self.broadcast(data, 0);
+  EXPECT_EQ(data, filled(1, 10));
+  EXPECT_THROW(self.all_gather(data, std::vector<uint64_t>{2, 11}), Error);
   EXPECT_EQ(self.all_reduce_max(-3), -3);
+  EXPECT_EQ(self.share_memory(100), nullptr);
 }
 
 class Fault : public testing::Test {

@@ -4,10 +4,12 @@
 
 #include <bit>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "dist/error.h"
 #include "dist/thread_pool.h"
+#include "machines.h"
 #include "mpi_environment.h"
 
 namespace nibble {
@@ -38,13 +40,8 @@ struct Case {
   uint64_t elements;
 };
 
-void check(const Case& test) {
-  Arena arena("test");
-  const Partition partition(test.elements, communicator().size());
-  const auto make = [&] { return TreeReduction(arena, communicator(), partition, test.groups); };
-  make();
-  arena.commit();
-  TreeReduction reduction = make();
+// Two steps, one after the other at once: whoever is still reading finds what it came for.
+void check_steps(TreeReduction& reduction, const Case& test, const Partition& partition) {
   const uint64_t begin = partition.begin(communicator().rank());
   const uint64_t root_length = std::bit_ceil(test.groups);
   for (uint64_t repetition = 0; repetition < 2; ++repetition) {
@@ -68,6 +65,38 @@ void check(const Case& test) {
   }
 }
 
+void check_alone(const Case& test) {
+  Arena arena("test");
+  const Partition partition(test.elements, communicator().size());
+  const auto make = [&] { return TreeReduction(arena, communicator(), partition, test.groups); };
+  make();
+  arena.commit();
+  TreeReduction reduction = make();
+  check_steps(reduction, test, partition);
+}
+
+// Returns the bytes that this rank sent.
+size_t check_shape(const Shape& shape, const Case& test) {
+  SCOPED_TRACE(shape.name);
+  ShapedCommunicator ranks(shape);
+  SharedArena memory("test", ranks);
+  const Partition partition(test.elements, ranks.size());
+  std::optional<TreeReduction> reduction;
+  const auto make = [&] {
+    memory.arena().allocate(100 * static_cast<size_t>(ranks.rank()));  // not at the same place everywhere
+    reduction.emplace(memory, ranks, partition, test.groups);
+  };
+  memory.commit(make);
+  make();
+  check_steps(*reduction, test, partition);
+  return ranks.bytes_sent;
+}
+
+void check(const Case& test) {
+  check_alone(test);
+  for (const Shape& shape : shapes()) check_shape(shape, test);
+}
+
 TEST(TreeReduction, IsTheTreesSumForAnyNumberOfGroups) {
   const uint64_t elements = 5 * Partition::block + 100;
   for (uint64_t groups = 1; groups <= 17; ++groups) check({groups, elements});
@@ -83,6 +112,18 @@ TEST(TreeReduction, DoesNotDependOnThreads) {
   set_compute_threads(3);
   check({11, 9 * Partition::block + 1});
   set_compute_threads(1);
+}
+
+// Two steps; a machine's ranks fold their sums first, so that each shard leaves it once.
+TEST(TreeReduction, OnlySumsOfMachinesTravel) {
+  const uint64_t elements = 16 * Partition::block;
+  const int size = communicator().size();
+  const Case test{8, elements};
+  EXPECT_EQ(check_shape(shapes()[0], test), 0u);
+  if (size != 4) return;
+  // Of each rank's half of the other machine's two shards.
+  EXPECT_EQ(check_shape(shapes()[2], test), 2 * elements / 4 * sizeof(float));
+  EXPECT_EQ(check_shape(shapes()[1], test), 2 * 3 * elements / 4 * sizeof(float));
 }
 
 TEST(TreeReduction, TheOrderMatters) {

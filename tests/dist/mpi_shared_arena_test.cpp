@@ -1,0 +1,141 @@
+// Runs under mpirun on several ranks. The tests named Fault.* are run by fault_test.sh, one at a time.
+#include "dist/shared_arena.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "dist/thread_pool.h"
+#include "dist/tree_reduction.h"
+#include "machines.h"
+#include "mpi_environment.h"
+
+namespace nibble {
+namespace {
+
+bool faults_wanted() {
+  return std::getenv("NIBBLE_TEST_FAULTS") != nullptr;
+}
+
+const auto* const environment =
+    testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = faults_wanted() ? 1.0 : 60.0}));
+
+std::byte pattern(int rank, size_t i, int round) {
+  return static_cast<std::byte>((static_cast<size_t>(rank) * 37 + i * 7 + static_cast<size_t>(round) * 101) & 255);
+}
+
+// Parts of unequal lengths, some empty, one longer than what a thread copies at once.
+void check_all_gather(const Shape& shape) {
+  SCOPED_TRACE(shape.name);
+  ShapedCommunicator ranks(shape);
+  const int own = ranks.rank();
+  std::vector<uint64_t> offsets = {5};
+  for (int rank = 0; rank < ranks.size(); ++rank) {
+    offsets.push_back(offsets.back() + 100001 * static_cast<size_t>((rank + 1) % 3));
+  }
+  SharedArena memory("test", ranks);
+  std::span<std::byte> data;
+  const auto build = [&] {
+    memory.arena().allocate(64 * static_cast<size_t>(own));
+    data = {static_cast<std::byte*>(memory.arena().allocate(offsets.back())), offsets.back()};
+  };
+  memory.commit(build);
+  build();
+  for (int round = 0; round < 3; ++round) {
+    const auto place = static_cast<size_t>(own);
+    for (size_t i = offsets[place]; i < offsets[place + 1]; ++i) data[i] = pattern(own, i, round);
+    memory.all_gather(data, offsets);
+    for (int rank = 0; rank < ranks.size(); ++rank) {
+      const auto other = static_cast<size_t>(rank);
+      for (size_t i = offsets[other]; i < offsets[other + 1]; ++i) ASSERT_EQ(data[i], pattern(rank, i, round)) << rank;
+    }
+  }
+}
+
+TEST(SharedArena, AllGatherOnMachinesOfAnyShape) {
+  for (const Shape& shape : shapes()) check_all_gather(shape);
+}
+
+TEST(SharedArena, ThreadsCopyTheSame) {
+  set_compute_threads(3);
+  check_all_gather(shapes()[2]);
+  set_compute_threads(1);
+}
+
+TEST(SharedArena, PlacesAreThoseOfTheOtherRanks) {
+  if (communicator().size() == 1) GTEST_SKIP();
+  SharedArena memory("test", communicator());
+  int* number = nullptr;
+  const auto build = [&] {
+    memory.arena().allocate(100 * static_cast<size_t>(communicator().rank()));
+    number = static_cast<int*>(memory.arena().allocate(sizeof(int)));
+  };
+  memory.commit(build);
+  build();
+  EXPECT_EQ(memory.sharers(), communicator().size());
+  *number = 100 + communicator().rank();
+  const std::vector<std::byte*> places = memory.meet(number);
+  for (int rank = 0; rank < communicator().size(); ++rank) {
+    EXPECT_EQ(*reinterpret_cast<int*>(places[static_cast<size_t>(rank)]), 100 + rank);
+  }
+  const std::vector<std::byte*> of_the_first = memory.meet(communicator().rank() == 0 ? number : nullptr);
+  EXPECT_NE(of_the_first[0], nullptr);
+  EXPECT_EQ(of_the_first[1], nullptr);
+  EXPECT_THROW(memory.meet(&memory), Error);  // on every rank
+}
+
+// A plan that fails on one rank fails on all, and nobody waits for the others' memory.
+TEST(SharedArena, PlansFailTogether) {
+  SharedArena memory("test", communicator());
+  const auto plan = [&] {
+    if (communicator().rank() == communicator().size() - 1) throw Error(ExitCode::bad_config, "no");
+  };
+  EXPECT_THROW(memory.commit(plan), AgreedError);
+  communicator().barrier();
+}
+
+class Fault : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!faults_wanted()) GTEST_SKIP() << "run by fault_test.sh";
+  }
+  // Steps of a run, in which the last rank goes astray.
+  template <class Astray>
+  static void train(const Astray& astray) {
+    SharedArena memory("test", communicator());
+    const Partition partition(20000, communicator().size());
+    std::optional<TreeReduction> reduction;
+    const auto make = [&] { reduction.emplace(memory, communicator(), partition, 8); };
+    memory.commit(make);
+    make();
+    for (int step = 0; step < 1000000; ++step) {
+      const GroupRange local = reduction->local_groups();
+      for (uint64_t group = local.begin; group < local.end; ++group) {
+        reduction->begin_group();
+        if (step == 3 && group == 7) astray();
+        reduction->end_group();
+      }
+      reduction->reduce_scatter();
+    }
+  }
+};
+
+TEST_F(Fault, LastRankIsStoppedInAStep) {
+  train([] { raise(SIGSTOP); });
+}
+
+TEST_F(Fault, LastRankIsKilledInAStep) {
+  train([] { raise(SIGKILL); });
+}
+
+TEST_F(Fault, LastRankDoesNotShare) {
+  if (communicator().rank() == communicator().size() - 1) raise(SIGSTOP);
+  train([] {});
+}
+
+}  // namespace
+}  // namespace nibble
