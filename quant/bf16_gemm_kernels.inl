@@ -115,10 +115,16 @@ void pack_groups(const Bf16Operand& operand, const Groups& groups, int64_t first
 }
 inline void pack_across(const Bf16Operand& operand, const Groups& groups, int64_t first_k, int64_t count,
                         Element* panel) {
-  const int64_t last_row = groups.first_row + (groups.count - 1) * groups.step;
   if (operand.row_stride != 1) return pack_groups<Across::strided>(operand, groups, first_k, count, panel);
-  if (operand.rows - last_row < lanes) return pack_groups<Across::cut>(operand, groups, first_k, count, panel);
-  pack_groups<Across::whole>(operand, groups, first_k, count, panel);
+  Groups some = groups;
+  const int64_t fit = operand.rows - lanes - groups.first_row;  // the last row where a whole vector starts
+  some.count = fit < 0 ? 0 : smaller(groups.count, fit / groups.step + 1);
+  pack_groups<Across::whole>(operand, some, first_k, count, panel);
+  if (some.count == groups.count) return;
+  some.first_row += some.count * groups.step;
+  panel += some.count * groups.distance;
+  some.count = groups.count - some.count;
+  pack_groups<Across::cut>(operand, some, first_k, count, panel);
 }
 
 inline __attribute__((noinline)) UnsignedVector load_last_pairs(const BFloat16* from, int64_t count) {
