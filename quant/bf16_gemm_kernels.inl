@@ -35,25 +35,45 @@ ALWAYS_INLINE void store(void* to, Any value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
 
-template <int step, int... index>
-ALWAYS_INLINE void exchange(UnsignedVector& low, UnsignedVector& high, std::integer_sequence<int, index...>) {
-  const UnsignedVector first =
-      __builtin_shufflevector(low, high, ((index & step) != 0 ? lanes + index - step : index)...);
-  high = __builtin_shufflevector(low, high, ((index & step) != 0 ? lanes + index : index + step)...);
+// Which element of (low, high) becomes element i when, inside every quarter of 128 bits, pieces of `width` elements of
+// both are interleaved: those of the quarters' first halves, or of their second.
+constexpr int interleaved(int width, bool second, int i) {
+  const int place = i % 4;
+  const int from = i - place + place / (2 * width) * width + place % width + (second ? 2 : 0);
+  return place / width % 2 != 0 ? lanes + from : from;
+}
+// The same when the even quarters of both are put side by side, or the odd ones.
+constexpr int gathered(int, bool odd, int i) {
+  const int quarter = 2 * (i / 4) + (odd ? 1 : 0);
+  return quarter < lanes / 4 ? 4 * quarter + i % 4 : lanes + 4 * (quarter - lanes / 4) + i % 4;
+}
+template <auto place, int width, int... index>
+ALWAYS_INLINE void shuffle(UnsignedVector& low, UnsignedVector& high, std::integer_sequence<int, index...>) {
+  const UnsignedVector first = __builtin_shufflevector(low, high, place(width, false, index)...);
+  high = __builtin_shufflevector(low, high, place(width, true, index)...);
   low = first;
 }
-template <int step>
-ALWAYS_INLINE void transpose_stage(UnsignedVector (&tile)[lanes]) {
+// Shuffles every two vectors that are `distance` apart. Each shuffle is one instruction, on all instruction sets.
+template <auto place, int distance>
+ALWAYS_INLINE void shuffle_stage(UnsignedVector (&tile)[lanes]) {
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; ++i) {
-    if ((i & step) == 0) exchange<step>(tile[i], tile[i + step], std::make_integer_sequence<int, lanes>());
+    if ((i & distance) == 0) {
+      shuffle<place, distance>(tile[i], tile[i + distance], std::make_integer_sequence<int, lanes>());
+    }
   }
 }
 ALWAYS_INLINE void transpose(UnsignedVector (&tile)[lanes]) {
-  transpose_stage<1>(tile);
-  transpose_stage<2>(tile);
-  if constexpr (lanes > 4) transpose_stage<4>(tile);
-  if constexpr (lanes > 8) transpose_stage<8>(tile);
+  shuffle_stage<interleaved, 1>(tile);
+  shuffle_stage<interleaved, 2>(tile);
+#pragma GCC unroll 4
+  for (int i = 1; i < lanes; i += 4) {
+    const UnsignedVector swapped = tile[i];
+    tile[i] = tile[i + 1];
+    tile[i + 1] = swapped;
+  }
+  if constexpr (lanes > 4) shuffle_stage<gathered, 4>(tile);
+  if constexpr (lanes > 8) shuffle_stage<gathered, 8>(tile);
 }
 
 // --- panels ----------------------------------------------------------------------------------------------------------
@@ -141,8 +161,8 @@ ALWAYS_INLINE UnsignedVector load_along(const BFloat16* from, int64_t count) {
 inline void pack_right_along(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k,
                              int64_t count, Element* panel) {
   const int64_t pairs = (count + 1) / 2;
-  for (int64_t row = 0; row < tile_columns; row += lanes) {
-    for (int64_t pair = 0; pair < pairs; pair += lanes) {
+  for (int64_t pair = 0; pair < pairs; pair += lanes) {
+    for (int64_t row = 0; row < tile_columns; row += lanes) {
       UnsignedVector tile[lanes];
       for (int64_t i = 0; i < lanes; ++i) {
         const BFloat16* from = operand.values + (first_row + row + i) * operand.row_stride + first_k + 2 * pair;
