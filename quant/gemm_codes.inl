@@ -7,12 +7,14 @@
 //   lookup(table, index)                            bytes table[index[i]], index < 16
 //   stream(to, Vector or Halves)                    a store to aligned memory, past the caches, which
 //   fence()                                         orders before later stores
-//   Dot types with                                  sums of 16 products of 2 q + 12 (uint8) and 2 q (int8), q being
-//   codes
-//     constants                                     how many vectors for a column of a block it wants,
-//     prepare(bias, scale, to)                      which it stores at `to` every record_line bytes;
-//     plain(left[4], right[4])                      such sums, exactly, as integers
-//     scaled(left, right, scale, constants)         float(sum - bias) * scale, exactly
+//   Dot types with                                  sums of products of 2 q + 12 (uint8) and 2 q (int8), q being codes
+//     constants                                     how many vectors for a column of a block it wants, which
+//     prepare(values[4], scale, to)                 makes of the 2 q and stores at `to` every record_line bytes
+//     Sum
+//     first(left, right, constants),                the sum over the first quad of positions and
+//     next(Sum, left, right)                        over one more
+//     scaled(Sum, scale, constants)                 float(sum of products of 2 q and 2 q) * scale, exactly
+//   rows_at_once                                    whose sums it makes side by side
 //   kernel_rows, kernel_vectors                     register tile: kernel_rows divides 16
 //   panel_columns                                   columns of a right panel: multiples of 16 and of the register
 //   tile's pass_blocks                                     blocks of 16 of a right panel, which stays in the L1 cache
@@ -27,7 +29,6 @@
 // [kernel_rows], block scales.
 // Right panel, panel_columns columns, for each block of 16 and 16 columns a record: int8 [4][16][4], 2 q; float [16],
 // block scales; what the dot product prepares.
-constexpr int code_bias = 12;
 constexpr int64_t left_block_bytes = kernel_rows * (16 + 4);
 constexpr int64_t record_line = 64;
 constexpr int64_t kernel_columns = kernel_vectors * lanes;
@@ -132,8 +133,6 @@ inline void unpack_rows(const CodeOperand& a, int64_t first_row, int64_t first_b
 
 template <class Dot>
 ALWAYS_INLINE void unpack_record(Tile tile, CodeVector table, std::byte* to) {
-  const IntVector bias = broadcast_int(code_bias * 0x01010101);
-  const IntVector biases[4] = {bias, bias, bias, bias};
 #pragma GCC unroll 4
   for (int part = 0; part < quad_vectors; ++part, to += sizeof(CodeVector)) {
     IntVector values[4];
@@ -144,7 +143,7 @@ ALWAYS_INLINE void unpack_record(Tile tile, CodeVector table, std::byte* to) {
     }
     const Vector scales = unpack_scales(tile.scales, part);
     __builtin_memcpy(to + 4 * record_line, &scales, sizeof scales);
-    Dot::prepare(Dot::plain(biases, values), scales, to + 5 * record_line);
+    Dot::prepare(values, scales, to + 5 * record_line);
   }
 }
 

@@ -12,35 +12,40 @@ namespace {
 
 #include "quant/avx512_vectors.inl"
 
-// Sums of pairs of products fit 16 bits: 4 * 2 * 24 * 12 < 2^15. The bias times the scale is exact,
-// and so is their sum, which is the corrected sum times the scale.
+// Sums of pairs of products fit 16 bits: 4 * 2 * 24 * 12 < 2^15. The bias times the scale is exact, and so is their
+// sum, which is the corrected sum times the scale.
 struct PairwiseDot {
   static constexpr int constants = 1;
   static constexpr double unpacking_cost = 0.25;
+  using Sum = __m512i;
 
-  static ALWAYS_INLINE IntVector plain(const IntVector (&left)[4], const IntVector (&right)[4]) {
-    __m512i products[4];
+  static ALWAYS_INLINE Sum products(IntVector left, IntVector right) {
+    return _mm512_maddubs_epi16(reinterpret_cast<__m512i>(left), reinterpret_cast<__m512i>(right));
+  }
+  static ALWAYS_INLINE Sum first(IntVector left, IntVector right, const Vector (&/*prepared*/)[1]) {
+    return products(left, right);
+  }
+  static ALWAYS_INLINE Sum next(Sum sum, IntVector left, IntVector right) {
+    return _mm512_add_epi16(sum, products(left, right));
+  }
+  static ALWAYS_INLINE Vector total(Sum sum) {
+    return __builtin_convertvector(reinterpret_cast<IntVector>(_mm512_madd_epi16(sum, _mm512_set1_epi16(1))), Vector);
+  }
+  static ALWAYS_INLINE Vector scaled(Sum sum, Vector scale, const Vector (&prepared)[1]) {
+    return fused(total(sum), scale, prepared[0]);
+  }
+  static ALWAYS_INLINE void prepare(const IntVector (&values)[4], Vector scale, std::byte* to) {
+    Sum bias{};
 #pragma GCC unroll 4
-    for (int quad = 0; quad < 4; ++quad) {
-      products[quad] =
-          _mm512_maddubs_epi16(reinterpret_cast<__m512i>(left[quad]), reinterpret_cast<__m512i>(right[quad]));
-    }
-    const __m512i sum =
-        _mm512_add_epi16(_mm512_add_epi16(products[0], products[1]), _mm512_add_epi16(products[2], products[3]));
-    return reinterpret_cast<IntVector>(_mm512_madd_epi16(sum, _mm512_set1_epi16(1)));
-  }
-  static ALWAYS_INLINE void prepare(IntVector bias, Vector scale, std::byte* to) {
-    const Vector addend = __builtin_convertvector(-bias, Vector) * scale;
+    for (const IntVector& quad : values) bias = next(bias, broadcast_int(0x0C0C0C0C), quad);
+    const Vector addend = -total(bias) * scale;
     __builtin_memcpy(to, &addend, sizeof addend);
-  }
-  static ALWAYS_INLINE Vector scaled(const IntVector (&left)[4], const IntVector (&right)[4], Vector scale,
-                                     const Vector (&prepared)[1]) {
-    return fused(__builtin_convertvector(plain(left, right), Vector), scale, prepared[0]);
   }
 };
 
 constexpr int kernel_rows = 8;
 constexpr int kernel_vectors = 2;
+constexpr int rows_at_once = 2;
 constexpr int64_t panel_columns = 32;
 constexpr int64_t pass_blocks = 32;
 

@@ -17,33 +17,32 @@ namespace {
 struct QuadDot {
   static constexpr int constants = 2;
   static constexpr double unpacking_cost = 0.4;
+  using Sum = IntVector;
 
-  static ALWAYS_INLINE IntVector sum_from(IntVector start, const IntVector (&left)[4], const IntVector (&right)[4]) {
-    auto sum = reinterpret_cast<__m512i>(start);
+  static ALWAYS_INLINE Sum first(IntVector left, IntVector right, const Vector (&prepared)[2]) {
+    return next(reinterpret_cast<Sum>(prepared[0]), left, right);
+  }
+  static ALWAYS_INLINE Sum next(Sum sum, IntVector left, IntVector right) {
+    return reinterpret_cast<Sum>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sum), reinterpret_cast<__m512i>(left),
+                                                     reinterpret_cast<__m512i>(right)));
+  }
+  static ALWAYS_INLINE Vector scaled(Sum sum, Vector scale, const Vector (&prepared)[2]) {
+    return fused(reinterpret_cast<Vector>(sum), scale, prepared[1]);
+  }
+  static ALWAYS_INLINE void prepare(const IntVector (&values)[4], Vector scale, std::byte* to) {
+    IntVector bias{};
 #pragma GCC unroll 4
-    for (int quad = 0; quad < 4; ++quad) {
-      sum = _mm512_dpbusd_epi32(sum, reinterpret_cast<__m512i>(left[quad]), reinterpret_cast<__m512i>(right[quad]));
-    }
-    return reinterpret_cast<IntVector>(sum);
-  }
-  static ALWAYS_INLINE IntVector plain(const IntVector (&left)[4], const IntVector (&right)[4]) {
-    return sum_from(IntVector{}, left, right);
-  }
-  static ALWAYS_INLINE void prepare(IntVector bias, Vector scale, std::byte* to) {
+    for (const IntVector& quad : values) bias = next(bias, broadcast_int(0x0C0C0C0C), quad);
     const IntVector start = 0x4B400000 - bias;
     const Vector addend = scale * -12582912.0F;
     __builtin_memcpy(to, &start, sizeof start);
     __builtin_memcpy(to + 64, &addend, sizeof addend);
   }
-  static ALWAYS_INLINE Vector scaled(const IntVector (&left)[4], const IntVector (&right)[4], Vector scale,
-                                     const Vector (&prepared)[2]) {
-    const IntVector sum = sum_from(reinterpret_cast<IntVector>(prepared[0]), left, right);
-    return fused(reinterpret_cast<Vector>(sum), scale, prepared[1]);
-  }
 };
 
 constexpr int kernel_rows = 8;
 constexpr int kernel_vectors = 2;
+constexpr int rows_at_once = 2;
 constexpr int64_t panel_columns = 32;
 constexpr int64_t pass_blocks = 32;
 

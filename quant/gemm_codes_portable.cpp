@@ -40,34 +40,33 @@ ALWAYS_INLINE void fence() {}
 struct FloatDot {
   static constexpr int constants = 1;
   static constexpr double unpacking_cost = 0.1;
+  using Sum = Vector;
 
-  static ALWAYS_INLINE Vector sum(const IntVector (&left)[4], const IntVector (&right)[4]) {
-    Vector total{};
+  static ALWAYS_INLINE Sum next(Sum sum, IntVector left, IntVector right) {
 #pragma GCC unroll 4
-    for (int quad = 0; quad < 4; ++quad) {
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        total += __builtin_convertvector((left[quad] >> (8 * i)) & 0xFF, Vector) *
-                 __builtin_convertvector((right[quad] << (24 - 8 * i)) >> 24, Vector);
-      }
+    for (int i = 0; i < 4; ++i) {
+      sum += __builtin_convertvector((left >> (8 * i)) & 0xFF, Vector) *
+             __builtin_convertvector((right << (24 - 8 * i)) >> 24, Vector);
     }
-    return total;
+    return sum;
   }
-  static ALWAYS_INLINE IntVector plain(const IntVector (&left)[4], const IntVector (&right)[4]) {
-    return __builtin_convertvector(sum(left, right), IntVector);
+  static ALWAYS_INLINE Sum first(IntVector left, IntVector right, const Vector (&prepared)[1]) {
+    return next(prepared[0], left, right);
   }
-  static ALWAYS_INLINE void prepare(IntVector bias, Vector /*scale*/, std::byte* to) {
-    const Vector value = __builtin_convertvector(-bias, Vector);
-    __builtin_memcpy(to, &value, sizeof value);
+  static ALWAYS_INLINE Vector scaled(Sum sum, Vector scale, const Vector (&/*prepared*/)[1]) {
+    return sum * scale;
   }
-  static ALWAYS_INLINE Vector scaled(const IntVector (&left)[4], const IntVector (&right)[4], Vector scale,
-                                     const Vector (&prepared)[1]) {
-    return (sum(left, right) + prepared[0]) * scale;
+  static ALWAYS_INLINE void prepare(const IntVector (&values)[4], Vector /*scale*/, std::byte* to) {
+    Sum bias{};
+    for (const IntVector& quad : values) bias = next(bias, broadcast_int(0x0C0C0C0C), quad);
+    bias = -bias;
+    __builtin_memcpy(to, &bias, sizeof bias);
   }
 };
 
 constexpr int kernel_rows = 4;
 constexpr int kernel_vectors = 1;
+constexpr int rows_at_once = 1;
 constexpr int64_t panel_columns = 16;
 constexpr int64_t pass_blocks = 32;
 

@@ -11,6 +11,36 @@ ALWAYS_INLINE float read_float(const std::byte* from) {
   return value;
 }
 
+// One block of 16: sums[rows] += the product of rows of the left panel. Several rows at once give the processor chains
+// of dot products that do not wait for each other.
+template <class Dot, int rows>
+ALWAYS_INLINE void multiply_rows(const std::byte* left, const IntVector (&values)[kernel_vectors][4],
+                                 const Vector (&scales)[kernel_vectors],
+                                 const Vector (&constants)[kernel_vectors][Dot::constants],
+                                 Vector (*sums)[kernel_vectors]) {
+  typename Dot::Sum dots[rows][kernel_vectors];
+#pragma GCC unroll 4
+  for (int quad = 0; quad < 4; ++quad) {
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      const IntVector codes = broadcast_int(read_int(left + quad * kernel_rows * 4 + r * 4));
+#pragma GCC unroll 4
+      for (int v = 0; v < kernel_vectors; ++v) {
+        dots[r][v] =
+            quad == 0 ? Dot::first(codes, values[v][0], constants[v]) : Dot::next(dots[r][v], codes, values[v][quad]);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r) {
+    const Vector left_scale = broadcast(read_float(left + kernel_rows * 16 + r * 4));
+#pragma GCC unroll 4
+    for (int v = 0; v < kernel_vectors; ++v) {
+      sums[r][v] = fused(Dot::scaled(dots[r][v], scales[v], constants[v]), left_scale, sums[r][v]);
+    }
+  }
+}
+
 // c[rows, kernel_columns], rows panel_columns apart: one rounding a block of 16, blocks ascending, from zero or, to
 // resume, from c. The sums of one block over its scales are exact, so that the two scales may come one after the other.
 template <class Dot, int rows>
@@ -37,16 +67,12 @@ void multiply_panels(int64_t blocks, const std::byte* left, const std::byte* rig
       }
     }
 #pragma GCC unroll 16
-    for (int r = 0; r < rows; ++r) {
-      const std::byte* codes = left + r * 4;
-      const IntVector quads[4] = {broadcast_int(read_int(codes)), broadcast_int(read_int(codes + kernel_rows * 4)),
-                                  broadcast_int(read_int(codes + kernel_rows * 8)),
-                                  broadcast_int(read_int(codes + kernel_rows * 12))};
-      const Vector left_scale = broadcast(read_float(codes + kernel_rows * 16));
-#pragma GCC unroll 4
-      for (int v = 0; v < kernel_vectors; ++v) {
-        sums[r][v] = fused(Dot::scaled(quads, values[v], scales[v], constants[v]), left_scale, sums[r][v]);
-      }
+    for (int r = 0; r + rows_at_once <= rows; r += rows_at_once) {
+      multiply_rows<Dot, rows_at_once>(left + r * 4, values, scales, constants, sums + r);
+    }
+    if constexpr (rows % rows_at_once != 0) {
+      constexpr int r = rows - rows % rows_at_once;
+      multiply_rows<Dot, rows % rows_at_once>(left + r * 4, values, scales, constants, sums + r);
     }
     left += left_block_bytes;
     right += records * record_bytes<Dot>;
@@ -94,6 +120,15 @@ ALWAYS_INLINE void put(Element* to, Values values, int64_t count, bool past_cach
     __builtin_memcpy(to, &values, sizeof values);
   } else {
     __builtin_memcpy(to, &values, static_cast<size_t>(count) * sizeof(Element));
+  }
+}
+
+// Where the product goes is fetched while it is computed.
+ALWAYS_INLINE void prefetch_output(const CodeBlock& block, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+  const int64_t size = block.output_dtype == DType::bf16 ? 2 : 4;
+  for (int64_t i = 0; i < rows; ++i) {
+    const char* line = static_cast<const char*>(block.output) + ((row + i) * block.output_stride + column) * size;
+    for (int64_t byte = 0; byte < columns * size; byte += 64) __builtin_prefetch(line + byte, 1);
   }
 }
 
@@ -203,6 +238,7 @@ void multiply_pass(const CodeBlock& block, const Pass& pass, Writer write) {
   float* sums = pass.sums;
   for (int64_t i = 0; i < block.rows; i += kernel_rows, left += pass.left_stride, sums += pass.sum_stride) {
     const int64_t rows = min_of(kernel_rows, block.rows - i);
+    if (pass.last && !block.past_caches) prefetch_output(block, block.first_row + i, rows, pass.column, pass.columns);
     for (int64_t j = 0; j < pass.columns; j += kernel_columns) {
       const std::byte* right = pass.right + j / tile_rows * record_bytes<Dot> + j % tile_rows * 4;
       Kernels::of[rows - 1](pass.depth, left, right, sums + j, !pass.first);
