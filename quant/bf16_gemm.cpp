@@ -37,14 +37,13 @@ Extent2d choose_block(const Bf16Kernels& kernels, int64_t m, int64_t n) {
   const Extent2d smallest{kernels.row_step, kernels.column_step};
   const auto halve_until = [&](int64_t wanted, const Extent2d& least) {
     while (div_ceil(m, block.rows) * div_ceil(n, block.columns) < wanted) {
-      if (block.rows >= block.columns && block.rows > least.rows) {
-        block.rows = std::max(least.rows, round_up(block.rows / 2, kernels.row_step));
-      } else if (block.columns > least.columns) {
-        block.columns = std::max(least.columns, round_up(block.columns / 2, kernels.column_step));
-      } else if (block.rows > least.rows) {
+      const bool shorter = block.rows > least.rows;
+      const bool narrower = block.columns > least.columns;
+      if (!shorter && !narrower) break;
+      if (shorter && (block.rows >= block.columns || !narrower)) {
         block.rows = std::max(least.rows, round_up(block.rows / 2, kernels.row_step));
       } else {
-        break;
+        block.columns = std::max(least.columns, round_up(block.columns / 2, kernels.column_step));
       }
     }
   };

@@ -1,0 +1,179 @@
+// Part of bf16_gemm_kernels.inl: copies pieces of the operands into panels, the order in which the micro-kernels read.
+
+// --- vectors ---------------------------------------------------------------------------------------------------------
+ALWAYS_INLINE Vector load(const void* from) {
+  Vector value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+template <class Any>
+ALWAYS_INLINE void store(void* to, Any value) {
+  static_assert(sizeof value == 4 * lanes);
+  __builtin_memcpy(to, &value, sizeof value);
+}
+
+// Which element of (low, high) becomes element i when, inside every quarter of 128 bits, pieces of `width` elements of
+// both are interleaved: those of the quarters' first halves, or of their second.
+constexpr int interleaved(int width, bool second, int i) {
+  const int place = i % 4;
+  const int from = i - place + place / (2 * width) * width + place % width + (second ? 2 : 0);
+  return place / width % 2 != 0 ? lanes + from : from;
+}
+// The same when the even quarters of both are put side by side, or the odd ones.
+constexpr int gathered(int, bool odd, int i) {
+  const int quarter = 2 * (i / 4) + (odd ? 1 : 0);
+  return quarter < lanes / 4 ? 4 * quarter + i % 4 : lanes + 4 * (quarter - lanes / 4) + i % 4;
+}
+template <auto place, int width, int... index>
+ALWAYS_INLINE void shuffle(UnsignedVector& low, UnsignedVector& high, std::integer_sequence<int, index...>) {
+  const UnsignedVector first = __builtin_shufflevector(low, high, place(width, false, index)...);
+  high = __builtin_shufflevector(low, high, place(width, true, index)...);
+  low = first;
+}
+// Shuffles every two vectors that are `distance` apart. Each shuffle is one instruction, on all instruction sets.
+template <auto place, int distance>
+ALWAYS_INLINE void shuffle_stage(UnsignedVector (&tile)[lanes]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) {
+    if ((i & distance) == 0) {
+      shuffle<place, distance>(tile[i], tile[i + distance], std::make_integer_sequence<int, lanes>());
+    }
+  }
+}
+ALWAYS_INLINE void transpose(UnsignedVector (&tile)[lanes]) {
+  shuffle_stage<interleaved, 1>(tile);
+  shuffle_stage<interleaved, 2>(tile);
+#pragma GCC unroll 4
+  for (int i = 1; i < lanes; i += 4) {
+    const UnsignedVector swapped = tile[i];
+    tile[i] = tile[i + 1];
+    tile[i + 1] = swapped;
+  }
+  if constexpr (lanes > 4) shuffle_stage<gathered, 4>(tile);
+  if constexpr (lanes > 8) shuffle_stage<gathered, 8>(tile);
+}
+
+// --- panels ----------------------------------------------------------------------------------------------------------
+// The elements of a pair, odd member first: FP32 numbers, or both in one word.
+//   right panel: Element [pair][member][tile_columns]
+//   left panel of an operand that lies along the inner axis: Element [row][member][member_stride], pairs along the last
+//   left panel of another: Element [pair][member][lanes], of which tile_rows count
+constexpr int64_t member_stride = depth_pairs + 16;  // no power of two, so that rows do not share a cache set
+constexpr int64_t row_stride = members * member_stride;
+
+// `pairs`, even members in the low halves; the odd member's vector goes to `to`, the even one's to `to + distance`.
+ALWAYS_INLINE void store_pairs(Element* to, int64_t distance, UnsignedVector pairs) {
+  if constexpr (members == 1) {
+    store(to, pairs);
+  } else {
+    store(to, pairs & 0xFFFF0000U);
+    store(to + distance, pairs << 16);
+  }
+}
+
+// How the words of `lanes` rows at one inner position are read; missing rows are zero.
+enum class Across : uint8_t {
+  whole,  // they lie side by side, and all are there: what lies behind a panel may be read, and is not used
+  cut,    // side by side up to the operand's last row
+  strided,
+};
+template <Across how>
+ALWAYS_INLINE UnsignedVector load_across(const Bf16Operand& operand, int64_t row, int64_t k) {
+  const BFloat16* const from = operand.values + row * operand.row_stride + k * operand.inner_stride;
+  if constexpr (how == Across::whole) return load_words(reinterpret_cast<const uint16_t*>(from));
+  const int64_t there = row < operand.rows ? smaller(operand.rows - row, lanes) : 0;
+  if constexpr (how == Across::cut) return load_words(reinterpret_cast<const uint16_t*>(from), there);
+  uint16_t words[lanes] = {};
+  for (int64_t i = 0; i < there; ++i) words[i] = from[i * operand.row_stride].bits;
+  return load_words(words);
+}
+
+// Groups of rows of an operand whose inner axis is strided: group g has the rows first_row + g * step and following,
+// its elements start at panel + g * distance and are `width` apart.
+struct Groups {
+  int64_t first_row, step, count, distance, width;
+};
+template <Across how>
+void pack_groups(const Bf16Operand& operand, const Groups& groups, int64_t first_k, int64_t count, Element* panel) {
+  for (int64_t k = 0; k < count; k += 2, panel += members * groups.width) {
+    Element* to = panel;
+    int64_t row = groups.first_row;
+    for (int64_t group = 0; group < groups.count; ++group, to += groups.distance, row += groups.step) {
+      const UnsignedVector even = load_across<how>(operand, row, first_k + k);
+      const UnsignedVector odd = k + 1 < count ? load_across<how>(operand, row, first_k + k + 1) : UnsignedVector{};
+      if constexpr (members == 1) {
+        store(to, even | (odd << 16));
+      } else {
+        store(to, odd << 16);
+        store(to + groups.width, even << 16);
+      }
+    }
+  }
+}
+inline void pack_across(const Bf16Operand& operand, const Groups& groups, int64_t first_k, int64_t count,
+                        Element* panel) {
+  if (operand.row_stride != 1) return pack_groups<Across::strided>(operand, groups, first_k, count, panel);
+  Groups some = groups;
+  const int64_t fit = operand.rows - lanes - groups.first_row;  // the last row where a whole vector starts
+  some.count = fit < 0 ? 0 : smaller(groups.count, fit / groups.step + 1);
+  pack_groups<Across::whole>(operand, some, first_k, count, panel);
+  if (some.count == groups.count) return;
+  some.first_row += some.count * groups.step;
+  panel += some.count * groups.distance;
+  some.count = groups.count - some.count;
+  pack_groups<Across::cut>(operand, some, first_k, count, panel);
+}
+
+inline __attribute__((noinline)) UnsignedVector load_last_pairs(const BFloat16* from, int64_t count) {
+  BFloat16 words[2 * lanes] = {};
+  for (int64_t i = 0; i < count; ++i) words[i] = from[i];
+  return reinterpret_cast<UnsignedVector>(load(words));
+}
+// `count` elements as pairs, then zeros; reads nothing beyond them.
+ALWAYS_INLINE UnsignedVector load_along(const BFloat16* from, int64_t count) {
+  return count >= 2 * lanes ? reinterpret_cast<UnsignedVector>(load(from)) : load_last_pairs(from, count);
+}
+
+// Right panel of an operand that lies along the inner axis.
+inline void pack_right_along(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k,
+                             int64_t count, Element* panel) {
+  const int64_t pairs = (count + 1) / 2;
+  for (int64_t pair = 0; pair < pairs; pair += lanes) {
+    for (int64_t row = 0; row < tile_columns; row += lanes) {
+      UnsignedVector tile[lanes];
+      for (int64_t i = 0; i < lanes; ++i) {
+        const BFloat16* from = operand.values + (first_row + row + i) * operand.row_stride + first_k + 2 * pair;
+        tile[i] = row + i < rows ? load_along(from, count - 2 * pair) : UnsignedVector{};
+      }
+      transpose(tile);
+      Element* to = panel + pair * members * tile_columns + row;
+      for (int64_t i = 0; i < lanes && pair + i < pairs; ++i, to += members * tile_columns) {
+        store_pairs(to, tile_columns, tile[i]);
+      }
+    }
+  }
+}
+
+inline void pack_right_panel(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k,
+                             int64_t count, Element* panel) {
+  if (operand.inner_stride == 1) {
+    pack_right_along(operand, first_row, rows, first_k, count, panel);
+  } else {
+    pack_across(operand, {first_row, lanes, tile_vectors, lanes, tile_columns}, first_k, count, panel);
+  }
+}
+
+inline void pack_left(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
+                      Element* panels) {
+  if (operand.inner_stride != 1) {
+    const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
+    const Groups groups{first_row, tile_rows, tiles, (count + 1) / 2 * members * lanes, lanes};
+    return pack_across(operand, groups, first_k, count, panels);
+  }
+  for (int64_t row = 0; row < rows; ++row, panels += row_stride) {
+    const BFloat16* from = operand.values + (first_row + row) * operand.row_stride + first_k;
+    for (int64_t k = 0; k < count; k += 2 * lanes) {
+      store_pairs(panels + k / 2, member_stride, load_along(from + k, count - k));
+    }
+  }
+}
