@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "dist/error.h"
 #include "dist/vectorize.h"
 #include "quant/codec.h"
 #include "quant/tile.h"
@@ -52,7 +53,9 @@ bool in_tiles(const QuantizedTensor& operand) {
 }
 
 const uint8_t* scale_at(const QuantizedTensor& operand, int64_t row, int64_t block) {
-  const int64_t blocks = operand.inner / traits_of(operand.format).block;
+  const int block_size = traits_of(operand.format).block;
+  NIBBLE_CHECK(block_size > 0, "a format with block scales");
+  const int64_t blocks = operand.inner / block_size;
   const int64_t index = in_tiles(operand) ? row / tile_rows * tile_rows * blocks + block * tile_rows + row % tile_rows
                                           : row * blocks + block;
   return operand.block_scales.as<uint8_t>() + index;

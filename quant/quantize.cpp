@@ -293,19 +293,21 @@ void Making::finish() {
   tensor_scale[1] = largest;
 }
 
-constexpr int64_t tile = 128;  // a pair of operands is made from tiles of the source that stay in the L2 cache
+constexpr int64_t pair_part = 128;  // a pair of operands is made from squares of the source that stay in the L2 cache
 
 SlabRange transposed(const SlabRange& range) {
   return {range.first_position, range.last_position, range.first_row, range.last_row};
 }
 
-// `body(making, range)` for every part of every operand: of one operand, or of a pair, tile by tile of the source.
+// `body(making, range)` for every part of every operand: of one operand, or of a pair, square by square of the source.
 template <class Body>
 void for_each_part(std::span<Making*> operands, Body body) {
   if (operands.empty()) return;
   const SlabSource& first = operands[0]->source;
   const bool pair = operands.size() == 2;
-  const SlabRanges cuts = pair ? SlabRanges(first, tile, tile) : SlabRanges(first);
+  const int64_t rows = pair ? pair_part : (first.transpose ? 16 : 2) * lanes;
+  const int64_t positions = pair ? pair_part : (first.transpose ? pair_part : longest_range);
+  const SlabRanges cuts(first, rows, positions);
   parallel_for(cuts.count(), 1, [&](size_t begin, size_t end) {
     for (size_t index = begin; index < end; ++index) {
       const SlabRange range = cuts.range(index);

@@ -204,6 +204,52 @@ TEST(QuantizeLevels, AreEqualAtEveryThreshold) {
   }
 }
 
+// Blocks of ties of stochastic rounding, under both candidates of four over six: where the errors of the candidates are
+// near each other, how a tie is rounded decides which is chosen.
+TEST(QuantizeLevels, AreEqualWhereTiesDecideFourOverSix) {
+  OperandSpec spec = nvfp4(BlockShape::row, Rounding::stochastic);
+  spec.scale = ScaleRule::four_over_six;
+  const NoiseStream stream{5, 0, 0, 0, Purpose::weight_init};
+  std::vector<float> values(size_t{1} << 19);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const uint32_t drawn = random_block(stream, i).word[0];
+    const uint32_t tie = 2 * (drawn % 512) + 1;
+    const float ties[] = {static_cast<float>(tie) / 1024.0f, static_cast<float>(tie) / 512.0f + 2.0f,
+                          static_cast<float>(tie) / 512.0f + 4.0f};
+    values[i] = i % 16 == 0 ? 6.0f : ties[drawn >> 16 & 1u];
+    if ((drawn >> 20) % 4 == 0 && i % 16 != 0) values[i] = ties[2];
+  }
+  values.back() = largest_of_tensor(spec);  // the tensor scale is 1
+  const Matrix row(1, static_cast<int64_t>(values.size()), values);
+  const Operand made = made_of({row.f32()}, spec, OperandLayout::rows);
+  ASSERT_EQ(made.decode_scale(), 1.0f);
+  const std::vector<uint8_t> scales = made.scales();
+  const auto sixes = std::count(scales.begin(), scales.end(), scales[0]);
+  EXPECT_GT(sixes, static_cast<int64_t>(scales.size()) / 8);
+  EXPECT_LT(sixes, static_cast<int64_t>(scales.size()) * 7 / 8);
+  expect_equal_levels({row.f32()}, spec);
+}
+
+// Zeros that are rotated with the signs of a row of the Hadamard matrix become -0, whose code is 8. Of 8192 blocks of
+// drawn signs some have such signs.
+TEST(QuantizeLevels, RowsBeyondTheLastAreZeroUnderAllSigns) {
+  OperandSpec spec = nvfp4(BlockShape::row, Rounding::nearest, 16);
+  spec.signs = Signs::step;
+  std::vector<float> values(2 * 8192 * 16, 0.0f);
+  std::fill_n(values.begin(), values.size() / 2, 1.0f);
+  const Matrix matrix(2, 8192 * 16, values);
+  const Operand expected = made_of({matrix.bf16()}, spec, OperandLayout::rows);
+  const std::vector<uint8_t> codes = expected.codes();
+  ASSERT_TRUE(std::any_of(codes.begin() + static_cast<ptrdiff_t>(codes.size() / 2), codes.end(),
+                          [](uint8_t byte) { return byte != 0; }));
+  for (const InstructionSet level : available_instruction_sets()) {
+    const Operand made = made_of({matrix.bf16()}, spec, OperandLayout::tiles, level);
+    const RowBytes bytes = rows_from_tiles(made.tensor);
+    EXPECT_TRUE(bytes.codes == codes) << name_of(level);
+    if (HasFailure()) return;
+  }
+}
+
 // Random magnitudes over all of FP32's range: scales that become zero, saturate or are subnormal, sums that need the
 // smallest numbers, signed zeros.
 TEST(QuantizeLevels, AreEqualAtExtremes) {
