@@ -44,6 +44,7 @@ std::vector<std::vector<double>> interleave(const std::vector<const TimedCase*>&
 
 double median_ratio(const std::vector<double>& rival, const std::vector<double>& own) {
   std::vector<double> ratios;
+  ratios.reserve(own.size());
   for (size_t round = 0; round < own.size(); ++round) ratios.push_back(rival[round] / own[round]);
   return median_of(ratios);
 }
@@ -63,11 +64,13 @@ void measure_with(int threads, const BenchGroup& group, PeakMemory& memory, cons
   set_compute_threads(threads);
   const std::vector<TimedCase> peaks = peak_cases(memory);
   std::vector<const TimedCase*> all;
+  all.reserve(peaks.size() + group.cases.size());
   for (const TimedCase& peak : peaks) all.push_back(&peak);
   for (const BenchCase& timed : group.cases) all.push_back(&timed);
   const std::vector<std::vector<double>> seconds = interleave(all, settings);
 
   std::vector<double> medians;
+  medians.reserve(seconds.size());
   for (const std::vector<double>& own : seconds) medians.push_back(median_of(own));
   const auto rate = [&](size_t i) { return medians[i] > 0 ? all[i]->work * 1e-9 / medians[i] : 0.0; };
   for (size_t i = 0; i < peaks.size(); ++i) {

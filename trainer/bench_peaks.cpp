@@ -129,6 +129,7 @@ PeakMemory::PeakMemory() : arena_("streams"), bytes_(static_cast<size_t>(stream_
 
 std::vector<TimedCase> peak_cases(PeakMemory& memory) {
   std::vector<TimedCase> cases;
+  cases.reserve(peak_sequences + ways * stream_bytes.size());
   for (int sequence = 0; sequence < peak_sequences; ++sequence) {
     cases.push_back(sequence_case(static_cast<PeakSequence>(sequence)));
   }

@@ -94,6 +94,15 @@ std::string processor_name() {
   return "unknown";
 }
 
+double parallel_efficiency(const BenchGroupResult& group) {
+  for (const BenchResult& peak : group.peaks) {
+    if (peak.name != "peak/fp32_fma" || peak.measurements.size() < 2) continue;
+    const BenchMeasurement& all = peak.measurements.back();
+    return all.rate / (all.threads * peak.measurements.front().rate);
+  }
+  return 1;
+}
+
 std::string machine_text(const BenchReport& report) {
   return fmt::format("processor  {}\nlevel      {}\nthreads    {} of {}\n", report.processor, report.instruction_set,
                      report.settings.threads.back(), report.available_threads);
@@ -108,6 +117,14 @@ std::string peaks_text(const BenchGroupResult& group) {
                                                          : std::string("-"));
     }
     text += "\n";
+  }
+  const double efficiency = parallel_efficiency(group);
+  constexpr double quiet = 0.9;
+  if (efficiency < quiet) {
+    text += fmt::format(
+        "note: the threads reach {:.0f} % of what one alone promises: others use the cores, and figures of "
+        "several threads are too low\n",
+        100 * efficiency);
   }
   return text;
 }
@@ -148,13 +165,15 @@ Json to_json(const BenchReport& report) {
   for (const BenchGroupResult& group : report.groups) {
     for (const BenchResult& result : group.cases) kernels.push_back(case_json(result));
   }
+  const double efficiency = report.groups.empty() ? 1 : parallel_efficiency(report.groups.front());
   Json training = Json::array();
   for (const TrainingResult& result : report.training) training.push_back(training_json(result));
   return {{"nibble", NIBBLE_VERSION},
           {"machine",
            {{"processor", report.processor},
             {"instruction_set", report.instruction_set},
-            {"available_threads", report.available_threads}}},
+            {"available_threads", report.available_threads},
+            {"parallel_efficiency", efficiency}}},
           {"settings", {{"threads", report.settings.threads}, {"rounds", report.settings.rounds}}},
           {"peaks", peaks},
           {"kernels", kernels},

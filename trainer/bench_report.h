@@ -23,6 +23,10 @@ struct BenchReport {
 // "AMD EPYC 9B45", or "unknown".
 std::string processor_name();
 
+// What the threads do together over what one does, times their number, of FP32 multiply-adds: far below 1, others use
+// the machine, and figures of several threads are too low. 1 where it was not measured.
+double parallel_efficiency(const BenchGroupResult& group);
+
 std::string machine_text(const BenchReport& report);
 std::string peaks_text(const BenchGroupResult& group);
 std::string group_text(const BenchGroupResult& group);

@@ -22,7 +22,7 @@ def close(a, b):
 bench = load("bench.json")
 table = open("table.txt").read()
 assert list(bench) == ["nibble", "machine", "settings", "peaks", "kernels", "training"], list(bench)
-assert set(bench["machine"]) == {"processor", "instruction_set", "available_threads"}, bench["machine"]
+assert set(bench["machine"]) == {"processor", "instruction_set", "available_threads", "parallel_efficiency"}, bench["machine"]
 assert bench["settings"]["threads"] == [1, 2], bench["settings"]
 
 names = [case["name"] for case in bench["peaks"] + bench["kernels"] + bench["training"]]
