@@ -81,7 +81,7 @@ struct PairwiseDot {
   }
 };
 
-constexpr int kernel_rows = 4;
+constexpr int kernel_rows = 8;
 constexpr int kernel_vectors = 1;
 constexpr int rows_at_once = 1;
 constexpr int64_t panel_columns = 32;

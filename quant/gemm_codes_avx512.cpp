@@ -45,7 +45,7 @@ struct PairwiseDot {
 
 constexpr int kernel_rows = 8;
 constexpr int kernel_vectors = 2;
-constexpr int rows_at_once = 2;
+constexpr int rows_at_once = 1;
 constexpr int64_t panel_columns = 32;
 constexpr int64_t pass_blocks = 32;
 
