@@ -94,6 +94,7 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "guard.skip_total=9",
                                   "telemetry.every=0",
                                   "telemetry.gradient_probe=false",
+                                  "profile.every=7",
                                   "eval.every=5",
                                   "eval.sequences=7",
                                   "checkpoint.every=20",
@@ -115,6 +116,7 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_EQ(config.guard.skip_total, 9);
   EXPECT_EQ(config.telemetry.every, 0);
   EXPECT_FALSE(config.telemetry.gradient_probe);
+  EXPECT_EQ(config.profile.every, 7);
   EXPECT_EQ(tokenizer_path(config), "/t.model");
   EXPECT_EQ(recompute_blocks(config), (std::vector<bool>{true, false, true, true}));
   EXPECT_EQ(config.optimizer.master_dtype, DType::f32);
