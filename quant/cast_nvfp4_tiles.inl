@@ -1,7 +1,5 @@
-// ---- Tiles of a source ----
-//
-// Two tiles are made at a time: the scales of one are computed while the codes of the other are. Each kind of source
-// has a class with
+// From a source to tiles, for cast_nvfp4_avx512.cpp, which includes this file inside an anonymous namespace. Tiles are
+// taken two at a time. Each kind of source has a class with
 //   value(tile, position)   a vector of 16 lanes; tile 0 or 1
 //   set_amax(amax)          the largest magnitude of each lane, of both tiles; neither is NaN
 //   largest()               bits of the largest magnitudes in any order; NaN counts as larger than infinity
@@ -151,3 +149,127 @@ struct Rotation {
     rotate(v, signs[(place.position - first_position) / block_size]);
   }
 };
+
+// ---- Going through a source ----
+//
+// Work has Stage<Tiles>, with members tiles and places, prepare(stage) and finish(stage).
+
+// Prepares two tiles before it finishes the two before them: the latency of scales, each a chain of dependent
+// operations, is hidden behind the codes of others.
+template <class Tiles, class Work>
+class Pipeline {
+ public:
+  explicit Pipeline(Work& work) : work_(work) {}
+  ~Pipeline() {
+    if (count_ > 0) work_.finish(stages_[(count_ - 1) % 2]);
+  }
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
+
+  Tiles& next_tiles() { return stages_[count_ % 2].tiles; }
+  ALWAYS_INLINE void push(const TilePlace& first, const TilePlace& second) {
+    typename Work::template Stage<Tiles>& stage = stages_[count_ % 2];
+    stage.places[0] = first;
+    stage.places[1] = second;
+    work_.prepare(stage);
+    if (count_ > 0) work_.finish(stages_[(count_ + 1) % 2]);
+    ++count_;
+  }
+
+ private:
+  Work& work_;
+  typename Work::template Stage<Tiles> stages_[2];
+  int64_t count_ = 0;
+};
+
+template <class Work>
+void work_on_bf16_rows(const TileSource& source, const TileRange& range, Work& work) {
+  Pipeline<Rows, Work> pipeline(work);
+  for (int64_t row = range.first_row; row < range.last_row; row += 16) {
+    const int64_t present = rows_present(range, row);
+    const auto* first = static_cast<const uint16_t*>(source.data) + row * source.stride;
+    for (int64_t position = range.first_position; position < range.last_position; position += 32) {
+      const bool two = range.last_position - position > 16;
+      const __mmask32 columns = two ? 0xFFFFFFFFu : 0xFFFFu;
+      Words pairs[16];
+#pragma GCC unroll 16
+      for (int lane = 0; lane < 16; ++lane) {
+        pairs[lane] = _mm512_maskz_loadu_epi16(lane < present ? columns : 0, first + lane * source.stride + position);
+      }
+      transpose(pairs);
+      Rows& tiles = pipeline.next_tiles();
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) tiles.pairs[i] = pairs[i];
+      pipeline.push({row, 1, position, present}, {row, 1, position + 16, two ? present : 0});
+    }
+  }
+}
+
+template <class Work>
+void work_on_f32_rows(const TileSource& source, const TileRange& range, Work& work) {
+  Pipeline<Kept, Work> pipeline(work);
+  for (int64_t row = range.first_row; row < range.last_row; row += 16) {
+    const int64_t present = rows_present(range, row);
+    const auto* first = static_cast<const float*>(source.data) + row * source.stride;
+    for (int64_t position = range.first_position; position < range.last_position; position += 32) {
+      const bool two = range.last_position - position > 16;
+      Kept& tiles = pipeline.next_tiles();
+#pragma GCC unroll 2
+      for (int tile = 0; tile < 2; ++tile) {
+        const __mmask16 columns = tile == 0 || two ? 0xFFFFu : 0;
+        Words values[16];
+#pragma GCC unroll 16
+        for (int lane = 0; lane < 16; ++lane) {
+          values[lane] = _mm512_maskz_loadu_epi32(lane < present ? columns : 0,
+                                                  first + lane * source.stride + position + 16 * tile);
+        }
+        transpose(values);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) tiles.values[tile][i] = floats_of(values[i]);
+      }
+      pipeline.push({row, 1, position, present}, {row, 1, position + 16, two ? present : 0});
+    }
+  }
+}
+
+// From column `first_row` of the range's positions.
+template <class Tiles, class Element, class Work>
+void work_on_columns(const TileSource& source, const TileRange& range, int64_t first_row, Work& work) {
+  Pipeline<Tiles, Work> pipeline(work);
+  for (int64_t position = range.first_position; position < range.last_position; position += 16) {
+    for (int64_t row = first_row; row < range.last_row; row += 32) {
+      const auto* first = static_cast<const Element*>(source.data) + position * source.stride + row;
+      const int64_t present[2] = {rows_present(range, row), rows_present(range, row + 16)};
+      pipeline.next_tiles() = {first, source.stride, {lane_mask(present[0]), lane_mask(present[1])}};
+      pipeline.push({row, 1, position, present[0]}, {row + 16, 1, position, present[1]});
+    }
+  }
+}
+
+template <class Work>
+void work_on_column_pairs(const TileSource& source, const TileRange& range, Work& work) {
+  Pipeline<ColumnPairs, Work> pipeline(work);
+  for (int64_t position = range.first_position; position < range.last_position; position += 16) {
+    const auto* first = static_cast<const uint16_t*>(source.data) + position * source.stride;
+    for (int64_t row = range.first_row; row < range.last_row; row += 32) {
+      pipeline.next_tiles() = {first + row, source.stride};
+      pipeline.push({row, 2, position, 16}, {row + 1, 2, position, 16});
+    }
+  }
+}
+
+// `together`: the lanes of a tile are consecutive rows.
+template <class Work>
+void work_on(const TileSource& source, const TileRange& range, bool together, Work& work) {
+  if (!source.transpose) {
+    return source.f32 ? work_on_f32_rows(source, range, work) : work_on_bf16_rows(source, range, work);
+  }
+  if (source.f32) return work_on_columns<F32Columns, float>(source, range, range.first_row, work);
+  int64_t first_row = range.first_row;
+  if (!together) {
+    TileRange pairs = range;
+    pairs.last_row = first_row = range.first_row + (range.last_row - range.first_row) / 32 * 32;
+    work_on_column_pairs(source, pairs, work);
+  }
+  if (first_row < range.last_row) work_on_columns<Columns, uint16_t>(source, range, first_row, work);
+}

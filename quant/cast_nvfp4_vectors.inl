@@ -247,7 +247,7 @@ constexpr float doubles = 16777216.0f;  // 2^24: 2
 
 // By twice the value, rounded to an integer of 5 bits: at the borders both parts give the same. Up to 9.75, which no
 // block exceeds whose scale is not zero, a magnitude above 6 saturates.
-alignas(64) constexpr float saturated = 536870912.0f + 448.0f;  // 2^29: the last digit is 64
+constexpr float saturated = 536870912.0f + 448.0f;  // 2^29: the last digit is 64
 alignas(64) constexpr float nearest_parts[32] = {
     halves,     halves,      halves,      halves,      halves,      wholes + 2,  wholes + 2,  wholes + 2,
     wholes + 2, doubles + 8, doubles + 8, doubles + 8, doubles + 8, saturated,   saturated,   saturated,
