@@ -9,117 +9,18 @@
 #include "dist/error.h"
 #include "dist/profile.h"
 #include "dist/thread_pool.h"
-#include "dist/vectorize.h"
+#include "optim/adamw_update.h"
 #include "quant/codec.h"
-#include "quant/philox.h"
+#include "quant/instruction_set.h"
 
 namespace nibble {
 namespace {
 
+using cpu::AdamWBuffers;
+using cpu::AdamWUpdate;
+
 constexpr size_t elements_a_block = 8;  // 16 random bits each
-constexpr size_t strip = 128;           // elements handled at once: 16 blocks, one a vector lane
-constexpr size_t elements_at_once = 64 * strip;
-
-// Everything the update of one segment needs that does not change from element to element.
-struct Update {
-  float beta1, complement1, beta2, complement2;
-  float correction1, correction2;
-  float epsilon, rate, decay_rate, grad_scale;
-  NoiseStream weight_noise, first_moment_noise, second_moment_noise;
-};
-
-// The same elements of every buffer. One of each pair of pointers may be null, according to the dtypes.
-struct Buffers {
-  const float* gradients;
-  float* first_moment_f32;
-  float* second_moment_f32;
-  BFloat16* first_moment_bf16;
-  BFloat16* second_moment_bf16;
-  float* master;           // FP32 values that the update reads and writes: FP32 weights, or masters of BF16 ones
-  BFloat16* weights_bf16;  // null for FP32 weights
-};
-
-// The random bits of elements [first, first + 128) of a tensor, first a multiple of 8: random_block of sixteen
-// consecutive indices, written so that a vector lane is a block.
-NIBBLE_INLINE void random_halves(const NoiseStream& stream, uint64_t first, uint32_t* halves) {
-  constexpr size_t lanes = strip / elements_a_block;
-  uint32_t word0[lanes], word1[lanes], word2[lanes], word3[lanes];
-  for (size_t lane = 0; lane < lanes; ++lane) {
-    const uint64_t index = first / elements_a_block + lane;
-    word0[lane] = static_cast<uint32_t>(index);
-    word1[lane] = (static_cast<uint32_t>(index >> 32) & 0xFFu) | (stream.micro_batch << 8);
-    word2[lane] = stream.step;
-    word3[lane] = (stream.tensor_id & 0xFFFFFFu) | (static_cast<uint32_t>(stream.purpose) << 24);
-  }
-  auto key0 = static_cast<uint32_t>(stream.seed);
-  auto key1 = static_cast<uint32_t>(stream.seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    for (size_t lane = 0; lane < lanes; ++lane) {
-      const uint64_t product0 = uint64_t{0xD2511F53u} * word0[lane];
-      const uint64_t product1 = uint64_t{0xCD9E8D57u} * word2[lane];
-      word0[lane] = static_cast<uint32_t>(product1 >> 32) ^ word1[lane] ^ key0;
-      word1[lane] = static_cast<uint32_t>(product1);
-      word2[lane] = static_cast<uint32_t>(product0 >> 32) ^ word3[lane] ^ key1;
-      word3[lane] = static_cast<uint32_t>(product0);
-    }
-    key0 += 0x9E3779B9u;
-    key1 += 0xBB67AE85u;
-  }
-  for (size_t lane = 0; lane < lanes; ++lane) {
-    uint32_t* const half = halves + lane * elements_a_block;
-    const uint32_t words[4] = {word0[lane], word1[lane], word2[lane], word3[lane]};
-    for (size_t word = 0; word < 4; ++word) {
-      half[2 * word] = words[word] & 0xFFFFu;
-      half[2 * word + 1] = words[word] >> 16;
-    }
-  }
-}
-
-NIBBLE_INLINE void load(const float* exact, const BFloat16* rounded, size_t count, float* values) {
-  if (exact != nullptr) {
-    for (size_t i = 0; i < count; ++i) values[i] = exact[i];
-  } else {
-    for (size_t i = 0; i < count; ++i) values[i] = to_float(rounded[i]);
-  }
-}
-
-// To whichever of the two buffers is there.
-NIBBLE_INLINE void store(const float* values, size_t count, const NoiseStream& noise, uint64_t element, float* exact,
-                         BFloat16* rounded) {
-  if (exact != nullptr) {
-    for (size_t i = 0; i < count; ++i) exact[i] = values[i];
-  } else if (rounded != nullptr) {
-    uint32_t halves[strip];
-    random_halves(noise, element, halves);
-    for (size_t i = 0; i < count; ++i) rounded[i] = bf16_stochastic(values[i], halves[i]);
-  }
-}
-
-// Updates `count` elements of a tensor from its element `element` on, a multiple of 8.
-NIBBLE_VECTORIZE void update_range(const Update& update, const Buffers& at, uint64_t element, size_t count) {
-  float m[strip], v[strip], w[strip];
-  for (size_t first = 0; first < count; first += strip) {
-    const size_t n = count - first < strip ? count - first : strip;
-    const auto from = [first](auto* pointer) { return pointer == nullptr ? pointer : pointer + first; };
-    load(from(at.first_moment_f32), from(at.first_moment_bf16), n, m);
-    load(from(at.second_moment_f32), from(at.second_moment_bf16), n, v);
-    load(from(at.master), from(at.weights_bf16), n, w);
-    const float* gradients = at.gradients + first;
-    for (size_t i = 0; i < n; ++i) {
-      const float g = gradients[i] * update.grad_scale;
-      m[i] = update.beta1 * m[i] + update.complement1 * g;
-      v[i] = update.beta2 * v[i] + update.complement2 * (g * g);
-      const float direction = (m[i] * update.correction1) / (std::sqrt(v[i] * update.correction2) + update.epsilon);
-      w[i] = w[i] - (update.rate * direction + update.decay_rate * w[i]);
-    }
-    store(m, n, update.first_moment_noise, element + first, from(at.first_moment_f32), from(at.first_moment_bf16));
-    store(v, n, update.second_moment_noise, element + first, from(at.second_moment_f32), from(at.second_moment_bf16));
-    store(w, n, update.weight_noise, element + first, from(at.master), from(at.weights_bf16));
-    if (at.master != nullptr && at.weights_bf16 != nullptr) {
-      for (size_t i = 0; i < n; ++i) at.weights_bf16[first + i] = bf16_nearest(w[i]);
-    }
-  }
-}
+constexpr size_t elements_at_once = 64 * cpu::adamw_strip;
 
 // By repeated squaring: the C library's pow may differ in its last bit between instruction sets.
 double power(double base, uint64_t exponent) {
@@ -130,7 +31,7 @@ double power(double base, uint64_t exponent) {
   return result;
 }
 
-Update constants(const AdamWConfig& config, const AdamW::Step& step, const ParameterSegment& segment) {
+AdamWUpdate constants(const AdamWConfig& config, const AdamW::Step& step, const ParameterSegment& segment) {
   const auto stream = [&](Purpose purpose) {
     return NoiseStream{step.seed, narrow<uint32_t>(step.step), 0, segment.tensor_id, purpose};
   };
@@ -160,6 +61,18 @@ void check_float_dtype(DType dtype, const char* what) {
 }
 
 }  // namespace
+
+namespace cpu {
+
+AdamWKernel adamw_kernel([[maybe_unused]] InstructionSet level) {
+#if defined(__x86_64__)
+  if (level >= InstructionSet::avx512) return adamw_avx512;
+  if (level >= InstructionSet::avx2) return adamw_avx2;
+#endif
+  return adamw_portable;
+}
+
+}  // namespace cpu
 
 void validate(const AdamWConfig& config) {
   const auto require = [](bool condition, const char* name, double value, const char* remedy) {
@@ -215,22 +128,24 @@ void AdamW::step(const Step& step, const Tensor& weights, std::span<const float>
   const ProfileScope scope(OperatorFamily::optimizer, "adamw");
   NIBBLE_CHECK(gradients.size() == end_ - begin_, "gradients of the shard");
   NIBBLE_CHECK(weights.dtype() == weights_dtype_ && end_ <= static_cast<uint64_t>(weights.elements()), "flat weights");
+  const cpu::AdamWKernel kernel = cpu::adamw_kernel(instruction_set());
   for (const ParameterSegment& segment : segments_) {
     const uint64_t from = std::max(begin_, segment.offset);
     const uint64_t to = std::min(end_, segment.offset + segment.count);
     if (from >= to) continue;
-    const Update update = constants(config_, step, segment);
+    const AdamWUpdate update = constants(config_, step, segment);
     parallel_for(to - from, elements_at_once, [&](size_t range_begin, size_t range_end) {
       const uint64_t flat = from + range_begin;
       const uint64_t local = flat - begin_;
-      const Buffers at{.gradients = gradients.data() + local,
-                       .first_moment_f32 = elements<float>(first_moment_, local),
-                       .second_moment_f32 = elements<float>(second_moment_, local),
-                       .first_moment_bf16 = elements<BFloat16>(first_moment_, local),
-                       .second_moment_bf16 = elements<BFloat16>(second_moment_, local),
-                       .master = master_.empty() ? elements<float>(weights, flat) : elements<float>(master_, local),
-                       .weights_bf16 = elements<BFloat16>(weights, flat)};
-      update_range(update, at, flat - segment.offset, range_end - range_begin);
+      const AdamWBuffers at{
+          .gradients = gradients.data() + local,
+          .first_moment_f32 = elements<float>(first_moment_, local),
+          .second_moment_f32 = elements<float>(second_moment_, local),
+          .first_moment_bf16 = elements<BFloat16>(first_moment_, local),
+          .second_moment_bf16 = elements<BFloat16>(second_moment_, local),
+          .master = master_.empty() ? elements<float>(weights, flat) : elements<float>(master_, local),
+          .weights_bf16 = elements<BFloat16>(weights, flat)};
+      kernel(update, at, flat - segment.offset, range_end - range_begin);
     });
   }
 }
