@@ -1,6 +1,7 @@
 // GEMM rates on one thread and on all of them, beside the limit that FP32 multiply-adds set. Two nvfp4 operands
-// multiply as 8-bit integers and may exceed it. One-thread rates are per second of processor time, the others per
-// second of wall time: compare rows of one run only, the machine may be shared.
+// multiply as 8-bit integers and may exceed it; "tiles" are the layout that training uses, the others lie in rows.
+// One-thread rates are per second of processor time, the others per second of wall time: compare rows of one run only,
+// the machine may be shared.
 #include <benchmark/benchmark.h>
 #include <immintrin.h>
 
@@ -13,6 +14,7 @@
 #include "dist/thread_pool.h"
 #include "quant/gemm.h"
 #include "quant/gemm_kernels.h"
+#include "quant/tile.h"
 
 namespace nibble {
 namespace {
@@ -61,36 +63,65 @@ struct Shape {
   int64_t m, n, k;
 };
 
-QuantizedTensor make_operand(Format format, int64_t rows, int64_t inner, std::vector<uint8_t>& memory) {
-  const FormatTraits traits = traits_of(format);
-  const int64_t bits = is_quantized(format) ? traits.code_bits : format == Format::bf16 ? 16 : 32;
-  const int64_t values = rows * inner * bits / 8;
-  memory.assign(static_cast<size_t>(values + rows * inner / 16 + 8), 0x38);  // E4M3 1, finite in every format
+// What is multiplied, and how it lies in memory.
+struct Kind {
+  Format format;
+  OperandLayout layout = OperandLayout::rows;
+  bool bf16_output = false;
+
+  std::string name() const {
+    return std::string(name_of(format)) + (layout == OperandLayout::tiles ? " tiles" : "") +
+           (bf16_output ? " to bf16" : "");
+  }
+};
+
+// Memory that starts at a multiple of 64 bytes, as arenas give it.
+struct Line {
+  alignas(64) std::byte bytes[64];
+};
+using Memory = std::vector<Line>;
+std::byte* allocate(Memory& memory, int64_t bytes, int value) {
+  memory.resize(static_cast<size_t>(bytes / 64 + 1));
+  std::memset(memory.data(), value, memory.size() * sizeof(Line));
+  return memory.data()->bytes;
+}
+
+QuantizedTensor make_operand(const Kind& kind, int64_t rows, int64_t inner, Memory& memory) {
+  const FormatTraits traits = traits_of(kind.format);
+  const bool quantized = is_quantized(kind.format);
+  const int64_t bits = quantized ? traits.code_bits : kind.format == Format::bf16 ? 16 : 32;
+  const int64_t group = kind.layout == OperandLayout::tiles ? tile_rows : 1;
+  const int64_t lines = div_ceil(rows, group);
+  const int64_t value_bytes = lines * group * inner * bits / 8;
+  const int64_t scale_bytes = traits.block == 0 ? 0 : lines * group * inner / traits.block;
+  // E4M3 1, finite in every format
+  std::byte* const start = allocate(memory, value_bytes + scale_bytes + 8, 0x38);
   QuantizedTensor tensor;
-  tensor.format = format;
+  tensor.format = kind.format;
+  tensor.layout = kind.layout;
   tensor.rows = rows;
   tensor.inner = inner;
-  if (is_quantized(format)) {
-    tensor.values = Tensor(memory.data(), DType::u8, {rows, inner * bits / 8});
-    if (traits.block != 0)
-      tensor.block_scales = Tensor(memory.data() + values, DType::u8, {rows, inner / traits.block});
-    if (traits.block_scale == ScaleCode::e8m0) std::memset(memory.data() + values, 127, tensor.block_scales.bytes());
-    std::memset(memory.data() + memory.size() - 8, 0x3F, 8);
-    tensor.tensor_scale = Tensor(memory.data() + memory.size() - 8, DType::f32, {2});
-  } else {
-    tensor.values = Tensor(memory.data(), format == Format::bf16 ? DType::bf16 : DType::f32, {rows, inner});
+  if (!quantized) {
+    tensor.values = Tensor(start, kind.format == Format::bf16 ? DType::bf16 : DType::f32, {rows, inner});
+    return tensor;
   }
+  tensor.values = Tensor(start, DType::u8, {lines, value_bytes / lines});
+  if (traits.block != 0) tensor.block_scales = Tensor(start + value_bytes, DType::u8, {lines, scale_bytes / lines});
+  if (traits.block_scale == ScaleCode::e8m0) std::memset(start + value_bytes, 127, static_cast<size_t>(scale_bytes));
+  std::memset(start + value_bytes + scale_bytes, 0x3F, 8);
+  tensor.tensor_scale = Tensor(start + value_bytes + scale_bytes, DType::f32, {2});
   return tensor;
 }
 
-void product(benchmark::State& state, InstructionSet level, Format format, Shape shape, int threads) {
+void product(benchmark::State& state, InstructionSet level, const Kind& kind, Shape shape, int threads) {
   set_compute_threads(threads);
-  std::vector<uint8_t> a_memory;
-  std::vector<uint8_t> b_memory;
-  std::vector<float> output(static_cast<size_t>(shape.m * shape.n));
-  const GemmProblem problem{make_operand(format, shape.m, shape.k, a_memory),
-                            make_operand(format, shape.n, shape.k, b_memory),
-                            Tensor(output.data(), DType::f32, {shape.m, shape.n})};
+  Memory a_memory;
+  Memory b_memory;
+  Memory output;
+  std::byte* const c = allocate(output, shape.m * shape.n * 4, 0);
+  const GemmProblem problem{make_operand(kind, shape.m, shape.k, a_memory),
+                            make_operand(kind, shape.n, shape.k, b_memory),
+                            Tensor(c, kind.bf16_output ? DType::bf16 : DType::f32, {shape.m, shape.n})};
   while (state.KeepRunning()) {
     cpu::gemm_with(level, problem);
     benchmark::ClobberMemory();
@@ -132,7 +163,12 @@ void register_all() {
   const int all = available_threads(1);
   std::vector<int> thread_counts = {1};
   if (all > 1) thread_counts.push_back(all);
-  constexpr Shape shapes[] = {{2048, 512, 512}, {2048, 2048, 512}, {2048, 512, 2048}, {512, 512, 2048}, {1, 2048, 512}};
+  constexpr Shape shapes[] = {{1024, 3072, 768}, {1024, 768, 3072}, {4096, 1536, 512}, {4096, 512, 2048},
+                              {2048, 512, 4096}, {512, 512, 8192},  {512, 512, 512},   {1, 2048, 512}};
+  constexpr Kind kinds[] = {{Format::bf16},    {Format::nvfp4, OperandLayout::tiles},
+                            {Format::nvfp4},   {Format::nvfp4, OperandLayout::tiles, true},
+                            {Format::mxfp4},   {Format::mxfp8_e4m3},
+                            {Format::fp8_e5m2}};
   for (const InstructionSet level : available_instruction_sets()) {
     for (int threads : thread_counts) {
       const std::string name = name_of(level);
@@ -143,9 +179,9 @@ void register_all() {
                       [=](benchmark::State& state) { fma_peak(state, chains, threads); });
       }
       for (const Shape& shape : shapes) {
-        for (Format format : {Format::bf16, Format::nvfp4, Format::mxfp4, Format::mxfp8_e4m3, Format::fp8_e5m2}) {
-          register_rate(describe(name_of(format), shape, threads, name_of(level)), threads,
-                        [=](benchmark::State& state) { product(state, level, format, shape, threads); });
+        for (const Kind& kind : kinds) {
+          register_rate(describe(kind.name(), shape, threads, name_of(level)), threads,
+                        [=](benchmark::State& state) { product(state, level, kind, shape, threads); });
         }
       }
     }
