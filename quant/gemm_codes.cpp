@@ -65,7 +65,7 @@ const CodeKernels& code_kernels_of(InstructionSet level) {
 // and one that is held up by other programs shall not hold up the rest for long.
 CodeBlockShape choose_code_block(const CodeKernels& kernels, int64_t m, int64_t n, int threads) {
   constexpr double lost_at_the_end = 0.25;  // blocks
-  CodeBlockShape best{};
+  CodeBlockShape best{kernels.row_step, kernels.column_step};
   double least = std::numeric_limits<double>::infinity();
   for (int64_t down = div_ceil(m, largest_side); down <= div_ceil(m, kernels.row_step); down = down * 5 / 4 + 1) {
     const int64_t rows = piece(m, down, kernels.row_step);
