@@ -158,6 +158,14 @@ TEST(CrossEntropy, ExtremeLogits) {
   EXPECT_EQ(excluded.sum, 0) << "a logit of -infinity is a probability of 0";
 }
 
+TEST(CrossEntropy, TheLargestLogitIsFoundAnywhere) {
+  for (int32_t place = 0; place < 211; ++place) {
+    std::vector<float> logits(211, -1000.0f);
+    logits[static_cast<size_t>(place)] = 1000.0f;
+    ASSERT_EQ(run<float>(logits, {place}, 1).sum, 0) << place;
+  }
+}
+
 TEST(CrossEntropy, NonFiniteLogitsAreNotHidden) {
   const float infinity = std::numeric_limits<float>::infinity();
   for (float bad : {std::nanf(""), infinity}) {
