@@ -11,7 +11,8 @@
 // Where operands are rotated without normalisation, alpha has the factor 2^-((a.rotation_bits + b.rotation_bits)/2):
 // the bits must add up to an even number, as they do where both are rotated alike.
 //
-// Operands in tiles (quant/tile.h) multiply nvfp4 operands without outer scales, in tiles or in rows; others lie in rows.
+// Operands in tiles (quant/tile.h) multiply nvfp4 operands without outer scales, in tiles or in rows; others lie in
+// rows.
 //
 // The same bits on every instruction set, blocking and thread count. alpha has the 24 bits of FP32 but an unbounded
 // exponent, and c * alpha is rounded once, so that two tiny tensor scales do not make a zero; where alpha is a normal
