@@ -64,7 +64,7 @@ class Problem {
   Problem(const ModelConfig& model_config, const Recipe& model_recipe, int64_t sequence_count)
       : config(model_config), recipe(model_recipe), sequences(sequence_count), tokens(sequences * sequence_length) {
     ParameterTable table;
-    Head(config, recipe, {sequences, sequence_length, true}, 0, table);
+    const Head parameters(config, recipe, {sequences, sequence_length, true}, 0, table);
     const auto size = static_cast<int64_t>(table.flat_size());
     for (int pass = 0; pass < 2; ++pass) {
       weights = allocate_tensor(arena_, config.dtype, {size});
@@ -107,11 +107,11 @@ class HeadUnderTest {
  public:
   explicit HeadUnderTest(Problem& problem, bool training = true)
       : problem_(problem),
-        head(problem.config, problem.recipe, {problem.sequences, sequence_length, training}, 0, table) {
+        head(problem.config, problem.recipe, {problem.sequences, sequence_length, training}, 0, table_) {
     head.allocate(weights_, workspace_);
     for (Arena* arena : {&weights_, &workspace_, &head.memory()}) arena->commit();
     head.allocate(weights_, workspace_);
-    head.bind(table, problem.weights, training ? problem.gradients : Tensor());
+    head.bind(table_, problem.weights, training ? problem.gradients : Tensor());
   }
   Result run(float scale) {
     problem_.clear();
@@ -120,13 +120,13 @@ class HeadUnderTest {
                                                 .gradient = problem_.gradient,
                                                 .context = context,
                                                 .scale = scale});
-    return problem_.results(table, loss);
+    return problem_.results(table_, loss);
   }
   double loss() { return head.loss(problem_.input, problem_.target_tensor(), context); }
 
  private:
   Problem& problem_;
-  ParameterTable table;
+  ParameterTable table_;
   Arena weights_{"weights"}, workspace_{"workspace"};
 
  public:
@@ -306,7 +306,7 @@ TEST_F(HeadTest, GradientsOfParametersAreAddedTo) {
   const Result once = head.run(1);
   head.head.loss_and_gradient({problem.input, problem.target_tensor(), problem.gradient, context, 1});
   ParameterTable table;
-  Head(problem.config, problem.recipe, {1, sequence_length, true}, 0, table);
+  const Head parameters(problem.config, problem.recipe, {1, sequence_length, true}, 0, table);
   const Result twice = problem.results(table, 0);
   EXPECT_TRUE(same_bits(twice.gradient, once.gradient)) << "that of the input is overwritten";
   // Adding the chunks' products to what is there rounds twice a chunk.
