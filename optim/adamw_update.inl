@@ -1,7 +1,7 @@
 // The loops of optim/adamw_update.h, compiled once for each instruction set, in a namespace without a name. Before it:
 //   random_halves(const NoiseStream& stream, uint64_t block, uint16_t* halves)
-// the 128 random halves of blocks block .. block + 15 of a stream, in the order of optim/adamw.h; halves is aligned to 64
-// bytes.
+// the 128 random halves of blocks block .. block + 15 of a stream, in the order of optim/adamw.h; halves is aligned to
+// 64 bytes.
 
 // What one buffer holds, and how values are rounded to it.
 enum class Storage { none, f32, bf16_nearest, bf16_stochastic };
@@ -29,7 +29,7 @@ NIBBLE_INLINE void update_strip(const AdamWUpdate& update, const AdamWBuffers& a
     const float g = to.gradients[i] * constants.grad_scale;
     const float m_before = load<moments>(to.first_moment_f32, to.first_moment_bf16, i);
     const float v_before = load<moments>(to.second_moment_f32, to.second_moment_bf16, i);
-    const float w_before = load<master == Storage::f32 ? Storage::f32 : weights>(to.master, to.weights_bf16, i);
+    const float w_before = load < master == Storage::f32 ? Storage::f32 : weights > (to.master, to.weights_bf16, i);
     const float m = constants.beta1 * m_before + constants.complement1 * g;
     const float v = constants.beta2 * v_before + constants.complement2 * (g * g);
     const float direction = (m * constants.correction1) / (std::sqrt(v * constants.correction2) + constants.epsilon);
