@@ -8,11 +8,8 @@
 namespace nibble::cpu {
 namespace {
 
-constexpr int lanes = 16;
-using Vector = float __attribute__((vector_size(64)));
-using UnsignedVector = uint32_t __attribute__((vector_size(64)));
-using Words = uint16_t __attribute__((vector_size(32)));
-using HalfWords = uint16_t __attribute__((vector_size(64)));
+#include "quant/bf16_avx512_vectors.inl"
+
 using Element = float;
 
 constexpr int64_t members = 2;
@@ -27,15 +24,6 @@ inline __attribute__((always_inline)) Vector broadcast(const float* from) {
 }
 inline __attribute__((always_inline)) Vector multiply_add(Vector left, Vector right, Vector sum) {
   return _mm512_fmadd_ps(left, right, sum);
-}
-inline __attribute__((always_inline)) UnsignedVector load_words(const uint16_t* from) {
-  Words words;
-  __builtin_memcpy(&words, from, sizeof words);
-  return __builtin_convertvector(words, UnsignedVector);
-}
-inline __attribute__((always_inline)) UnsignedVector load_words(const uint16_t* from, int64_t count) {
-  const auto there = static_cast<__mmask16>((1U << count) - 1U);
-  return __builtin_convertvector(reinterpret_cast<Words>(_mm256_maskz_loadu_epi16(there, from)), UnsignedVector);
 }
 inline __attribute__((always_inline)) UnsignedVector rounded(Vector value) {  // in the high halves
   const auto bits = reinterpret_cast<UnsignedVector>(value);

@@ -8,11 +8,8 @@
 namespace nibble::cpu {
 namespace {
 
-constexpr int lanes = 16;
-using Vector = float __attribute__((vector_size(64)));
-using UnsignedVector = uint32_t __attribute__((vector_size(64)));
-using Words = uint16_t __attribute__((vector_size(32)));
-using HalfWords = uint16_t __attribute__((vector_size(64)));
+#include "quant/bf16_avx512_vectors.inl"
+
 using Element = uint32_t;
 
 constexpr int64_t members = 1;
@@ -27,15 +24,6 @@ inline __attribute__((always_inline)) Vector broadcast(const uint32_t* from) {
 }
 inline __attribute__((always_inline)) Vector multiply_add(Vector left, Vector right, Vector sum) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(left), reinterpret_cast<__m512bh>(right));
-}
-inline __attribute__((always_inline)) UnsignedVector load_words(const uint16_t* from) {
-  Words words;
-  __builtin_memcpy(&words, from, sizeof words);
-  return __builtin_convertvector(words, UnsignedVector);
-}
-inline __attribute__((always_inline)) UnsignedVector load_words(const uint16_t* from, int64_t count) {
-  const auto there = static_cast<__mmask16>((1U << count) - 1U);
-  return __builtin_convertvector(reinterpret_cast<Words>(_mm256_maskz_loadu_epi16(there, from)), UnsignedVector);
 }
 inline __attribute__((always_inline)) HalfWords round_pair(Vector low, Vector high) {
   return reinterpret_cast<HalfWords>(_mm512_cvtne2ps_pbh(high, low));

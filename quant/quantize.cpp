@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <limits>
 #include <span>
 
@@ -10,42 +9,23 @@
 #include "dist/error.h"
 #include "dist/profile.h"
 #include "dist/thread_pool.h"
-#include "dist/vectorize.h"
 #include "quant/cast.h"
 #include "quant/cast_kernels.h"
 #include "quant/codec.h"
 #include "quant/instruction_set.h"
 #include "quant/slab.h"
+#include "quant/tensor_scan.h"
 #include "quant/tile.h"
 
 namespace nibble {
 namespace cpu {
 namespace {
 
-constexpr size_t span_grain = size_t{1} << 16;  // elements a chunk of a pass over contiguous memory
-
 bool is_format_of(DType dtype, Format format) {
   return (dtype == DType::f32 && format == Format::f32) || (dtype == DType::bf16 && format == Format::bf16);
 }
 
 // ---- Formats that are not quantised ----
-
-NIBBLE_VECTORIZE void widen(const BFloat16* from, float* to, size_t count) {
-  for (size_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
-}
-NIBBLE_VECTORIZE void round_to_bf16(const float* from, BFloat16* to, size_t count) {
-  for (size_t i = 0; i < count; ++i) to[i] = bf16_nearest(from[i]);
-}
-
-void copy_converted(const Tensor& from, const Tensor& to) {
-  parallel_for(static_cast<size_t>(from.elements()), span_grain, [&](size_t begin, size_t end) {
-    if (from.dtype() == DType::bf16) {
-      widen(from.as<BFloat16>() + begin, to.as<float>() + begin, end - begin);
-    } else {
-      round_to_bf16(from.as<float>() + begin, to.as<BFloat16>() + begin, end - begin);
-    }
-  });
-}
 
 QuantizedTensor plain_operand(const QuantizeProblem& problem, const QuantizedTensor& storage) {
   QuantizedTensor operand = storage;
@@ -61,50 +41,6 @@ QuantizedTensor plain_operand(const QuantizeProblem& problem, const QuantizedTen
   copy_converted(problem.source, operand.values);
   return operand;
 }
-
-// ---- Passes over contiguous memory ----
-
-NIBBLE_VECTORIZE uint32_t amax_f32(const float* values, size_t count) {
-  uint32_t largest = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const uint32_t magnitude = bits_of(values[i]) & 0x7FFFFFFFu;
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  return largest;
-}
-NIBBLE_VECTORIZE uint32_t amax_bf16(const BFloat16* values, size_t count) {
-  uint16_t largest = 0;
-  for (size_t i = 0; i < count; ++i) {
-    const uint16_t magnitude = values[i].bits & 0x7FFFu;
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  return static_cast<uint32_t>(largest) << 16;
-}
-
-NIBBLE_VECTORIZE int64_t non_finite_f32(const float* values, size_t count) {
-  int64_t found = 0;
-  for (size_t i = 0; i < count; ++i) found += (bits_of(values[i]) & 0x7F800000u) == 0x7F800000u ? 1 : 0;
-  return found;
-}
-NIBBLE_VECTORIZE int64_t non_finite_bf16(const BFloat16* values, size_t count) {
-  int64_t found = 0;
-  for (size_t i = 0; i < count; ++i) found += (values[i].bits & 0x7F80u) == 0x7F80u ? 1 : 0;
-  return found;
-}
-
-// The largest of non-negative values from many threads. The order does not matter.
-class SharedMax {
- public:
-  void include(uint32_t value) {
-    uint32_t seen = largest_.load(std::memory_order_relaxed);
-    while (value > seen && !largest_.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
-    }
-  }
-  uint32_t value() const { return largest_.load(std::memory_order_relaxed); }
-
- private:
-  std::atomic<uint32_t> largest_{0};
-};
 
 // ---- Quantised formats ----
 
@@ -318,13 +254,6 @@ void for_each_part(std::span<Making*> operands, Body body) {
   });
 }
 
-void take_amax_of_span(const Tensor& source, SharedMax& amax) {
-  parallel_for(static_cast<size_t>(source.elements()), span_grain, [&](size_t begin, size_t end) {
-    amax.include(source.dtype() == DType::bf16 ? amax_bf16(source.as<BFloat16>() + begin, end - begin)
-                                               : amax_f32(source.as<float>() + begin, end - begin));
-  });
-}
-
 // Of operands that need it: one pass over those that are rotated, which also finds that of the source as it is where a
 // twin does so at little cost, else a pass over contiguous memory.
 void find_amax(std::span<Making*> operands) {
@@ -345,7 +274,7 @@ void find_amax(std::span<Making*> operands) {
   for_each_part(std::span(rotated).first(rotated_count), [&](Making& making, const SlabRange& range) {
     making.include_amax(range, together && &making == rotated[0] ? &of_source : nullptr);
   });
-  if (plain_count > 0 && !together) take_amax_of_span(plain[0]->problem.source, of_source);
+  if (plain_count > 0 && !together) take_amax(plain[0]->problem.source, of_source);
   for (size_t i = 0; i < plain_count; ++i) plain[i]->amax.include(of_source.value());
 }
 
@@ -414,16 +343,6 @@ QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
 
 bool source_was_finite(const QuantizedTensor& operand) {
   return !is_quantized(operand.format) || is_finite(operand.tensor_scale.as<float>()[1]);
-}
-
-int64_t count_non_finite(const Tensor& tensor) {
-  std::atomic<int64_t> found{0};
-  parallel_for(static_cast<size_t>(tensor.elements()), span_grain, [&](size_t begin, size_t end) {
-    const int64_t here = tensor.dtype() == DType::bf16 ? non_finite_bf16(tensor.as<BFloat16>() + begin, end - begin)
-                                                       : non_finite_f32(tensor.as<float>() + begin, end - begin);
-    found.fetch_add(here, std::memory_order_relaxed);
-  });
-  return found.load();
 }
 
 }  // namespace cpu
