@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,8 @@ class Bench {
     report_.settings.rounds = options.quick ? 3 : 9;
     report_.settings.sample_seconds = options.quick ? 1e-3 : 3e-3;
     set_compute_threads(threads);
+    // Before minutes of measuring: a place that cannot be written is found now.
+    if (!options.json.empty() && options.json != "-") json_ = std::make_unique<OutputFile>(options.json);
   }
 
   void run() {
@@ -118,20 +121,22 @@ class Bench {
     }
   }
 
-  void write_json() const {
+  void write_json() {
     if (options_.json.empty()) return;
     const std::string text = to_json(report_).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
     if (options_.json == "-") {
       fmt::print("{}", text);
     } else {
-      write_file(options_.json, text);
+      json_->write_at(0, std::as_bytes(std::span(text)));
+      json_->publish();
     }
   }
 
   const BenchOptions& options_;
   BenchReport report_;
   PeakMemory memory_;
-  int found_ = 0;  // groups and models that were measured
+  std::unique_ptr<OutputFile> json_;  // where --json names a file
+  int found_ = 0;                     // groups and models that were measured
 };
 
 void run_bench(const BenchOptions& options) {
