@@ -11,7 +11,7 @@ namespace nibble {
 
 enum class InstructionSet : uint8_t {
   portable,     // whatever the compiler's baseline is
-  avx2,         // AVX2, FMA, F16C
+  avx2,         // AVX2, FMA
   avx512,       // AVX-512 F, BW, VL, DQ
   avx512_vnni,  // 8-bit dot products
   avx512_bf16,  // BF16 dot products
