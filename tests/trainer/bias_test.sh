@@ -37,7 +37,7 @@ expect 0 "$NIBBLE" bias run --recipe "$SOURCE/configs/recipes/quartet2.yaml" --d
 diff -q first.txt output.txt >/dev/null && fail "the seed changes nothing"
 
 # Ctrl-C: the figures so far, and an exit code that says that there are more.
-expect 75 timeout --preserve-status --signal=INT 5 "$NIBBLE" bias run \
+expect 75 timeout --foreground --preserve-status --signal=INT 5 "$NIBBLE" bias run \
   --recipe "$SOURCE/configs/recipes/quartet2.yaml" --draws 1,16777216
 grep -Eq 'stopped after [0-9]+ of 16777216 passes' output.txt && grep -q 'geometric mean' output.txt ||
   { cat output.txt; fail "an interrupted measurement does not show what it has"; }
