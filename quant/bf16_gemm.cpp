@@ -7,7 +7,7 @@
 #include "dist/thread_pool.h"
 #include "quant/flush_subnormals.h"
 #include "quant/gemm.h"
-#include "quant/slab.h"
+#include "quant/product.h"
 #include "quant/thread_scratch.h"
 
 namespace nibble::cpu {
@@ -23,19 +23,15 @@ Bf16Operand as_operand(const QuantizedTensor& tensor) {
   return {values.as<BFloat16>(), tensor.rows, tensor.inner, 1};
 }
 
-struct Extent2d {
-  int64_t rows, columns;
-};
-
 // Halves the largest block until every thread has some, and several if that leaves blocks that are worth packing.
-Extent2d choose_block(const Bf16Kernels& kernels, int64_t m, int64_t n) {
-  Extent2d block{std::min(kernels.block_rows, round_up(m, kernels.row_step)),
-                 std::min(kernels.block_columns, round_up(n, kernels.column_step))};
+BlockExtent choose_block(const Bf16Kernels& kernels, int64_t m, int64_t n) {
+  BlockExtent block{std::min(kernels.block_rows, round_up(m, kernels.row_step)),
+                    std::min(kernels.block_columns, round_up(n, kernels.column_step))};
   const int64_t threads = compute_threads();
   if (threads == 1) return block;
-  const Extent2d worthwhile{8 * kernels.row_step, 4 * kernels.column_step};
-  const Extent2d smallest{kernels.row_step, kernels.column_step};
-  const auto halve_until = [&](int64_t wanted, const Extent2d& least) {
+  const BlockExtent worthwhile{8 * kernels.row_step, 4 * kernels.column_step};
+  const BlockExtent smallest{kernels.row_step, kernels.column_step};
+  const auto halve_until = [&](int64_t wanted, const BlockExtent& least) {
     while (div_ceil(m, block.rows) * div_ceil(n, block.columns) < wanted) {
       const bool shorter = block.rows > least.rows;
       const bool narrower = block.columns > least.columns;
@@ -76,37 +72,21 @@ const Bf16Kernels& bf16_kernels_of(InstructionSet level) {
 void bf16_gemm_with(const Bf16Kernels& kernels, const GemmProblem& problem) {
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;
-  const Tensor& output = problem.output;
-  const int rotation_bits = a.rotation_bits + b.rotation_bits;
-  NIBBLE_CHECK(a.inner == b.inner, "the operands of a product share the inner axis");
-  NIBBLE_CHECK(rotation_bits % 2 == 0, "both operands of a product are rotated alike");
-  NIBBLE_CHECK(output.dtype() == DType::f32 || output.dtype() == DType::bf16, "a product is f32 or bf16");
-  NIBBLE_CHECK(!problem.accumulate || output.dtype() == DType::f32, "products accumulate in f32");
-  NIBBLE_CHECK(output.rank() == 2 && output.size(0) == a.rows && output.size(1) == b.rows, "output [m, n]");
+  check_product(problem);
   Bf16GemmBlock whole{};
   whole.a = as_operand(a);
   whole.b = as_operand(b);
   whole.inner = a.inner;
-  whole.output = output.data();
-  whole.output_dtype = output.dtype();
+  whole.output = problem.output.data();
+  whole.output_dtype = problem.output.dtype();
   whole.output_stride = b.rows;
-  whole.alpha = std::ldexp(1.0F, -rotation_bits / 2);
+  whole.alpha = std::ldexp(1.0F, -(a.rotation_bits + b.rotation_bits) / 2);
   whole.accumulate = problem.accumulate;
   if (a.rows == 0 || b.rows == 0) return;
 
-  const Extent2d extent = choose_block(kernels, a.rows, b.rows);
-  const int64_t blocks_down = div_ceil(a.rows, extent.rows);
-  const int64_t blocks_across = div_ceil(b.rows, extent.columns);
-  parallel_for(static_cast<size_t>(blocks_down * blocks_across), 1, [&](size_t begin, size_t end) {
+  for_each_block(whole, a.rows, b.rows, choose_block(kernels, a.rows, b.rows), [&](const Bf16GemmBlock& block) {
     const FlushSubnormals flush;
-    for (size_t index = begin; index < end; ++index) {
-      Bf16GemmBlock block = whole;
-      block.first_row = static_cast<int64_t>(index) % blocks_down * extent.rows;
-      block.rows = std::min(extent.rows, a.rows - block.first_row);
-      block.first_column = static_cast<int64_t>(index) / blocks_down * extent.columns;
-      block.columns = std::min(extent.columns, b.rows - block.first_column);
-      kernels.gemm_block(block, thread_scratch(kernels.scratch_bytes));
-    }
+    kernels.gemm_block(block, thread_scratch(kernels.scratch_bytes));
   });
 }
 

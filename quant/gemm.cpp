@@ -10,6 +10,7 @@
 #include "quant/gemm_codes.h"
 #include "quant/gemm_kernels.h"
 #include "quant/instruction_set.h"
+#include "quant/product.h"
 #include "quant/thread_scratch.h"
 
 namespace nibble {
@@ -66,7 +67,6 @@ double output_scale(const QuantizedTensor& a, const QuantizedTensor& b, bool int
                  "tensor scale");
   }
   const int rotation_bits = a.rotation_bits + b.rotation_bits;
-  NIBBLE_CHECK(rotation_bits % 2 == 0, "both operands of a product are rotated alike");
   const double g_a = is_quantized(a.format) ? a.tensor_scale.as<float>()[0] : 1.0;
   const double g_b = is_quantized(b.format) ? b.tensor_scale.as<float>()[0] : 1.0;
   int exponent = 0;
@@ -76,12 +76,9 @@ double output_scale(const QuantizedTensor& a, const QuantizedTensor& b, bool int
 }
 
 // Halves the largest block until every thread has several.
-struct BlockShape2d {
-  int64_t rows, columns;
-};
-BlockShape2d choose_block(const GemmKernels& kernels, int64_t m, int64_t n) {
-  BlockShape2d block{std::min(kernels.block_rows, round_up(m, kernels.row_step)),
-                     std::min(kernels.block_columns, round_up(n, kernels.column_step))};
+BlockExtent choose_block(const GemmKernels& kernels, int64_t m, int64_t n) {
+  BlockExtent block{std::min(kernels.block_rows, round_up(m, kernels.row_step)),
+                    std::min(kernels.block_columns, round_up(n, kernels.column_step))};
   const int64_t wanted = compute_threads() == 1 ? 1 : 4 * compute_threads();
   while (div_ceil(m, block.rows) * div_ceil(n, block.columns) < wanted) {
     if (block.rows >= block.columns && block.rows > kernels.row_step) {
@@ -110,19 +107,8 @@ void plain_gemm(const GemmKernels& kernels, const GemmProblem& problem, double a
   whole.accumulate = problem.accumulate;
   if (a.rows == 0 || b.rows == 0) return;
 
-  const BlockShape2d shape = choose_block(kernels, a.rows, b.rows);
-  const int64_t blocks_down = div_ceil(a.rows, shape.rows);
-  const int64_t blocks_across = div_ceil(b.rows, shape.columns);
-  parallel_for(static_cast<size_t>(blocks_down * blocks_across), 1, [&](size_t begin, size_t end) {
-    for (size_t index = begin; index < end; ++index) {
-      GemmBlock block = whole;
-      block.first_row = static_cast<int64_t>(index) % blocks_down * shape.rows;
-      block.rows = std::min(shape.rows, a.rows - block.first_row);
-      block.first_column = static_cast<int64_t>(index) / blocks_down * shape.columns;
-      block.columns = std::min(shape.columns, b.rows - block.first_column);
-      kernels.gemm_block(block, thread_scratch(kernels.scratch_bytes));
-    }
-  });
+  for_each_block(whole, a.rows, b.rows, choose_block(kernels, a.rows, b.rows),
+                 [&](const GemmBlock& block) { kernels.gemm_block(block, thread_scratch(kernels.scratch_bytes)); });
 }
 
 void gemm(const GemmProblem& problem) {
@@ -148,11 +134,7 @@ void gemm_with(InstructionSet level, const GemmProblem& problem) {
   }
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;
-  const Tensor& output = problem.output;
-  NIBBLE_CHECK(a.inner == b.inner, "the operands of a product share the inner axis");
-  NIBBLE_CHECK(output.dtype() == DType::f32 || output.dtype() == DType::bf16, "a product is f32 or bf16");
-  NIBBLE_CHECK(!problem.accumulate || output.dtype() == DType::f32, "products accumulate in f32");
-  check_shape(output, output.dtype(), a.rows, b.rows, "output [m, n]");
+  check_product(problem);
   const bool integer_blocks = has_integer_blocks(a) && has_integer_blocks(b);
   const double alpha = output_scale(a, b, integer_blocks);
   if (integer_blocks) return code_gemm(level, problem, alpha);

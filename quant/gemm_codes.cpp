@@ -1,11 +1,11 @@
 #include "quant/gemm_codes.h"
 
-#include <algorithm>
 #include <limits>
 
 #include "dist/error.h"
 #include "dist/thread_pool.h"
 #include "quant/gemm.h"
+#include "quant/product.h"
 #include "quant/thread_scratch.h"
 #include "quant/tile.h"
 
@@ -104,16 +104,8 @@ void code_gemm(InstructionSet level, const GemmProblem& problem, double alpha) {
   if (m == 0 || n == 0) return;
   whole.past_caches = goes_past_caches(problem.output, problem.accumulate);
   const CodeBlockShape shape = choose_code_block(kernels, m, n, compute_threads());
-  const int64_t down = div_ceil(m, shape.rows);
-  parallel_for(static_cast<size_t>(down * div_ceil(n, shape.columns)), 1, [&](size_t begin, size_t end) {
-    for (size_t index = begin; index < end; ++index) {
-      CodeBlock block = whole;
-      block.first_row = static_cast<int64_t>(index) % down * shape.rows;
-      block.rows = std::min(shape.rows, m - block.first_row);
-      block.first_column = static_cast<int64_t>(index) / down * shape.columns;
-      block.columns = std::min(shape.columns, n - block.first_column);
-      kernels.multiply(block, thread_scratch(kernels.scratch_bytes(block)));
-    }
+  for_each_block(whole, m, n, {shape.rows, shape.columns}, [&](const CodeBlock& block) {
+    kernels.multiply(block, thread_scratch(kernels.scratch_bytes(block)));
   });
 }
 
