@@ -25,6 +25,13 @@ std::string microseconds(int64_t nanoseconds) {
 
 }  // namespace
 
+std::vector<std::string> with_profile(bool profile, const std::vector<std::string>& overrides) {
+  std::vector<std::string> all;
+  if (profile) all.emplace_back("profile.every=50");
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  return all;
+}
+
 std::string describe(const ProfileRecord& record) {
   std::vector<size_t> order(operator_families);
   std::iota(order.begin(), order.end(), size_t{0});

@@ -16,8 +16,8 @@
 
 namespace nibble {
 
-// What --profile means.
-constexpr const char* profile_override = "profile.every=50";
+// --profile is short for --set profile.every=50; an explicit --set comes after it and wins.
+std::vector<std::string> with_profile(bool profile, const std::vector<std::string>& overrides);
 
 struct ProfileRecord {
   uint64_t first_step = 0, last_step = 0;

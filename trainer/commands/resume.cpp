@@ -25,13 +25,6 @@ struct ResumeOptions {
   std::string run_directory;
   std::vector<std::string> overrides;
   bool profile = false;
-
-  std::vector<std::string> all_overrides() const {
-    std::vector<std::string> all;
-    if (profile) all.emplace_back(profile_override);
-    all.insert(all.end(), overrides.begin(), overrides.end());
-    return all;
-  }
 };
 
 // The directory may have moved since the run began: where it lies now is run.dir.
@@ -41,7 +34,7 @@ RunConfig config_of_run(const ResumeOptions& options) {
     throw Error(ExitCode::missing_input, fmt::format("{} is one checkpoint, not a run directory", path.string()),
                 "name the run directory that its checkpoints/ lies in");
   }
-  RunConfig config = config_beside(path, options.all_overrides());
+  RunConfig config = config_beside(path, with_profile(options.profile, options.overrides));
   for (const std::string& text : options.overrides) {
     if (!text.starts_with("run.dir=")) continue;
     throw Error(ExitCode::bad_config, fmt::format("--set {}: a run is resumed where it lies", text),

@@ -18,18 +18,10 @@ struct TrainOptions {
   std::string config;
   std::vector<std::string> overrides;
   bool profile = false;
-
-  // --profile is short for --set profile.every=N; an explicit --set comes after it and wins.
-  std::vector<std::string> all_overrides() const {
-    std::vector<std::string> all;
-    if (profile) all.emplace_back(profile_override);
-    all.insert(all.end(), overrides.begin(), overrides.end());
-    return all;
-  }
 };
 
 int run_train(const TrainOptions& options) {
-  return rank_main([&] { return parse_run_config(options.config, options.all_overrides()); },
+  return rank_main([&] { return parse_run_config(options.config, with_profile(options.profile, options.overrides)); },
                    [](Communicator& communicator, const RunConfig& config) {
                      // Before the directory: a mistake in the data leaves nothing behind.
                      TrainingSession session(communicator, config);
