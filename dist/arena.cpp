@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "dist/cuda_device.h"
 #include "dist/error.h"
 
 namespace nibble {
@@ -35,16 +36,34 @@ void refuse_more_than_the_machine_has(const std::string& name, size_t bytes) {
 
 }  // namespace
 
+namespace cpu {
+namespace {
+
+// Null where the system refuses.
+void* allocate(size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  madvise(memory, bytes, MADV_HUGEPAGE);  // a wish; where it is not granted, small pages serve
+  return memory;
+}
+
+void release(void* memory, size_t bytes) {
+  munmap(memory, bytes);
+}
+
+}  // namespace
+}  // namespace cpu
+
 Arena::Arena(std::string name, DeviceKind device) : name_(std::move(name)), device_(device) {}
 
 Arena::~Arena() {
-  if (owns_memory_) munmap(base_, std::max(planned_, alignment));
+  if (owned_bytes_ > 0) NIBBLE_DISPATCH(device_, release, base_, owned_bytes_);
 }
 
 void* Arena::allocate(size_t bytes) {
   NIBBLE_CHECK(bytes <= std::numeric_limits<size_t>::max() / 2 - used_, "allocation size overflows in " + name_);
   const size_t begin = used_;
-  used_ += round_up(bytes, alignment);
+  used_ += round_up(bytes, device_ == DeviceKind::cuda ? cuda_alignment : alignment);
   if (measuring()) {
     planned_ = std::max(planned_, used_);
     return nullptr;
@@ -55,14 +74,15 @@ void* Arena::allocate(size_t bytes) {
 
 void Arena::commit() {
   NIBBLE_CHECK(measuring(), "arena " + name_ + " has its memory already");
-  if (device_ != DeviceKind::cpu) fail_no_cuda();
-  refuse_more_than_the_machine_has(name_, planned_);
+  if (device_ == DeviceKind::cpu) refuse_more_than_the_machine_has(name_, planned_);
   const size_t bytes = std::max(planned_, alignment);
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) fail_out_of_memory(name_, bytes, "the system refuses");
-  madvise(memory, bytes, MADV_HUGEPAGE);  // a wish; where it is not granted, small pages serve
+  void* memory = NIBBLE_DISPATCH(device_, allocate, bytes);
+  if (memory == nullptr) {
+    fail_out_of_memory(name_, bytes,
+                       device_ == DeviceKind::cpu ? "the system refuses" : "the GPU has not as much free");
+  }
   base_ = static_cast<std::byte*>(memory);
-  owns_memory_ = true;
+  owned_bytes_ = bytes;
   used_ = 0;
 }
 

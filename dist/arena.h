@@ -15,14 +15,16 @@ namespace nibble {
 
 class Arena {
  public:
-  static constexpr size_t alignment = 64;  // bytes; every allocation starts on a cache line
+  // Bytes. Every allocation starts on a cache line; on a GPU, as tiles of block scales need it.
+  static constexpr size_t alignment = 64;
+  static constexpr size_t cuda_alignment = 512;
 
   explicit Arena(std::string name, DeviceKind device = DeviceKind::cpu);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Null while measuring, zeroed memory after commit().
+  // Null while measuring, memory of the device after commit(); zeroed if nothing has used it before.
   void* allocate(size_t bytes);
 
   // Ends the measuring pass: takes as much memory as was asked for so far and starts handing it out from the beginning.
@@ -44,7 +46,7 @@ class Arena {
   std::string name_;
   DeviceKind device_;
   std::byte* base_ = nullptr;
-  bool owns_memory_ = false;
+  size_t owned_bytes_ = 0;
   size_t used_ = 0;
   size_t planned_ = 0;
 };

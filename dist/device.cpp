@@ -4,6 +4,7 @@
 
 #include <mutex>
 
+#include "dist/cuda_device.h"
 #include "dist/error.h"
 #include "dist/log.h"
 

@@ -12,8 +12,4 @@ namespace nibble {
 // any other word.
 DeviceKind resolve_device(std::string_view request);
 
-namespace cuda {
-int visible_devices();  // 0 without a driver; in builds with CUDA only
-}
-
 }  // namespace nibble

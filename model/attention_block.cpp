@@ -34,7 +34,8 @@ void AttentionBlock::allocate(const LayerArenas& arenas) {
   hidden_scratch_ = allocate_tensor(workspace, dtype, {tokens, config_.hidden_size});
   const bool keeps_normed = arenas.training && qkv_linear_.keeps_input();
   normed_ = keeps_normed ? allocate_tensor(saved, dtype, {tokens, config_.hidden_size}) : hidden_scratch_;
-  attention_workspace_ = allocate_tensor(workspace, DType::f32, {attention_workspace_floats(shape, compute_threads())});
+  attention_workspace_ =
+      allocate_tensor(workspace, DType::f32, {attention_workspace_floats(shape, workspace.device())});
   if (arenas.training) {
     grad_attended_ = allocate_tensor(workspace, dtype, {tokens, shape.output_features()});
     grad_qkv_ = allocate_tensor(workspace, dtype, {tokens, shape.qkv_features()});

@@ -52,7 +52,7 @@ Head::Head(const ModelConfig& config, const Recipe& recipe, const Sizes& sizes, 
       linear_(make_linear(config, recipe, embedding_id, table)),
       chunk_(linear_.quantizes() ? sizes.tokens() : head_chunk_tokens(sizes.tokens(), config.vocab_size)),
       capacity_(sizes.training ? chunk_ : std::max(chunk_, sizes.sequence_length)),
-      memory_(memory_name(chunk_, sizes.tokens())) {}
+      memory_(memory_name(chunk_, sizes.tokens()), sizes.device) {}
 
 void Head::allocate(Arena& weights, Arena& workspace) {
   const LayerArenas arenas{weights, memory_, workspace, 1, capacity_, sizes_.training};
@@ -93,7 +93,7 @@ double Head::loss(const Tensor& input, const Tensor& targets, const StepContext&
                    .grad_logits = Tensor(),
                    .losses = losses_.slice(begin, end)});
   }
-  return sum_of_losses(tokens);
+  return sum_of_losses(losses_.slice(0, tokens));
 }
 
 double Head::loss_and_gradient(const Training& problem) {
@@ -109,7 +109,7 @@ double Head::loss_and_gradient(const Training& problem) {
                              .scale = problem.scale},
                             losses_.slice(begin, end));
   }
-  return sum_of_losses(tokens);
+  return sum_of_losses(losses_.slice(0, tokens));
 }
 
 void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses) {
@@ -126,13 +126,6 @@ void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses) 
   linear_.backward({.grad_output = grad_logits_, .grad_input = grad_normed_, .context = chunk.context});
   fill_zero(chunk.gradient);
   norm_.backward(grad_normed_.slice(0, count), chunk.input, chunk.gradient);
-}
-
-double Head::sum_of_losses(int64_t tokens) const {
-  const float* losses = losses_.as<float>();
-  double sum = 0;
-  for (int64_t i = 0; i < tokens; ++i) sum += static_cast<double>(losses[i]);
-  return sum;
 }
 
 }  // namespace nibble

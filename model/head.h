@@ -27,6 +27,7 @@ class Head {
     int64_t sequences = 0;  // of a micro-batch
     int64_t sequence_length = 0;
     bool training = true;
+    DeviceKind device = DeviceKind::cpu;
     int64_t tokens() const { return sequences * sequence_length; }
   };
 
@@ -59,7 +60,6 @@ class Head {
 
  private:
   void chunk_loss_and_gradient(const Training& chunk, const Tensor& losses);
-  double sum_of_losses(int64_t tokens) const;
 
   ModelConfig config_;
   Sizes sizes_;

@@ -10,6 +10,7 @@
 #include "model/mlp_block.h"
 #include "model/ops/embedding.h"
 #include "model/ops/rope.h"
+#include "quant/tensor_copy.h"
 
 namespace nibble {
 namespace {
@@ -61,11 +62,12 @@ LanguageModel::State::State(const ModelConfig& model_config, const Recipe& recip
   for (int index = 0; index < block_count; ++index) {
     blocks.push_back(make_block(config, recipe, {.index = index, .blocks = block_count}, table));
   }
-  head.emplace(
-      config, recipe,
-      Head::Sizes{
-          .sequences = options.sequences, .sequence_length = options.sequence_length, .training = options.training},
-      embedding_id, table);
+  head.emplace(config, recipe,
+               Head::Sizes{.sequences = options.sequences,
+                           .sequence_length = options.sequence_length,
+                           .training = options.training,
+                           .device = options.device},
+               embedding_id, table);
   arenas = {&quantized_weights, &residual_stream, &saved_activations, &shared_activations, &workspace, &head->memory()};
   allocate();
   for (Arena* arena : arenas) arena->commit();
@@ -82,6 +84,8 @@ void LanguageModel::State::allocate() {
   residual.resize(options.training ? blocks.size() + 1 : 1);
   for (Tensor& input : residual) input = allocate_tensor(residual_stream, config.dtype, {tokens, hidden});
   if (options.training) gradient = allocate_tensor(workspace, config.dtype, {tokens, hidden});
+  token_ids = allocate_tensor(workspace, DType::i32, {tokens});
+  target_ids = allocate_tensor(workspace, DType::i32, {tokens});
   allocate_blocks();
   head->allocate(quantized_weights, workspace);
 }
@@ -113,12 +117,20 @@ void LanguageModel::State::check_tokens(const Tensor& tokens, int64_t sequences,
   NIBBLE_CHECK(in_range, "token outside the vocabulary");
 }
 
+Tensor LanguageModel::State::take_tokens(const Tensor& tokens, const Tensor& memory, int64_t sequences,
+                                         int64_t sequence_length) const {
+  check_tokens(tokens, sequences, sequence_length);
+  const Tensor taken = memory.slice(0, tokens.elements());
+  copy(tokens, taken);
+  return taken;
+}
+
 // Returns the input of the head, [tokens, hidden].
 Tensor LanguageModel::State::run_forward(const Tensor& tokens, const Pass& pass) {
   NIBBLE_CHECK(!embedding_weight.empty(), "bind() comes before the first pass");
   NIBBLE_CHECK(compute_threads() <= threads, "the thread pool has grown since memory was planned");
   const int64_t n = tokens.elements();
-  embedding_forward({.tokens = tokens.reshape({n}), .weight = embedding_weight, .output = input_of(0).slice(0, n)});
+  embedding_forward({.tokens = tokens, .weight = embedding_weight, .output = input_of(0).slice(0, n)});
   for (size_t b = 0; b < blocks.size(); ++b) {
     Pass block_pass = pass;
     block_pass.keep = pass.keep && !recomputes(b);
@@ -134,8 +146,7 @@ void LanguageModel::State::run_backward(const Tensor& tokens, const StepContext&
     if (recomputes(b)) blocks[b]->forward(input_of(b), Tensor(), pass);
     blocks[b]->backward(input_of(b), gradient, pass);
   }
-  embedding_backward(
-      {.tokens = tokens.reshape({tokens.elements()}), .grad_output = gradient, .grad_weight = embedding_gradient});
+  embedding_backward({.tokens = tokens, .grad_output = gradient, .grad_weight = embedding_gradient});
 }
 
 LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, const LanguageModelOptions& options) {
@@ -177,24 +188,23 @@ double LanguageModel::forward(const Tensor& tokens, const Tensor& targets, const
   Pass pass = state_->whole_micro_batch(context, /*keep=*/false);
   NIBBLE_CHECK(0 < tokens.size(0) && tokens.size(0) <= pass.sequences, "more sequences than memory was planned for");
   pass.sequences = tokens.size(0);
-  state_->check_tokens(tokens, pass.sequences, pass.sequence_length);
-  state_->check_tokens(targets, pass.sequences, pass.sequence_length);
-  const Tensor input = state_->run_forward(tokens, pass);
-  return state_->head->loss(input, targets.reshape({targets.elements()}), context);
+  const Tensor ids = state_->take_tokens(tokens, state_->token_ids, pass.sequences, pass.sequence_length);
+  const Tensor wanted = state_->take_tokens(targets, state_->target_ids, pass.sequences, pass.sequence_length);
+  return state_->head->loss(state_->run_forward(ids, pass), wanted, context);
 }
 
 double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
                                        float loss_scale) {
   NIBBLE_CHECK(state_->options.training && !state_->embedding_gradient.empty(), "not set up for training");
   const Pass pass = state_->whole_micro_batch(context, /*keep=*/true);
-  state_->check_tokens(tokens, pass.sequences, pass.sequence_length);
-  state_->check_tokens(targets, pass.sequences, pass.sequence_length);
-  const double total = state_->head->loss_and_gradient({.input = state_->run_forward(tokens, pass),
-                                                        .targets = targets.reshape({targets.elements()}),
+  const Tensor ids = state_->take_tokens(tokens, state_->token_ids, pass.sequences, pass.sequence_length);
+  const Tensor wanted = state_->take_tokens(targets, state_->target_ids, pass.sequences, pass.sequence_length);
+  const double total = state_->head->loss_and_gradient({.input = state_->run_forward(ids, pass),
+                                                        .targets = wanted,
                                                         .gradient = state_->gradient,
                                                         .context = context,
                                                         .scale = loss_scale});
-  state_->run_backward(tokens, context);
+  state_->run_backward(ids, context);
   return total;
 }
 
@@ -202,11 +212,11 @@ Tensor LanguageModel::logits(const Tensor& tokens, const StepContext& context) {
   const int64_t n = tokens.elements();
   NIBBLE_CHECK(n > 0 && n % token_multiple == 0 && n <= state_->options.sequence_length,
                "logits() takes a multiple of 16 tokens, at most the sequence length");
-  state_->check_tokens(tokens, 1, n);
+  const Tensor ids = state_->take_tokens(tokens, state_->token_ids, 1, n);
   Pass pass = state_->whole_micro_batch(context, /*keep=*/false);
   pass.sequences = 1;
   pass.sequence_length = n;
-  return state_->head->logits(state_->run_forward(tokens, pass), context);
+  return state_->head->logits(state_->run_forward(ids, pass), context);
 }
 
 }  // namespace nibble

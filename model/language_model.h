@@ -18,9 +18,10 @@
 namespace nibble {
 
 struct LanguageModelOptions {
-  int64_t sequences = 1;             // per micro-batch
-  int64_t sequence_length = 0;       // tokens per sequence; at most config.sequence_length
-  bool training = true;              // false: no memory for backward
+  int64_t sequences = 1;        // per micro-batch
+  int64_t sequence_length = 0;  // tokens per sequence; at most config.sequence_length
+  bool training = true;         // false: no memory for backward
+  DeviceKind device = DeviceKind::cpu;
   std::vector<bool> recompute = {};  // per block: drop its activations and compute them again in backward; empty = none
 };
 
@@ -47,8 +48,8 @@ class LanguageModel {
   void bind(const Tensor& weights, const Tensor& gradients);
   void set_weights_changed();
 
-  // tokens, targets: i32 [sequences or fewer, sequence_length], every target real and below vocab_size. Returns the sum
-  // over tokens of the cross-entropy in nats.
+  // tokens, targets: i32 [sequences or fewer, sequence_length] on the CPU, every target real and below vocab_size.
+  // Returns the sum over tokens of the cross-entropy in nats.
   double forward(const Tensor& tokens, const Tensor& targets, const StepContext& context);
   // The same for a whole micro-batch, then adds the gradient of loss_scale * (that sum) to the bound gradients. Same
   // loss bits as forward().

@@ -63,7 +63,9 @@ void LanguageModel::bind_amax(const Tensor& scale_by, const Tensor& met) {
   const auto expected = static_cast<int64_t>(linears.size()) * operand_roles;
   NIBBLE_CHECK(scale_by.elements() == expected && met.elements() == expected, "amax [linear layers, operand roles]");
   for (size_t i = 0; i < linears.size(); ++i) {
-    linears[i]->set_amax(scale_by.as<float>() + i * operand_roles, met.as<float>() + i * operand_roles);
+    const auto first = static_cast<int64_t>(i) * operand_roles;
+    linears[i]->set_amax(scale_by.reshape({expected}).slice(first, first + operand_roles),
+                         met.reshape({expected}).slice(first, first + operand_roles));
   }
 }
 

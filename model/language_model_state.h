@@ -24,6 +24,8 @@ struct LanguageModel::State {
   std::vector<Linear*> linears();
   Tensor input_of(size_t block) const { return residual[options.training ? block : 0]; }
   Pass whole_micro_batch(const StepContext& context, bool keep) const;
+  // Checks them, and brings them to where the model computes. Returns [tokens].
+  Tensor take_tokens(const Tensor& tokens, const Tensor& memory, int64_t sequences, int64_t sequence_length) const;
   void check_tokens(const Tensor& tokens, int64_t sequences, int64_t sequence_length) const;
 
   Tensor run_forward(const Tensor& tokens, const Pass& pass);
@@ -37,17 +39,19 @@ struct LanguageModel::State {
   std::vector<std::unique_ptr<Block>> blocks;
   std::optional<Head> head;
 
-  Arena quantized_weights{"quantised weights"};
-  Arena residual_stream{"inputs of the blocks"};
-  Arena saved_activations{"activations saved for backward"};
-  Arena shared_activations{"activations of one block, shared"};  // recomputed in backward; or never needed again
-  Arena workspace{"workspace"};
+  Arena quantized_weights{"quantised weights", options.device};
+  Arena residual_stream{"inputs of the blocks", options.device};
+  Arena saved_activations{"activations saved for backward", options.device};
+  Arena shared_activations{"activations of one block, shared",
+                           options.device};  // recomputed in backward; or never needed again
+  Arena workspace{"workspace", options.device};
   std::vector<Arena*> arenas;  // these, and the head's
 
   Tensor embedding_weight, embedding_gradient;  // [vocab, hidden]
   Tensor rope_table;                            // f32 [sequence_length, head_dim / 2, 2]
   std::vector<Tensor> residual;                 // [tokens, hidden]: input of each block, and of the head
   Tensor gradient;                              // [tokens, hidden], of the residual stream
+  Tensor token_ids, target_ids;                 // i32 [tokens], of the micro-batch
 };
 
 }  // namespace nibble

@@ -7,6 +7,8 @@
 #include <limits>
 #include <utility>
 
+#include "quant/host_operand.h"
+
 namespace nibble {
 namespace {
 
@@ -131,12 +133,27 @@ void Linear::allocate_kept(Operand& kept, const Operand& forward, const LayerAre
   allocate_made(kept, home, arenas.workspace, rows, inner);
 }
 
+// What the product needs beside its operands, behind them.
+void Linear::allocate_product(Product product, Arena& workspace, int64_t tokens) {
+  const int64_t in = description_.features_in;
+  const int64_t out = description_.features_out;
+  const std::array<std::array<int64_t, 3>, 3> shapes{{{tokens, out, in}, {tokens, in, out}, {out, in, tokens}}};
+  const auto index = static_cast<size_t>(product);
+  scratch_of(product) = allocate_product_scratch(workspace, {.a = operands_[2 * index].spec.format,
+                                                             .b = operands_[2 * index + 1].spec.format,
+                                                             .m = shapes[index][0],
+                                                             .n = shapes[index][1],
+                                                             .k = shapes[index][2]});
+}
+
 void Linear::allocate(const LayerArenas& arenas) {
   const int64_t in = description_.features_in;
   const int64_t out = description_.features_out;
   const int64_t tokens = arenas.tokens();
   training_ = arenas.training;
   set_weights_changed();
+  non_finite_ = allocate_tensor(arenas.weights, DType::i64, {1});
+  if (outliers_) outliers_->set_non_finite(non_finite_);
 
   Arena& workspace = arenas.workspace;
   const size_t mark = workspace.mark();
@@ -155,11 +172,17 @@ void Linear::allocate(const LayerArenas& arenas) {
                   tokens);
   }
   allocate_made(operand(OperandRole::forward_x), workspace, workspace, tokens, in);
+  allocate_product(Product::forward, workspace, tokens);
   workspace.release(mark);
   if (!training_) return;
   if (outliers_) outliers_->allocate_for_backward(arenas);
   allocate_made(operand(OperandRole::grad_input_dy), workspace, workspace, tokens, out);
   allocate_made(operand(OperandRole::grad_weight_dy), workspace, workspace, out, tokens);
+  // The two products run one after the other, and read both operands' memory.
+  const size_t product_mark = workspace.mark();
+  allocate_product(Product::grad_input, workspace, tokens);
+  workspace.release(product_mark);
+  allocate_product(Product::grad_weight, workspace, tokens);
   workspace.release(mark);
 }
 
@@ -173,7 +196,7 @@ void Linear::bind(const ParameterTable& table, const Tensor& weights, const Tens
   grad_weight_ = gradients.empty() ? Tensor() : table.view(gradients, description_.weight_id);
 }
 
-void Linear::set_amax(const float* scale_by, float* met) {
+void Linear::set_amax(const Tensor& scale_by, const Tensor& met) {
   scale_by_amax_ = scale_by;
   met_amax_ = met;
 }
@@ -188,26 +211,26 @@ OperandContext Linear::operand_context(const StepContext& context) const {
 QuantizeProblem Linear::problem_of(const Operand& made, const Tensor& source, bool transpose,
                                    const StepContext& context) const {
   const OperandStreams streams = operand_streams(made.role, made.spec, operand_context(context));
-  const bool delayed = made.spec.history != 0 && scale_by_amax_ != nullptr;
+  const bool delayed = made.spec.history != 0 && !scale_by_amax_.empty();
   return {.source = source,
           .transpose = transpose,
           .spec = made.spec,
           .noise = streams.noise,
           .signs = streams.signs,
           .scratch = made.scratch,
-          .amax = delayed ? scale_by_amax_[static_cast<size_t>(made.role)] : 0.0F};
+          .amax = delayed ? scale_by_amax_.as<float>()[static_cast<size_t>(made.role)] : 0.0F};
 }
 
 void Linear::examine(const Operand& made, const QuantizeProblem& problem, const QuantizedTensor& result) {
-  // A rotation can overflow where every element of the source is finite.
-  if (!source_was_finite(result)) non_finite_ += std::max<int64_t>(1, count_non_finite(problem.source));
   if (!is_quantized(made.spec.format)) return;
-  const auto role = static_cast<size_t>(made.role);
-  if (met_amax_ != nullptr) met_amax_[role] = std::max(met_amax_[role], result.tensor_scale.as<float>()[1]);
+  const auto role = static_cast<int64_t>(made.role);
+  nibble::examine(
+      problem, result,
+      {.non_finite = non_finite_, .met_amax = met_amax_.empty() ? Tensor() : met_amax_.slice(role, role + 1)});
   if (statistics_ != nullptr) {
     const auto start = std::chrono::steady_clock::now();
-    statistics_->operand[role] = measure(problem, result);
-    statistics_->made[role] = true;
+    statistics_->operand[static_cast<size_t>(role)] = measure(problem, result);
+    statistics_->made[static_cast<size_t>(role)] = true;
     statistics_->seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 }
@@ -294,9 +317,9 @@ void Linear::forward(const LinearForward& problem) {
   }
   if (problem.output.empty()) return;
   if (splits_forward()) {
-    outliers_->forward(x_operand, weight_operand_, problem.output);
+    outliers_->forward(x_operand, weight_operand_, scratch_of(Product::forward), problem.output);
   } else {
-    gemm({.a = x_operand, .b = weight_operand_, .output = problem.output});
+    gemm({.a = x_operand, .b = weight_operand_, .output = problem.output, .scratch = scratch_of(Product::forward)});
   }
 }
 
@@ -306,8 +329,15 @@ void Linear::backward(const LinearBackward& problem) {
   prepare_backward_weight(problem.context);
   const QuantizedPair pair =
       make_pair(operand(OperandRole::grad_input_dy), operand(OperandRole::grad_weight_dy), dy, problem.context);
-  gemm({.a = pair.rows, .b = transposed_weight_operand_, .output = problem.grad_input});
-  gemm({.a = pair.columns, .b = kept_input_operand_, .output = grad_weight_, .accumulate = true});
+  gemm({.a = pair.rows,
+        .b = transposed_weight_operand_,
+        .output = problem.grad_input,
+        .scratch = scratch_of(Product::grad_input)});
+  gemm({.a = pair.columns,
+        .b = kept_input_operand_,
+        .output = grad_weight_,
+        .accumulate = true,
+        .scratch = scratch_of(Product::grad_weight)});
   if (splits_grad_weight()) outliers_->add_grad_weight(dy, grad_weight_);
 }
 
@@ -315,7 +345,7 @@ void Linear::set_channel_norms(const Tensor& norms) {
   if (outliers_) outliers_->set_norms(norms);
 }
 
-void Linear::set_outlier_channels(Columns channels) {
+void Linear::set_outlier_channels(std::span<const int32_t> channels) {
   if (!outliers_) return;
   outliers_->set_channels(channels);
   set_weights_changed();
@@ -326,10 +356,11 @@ void Linear::dequantize_weight(uint64_t begin, uint64_t end, float* values, cons
   prepare_forward_weight(context);
   const auto in = static_cast<uint64_t>(description_.features_in);
   weight_row_.resize(in);
+  const HostOperand weight(weight_operand_);
   const auto read_rows = [&](uint64_t first, uint64_t last, float* output) {
     const auto rows = static_cast<int64_t>(last - first);
     const Tensor matrix(output, DType::f32, {rows, description_.features_in});
-    dequantize_rows(weight_operand_, static_cast<int64_t>(first), matrix);
+    dequantize_rows(weight.operand(), static_cast<int64_t>(first), matrix);
   };
   for (uint64_t done = begin; done < end;) {
     const uint64_t row = done / in;
@@ -353,7 +384,10 @@ void Linear::dequantize_weight(uint64_t begin, uint64_t end, float* values, cons
 }
 
 int64_t Linear::take_non_finite_count() {
-  return std::exchange(non_finite_, 0) + (outliers_ ? outliers_->take_non_finite_count() : 0);
+  if (!quantizes()) return 0;
+  const int64_t count = HostCopy(non_finite_).as<int64_t>()[0];
+  if (count != 0) zero_bytes(non_finite_.data(), non_finite_.device(), non_finite_.bytes());
+  return count;
 }
 
 std::string Linear::describe() const {

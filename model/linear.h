@@ -6,6 +6,7 @@
 
 #include <array>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -69,8 +70,9 @@ class Linear {
   void set_weights_changed() { forward_weight_stale_ = backward_weight_stale_ = true; }
   // From now on, statistics of every operand that is made; nullptr: no more.
   void set_statistics(LinearStatistics* statistics) { statistics_ = statistics; }
-  // Delayed scaling, by role: the amax to scale by (0: the tensor's own), and where the largest amax met is kept.
-  void set_amax(const float* scale_by, float* met);
+  // Delayed scaling, f32 [operand roles]: the amax to scale by (0: the tensor's own), on the CPU; and where the largest
+  // amax met is kept, on the layer's device.
+  void set_amax(const Tensor& scale_by, const Tensor& met);
 
   void forward(const LinearForward& problem);
   // Of the last forward that kept. Adds the weight's gradient to the bound gradients.
@@ -80,7 +82,7 @@ class Linear {
   // f32 [features_in] or empty; and the channels, ascending, from now on.
   int64_t outlier_count() const { return outliers_ ? outliers_->count() : 0; }
   void set_channel_norms(const Tensor& norms);
-  void set_outlier_channels(Columns channels);
+  void set_outlier_channels(std::span<const int32_t> channels);
 
   // Elements [begin, end) of the weight as forward uses it, f32; what rotation there is stays. NaN in retained
   // channels; nothing is done where forward does not quantise the weight.
@@ -88,7 +90,7 @@ class Linear {
 
   int amax_history(OperandRole role) const { return operand(role).spec.history; }
 
-  // Non-finite values met by quantisers since the last call.
+  // Non-finite values met by quantisers since the last call. Waits for the device.
   int64_t take_non_finite_count();
   // "forward nvfp4, grad_input nvfp4, grad_weight bf16, 32 outlier channels mxfp8_e4m3"
   std::string describe() const;
@@ -105,6 +107,7 @@ class Linear {
     Tensor scratch;      // f32, of quantize()
     Tensor dequantized;  // f32 [inner, rows]: the values of the forward operand; empty unless needed
   };
+  enum class Product : uint8_t { forward, grad_input, grad_weight };
   enum class Weight : uint8_t { forward, backward };
 
   Operand& operand(OperandRole role) { return operands_[static_cast<size_t>(role)]; }
@@ -131,6 +134,8 @@ class Linear {
   OperandLayout layout_of(OperandRole role) const;
   bool reads_back(const Operand& operand, const Operand& forward) const;
   static Tensor read_back(const Operand& operand, const QuantizedTensor& forward);
+  void allocate_product(Product product, Arena& workspace, int64_t tokens);
+  Tensor& scratch_of(Product product) { return product_scratch_[static_cast<size_t>(product)]; }
   void allocate_made(Operand& operand, Arena& home, Arena& workspace, int64_t rows, int64_t inner) const;
   void allocate_kept(Operand& operand, const Operand& forward, const LayerArenas& arenas, Arena& home, int64_t rows,
                      int64_t inner) const;
@@ -150,10 +155,10 @@ class Linear {
   QuantizedTensor transposed_weight_operand_;  // [features_in, features_out]
   QuantizedTensor kept_input_operand_;         // [features_in, tokens]
   std::vector<float> weight_row_;              // [features_in], of dequantize_weight()
-  int64_t non_finite_ = 0;
+  std::array<Tensor, 3> product_scratch_;      // u8, by product
+  Tensor non_finite_;                          // i64 [1]
   LinearStatistics* statistics_ = nullptr;
-  const float* scale_by_amax_ = nullptr;
-  float* met_amax_ = nullptr;
+  Tensor scale_by_amax_, met_amax_;  // f32 [operand roles], or empty
 };
 
 }  // namespace nibble

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "model/layer_arenas.h"
@@ -47,10 +48,10 @@ class OutlierChannels {
   void record(const Tensor& x) const;
 
   // count() channels, ascending. Until then nothing is split, and the functions below must not be called.
-  void set_channels(Columns channels);
+  void set_channels(std::span<const int32_t> channels);
   bool splits_forward() const { return layer_.forward && !channels_.empty(); }
   bool splits_grad_weight() const { return layer_.grad_weight && !channels_.empty(); }
-  Columns channels() const { return channels_; }
+  std::span<const int32_t> channels() const { return channels_; }
 
   // W', after making Q8(W_o). Valid while the stage's workspace is.
   Tensor split_weight(const Tensor& weight);
@@ -61,12 +62,13 @@ class OutlierChannels {
   // The dequantised forward operand, f32 [tokens, features_in], from which the weight gradient's X is made: puts the
   // retained columns back, or takes them out, according to which of the two products is split.
   void complete_input(const Tensor& values);
-  // output = x w^T + Q8(X_o) Q8(W_o)^T; x and w: Q4(X') and Q4(W').
-  void forward(const QuantizedTensor& x, const QuantizedTensor& w, const Tensor& output);
+  // output = x w^T + Q8(X_o) Q8(W_o)^T; x and w: Q4(X') and Q4(W'), scratch: of their product.
+  void forward(const QuantizedTensor& x, const QuantizedTensor& w, const Tensor& scratch, const Tensor& output);
   // grad_weight, f32 [features_out, features_in] += dW_o in the retained columns.
   void add_grad_weight(const Tensor& grad_output, const Tensor& grad_weight);
 
-  int64_t take_non_finite_count();
+  // Where non-finite elements are counted, i64 [1]; before the first operand is made.
+  void set_non_finite(const Tensor& count) { findings_.non_finite = count; }
 
  private:
   QuantizedTensor make(const Tensor& source, bool transpose, const QuantizedTensor& storage);
@@ -75,8 +77,9 @@ class OutlierChannels {
   OperandSpec spec_;  // of everything in eight bits
   int64_t count_;
   std::vector<int32_t> channels_;
+  Tensor columns_;  // i32 [count]: the channels, where the operands are
   Tensor norms_;
-  int64_t non_finite_ = 0;
+  OperandFindings findings_;
 
   Tensor weight_without_;                    // [features_out, features_in]
   Tensor weight_columns_;                    // [features_out, count]
@@ -90,8 +93,9 @@ class OutlierChannels {
   QuantizedTensor kept_storage_, kept_;    // [count, tokens]
   Tensor output_;                          // f32 [tokens, features_out]
 
-  QuantizedTensor grad_output_storage_;  // [features_out, tokens]
-  Tensor grad_columns_;                  // f32 [features_out, count]
+  QuantizedTensor grad_output_storage_;           // [features_out, tokens]
+  Tensor forward_scratch_, grad_weight_scratch_;  // u8, of the products
+  Tensor grad_columns_;                           // f32 [features_out, count]
 };
 
 }  // namespace nibble

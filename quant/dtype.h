@@ -7,7 +7,7 @@
 
 namespace nibble {
 
-enum class DType : uint8_t { f32, bf16, u8, i32 };  // u8 carries packed E2M1 codes and E4M3 scales
+enum class DType : uint8_t { f32, bf16, u8, i32, i64 };  // u8 carries packed E2M1 codes and E4M3 scales
 
 // The high half of an IEEE binary32 number. Conversions are in quant/codec.h.
 struct BFloat16 {
@@ -21,6 +21,7 @@ constexpr size_t size_of(DType dtype) {
     case DType::i32: return 4;
     case DType::bf16: return 2;
     case DType::u8: return 1;
+    case DType::i64: return 8;
   }
   return 0;
 }
@@ -31,6 +32,7 @@ constexpr std::string_view name_of(DType dtype) {
     case DType::bf16: return "bf16";
     case DType::u8: return "uint8";
     case DType::i32: return "int32";
+    case DType::i64: return "int64";
   }
   return "?";
 }
@@ -52,6 +54,10 @@ struct DTypeOf<uint8_t> {
 template <>
 struct DTypeOf<int32_t> {
   static constexpr DType value = DType::i32;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::i64;
 };
 
 }  // namespace nibble

@@ -147,6 +147,10 @@ void small_matmul_with(InstructionSet level, const SmallMatmul& problem) {
   kernels.small_matmul(problem, thread_scratch(kernels.scratch_bytes));
 }
 
+static size_t gemm_scratch_bytes(const GemmShape& /*shape*/) {
+  return 0;
+}
+
 }  // namespace cpu
 
 namespace {
@@ -158,6 +162,15 @@ OperatorFamily family_of(const GemmProblem& problem) {
 }
 
 }  // namespace
+
+size_t gemm_scratch_bytes(const GemmShape& shape, DeviceKind device) {
+  return NIBBLE_DISPATCH(device, gemm_scratch_bytes, shape);
+}
+
+Tensor allocate_product_scratch(Arena& arena, const GemmShape& shape) {
+  const size_t bytes = gemm_scratch_bytes(shape, arena.device());
+  return bytes == 0 ? Tensor() : allocate_tensor(arena, DType::u8, {static_cast<int64_t>(bytes)});
+}
 
 void gemm(const GemmProblem& problem) {
   const ProfileScope scope(family_of(problem), "gemm");

@@ -14,7 +14,8 @@
 // Operands in tiles (quant/tile.h) multiply nvfp4 operands without outer scales, in tiles or in rows; others lie in
 // rows.
 //
-// The same bits on every instruction set, blocking and thread count. alpha has the 24 bits of FP32 but an unbounded
+// The same bits on every instruction set, blocking and thread count. On a GPU the products of libraries differ in the
+// order of the sums; the exact ones do not (docs/gpu.md). alpha has the 24 bits of FP32 but an unbounded
 // exponent, and c * alpha is rounded once, so that two tiny tensor scales do not make a zero; where alpha is a normal
 // FP32 number nothing differs from computing it in FP32.
 #pragma once
@@ -29,8 +30,17 @@ struct GemmProblem {
   QuantizedTensor b;        // [n, k]
   Tensor output;            // [m, n], f32 or bf16: a b^T
   bool accumulate = false;  // output (f32) += a b^T, the product being rounded to FP32 first
+  Tensor scratch = {};      // u8 [gemm_scratch_bytes() or more]; contents mean nothing afterwards
 };
 void gemm(const GemmProblem& problem);
+
+// What a product needs beside its operands on a device: 0 on the CPU.
+struct GemmShape {
+  Format a = Format::bf16, b = Format::bf16;
+  int64_t m = 0, n = 0, k = 0;
+};
+size_t gemm_scratch_bytes(const GemmShape& shape, DeviceKind device);
+Tensor allocate_product_scratch(Arena& arena, const GemmShape& shape);
 
 // A small FP32 product on one thread, for use inside a parallel region (attention heads):
 // c[i, j] (+)= sum over k ascending of fma(a[i, k], b[k, j]). Strides are in elements; c is row-major.
@@ -45,5 +55,10 @@ struct SmallMatmul {
   bool accumulate = false;
 };
 void small_matmul(const SmallMatmul& problem);
+
+namespace cuda {
+void gemm(const GemmProblem& problem);
+size_t gemm_scratch_bytes(const GemmShape& shape);
+}  // namespace cuda
 
 }  // namespace nibble

@@ -345,6 +345,16 @@ bool source_was_finite(const QuantizedTensor& operand) {
   return !is_quantized(operand.format) || is_finite(operand.tensor_scale.as<float>()[1]);
 }
 
+static void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings) {
+  if (!is_quantized(operand.format)) return;
+  if (!cpu::source_was_finite(operand)) {
+    *findings.non_finite.as<int64_t>() += std::max<int64_t>(1, cpu::count_non_finite(problem.source));
+  }
+  if (findings.met_amax.empty()) return;
+  float& met = *findings.met_amax.as<float>();
+  met = std::max(met, operand.tensor_scale.as<float>()[1]);
+}
+
 }  // namespace cpu
 
 int64_t quantize_scratch_floats(const OperandSpec& spec, int64_t rows, int64_t inner) {
@@ -367,6 +377,10 @@ QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
 
 bool source_was_finite(const QuantizedTensor& operand) {
   return NIBBLE_DISPATCH(operand.tensor_scale.device(), source_was_finite, operand);
+}
+
+void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings) {
+  NIBBLE_DISPATCH(findings.non_finite.device(), examine, problem, operand, findings);
 }
 
 int64_t count_non_finite(const Tensor& tensor) {

@@ -57,7 +57,25 @@ void dequantize_rows(const QuantizedTensor& operand, int64_t first_row, const Te
 // Formats that are not quantised answer true: there NaN travels by itself.
 bool source_was_finite(const QuantizedTensor& operand);
 
+// What the maker of an operand keeps of it, where the operand is, so that nobody has to wait for a device.
+struct OperandFindings {
+  Tensor non_finite = {};  // i64 [1]: grows by the number of elements of the source that are not finite; by 1 where all
+                           // are, but the rotation made some that are not
+  Tensor met_amax = {};    // f32 [1]: becomes the operand's amax where that is larger; or empty
+};
+// `operand` is what quantize(problem, ...) returned. Nothing is done for formats that are not quantised.
+void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings);
+
 // Number of NaN and infinite elements.
 int64_t count_non_finite(const Tensor& tensor);
+
+namespace cuda {
+QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage);
+QuantizedPair quantize_pair(const QuantizePairProblem& problem);
+void dequantize_rows(const QuantizedTensor& operand, int64_t first_row, const Tensor& output);
+bool source_was_finite(const QuantizedTensor& operand);
+void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings);
+int64_t count_non_finite(const Tensor& tensor);
+}  // namespace cuda
 
 }  // namespace nibble

@@ -6,6 +6,7 @@
 
 #include "dist/error.h"
 #include "quant/hadamard.h"
+#include "quant/swizzle.h"
 #include "quant/tile.h"
 
 namespace nibble {
@@ -23,6 +24,13 @@ QuantizedTensor rows_of(QuantizedTensor operand, int64_t begin, int64_t end) {
     NIBBLE_CHECK(begin % tile_rows == 0, "operands in tiles are cut between tiles");
     begin /= tile_rows;
     end = div_ceil(end, tile_rows);
+  }
+  if (operand.layout == OperandLayout::swizzled) {
+    NIBBLE_CHECK(begin % swizzle_rows == 0, "operands with swizzled scales are cut between their tiles");
+    operand.values = operand.values.slice(begin, end);
+    operand.block_scales = operand.block_scales.slice(begin / swizzle_rows, div_ceil(end, swizzle_rows));
+    if (!operand.outer_scales.empty()) operand.outer_scales = operand.outer_scales.slice(begin, end);
+    return operand;
   }
   for (Tensor* part : {&operand.values, &operand.block_scales, &operand.outer_scales}) {
     if (!part->empty()) *part = part->slice(begin, end);
@@ -47,13 +55,18 @@ QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType so
     }
     return operand;
   }
-  NIBBLE_CHECK(layout == OperandLayout::rows || fits_tiles(spec), "tiles are for nvfp4 without outer scales");
-  operand.layout = layout;
   const FormatTraits traits = traits_of(spec.format);
+  if (arena.device() == DeviceKind::cuda) layout = traits.block != 0 ? OperandLayout::swizzled : OperandLayout::rows;
+  NIBBLE_CHECK(layout != OperandLayout::tiles || fits_tiles(spec), "tiles are for nvfp4 without outer scales");
+  operand.layout = layout;
   const int64_t height = layout == OperandLayout::tiles ? tile_rows : 1;  // operand rows of a row of memory
   const int64_t strips = div_ceil(rows, height);
   operand.values = allocate_tensor(arena, DType::u8, {strips, height * inner * traits.code_bits / 8});
-  if (traits.block != 0) {
+  if (layout == OperandLayout::swizzled) {
+    NIBBLE_CHECK(traits.block != 0, "a format without block scales has none to swizzle");
+    const int64_t strip = swizzled_scale_bytes(swizzle_rows, inner / traits.block);
+    operand.block_scales = allocate_tensor(arena, DType::u8, {div_ceil(rows, swizzle_rows), strip});
+  } else if (traits.block != 0) {
     operand.block_scales = allocate_tensor(arena, DType::u8, {strips, height * (inner / traits.block)});
   }
   if (spec.outer == OuterScale::row_128) operand.outer_scales = allocate_tensor(arena, DType::f32, {rows, inner / 128});

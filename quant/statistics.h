@@ -38,4 +38,9 @@ struct OperandStatistics {
 // same bits for any number of threads. A source that is not finite gives NaN.
 OperandStatistics measure(const QuantizeProblem& problem, const QuantizedTensor& operand);
 
+namespace cuda {
+// On the CPU, from copies.
+OperandStatistics measure(const QuantizeProblem& problem, const QuantizedTensor& operand);
+}  // namespace cuda
+
 }  // namespace nibble

@@ -8,6 +8,8 @@
 
 namespace nibble {
 
+constexpr int64_t swizzle_rows = 128;  // of a tile
+
 // Bytes of the padded array for `rows` x `blocks` scales.
 NIBBLE_HOST_DEVICE int64_t swizzled_scale_bytes(int64_t rows, int64_t blocks) {
   return (rows + 127) / 128 * 128 * ((blocks + 3) / 4 * 4);

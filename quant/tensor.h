@@ -53,6 +53,13 @@ class Tensor {
     NIBBLE_CHECK(view.elements() == elements(), "reshape changes the number of elements");
     return view;
   }
+  // The same shape in memory of the CPU.
+  Tensor on_cpu(void* memory) const {
+    Tensor view = *this;
+    view.data_ = static_cast<std::byte*>(memory);
+    view.device_ = DeviceKind::cpu;
+    return view;
+  }
   // Rows [begin, end) along the first axis.
   Tensor slice(int64_t begin, int64_t end) const {
     NIBBLE_CHECK(0 <= begin && begin <= end && end <= size(0), "slice out of range");

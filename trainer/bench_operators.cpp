@@ -53,7 +53,7 @@ void add_attention(BenchGroup& group, int64_t sequences, int64_t length, int mos
   const Tensor output = zero_tensor(group, DType::bf16, {shape.tokens(), shape.output_features()});
   const Tensor grad_qkv = zero_tensor(group, DType::bf16, {shape.tokens(), shape.qkv_features()});
   const Tensor log_sum_exp = zero_tensor(group, DType::f32, {sequences, shape.query_heads, length});
-  const Tensor workspace = zero_tensor(group, DType::f32, {attention_workspace_floats(shape, most_threads)});
+  const Tensor workspace = zero_tensor(group, DType::f32, {cpu::attention_workspace_floats(shape, most_threads)});
   const double product = static_cast<double>(sequences * shape.query_heads) * static_cast<double>(length * length) *
                          static_cast<double>(shape.head_dim);  // half of 2 T^2 d
   const auto add = [&](const char* pass, double flops, std::function<void()> run) {

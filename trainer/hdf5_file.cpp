@@ -47,6 +47,7 @@ Hdf5Handle type_of(DType dtype) {
     case DType::f32: return {H5Tcopy(H5T_IEEE_F32LE), &H5Tclose};
     case DType::u8: return {H5Tcopy(H5T_STD_U8LE), &H5Tclose};
     case DType::i32: return {H5Tcopy(H5T_STD_I32LE), &H5Tclose};
+    case DType::i64: return {H5Tcopy(H5T_STD_I64LE), &H5Tclose};
   }
   fail_check(__FILE__, __LINE__, "dtype", "unknown dtype");
 }

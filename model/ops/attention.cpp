@@ -37,18 +37,22 @@ float* aligned_base(const Tensor& workspace) {
 void check_shape(const AttentionShape& shape, const Tensor& workspace) {
   NIBBLE_CHECK(shape.sequences >= 0 && shape.sequence_length > 0 && shape.head_dim > 0, "attention shape");
   NIBBLE_CHECK(shape.kv_heads > 0 && shape.query_heads % shape.kv_heads == 0, "kv heads divide query heads");
-  NIBBLE_CHECK(
-      workspace.dtype() == DType::f32 && workspace.elements() >= attention_workspace_floats(shape, compute_threads()),
-      "attention workspace is too small");
+  NIBBLE_CHECK(workspace.dtype() == DType::f32 &&
+                   workspace.elements() >= cpu::attention_workspace_floats(shape, compute_threads()),
+               "attention workspace is too small");
 }
 
 }  // namespace
+
+namespace cpu {
 
 int64_t attention_workspace_floats(const AttentionShape& shape, int threads) {
   return threads * floats_a_thread(shape) + workspace_alignment;
 }
 
-namespace cpu {
+static int64_t attention_workspace_floats(const AttentionShape& shape) {
+  return attention_workspace_floats(shape, compute_threads());
+}
 
 static void attention_forward(const AttentionForward& problem) {
   const AttentionShape& shape = problem.shape;
@@ -77,6 +81,10 @@ static void attention_backward(const AttentionBackward& problem) {
 }
 
 }  // namespace cpu
+
+int64_t attention_workspace_floats(const AttentionShape& shape, DeviceKind device) {
+  return NIBBLE_DISPATCH(device, attention_workspace_floats, shape);
+}
 
 void attention_forward(const AttentionForward& problem) {
   const ProfileScope scope(OperatorFamily::attention, "attention_forward");

@@ -24,8 +24,11 @@ struct AttentionShape {
   int64_t output_features() const { return query_heads * head_dim; }
 };
 
-// Size of the f32 workspace of forward and backward, for a pool of this many compute threads.
+// Size of the f32 workspace of forward and backward. On the CPU: for as many compute threads as there are now.
+int64_t attention_workspace_floats(const AttentionShape& shape, DeviceKind device);
+namespace cpu {
 int64_t attention_workspace_floats(const AttentionShape& shape, int threads);
+}
 
 struct AttentionForward {
   AttentionShape shape;
@@ -46,5 +49,11 @@ struct AttentionBackward {
   Tensor workspace;    // f32 [attention_workspace_floats]
 };
 void attention_backward(const AttentionBackward& problem);
+
+namespace cuda {
+int64_t attention_workspace_floats(const AttentionShape& shape);
+void attention_forward(const AttentionForward& problem);
+void attention_backward(const AttentionBackward& problem);
+}  // namespace cuda
 
 }  // namespace nibble

@@ -1,6 +1,7 @@
 #include "model/ops/columns.h"
 
 #include <algorithm>
+#include <span>
 
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
@@ -8,6 +9,12 @@
 
 namespace nibble {
 namespace {
+
+using Columns = std::span<const int32_t>;
+
+Columns columns_of(const Tensor& indices) {
+  return {indices.as<int32_t>(), static_cast<size_t>(indices.elements())};
+}
 
 constexpr size_t rows_at_once = 16;
 constexpr size_t columns_at_once = 64;
@@ -46,7 +53,8 @@ void check_columns(const Tensor& matrix, Columns columns, const Tensor& values) 
 
 namespace cpu {
 
-static void gather_columns(const Tensor& matrix, Columns columns, const Tensor& output) {
+static void gather_columns(const Tensor& matrix, const Tensor& indices, const Tensor& output) {
+  const Columns columns = columns_of(indices);
   check_columns(matrix, columns, output);
   const auto width = static_cast<size_t>(matrix.cols());
   with_storage_type(matrix.dtype(), [&]<class T>(T) {
@@ -57,7 +65,8 @@ static void gather_columns(const Tensor& matrix, Columns columns, const Tensor& 
   });
 }
 
-static void copy_without_columns(const Tensor& matrix, Columns columns, const Tensor& output) {
+static void copy_without_columns(const Tensor& matrix, const Tensor& indices, const Tensor& output) {
+  const Columns columns = columns_of(indices);
   NIBBLE_CHECK(output.rows() == matrix.rows() && output.cols() == matrix.cols(), "output of another shape");
   const auto width = static_cast<size_t>(matrix.cols());
   with_storage_type(matrix.dtype(), [&]<class T>(T) {
@@ -69,7 +78,8 @@ static void copy_without_columns(const Tensor& matrix, Columns columns, const Te
   });
 }
 
-static void put_columns(const Tensor& values, Columns columns, const Tensor& matrix) {
+static void put_columns(const Tensor& values, const Tensor& indices, const Tensor& matrix) {
+  const Columns columns = columns_of(indices);
   check_columns(matrix, columns, values);
   const auto width = static_cast<size_t>(matrix.cols());
   for_rows(matrix.rows(), [from = values.as<float>(), to = matrix.as<float>(), width, columns](size_t row) {
@@ -78,7 +88,8 @@ static void put_columns(const Tensor& values, Columns columns, const Tensor& mat
   });
 }
 
-static void add_to_columns(const Tensor& values, Columns columns, const Tensor& matrix) {
+static void add_to_columns(const Tensor& values, const Tensor& indices, const Tensor& matrix) {
+  const Columns columns = columns_of(indices);
   check_columns(matrix, columns, values);
   const auto width = static_cast<size_t>(matrix.cols());
   for_rows(matrix.rows(), [from = values.as<float>(), to = matrix.as<float>(), width, columns](size_t row) {
@@ -100,19 +111,19 @@ static void add_column_squares(const Tensor& matrix, const Tensor& sums) {
 
 }  // namespace cpu
 
-void gather_columns(const Tensor& matrix, Columns columns, const Tensor& output) {
+void gather_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output) {
   NIBBLE_DISPATCH(matrix.device(), gather_columns, matrix, columns, output);
 }
 
-void copy_without_columns(const Tensor& matrix, Columns columns, const Tensor& output) {
+void copy_without_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output) {
   NIBBLE_DISPATCH(matrix.device(), copy_without_columns, matrix, columns, output);
 }
 
-void put_columns(const Tensor& values, Columns columns, const Tensor& matrix) {
+void put_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix) {
   NIBBLE_DISPATCH(matrix.device(), put_columns, values, columns, matrix);
 }
 
-void add_to_columns(const Tensor& values, Columns columns, const Tensor& matrix) {
+void add_to_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix) {
   NIBBLE_DISPATCH(matrix.device(), add_to_columns, values, columns, matrix);
 }
 

@@ -1,23 +1,26 @@
-// Some columns of a matrix, and the others. `columns` is ascending and within the matrix.
+// Some columns of a matrix, and the others. `columns`, i32 [n], is ascending and within the matrix.
 #pragma once
-
-#include <cstdint>
-#include <span>
 
 #include "quant/tensor.h"
 
 namespace nibble {
 
-using Columns = std::span<const int32_t>;
-
-// output [rows, columns.size()], dtype of the matrix: the columns side by side.
-void gather_columns(const Tensor& matrix, Columns columns, const Tensor& output);
+// output [rows, n], dtype of the matrix: the columns side by side.
+void gather_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output);
 // output, shape and dtype of the matrix (which it may be): zero in the columns, the matrix elsewhere.
-void copy_without_columns(const Tensor& matrix, Columns columns, const Tensor& output);
-// f32: the columns of the matrix become values [rows, columns.size()], or grow by them.
-void put_columns(const Tensor& values, Columns columns, const Tensor& matrix);
-void add_to_columns(const Tensor& values, Columns columns, const Tensor& matrix);
+void copy_without_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output);
+// f32: the columns of the matrix become values [rows, n], or grow by them.
+void put_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix);
+void add_to_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix);
 // sums, f32 [cols]: each grows by its column's squared L2 norm, summed over the rows in order in double.
 void add_column_squares(const Tensor& matrix, const Tensor& sums);
+
+namespace cuda {
+void gather_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output);
+void copy_without_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output);
+void put_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix);
+void add_to_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix);
+void add_column_squares(const Tensor& matrix, const Tensor& sums);
+}  // namespace cuda
 
 }  // namespace nibble

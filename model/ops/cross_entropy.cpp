@@ -5,6 +5,7 @@
 #include "dist/vectorize.h"
 #include "model/ops/row_math.h"
 #include "model/ops/storage.h"
+#include "quant/tensor_copy.h"
 
 namespace nibble {
 namespace {
@@ -52,7 +53,7 @@ void check(const CrossEntropy& problem, int64_t tokens, int64_t vocab) {
 
 namespace cpu {
 
-static double cross_entropy(const CrossEntropy& problem) {
+static void cross_entropy(const CrossEntropy& problem) {
   const int64_t tokens = problem.targets.elements();
   const size_t vocab = static_cast<size_t>(problem.logits.cols());
   check(problem, tokens, problem.logits.cols());
@@ -79,16 +80,20 @@ static double cross_entropy(const CrossEntropy& problem) {
       });
     });
   }
-  double sum = 0;
-  for (size_t i = 0; i < count; ++i) sum += static_cast<double>(losses[i]);
-  return sum;
 }
 
 }  // namespace cpu
 
-double cross_entropy(const CrossEntropy& problem) {
+void cross_entropy(const CrossEntropy& problem) {
   const ProfileScope scope(OperatorFamily::head, "cross_entropy");
-  return NIBBLE_DISPATCH(problem.logits.device(), cross_entropy, problem);
+  NIBBLE_DISPATCH(problem.logits.device(), cross_entropy, problem);
+}
+
+double sum_of_losses(const Tensor& losses) {
+  const HostCopy copy(losses);
+  double sum = 0;
+  for (const float loss : copy.as<float>()) sum += static_cast<double>(loss);
+  return sum;
 }
 
 }  // namespace nibble

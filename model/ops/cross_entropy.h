@@ -14,8 +14,15 @@ struct CrossEntropy {
   Tensor losses;       // f32 [tokens]
 };
 
-// Returns the sum of the losses in token order, in FP64. The losses have the same bits with and without gradient, and
-// for any number of threads. A logit that is NaN or +infinity makes its token's loss NaN.
-double cross_entropy(const CrossEntropy& problem);
+// The losses have the same bits with and without gradient, and for any number of threads. A logit that is NaN or
+// +infinity makes its token's loss NaN.
+void cross_entropy(const CrossEntropy& problem);
+
+// In token order, in FP64. losses: f32 [tokens]. Waits for the device that they are on.
+double sum_of_losses(const Tensor& losses);
+
+namespace cuda {
+void cross_entropy(const CrossEntropy& problem);
+}  // namespace cuda
 
 }  // namespace nibble

@@ -11,4 +11,9 @@ void add(const Tensor& a, const Tensor& b, const Tensor& output);
 // Any dtype.
 void fill_zero(const Tensor& tensor);
 
+namespace cuda {
+void add(const Tensor& a, const Tensor& b, const Tensor& output);
+void fill_zero(const Tensor& tensor);
+}  // namespace cuda
+
 }  // namespace nibble

@@ -19,4 +19,9 @@ struct EmbeddingBackward {
 };
 void embedding_backward(const EmbeddingBackward& problem);
 
+namespace cuda {
+void embedding_forward(const EmbeddingForward& problem);
+void embedding_backward(const EmbeddingBackward& problem);
+}  // namespace cuda
+
 }  // namespace nibble

@@ -31,4 +31,9 @@ struct RmsNormBackward {
 };
 void rms_norm_backward(const RmsNormBackward& problem);
 
+namespace cuda {
+void rms_norm_forward(const RmsNormForward& problem);
+void rms_norm_backward(const RmsNormBackward& problem);
+}  // namespace cuda
+
 }  // namespace nibble

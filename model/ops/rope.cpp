@@ -1,11 +1,14 @@
 #include "model/ops/rope.h"
 
 #include <cmath>
+#include <span>
+#include <vector>
 
 #include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "model/ops/storage.h"
+#include "quant/tensor_copy.h"
 
 namespace nibble {
 namespace {
@@ -55,17 +58,18 @@ NIBBLE_VECTORIZE void rotate_heads(const Rotation<T>& rotation) {
 
 void fill_rope_table(double theta, const Tensor& table) {
   NIBBLE_CHECK(table.rank() == 3 && table.size(2) == 2, "rope table is [sequence_length, head_dim / 2, 2]");
-  float* values = table.as<float>();
+  std::vector<float> values(static_cast<size_t>(table.elements()));
   const int64_t half = table.size(1);
   for (int64_t i = 0; i < half; ++i) {
     const double frequency = std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
     for (int64_t position = 0; position < table.size(0); ++position) {
       const double angle = static_cast<double>(position) * frequency;
-      float* entry = values + (position * half + i) * 2;
+      float* entry = values.data() + (position * half + i) * 2;
       entry[0] = static_cast<float>(std::cos(angle));
       entry[1] = static_cast<float>(std::sin(angle));
     }
   }
+  copy(tensor_of(std::span(values), {table.elements()}), table);
 }
 
 namespace cpu {

@@ -22,4 +22,8 @@ struct Rope {
 };
 void rope(const Rope& problem);
 
+namespace cuda {
+void rope(const Rope& problem);
+}  // namespace cuda
+
 }  // namespace nibble

@@ -21,4 +21,9 @@ struct SwigluBackward {
 };
 void swiglu_backward(const SwigluBackward& problem);
 
+namespace cuda {
+void swiglu_forward(const SwigluForward& problem);
+void swiglu_backward(const SwigluBackward& problem);
+}  // namespace cuda
+
 }  // namespace nibble

@@ -2,7 +2,7 @@
 
 namespace nibble::detail {
 
-const float lowest_exponent = -87.6f;
-const float highest_exponent = 89.0f;
+const float lowest_exponent = smallest_argument_of_exp;
+const float highest_exponent = largest_argument_of_exp;
 
 }  // namespace nibble::detail

@@ -9,8 +9,12 @@
 #include <limits>
 
 #include "dist/vectorize.h"
+#include "quant/host_device.h"
 
 namespace nibble {
+
+constexpr float smallest_argument_of_exp = -87.6f;
+constexpr float largest_argument_of_exp = 89.0f;
 
 namespace detail {
 // The bounds between which exp_f32 computes. Beyond them the result is 0 or infinity. Constants that the compiler does
@@ -20,14 +24,15 @@ extern const float lowest_exponent, highest_exponent;
 
 // e^x, less than 1 ulp off from e^-86.98 on, 0 below (there are no subnormal results); infinity for infinity and beyond
 // the range, NaN for NaN.
-NIBBLE_INLINE float exp_f32(float x) {
+// lowest, highest: the bounds between which it is computed.
+NIBBLE_HOST_DEVICE float exp_f32_between(float x, float lowest, float highest) {
   constexpr float log2_e = 0x1.715476p+0f;
   constexpr float ln2_high = 0x1.62e4p-1f;
   constexpr float ln2_low = 0x1.7f7d1cp-20f;
   // Adding it leaves the nearest integer in the low bits, plus 126: the biased exponent of 2^(integer - 1).
   constexpr float round_to_integer = 0x1.8p+23f + 126.0f;
-  x = x < detail::lowest_exponent ? detail::lowest_exponent : x;
-  x = x > detail::highest_exponent ? detail::highest_exponent : x;
+  x = x < lowest ? lowest : x;
+  x = x > highest ? highest : x;
 
   const float shifted = std::fma(x, log2_e, round_to_integer);
   const float exponent = shifted - round_to_integer;
@@ -43,10 +48,13 @@ NIBBLE_INLINE float exp_f32(float x) {
   // At the lower bound the integer is -126, and the factor zero.
   return power * std::bit_cast<float>(std::bit_cast<uint32_t>(shifted) << 23);
 }
+NIBBLE_INLINE float exp_f32(float x) {
+  return exp_f32_between(x, detail::lowest_exponent, detail::highest_exponent);
+}
 
 // Natural logarithm, less than 1 ulp off, subnormal arguments included. -infinity for 0, infinity for infinity, NaN for
 // negative numbers and NaN.
-NIBBLE_INLINE float log_f32(float x) {
+NIBBLE_HOST_DEVICE float log_f32(float x) {
   constexpr float ln2_high = 0x1.62e4p-1f;
   constexpr float ln2_low = 0x1.7f7d1cp-20f;
   constexpr uint32_t sqrt_half = 0x3F3504F3u;  // bits of sqrt(1/2)

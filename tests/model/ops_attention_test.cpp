@@ -44,7 +44,7 @@ Result<T> run(const Problem& problem, const Values& qkv_values) {
   result.output.resize(problem.outputs());
   result.grad_qkv.resize(qkv.size());
   result.log_sum_exp.resize(static_cast<size_t>(shape.tokens() * shape.query_heads));
-  const int64_t floats = attention_workspace_floats(shape, compute_threads());
+  const int64_t floats = cpu::attention_workspace_floats(shape, compute_threads());
   std::vector<float> workspace(static_cast<size_t>(floats), std::nanf(""));  // what was there must not matter
   const Tensor qkv_view = view(qkv, {shape.tokens(), shape.qkv_features()});
   const Tensor output = view(result.output, {shape.tokens(), shape.output_features()});
@@ -374,7 +374,7 @@ TEST(Attention, RefusesASmallWorkspace) {
   std::vector<float> qkv(8 * 16);
   std::vector<float> output(8 * 8);
   std::vector<float> log_sum_exp(8 * 2);
-  const int64_t floats = attention_workspace_floats(shape, 1);
+  const int64_t floats = cpu::attention_workspace_floats(shape, 1);
   std::vector<float> workspace(static_cast<size_t>(floats));
   AttentionForward problem{shape, view(qkv, {8, 16}), view(output, {8, 8}), view(log_sum_exp, {1, 2, 8}),
                            view(workspace, {floats})};
