@@ -167,7 +167,8 @@ Result run_whole(Problem& problem, float scale) {
   problem.clear();
   norm.forward(problem.input, normed);
   linear.forward({.input = normed, .output = logits, .context = context, .keep = true});
-  const double loss = cross_entropy({logits, problem.target_tensor(), grad_logits, scale, losses});
+  cross_entropy({logits, problem.target_tensor(), grad_logits, scale, losses});
+  const double loss = sum_of_losses(losses);
   linear.backward({.grad_output = grad_logits, .grad_input = grad_normed, .context = context});
   std::memset(problem.gradient.data(), 0, problem.gradient.bytes());
   norm.backward(grad_normed, problem.input, problem.gradient);

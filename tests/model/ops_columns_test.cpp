@@ -15,6 +15,9 @@ namespace {
 constexpr int64_t rows = 37;
 constexpr int64_t width = 150;
 const std::vector<int32_t> columns = {0, 3, 4, 64, 149};
+Tensor column_tensor() {
+  return Tensor(const_cast<int32_t*>(columns.data()), DType::i32, {static_cast<int64_t>(columns.size())});
+}
 
 float value_at(size_t i) {
   return to_float(bf16_nearest(std::sin(static_cast<float>(i)) + 2));
@@ -41,7 +44,7 @@ void check_reading() {
   std::vector<T> values = matrix<T>();
   const Tensor view = tensor_of(std::span(values), {rows, width});
   std::vector<T> part(rows * columns.size());
-  gather_columns(view, columns, tensor_of(std::span(part), {rows, 5}));
+  gather_columns(view, column_tensor(), tensor_of(std::span(part), {rows, 5}));
   for (size_t i = 0; i < part.size(); ++i) {
     ASSERT_EQ(to_float(part[i]), value_at(i / 5 * width + static_cast<size_t>(columns[i % 5])));
   }
@@ -55,8 +58,8 @@ void check_reading() {
   }
 
   std::vector<T> rest(values.size());
-  copy_without_columns(view, columns, tensor_of(std::span(rest), {rows, width}));
-  copy_without_columns(view, columns, view);
+  copy_without_columns(view, column_tensor(), tensor_of(std::span(rest), {rows, width}));
+  copy_without_columns(view, column_tensor(), view);
   for (size_t i = 0; i < rest.size(); ++i) {
     ASSERT_EQ(to_float(rest[i]), is_column(i) ? 0 : value_at(i)) << i;
     ASSERT_EQ(to_float(values[i]), to_float(rest[i])) << i;
@@ -74,8 +77,8 @@ TEST(Columns, ArePutAndAdded) {
   std::vector<float> part(rows * columns.size());
   for (size_t i = 0; i < part.size(); ++i) part[i] = static_cast<float>(i);
   const Tensor part_view = tensor_of(std::span(part), {rows, 5});
-  put_columns(part_view, columns, view);
-  add_to_columns(part_view, columns, view);
+  put_columns(part_view, column_tensor(), view);
+  add_to_columns(part_view, column_tensor(), view);
   std::vector<float> expected = matrix<float>();
   for (size_t i = 0; i < part.size(); ++i) {
     expected[i / 5 * width + static_cast<size_t>(columns[i % 5])] = 2 * static_cast<float>(i);

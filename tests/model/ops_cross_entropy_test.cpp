@@ -41,8 +41,9 @@ Result<T> run(std::vector<float> logits, std::vector<int32_t> targets, double sc
   result.losses.resize(targets.size());
   result.gradient.resize(gradient ? logits.size() : 0);
   const Tensor grad_logits = gradient ? view(result.gradient, {tokens, vocab}) : Tensor();
-  result.sum = cross_entropy({view(logits, {tokens, vocab}), view(targets, {tokens}), grad_logits,
-                              static_cast<float>(scale), view(result.losses, {tokens})});
+  cross_entropy({view(logits, {tokens, vocab}), view(targets, {tokens}), grad_logits, static_cast<float>(scale),
+                 view(result.losses, {tokens})});
+  result.sum = sum_of_losses(view(result.losses, {tokens}));
   return result;
 }
 
