@@ -96,7 +96,7 @@ double Head::loss(const Tensor& input, const Tensor& targets, const StepContext&
   return sum_of_losses(losses_.slice(0, tokens));
 }
 
-double Head::loss_and_gradient(const Training& problem) {
+void Head::loss_and_gradient(const Training& problem) {
   const ProfileScope scope(OperatorFamily::head, "head_loss_and_gradient");
   const int64_t tokens = sizes_.tokens();
   NIBBLE_CHECK(sizes_.training && problem.input.rows() == tokens, "a whole micro-batch, and memory for gradients");
@@ -109,7 +109,10 @@ double Head::loss_and_gradient(const Training& problem) {
                              .scale = problem.scale},
                             losses_.slice(begin, end));
   }
-  return sum_of_losses(losses_.slice(0, tokens));
+}
+
+double Head::loss_of_micro_batch() const {
+  return sum_of_losses(losses_.slice(0, sizes_.tokens()));
 }
 
 void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses) {

@@ -45,8 +45,9 @@ class Head {
   // input: [tokens, hidden], a whole micro-batch or less. Returns the sum over tokens of the cross-entropy in nats, in
   // token order; the same bits with and without gradient.
   double loss(const Tensor& input, const Tensor& targets, const StepContext& context);
-  // Of a whole micro-batch. Also adds the parameters' gradients of scale * loss and overwrites `gradient` [tokens,
-  // hidden] with that of the input.
+  // Of a whole micro-batch: adds the parameters' gradients of scale * loss and overwrites `gradient` [tokens, hidden]
+  // with that of the input. What loss() would have returned is loss_of_micro_batch() afterwards, which waits for the
+  // device.
   struct Training {
     Tensor input;    // [tokens, hidden]
     Tensor targets;  // i32 [tokens]
@@ -54,7 +55,8 @@ class Head {
     StepContext context;
     float scale = 1;
   };
-  double loss_and_gradient(const Training& problem);
+  void loss_and_gradient(const Training& problem);
+  double loss_of_micro_batch() const;
   // f32 [tokens, vocab] of at most one sequence; of one chunk, if the model is for training. Valid until the next call.
   Tensor logits(const Tensor& input, const StepContext& context);
 

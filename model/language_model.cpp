@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "dist/error.h"
 #include "model/attention_block.h"
@@ -199,13 +200,22 @@ double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targe
   const Pass pass = state_->whole_micro_batch(context, /*keep=*/true);
   const Tensor ids = state_->take_tokens(tokens, state_->token_ids, pass.sequences, pass.sequence_length);
   const Tensor wanted = state_->take_tokens(targets, state_->target_ids, pass.sequences, pass.sequence_length);
-  const double total = state_->head->loss_and_gradient({.input = state_->run_forward(ids, pass),
-                                                        .targets = wanted,
-                                                        .gradient = state_->gradient,
-                                                        .context = context,
-                                                        .scale = loss_scale});
-  state_->run_backward(ids, context);
-  return total;
+  const auto compute = [&] {
+    state_->head->loss_and_gradient({.input = state_->run_forward(ids, pass),
+                                     .targets = wanted,
+                                     .gradient = state_->gradient,
+                                     .context = context,
+                                     .scale = loss_scale});
+    state_->run_backward(ids, context);
+  };
+  // Who measures operands waits for the device.
+  const bool makes_weights = std::exchange(state_->weights_changed, false);
+  if (state_->measuring) {
+    compute();
+  } else {
+    state_->graph.run(makes_weights ? 1 : 0, compute);
+  }
+  return state_->head->loss_of_micro_batch();
 }
 
 Tensor LanguageModel::logits(const Tensor& tokens, const StepContext& context) {

@@ -22,6 +22,7 @@ struct LanguageModelOptions {
   int64_t sequence_length = 0;  // tokens per sequence; at most config.sequence_length
   bool training = true;         // false: no memory for backward
   DeviceKind device = DeviceKind::cpu;
+  bool graphs = false;               // on a GPU: forward and backward of a micro-batch are one graph
   std::vector<bool> recompute = {};  // per block: drop its activations and compute them again in backward; empty = none
 };
 

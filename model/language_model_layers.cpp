@@ -27,6 +27,7 @@ std::vector<std::string> LanguageModel::describe_layers() const {
 }
 
 void LanguageModel::set_weights_changed() {
+  state_->weights_changed = true;
   for (Linear* linear : state_->linears()) linear->set_weights_changed();
 }
 
@@ -44,6 +45,7 @@ std::vector<uint32_t> LanguageModel::linear_weights() const {
 
 void LanguageModel::set_statistics(std::vector<LinearStatistics>* statistics) {
   const std::vector<Linear*> linears = state_->linears();
+  state_->measuring = statistics != nullptr;
   if (statistics != nullptr) statistics->assign(linears.size(), {});
   for (size_t i = 0; i < linears.size(); ++i) {
     linears[i]->set_statistics(statistics != nullptr ? &(*statistics)[i] : nullptr);

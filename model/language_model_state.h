@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dist/arena.h"
+#include "dist/device_graph.h"
 #include "dist/thread_pool.h"
 #include "model/block.h"
 #include "model/head.h"
@@ -45,7 +46,10 @@ struct LanguageModel::State {
   Arena shared_activations{"activations of one block, shared",
                            options.device};  // recomputed in backward; or never needed again
   Arena workspace{"workspace", options.device};
-  std::vector<Arena*> arenas;  // these, and the head's
+  DeviceGraph graph{options.device, options.graphs};  // of a micro-batch's forward and backward
+  bool weights_changed = true;                        // since the last of these
+  bool measuring = false;                             // statistics of operands
+  std::vector<Arena*> arenas;                         // these, and the head's
 
   Tensor embedding_weight, embedding_gradient;  // [vocab, hidden]
   Tensor rope_table;                            // f32 [sequence_length, head_dim / 2, 2]

@@ -30,6 +30,7 @@ class HostCopy {
     copy(tensor, view_);
   }
   const Tensor& tensor() const { return view_; }
+  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(view_.data()), view_.bytes()}; }
   template <class T>
   std::span<const T> as() const {
     return {view_.as<T>(), static_cast<size_t>(view_.elements())};
@@ -38,6 +39,24 @@ class HostCopy {
  private:
   std::vector<std::byte> memory_;
   Tensor view_;
+};
+
+// A tensor that the CPU writes: itself where it is on the CPU, else memory that finish() brings to it.
+class HostStage {
+ public:
+  explicit HostStage(const Tensor& tensor) : target_(tensor), view_(tensor) {
+    if (tensor.device() == DeviceKind::cpu || tensor.empty()) return;
+    memory_.resize(tensor.bytes());
+    view_ = tensor.on_cpu(memory_.data());
+  }
+  std::span<std::byte> bytes() const { return {static_cast<std::byte*>(view_.data()), view_.bytes()}; }
+  void finish() const {
+    if (!memory_.empty()) copy(view_, target_);
+  }
+
+ private:
+  std::vector<std::byte> memory_;
+  Tensor target_, view_;
 };
 
 }  // namespace nibble

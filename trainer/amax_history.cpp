@@ -6,6 +6,7 @@
 
 #include "dist/error.h"
 #include "model/ops/elementwise.h"
+#include "quant/tensor_copy.h"
 
 namespace nibble {
 
@@ -15,17 +16,18 @@ constexpr const char* array_name = "quantization/amax_history";
 
 }  // namespace
 
-AmaxHistory::AmaxHistory(Arena& arena, std::vector<int> steps, int ranks) : steps_(std::move(steps)) {
+AmaxHistory::AmaxHistory(const Memory& memory, std::vector<int> steps, int ranks) : steps_(std::move(steps)) {
   for (const int history : steps_) longest_ = std::max<int64_t>(longest_, history);
   if (!needed()) return;
   const auto operands = static_cast<int64_t>(steps_.size());
-  history_ = allocate_tensor(arena, DType::f32, {operands, longest_});
-  scale_by_ = allocate_tensor(arena, DType::f32, {operands});
-  met_ = allocate_tensor(arena, DType::f32, {ranks, operands});
+  history_ = allocate_tensor(memory.host, DType::f32, {operands, longest_});
+  scale_by_ = allocate_tensor(memory.host, DType::f32, {operands});
+  met_by_ranks_ = allocate_tensor(memory.host, DType::f32, {ranks, operands});
+  met_ = allocate_tensor(memory.device, DType::f32, {operands});
 }
 
 void AmaxHistory::attach(LanguageModel& model) const {
-  if (needed()) model.bind_amax(scale_by_, met_.slice(0, 1));
+  if (needed()) model.bind_amax(scale_by_, met_);
 }
 
 void AmaxHistory::begin_attempt(LanguageModel& model) const {
@@ -38,11 +40,11 @@ void AmaxHistory::advance(Communicator& communicator) {
   if (!needed()) return;
   const size_t operands = steps_.size();
   const auto ranks = static_cast<size_t>(communicator.size());
-  float* const met = met_.as<float>();
-  std::copy_n(met, operands, met + static_cast<size_t>(communicator.rank()) * operands);
+  const float* const met = met_by_ranks_.as<float>();
+  copy(met_, met_by_ranks_.slice(communicator.rank(), communicator.rank() + 1));
   std::vector<uint64_t> offsets(ranks + 1);
   for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * operands * sizeof(float);
-  communicator.all_gather({static_cast<std::byte*>(met_.data()), met_.bytes()}, offsets);
+  communicator.all_gather({static_cast<std::byte*>(met_by_ranks_.data()), met_by_ranks_.bytes()}, offsets);
 
   for (size_t operand = 0; operand < operands; ++operand) {
     float largest = 0;

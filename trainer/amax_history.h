@@ -15,9 +15,13 @@ namespace nibble {
 
 class AmaxHistory {
  public:
-  // Memory comes from the arena: construct in the measuring pass and again after commit(). `steps`:
-  // LanguageModel::amax_histories() of the recipe before its late switch.
-  AmaxHistory(Arena& arena, std::vector<int> steps, int ranks);
+  // Memory comes from the arenas, one on the CPU and one where the model computes: construct in the measuring pass and
+  // again after commit(). `steps`: LanguageModel::amax_histories() of the recipe before its late switch.
+  struct Memory {
+    Arena& host;
+    Arena& device;
+  };
+  AmaxHistory(const Memory& memory, std::vector<int> steps, int ranks);
 
   bool needed() const { return longest_ > 0; }
   // Makes the model scale by this history, and note what it meets. Call for every new model.
@@ -39,9 +43,10 @@ class AmaxHistory {
 
   std::vector<int> steps_;  // by linear layer and role
   int64_t longest_ = 0;
-  Tensor history_;   // f32 [operands, longest_], newest first; 0: no step yet
-  Tensor scale_by_;  // f32 [operands]
-  Tensor met_;       // f32 [ranks, operands]; row 0 is this rank's until advance() gathers all
+  Tensor history_;       // f32 [operands, longest_], newest first; 0: no step yet
+  Tensor scale_by_;      // f32 [operands]
+  Tensor met_;           // f32 [operands], of this rank, where the model computes
+  Tensor met_by_ranks_;  // f32 [ranks, operands]
 };
 
 }  // namespace nibble

@@ -15,6 +15,7 @@
 #include "data/hash.h"
 #include "dist/error.h"
 #include "dist/log.h"
+#include "quant/tensor_copy.h"
 #include "trainer/checkpoint_directory.h"
 #include "trainer/file_system.h"
 #include "trainer/hdf5_file.h"
@@ -236,8 +237,7 @@ CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem
 
 void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, const std::vector<TensorEntry>& tensors,
                  uint64_t begin, uint64_t end, const Tensor& destination) {
-  NIBBLE_CHECK(begin <= end && destination.device() == DeviceKind::cpu &&
-                   (begin == end || static_cast<uint64_t>(destination.elements()) == end - begin),
+  NIBBLE_CHECK(begin <= end && (begin == end || static_cast<uint64_t>(destination.elements()) == end - begin),
                "destination does not match the range");
   const auto saved_group = std::find_if(checkpoint.groups.begin(), checkpoint.groups.end(),
                                         [&group](const auto& candidate) { return candidate.name == group; });
@@ -248,7 +248,8 @@ void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, con
   }
   if (begin == end) return;
   const size_t width = size_of(destination.dtype());
-  const std::span<std::byte> values(static_cast<std::byte*>(destination.data()), destination.bytes());
+  const HostStage stage(destination);
+  const std::span<std::byte> values = stage.bytes();
   std::memset(values.data(), 0, values.size());
   SliceReader reader(checkpoint, *saved_group);
   for (const TensorEntry& tensor : tensors) {
@@ -257,6 +258,7 @@ void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, con
     if (from >= to) continue;
     reader.read(reader.find(tensor), from - tensor.offset, values.subspan((from - begin) * width, (to - from) * width));
   }
+  stage.finish();
 }
 
 const CheckpointInfo::Replicated* CheckpointInfo::find_replicated(const std::string& name) const {

@@ -14,6 +14,7 @@
 
 #include "dist/error.h"
 #include "dist/log.h"
+#include "quant/tensor_copy.h"
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_directory.h"
 #include "trainer/file_system.h"
@@ -67,8 +68,7 @@ void check_state(const CheckpointState& state, const std::vector<RankReport>& re
   NIBBLE_CHECK(tensors_end <= next, "tensors lie beyond the last shard");
   for (const StateBuffer& buffer : state.buffers) {
     const uint64_t elements = buffer.shard.empty() ? 0 : static_cast<uint64_t>(buffer.shard.elements());
-    NIBBLE_CHECK(elements == state.shard_end - state.shard_begin && buffer.shard.device() == DeviceKind::cpu,
-                 "a buffer is not this rank's shard: " + buffer.group);
+    NIBBLE_CHECK(elements == state.shard_end - state.shard_begin, "a buffer is not this rank's shard: " + buffer.group);
   }
 }
 
@@ -111,7 +111,8 @@ FileDigest write_rank_file(const std::filesystem::path& path, const CheckpointSt
   writer.write_attribute("shard_end", state.shard_end);
   for (const StateBuffer& buffer : state.buffers) {
     const size_t width = size_of(buffer.shard.dtype());
-    const std::span<const std::byte> values(static_cast<const std::byte*>(buffer.shard.data()), buffer.shard.bytes());
+    const HostCopy copy(buffer.shard);  // one buffer at a time
+    const std::span<const std::byte> values = copy.bytes();
     for (const TensorEntry& tensor : state.tensors) {
       const TensorSlice slice = slice_of(buffer, tensor, state.shard_begin, state.shard_end);
       if (slice.count == 0) continue;
@@ -121,8 +122,7 @@ FileDigest write_rank_file(const std::filesystem::path& path, const CheckpointSt
   }
   for (const ReplicatedArray& array : state.replicated) {
     if (!first_rank) break;
-    writer.write_slice(whole_array(array.name, array.values),
-                       {static_cast<const std::byte*>(array.values.data()), array.values.bytes()});
+    writer.write_slice(whole_array(array.name, array.values), HostCopy(array.values).bytes());
   }
   writer.close();
   sync_path(path);

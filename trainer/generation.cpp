@@ -6,6 +6,7 @@
 
 #include "dist/error.h"
 #include "quant/philox.h"
+#include "quant/tensor_copy.h"
 
 namespace nibble {
 
@@ -53,8 +54,8 @@ int32_t sample_next(LanguageModel& model, const std::vector<int32_t>& tokens, in
   window.resize(static_cast<size_t>(round_up<int64_t>(static_cast<int64_t>(used), token_multiple)), window.back());
   const Tensor logits = model.logits(tensor_of(std::span<int32_t>(window), {static_cast<int64_t>(window.size())}),
                                      {.seed = options.seed, .step = 0, .micro_batch = 0});
-  const float* last = logits.as<float>() + static_cast<int64_t>(used - 1) * logits.cols();
-  return sample_token(last, std::min(vocabulary, logits.cols()), tokens.size(), options);
+  const HostCopy last(logits.slice(static_cast<int64_t>(used) - 1, static_cast<int64_t>(used)));
+  return sample_token(last.as<float>().data(), std::min(vocabulary, logits.cols()), tokens.size(), options);
 }
 
 size_t settled_length(std::string_view text) {

@@ -11,8 +11,11 @@
 #include "dist/arena.h"
 #include "dist/error.h"
 #include "model/block.h"
+#include "model/ops/elementwise.h"
 #include "quant/operand_role.h"
+#include "quant/tensor_copy.h"
 #include "trainer/micro_batch.h"
+#include "trainer/run_device.h"
 #include "trainer/training_model.h"
 
 namespace nibble {
@@ -35,11 +38,13 @@ bool quantizes_backward(const LinearRecipe& recipe) {
                      [&](OperandRole role) { return is_quantized(spec_of(recipe, role).format); });
 }
 
-// Overwrites the gradients that the model is bound to with those of the micro-batch's mean loss.
-void run_pass(LanguageModel& model, MicroBatch& micro_batch, const StepContext& context, std::span<float> gradients) {
-  std::fill(gradients.begin(), gradients.end(), 0.0F);
+// Overwrites the gradients that the model is bound to with those of the micro-batch's mean loss; and a copy of them.
+void run_pass(LanguageModel& model, MicroBatch& micro_batch, const StepContext& context, const Tensor& gradient,
+              std::span<float> gradients) {
+  fill_zero(gradient);
   const float scale = 1.0F / static_cast<float>(micro_batch.tokens().elements());
   const double loss = model.forward_backward(micro_batch.tokens(), micro_batch.targets(), context, scale);
+  copy(gradient, tensor_of(gradients, {gradient.elements()}));
   const bool finite = std::isfinite(loss) && model.take_non_finite_count() == 0 &&
                       std::all_of(gradients.begin(), gradients.end(), [](float value) { return std::isfinite(value); });
   if (!finite) {
@@ -132,18 +137,18 @@ GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& l
                 fmt::format("recipe {} quantises no operand of a backward pass", config.recipe.name),
                 "name another with --recipe");
   }
-  Arena arena("weights and gradients");
+  Arena arena("weights and gradients", device_of(config));
   allocate_tensor(arena, config.model.dtype, {size});
   allocate_tensor(arena, DType::f32, {size});
   arena.commit();
   const Tensor weights = allocate_tensor(arena, config.model.dtype, {size});
   const Tensor gradient = allocate_tensor(arena, DType::f32, {size});
-  const std::span<float> gradients(gradient.as<float>(), static_cast<size_t>(size));
+  std::vector<float> gradients(static_cast<size_t>(size));
   load_buffer(problem.checkpoint, "parameters", tensor_entries(model->parameters()), 0, static_cast<uint64_t>(size),
               weights);
   model->bind(weights, gradient);
-  run_pass(*model, micro_batch, {.seed = problem.seed, .step = 0, .micro_batch = 0}, gradients);
-  const std::vector<float> truth(gradients.begin(), gradients.end());
+  run_pass(*model, micro_batch, {.seed = problem.seed, .step = 0, .micro_batch = 0}, gradient, gradients);
+  const std::vector<float> truth = gradients;
 
   model.reset();
   model = make_training_model(config, config.recipe);
@@ -153,7 +158,7 @@ GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& l
   std::vector<double> sum(static_cast<size_t>(size));
   for (size_t next = 0; next < problem.draws.size() && !interrupted();) {
     const StepContext context{.seed = problem.seed, .step = narrow<uint32_t>(result.draws), .micro_batch = 0};
-    run_pass(*model, micro_batch, context, gradients);
+    run_pass(*model, micro_batch, context, gradient, gradients);
     for (size_t i = 0; i < sum.size(); ++i) sum[i] += double{gradients[i]};
     progress(++result.draws);
     if (result.draws != problem.draws[next]) continue;

@@ -1,6 +1,7 @@
 #include "trainer/inference_model.h"
 
 #include "trainer/outlier_selection.h"
+#include "trainer/run_device.h"
 
 #include <fmt/format.h>
 
@@ -13,16 +14,20 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
                                              LanguageModelOptions{.sequences = sequences,
                                                                   .sequence_length = config.model.sequence_length,
                                                                   .training = false,
+                                                                  .device = device_of(config),
                                                                   .recompute = {}})),
-      weights_arena_("weights") {
+      weights_arena_("weights", device_of(config)),
+      history_arena_("amax history") {
   const auto size = model_->parameters().flat_size();
   Tensor weights;
   const auto build = [&] {
     weights = allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
-    amax_ = std::make_unique<AmaxHistory>(weights_arena_, model_->amax_histories(), /*ranks=*/1);
+    amax_ = std::make_unique<AmaxHistory>(AmaxHistory::Memory{.host = history_arena_, .device = weights_arena_},
+                                          model_->amax_histories(), /*ranks=*/1);
   };
   build();
   weights_arena_.commit();
+  history_arena_.commit();
   build();
   load_buffer(checkpoint, "parameters", tensor_entries(model_->parameters()), 0, size, weights);
   if (AmaxHistory::is_in(checkpoint)) {

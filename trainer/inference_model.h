@@ -23,6 +23,7 @@ class InferenceModel {
  private:
   std::unique_ptr<LanguageModel> model_;
   Arena weights_arena_;
+  Arena history_arena_;  // on the CPU
   std::unique_ptr<AmaxHistory> amax_;
 };
 

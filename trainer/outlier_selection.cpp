@@ -10,6 +10,7 @@
 #include "dist/error.h"
 #include "dist/log.h"
 #include "model/ops/elementwise.h"
+#include "quant/tensor_copy.h"
 
 namespace nibble {
 
@@ -74,8 +75,8 @@ std::vector<int64_t> checked_choice(const CheckpointInfo& checkpoint, std::span<
 
 }  // namespace
 
-OutlierSelection::OutlierSelection(Arena& arena, Communicator& communicator, const OutlierRule& rule, Layers layers,
-                                   uint64_t groups)
+OutlierSelection::OutlierSelection(const AmaxHistory::Memory& memory, Communicator& communicator,
+                                   const OutlierRule& rule, Layers layers, uint64_t groups)
     : communicator_(communicator),
       first_step_(static_cast<uint64_t>(rule.from_step)),
       end_step_(first_step_ + static_cast<uint64_t>(rule.window)),
@@ -88,6 +89,8 @@ OutlierSelection::OutlierSelection(Arena& arena, Communicator& communicator, con
     throw Error(ExitCode::bad_config, fmt::format("{} input channels of linear layers", channels),
                 fmt::format("outliers can be retained in models of up to {}", largest_channels));
   }
+  Arena& arena = memory.host;
+  group_norms_ = allocate_tensor(memory.device, DType::f32, {channels});
   reduction_.emplace(arena, communicator_, partition_, groups);
   norms_ = allocate_tensor(arena, DType::f32, {channels});
   step_norms_ = allocate_tensor(arena, DType::f32, {channels});
@@ -100,12 +103,14 @@ void OutlierSelection::attach(LanguageModel& model) const {
 
 void OutlierSelection::begin_group(uint64_t step, LanguageModel& model) {
   if (!reduction_ || !records(step)) return;
-  const std::span<float> norms = reduction_->begin_group();
-  model.bind_channel_norms(tensor_of(norms, {static_cast<int64_t>(norms.size())}));
+  group_sum_ = reduction_->begin_group();
+  fill_zero(group_norms_);
+  model.bind_channel_norms(group_norms_);
 }
 
 void OutlierSelection::end_group(uint64_t step, LanguageModel& model) {
   if (!reduction_ || !records(step)) return;
+  copy(group_norms_, tensor_of(group_sum_, {static_cast<int64_t>(group_sum_.size())}));
   reduction_->end_group();
   model.bind_channel_norms(Tensor());
 }

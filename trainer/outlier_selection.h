@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "dist/arena.h"
@@ -12,15 +13,17 @@
 #include "dist/partition.h"
 #include "dist/tree_reduction.h"
 #include "model/language_model.h"
+#include "trainer/amax_history.h"
 #include "trainer/checkpoint.h"
 
 namespace nibble {
 
 class OutlierSelection {
  public:
-  // Memory comes from the arena: construct in the measuring pass and again after commit(). `layers`:
-  // LanguageModel::outlier_layers() of the recipe before its late switch; `groups`: of the gradient's sum.
-  OutlierSelection(Arena& arena, Communicator& communicator, const OutlierRule& rule,
+  // Memory comes from the arenas, one on the CPU and one where the model computes: construct in the measuring pass and
+  // again after commit(). `layers`: LanguageModel::outlier_layers() of the recipe before its late switch; `groups`: of
+  // the gradient's sum.
+  OutlierSelection(const AmaxHistory::Memory& memory, Communicator& communicator, const OutlierRule& rule,
                    std::vector<LanguageModel::OutlierLayer> layers, uint64_t groups);
 
   // Makes the model retain what has been chosen. Call for every new model.
@@ -49,9 +52,11 @@ class OutlierSelection {
   std::vector<LanguageModel::OutlierLayer> layers_;
   Partition partition_;  // of the channels of all layers
   std::optional<TreeReduction> reduction_;
-  Tensor norms_;       // f32 [channels of all layers]
-  Tensor step_norms_;  // of the last attempt
-  Tensor choice_;      // f32 [retained channels of all layers]: numbers as in LanguageModel::set_outlier_channels()
+  Tensor group_norms_;          // f32 [channels of all layers], of one group, where the model computes
+  std::span<float> group_sum_;  // the same in the reduction
+  Tensor norms_;                // f32 [channels of all layers]
+  Tensor step_norms_;           // of the last attempt
+  Tensor choice_;  // f32 [retained channels of all layers]: numbers as in LanguageModel::set_outlier_channels()
   bool made_ = false;
 };
 

@@ -1,4 +1,5 @@
 #include "trainer/rank_main.h"
+#include "trainer/run_device.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +8,6 @@
 #include <new>
 #include <optional>
 
-#include "dist/device.h"
 #include "dist/log.h"
 #include "dist/signals.h"
 #include "dist/thread_pool.h"
@@ -25,15 +25,6 @@ Error as_error(const std::exception& exception) {
     return {ExitCode::out_of_memory, "out of memory", "use smaller micro-batches (train.micro_batch_sequences)"};
   }
   return {ExitCode::internal, fmt::format("internal error: {}", exception.what()), "please report this"};
-}
-
-DeviceKind device_of(const RunConfig& config) {
-  switch (config.device) {
-    case RunConfig::Device::automatic: return resolve_device("auto");
-    case RunConfig::Device::cpu: return resolve_device("cpu");
-    case RunConfig::Device::cuda: return resolve_device("cuda");
-  }
-  return DeviceKind::cpu;
 }
 
 void start_threads(const Communicator& communicator, const RunConfig& config) {
@@ -68,7 +59,7 @@ int rank_main(const std::function<RunConfig()>& read_config,
       if (config_error) throw Error(*config_error);
       instruction_set();  // a NIBBLE_ISA that this machine lacks is refused here, not in the middle
       start_threads(*communicator, *config);
-      device_of(*config);
+      use_device(*communicator, *config);
     });
     const ExitCode code = body(*communicator, *config);
     communicator->barrier();

@@ -20,13 +20,13 @@ OscillationConfig oscillation_config(const OscillationRule& rule, const RunConfi
 
 }  // namespace
 
-RecipeState::RecipeState(Arena& arena, const Owners& owners, const LanguageModel& model)
-    : owners_(owners), amax_(arena, model.amax_histories(), owners.communicator.size()) {
+RecipeState::RecipeState(const AmaxHistory::Memory& memory, const Owners& owners, const LanguageModel& model)
+    : owners_(owners), amax_(memory, model.amax_histories(), owners.communicator.size()) {
   if (const auto& rule = owners.config.recipe.outliers) {
-    outliers_.emplace(arena, owners.communicator, *rule, model.outlier_layers(), owners.groups);
+    outliers_.emplace(memory, owners.communicator, *rule, model.outlier_layers(), owners.groups);
   }
   if (const auto& rule = owners.config.recipe.oscillation) {
-    oscillation_.emplace(arena, oscillation_config(*rule, owners.config),
+    oscillation_.emplace(memory.host, oscillation_config(*rule, owners.config),
                          owners.partition.count(owners.communicator.rank()));
   }
 }

@@ -31,9 +31,9 @@ class RecipeState {
     Tensor weights;  // the whole flat buffer
   };
 
-  // Memory comes from the arena: construct in the measuring pass and again after commit(). The model follows the recipe
-  // as it is before its late switch.
-  RecipeState(Arena& arena, const Owners& owners, const LanguageModel& model);
+  // Memory comes from the arenas: construct in the measuring pass and again after commit(). The model follows the
+  // recipe as it is before its late switch.
+  RecipeState(const AmaxHistory::Memory& memory, const Owners& owners, const LanguageModel& model);
 
   // For every new model of the run.
   void attach(LanguageModel& model) const;

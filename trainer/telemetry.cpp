@@ -11,6 +11,8 @@
 #include "dist/tree_reduction.h"
 #include "dist/vectorize.h"
 #include "model/ops/elementwise.h"
+#include "quant/tensor_copy.h"
+#include "trainer/run_device.h"
 #include "trainer/training_model.h"
 
 namespace nibble {
@@ -73,14 +75,16 @@ NIBBLE_VECTORIZE GradientSums sums_of(const float* gradient, const float* probe,
   return sums;
 }
 
-GradientSums compare(const Tensor& gradient, const Tensor& probe) {
-  const auto count = static_cast<size_t>(gradient.elements());
+GradientSums compare(const Tensor& of_recipe, const Tensor& of_probe) {
+  const HostCopy gradient(of_recipe);
+  const HostCopy probe(of_probe);
+  const auto count = static_cast<size_t>(of_recipe.elements());
   std::vector<GradientSums> blocks(div_ceil(count, block_elements));
   parallel_for(blocks.size(), 1, [&](size_t begin, size_t end) {
     for (size_t block = begin; block < end; ++block) {
       const size_t first = block * block_elements;
-      blocks[block] =
-          sums_of(gradient.as<float>() + first, probe.as<float>() + first, std::min(block_elements, count - first));
+      blocks[block] = sums_of(gradient.as<float>().data() + first, probe.as<float>().data() + first,
+                              std::min(block_elements, count - first));
     }
   });
   GradientSums total;
@@ -135,7 +139,7 @@ void Telemetry::build_probe() {
   const Format format = config_.model.dtype == DType::f32 ? Format::f32 : Format::bf16;
   const Recipe recipe{.name = "probe", .linear = plain_recipe(format)};
   probe_ = make_training_model(config_, recipe);
-  probe_arena_ = std::make_unique<Arena>("gradients of the telemetry probe");
+  probe_arena_ = std::make_unique<Arena>("gradients of the telemetry probe", device_of(config_));
   const auto elements = static_cast<int64_t>(probe_->parameters().flat_size());
   allocate_tensor(*probe_arena_, DType::f32, {elements});
   probe_arena_->commit();

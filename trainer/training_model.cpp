@@ -1,5 +1,7 @@
 #include "trainer/training_model.h"
 
+#include "trainer/run_device.h"
+
 namespace nibble {
 
 std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, const Recipe& recipe) {
@@ -7,6 +9,7 @@ std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, cons
                                          LanguageModelOptions{.sequences = config.train.micro_batch_sequences,
                                                               .sequence_length = config.model.sequence_length,
                                                               .training = true,
+                                                              .device = device_of(config),
                                                               .recompute = recompute_blocks(config)});
 }
 

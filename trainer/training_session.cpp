@@ -8,11 +8,14 @@
 #include <map>
 
 #include "data/hash.h"
+#include "dist/device_communicator.h"
 #include "dist/error.h"
 #include "dist/profile.h"
 #include "model/cost.h"
 #include "optim/gradient_norm.h"
+#include "quant/tensor_copy.h"
 #include "trainer/progress.h"
+#include "trainer/run_device.h"
 #include "trainer/training_model.h"
 #include "trainer/validation.h"
 
@@ -85,15 +88,20 @@ SkipBudget skip_budget(const RunConfig& config) {
 }
 
 // Of everything that two attempts at a step must share.
-uint64_t bits_of(double loss, double grad_norm, std::span<const float> gradient) {
+uint64_t bits_of(double loss, double grad_norm, const Tensor& gradient) {
   const std::array<double, 2> numbers{loss, grad_norm};
-  return hash64(std::as_bytes(gradient), hash64(std::as_bytes(std::span(numbers))));
+  const HostCopy values(gradient);
+  return hash64(values.bytes(), hash64(std::as_bytes(std::span(numbers))));
 }
 
 }  // namespace
 
 TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& config)
-    : communicator_(communicator), config_(config), schedule_(schedule_config(config)), guard_(skip_budget(config)) {
+    : communicator_(communicator),
+      config_(config),
+      device_(device_of(config)),
+      schedule_(schedule_config(config)),
+      guard_(skip_budget(config)) {
   const auto length = static_cast<uint32_t>(config.model.sequence_length);
   run_together(communicator_, [&] {
     train_loader_ = std::make_unique<Loader>(config.data.train, length, config.run.seed, /*shuffle=*/true);
@@ -137,23 +145,28 @@ void TrainingSession::follow_recipe(uint64_t step) {
 void TrainingSession::build_state() {
   const ParameterTable& table = model_->parameters();
   partition_ = std::make_unique<Partition>(table.flat_size(), communicator_.size());
-  shared_arena_ = std::make_unique<SharedArena>("weights and gradients", communicator_);
-  state_arena_ = std::make_unique<Arena>("optimizer state");
+  device_communicator_ = make_device_communicator(communicator_, device_, config_.comm.timeout_s);
+  Communicator& exchange = device_communicator_ ? *device_communicator_ : communicator_;
+  shared_arena_ = std::make_unique<SharedArena>("weights and gradients", exchange, device_);
+  state_arena_ = std::make_unique<Arena>("optimizer state", device_);
+  recipe_arena_ = std::make_unique<Arena>("state of the recipe on the CPU");
   const auto build = [&] {
     state_arena_->release(0);
+    recipe_arena_->release(0);
     weights_ = allocate_tensor(shared_arena_->arena(), config_.model.dtype, {static_cast<int64_t>(table.flat_size())});
-    reduction_ = std::make_unique<TreeReduction>(*shared_arena_, communicator_, *partition_, gradient_groups(config_));
+    reduction_ = std::make_unique<TreeReduction>(*shared_arena_, exchange, *partition_, gradient_groups(config_));
     optimizer_ = std::make_unique<AdamW>(*state_arena_, adamw_config(config_.optimizer), segments(table),
                                          partition_->begin(communicator_.rank()), partition_->end(communicator_.rank()),
                                          config_.model.dtype);
     recipe_state_ = std::make_unique<RecipeState>(
-        *state_arena_,
+        AmaxHistory::Memory{.host = *recipe_arena_, .device = *state_arena_},
         RecipeState::Owners{communicator_, config_, gradient_groups(config_), *partition_, *optimizer_, weights_},
         *model_);
   };
   shared_arena_->commit(build);
   run_together(communicator_, [&] {
     state_arena_->commit();
+    recipe_arena_->commit();
     build();
     recipe_state_->attach(*model_);
   });
@@ -170,8 +183,9 @@ std::vector<std::string> TrainingSession::describe() const {
                               with_thousands(cost.parameters), with_thousands(cost.linear_parameters),
                               with_thousands(cost.embedding_parameters), config_.recipe.name));
   lines.push_back("layers     " + layer_summary(*model_));
+  for (std::string& line : describe_device(config_)) lines.push_back(std::move(line));
   const Arena& shared = shared_arena_->arena();
-  uint64_t total = shared.planned_bytes() + state_arena_->planned_bytes();
+  uint64_t total = shared.planned_bytes() + state_arena_->planned_bytes() + recipe_arena_->planned_bytes();
   std::string memory = fmt::format(
       "{} {:.1f} MB{}, {} {:.1f} MB", shared.name(), static_cast<double>(shared.planned_bytes()) / 1e6,
       shared_arena_->sharers() > 1 ? fmt::format(" in memory that {} ranks share", shared_arena_->sharers()) : "",
@@ -258,7 +272,7 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
   const GroupRange local = reduction_->local_groups();
   for (uint64_t group = local.begin; group < local.end; ++group) {
     const std::span<float> memory = reduction_->begin_group();
-    const Tensor gradients = tensor_of(memory, {static_cast<int64_t>(memory.size())});
+    const Tensor gradients(memory.data(), DType::f32, {static_cast<int64_t>(memory.size())}, device_);
     model_->bind(weights_, gradients);
     if (again) model_->set_weights_changed();
     recipe_state_->begin_group(step, *model_);
@@ -311,7 +325,8 @@ TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
   run_together(communicator_, [&] { accumulate_gradients(step, again); });
   gather_by_group(group_losses_);
   gather_by_group(group_non_finite_);
-  const std::span<const float> gradient = reduction_->reduce_scatter();
+  const std::span<float> shard = reduction_->reduce_scatter();
+  const Tensor gradient(shard.data(), DType::f32, {static_cast<int64_t>(shard.size())}, device_);
   recipe_state_->end_attempt(step);
   const GradientNorm norm = gradient_norm(communicator_, *partition_, gradient);
 

@@ -82,7 +82,7 @@ class TrainingSession {
   void accumulate_gradients(uint64_t step, bool again);
   struct Computed {
     StepAttempt attempt;
-    std::span<const float> gradient;  // this rank's shard
+    Tensor gradient;  // f32, this rank's shard, on its device
   };
   Computed compute(uint64_t step, bool again);
   int first_bad_rank() const;
@@ -90,6 +90,8 @@ class TrainingSession {
 
   Communicator& communicator_;
   RunConfig config_;
+  DeviceKind device_;
+  std::unique_ptr<Communicator> device_communicator_;  // of GPUs; on the CPU there is none
   std::unique_ptr<Loader> train_loader_;
   std::unique_ptr<Loader> validation_loader_;
   std::unique_ptr<LanguageModel> model_;
@@ -97,6 +99,7 @@ class TrainingSession {
 
   std::unique_ptr<SharedArena> shared_arena_;  // weights and gradients
   std::unique_ptr<Arena> state_arena_;         // optimizer state
+  std::unique_ptr<Arena> recipe_arena_;        // what a recipe remembers on the CPU
   std::unique_ptr<Partition> partition_;
   Tensor weights_;  // [flat_size], model dtype
   std::unique_ptr<TreeReduction> reduction_;
