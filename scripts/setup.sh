@@ -14,7 +14,7 @@ done
 
 packages=(g++ cmake ninja-build pkg-config ccache libopenmpi-dev openmpi-bin libhdf5-dev libyaml-cpp-dev libcli11-dev
   libfmt-dev nlohmann-json3-dev libsentencepiece-dev libxxhash-dev libzstd-dev)
-test_packages=(zstd procps python3 python3-h5py libgtest-dev libbenchmark-dev clang-format-14)
+test_packages=(libboost-context-dev zstd procps python3 python3-h5py libgtest-dev libbenchmark-dev clang-format-14)
 if [ "$with_tests" = ON ]; then packages+=("${test_packages[@]}"); fi
 
 missing=()
@@ -32,7 +32,7 @@ fi
 
 build=${NIBBLE_BUILD:-build}
 jobs=$(nproc)
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release "-DNIBBLE_TESTS=$with_tests" >"$build.log" 2>&1 ||
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release "-DNIBBLE_CUDA=${NIBBLE_CUDA:-AUTO}" "-DNIBBLE_TESTS=$with_tests" >"$build.log" 2>&1 ||
   { cat "$build.log" >&2; exit 70; }
 rm -f "$build.log"
 if [ "$with_tests" = ON ]; then targets=(all); else targets=(nibble); fi
