@@ -60,23 +60,25 @@ void agree_on_error(Communicator& communicator, int error_code, const std::strin
   const ProfileScope scope(OperatorFamily::reduction, "agree");
   // With a peer gone there is nobody to agree with.
   if (error_code == static_cast<int>(ExitCode::peer_lost)) throw Error(ExitCode::peer_lost, what, remedy);
-  const int ranks = communicator.size();
-  const int64_t lowest = communicator.all_reduce_max(error_code == 0 ? 0 : ranks - communicator.rank());
+  Communicator& host = communicator.host();
+  const int ranks = host.size();
+  const int64_t lowest = host.all_reduce_max(error_code == 0 ? 0 : ranks - host.rank());
   if (lowest == 0) return;
   const int rank = ranks - static_cast<int>(lowest);
   int code = error_code;
-  communicator.broadcast(std::as_writable_bytes(std::span<int>(&code, 1)), rank);
-  const std::string agreed_what = broadcast_string(communicator, what, rank);
-  const std::string agreed_remedy = broadcast_string(communicator, remedy, rank);
+  host.broadcast(std::as_writable_bytes(std::span<int>(&code, 1)), rank);
+  const std::string agreed_what = broadcast_string(host, what, rank);
+  const std::string agreed_remedy = broadcast_string(host, remedy, rank);
   throw AgreedError(static_cast<ExitCode>(code),
                     rank == 0 ? agreed_what : fmt::format("rank {}: {}", rank, agreed_what), agreed_remedy);
 }
 
 std::string broadcast_string(Communicator& communicator, std::string text, int root) {
   uint64_t length = text.size();
-  communicator.broadcast(std::as_writable_bytes(std::span<uint64_t>(&length, 1)), root);
+  Communicator& host = communicator.host();
+  host.broadcast(std::as_writable_bytes(std::span<uint64_t>(&length, 1)), root);
   text.resize(length);
-  if (length > 0) communicator.broadcast(bytes_of(text), root);
+  if (length > 0) host.broadcast(bytes_of(text), root);
   return text;
 }
 

@@ -38,6 +38,10 @@ class Communicator {
                         std::span<const std::span<std::byte>> receive) = 0;
   virtual int64_t all_reduce_max(int64_t value) = 0;
 
+  // The same ranks for data in memory of the CPU: itself, but for those that move memory of GPUs
+  // (dist/device_communicator.h).
+  virtual Communicator& host() { return *this; }
+
   // The lowest rank on the machine of `rank`: the same for two ranks that may share memory.
   virtual int machine(int rank) const { return rank; }
   // Collective. At least `bytes`, zeroed, for this rank. Null on every rank if there are no two ranks on one machine,
@@ -60,8 +64,9 @@ class AgreedError : public Error {
   using Error::Error;
 };
 
-// Collective. If any rank brings an error, every rank throws the one of the lowest such rank as an AgreedError (the
-// text names that rank unless it is 0), so that no rank goes on alone. `error_code` is 0 for success.
+// Collective, over host() as the two below. If any rank brings an error, every rank throws the one of the lowest such
+// rank as an AgreedError (the text names that rank unless it is 0), so that no rank goes on alone. `error_code` is 0
+// for success.
 void agree_on_error(Communicator& communicator, int error_code, const std::string& what, const std::string& remedy);
 
 // Runs a function that may throw on some ranks only, and makes all ranks throw or none.

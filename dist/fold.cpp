@@ -18,14 +18,50 @@ NIBBLE_VECTORIZE void add_range(float* out, const float* left, const float* righ
   for (size_t i = 0; i < count; ++i) out[i] = left[i] + right[i];
 }
 
+std::vector<uint8_t> joins_after_each(const Fold& fold, size_t places) {
+  std::vector<uint8_t> joins(places);
+  std::vector<size_t> stack;
+  auto next = fold.joins.begin();
+  for (size_t place = 0; place < places; ++place) {
+    stack.push_back(place);
+    while (next != fold.joins.end() && stack.size() >= 2 && *next == std::pair(stack.end()[-2], stack.back())) {
+      stack.pop_back();
+      ++joins[place];
+      ++next;
+    }
+  }
+  NIBBLE_CHECK(next == fold.joins.end() && stack.size() <= 1, "a fold joins neighbours");
+  return joins;
+}
+
 }  // namespace
+
+namespace cpu {
 
 void add(float* left, const float* right, size_t count) {
   parallel_for(count, elements_at_once,
                [&](size_t begin, size_t end) { add_range(left + begin, left + begin, right + begin, end - begin); });
 }
 
-OnePassFold::OnePassFold(const Fold& fold, size_t places) : places_(places) {
+void fold(const FoldProblem& problem) {
+  const auto& [plan, values, out, count] = problem;
+  parallel_for(count, elements_at_once, [&](size_t begin, size_t end) {
+    if (!plan.sums_.empty()) {
+      plan.run_strips(values, out, begin, end);
+    } else if (values.front() != out) {
+      std::copy(values.front() + begin, values.front() + end, out + begin);
+    }
+  });
+}
+
+}  // namespace cpu
+
+void add(float* left, const float* right, size_t count, DeviceKind device) {
+  NIBBLE_DISPATCH(device, add, left, right, count);
+}
+
+OnePassFold::OnePassFold(const Fold& fold, size_t places)
+    : places_(places), joins_after_(joins_after_each(fold, places)) {
   NIBBLE_CHECK(fold.roots.size() == 1, "the tree has one root");
   std::vector<size_t> operand(places);  // that holds the sum of each place
   std::iota(operand.begin(), operand.end(), size_t{0});
@@ -61,15 +97,10 @@ void OnePassFold::run_strips(std::span<const float* const> values, float* out, s
   }
 }
 
-void OnePassFold::run(std::span<const float* const> values, float* out, size_t count) const {
+void OnePassFold::run(std::span<const float* const> values, float* out, size_t count, DeviceKind device) const {
   NIBBLE_CHECK(values.size() == places_, "one array a place");
-  parallel_for(count, elements_at_once, [&](size_t begin, size_t end) {
-    if (!sums_.empty()) {
-      run_strips(values, out, begin, end);
-    } else if (values.front() != out) {
-      std::copy(values.front() + begin, values.front() + end, out + begin);
-    }
-  });
+  const FoldProblem problem{*this, values, out, count};
+  NIBBLE_DISPATCH(device, fold, problem);
 }
 
 }  // namespace nibble

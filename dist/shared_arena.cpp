@@ -21,8 +21,10 @@ void copy_bytes(std::byte* to, const std::byte* from, size_t bytes) {
 
 }  // namespace
 
-SharedArena::SharedArena(std::string name, Communicator& communicator)
-    : arena_(std::move(name)), communicator_(communicator), alone_(communicator.size() == 1) {}
+SharedArena::SharedArena(std::string name, Communicator& communicator, DeviceKind device)
+    : arena_(std::move(name), device),
+      communicator_(communicator),
+      alone_(communicator.size() == 1 || device != DeviceKind::cpu) {}
 
 bool SharedArena::share() {
   if (!alone_) memory_ = communicator_.share_memory(arena_.planned_bytes());

@@ -1,5 +1,5 @@
-// An arena whose memory the other ranks of the machine can read in place. What they may touch when is settled by the
-// caller: a rank reads what others wrote only between two collectives that all of them enter.
+// An arena whose memory, if it is the CPU's, the other ranks of the machine can read in place. What they may touch when
+// is settled by the caller: a rank reads what others wrote only between two collectives that all of them enter.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,9 @@ namespace nibble {
 
 class SharedArena {
  public:
-  SharedArena(std::string name, Communicator& communicator);
+  // On a GPU every rank is a machine of its own, and the communicator is one of device memory
+  // (dist/device_communicator.h) unless there is one rank only.
+  SharedArena(std::string name, Communicator& communicator, DeviceKind device = DeviceKind::cpu);
 
   Arena& arena() { return arena_; }
   const Arena& arena() const { return arena_; }

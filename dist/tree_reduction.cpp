@@ -1,10 +1,10 @@
 #include "dist/tree_reduction.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 #include <optional>
 
+#include "dist/device_memory.h"
 #include "dist/error.h"
 #include "dist/fold.h"
 #include "dist/profile.h"
@@ -15,6 +15,13 @@ namespace nibble {
 namespace {
 
 constexpr size_t elements_at_once = 16384;  // of parallel_for: 64 KiB
+
+void clear(float* values, size_t count, DeviceKind device) {
+  if (device != DeviceKind::cpu) return zero_bytes(values, device, count * sizeof(float));
+  parallel_for(count, elements_at_once, [&](size_t begin, size_t end) {
+    zero_bytes(values + begin, DeviceKind::cpu, (end - begin) * sizeof(float));
+  });
+}
 
 double tree_sum_of(std::span<const double> values, uint64_t first, uint64_t length) {
   if (length == 1) return values[first];
@@ -63,6 +70,7 @@ struct TreeReduction::State {
 
   Communicator& communicator;
   SharedArena* const shared;  // null: every rank is a machine of its own
+  const DeviceKind device;    // of all buffers
   const Partition partition;
   const uint64_t groups;
   const GroupRange local;
@@ -82,12 +90,14 @@ struct TreeReduction::State {
   State(Arena& arena, SharedArena* memory, Communicator& all_ranks, const Partition& shards, uint64_t all_groups)
       : communicator(all_ranks),
         shared(memory),
+        device(arena.device()),
         partition(shards),
         groups(all_groups),
         local(groups_of_rank(all_groups, all_ranks.rank(), all_ranks.size())),
         machines(memory, all_ranks.size()),
         here(machines.of(all_ranks.rank())),
-        stride(round_up(checked_multiply(shards.elements(), sizeof(float)), uint64_t{Arena::alignment})),
+        stride(round_up(checked_multiply(shards.elements(), sizeof(float)),
+                        uint64_t{device == DeviceKind::cpu ? Arena::alignment : Arena::cuda_alignment})),
         sums(all_groups),
         next_group(local.begin) {
     for (size_t machine = 0; machine < machines.count(); ++machine) plans.push_back(plan_of(machine));
@@ -151,7 +161,8 @@ struct TreeReduction::State {
     for (int rank = 0; rank < communicator.size(); ++rank) {
       if (machines.of(rank) == here || machines.deputy(here, rank) != communicator.rank()) continue;
       for (const auto& [left, right] : plans[here].fold.joins) {
-        add(partial[left] + partition.begin(rank), partial[right] + partition.begin(rank), partition.count(rank));
+        add(partial[left] + partition.begin(rank), partial[right] + partition.begin(rank), partition.count(rank),
+            device);
       }
     }
   }
@@ -205,7 +216,7 @@ struct TreeReduction::State {
     // In this rank's own memory, where its next group begins when it is done with the shard.
     float* const shard =
         spare != nullptr ? spare : buffer(sums.nodes().front().value) + partition.begin(communicator.rank());
-    last.run(values, shard, shard_count());
+    last.run(values, shard, shard_count(), device);
     if (shares()) shared->meet();  // nobody begins a group before everyone has read
     sums = RankSums(groups);
     next_group = local.begin;
@@ -234,8 +245,7 @@ std::span<float> TreeReduction::begin_group() {
   NIBBLE_CHECK(state.next_group < state.local.end, "all groups of this rank are done");
   state.leaf = state.sums.take();
   float* const gradients = state.buffer(*state.leaf);
-  parallel_for(state.partition.elements(), elements_at_once,
-               [&](size_t begin, size_t end) { std::memset(gradients + begin, 0, (end - begin) * sizeof(float)); });
+  clear(gradients, state.partition.elements(), state.device);
   return {gradients, state.partition.elements()};
 }
 
@@ -244,7 +254,7 @@ void TreeReduction::end_group() {
   State& state = *state_;
   NIBBLE_CHECK(state.leaf, "no group has begun");
   state.sums.push(state.next_group, *state.leaf, [&](size_t left, size_t right) {
-    add(state.buffer(left), state.buffer(right), state.partition.elements());
+    add(state.buffer(left), state.buffer(right), state.partition.elements(), state.device);
   });
   state.leaf.reset();
   ++state.next_group;

@@ -38,7 +38,8 @@ class TreeReduction {
   // g groups on this rank it is at most log2(g) + 1 buffers of partition.elements() floats where the rank's first group
   // is a multiple of a power of two that is at least g (one rank; a power of two of ranks and of groups), else at most
   // twice that; and one shard for each partial sum of every other machine. Ranks that share the arena's memory read
-  // each other's partial sums where they are; without sharing, every rank is a machine of its own.
+  // each other's partial sums where they are; without sharing, as on GPUs, every rank is a machine of its own. Sums
+  // are formed on the arena's device; on a GPU the communicator is one of device memory, unless there is one rank only.
   TreeReduction(SharedArena& memory, Communicator& communicator, const Partition& partition, uint64_t groups);
   // For small sums: in memory of this rank's own.
   TreeReduction(Arena& arena, Communicator& communicator, const Partition& partition, uint64_t groups);
@@ -46,6 +47,7 @@ class TreeReduction {
 
   GroupRange local_groups() const;
 
+  // Spans are memory of the arena's device.
   // Before a group's first micro-batch: a zeroed buffer of partition.elements() floats for its gradients.
   std::span<float> begin_group();
   // After its last one. Call for this rank's groups in order.
