@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "dist/device_memory.h"
 #include "dist/launch.cuh"
@@ -41,7 +42,30 @@ DeviceProperties properties_of(int index) {
           .multiprocessors = found.multiProcessorCount,
           .memory_bytes = found.totalGlobalMem,
           .shared_bytes_per_block = found.sharedMemPerBlockOptin,
-          .memory_bandwidth = 2 * clock * width};
+          .memory_bandwidth = 2 * clock * width,
+          .bf16_flops = bf16_flops_of(found, 1e3 * attribute(cudaDevAttrClockRate, index))};
+}
+
+// Dense BF16 products with FP32 sums: data sheets' figures, else what a multiprocessor does a clock.
+double bf16_flops_of(const cudaDeviceProp& found, double clock) {
+  struct Known {
+    std::string_view part_of_name;
+    double tera;
+  };
+  static constexpr Known known[] = {{"H100 PCIe", 756}, {"H100 NVL", 835}, {"H100", 989},
+                                    {"H200", 989},      {"GH200", 989},    {"GB200", 2500},
+                                    {"GB300", 2500},    {"B200", 2250},    {"B300", 2250}};
+  const std::string_view name = found.name;
+  for (const Known& device : known) {
+    if (name.find(device.part_of_name) != std::string_view::npos) return 1e12 * device.tera;
+  }
+  const bool geforce = name.find("GeForce") != std::string_view::npos;
+  double a_clock = 0;
+  if (found.major == 8) a_clock = found.minor == 0 ? 2048 : (geforce ? 512 : 1024);
+  if (found.major == 9) a_clock = 4096;
+  if (found.major == 10) a_clock = 8192;
+  if (found.major == 12) a_clock = geforce ? 512 : 1024;
+  return a_clock * clock * found.multiProcessorCount;
 }
 
 __global__ void probe_kernel() {}
@@ -148,6 +172,10 @@ size_t free_bytes() {
 void synchronize() {
   check(cudaStreamSynchronize(device().communication), "the communication stream");
   check(cudaStreamSynchronize(device().compute), "the compute stream");
+}
+
+void wait_for_device() noexcept {
+  cudaStreamSynchronize(device_of_process->compute);
 }
 
 void copy_bytes(const CopyBytes& problem) {

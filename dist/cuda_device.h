@@ -18,7 +18,8 @@ struct DeviceProperties {
   int multiprocessors = 0;
   size_t memory_bytes = 0;
   size_t shared_bytes_per_block = 0;  // with opt-in
-  double memory_bandwidth = 0;        // bytes a second by the data sheet's clock and width; 0: not told
+  double memory_bandwidth = 0;        // bytes a second by the memory's clock and width; 0: not told
+  double bf16_flops = 0;              // dense BF16 with FP32 sums, by the data sheet; 0: not known
 };
 
 // 0 without a driver.

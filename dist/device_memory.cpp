@@ -15,6 +15,7 @@ void zero_bytes(void* memory, size_t bytes) {
   if (bytes > 0) std::memset(memory, 0, bytes);
 }
 void synchronize() {}
+void wait_for_device() noexcept {}
 
 }  // namespace
 }  // namespace cpu
@@ -26,6 +27,10 @@ void copy_bytes(const CopyBytes& problem) {
 
 void zero_bytes(void* memory, DeviceKind device, size_t bytes) {
   NIBBLE_DISPATCH(device, zero_bytes, memory, bytes);
+}
+
+void wait_for_device(DeviceKind device) noexcept {
+  NIBBLE_DISPATCH(device, wait_for_device, );
 }
 
 void synchronize(DeviceKind device) {

@@ -23,7 +23,11 @@ void zero_bytes(void* memory, DeviceKind device, size_t bytes);
 // Waits until the device has done everything that it was asked for, and reports what went wrong meanwhile.
 void synchronize(DeviceKind device);
 
+// The same for who only wants to know when: errors stay for the next call that reports them.
+void wait_for_device(DeviceKind device) noexcept;
+
 namespace cuda {
+void wait_for_device() noexcept;
 void copy_bytes(const CopyBytes& problem);
 void zero_bytes(void* memory, size_t bytes);
 }  // namespace cuda

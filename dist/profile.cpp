@@ -4,6 +4,7 @@
 #include <chrono>
 #include <numeric>
 
+#include "dist/device_memory.h"
 #include "dist/error.h"
 
 namespace nibble {
@@ -52,7 +53,7 @@ int64_t ProfileTotals::sum() const {
   return std::accumulate(nanoseconds.begin(), nanoseconds.end(), int64_t{0});
 }
 
-ProfileRecorder::ProfileRecorder(size_t event_capacity) {
+ProfileRecorder::ProfileRecorder(size_t event_capacity, DeviceKind device) : device_(device) {
   events_.reserve(event_capacity);
   origin_ = now();
 }
@@ -64,6 +65,7 @@ ProfileRecorder::~ProfileRecorder() {
 }
 
 int64_t ProfileRecorder::now() const noexcept {
+  if (device_ != DeviceKind::cpu) wait_for_device(device_);
   const auto time = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count() - origin_;
 }

@@ -13,6 +13,8 @@
 #include <string_view>
 #include <vector>
 
+#include "dist/dispatch.h"
+
 namespace nibble {
 
 enum class OperatorFamily : uint8_t {
@@ -41,11 +43,16 @@ bool enter_profile_scope(OperatorFamily family, const char* name) noexcept;  // 
 void leave_profile_scope() noexcept;
 }  // namespace detail
 
+// Whether somebody records.
+inline bool profiling() {
+  return detail::profiling.load(std::memory_order_relaxed);
+}
+
 class ProfileScope {
  public:
   // name: of the operation, a string literal.
   ProfileScope(OperatorFamily family, const char* name) noexcept
-      : entered_(detail::profiling.load(std::memory_order_relaxed) && detail::enter_profile_scope(family, name)) {}
+      : entered_(profiling() && detail::enter_profile_scope(family, name)) {}
   ~ProfileScope() {
     if (entered_) detail::leave_profile_scope();
   }
@@ -74,7 +81,9 @@ struct ProfileTotals {
 class ProfileRecorder {
  public:
   // Memory for this many events is taken here, none later.
-  explicit ProfileRecorder(size_t event_capacity);
+  // On a GPU every scope waits for the device at its begin and end, so that time counts for who used it; a profiled
+  // step is slower there.
+  explicit ProfileRecorder(size_t event_capacity, DeviceKind device = DeviceKind::cpu);
   ~ProfileRecorder();
   ProfileRecorder(const ProfileRecorder&) = delete;
   ProfileRecorder& operator=(const ProfileRecorder&) = delete;
@@ -105,6 +114,7 @@ class ProfileRecorder {
   void leave() noexcept;
   void count_for_innermost(int64_t time) noexcept;
 
+  DeviceKind device_;
   int64_t origin_ = 0;
   int64_t last_ = 0;  // until when time has been counted
   ProfileTotals totals_;

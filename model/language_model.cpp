@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "dist/error.h"
+#include "dist/profile.h"
 #include "model/attention_block.h"
 #include "model/language_model_state.h"
 #include "model/mlp_block.h"
@@ -208,9 +209,9 @@ double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targe
                                      .scale = loss_scale});
     state_->run_backward(ids, context);
   };
-  // Who measures operands waits for the device.
+  // Who measures operands or time waits for the device.
   const bool makes_weights = std::exchange(state_->weights_changed, false);
-  if (state_->measuring) {
+  if (state_->measuring || profiling()) {
     compute();
   } else {
     state_->graph.run(makes_weights ? 1 : 0, compute);

@@ -50,6 +50,10 @@ class HostStage {
     view_ = tensor.on_cpu(memory_.data());
   }
   std::span<std::byte> bytes() const { return {static_cast<std::byte*>(view_.data()), view_.bytes()}; }
+  template <class T>
+  std::span<T> as() const {
+    return {view_.as<T>(), static_cast<size_t>(view_.elements())};
+  }
   void finish() const {
     if (!memory_.empty()) copy(view_, target_);
   }

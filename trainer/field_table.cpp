@@ -46,6 +46,20 @@ const Field fields[] = {
     {"device", CHOICE(device, "auto", "cpu", "cuda"), "Where the run computes; auto takes a GPU if there is one.",
      numeric},
 
+    {"cuda.gemm", CHOICE(cuda.gemm, "automatic", "exact", "cublaslt", "cudnn", "emulated"), "Who multiplies on a GPU: "
+     "automatic takes a library's NVFP4 products where GPU and library have them and the self-test passes, else BF16 "
+     "products of the same operands (emulated); exact has the bits of the CPU, and is slow.",
+     numeric},
+    {"cuda.attention", CHOICE(cuda.attention, "automatic", "exact", "cudnn"), "Who computes attention on a GPU: automatic "
+     "takes cuDNN where it can; exact has the bits of the CPU, and is slow.",
+     numeric},
+    {"cuda.graphs", VALUE(cuda.graphs), "Hand forward and backward of a micro-batch to the GPU as one graph; changes no bit "
+     "of the result.",
+     changeable},
+    {"cuda.offload_optimizer", VALUE(cuda.offload_optimizer), "Keep AdamW's moments and FP32 masters in memory of the CPU, "
+     "which updates the weights; changes no bit of the result.",
+     changeable},
+
     {"model.pattern", VALUE(model.pattern), "One character a block, first to last: `*` attention, `-` MLP.",
      frozen, "model", {}, "", true},
     {"model.vocab_size", VALUE(model.vocab_size), "Size of the vocabulary; 0 = that of the data.",

@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/ops/attention_provider.h"
 #include "optim/schedule.h"
 #include "quant/dtype.h"
+#include "quant/gemm_provider.h"
 #include "quant/recipe.h"
 
 namespace nibble {
@@ -22,6 +24,13 @@ struct RunConfig {
   struct Run {
     std::string dir;  // absolute
     uint64_t seed = 1234;
+  };
+  // What only GPUs have.
+  struct Cuda {
+    cuda::GemmProvider gemm = cuda::GemmProvider::automatic;
+    cuda::AttentionProvider attention = cuda::AttentionProvider::automatic;
+    bool graphs = false;             // forward and backward of a micro-batch as one graph
+    bool offload_optimizer = false;  // moments and FP32 masters stay in memory of the CPU, which updates
   };
   struct Data {
     std::vector<std::string> train;       // glob patterns, absolute
@@ -87,6 +96,7 @@ struct RunConfig {
   Run run;
   Recipe recipe;
   Device device = Device::automatic;
+  Cuda cuda;
   ModelConfig model;  // vocab_size 0 = that of the data
   Data data;
   Train train;

@@ -4,6 +4,7 @@
 
 #include "dist/cuda_device.h"
 #include "dist/device.h"
+#include "trainer/measured_peak.h"
 
 namespace nibble {
 
@@ -21,7 +22,10 @@ int rank_on_machine(const Communicator& communicator) {
 
 namespace cpu {
 namespace {
-void use_device(int /*rank_on_machine*/) {}
+double peak_flops() {
+  return measured_peak_flops();
+}
+void use_gpu(int /*rank_on_machine*/, const RunConfig& /*config*/) {}
 std::vector<std::string> describe_device(const RunConfig& /*config*/) {
   return {};
 }
@@ -38,7 +42,11 @@ DeviceKind device_of(const RunConfig& config) {
 }
 
 void use_device(const Communicator& communicator, const RunConfig& config) {
-  NIBBLE_DISPATCH(device_of(config), use_device, rank_on_machine(communicator));
+  NIBBLE_DISPATCH(device_of(config), use_gpu, rank_on_machine(communicator), config);
+}
+
+double peak_flops(const RunConfig& config) {
+  return NIBBLE_DISPATCH(device_of(config), peak_flops, );
 }
 
 std::vector<std::string> describe_device(const RunConfig& config) {

@@ -20,7 +20,13 @@ void use_device(const Communicator& communicator, const RunConfig& config);
 // The GPU and what multiplies there, a line each; nothing on the CPU.
 std::vector<std::string> describe_device(const RunConfig& config);
 
+// Of this rank: what MFU is a share of. On the CPU measured (trainer/measured_peak.h), on a GPU by its data sheet; 0
+// where that is not known.
+double peak_flops(const RunConfig& config);
+
 namespace cuda {
+double peak_flops();
+void use_gpu(int rank_on_machine, const RunConfig& config);
 std::vector<std::string> describe_device(const RunConfig& config);
 }  // namespace cuda
 

@@ -58,11 +58,11 @@ nlohmann::json to_event(const ProfileRecord& record) {
           {"shares", shares}};
 }
 
-RunProfile::RunProfile(Communicator& communicator, uint64_t every, std::filesystem::path directory)
+RunProfile::RunProfile(Communicator& communicator, uint64_t every, std::filesystem::path directory, DeviceKind device)
     : communicator_(communicator),
       every_(every),
       directory_(std::move(directory)),
-      recorder_(communicator.rank() < traced_ranks ? traced_events : 0),
+      recorder_(communicator.rank() < traced_ranks ? traced_events : 0, device),
       tracing_(communicator.rank() < traced_ranks) {}
 
 void RunProfile::begin_step(uint64_t step) {

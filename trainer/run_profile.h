@@ -42,7 +42,7 @@ class RunProfile {
   static constexpr size_t traced_events = size_t{1} << 16;  // of a rank: at most some seven megabytes of JSON
 
   // Records come every `every` steps (those divisible by it) and at the end. directory: of the run.
-  RunProfile(Communicator& communicator, uint64_t every, std::filesystem::path directory);
+  RunProfile(Communicator& communicator, uint64_t every, std::filesystem::path directory, DeviceKind device);
 
   void begin_step(uint64_t step);
   // Collective. Of the steps since the last record, where one is due: on every rank.

@@ -12,9 +12,9 @@
 #include "dist/thread_pool.h"
 #include "dist/watchdog.h"
 #include "model/cost.h"
-#include "trainer/measured_peak.h"
 #include "trainer/metrics.h"
 #include "trainer/progress.h"
+#include "trainer/run_device.h"
 #include "trainer/run_profile.h"
 #include "trainer/tensorboard.h"
 
@@ -112,8 +112,9 @@ uint64_t TrainingLoop::continue_from(const CheckpointInfo& checkpoint) {
 void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
   communicator_.barrier();  // the others measure at the same time; and the clocks of all profiles start together
   const auto profile_every = static_cast<uint64_t>(config_.profile.every);
-  if (profile_every != 0) profile_ = std::make_unique<RunProfile>(communicator_, profile_every, directory_.path());
-  peak_flops_ = measured_peak_flops() * communicator_.size();
+  if (profile_every != 0)
+    profile_ = std::make_unique<RunProfile>(communicator_, profile_every, directory_.path(), device_of(config_));
+  peak_flops_ = peak_flops(config_) * communicator_.size();
   run_together(communicator_, [&] {
     if (!leader()) return;
     metrics_ = std::make_unique<MetricsLog>(directory_.metrics_file());
@@ -134,8 +135,8 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
       if (resumed) tensorboard_->session_start(first_step + 1);
     }
     for (const std::string& line : session_.describe()) log_info("{}", line);
-    log_info("ranks      {} with {} threads each, measured peak {:.1f} GFLOP/s in all", communicator_.size(),
-             compute_threads(), peak_flops_ / 1e9);
+    log_info("ranks      {} with {} threads each, {} peak {:.1f} GFLOP/s in all", communicator_.size(),
+             compute_threads(), device_of(config_) == DeviceKind::cpu ? "measured" : "data sheet's", peak_flops_ / 1e9);
   });
   const auto kind = leader() ? config_.log.progress : RunConfig::Progress::none;
   progress_ = std::make_unique<ProgressDisplay>(kind, total_steps(), first_step);
@@ -214,13 +215,14 @@ void TrainingLoop::train_one(uint64_t step) {
   const double seconds = seconds_since(start);
   const std::optional<ProfileRecord> profiled = profile_ ? profile_->end_step(step) : std::nullopt;
   const double tokens_per_second = static_cast<double>(config_.train.tokens_per_step) / seconds;
+  const double training_flops = model_cost(config_.model).training_flops_per_token;
   const StepMetrics metrics{.step = step,
                             .tokens = tokens_after(step),
                             .loss = result.attempt.loss,
                             .grad_norm = result.attempt.grad_norm,
                             .learning_rate = result.learning_rate,
                             .tokens_per_second = tokens_per_second,
-                            .mfu = model_cost(config_.model).training_flops_per_token * tokens_per_second / peak_flops_,
+                            .mfu = peak_flops_ > 0 ? training_flops * tokens_per_second / peak_flops_ : 0,
                             .applied = result.decision == StepDecision::apply,
                             .retried = result.first.has_value(),
                             .non_finite = result.attempt.non_finite,

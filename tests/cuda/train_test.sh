@@ -1,0 +1,75 @@
+# Whole runs on the device: with exact products they have the losses, weights and moments of the CPU, bit for bit, in
+# every recipe; checkpoints go back and forth between the devices; what cannot be done is refused.
+source "$SOURCE/tests/tiny_run.sh"
+tiny_data
+exact=(--set device=cuda --set cuda.gemm=exact --set cuda.attention=exact)
+train() { # DIRECTORY ARGUMENT...
+  expect 0 "$NIBBLE" train tiny.yaml --set "run.dir=$1" "${@:2}"
+}
+same_run() { # DIRECTORY DIRECTORY
+  [ -n "$(losses "$1")" ] && [ "$(losses "$1")" = "$(losses "$2")" ] || { losses "$1"; losses "$2"; fail "losses of $1 and $2"; }
+  [ "$(state_hash "$1")" = "$(state_hash "$2")" ] || fail "weights or moments of $1 and $2"
+}
+
+# Every recipe that nibble ships.
+for recipe in "$SOURCE"/configs/recipes/*.yaml; do
+  name=$(basename "$recipe" .yaml)
+  short=(--set "recipe=$name" --set train.steps=2 --set telemetry.every=2)
+  train "cpu-$name" --set device=cpu "${short[@]}"
+  train "cuda-$name" "${exact[@]}" "${short[@]}"
+  same_run "cpu-$name" "cuda-$name"
+done
+
+# The whole tiny run: recompute, BF16 moments, a step as one graph, optimizer state on the host.
+train cpu --set device=cpu --set optimizer.moment_dtype=bf16
+train cuda "${exact[@]}" --set optimizer.moment_dtype=bf16 --set train.recompute=0,1 --set cuda.graphs=true
+same_run cpu cuda
+train offload "${exact[@]}" --set optimizer.moment_dtype=bf16 --set cuda.offload_optimizer=true
+same_run cpu offload
+
+# Half a run here, the other half there.
+for first in cpu cuda; do
+  second=cuda
+  [ "$first" = cpu ] || second=cpu
+  expect 75 "$NIBBLE" train tiny.yaml --set "run.dir=from-$first" --set optimizer.moment_dtype=bf16 "${exact[@]}" \
+    --set "device=$first" --set train.stop_at=6
+  expect 0 "$NIBBLE" resume "from-$first" --set train.stop_at=0 --set "device=$second" --set 'resume.allow=[device]'
+  same_run cpu "from-$first"
+done
+
+# Ranks, one GPU each.
+NIBBLE_SIMULATED_GPUS=3 expect 0 mpirun -n 3 "$NIBBLE" train tiny.yaml --set run.dir=ranks "${exact[@]}" \
+  --set optimizer.moment_dtype=bf16
+same_run cpu ranks
+
+# What reads a checkpoint computes on the device, too.
+expect 0 "$NIBBLE" evaluate cpu --set device=cpu
+sed 's/.*loss/loss/' output.txt >evaluated.txt
+expect 0 "$NIBBLE" evaluate cpu "${exact[@]}"
+sed 's/.*loss/loss/' output.txt | cmp - evaluated.txt || fail "evaluate differs"
+expect 0 "$NIBBLE" generate cpu --prompt "the" --tokens 8 --set device=cpu
+cp output.txt generated.txt
+expect 0 "$NIBBLE" generate cpu --prompt "the" --tokens 8 "${exact[@]}"
+cmp output.txt generated.txt || fail "generate differs"
+
+# Libraries' products: other sums, the same run but for rounding.
+train fast --set device=cuda --set optimizer.moment_dtype=bf16
+grep -q "cuBLASLt" output.txt || fail "the log does not say which library multiplies"
+"$python" - cpu fast <<'END' || fail "losses of the library's products are too far away"
+import json, sys
+def last(run):
+    return [json.loads(l) for l in open(run + "/metrics.jsonl") if '"event":"step"' in l][-1]["loss"]
+a, b = last(sys.argv[1]), last(sys.argv[2])
+sys.exit(0 if a != b and abs(a - b) < 0.02 else 1)
+END
+
+# No GPU: auto says so once and goes on, cuda is refused with the remedy.
+export NIBBLE_SIMULATED_GPUS=0
+expect 0 "$NIBBLE" train tiny.yaml --set run.dir=none --set train.steps=1
+[ "$(grep -c "running on the CPU (no GPU is visible)" output.txt)" -eq 1 ] || fail "auto did not say once that it uses the CPU"
+expect 78 "$NIBBLE" train tiny.yaml --set run.dir=refused --set device=cuda
+grep -q "no GPU is visible" output.txt && grep -q "device: auto" output.txt || fail "the error does not tell the remedy"
+# More ranks than GPUs.
+export NIBBLE_SIMULATED_GPUS=1
+expect 78 mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=refused --set device=cuda
+grep -q "rank 1 of this machine has no GPU: 1 visible" output.txt || fail "two ranks on one GPU are not refused"
