@@ -175,7 +175,7 @@ void add_optimizer(BenchGroup& group, uint64_t parameters) {
   group.memory.push_back(state);
   add_streaming(group, "adamw", static_cast<double>(parameters), {14, 10, 14}, [state = state.get()] {
     state->optimizer->step({.step = state->step++, .learning_rate = 1e-3, .grad_scale = 1, .seed = 1}, state->weights,
-                           state->gradients);
+                           tensor_of(std::span(state->gradients), {static_cast<int64_t>(state->gradients.size())}));
   });
 }
 

@@ -28,7 +28,7 @@ struct RunConfig {
   // What only GPUs have.
   struct Cuda {
     cuda::GemmProvider gemm = cuda::GemmProvider::automatic;
-    cuda::AttentionProvider attention = cuda::AttentionProvider::automatic;
+    AttentionProvider attention = AttentionProvider::automatic;
     bool graphs = false;             // forward and backward of a micro-batch as one graph
     bool offload_optimizer = false;  // moments and FP32 masters stay in memory of the CPU, which updates
   };
