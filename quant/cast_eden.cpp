@@ -1,5 +1,6 @@
 // MS-EDEN (Quartet II, arXiv:2601.22813): elements to nearest, then the block scale times S = <v, v>/<v, e>, which
 // makes the projection of the rounded block on the true one exact, stochastically rounded to E4M3.
+#include "quant/block_rules.h"
 #include "quant/cast_blocks.h"
 
 namespace nibble::cpu {
@@ -19,10 +20,6 @@ NIBBLE_INLINE void encode_nearest(const float (*values)[lanes], const LaneFloats
     return e2m1_nearest(value);
   };
   pack_codes(code, packed);
-}
-
-NIBBLE_INLINE float correction_of(float squares, float products) {
-  return products > 0.0f ? squares / products : 1.0f;
 }
 
 // ---- The tensor scale first: Algorithm 1 ----
@@ -84,7 +81,7 @@ NIBBLE_VECTORIZE void cast_scale_first(const CastProblem& problem, const SlabPla
     LaneWords scales;
     draw_noise(problem.noise, place.row * blocks + block, blocks, noise);
     for (int lane = 0; lane < lanes; ++lane) {
-      const float correction = correction_of(corrections.squares[b].value[lane], corrections.products[b].value[lane]);
+      const float correction = eden_correction(corrections.squares[b].value[lane], corrections.products[b].value[lane]);
       scales.word[lane] = e4m3_stochastic(correction * corrections.scale[b].value[lane], noise[0].word[lane] >> 8);
     }
     store_block_scales(problem, place.row, block, blocks, scales);
@@ -95,7 +92,7 @@ NIBBLE_VECTORIZE void cast_scale_first(const CastProblem& problem, const SlabPla
 
 struct PostHoc {
   float reciprocal_range = 1.0f / 6.0f;
-  bool published = false;  // pseudo-scales cut to 4 bits of mantissa, corrected scales rounded to BF16
+  bool published = false;
 };
 
 NIBBLE_INLINE SlabMaxima cast_slab_post_hoc(const CastProblem& problem, const SlabPlace& place, const Slab& slab,
@@ -110,15 +107,13 @@ NIBBLE_INLINE SlabMaxima cast_slab_post_hoc(const CastProblem& problem, const Sl
     PackedCodes packed;
     lane_amax(slab.value + first, block_size, amax);
     for (int lane = 0; lane < lanes; ++lane) {
-      const uint32_t exact = bits_of(float_of_bits(amax.word[lane]) * arithmetic.reciprocal_range);
-      pseudo.value[lane] = float_of_bits(arithmetic.published ? exact & 0xFFF80000u : exact);
-      const float reciprocal = 1.0f / pseudo.value[lane];
-      factor.value[lane] = reciprocal < float_max ? reciprocal : float_max;
+      pseudo.value[lane] = pseudo_scale(amax.word[lane], arithmetic.reciprocal_range, arithmetic.published);
+      factor.value[lane] = pseudo_encode_scale(pseudo.value[lane]);
     }
     encode_nearest(slab.value + first, factor, packed, squares, products);
     for (int lane = 0; lane < lanes; ++lane) {
-      const float exact = pseudo.value[lane] * correction_of(squares.value[lane], products.value[lane]);
-      corrected.value[lane] = arithmetic.published ? to_float(bf16_nearest(exact)) : exact;
+      const float correction = eden_correction(squares.value[lane], products.value[lane]);
+      corrected.value[lane] = corrected_scale(pseudo.value[lane], correction, arithmetic.published);
       const uint32_t bits = bits_of(corrected.value[lane]) & 0x7FFFFFFFu;
       largest_amax.word[lane] = amax.word[lane] > largest_amax.word[lane] ? amax.word[lane] : largest_amax.word[lane];
       largest_corrected.word[lane] = bits > largest_corrected.word[lane] ? bits : largest_corrected.word[lane];
@@ -131,13 +126,6 @@ NIBBLE_INLINE SlabMaxima cast_slab_post_hoc(const CastProblem& problem, const Sl
 NIBBLE_VECTORIZE SlabMaxima cast_post_hoc(const CastProblem& problem, const SlabPlace& place, const Slab& slab,
                                           const PostHoc& arithmetic) {
   return cast_slab_post_hoc(problem, place, slab, arithmetic);
-}
-
-// The kernels of the paper use 16 bits of noise, and none for subnormal scales.
-NIBBLE_INLINE uint32_t e4m3_stochastic_published(float value, uint32_t noise) {
-  const float magnitude = value < e4m3_max ? value : e4m3_max;
-  const uint32_t normal = ((bits_of(magnitude) + ((noise & 0xFFFFu) << 4)) >> 20) - (120u << 3);
-  return magnitude < e4m3_min_normal ? e4m3_nearest(magnitude) : normal;
 }
 
 template <class Round>

@@ -1,7 +1,7 @@
 // NVFP4 with rounding to nearest and stochastic rounding, under every rule for the block scale but MS-EDEN's.
-#include <cmath>
 #include <limits>
 
+#include "quant/block_rules.h"
 #include "quant/cast_blocks.h"
 
 namespace nibble::cpu {
@@ -22,35 +22,24 @@ NIBBLE_INLINE void set_lane(LaneScale& scale, int lane, const TensorScale& from,
   scale.multiplier.value[lane] = from.encode * reciprocal_range;
 }
 
-enum class Metric : uint8_t { squared, absolute, largest };
-
-template <Metric metric>
-NIBBLE_INLINE float error_of(float difference) {
-  return metric == Metric::squared ? difference * difference : absolute(difference);
-}
-template <Metric metric>
-NIBBLE_INLINE float combined(float a, float b) {
-  return metric == Metric::largest ? (b > a ? b : a) : a + b;
-}
-
 // One error for a square tile, by a sum that is the same for its transpose: W and W^T must choose the same scale. The
 // pairs [i][j] + [j][i] come first, then they are added position by position, then lane by lane.
-template <Metric metric>
+template <ErrorMetric metric>
 NIBBLE_INLINE float tile_error(const float (&errors)[lanes][lanes]) {
   LaneFloats sums{};
   for (int position = 0; position < lanes; ++position) {
     for (int lane = 0; lane < lanes; ++lane) {
-      const float pair = combined<metric>(errors[position][lane], errors[lane][position]);
-      sums.value[lane] = combined<metric>(sums.value[lane], pair);
+      const float pair = combined_error(metric, errors[position][lane], errors[lane][position]);
+      sums.value[lane] = combined_error(metric, sums.value[lane], pair);
     }
   }
   float whole = 0;
-  for (const float sum : sums.value) whole = combined<metric>(whole, sum);
+  for (const float sum : sums.value) whole = combined_error(metric, whole, sum);
   return whole;
 }
 
 // Error of every lane's block under a candidate scale, in units of the tensor scale. A square tile has one error.
-template <Metric metric, class Round>
+template <ErrorMetric metric, class Round>
 NIBBLE_INLINE void candidate_error(BlockValues values, const LaneScale& tensor, const LaneWords& candidate, bool square,
                                    Round round, LaneFloats& error) {
   LaneFloats scale;
@@ -65,8 +54,8 @@ NIBBLE_INLINE void candidate_error(BlockValues values, const LaneScale& tensor, 
     for (int lane = 0; lane < lanes; ++lane) {
       const float magnitude = absolute(values[position][lane]);
       const float rounded = round(position, lane, magnitude * encode.value[lane]) * scale.value[lane];
-      errors[position][lane] = error_of<metric>(magnitude * tensor.encode.value[lane] - rounded);
-      error.value[lane] = combined<metric>(error.value[lane], errors[position][lane]);
+      errors[position][lane] = error_of(metric, magnitude * tensor.encode.value[lane] - rounded);
+      error.value[lane] = combined_error(metric, error.value[lane], errors[position][lane]);
     }
   }
   if (!square) return;
@@ -80,7 +69,7 @@ struct ChosenScale {
 };
 
 // Four over six: the block maximum at `range` or at two thirds of it; the first wins ties.
-template <Metric metric, bool guarded, class Round, class RoundFour>
+template <ErrorMetric metric, bool guarded, class Round, class RoundFour>
 NIBBLE_INLINE void choose_of_two(BlockValues values, const LaneScale& tensor, const LaneFloats& d, bool square,
                                  Round round, RoundFour round_four, ChosenScale& chosen) {
   LaneWords six;
@@ -101,7 +90,7 @@ NIBBLE_INLINE void choose_of_two(BlockValues values, const LaneScale& tensor, co
   }
 }
 
-// All E4M3 numbers from that nearest to 0.85 d to that nearest to 1.55 d, at most nine; the smaller of equals.
+// The smaller of equals.
 template <class Round>
 NIBBLE_INLINE void search_scale(BlockValues values, const LaneScale& tensor, const LaneFloats& d, bool square,
                                 Round round, LaneWords& scales) {
@@ -109,14 +98,14 @@ NIBBLE_INLINE void search_scale(BlockValues values, const LaneScale& tensor, con
   LaneWords candidate;
   LaneFloats least;
   for (int lane = 0; lane < lanes; ++lane) {
-    candidate.word[lane] = block_scale_nearest(d.value[lane] * 0.85f);
-    last.word[lane] = block_scale_nearest(d.value[lane] * 1.55f);
+    candidate.word[lane] = block_scale_nearest(d.value[lane] * search_first);
+    last.word[lane] = block_scale_nearest(d.value[lane] * search_last);
     scales.word[lane] = candidate.word[lane];
     least.value[lane] = std::numeric_limits<float>::infinity();
   }
-  for (int step = 0; step < 9; ++step) {
+  for (int step = 0; step < search_candidates; ++step) {
     LaneFloats error;
-    candidate_error<Metric::squared>(values, tensor, candidate, square, round, error);
+    candidate_error<ErrorMetric::squared>(values, tensor, candidate, square, round, error);
     for (int lane = 0; lane < lanes; ++lane) {
       const bool better = candidate.word[lane] <= last.word[lane] && error.value[lane] < least.value[lane];
       scales.word[lane] = better ? candidate.word[lane] : scales.word[lane];
@@ -126,7 +115,6 @@ NIBBLE_INLINE void search_scale(BlockValues values, const LaneScale& tensor, con
   }
 }
 
-// 2.92247856 standard deviations of a normal block at 6 (QuEST, arXiv:2502.05003).
 NIBBLE_INLINE void rms_scale(BlockValues values, const LaneScale& tensor, LaneWords& scales) {
   LaneFloats squares{};
   for (int position = 0; position < block_size; ++position) {
@@ -136,7 +124,7 @@ NIBBLE_INLINE void rms_scale(BlockValues values, const LaneScale& tensor, LaneWo
     }
   }
   for (int lane = 0; lane < lanes; ++lane) {
-    scales.word[lane] = block_scale_nearest(std::sqrt(squares.value[lane] * 0.0625f) * (2.92247856f / 6.0f));
+    scales.word[lane] = block_scale_nearest(rms_target(squares.value[lane], 0.0625f));
   }
 }
 
@@ -153,16 +141,15 @@ NIBBLE_INLINE void choose_scale(const OperandSpec& spec, BlockValues values, con
   }
   LaneFloats d;
   for (int lane = 0; lane < lanes; ++lane) {
-    const float scaled = float_of_bits(amax.word[lane]) * tensor.multiplier.value[lane];
-    d.value[lane] = scaled < float_max ? scaled : float_max;
+    d.value[lane] = bounded_block_scale(amax.word[lane], tensor.multiplier.value[lane]);
   }
   switch (spec.scale) {
     case ScaleRule::four_over_six:
-      return choose_of_two<Metric::squared, guarded>(values, tensor, d, square, round, round_four, chosen);
+      return choose_of_two<ErrorMetric::squared, guarded>(values, tensor, d, square, round, round_four, chosen);
     case ScaleRule::four_over_six_mae:
-      return choose_of_two<Metric::absolute, guarded>(values, tensor, d, square, round, round_four, chosen);
+      return choose_of_two<ErrorMetric::absolute, guarded>(values, tensor, d, square, round, round_four, chosen);
     case ScaleRule::four_over_six_abs_max:
-      return choose_of_two<Metric::largest, guarded>(values, tensor, d, square, round, round_four, chosen);
+      return choose_of_two<ErrorMetric::largest, guarded>(values, tensor, d, square, round, round_four, chosen);
     case ScaleRule::search: return search_scale(values, tensor, d, square, round, chosen.code);
     case ScaleRule::rms: return rms_scale(values, tensor, chosen.code);
     case ScaleRule::amax:
@@ -186,9 +173,6 @@ NIBBLE_INLINE void encode_block(BlockValues values, const LaneScale& tensor, con
   };
   pack_codes(code, packed);
 }
-
-// Four over six rounds its second candidate with noise of its own: the same stream, bit 39 of the index set.
-constexpr int64_t second_noise = int64_t{1} << 39;
 
 template <Rounding rounding>
 NIBBLE_INLINE void cast_block(const CastProblem& problem, BlockValues values, const LaneScale& tensor, int64_t row,

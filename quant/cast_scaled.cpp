@@ -1,6 +1,5 @@
 // Formats whose block scale is a power of two (MXFP4, MXFP8), or that have none (FP8 with a scale a tensor).
-#include <cmath>
-
+#include "quant/block_rules.h"
 #include "quant/cast_blocks.h"
 
 namespace nibble::cpu {
@@ -8,13 +7,6 @@ namespace {
 
 constexpr int mx_block = 32;
 
-// Exponent of the largest magnitude of an element: OCP Microscaling Formats 1.0, section 6.3.
-NIBBLE_INLINE uint32_t exponent_of_largest(ElementCode element) {
-  return element == ElementCode::e2m1 ? 2u : (element == ElementCode::e4m3 ? 8u : 15u);
-}
-
-// 2.92247856 standard deviations of a normal block at 6 (QuEST, arXiv:2502.05003). Squares are those of values in units
-// of the power of two below the block's amax, so that they neither overflow nor vanish.
 NIBBLE_INLINE void rms_scales(const float (*values)[lanes], const LaneWords& amax, LaneWords& scales) {
   LaneFloats unit;
   LaneFloats squares{};
@@ -29,9 +21,7 @@ NIBBLE_INLINE void rms_scales(const float (*values)[lanes], const LaneWords& ama
     }
   }
   for (int lane = 0; lane < lanes; ++lane) {
-    const float target = std::sqrt(squares.value[lane] * (1.0f / mx_block)) * (2.92247856f / 6.0f);
-    const uint32_t raised = scales.word[lane] + e8m0_down(target);  // target is below 1
-    scales.word[lane] = raised > 127u ? raised - 127u : 0u;
+    scales.word[lane] = mx_scale_rms(scales.word[lane], squares.value[lane]);
   }
 }
 
@@ -40,13 +30,10 @@ NIBBLE_INLINE void mx_scales(const OperandSpec& spec, const float (*values)[lane
   const FormatTraits traits = traits_of(spec.format);
   if (spec.scale == ScaleRule::amax) {
     const uint32_t reach = exponent_of_largest(traits.element);
-    for (int lane = 0; lane < lanes; ++lane) {
-      const uint32_t power = e8m0_down(float_of_bits(amax.word[lane]));
-      scales.word[lane] = power > reach ? power - reach : 0u;
-    }
+    for (int lane = 0; lane < lanes; ++lane) scales.word[lane] = mx_scale_amax(amax.word[lane], reach);
   } else if (spec.scale == ScaleRule::amax_up) {
     const float reciprocal = 1.0f / traits.largest;
-    for (int lane = 0; lane < lanes; ++lane) scales.word[lane] = e8m0_up(float_of_bits(amax.word[lane]) * reciprocal);
+    for (int lane = 0; lane < lanes; ++lane) scales.word[lane] = mx_scale_amax_up(amax.word[lane], reciprocal);
   } else {
     rms_scales(values, amax, scales);
   }
@@ -77,8 +64,7 @@ NIBBLE_INLINE void cast_mx_block(const CastProblem& problem, const SlabPlace& pl
   LaneFloats factor;
   mx_scales(problem.spec, slab.value + first, amax, scales);
   for (int lane = 0; lane < lanes; ++lane) {
-    // A block below 8 times its scale stays below 6 when it is taken times 3/4.
-    factor.value[lane] = e8m0_to_float(254u - scales.word[lane]) * (stochastic ? 0.75f : 1.0f);
+    factor.value[lane] = mx_encode_scale(scales.word[lane], stochastic);
   }
   const int64_t blocks = problem.inner / mx_block;
   const int64_t block = (place.position + first) / mx_block;

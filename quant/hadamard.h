@@ -49,9 +49,8 @@ NIBBLE_HOST_DEVICE float hadamard_factor(uint32_t negative, int points) {
   return negative != 0 ? -magnitude : magnitude;
 }
 
-// One rotation of `points` values in place, the signs of position 0 being the first bit of `signs`.
-NIBBLE_HOST_DEVICE void rotate_points(float* values, int points, const PhiloxBlock& signs) {
-  for (int row = 0; row < points; ++row) values[row] *= hadamard_factor(sign_of(signs, row), points);
+// Stages with strides 1, 2, ... points/2.
+NIBBLE_HOST_DEVICE void butterflies(float* values, int points) {
   for (int stride = 1; stride < points; stride *= 2) {
     for (int i = 0; i < points; ++i) {
       if ((i & stride) != 0) continue;
@@ -61,6 +60,12 @@ NIBBLE_HOST_DEVICE void rotate_points(float* values, int points, const PhiloxBlo
       values[i + stride] = a - b;
     }
   }
+}
+
+// One rotation of `points` values in place, the signs of position 0 being the first bit of `signs`.
+NIBBLE_HOST_DEVICE void rotate_points(float* values, int points, const PhiloxBlock& signs) {
+  for (int row = 0; row < points; ++row) values[row] *= hadamard_factor(sign_of(signs, row), points);
+  butterflies(values, points);
 }
 
 }  // namespace nibble

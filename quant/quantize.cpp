@@ -13,6 +13,7 @@
 #include "quant/cast_kernels.h"
 #include "quant/codec.h"
 #include "quant/instruction_set.h"
+#include "quant/quantize_problem.h"
 #include "quant/slab.h"
 #include "quant/tensor_scan.h"
 #include "quant/tile.h"
@@ -21,24 +22,11 @@ namespace nibble {
 namespace cpu {
 namespace {
 
-bool is_format_of(DType dtype, Format format) {
-  return (dtype == DType::f32 && format == Format::f32) || (dtype == DType::bf16 && format == Format::bf16);
-}
-
 // ---- Formats that are not quantised ----
 
 QuantizedTensor plain_operand(const QuantizeProblem& problem, const QuantizedTensor& storage) {
-  QuantizedTensor operand = storage;
-  operand.transposed = problem.transpose;
-  const int64_t rows = problem.transpose ? operand.inner : operand.rows;
-  const int64_t cols = problem.transpose ? operand.rows : operand.inner;
-  if (is_format_of(problem.source.dtype(), problem.spec.format)) {
-    operand.values = problem.source.reshape({rows, cols});
-    return operand;
-  }
-  NIBBLE_CHECK(is_format_of(storage.values.dtype(), problem.spec.format), "storage of another format");
-  operand.values = storage.values.reshape({rows, cols});
-  copy_converted(problem.source, operand.values);
+  QuantizedTensor operand;
+  if (set_plain_operand(problem, storage, operand)) copy_converted(problem.source, operand.values);
   return operand;
 }
 
@@ -81,7 +69,6 @@ TileRange tile_range(const SlabRange& range) {
 struct Making {
   Making(InstructionSet level, const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage);
 
-  bool needs_amax() const;
   // amax: of the tensor, or what a history gave.
   void set_scale(float amax);
   void cast(const SlabRange& range);
@@ -114,36 +101,16 @@ Making::Making(InstructionSet level, const QuantizeProblem& quantize_problem, co
                       .outer_scales = storage.outer_scales.empty() ? nullptr : storage.outer_scales.as<float>(),
                       .corrected = corrects_post_hoc(problem.spec) ? problem.scratch.as<float>() : nullptr},
       kernels(twins_know(problem.spec, source.rows, source.inner) ? cast_kernels_of(level) : nullptr) {
-  const FormatTraits traits = traits_of(problem.spec.format);
-  const bool tiles = storage.layout == OperandLayout::tiles;
-  const int64_t elements = (tiles ? round_up(source.rows, tile_rows) : source.rows) * source.inner;
-  NIBBLE_CHECK(storage.rows == source.rows && storage.inner == source.inner, "storage of another shape");
-  NIBBLE_CHECK(source.inner % inner_multiple(problem.spec) == 0, "blocks and rotations divide the inner axis");
-  NIBBLE_CHECK(problem.spec.block == BlockShape::row || source.rows % lanes == 0, "square blocks divide the rows");
-  NIBBLE_CHECK(storage.values.elements() * 8 == elements * traits.code_bits, "storage of another format");
-  NIBBLE_CHECK(traits.block == 0 || storage.block_scales.elements() * traits.block == elements, "block scales");
-  NIBBLE_CHECK((problem.spec.outer == OuterScale::row_128) == !storage.outer_scales.empty(), "outer scales");
-  NIBBLE_CHECK(elements / lanes < int64_t{1} << 39, "too many blocks for one noise stream");
-  NIBBLE_CHECK(problem.scratch.empty() || problem.scratch.dtype() == DType::f32, "scratch is f32");
-  NIBBLE_CHECK(problem.amax == 0 || traits.block == 0, "only formats without block scales know delayed scaling");
-  NIBBLE_CHECK((problem.scratch.empty() ? 0 : problem.scratch.elements()) >=
-                   quantize_scratch_floats(problem.spec, source.rows, source.inner),
-               "scratch is too small");
-}
-
-bool Making::needs_amax() const {
-  const FormatTraits traits = traits_of(problem.spec.format);
-  if (traits.block_scale == ScaleCode::e8m0 || problem.spec.outer == OuterScale::row_128) return false;
-  return problem.amax == 0 && !corrects_post_hoc(problem.spec);
+  check_storage(problem, storage);
+  NIBBLE_CHECK(storage.layout != OperandLayout::swizzled, "swizzled operands are made on GPUs");
 }
 
 void Making::set_scale(float tensor_amax) {
-  const FormatTraits traits = traits_of(problem.spec.format);
   TensorScale& scale = problem_of_cast.scale;
-  if (traits.block_scale == ScaleCode::e8m0) {
-    scale = {1.0f, problem.spec.round == Rounding::stochastic ? 4.0f / 3.0f : 1.0f};
+  if (traits_of(problem.spec.format).block_scale == ScaleCode::e8m0) {
+    scale = fixed_tensor_scale(problem.spec);
   } else if (problem.spec.outer == OuterScale::tensor) {
-    scale = tensor_scale_of(tensor_amax, traits.block == 0 ? traits.largest : largest_of_tensor(problem.spec));
+    scale = tensor_scale_of(tensor_amax, largest_for_scale(problem.spec));
   }
 }
 
@@ -216,7 +183,7 @@ void Making::cast(const SlabRange& range) {
 
 void Making::finish() {
   if (corrects_post_hoc(problem.spec)) {
-    problem_of_cast.scale = tensor_scale_of(float_of_bits(corrected.value()), ceiling_of(problem.spec));
+    problem_of_cast.scale = tensor_scale_of(float_of_bits(corrected.value()), largest_for_scale(problem.spec));
     const auto blocks = static_cast<size_t>(div_ceil<int64_t>(source.rows, lanes) * (source.inner / lanes));
     parallel_for(blocks, size_t{1} << 9, [&](size_t begin, size_t end) {
       round_corrected_scales(problem_of_cast, static_cast<int64_t>(begin), static_cast<int64_t>(end));
@@ -262,7 +229,7 @@ void find_amax(std::span<Making*> operands) {
   std::array<Making*, 2> plain{};
   size_t plain_count = 0;
   for (Making* making : operands) {
-    if (!making->needs_amax()) continue;
+    if (!needs_amax_pass(making->problem)) continue;
     if (making->problem.spec.rotate != 0) {
       rotated[rotated_count++] = making;
     } else {
@@ -288,11 +255,6 @@ void make(std::span<Making*> operands) {
   for (Making* making : operands) making->finish();
 }
 
-void check_problem(const QuantizeProblem& problem, const QuantizedTensor& storage) {
-  NIBBLE_CHECK(problem.source.dtype() == DType::f32 || problem.source.dtype() == DType::bf16, "source dtype");
-  NIBBLE_CHECK(storage.format == problem.spec.format, "storage of another format");
-}
-
 }  // namespace
 
 const CastKernels* cast_kernels_of(InstructionSet level) {
@@ -307,7 +269,7 @@ const CastKernels* cast_kernels_of(InstructionSet level) {
 }
 
 QuantizedTensor quantize_with(InstructionSet level, const QuantizeProblem& problem, const QuantizedTensor& storage) {
-  check_problem(problem, storage);
+  check_source(problem, storage);
   if (!is_quantized(problem.spec.format)) return plain_operand(problem, storage);
   Making making(level, problem, storage);
   std::array<Making*, 1> operands{&making};
@@ -321,11 +283,7 @@ QuantizedPair quantize_pair_with(InstructionSet level, const QuantizePairProblem
     return {quantize_with(level, problem.rows, problem.rows_storage),
             quantize_with(level, problem.columns, problem.columns_storage)};
   }
-  check_problem(problem.rows, problem.rows_storage);
-  check_problem(problem.columns, problem.columns_storage);
-  NIBBLE_CHECK(problem.rows.source.data() == problem.columns.source.data() && !problem.rows.transpose &&
-                   problem.columns.transpose,
-               "a pair is made from one source, the second operand transposed");
+  check_pair(problem);
   Making rows(level, problem.rows, problem.rows_storage);
   Making columns(level, problem.columns, problem.columns_storage);
   std::array<Making*, 2> operands{&rows, &columns};
