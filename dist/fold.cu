@@ -11,6 +11,7 @@ namespace nibble::cuda {
 namespace {
 
 constexpr size_t most_places = 1024;
+constexpr size_t usual_places = 64;
 constexpr int threads = 128;
 
 // Values are float4 where every array allows it, else float.
@@ -99,7 +100,7 @@ void run_fold(const StackFold& problem) {
 void add(float* left, const float* right, size_t count) {
   const std::array<const float*, 2> values{left, right};
   constexpr std::array<uint8_t, 2> joins{0, 1};
-  run_fold<4>({values, joins, left, count});
+  run_fold<usual_places>({values, joins, left, count});
 }
 
 void fold(const FoldProblem& problem) {
@@ -112,10 +113,8 @@ void fold(const FoldProblem& problem) {
                       .from = problem.values.front(),
                       .from_device = DeviceKind::cuda,
                       .bytes = problem.count * sizeof(float)});
-  } else if (places <= 4) {
-    run_fold<4>(stack);
-  } else if (places <= 64) {
-    run_fold<64>(stack);
+  } else if (places <= usual_places) {
+    run_fold<usual_places>(stack);
   } else if (places <= most_places) {
     run_fold<most_places>(stack);
   } else {

@@ -9,9 +9,10 @@
 #include "dist/error.h"
 #include "dist/profile.h"
 #include "dist/thread_pool.h"
-#include "optim/adamw_update.h"
+#include "optim/adamw_problem.h"
 #include "quant/codec.h"
 #include "quant/instruction_set.h"
+#include "quant/tensor_copy.h"
 
 namespace nibble {
 namespace {
@@ -31,9 +32,9 @@ double power(double base, uint64_t exponent) {
   return result;
 }
 
-AdamWUpdate constants(const AdamWConfig& config, const AdamW::Step& step, const ParameterSegment& segment) {
+AdamWUpdate constants(const AdamWConfig& config, const AdamW::Step& step) {
   const auto stream = [&](Purpose purpose) {
-    return NoiseStream{step.seed, narrow<uint32_t>(step.step), 0, segment.tensor_id, purpose};
+    return NoiseStream{step.seed, narrow<uint32_t>(step.step), 0, /*tensor_id=*/0, purpose};
   };
   return {.beta1 = static_cast<float>(config.beta1),
           .complement1 = static_cast<float>(1 - config.beta1),
@@ -43,16 +44,38 @@ AdamWUpdate constants(const AdamWConfig& config, const AdamW::Step& step, const 
           .correction2 = static_cast<float>(1 / (1 - power(config.beta2, step.step + 1))),
           .epsilon = static_cast<float>(config.epsilon),
           .rate = static_cast<float>(step.learning_rate),
-          .decay_rate = segment.decay ? static_cast<float>(step.learning_rate * config.weight_decay) : 0.0f,
+          .decay_rate = 0,
           .grad_scale = step.grad_scale,
           .weight_noise = stream(Purpose::master_rounding),
           .first_moment_noise = stream(Purpose::moment_m_rounding),
           .second_moment_noise = stream(Purpose::moment_v_rounding)};
 }
 
+// What of the segments lies in elements [begin, end) of the flat buffers.
+std::vector<AdamWPiece> pieces_of(const std::vector<ParameterSegment>& segments, uint64_t begin, uint64_t end,
+                                  float decay_rate) {
+  std::vector<AdamWPiece> pieces;
+  for (const ParameterSegment& segment : segments) {
+    const uint64_t from = std::max(begin, segment.offset);
+    const uint64_t to = std::min(end, segment.offset + segment.count);
+    if (from >= to) continue;
+    pieces.push_back({.place = from - begin,
+                      .element = from - segment.offset,
+                      .count = to - from,
+                      .tensor_id = segment.tensor_id,
+                      .decay_rate = segment.decay ? decay_rate : 0.0f});
+  }
+  return pieces;
+}
+
 template <class T>
 T* elements(const Tensor& tensor, uint64_t from) {
   return tensor.empty() || tensor.dtype() != DTypeOf<T>::value ? nullptr : tensor.as<T>() + from;
+}
+
+template <class T>
+std::span<T> as(const HostStage& stage) {
+  return {reinterpret_cast<T*>(stage.bytes().data()), stage.bytes().size() / sizeof(T)};
 }
 
 void check_float_dtype(DType dtype, const char* what) {
@@ -72,7 +95,44 @@ AdamWKernel adamw_kernel([[maybe_unused]] InstructionSet level) {
   return adamw_portable;
 }
 
+void adamw(const AdamWProblem& problem) {
+  const AdamWKernel kernel = adamw_kernel(instruction_set());
+  for (const AdamWPiece& piece : problem.pieces) {
+    AdamWUpdate update = problem.update;
+    update.decay_rate = piece.decay_rate;
+    for (NoiseStream* stream : {&update.weight_noise, &update.first_moment_noise, &update.second_moment_noise}) {
+      stream->tensor_id = piece.tensor_id;
+    }
+    parallel_for(piece.count, elements_at_once, [&](size_t begin, size_t end) {
+      const uint64_t at = piece.place + begin;
+      const AdamWBuffers buffers{
+          .gradients = problem.gradients.as<float>() + at,
+          .first_moment_f32 = elements<float>(problem.first_moment, at),
+          .second_moment_f32 = elements<float>(problem.second_moment, at),
+          .first_moment_bf16 = elements<BFloat16>(problem.first_moment, at),
+          .second_moment_bf16 = elements<BFloat16>(problem.second_moment, at),
+          .master = elements<float>(problem.master.empty() ? problem.weights : problem.master, at),
+          .weights_bf16 = elements<BFloat16>(problem.weights, at)};
+      kernel(update, buffers, piece.element + begin, end - begin);
+    });
+  }
+}
+
 }  // namespace cpu
+
+std::vector<AdamWPiece> pieces_between(const std::vector<AdamWPiece>& pieces, uint64_t begin, uint64_t end) {
+  std::vector<AdamWPiece> result;
+  for (const AdamWPiece& piece : pieces) {
+    const uint64_t from = std::max(begin, piece.place);
+    const uint64_t to = std::min(end, piece.place + piece.count);
+    if (from >= to) continue;
+    AdamWPiece& part = result.emplace_back(piece);
+    part.place = from - begin;
+    part.element = piece.element + (from - piece.place);
+    part.count = to - from;
+  }
+  return result;
+}
 
 void validate(const AdamWConfig& config) {
   const auto require = [](bool condition, const char* name, double value, const char* remedy) {
@@ -105,48 +165,71 @@ AdamW::AdamW(Arena& arena, const AdamWConfig& config, std::vector<ParameterSegme
   }
 }
 
+Tensor AdamW::shard_of(const Tensor& weights) const {
+  NIBBLE_CHECK(weights.dtype() == weights_dtype_ && end_ <= static_cast<uint64_t>(weights.elements()), "flat weights");
+  return weights.reshape({weights.elements()}).slice(static_cast<int64_t>(begin_), static_cast<int64_t>(end_));
+}
+
 void AdamW::set_weights(std::span<const float> values, const Tensor& weights) {
-  NIBBLE_CHECK(values.size() == end_ - begin_ && weights.dtype() == weights_dtype_, "values of the shard");
-  float* const exact = elements<float>(weights, begin_);
-  BFloat16* const rounded = elements<BFloat16>(weights, begin_);
-  float* const master = elements<float>(master_, 0);
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (exact != nullptr) exact[i] = values[i];
-    if (rounded != nullptr) rounded[i] = bf16_nearest(values[i]);
-    if (master != nullptr) master[i] = values[i];
+  NIBBLE_CHECK(values.size() == end_ - begin_, "values of the shard");
+  const HostStage stored(shard_of(weights));
+  const HostStage exact(master_);
+  if (weights_dtype_ == DType::f32) {
+    std::ranges::copy(values, as<float>(stored).begin());
+  } else {
+    std::ranges::transform(values, as<BFloat16>(stored).begin(), [](float value) { return bf16_nearest(value); });
   }
+  if (!master_.empty()) std::ranges::copy(values, as<float>(exact).begin());
+  stored.finish();
+  exact.finish();
 }
 
 void AdamW::read_weights(std::span<float> values, const Tensor& weights) const {
-  NIBBLE_CHECK(values.size() == end_ - begin_ && weights.dtype() == weights_dtype_, "values of the shard");
-  const float* const exact = master_.empty() ? elements<float>(weights, begin_) : elements<float>(master_, 0);
-  const BFloat16* const rounded = elements<BFloat16>(weights, begin_);
-  for (size_t i = 0; i < values.size(); ++i) values[i] = exact != nullptr ? exact[i] : to_float(rounded[i]);
+  NIBBLE_CHECK(values.size() == end_ - begin_, "values of the shard");
+  const HostCopy stored(master_.empty() ? shard_of(weights) : master_);
+  if (stored.tensor().dtype() == DType::f32) {
+    std::ranges::copy(stored.as<float>(), values.begin());
+  } else {
+    std::ranges::transform(stored.as<BFloat16>(), values.begin(), [](BFloat16 value) { return to_float(value); });
+  }
 }
 
-void AdamW::step(const Step& step, const Tensor& weights, std::span<const float> gradients) {
+void AdamW::step(const Step& step, const Tensor& weights, const Tensor& gradients) {
   const ProfileScope scope(OperatorFamily::optimizer, "adamw");
-  NIBBLE_CHECK(gradients.size() == end_ - begin_, "gradients of the shard");
-  NIBBLE_CHECK(weights.dtype() == weights_dtype_ && end_ <= static_cast<uint64_t>(weights.elements()), "flat weights");
-  const cpu::AdamWKernel kernel = cpu::adamw_kernel(instruction_set());
-  for (const ParameterSegment& segment : segments_) {
-    const uint64_t from = std::max(begin_, segment.offset);
-    const uint64_t to = std::min(end_, segment.offset + segment.count);
-    if (from >= to) continue;
-    const AdamWUpdate update = constants(config_, step, segment);
-    parallel_for(to - from, elements_at_once, [&](size_t range_begin, size_t range_end) {
-      const uint64_t flat = from + range_begin;
-      const uint64_t local = flat - begin_;
-      const AdamWBuffers at{
-          .gradients = gradients.data() + local,
-          .first_moment_f32 = elements<float>(first_moment_, local),
-          .second_moment_f32 = elements<float>(second_moment_, local),
-          .first_moment_bf16 = elements<BFloat16>(first_moment_, local),
-          .second_moment_bf16 = elements<BFloat16>(second_moment_, local),
-          .master = master_.empty() ? elements<float>(weights, flat) : elements<float>(master_, local),
-          .weights_bf16 = elements<BFloat16>(weights, flat)};
-      kernel(update, at, flat - segment.offset, range_end - range_begin);
-    });
+  const auto decay_rate = static_cast<float>(step.learning_rate * config_.weight_decay);
+  const AdamWProblem problem{.update = constants(config_, step),
+                             .pieces = pieces_of(segments_, begin_, end_, decay_rate),
+                             .gradients = gradients,
+                             .weights = shard_of(weights),
+                             .first_moment = first_moment_,
+                             .second_moment = second_moment_,
+                             .master = master_};
+  NIBBLE_CHECK(static_cast<uint64_t>(gradients.elements()) == end_ - begin_, "gradients of the shard");
+  NIBBLE_CHECK(gradients.device() == weights.device(), "gradients and weights are on one device");
+  const bool apart = first_moment_.device() != weights.device();
+  NIBBLE_CHECK(!apart || config_.offload, "the optimizer's state is on the device of the weights");
+  if (apart) {
+    step_on_cpu(problem);
+  } else {
+    NIBBLE_DISPATCH(weights.device(), adamw, problem);
+  }
+}
+
+void AdamW::step_on_cpu(const AdamWProblem& problem) const {
+  const auto part = [](const Tensor& tensor, uint64_t begin, uint64_t end) {
+    return tensor.empty() ? tensor : tensor.slice(static_cast<int64_t>(begin), static_cast<int64_t>(end));
+  };
+  const auto update = [&](uint64_t begin, uint64_t end, const Tensor& gradients, const Tensor& weights) {
+    cpu::adamw({.update = problem.update,
+                .pieces = pieces_between(problem.pieces, begin, end),
+                .gradients = gradients,
+                .weights = weights,
+                .first_moment = part(problem.first_moment, begin, end),
+                .second_moment = part(problem.second_moment, begin, end),
+                .master = part(problem.master, begin, end)});
+  };
+  if constexpr (built_with_cuda) {
+    cuda::update_in_strips({.gradients = problem.gradients, .weights = problem.weights, .update = update});
   }
 }
 

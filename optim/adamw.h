@@ -29,11 +29,16 @@ struct AdamWConfig {
   // nearest even (f32). FP32 weights are their own master whatever this says.
   DType master_dtype = DType::bf16;
   DType moment_dtype = DType::f32;  // f32 or bf16
+  // The state stays in memory of the CPU and is updated there, while weights and gradients are on a GPU. The same bits.
+  // Says nothing where the weights are on the CPU.
+  bool offload = false;
 };
 
 // Throws ExitCode::bad_config for betas outside [0, 1), an epsilon that is not positive, a negative decay, or dtypes
 // other than f32 and bf16.
 void validate(const AdamWConfig& config);
+
+struct AdamWProblem;
 
 // One parameter of the flat buffers. Elements outside every segment are never touched: gaps stay zero.
 struct ParameterSegment {
@@ -59,24 +64,29 @@ class AdamW {
   };
 
   // Owns elements [begin, end) of the flat buffers; begin is a multiple of 8. The state's memory comes from the arena.
-  // weights_dtype: of the flat weights, f32 or bf16.
+  // weights_dtype: of the flat weights, f32 or bf16. The arena is on the device of the weights, or, with offload, on
+  // the CPU.
   AdamW(Arena& arena, const AdamWConfig& config, std::vector<ParameterSegment> segments, uint64_t begin, uint64_t end,
         DType weights_dtype);
 
   // Sets the shard (masters and weights) to these values, rounded to nearest even where stored in BF16. values:
-  // [end - begin]; weights: the whole flat buffer.
+  // [end - begin], on the CPU; weights: the whole flat buffer, on any device.
   void set_weights(std::span<const float> values, const Tensor& weights);
 
   // The shard as the next update finds it (masters where there are some), as set_weights() takes it. values: [end -
   // begin].
   void read_weights(std::span<float> values, const Tensor& weights) const;
 
-  // Updates the shard of `weights`, the whole flat buffer. gradients: f32 [end - begin], all finite.
-  void step(const Step& step, const Tensor& weights, std::span<const float> gradients);
+  // Updates the shard of `weights`, the whole flat buffer. gradients: f32 [end - begin], all finite, on the device of
+  // the weights; both begin at multiples of 16 bytes.
+  void step(const Step& step, const Tensor& weights, const Tensor& gradients);
 
   std::vector<NamedState> state() const;
 
  private:
+  Tensor shard_of(const Tensor& weights) const;
+  void step_on_cpu(const AdamWProblem& problem) const;
+
   AdamWConfig config_;
   std::vector<ParameterSegment> segments_;
   uint64_t begin_;

@@ -1,12 +1,14 @@
-// The update of AdamW on a range of one tensor: what adamw.cpp and the instruction-set twins (adamw_portable.cpp,
-// adamw_avx2.cpp, adamw_avx512.cpp) agree on; all compute the same bits. Internal to optim; tests use it to run every
-// level that the machine has. Plain data only, as in quant/gemm_kernels.h.
+// The update of AdamW on one element, for every device, and on a range of one tensor: what adamw.cpp and the
+// instruction-set twins (adamw_portable.cpp, adamw_avx2.cpp, adamw_avx512.cpp) agree on; all compute the same bits.
+// Internal to optim; tests use it to run every level that the machine has. Plain data only, as in quant/gemm_kernels.h.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
 #include "quant/dtype.h"
+#include "quant/host_device.h"
 #include "quant/instruction_set.h"
 #include "quant/philox.h"
 
@@ -21,6 +23,19 @@ struct AdamWUpdate {
   float epsilon, rate, decay_rate, grad_scale;
   NoiseStream weight_noise, first_moment_noise, second_moment_noise;
 };
+
+struct AdamWElement {
+  float first_moment, second_moment, weight;
+};
+
+// The formula of optim/adamw.h. before: as loaded.
+NIBBLE_HOST_DEVICE AdamWElement updated(const AdamWUpdate& update, float gradient, const AdamWElement& before) {
+  const float g = gradient * update.grad_scale;
+  const float m = update.beta1 * before.first_moment + update.complement1 * g;
+  const float v = update.beta2 * before.second_moment + update.complement2 * (g * g);
+  const float direction = (m * update.correction1) / (std::sqrt(v * update.correction2) + update.epsilon);
+  return {m, v, before.weight - (update.rate * direction + update.decay_rate * before.weight)};
+}
 
 // The same elements of every buffer. Of the moments, either both FP32 or both BF16 pointers are null.
 struct AdamWBuffers {

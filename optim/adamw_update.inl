@@ -26,14 +26,10 @@ NIBBLE_INLINE void update_strip(const AdamWUpdate& update, const AdamWBuffers& a
   const AdamWBuffers to = at;
 #pragma GCC ivdep
   for (size_t i = 0; i < adamw_strip; ++i) {
-    const float g = to.gradients[i] * constants.grad_scale;
     const float m_before = load<moments>(to.first_moment_f32, to.first_moment_bf16, i);
     const float v_before = load<moments>(to.second_moment_f32, to.second_moment_bf16, i);
     const float w_before = load < master == Storage::f32 ? Storage::f32 : weights > (to.master, to.weights_bf16, i);
-    const float m = constants.beta1 * m_before + constants.complement1 * g;
-    const float v = constants.beta2 * v_before + constants.complement2 * (g * g);
-    const float direction = (m * constants.correction1) / (std::sqrt(v * constants.correction2) + constants.epsilon);
-    const float w = w_before - (constants.rate * direction + constants.decay_rate * w_before);
+    const auto [m, v, w] = updated(constants, to.gradients[i], {m_before, v_before, w_before});
     if constexpr (moments == Storage::f32) {
       to.first_moment_f32[i] = m;
       to.second_moment_f32[i] = v;

@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t blocks_at_once = 8;
 
-// Lane i takes elements i, i+16, ...; the lanes are added in a fixed tree. Squares of floats do not overflow a double.
+// Squares of floats do not overflow a double.
 NIBBLE_VECTORIZE double sum_of_squares(const float* values, size_t count) {
   constexpr size_t lanes = 16;
   double lane[lanes] = {};
@@ -37,10 +37,27 @@ NIBBLE_VECTORIZE double sum_of_squares(const float* values, size_t count) {
 
 }  // namespace
 
-GradientNorm gradient_norm(Communicator& communicator, const Partition& partition, std::span<const float> shard) {
+namespace cpu {
+
+static void sum_squares(const SquareSums& problem) {
+  const auto count = static_cast<size_t>(problem.shard.elements());
+  const float* const values = problem.shard.as<float>();
+  parallel_for(problem.sums.size(), blocks_at_once, [&](size_t begin, size_t end) {
+    for (size_t block = begin; block < end; ++block) {
+      const size_t first = block * Partition::block;
+      problem.sums[block] = sum_of_squares(values + first, std::min<size_t>(Partition::block, count - first));
+    }
+  });
+}
+
+}  // namespace cpu
+
+GradientNorm gradient_norm(Communicator& communicator, const Partition& partition, const Tensor& shard) {
   const ProfileScope scope(OperatorFamily::optimizer, "gradient_norm");
   const int rank = communicator.rank();
-  NIBBLE_CHECK(partition.ranks() == communicator.size() && shard.size() == partition.count(rank), "gradient shard");
+  NIBBLE_CHECK(
+      partition.ranks() == communicator.size() && static_cast<uint64_t>(shard.elements()) == partition.count(rank),
+      "gradient shard");
   std::vector<uint64_t> offsets;  // of each rank's block sums, in bytes
   offsets.reserve(static_cast<size_t>(communicator.size()) + 1);
   for (int other = 0; other < communicator.size(); ++other) {
@@ -50,14 +67,10 @@ GradientNorm gradient_norm(Communicator& communicator, const Partition& partitio
   offsets.push_back(blocks * sizeof(double));
 
   std::vector<double> sums(blocks);
-  double* const own = sums.data() + offsets[static_cast<size_t>(rank)] / sizeof(double);
-  parallel_for(div_ceil(shard.size(), size_t{Partition::block}), blocks_at_once, [&](size_t begin, size_t end) {
-    for (size_t block = begin; block < end; ++block) {
-      const size_t first = block * Partition::block;
-      own[block] = sum_of_squares(shard.data() + first, std::min<size_t>(Partition::block, shard.size() - first));
-    }
-  });
-  communicator.all_gather(std::as_writable_bytes(std::span(sums)), offsets);
+  const SquareSums own{shard, std::span(sums).subspan(offsets[static_cast<size_t>(rank)] / sizeof(double),
+                                                      div_ceil(partition.count(rank), Partition::block))};
+  NIBBLE_DISPATCH(shard.device(), sum_squares, own);
+  communicator.host().all_gather(std::as_writable_bytes(std::span(sums)), offsets);
   double total = 0;
   for (const double sum : sums) total += sum;
   return {std::sqrt(total), std::isfinite(total)};

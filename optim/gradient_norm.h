@@ -6,6 +6,7 @@
 
 #include "dist/communicator.h"
 #include "dist/partition.h"
+#include "quant/tensor.h"
 
 namespace nibble {
 
@@ -14,11 +15,22 @@ struct GradientNorm {
   bool finite = true;  // no NaN and no infinity in any rank's shard; otherwise norm is not a number or infinite
 };
 
-// Collective. shard: this rank's part of the gradient, [partition.count(rank)].
-GradientNorm gradient_norm(Communicator& communicator, const Partition& partition, std::span<const float> shard);
+// Collective, over communicator.host(). shard: this rank's part of the gradient, f32 [partition.count(rank)], on any
+// device; its squares are summed there.
+GradientNorm gradient_norm(Communicator& communicator, const Partition& partition, const Tensor& shard);
 
 // Factor that brings a gradient of this norm down to max_norm; 1 where it is smaller already, and for max_norm 0 (no
 // clipping).
 float clip_scale(double norm, double max_norm);
+
+// sums[i]: of the squares of elements [i * Partition::block, ...) of the shard, in double; on the CPU. Lane j of 16
+// takes elements j, j + 16, ... of a block; the lanes are added in a fixed tree.
+struct SquareSums {
+  Tensor shard;  // f32
+  std::span<double> sums;
+};
+namespace cuda {
+void sum_squares(const SquareSums& problem);
+}
 
 }  // namespace nibble

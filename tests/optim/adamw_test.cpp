@@ -102,7 +102,7 @@ State run(const Kind& kind, int ranks) {
     for (uint64_t step = 0; step < steps; ++step) {
       for (uint64_t i = 0; i < shard.size(); ++i) shard[i] = gradient(step, partition.begin(rank) + i);
       optimizer.step({.step = step, .learning_rate = rate(step), .grad_scale = scale(step), .seed = seed}, weights,
-                     shard);
+                     tensor_of(std::span(shard), {static_cast<int64_t>(shard.size())}));
     }
     for (const NamedState& buffer : optimizer.state()) append(state[buffer.name], buffer.shard);
   }
@@ -312,11 +312,12 @@ TEST(AdamW, StochasticRoundingIsUnbiased) {
   AdamW optimizer(arena, config, whole, 0, count, DType::bf16);
   std::vector<BFloat16> storage(count);
   const Tensor weights = tensor_of(std::span(storage), {static_cast<int64_t>(count)});
-  const std::vector<float> gradients(count, 1.0f);
+  std::vector<float> gradients(count, 1.0f);
   std::vector<bool> previous(count);
   for (uint64_t step = 0; step < 4; ++step) {
     optimizer.set_weights(std::vector<float>(count, 1.0f), weights);
-    optimizer.step({.step = step, .learning_rate = 3e-4, .grad_scale = 1.0f, .seed = seed}, weights, gradients);
+    optimizer.step({.step = step, .learning_rate = 3e-4, .grad_scale = 1.0f, .seed = seed}, weights,
+                   tensor_of(std::span(gradients), {count}));
     const double probability = 256 * (1.0 - double{1.0f - 3e-4f});
     double down = 0;
     double pairs = 0;

@@ -30,13 +30,15 @@ std::vector<float> gradient(uint64_t elements) {
 GradientNorm norm_on_all_ranks(const std::vector<float>& values) {
   const Partition partition(values.size(), communicator().size());
   const int rank = communicator().rank();
-  return gradient_norm(communicator(), partition,
-                       std::span(values).subspan(partition.begin(rank), partition.count(rank)));
+  std::vector<float> shard(values.begin() + static_cast<int64_t>(partition.begin(rank)),
+                           values.begin() + static_cast<int64_t>(partition.end(rank)));
+  return gradient_norm(communicator(), partition, tensor_of(std::span(shard), {static_cast<int64_t>(shard.size())}));
 }
 
-GradientNorm norm_on_one_rank(const std::vector<float>& values) {
+GradientNorm norm_on_one_rank(std::vector<float> values) {
   SelfCommunicator self;
-  return gradient_norm(self, Partition(values.size(), 1), values);
+  return gradient_norm(self, Partition(values.size(), 1),
+                       tensor_of(std::span(values), {static_cast<int64_t>(values.size())}));
 }
 
 TEST(GradientNorm, TheSameBitsOnAnyNumberOfRanksAndThreads) {

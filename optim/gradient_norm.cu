@@ -1,0 +1,94 @@
+#include "optim/gradient_norm.h"
+
+#include <algorithm>
+
+#include "dist/cuda_device.h"
+#include "dist/launch.cuh"
+
+namespace nibble::cuda {
+namespace {
+
+constexpr int lanes = 16;
+constexpr int lanes_a_thread = 4;
+constexpr int threads_a_block = lanes / lanes_a_thread;  // of Partition
+constexpr int threads = 128;
+
+struct Squares {
+  const float* values;  // aligned to 16 bytes
+  int64_t count;
+  double* sums;  // memory of the CPU
+  int64_t blocks;
+};
+
+__device__ __forceinline__ void add_square(double& lane, float value) {
+  // The square is exact in double, so that one rounding is what the CPU's two operations come to.
+  lane = fma(static_cast<double>(value), static_cast<double>(value), lane);
+}
+
+// Four neighbouring threads add up the squares of one block of Partition, four lanes each.
+__global__ void square_sums_kernel(Squares squares) {
+  const int64_t thread = global_thread();
+  const int64_t block = thread / threads_a_block;
+  const int quarter = static_cast<int>(thread % threads_a_block);
+  double lane[lanes_a_thread] = {};
+  if (block < squares.blocks) {
+    const int64_t first = block * static_cast<int64_t>(Partition::block);
+    const int64_t left = squares.count - first;
+    const int count = left < static_cast<int64_t>(Partition::block) ? static_cast<int>(left) : Partition::block;
+    const float* const values = squares.values + first + quarter * lanes_a_thread;
+    const int rows = count / lanes;
+#pragma unroll 8
+    for (int row = 0; row < rows; ++row) {
+      const float4 value = reinterpret_cast<const float4*>(values)[row * threads_a_block];
+      add_square(lane[0], value.x);
+      add_square(lane[1], value.y);
+      add_square(lane[2], value.z);
+      add_square(lane[3], value.w);
+    }
+#pragma unroll
+    for (int j = 0; j < lanes_a_thread; ++j) {
+      if (rows * lanes + quarter * lanes_a_thread + j < count) add_square(lane[j], values[rows * lanes + j]);
+    }
+  }
+  // Lane j + lane j + 8, then j + 4, across threads; j + 2 and j + 1 within the first of them.
+#pragma unroll
+  for (int step = threads_a_block / 2; step > 0; step /= 2) {
+#pragma unroll
+    for (int j = 0; j < lanes_a_thread; ++j) {
+      lane[j] += __shfl_down_sync(all_lanes, lane[j], static_cast<unsigned>(step), threads_a_block);
+    }
+  }
+  if (quarter != 0 || block >= squares.blocks) return;
+  lane[0] += lane[2];
+  lane[1] += lane[3];
+  squares.sums[block] = lane[0] + lane[1];
+}
+
+// The kernel writes its few sums where the host reads them. Made once, for the largest shard of the process.
+std::span<double> sums_on_host(size_t count) {
+  static double* memory = nullptr;
+  static size_t capacity = 0;
+  if (count > capacity) {
+    if (memory != nullptr) release_pinned(memory);
+    memory = nullptr;
+    memory = static_cast<double*>(allocate_pinned(count * sizeof(double)));
+    capacity = count;
+  }
+  return {memory, count};
+}
+
+}  // namespace
+
+void sum_squares(const SquareSums& problem) {
+  if (problem.sums.empty()) return;
+  const std::span<double> sums = sums_on_host(problem.sums.size());
+  const Squares squares{problem.shard.as<float>(), problem.shard.elements(), sums.data(),
+                        static_cast<int64_t>(sums.size())};
+  NIBBLE_CHECK(reinterpret_cast<uintptr_t>(squares.values) % alignof(float4) == 0,
+               "a gradient begins at a multiple of 16 bytes");
+  launch("gradient norm", square_sums_kernel, one_thread_each(squares.blocks * threads_a_block, threads), squares);
+  check(cudaStreamSynchronize(compute_stream()), "gradient norm");
+  std::ranges::copy(sums, problem.sums.begin());
+}
+
+}  // namespace nibble::cuda
