@@ -31,21 +31,6 @@ int attribute(cudaDeviceAttr which, int index) {
   return value;
 }
 
-DeviceProperties properties_of(int index) {
-  cudaDeviceProp found{};
-  check(cudaGetDeviceProperties(&found, index), "cudaGetDeviceProperties");
-  const double clock = 1e3 * attribute(cudaDevAttrMemoryClockRate, index);       // Hz
-  const double width = attribute(cudaDevAttrGlobalMemoryBusWidth, index) / 8.0;  // bytes
-  return {.name = found.name,
-          .major = found.major,
-          .minor = found.minor,
-          .multiprocessors = found.multiProcessorCount,
-          .memory_bytes = found.totalGlobalMem,
-          .shared_bytes_per_block = found.sharedMemPerBlockOptin,
-          .memory_bandwidth = 2 * clock * width,
-          .bf16_flops = bf16_flops_of(found, 1e3 * attribute(cudaDevAttrClockRate, index))};
-}
-
 // Dense BF16 products with FP32 sums: data sheets' figures, else what a multiprocessor does a clock.
 double bf16_flops_of(const cudaDeviceProp& found, double clock) {
   struct Known {
@@ -66,6 +51,21 @@ double bf16_flops_of(const cudaDeviceProp& found, double clock) {
   if (found.major == 10) a_clock = 8192;
   if (found.major == 12) a_clock = geforce ? 512 : 1024;
   return a_clock * clock * found.multiProcessorCount;
+}
+
+DeviceProperties properties_of(int index) {
+  cudaDeviceProp found{};
+  check(cudaGetDeviceProperties(&found, index), "cudaGetDeviceProperties");
+  const double clock = 1e3 * attribute(cudaDevAttrMemoryClockRate, index);       // Hz
+  const double width = attribute(cudaDevAttrGlobalMemoryBusWidth, index) / 8.0;  // bytes
+  return {.name = found.name,
+          .major = found.major,
+          .minor = found.minor,
+          .multiprocessors = found.multiProcessorCount,
+          .memory_bytes = found.totalGlobalMem,
+          .shared_bytes_per_block = found.sharedMemPerBlockOptin,
+          .memory_bandwidth = 2 * clock * width,
+          .bf16_flops = bf16_flops_of(found, 1e3 * attribute(cudaDevAttrClockRate, index))};
 }
 
 __global__ void probe_kernel() {}

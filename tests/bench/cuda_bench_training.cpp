@@ -1,0 +1,140 @@
+#include <span>
+
+#include "bench/cuda_bench.h"
+#include "model/cost.h"
+#include "model/language_model.h"
+#include "model/ops/elementwise.h"
+#include "optim/adamw.h"
+#include "quant/recipe.h"
+
+namespace nibble {
+namespace {
+
+OperandSpec nvfp4() {
+  return {.format = Format::nvfp4};
+}
+
+// configs/recipes/nvfp4.yaml
+Recipe nvidia_recipe() {
+  OperandSpec square = nvfp4();
+  square.block = BlockShape::square;
+  OperandSpec stochastic = nvfp4();
+  stochastic.round = Rounding::stochastic_published;
+  OperandSpec rotated = nvfp4();
+  rotated.rotate = 16;
+  OperandSpec noisy = rotated;
+  noisy.round = Rounding::stochastic_published;
+  OperandSpec saved_weight = square;
+  return {.name = "nvfp4",
+          .linear = {.forward_x = nvfp4(),
+                     .forward_w = square,
+                     .grad_input_dy = stochastic,
+                     .grad_input_w = saved_weight,
+                     .grad_weight_dy = noisy,
+                     .grad_weight_x = rotated},
+          .high_precision = {{.layers = {.match = "embedding|head*"}, .format = Format::bf16},
+                             {.layers = {.first_blocks = 1}, .format = Format::bf16},
+                             {.layers = {.last_share = 0.15}, .format = Format::bf16}}};
+}
+
+struct TrainingCase {
+  std::string name;
+  ModelConfig model;
+  int64_t sequences;
+};
+
+// Forward, backward and update of one micro-batch a step.
+void training(Bench& bench, const TrainingCase& each, const Recipe& recipe) {
+  LanguageModel model(each.model, recipe,
+                      {.sequences = each.sequences,
+                       .sequence_length = each.model.sequence_length,
+                       .device = DeviceKind::cuda,
+                       .graphs = true});
+  const auto size = static_cast<int64_t>(model.parameters().flat_size());
+  Arena& arena = bench.memory();
+  struct State {
+    Tensor weights, gradient;
+    std::shared_ptr<AdamW> adamw;
+  };
+  const auto made = allocate(arena, [&] {
+    State state;
+    state.weights = allocate_tensor(arena, DType::bf16, {size});
+    state.gradient = allocate_tensor(arena, DType::f32, {size});
+    state.adamw = std::make_shared<AdamW>(
+        arena, AdamWConfig{},
+        std::vector<ParameterSegment>{
+            {.offset = 0, .count = static_cast<uint64_t>(size), .tensor_id = 1, .decay = false}},
+        0, static_cast<uint64_t>(size), DType::bf16);
+    return state;
+  });
+  fill(made.weights);  // losses mean nothing here
+  model.bind(made.weights, made.gradient);
+  const int64_t tokens = each.sequences * each.model.sequence_length;
+  std::vector<int32_t> ids(static_cast<size_t>(tokens));
+  for (size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<int32_t>(i * 7919 % 4096 % static_cast<size_t>(each.model.vocab_size));
+  const Tensor batch = tensor_of(std::span(ids), {each.sequences, each.model.sequence_length});
+  uint32_t step = 0;
+  bench.compute(fmt::format("training {} {}, {} tokens a step", each.name, recipe.name, tokens),
+                model_cost(each.model).training_flops_per_token * static_cast<double>(tokens), [&] {
+                  fill_zero(made.gradient);
+                  model.set_weights_changed();
+                  model.forward_backward(batch, batch, {.seed = 1, .step = step, .micro_batch = 0}, 1e-4F);
+                  made.adamw->step({.step = step++, .learning_rate = 1e-6, .grad_scale = 1e-3F, .seed = 1},
+                                   made.weights, made.gradient);
+                });
+  bench.forget();
+}
+
+}  // namespace
+
+void bench_training(Bench& bench) {
+  const auto repeated = [](int layers) {
+    std::string pattern;
+    for (int i = 0; i < layers; ++i) pattern += "*-";
+    return pattern;
+  };
+  std::vector<TrainingCase> cases;
+  if (bench.smoke()) {
+    cases.push_back({.name = "tiny",
+                     .model = {.pattern = repeated(1),
+                               .vocab_size = 128,
+                               .hidden_size = 64,
+                               .query_heads = 2,
+                               .kv_heads = 1,
+                               .head_dim = 32,
+                               .intermediate_size = 128,
+                               .sequence_length = 32},
+                     .sequences = 1});
+  } else {
+    cases.push_back({.name = "124M",
+                     .model = {.pattern = repeated(12),
+                               .vocab_size = 50304,
+                               .hidden_size = 768,
+                               .query_heads = 12,
+                               .kv_heads = 12,
+                               .head_dim = 64,
+                               .intermediate_size = 2048,
+                               .sequence_length = 1024,
+                               .tied_head = true},
+                     .sequences = 32});
+    cases.push_back({.name = "1B",
+                     .model = {.pattern = repeated(18),
+                               .vocab_size = 50304,
+                               .hidden_size = 2048,
+                               .query_heads = 16,
+                               .kv_heads = 4,
+                               .head_dim = 128,
+                               .intermediate_size = 5632,
+                               .sequence_length = 2048,
+                               .tied_head = true},
+                     .sequences = 8});
+  }
+  const Recipe bf16{.name = "bf16", .linear = plain_recipe(Format::bf16)};
+  for (const TrainingCase& each : cases) {
+    training(bench, each, bf16);
+    training(bench, each, nvidia_recipe());
+  }
+}
+
+}  // namespace nibble
