@@ -1,0 +1,113 @@
+// Attention by nibble's own kernels has the bits of the CPU.
+#include "model/ops/attention.h"
+
+#include <cmath>
+
+#include "cuda/device_fixture.h"
+#include "model/ops/attention_provider.h"
+
+namespace nibble {
+namespace {
+
+struct Operands {
+  AttentionShape shape;
+  TwinTensor qkv, output, log_sum_exp, grad_output, grad_qkv;
+
+  Operands(const AttentionShape& size, DType dtype)
+      : shape(size),
+        qkv(dtype, {size.tokens(), size.qkv_features()}),
+        output(dtype, {size.tokens(), size.output_features()}),
+        log_sum_exp(DType::f32, {size.sequences, size.query_heads, size.sequence_length}),
+        grad_output(dtype, {size.tokens(), size.output_features()}),
+        grad_qkv(dtype, {size.tokens(), size.qkv_features()}) {
+    qkv.fill_normal(1);
+    grad_output.fill_normal(2);
+  }
+
+  // A workspace that holds what earlier operators left there.
+  TwinTensor workspace(DeviceKind device) const {
+    TwinTensor memory(DType::f32, {attention_workspace_floats(shape, device)});
+    for (int64_t i = 0; i < memory.cpu().elements(); ++i) memory.cpu().as<float>()[i] = std::nanf("");
+    memory.upload();
+    return memory;
+  }
+  void forward() const {
+    for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
+      attention_forward(
+          {shape, qkv.on(device), output.on(device), log_sum_exp.on(device), workspace(device).on(device)});
+      synchronize(device);
+    }
+  }
+  void backward() const {
+    for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
+      attention_backward({shape, grad_output.on(device), qkv.on(device), output.on(device), log_sum_exp.on(device),
+                          grad_qkv.on(device), workspace(device).on(device)});
+      synchronize(device);
+    }
+  }
+};
+
+class Attention : public DeviceTest {
+ protected:
+  void SetUp() override { set_attention_provider(AttentionProvider::exact); }
+  void TearDown() override { set_attention_provider(AttentionProvider::automatic); }
+
+  static void expect_bits_of_the_cpu(const Operands& operands) {
+    const AttentionShape& shape = operands.shape;
+    SCOPED_TRACE(::testing::Message() << shape.sequences << " x " << shape.sequence_length << ", heads "
+                                      << shape.query_heads << "/" << shape.kv_heads << ", head_dim " << shape.head_dim
+                                      << ", " << name_of(operands.qkv.cpu().dtype()));
+    operands.forward();
+    EXPECT_TRUE(same_bits(operands.output));
+    EXPECT_TRUE(same_bits(operands.log_sum_exp));
+    operands.backward();
+    EXPECT_TRUE(same_bits(operands.grad_qkv));
+  }
+};
+
+TEST_F(Attention, AnyLength) {
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    for (const int64_t length : {1, 2, 63, 64, 65, 130}) expect_bits_of_the_cpu(Operands({1, length, 2, 1, 16}, dtype));
+  }
+}
+
+TEST_F(Attention, AnyHeads) {
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    expect_bits_of_the_cpu(Operands({2, 70, 1, 1, 8}, dtype));
+    expect_bits_of_the_cpu(Operands({2, 67, 6, 2, 8}, dtype));
+    expect_bits_of_the_cpu(Operands({3, 5, 3, 3, 32}, dtype));
+  }
+}
+
+// Heads that are no multiple of 16 bytes, of the lanes, of the depth of a tile, and of its columns.
+TEST_F(Attention, AnyHeadDimension) {
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    for (const int64_t head_dim : {1, 5, 33, 40, 64, 65, 128, 136}) {
+      expect_bits_of_the_cpu(Operands({1, 67, 2, 1, head_dim}, dtype));
+    }
+  }
+}
+
+// Numbers so small that products are subnormal, which count as zeros in bf16, and scores so far apart that
+// probabilities vanish.
+TEST_F(Attention, SmallNumbersAndFarScores) {
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    for (const float scale : {1e-19F, 1e-38F, 30.0F}) {
+      Operands operands({1, 70, 2, 1, 16}, dtype);
+      operands.qkv.fill_normal(3, scale);
+      operands.grad_output.fill_normal(4, scale > 1 ? 1 : 1e-19F);
+      expect_bits_of_the_cpu(operands);
+    }
+  }
+}
+
+TEST_F(Attention, NothingToDoIsNoError) {
+  expect_bits_of_the_cpu(Operands({0, 64, 2, 1, 16}, DType::bf16));
+}
+
+TEST_F(Attention, ProviderIsDescribed) {
+  EXPECT_EQ(describe_attention_provider({1, 64, 2, 1, 64}), "exact: it was asked for");
+}
+
+}  // namespace
+}  // namespace nibble
