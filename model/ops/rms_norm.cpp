@@ -7,6 +7,7 @@
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "model/ops/map_row.h"
+#include "model/ops/rms_norm_math.h"
 #include "model/ops/row_math.h"
 #include "model/ops/storage.h"
 
@@ -90,24 +91,9 @@ struct Products {
   }
 };
 
-// What one token adds. `along` = inverse_rms^3 * sum(grad_output * weight * input) / features removes the part of the
-// gradient along the row.
-struct Contribution {
-  float inverse_rms;
-  float along;
-
-  template <class Value>
-  NIBBLE_INLINE void add(const Value& grad_output, const Value& input, const Value& weight, Value& grad_input,
-                         Value& grad_weight) const {
-    const Value gradient = grad_output * inverse_rms;
-    grad_weight += gradient * input;
-    grad_input += gradient * weight - input * along;
-  }
-};
-
 // grad_weight has the even and the odd elements of 32 apart.
 template <class T>
-NIBBLE_INLINE void backward_row(const BackwardRows<T>& rows, size_t row, const Contribution& contribution,
+NIBBLE_INLINE void backward_row(const BackwardRows<T>& rows, size_t row, const NormContribution& contribution,
                                 float* grad_weight) {
   const size_t features = rows.features;
   Lanes gradient[2];
@@ -142,12 +128,11 @@ template <class T>
 NIBBLE_VECTORIZE void backward_rows(const BackwardRows<T>& rows, size_t begin, size_t end, float* grad_weight) {
   const size_t features = rows.features;
   const float count = static_cast<float>(features);
-  Contribution contributions[token_grain];
+  NormContribution contributions[token_grain];
   for (size_t token = begin; token < end; ++token) {
     const size_t row = token * features;
-    const float inverse = rows.inverse_rms[token];
     const float sum = row_sum(features, Products<T>{rows.grad_output + row, rows.weight, rows.input + row});
-    contributions[token - begin] = {inverse, inverse * inverse * inverse * (sum / count)};
+    contributions[token - begin] = NormContribution::of(rows.inverse_rms[token], sum, count);
   }
   for (size_t token = begin; token < end; ++token) {
     backward_row(rows, token * features, contributions[token - begin], grad_weight);
