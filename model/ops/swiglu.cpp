@@ -1,13 +1,13 @@
 #include "model/ops/swiglu.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "dist/profile.h"
 #include "dist/thread_pool.h"
 #include "dist/vectorize.h"
 #include "model/ops/map_row.h"
 #include "model/ops/storage.h"
+#include "model/ops/swiglu_math.h"
 #include "model/ops/vector_math.h"
 
 namespace nibble {
@@ -35,13 +35,11 @@ NIBBLE_VECTORIZE void forward_rows(const T* gate_up, T* output, size_t features,
   }
 }
 
-// d silu(x) / dx = sigmoid(x) + silu(x) * (1 - sigmoid(x))
 struct GradGated {
   NIBBLE_INLINE void operator()(float& grad_gate, float& grad_up, float gradient, float gate, float up) const {
-    const float sigmoid = sigmoid_f32(gate);
-    const float silu = gate * sigmoid;
-    grad_up = gradient * silu;
-    grad_gate = gradient * up * std::fma(silu, 1.0f - sigmoid, sigmoid);
+    const GatedGradients gradients = gated_gradients(gradient, gate, up, sigmoid_f32(gate));
+    grad_gate = gradients.gate;
+    grad_up = gradients.up;
   }
 };
 
