@@ -10,6 +10,7 @@
 #include "quant/gemm_codes.h"
 #include "quant/gemm_kernels.h"
 #include "quant/instruction_set.h"
+#include "quant/output_scale.h"
 #include "quant/product.h"
 #include "quant/thread_scratch.h"
 
@@ -58,8 +59,7 @@ bool has_integer_blocks(const QuantizedTensor& tensor) {
   return tensor.format == Format::nvfp4 && tensor.outer_scales.empty();
 }
 
-// The product of the tensor scales rounded to 24 bits, times the power of two that rotations and doubled integers
-// leave. Formed in double, whose exponent range holds it: two scales of 1e-25 must not make a zero.
+// The product of the tensor scales times the power of two that rotations and doubled integers leave.
 double output_scale(const QuantizedTensor& a, const QuantizedTensor& b, bool integer_blocks) {
   for (const QuantizedTensor* tensor : {&a, &b}) {
     NIBBLE_CHECK(!is_quantized(tensor->format) ||
@@ -67,12 +67,9 @@ double output_scale(const QuantizedTensor& a, const QuantizedTensor& b, bool int
                  "tensor scale");
   }
   const int rotation_bits = a.rotation_bits + b.rotation_bits;
-  const double g_a = is_quantized(a.format) ? a.tensor_scale.as<float>()[0] : 1.0;
-  const double g_b = is_quantized(b.format) ? b.tensor_scale.as<float>()[0] : 1.0;
-  int exponent = 0;
-  const double fraction = std::frexp(g_a * g_b, &exponent);
-  const int power = exponent - rotation_bits / 2 - (integer_blocks ? 2 : 0);
-  return std::ldexp(static_cast<double>(static_cast<float>(fraction)), power);
+  const float g_a = is_quantized(a.format) ? a.tensor_scale.as<float>()[0] : 1.0F;
+  const float g_b = is_quantized(b.format) ? b.tensor_scale.as<float>()[0] : 1.0F;
+  return nibble::output_scale(g_a, g_b, -(rotation_bits / 2) - (integer_blocks ? 2 : 0));
 }
 
 // Halves the largest block until every thread has several.

@@ -38,6 +38,7 @@ void gemm(const GemmProblem& problem);
 struct GemmShape {
   Format a = Format::bf16, b = Format::bf16;
   int64_t m = 0, n = 0, k = 0;
+  bool outer_scales = false;  // of either operand
 };
 size_t gemm_scratch_bytes(const GemmShape& shape, DeviceKind device);
 Tensor allocate_product_scratch(Arena& arena, const GemmShape& shape);
