@@ -29,6 +29,7 @@
 #define __constant__ static const
 #define __shared__ static
 #define __forceinline__ inline __attribute__((always_inline))
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
 
