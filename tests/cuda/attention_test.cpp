@@ -101,6 +101,20 @@ TEST_F(Attention, SmallNumbersAndFarScores) {
   }
 }
 
+// Sums of negative numbers too small to be kept are -0; the zero that fills up an odd number of keys makes them +0.
+TEST_F(Attention, ZerosHaveTheirSign) {
+  const Operands operands({1, 65, 1, 1, 1}, DType::bf16);
+  for (int64_t i = 0; i < 65; ++i) {
+    // Query, key, value. The first key has nearly all of the probability, the last none.
+    const float row[] = {1, i == 64 ? -1000.0F : (i == 0 ? 3.0F : 0.0F), i == 0 ? 0.0F : -1.5e-38F};
+    for (int64_t k = 0; k < 3; ++k) operands.qkv.cpu().as<BFloat16>()[3 * i + k] = bf16_nearest(row[k]);
+  }
+  copy(operands.qkv.cpu(), operands.qkv.gpu());
+  expect_bits_of_the_cpu(operands);
+  EXPECT_EQ(operands.output.cpu().as<BFloat16>()[63].bits, 0x8000);
+  EXPECT_EQ(operands.output.cpu().as<BFloat16>()[64].bits, 0);
+}
+
 TEST_F(Attention, NothingToDoIsNoError) {
   expect_bits_of_the_cpu(Operands({0, 64, 2, 1, 16}, DType::bf16));
 }
