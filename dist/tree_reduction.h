@@ -15,24 +15,19 @@
 
 #include "dist/arena.h"
 #include "dist/communicator.h"
+#include "dist/gradient_reduction.h"
 #include "dist/partition.h"
 #include "dist/shared_arena.h"
 
 namespace nibble {
 
-// Groups [begin, end) of this rank out of `groups`.
-struct GroupRange {
-  uint64_t begin = 0;
-  uint64_t end = 0;
-};
-GroupRange groups_of_rank(uint64_t groups, int rank, int ranks);
 // The rank that has group `group` of `groups`.
 int rank_of_group(uint64_t group, uint64_t groups, int ranks);
 
 // Sum of per-group values in the tree's order: the same on every rank. `values` has one entry a group.
 double tree_sum(std::span<const double> values);
 
-class TreeReduction {
+class TreeReduction final : public GradientReduction {
  public:
   // Memory (partial sums, exchange buffers) comes from the arena, in the measuring pass and again after commit(). With
   // g groups on this rank it is at most log2(g) + 1 buffers of partition.elements() floats where the rank's first group
@@ -43,18 +38,13 @@ class TreeReduction {
   TreeReduction(SharedArena& memory, Communicator& communicator, const Partition& partition, uint64_t groups);
   // For small sums: in memory of this rank's own.
   TreeReduction(Arena& arena, Communicator& communicator, const Partition& partition, uint64_t groups);
-  ~TreeReduction();
+  ~TreeReduction() override;
 
-  GroupRange local_groups() const;
-
-  // Spans are memory of the arena's device.
-  // Before a group's first micro-batch: a zeroed buffer of partition.elements() floats for its gradients.
-  std::span<float> begin_group();
-  // After its last one. Call for this rank's groups in order.
-  void end_group();
-  // Collective, after the last group: this rank's shard [partition.begin(rank), partition.end(rank)) of the total. The
-  // span stays valid until the next begin_group().
-  std::span<float> reduce_scatter();
+  GroupRange local_groups() const override;
+  // Zeroed. Nothing is sent before the last group has ended: what goes to other ranks are sums of several groups.
+  std::span<float> begin_group() override;
+  void end_group() override;
+  std::span<float> reduce_scatter() override;
 
  private:
   struct State;
