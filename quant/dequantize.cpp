@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "dist/dispatch.h"
 #include "dist/error.h"
 #include "dist/thread_pool.h"
@@ -7,17 +5,11 @@
 #include "quant/codec.h"
 #include "quant/decode.h"
 #include "quant/quantize.h"
+#include "quant/round_once.h"
 
 namespace nibble {
 namespace cpu {
 namespace {
-
-NIBBLE_INLINE void round_once(double exact, float& output) {
-  output = static_cast<float>(exact);
-}
-NIBBLE_INLINE void round_once(double exact, BFloat16& output) {
-  output = bf16_nearest_once(exact);
-}
 
 // A code times its block scale is exact in FP32, and that times an FP32 scale is exact in double.
 template <class Output>
@@ -29,11 +21,6 @@ NIBBLE_VECTORIZE void round_values(const float* values, double scale, size_t cou
 }
 NIBBLE_VECTORIZE void round_values(const float* values, double scale, size_t count, BFloat16* output) {
   round_scaled(values, scale, count, output);
-}
-
-// 2^(-bits/2), without a library function whose last digit is not fixed.
-double inverse_root_of_power(int bits) {
-  return std::ldexp(bits % 2 == 0 ? 1.0 : 0.70710678118654752440, -(bits / 2));
 }
 
 constexpr int64_t chunk = 128;  // what one outer scale covers
