@@ -8,13 +8,12 @@
 #include <string>
 #include <string_view>
 
-namespace nibble {
+#include "dist/log_line.h"
 
-enum class LogLevel { info, warning, error };
+namespace nibble {
 
 // Called once by main after the communicator is known.
 void set_log_rank(int rank, int ranks);
-void write_log(LogLevel level, std::string_view message);
 
 template <class... Arguments>
 void log_info(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
