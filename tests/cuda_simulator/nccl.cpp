@@ -139,17 +139,17 @@ ncclResult_t run_group() {
   const auto work = std::make_shared<Group>(std::exchange(group, {}));
   if (work->communicator == nullptr) return ncclSuccess;
   ncclComm& communicator = *work->communicator;
-  const Fault injected = fault();
-  if (++communicator.groups == injected.number && communicator.rank == injected.rank) {
-    if (std::strcmp(injected.kind, "error") == 0) communicator.error = ncclRemoteError;
-    return wait_until_aborted(communicator);
-  }
   simulator::enqueue(work->stream, [work] {
     for (Message& message : work->messages) {
       if (message.outgoing) std::memcpy(message.bytes.data(), message.from, message.bytes.size());
     }
   });
   cudaStreamSynchronize(work->stream);
+  const Fault injected = fault();
+  if (++communicator.groups == injected.number && communicator.rank == injected.rank) {
+    if (std::strcmp(injected.kind, "error") == 0) communicator.error = ncclRemoteError;
+    return wait_until_aborted(communicator);
+  }
   if (const ncclResult_t result = transfer(communicator, work->messages); result != ncclSuccess) return result;
   simulator::enqueue(work->stream, [work] {
     for (const Message& message : work->messages) {

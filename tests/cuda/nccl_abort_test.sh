@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# What a run on several GPUs does when NCCL reports an error or an operation never ends: the job ends within the
+# deadline with exit code 76, naming operation, number and rank. The simulator's NCCL makes the faults.
+set -u
+set +e +o pipefail  # exit codes are what this test looks at
+[ -d "$PROGRAMS/../../simulated_libraries" ] || { echo "not run: faults need the simulator"; exit 0; }
+rm -rf "$WORK" && mkdir -p "$WORK" && cd "$WORK" || exit 1
+export NIBBLE_TEST_FAULTS=1
+failures=0
+
+# expect FAULT TIMEOUT TEXT: the fault ends the job of 3 ranks with exit code 76 and says this. FAULT: as in
+# tests/cuda_simulator/nccl.cpp; empty: none, and the job ends well.
+expect() {
+  local wanted=76
+  [ -n "$1" ] || wanted=0
+  NIBBLE_SIMULATED_NCCL_FAULT="$1" NIBBLE_TEST_TIMEOUT="$2" timeout -k 5 60 \
+    mpirun -n 3 "$PROGRAMS/cuda_mpi_nccl_test" --gtest_filter=Nccl.Fault >out.txt 2>&1
+  local code=$?
+  if [ $code != $wanted ] || ! grep -qE "$3" out.txt; then
+    echo "fault \"$1\": exit code $code instead of $wanted, or no line with \"$3\":"
+    cat out.txt
+    failures=$((failures + 1))
+  fi
+}
+
+expect "" 20 "PASSED"
+# A rank whose NCCL reports an error says so, long before the deadline.
+expect "error 2 3" 50 "broadcast number 3 of NCCL \(16384 bytes\) on rank 2 failed: remote process exited"
+expect "error 0 2" 50 "all-gather number 2 of NCCL \(16384 bytes\) on rank 0 failed"
+# Ranks that wait for one that never comes.
+expect "silent 1 1" 1 "broadcast number 1 of NCCL .* took longer than 1 s"
+expect "silent 0 4" 1 "all-gather number 4 of NCCL .* on rank [0-2] took longer than 1 s"
+exit $((failures > 0))
