@@ -39,6 +39,7 @@ void extend_paths(const Tensor& now, const Tensor& before, const Tensor& path) {
 }  // namespace
 
 Oscillation::Oscillation(Arena& arena, const OscillationConfig& config, uint64_t elements) : config_(config) {
+  NIBBLE_CHECK(arena.device() == DeviceKind::cpu, "oscillation is measured on the CPU");
   NIBBLE_CHECK(config.window > 0 && config.window < config.every && config.threshold > 0, "windows of oscillation");
   for (Tensor* tensor : {&weight_path_, &quantized_path_, &last_quantized_, &weights_, &scratch_}) {
     *tensor = allocate_tensor(arena, DType::f32, {static_cast<int64_t>(elements)});

@@ -30,7 +30,8 @@ struct OscillationConfig {
 
 class Oscillation {
  public:
-  // This rank's elements, all of them; called from one thread.
+  // This rank's elements, all of them; called from one thread. Spans are memory of the CPU: where weights are on a GPU,
+  // these copy them.
   struct Shard {
     std::function<void(std::span<float>)> read_weights;  // what the optimizer updates
     // Q(w); NaN for elements that are not quantised, which are never reset.
@@ -38,7 +39,7 @@ class Oscillation {
     std::function<void(std::span<const float>)> write_weights;
   };
 
-  // Memory comes from the arena: five FP32 numbers an element.
+  // Memory comes from the arena, of the CPU: five FP32 numbers an element.
   Oscillation(Arena& arena, const OscillationConfig& config, uint64_t elements);
 
   // Around the update of every step, also one that is not applied.
