@@ -196,8 +196,25 @@ __device__ __forceinline__ void store_block_scales(const OperandCast& operand, c
   if (static_cast<int>(threadIdx.x) < chunks) to[threadIdx.x] = from[threadIdx.x];
 }
 
+// Blocks that a multiprocessor is to hold: what registers are bounded by, as far as nothing spills.
+constexpr int resident_blocks(CastKind kind) {
+  switch (kind) {
+    case CastKind::nearest:
+    case CastKind::stochastic:
+    case CastKind::published:
+    case CastKind::square: return 4;
+    case CastKind::four_over_six:
+    case CastKind::post_hoc: return 3;
+    case CastKind::scaled:
+    case CastKind::nvfp4: return 2;
+    case CastKind::any: break;
+  }
+  return 1;
+}
+
 template <class T, CastKind kind>
-__global__ void __launch_bounds__(quantize_threads) cast_kernel(const __grid_constant__ CastLaunch problem) {
+__global__ void __launch_bounds__(quantize_threads, resident_blocks(kind))
+    cast_kernel(const __grid_constant__ CastLaunch problem) {
   __shared__ CastState state;
   SourceTile<T> tile(dynamic_shared<uint4>());
   const TileOrigin place = tile_origin(problem.source, blockIdx.x);
