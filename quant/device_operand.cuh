@@ -107,8 +107,7 @@ __device__ __forceinline__ float value_at(const DeviceOperand& operand, int64_t 
   return decode_code(traits.element, code) * scale.block * scale.outer;
 }
 
-// `count` (4 or 8) elements from k on, a multiple of count, of an operand whose rows start at multiples of `count`
-// codes: of formats with blocks, always.
+// `count` (4 or 8) elements of a quantised operand from k on, a multiple of count, as its inner extent is.
 template <int count>
 __device__ __forceinline__ void decode_codes(const DeviceOperand& operand, int64_t row, int64_t k,
                                              float (&out)[count]) {

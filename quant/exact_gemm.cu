@@ -59,8 +59,11 @@ __device__ __forceinline__ void write(const ExactProduct& product, int64_t row, 
 
 template <Chain chain>
 __device__ __forceinline__ void write_outputs(const ExactProduct& product, const float (&sums)[mine][mine]) {
+  __shared__ double alpha_of_block;
+  if (threadIdx.x == 0) alpha_of_block = output_scale(product.a, product.b, product.power);
+  __syncthreads();
+  const double alpha = alpha_of_block;
   const Place first = place_of_block(product);
-  const double alpha = output_scale(product.a, product.b, product.power);
   const int64_t row = first.row + threadIdx.x / 16 * mine;
   const int64_t column = first.column + threadIdx.x % 16 * mine;
 #pragma unroll
@@ -84,6 +87,23 @@ __device__ __forceinline__ float prepared(float value) {
   return chain == Chain::bf16_pairs ? flushed(value) : value;
 }
 
+// Four elements of a row of an operand whose rows are multiples of four elements, k being one too.
+__device__ __forceinline__ void read_four_along_inner(const DeviceOperand& operand, int64_t row, int64_t k,
+                                                      float (&values)[4]) {
+  const int64_t place = row * operand.inner + k;
+  if (operand.format == Format::f32) {
+    read_four(static_cast<const float*>(operand.values) + place, values);
+  } else if (operand.format == Format::bf16) {
+    const uint2 pairs = *reinterpret_cast<const uint2*>(static_cast<const BFloat16*>(operand.values) + place);
+    values[0] = float_of_bits(pairs.x << 16);
+    values[1] = float_of_bits(pairs.x & 0xFFFF0000U);
+    values[2] = float_of_bits(pairs.y << 16);
+    values[3] = float_of_bits(pairs.y & 0xFFFF0000U);
+  } else {
+    decode_codes(operand, row, k, values);
+  }
+}
+
 // Elements [first_k, first_k + depth) of the 64 rows from first_row; zeros beyond the operand.
 template <Chain chain>
 __device__ void load_values(const DeviceOperand& operand, int64_t first_row, int64_t first_k,
@@ -91,6 +111,7 @@ __device__ void load_values(const DeviceOperand& operand, int64_t first_row, int
   const int t = static_cast<int>(threadIdx.x);
   if (operand.transposed) {
     const int64_t k = first_k + t / 16;
+#pragma unroll 1
     for (int i = 0; i < mine; ++i) {
       const int local = t % 16 * mine + i;
       const bool there = first_row + local < operand.rows && k < operand.inner;
@@ -102,16 +123,19 @@ __device__ void load_values(const DeviceOperand& operand, int64_t first_row, int
   const int at = t % 4 * 4;
   const int64_t row = first_row + local;
   const int64_t k = first_k + at;
-  float values[4] = {};
-  if (row < operand.rows && k < operand.inner) {
-    if (traits_of(operand.format).block != 0) {
-      decode_codes(operand, row, k, values);
-    } else {
-      for (int i = 0; i < 4 && k + i < operand.inner; ++i) values[i] = prepared<chain>(value_at(operand, row, k + i));
+  const bool there = row < operand.rows;
+  if (operand.inner % 4 != 0) {
+#pragma unroll 1
+    for (int i = 0; i < 4; ++i) {
+      const bool inside = there && k + i < operand.inner;
+      to[at + i][local] = inside ? prepared<chain>(value_at(operand, row, k + i)) : 0.0F;
     }
+    return;
   }
+  float values[4] = {};
+  if (there && k < operand.inner) read_four_along_inner(operand, row, k, values);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) to[at + i][local] = values[i];
+  for (int i = 0; i < 4; ++i) to[at + i][local] = prepared<chain>(values[i]);
 }
 
 template <Chain chain>
@@ -131,7 +155,7 @@ __device__ __forceinline__ void add_step(const float* a, const float* b, float (
 }
 
 template <Chain chain>
-__global__ void __launch_bounds__(threads) values_kernel(ExactProduct product) {
+__global__ void __launch_bounds__(threads, 2) values_kernel(ExactProduct product) {
   alignas(16) __shared__ float a[depth][padded_tile];
   alignas(16) __shared__ float b[depth][padded_tile];
   const Place first = place_of_block(product);
@@ -229,7 +253,7 @@ __device__ __forceinline__ void add_block(const CodeTile& a, const CodeTile& b, 
   }
 }
 
-__global__ void __launch_bounds__(threads) codes_kernel(ExactProduct product) {
+__global__ void __launch_bounds__(threads, 2) codes_kernel(ExactProduct product) {
   __shared__ CodeTile a;
   __shared__ CodeTile b;
   const Place first = place_of_block(product);
