@@ -149,15 +149,18 @@ void TrainingSession::build_state() {
   Communicator& exchange = device_communicator_ ? *device_communicator_ : communicator_;
   shared_arena_ = std::make_unique<SharedArena>("weights and gradients", exchange, device_);
   state_arena_ = std::make_unique<Arena>("optimizer state", device_);
-  recipe_arena_ = std::make_unique<Arena>("state of the recipe on the CPU");
+  recipe_arena_ = std::make_unique<Arena>("state on the CPU");
+  AdamWConfig optimizer = adamw_config(config_.optimizer);
+  optimizer.offload = config_.cuda.offload_optimizer && device_ != DeviceKind::cpu;
+  Arena& optimizer_arena = optimizer.offload ? *recipe_arena_ : *state_arena_;
   const auto build = [&] {
     state_arena_->release(0);
     recipe_arena_->release(0);
     weights_ = allocate_tensor(shared_arena_->arena(), config_.model.dtype, {static_cast<int64_t>(table.flat_size())});
     reduction_ = std::make_unique<TreeReduction>(*shared_arena_, exchange, *partition_, gradient_groups(config_));
-    optimizer_ = std::make_unique<AdamW>(*state_arena_, adamw_config(config_.optimizer), segments(table),
-                                         partition_->begin(communicator_.rank()), partition_->end(communicator_.rank()),
-                                         config_.model.dtype);
+    optimizer_ =
+        std::make_unique<AdamW>(optimizer_arena, optimizer, segments(table), partition_->begin(communicator_.rank()),
+                                partition_->end(communicator_.rank()), config_.model.dtype);
     recipe_state_ = std::make_unique<RecipeState>(
         AmaxHistory::Memory{.host = *recipe_arena_, .device = *state_arena_},
         RecipeState::Owners{communicator_, config_, gradient_groups(config_), *partition_, *optimizer_, weights_},
