@@ -93,7 +93,7 @@ void decode(const DeviceOperand& operand, int64_t first_row, int64_t rows, void*
 // ---- Scratch memory ----
 
 constexpr int64_t part_alignment = 512;
-constexpr int64_t largest_part = int64_t{256} << 20;  // bytes of a decoded operand, beyond which it is cut
+int64_t largest_part = int64_t{256} << 20;  // bytes of a decoded operand, beyond which it is cut
 constexpr int64_t row_step = 128;
 
 bool in_fp32(const GemmShape& shape) {
@@ -195,6 +195,10 @@ bool EmulatedGemm::multiply(const GemmProblem& problem) {
 }
 
 }  // namespace
+
+void set_largest_decoded_part(int64_t bytes) {
+  largest_part = bytes;
+}
 
 GemmBackend& emulated_gemm() {
   static EmulatedGemm backend;
