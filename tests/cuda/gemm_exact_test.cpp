@@ -14,9 +14,9 @@ class ExactGemm : public DeviceTest {
   void SetUp() override { cuda::set_gemm_provider(cuda::GemmProvider::exact); }
 
   static void expect_same(const TwinOperand& a, const TwinOperand& b, DType dtype, bool accumulate,
-                          const std::string& what) {
+                          const std::string& what, float before = 1) {
     TwinTensor output(dtype, {a.cpu().rows, b.cpu().rows});
-    output.fill_normal(5);
+    output.fill_normal(5, before);
     gemm({.a = a.cpu(), .b = b.cpu(), .output = output.cpu(), .accumulate = accumulate});
     gemm({.a = a.gpu(), .b = b.gpu(), .output = output.gpu(), .accumulate = accumulate});
     EXPECT_TRUE(same_bits(output)) << what;
@@ -109,6 +109,7 @@ TEST_F(ExactGemm, Bf16ProductsTakeSubnormalNumbersForZero) {
     a.upload();
     b.upload();
     expect_same_everywhere(a, b, "rotated " + std::to_string(size));
+    expect_same(a, b, DType::f32, true, "added to subnormal numbers", 1e-38F);
   }
 }
 
