@@ -29,6 +29,9 @@ class HostCopy {
     view_ = tensor.on_cpu(memory_.data());
     copy(tensor, view_);
   }
+  HostCopy(HostCopy&&) = default;  // what was moved from must not be read
+  HostCopy(const HostCopy&) = delete;
+  HostCopy& operator=(const HostCopy&) = delete;
   const Tensor& tensor() const { return view_; }
   std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(view_.data()), view_.bytes()}; }
   template <class T>

@@ -105,14 +105,14 @@ TensorSlice slice_of(const StateBuffer& buffer, const TensorEntry& tensor, uint6
 }
 
 FileDigest write_rank_file(const std::filesystem::path& path, const CheckpointState& state, bool first_rank) {
+  std::vector<HostCopy> copies;  // the writer compares the file with them when it closes
   Hdf5Writer writer(path);
   writer.write_attribute("step", state.step);
   writer.write_attribute("shard_begin", state.shard_begin);
   writer.write_attribute("shard_end", state.shard_end);
   for (const StateBuffer& buffer : state.buffers) {
     const size_t width = size_of(buffer.shard.dtype());
-    const HostCopy copy(buffer.shard);  // one buffer at a time
-    const std::span<const std::byte> values = copy.bytes();
+    const std::span<const std::byte> values = copies.emplace_back(buffer.shard).bytes();
     for (const TensorEntry& tensor : state.tensors) {
       const TensorSlice slice = slice_of(buffer, tensor, state.shard_begin, state.shard_end);
       if (slice.count == 0) continue;
@@ -122,7 +122,7 @@ FileDigest write_rank_file(const std::filesystem::path& path, const CheckpointSt
   }
   for (const ReplicatedArray& array : state.replicated) {
     if (!first_rank) break;
-    writer.write_slice(whole_array(array.name, array.values), HostCopy(array.values).bytes());
+    writer.write_slice(whole_array(array.name, array.values), copies.emplace_back(array.values).bytes());
   }
   writer.close();
   sync_path(path);
