@@ -1,5 +1,8 @@
 // quantize() on the device: the bits of the CPU, for every kind of operand.
+#include <algorithm>
 #include <limits>
+#include <random>
+#include <set>
 
 #include "cuda/quantize_fixture.h"
 
@@ -51,6 +54,42 @@ TEST_F(QuantizeOnDevice, RaggedShapes) {
         if (!fits(spec, rows, inner)) continue;
         for (const DType dtype : dtypes) EXPECT_TRUE(same_on_both(problem_of(spec, transpose), matrix, dtype));
       }
+    }
+  }
+}
+
+// Square blocks whose two candidate scales, 256 and 384, have the same error but for the order in which it is added up:
+// elements with equal errors under both, as many with 0 and 1/4 as with 1/4 and 0, and tiny ones.
+Matrix tied_squares(int64_t side, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::vector<float> values(static_cast<size_t>(side * side));
+  for (int64_t block = 0; block < side * side / 256; ++block) {
+    std::vector<float> elements = {6.0f};
+    for (int i = 0; i < 20; ++i) elements.insert(elements.end(), {0.5f, 0.75f, 2.125f, 0.625f, 4.25f});
+    while (elements.size() < 256) {
+      elements.push_back(std::ldexp(static_cast<float>(1 + generator() % 7), -12 - static_cast<int>(generator() % 14)));
+    }
+    std::shuffle(elements.begin(), elements.end(), generator);
+    for (int64_t i = 0; i < 256; ++i) {
+      const int64_t row = block / (side / 16) * 16 + i / 16;
+      const int64_t col = block % (side / 16) * 16 + i % 16;
+      values[static_cast<size_t>(row * side + col)] = elements[static_cast<size_t>(i)];
+    }
+  }
+  return Matrix(side, side, std::move(values));
+}
+
+TEST_F(QuantizeOnDevice, ErrorsOfSquaresAreAddedInOneOrder) {
+  for (unsigned seed = 1; seed <= 4; ++seed) {
+    const TwinMatrix matrix(tied_squares(128, seed));
+    for (const ScaleRule scale : {ScaleRule::four_over_six, ScaleRule::four_over_six_mae}) {
+      OperandSpec spec = nvfp4(BlockShape::square);
+      spec.scale = scale;
+      Twins twins(problem_of(spec), matrix, DType::f32);
+      EXPECT_TRUE(twins.quantize_both()) << name_of_case(problem_of(spec), DType::f32);
+      const auto* scales = twins.cpu.block_scales.as<uint8_t>();
+      const std::set<uint8_t> chosen(scales, scales + twins.cpu.block_scales.elements());
+      EXPECT_EQ(chosen, (std::set<uint8_t>{0x78, 0x7C})) << "256 and 384";
     }
   }
 }
