@@ -1,8 +1,10 @@
 #include "quant/cudnn_backend.h"
 
 #include <array>
+#include <charconv>
 #include <string_view>
 
+#include "dist/cuda_device.h"
 #include "dist/dynamic_library.h"
 #include "dist/error.h"
 #include "dist/launch.cuh"
@@ -72,6 +74,20 @@ std::string message(cudnnStatus_t status, const std::string& operation) {
   cudnn().get_last_error_string(text.data(), text.size());
   return cudnn_version_text() + ": " + operation + ": " + cudnn().get_error_string(status) +
          (text[0] == '\0' ? "" : std::string(": ") + text.data());
+}
+
+// "deviceVer": 1030 is compute capability 10.3.
+int described_major(std::string_view json) {
+  constexpr std::string_view key = "\"deviceVer\":";
+  int version = 0;
+  const size_t place = json.find(key);
+  if (place != std::string_view::npos) {
+    std::string_view text = json.substr(place + key.size());
+    text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+    std::from_chars(text.data(), text.data() + text.size(), version);
+  }
+  NIBBLE_CHECK(version > 0, "a description of a GPU has deviceVer");
+  return version / 100;
 }
 
 }  // namespace
@@ -147,11 +163,13 @@ int64_t CudnnDescriptor::get_integer(cudnnBackendAttributeName_t name) const {
 CudnnTarget CudnnTarget::this_gpu() {
   CudnnTarget target;
   target.handle_ = cudnn_handle();
+  target.major_ = device_properties().major;
   return target;
 }
 
 CudnnTarget CudnnTarget::described(const std::string& json) {
   CudnnTarget target;
+  target.major_ = described_major(json);
   target.properties_ = CudnnDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
   target.properties_.set(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, static_cast<int64_t>(json.size()),
                          json.data());

@@ -106,10 +106,12 @@ class CudnnTarget {
   // `json`: the attributes that cuDNN's device-properties descriptor takes (tests/cuda/devices has some).
   static CudnnTarget described(const std::string& json);
 
+  int major() const { return major_; }                                       // of its compute capability
   cudnnHandle_t handle() const { return handle_; }                           // null for a described one
   cudnnBackendDescriptor_t properties() const { return properties_.get(); }  // null for a real one
 
  private:
+  int major_ = 0;
   cudnnHandle_t handle_ = nullptr;
   CudnnDescriptor properties_;
 };
