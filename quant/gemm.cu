@@ -134,9 +134,13 @@ void gemm(const GemmProblem& problem) {
     return;
   }
   if (backend.multiply(problem)) return;
-  warn_once(backend.description() + " has no algorithm for a product " + std::to_string(shape.m) + " x " +
-            std::to_string(shape.n) + " x " + std::to_string(shape.k) + " of " + name_of_pair(shape.a, shape.b) +
-            " operands: it runs in nibble's own kernels, which are exact but slow");
+  const std::string what = backend.description() + " has no algorithm for a product " + std::to_string(shape.m) +
+                           " x " + std::to_string(shape.n) + " x " + std::to_string(shape.k) + " of " +
+                           name_of_pair(shape.a, shape.b) + " operands";
+  if (provider != GemmProvider::automatic) {
+    throw Error(ExitCode::bad_config, what, "set the GEMM provider to automatic or exact");
+  }
+  warn_once(what + ": it runs in nibble's own kernels, which are exact but slow");
   exact_gemm().multiply(problem);
 }
 

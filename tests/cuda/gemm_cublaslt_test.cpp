@@ -289,6 +289,15 @@ TEST_F(CublasLt, DescriptionsNameThePath) {
   EXPECT_EQ(cuda::describe_gemm(Format::nvfp4, Format::nvfp4), "nvfp4: exact, kernels of nibble");
 }
 
+// An f32 product has no bf16 output there: nobody is told that before.
+TEST_F(CublasLt, WhatTheLibraryRefusesAfterAllIsExactOrAnError) {
+  const TwinOperand a({Format::f32, 16, 32}, 1);
+  const TwinOperand b({Format::f32, 24, 32}, 2);
+  const Product product{a, b, DType::bf16};
+  EXPECT_THROW(run(GemmProvider::cublaslt, product, 0), Error);
+  EXPECT_EQ(run(GemmProvider::automatic, product, 0), run(GemmProvider::exact, product, 0));
+}
+
 TEST_F(CublasLt, ScratchMemoryIsBounded) {
   cuda::set_gemm_provider(GemmProvider::emulated);
   const auto scratch = [](int64_t m, int64_t n, int64_t k) {
