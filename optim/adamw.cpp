@@ -73,11 +73,6 @@ T* elements(const Tensor& tensor, uint64_t from) {
   return tensor.empty() || tensor.dtype() != DTypeOf<T>::value ? nullptr : tensor.as<T>() + from;
 }
 
-template <class T>
-std::span<T> as(const HostStage& stage) {
-  return {reinterpret_cast<T*>(stage.bytes().data()), stage.bytes().size() / sizeof(T)};
-}
-
 void check_float_dtype(DType dtype, const char* what) {
   if (dtype == DType::f32 || dtype == DType::bf16) return;
   throw Error(ExitCode::bad_config, fmt::format("{} cannot be stored as {}", what, name_of(dtype)), "use fp32 or bf16");
@@ -175,11 +170,11 @@ void AdamW::set_weights(std::span<const float> values, const Tensor& weights) {
   const HostStage stored(shard_of(weights));
   const HostStage exact(master_);
   if (weights_dtype_ == DType::f32) {
-    std::ranges::copy(values, as<float>(stored).begin());
+    std::ranges::copy(values, stored.as<float>().begin());
   } else {
-    std::ranges::transform(values, as<BFloat16>(stored).begin(), [](float value) { return bf16_nearest(value); });
+    std::ranges::transform(values, stored.as<BFloat16>().begin(), [](float value) { return bf16_nearest(value); });
   }
-  if (!master_.empty()) std::ranges::copy(values, as<float>(exact).begin());
+  if (!master_.empty()) std::ranges::copy(values, exact.as<float>().begin());
   stored.finish();
   exact.finish();
 }
