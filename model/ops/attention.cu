@@ -29,12 +29,13 @@ namespace {
 
 // Why attention of this shape and dtype is not cuDNN's; empty where it is. An error where it had to be.
 std::string reason_against_cudnn(const AttentionShape& shape, DType dtype) {
+  static const bool without_gpu = visible_devices() == 0;
   const AttentionProvider provider = attention_provider();
   if (provider == AttentionProvider::exact) return "it was asked for";
   std::string reason;
   if (dtype != DType::bf16) {
     reason = "activations are " + std::string(name_of(dtype));
-  } else if (visible_devices() == 0) {
+  } else if (without_gpu) {
     reason = "no GPU is visible";
   } else {
     reason = cudnn_attention_refusal(shape);

@@ -132,12 +132,14 @@ struct Arithmetic<BFloat16> {
   }
 };
 
-// tile[row * stride + column] = source, as products take it.
+// tile[row * stride + column] = source, as products take it. Loops here and in add_products are not unrolled: addresses
+// of several steps do not fit in the registers beside the sums.
 template <class T, int rows, int columns, int stride>
 __device__ __forceinline__ void load_tile(const Source<T>& source, float* shared) {
   constexpr int width = 16 / sizeof(T);
   constexpr int parts = columns / width;
   if (!source.aligned) {
+#pragma unroll 1
     for (int i = threadIdx.x; i < rows * columns; i += threads) {
       const int row = i / columns;
       const int column = i % columns;

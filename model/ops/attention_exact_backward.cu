@@ -58,6 +58,18 @@ __device__ __forceinline__ void softmax_backward(float& score, float& gradient, 
   gradient = visible ? Arithmetic<T>::rounded(of_score) : 0.0f;
 }
 
+// What write_weights() wrote: every thread reads its own.
+__device__ __forceinline__ void read_weights(const float* weights, float (&values)[share][share]) {
+#pragma unroll
+  for (int r = 0; r < share; ++r) {
+#pragma unroll
+    for (int c = 0; c < share; ++c) {
+      const int row = static_cast<int>(threadIdx.x) / lanes + r * lanes;
+      values[r][c] = weights[row * weight_stride + static_cast<int>(threadIdx.x) % lanes + c * lanes];
+    }
+  }
+}
+
 __device__ __forceinline__ void write_weights(const float (&values)[share][share], float* weights) {
 #pragma unroll
   for (int r = 0; r < share; ++r) {
@@ -123,8 +135,10 @@ __global__ void __launch_bounds__(threads, 2) grad_keys_kernel(Backward<T> probl
       float gradients[share][share];
       multiply_rows<T>(keys, problem.source(problem.heads.query, place.sequence, head, query), sizes.head_dim, operands,
                        scores);
+      write_weights(scores, weights);  // registers are short during the next product
       multiply_rows<T>(values, problem.source(problem.grad_output, place.sequence, head, query), sizes.head_dim,
                        operands, gradients);
+      read_weights(weights, scores);
 #pragma unroll
       for (int c = 0; c < share; ++c) {
         const int column = static_cast<int>(threadIdx.x) % lanes + c * lanes;

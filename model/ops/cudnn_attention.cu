@@ -198,7 +198,8 @@ void cudnn_attention_backward(const AttentionBackward& problem) {
 
 CudnnAttentionSupport cudnn_attention_support(const AttentionShape& shape, const std::string& device_json) {
   const CudnnTarget target = CudnnTarget::described(device_json);
-  return {.forward = ask(shape, AttentionPass::forward, target),
+  return {.version = cudnn_library().version,
+          .forward = ask(shape, AttentionPass::forward, target),
           .backward = ask(shape, AttentionPass::backward, target)};
 }
 

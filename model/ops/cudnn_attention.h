@@ -27,6 +27,7 @@ struct CudnnAttentionPass {
   std::string refusal;
 };
 struct CudnnAttentionSupport {
+  size_t version = 0;  // of cuDNN: 91900 for 9.19.0
   CudnnAttentionPass forward, backward;
 };
 CudnnAttentionSupport cudnn_attention_support(const AttentionShape& shape, const std::string& device_json);

@@ -43,6 +43,32 @@ TEST_P(DescribedGpu, HasEnginesForAllThatIsAskedOfCudnn) {
   }
 }
 
+// What the providers' own limit, head_dim 64 and 128, rests on.
+TEST_P(DescribedGpu, RefusesOtherHeads) {
+  const cuda::CudnnAttentionSupport odd = support({4, 4096, 32, 8, 100});
+  EXPECT_NE(odd.forward.refusal, "");
+  EXPECT_NE(odd.backward.refusal, "");
+  const cuda::CudnnAttentionSupport long_heads = support({4, 4096, 32, 8, 256});
+  EXPECT_EQ(long_heads.forward.refusal, "");
+  EXPECT_EQ(long_heads.backward.refusal.empty(), std::string(GetParam()) == "h100");
+}
+
+// The fast deterministic backward pass of compute capability 10.x, which cuDNN accepts, but does not propose.
+TEST_P(DescribedGpu, HasItsHiddenEngineFirst) {
+  const cuda::CudnnAttentionSupport answer = support({4, 4096, 32, 8, 128});
+  const bool hidden = GetParam()[0] == 'b' && answer.version >= 91800 && answer.version < 92300;
+  EXPECT_FALSE(answer.forward.chosen_by_hand);
+  EXPECT_EQ(answer.backward.chosen_by_hand, hidden);
+  if (hidden) {
+    EXPECT_EQ(answer.backward.engines.front(), 5);
+    EXPECT_GT(answer.backward.engines.size(), 1U) << "the heuristic has an engine to fall back on";
+  }
+}
+
+TEST(CudnnAttention, DescriptionsAreChecked) {
+  EXPECT_ANY_THROW(cuda::cudnn_attention_support({4, 4096, 32, 8, 128}, R"({"deviceVer": 900})"));
+}
+
 INSTANTIATE_TEST_SUITE_P(All, DescribedGpu, ::testing::Values("h100", "b200", "b300", "rtx5090"),
                          [](const auto& device) { return std::string(device.param); });
 

@@ -1,7 +1,10 @@
 // Attention by nibble's own kernels has the bits of the CPU.
 #include "model/ops/attention.h"
 
+#include <gmock/gmock.h>
+
 #include <cmath>
+#include <functional>
 
 #include "cuda/device_fixture.h"
 #include "model/ops/attention_provider.h"
@@ -121,6 +124,71 @@ TEST_F(Attention, NothingToDoIsNoError) {
 
 TEST_F(Attention, ProviderIsDescribed) {
   EXPECT_EQ(describe_attention_provider({1, 64, 2, 1, 64}), "exact: it was asked for");
+}
+
+// cuDNN is not asked for heads of 16, with it or without it.
+TEST_F(Attention, WhatCudnnCannotDoIsExactUnlessAskedOfCudnn) {
+  const Operands operands({1, 64, 2, 1, 16}, DType::bf16);
+  set_attention_provider(AttentionProvider::automatic);
+  EXPECT_THAT(describe_attention_provider(operands.shape), ::testing::StartsWith("exact: "));
+  expect_bits_of_the_cpu(operands);
+  const TwinTensor workspace = operands.workspace(DeviceKind::cuda);
+  set_attention_provider(AttentionProvider::cudnn);
+  for (const std::function<void()>& attempt : std::vector<std::function<void()>>{
+           [&] {
+             attention_forward({operands.shape, operands.qkv.gpu(), operands.output.gpu(), operands.log_sum_exp.gpu(),
+                                workspace.gpu()});
+           },
+           [&] { describe_attention_provider(operands.shape); },
+           [&] { attention_workspace_floats(operands.shape, DeviceKind::cuda); }}) {
+    try {
+      attempt();
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_config);
+      EXPECT_NE(error.remedy(), "");
+    }
+  }
+}
+
+// The largest difference, as a share of the largest number.
+double difference(const Tensor& expected, const Tensor& actual) {
+  const HostCopy a(expected);
+  const HostCopy b(actual);
+  const auto number = [](const HostCopy& copy, int64_t i) -> double {
+    if (copy.tensor().dtype() == DType::f32) return copy.as<float>()[static_cast<size_t>(i)];
+    return to_float(copy.as<BFloat16>()[static_cast<size_t>(i)]);
+  };
+  double largest = 0;
+  double off = 0;
+  for (int64_t i = 0; i < expected.elements(); ++i) {
+    largest = std::max(largest, std::abs(number(a, i)));
+    const double here = std::abs(number(a, i) - number(b, i));
+    if (!(here <= off)) off = here;  // NaN, too
+  }
+  return off / largest;
+}
+
+// On a GPU, where there is cuDNN: near the CPU, and the same bits every time.
+TEST_F(Attention, CudnnIsNearAndRepeatable) {
+  set_attention_provider(AttentionProvider::automatic);
+  const std::string provider = describe_attention_provider({2, 300, 8, 2, 64});
+  if (!provider.starts_with("cuDNN")) GTEST_SKIP() << provider;
+  for (const int64_t head_dim : {64, 128}) {
+    const Operands operands({2, 300, 8, 2, head_dim}, DType::bf16);
+    operands.forward();
+    EXPECT_LT(difference(operands.output.cpu(), operands.output.gpu()), 0.02);
+    EXPECT_LT(difference(operands.log_sum_exp.cpu(), operands.log_sum_exp.gpu()), 1e-3);
+    operands.backward();
+    EXPECT_LT(difference(operands.grad_qkv.cpu(), operands.grad_qkv.gpu()), 0.02);
+    const Operands again({2, 300, 8, 2, head_dim}, DType::bf16);
+    for (int repetition = 0; repetition < 3; ++repetition) {
+      again.forward();
+      again.backward();
+      EXPECT_TRUE(same_bits(operands.output.gpu(), again.output.gpu()));
+      EXPECT_TRUE(same_bits(operands.grad_qkv.gpu(), again.grad_qkv.gpu()));
+    }
+  }
 }
 
 }  // namespace
