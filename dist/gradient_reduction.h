@@ -41,7 +41,7 @@ class GradientReduction {
   virtual std::span<float> reduce_scatter() = 0;
 };
 
-enum class ReductionKind {
+enum class ReductionKind : uint8_t {
   tree,  // TreeReduction: the same bits for any number of ranks
   nccl   // LibraryReduction: faster between GPUs, with NCCL's order of additions
 };

@@ -62,8 +62,10 @@ LanguageModel::State::State(const ModelConfig& model_config, const Recipe& recip
   embedding_id = table.add("embedding.weight", embedding_shape, Initialization::normal, config.init_std, false);
   const int block_count = narrow<int>(config.blocks());
   for (int index = 0; index < block_count; ++index) {
+    first_element.push_back(table.flat_size());
     blocks.push_back(make_block(config, recipe, {.index = index, .blocks = block_count}, table));
   }
+  first_element.push_back(table.flat_size());
   head.emplace(config, recipe,
                Head::Sizes{.sequences = options.sequences,
                            .sequence_length = options.sequence_length,
@@ -144,11 +146,14 @@ Tensor LanguageModel::State::run_forward(const Tensor& tokens, const Pass& pass)
 // From the gradient of the head's input.
 void LanguageModel::State::run_backward(const Tensor& tokens, const StepContext& context) {
   const Pass pass = whole_micro_batch(context, /*keep=*/true);
+  announce(first_element.back(), table.flat_size());
   for (size_t b = blocks.size(); b-- > 0;) {
     if (recomputes(b)) blocks[b]->forward(input_of(b), Tensor(), pass);
     blocks[b]->backward(input_of(b), gradient, pass);
+    announce(first_element[b], first_element[b + 1]);
   }
   embedding_backward({.tokens = tokens, .grad_output = gradient, .grad_weight = embedding_gradient});
+  announce(0, first_element.front());
 }
 
 LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, const LanguageModelOptions& options) {
@@ -209,9 +214,9 @@ double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targe
                                      .scale = loss_scale});
     state_->run_backward(ids, context);
   };
-  // Who measures operands or time waits for the device.
+  // Who measures operands or time waits for the device; who is told of gradients has other streams.
   const bool makes_weights = std::exchange(state_->weights_changed, false);
-  if (state_->measuring || profiling()) {
+  if (state_->measuring || profiling() || state_->gradients_ready) {
     compute();
   } else {
     state_->graph.run(makes_weights ? 1 : 0, compute);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -55,6 +56,11 @@ class LanguageModel {
   // The same for a whole micro-batch, then adds the gradient of loss_scale * (that sum) to the bound gradients. Same
   // loss bits as forward().
   double forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context, float loss_scale);
+
+  // From now on the backward passes of forward_backward() tell when gradients [begin, end) of the flat buffer are
+  // complete, as soon as what completes them has been asked of the device: from the end of the buffer to its beginning,
+  // all of it. An empty function: no more.
+  void set_gradients_ready(std::function<void(uint64_t begin, uint64_t end)> ready);
 
   // Logits f32 [n, vocab_size] for one sequence of n tokens, n a multiple of 16 and at most sequence_length; of a model
   // for training, which has memory for a chunk of logits only, at most what that holds (model/head.h). Valid until the

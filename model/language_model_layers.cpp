@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "dist/error.h"
 #include "model/language_model_state.h"
@@ -29,6 +30,10 @@ std::vector<std::string> LanguageModel::describe_layers() const {
 void LanguageModel::set_weights_changed() {
   state_->weights_changed = true;
   for (Linear* linear : state_->linears()) linear->set_weights_changed();
+}
+
+void LanguageModel::set_gradients_ready(std::function<void(uint64_t begin, uint64_t end)> ready) {
+  state_->gradients_ready = std::move(ready);
 }
 
 std::vector<std::string> LanguageModel::linear_names() const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -31,6 +32,9 @@ struct LanguageModel::State {
 
   Tensor run_forward(const Tensor& tokens, const Pass& pass);
   void run_backward(const Tensor& tokens, const StepContext& context);
+  void announce(uint64_t begin, uint64_t end) const {
+    if (gradients_ready) gradients_ready(begin, end);
+  }
 
   ModelConfig config;
   LanguageModelOptions options;
@@ -38,6 +42,8 @@ struct LanguageModel::State {
   ParameterTable table;
   uint32_t embedding_id = 0;
   std::vector<std::unique_ptr<Block>> blocks;
+  std::vector<uint64_t> first_element;  // [blocks + 1] in the flat buffers: of each block's parameters, of the head's
+  std::function<void(uint64_t, uint64_t)> gradients_ready;
   std::optional<Head> head;
 
   Arena quantized_weights{"quantised weights", options.device};

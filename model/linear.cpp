@@ -139,11 +139,15 @@ void Linear::allocate_product(Product product, Arena& workspace, int64_t tokens)
   const int64_t out = description_.features_out;
   const std::array<std::array<int64_t, 3>, 3> shapes{{{tokens, out, in}, {tokens, in, out}, {out, in, tokens}}};
   const auto index = static_cast<size_t>(product);
-  scratch_of(product) = allocate_product_scratch(workspace, {.a = operands_[2 * index].spec.format,
-                                                             .b = operands_[2 * index + 1].spec.format,
-                                                             .m = shapes[index][0],
-                                                             .n = shapes[index][1],
-                                                             .k = shapes[index][2]});
+  const OperandSpec& a = operands_[2 * index].spec;
+  const OperandSpec& b = operands_[2 * index + 1].spec;
+  scratch_of(product) = allocate_product_scratch(
+      workspace, {.a = a.format,
+                  .b = b.format,
+                  .m = shapes[index][0],
+                  .n = shapes[index][1],
+                  .k = shapes[index][2],
+                  .outer_scales = a.outer != OuterScale::tensor || b.outer != OuterScale::tensor});
 }
 
 void Linear::allocate(const LayerArenas& arenas) {

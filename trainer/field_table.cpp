@@ -178,6 +178,11 @@ const Field fields[] = {
      "0 = wait for ever.",
      changeable, "", {0, 1e6}, "seconds"},
 
+    {"comm.reduction", CHOICE(comm.reduction, "tree", "nccl"), "How gradients of the ranks are summed: tree has the same "
+     "bits for any number of ranks; nccl, between GPUs only, overlaps with the backward pass and sums in an order of "
+     "NCCL's own.",
+     numeric},
+
     {"log.progress", CHOICE(log.progress, "auto", "plain", "bar", "none"), "What the terminal shows: a line a step, or a "
      "bar; auto takes the bar on a terminal.",
      changeable},

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "dist/gradient_reduction.h"
 #include "model/config.h"
 #include "model/ops/attention_provider.h"
 #include "optim/schedule.h"
@@ -84,6 +85,7 @@ struct RunConfig {
   };
   struct Comm {
     double timeout_s = 600;  // of one collective; 0 = none
+    ReductionKind reduction = ReductionKind::tree;
   };
   struct Log {
     Progress progress = Progress::automatic;

@@ -157,7 +157,8 @@ void TrainingSession::build_state() {
     state_arena_->release(0);
     recipe_arena_->release(0);
     weights_ = allocate_tensor(shared_arena_->arena(), config_.model.dtype, {static_cast<int64_t>(table.flat_size())});
-    reduction_ = std::make_unique<TreeReduction>(*shared_arena_, exchange, *partition_, gradient_groups(config_));
+    reduction_ = make_gradient_reduction(config_.comm.reduction, *shared_arena_, exchange, *partition_,
+                                         gradient_groups(config_));
     optimizer_ =
         std::make_unique<AdamW>(optimizer_arena, optimizer, segments(table), partition_->begin(communicator_.rank()),
                                 partition_->end(communicator_.rank()), config_.model.dtype);
@@ -288,7 +289,12 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
       micro_batch_->load(*train_loader_, first_sample, config_.train.micro_batch_sequences);
       const bool examine = micro_batch == 0 && telemetry_->due(step);
       if (examine) telemetry_->begin(*model_);
+      const bool last_of_rank = group + 1 == local.end && micro_batch + 1 == last;
+      if (last_of_rank && !examine) {
+        model_->set_gradients_ready([this](uint64_t begin, uint64_t end) { reduction_->parameters_ready(begin, end); });
+      }
       loss += model_->forward_backward(micro_batch_->tokens(), micro_batch_->targets(), context, loss_scale);
+      model_->set_gradients_ready({});
       if (!examine) continue;
       telemetry_->end(*model_, {.weights = weights_,
                                 .gradients = gradients,

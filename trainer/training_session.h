@@ -11,9 +11,9 @@
 
 #include "data/loader.h"
 #include "dist/communicator.h"
+#include "dist/gradient_reduction.h"
 #include "dist/partition.h"
 #include "dist/shared_arena.h"
-#include "dist/tree_reduction.h"
 #include "model/language_model.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
@@ -102,7 +102,7 @@ class TrainingSession {
   std::unique_ptr<Arena> recipe_arena_;        // what a recipe remembers on the CPU
   std::unique_ptr<Partition> partition_;
   Tensor weights_;  // [flat_size], model dtype
-  std::unique_ptr<TreeReduction> reduction_;
+  std::unique_ptr<GradientReduction> reduction_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<RecipeState> recipe_state_;
   ScheduleConfig schedule_;

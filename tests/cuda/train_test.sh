@@ -14,31 +14,34 @@ same_run() { # DIRECTORY DIRECTORY
 # Every recipe that nibble ships.
 for recipe in "$SOURCE"/configs/recipes/*.yaml; do
   name=$(basename "$recipe" .yaml)
-  short=(--set "recipe=$name" --set train.steps=2 --set telemetry.every=2)
+  short=(--set "recipe=$name" --set train.steps=2 --set schedule.warmup_steps=0 --set train.tokens_per_step=256
+    --set eval.sequences=2 --set telemetry.every=2 --set model.hidden_size=128)
   train "cpu-$name" --set device=cpu "${short[@]}"
   train "cuda-$name" "${exact[@]}" "${short[@]}"
   same_run "cpu-$name" "cuda-$name"
 done
 
+tiny=(--set train.tokens_per_step=384 --set eval.sequences=2)
+
 # The whole tiny run: recompute, BF16 moments, a step as one graph, optimizer state on the host.
-train cpu --set device=cpu --set optimizer.moment_dtype=bf16
-train cuda "${exact[@]}" --set optimizer.moment_dtype=bf16 --set train.recompute=0,1 --set cuda.graphs=true
+train cpu --set device=cpu "${tiny[@]}" --set optimizer.moment_dtype=bf16
+train cuda "${exact[@]}" "${tiny[@]}" --set optimizer.moment_dtype=bf16 --set train.recompute=0,1 --set cuda.graphs=true
 same_run cpu cuda
-train offload "${exact[@]}" --set optimizer.moment_dtype=bf16 --set cuda.offload_optimizer=true
+train offload "${exact[@]}" "${tiny[@]}" --set optimizer.moment_dtype=bf16 --set cuda.offload_optimizer=true
 same_run cpu offload
 
 # Half a run here, the other half there.
 for first in cpu cuda; do
   second=cuda
   [ "$first" = cpu ] || second=cpu
-  expect 75 "$NIBBLE" train tiny.yaml --set "run.dir=from-$first" --set optimizer.moment_dtype=bf16 "${exact[@]}" \
+  expect 75 "$NIBBLE" train tiny.yaml --set "run.dir=from-$first" "${tiny[@]}" --set optimizer.moment_dtype=bf16 "${exact[@]}" \
     --set "device=$first" --set train.stop_at=6
   expect 0 "$NIBBLE" resume "from-$first" --set train.stop_at=0 --set "device=$second" --set 'resume.allow=[device]'
   same_run cpu "from-$first"
 done
 
 # Ranks, one GPU each.
-NIBBLE_SIMULATED_GPUS=3 expect 0 mpirun -n 3 "$NIBBLE" train tiny.yaml --set run.dir=ranks "${exact[@]}" \
+NIBBLE_SIMULATED_GPUS=3 expect 0 mpirun -n 3 "$NIBBLE" train tiny.yaml --set run.dir=ranks "${exact[@]}" "${tiny[@]}" \
   --set optimizer.moment_dtype=bf16
 same_run cpu ranks
 
@@ -53,7 +56,7 @@ expect 0 "$NIBBLE" generate cpu --prompt "the" --tokens 8 "${exact[@]}"
 cmp output.txt generated.txt || fail "generate differs"
 
 # Libraries' products: other sums, the same run but for rounding.
-train fast --set device=cuda --set optimizer.moment_dtype=bf16
+train fast --set device=cuda "${tiny[@]}" --set optimizer.moment_dtype=bf16
 grep -q "cuBLASLt" output.txt || fail "the log does not say which library multiplies"
 "$python" - cpu fast <<'END' || fail "losses of the library's products are too far away"
 import json, sys
