@@ -15,7 +15,8 @@ same_run() { # DIRECTORY DIRECTORY
 for recipe in "$SOURCE"/configs/recipes/*.yaml; do
   name=$(basename "$recipe" .yaml)
   short=(--set "recipe=$name" --set train.steps=2 --set schedule.warmup_steps=0 --set train.tokens_per_step=256
-    --set eval.sequences=2 --set telemetry.every=2 --set model.hidden_size=128)
+    --set eval.sequences=2 --set telemetry.every=2 --set model.hidden_size=128
+    --set model.head_dim=32)
   train "cpu-$name" --set device=cpu "${short[@]}"
   train "cuda-$name" "${exact[@]}" "${short[@]}"
   same_run "cpu-$name" "cuda-$name"
@@ -68,7 +69,7 @@ END
 
 # No GPU: auto says so once and goes on, cuda is refused with the remedy.
 export NIBBLE_SIMULATED_GPUS=0
-expect 0 "$NIBBLE" train tiny.yaml --set run.dir=none --set train.steps=1
+expect 0 "$NIBBLE" train tiny.yaml --set run.dir=none --set train.steps=3 --set eval.sequences=2
 [ "$(grep -c "running on the CPU (no GPU is visible)" output.txt)" -eq 1 ] || fail "auto did not say once that it uses the CPU"
 expect 78 "$NIBBLE" train tiny.yaml --set run.dir=refused --set device=cuda
 grep -q "no GPU is visible" output.txt && grep -q "device: auto" output.txt || fail "the error does not tell the remedy"
