@@ -22,6 +22,10 @@ int rank_on_machine(const Communicator& communicator) {
 
 namespace cpu {
 namespace {
+std::string product_plan() {
+  return {};
+}
+void use_product_plan(const std::string& /*plan*/) {}
 double peak_flops() {
   return measured_peak_flops();
 }
@@ -47,6 +51,14 @@ void use_device(const Communicator& communicator, const RunConfig& config) {
 
 double peak_flops(const RunConfig& config) {
   return NIBBLE_DISPATCH(device_of(config), peak_flops, );
+}
+
+std::string product_plan(const RunConfig& config) {
+  return NIBBLE_DISPATCH(device_of(config), product_plan, );
+}
+
+void use_product_plan(const RunConfig& config, const std::string& plan) {
+  NIBBLE_DISPATCH(device_of(config), use_product_plan, plan);
 }
 
 std::vector<std::string> describe_device(const RunConfig& config) {

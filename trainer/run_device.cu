@@ -24,6 +24,14 @@ std::set<std::pair<Format, Format>> products_of(const Recipe& recipe) {
 
 }  // namespace
 
+std::string product_plan() {
+  return export_gemm_plan();
+}
+
+void use_product_plan(const std::string& plan) {
+  import_gemm_plan(plan);
+}
+
 double peak_flops() {
   return device_properties().bf16_flops;
 }
@@ -47,7 +55,8 @@ std::vector<std::string> describe_device(const RunConfig& config) {
                              .sequence_length = config.model.sequence_length,
                              .query_heads = config.model.query_heads,
                              .kv_heads = config.model.kv_heads,
-                             .head_dim = config.model.head_dim};
+                             .head_dim = config.model.head_dim,
+                             .document_mask = config.data.document_mask};
   lines.push_back("attention  " + describe_attention_provider(shape));
   return lines;
 }

@@ -24,7 +24,14 @@ std::vector<std::string> describe_device(const RunConfig& config);
 // where that is not known.
 double peak_flops(const RunConfig& config);
 
+// The algorithms of libraries' products that this process has chosen, as a text, and chosen by an earlier one: a run
+// that continues has the bits of the one before. Empty on the CPU, which chooses nothing.
+std::string product_plan(const RunConfig& config);
+void use_product_plan(const RunConfig& config, const std::string& plan);
+
 namespace cuda {
+std::string product_plan();
+void use_product_plan(const std::string& plan);
 double peak_flops();
 void use_gpu(int rank_on_machine, const RunConfig& config);
 std::vector<std::string> describe_device(const RunConfig& config);

@@ -42,6 +42,8 @@ class RunDirectory {
   std::filesystem::path metrics_file() const { return path_ / "metrics.jsonl"; }
   std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
+  // Which algorithms multiply on the GPU: quant/gemm_provider.h.
+  std::filesystem::path product_plan() const { return path_ / "gemm_plan.txt"; }
   std::filesystem::path heartbeat() const { return path_ / "heartbeat"; }
 
   // Replaces config.yaml (a resumed run whose free keys changed). Rank 0 only.

@@ -7,11 +7,13 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "data/file.h"
 #include "dist/log.h"
 #include "dist/signals.h"
 #include "dist/thread_pool.h"
 #include "dist/watchdog.h"
 #include "model/cost.h"
+#include "trainer/file_system.h"
 #include "trainer/metrics.h"
 #include "trainer/progress.h"
 #include "trainer/run_device.h"
@@ -23,6 +25,7 @@ namespace nibble {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr uint64_t largest_product_plan = 1 << 20;  // bytes
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -82,6 +85,8 @@ class TrainingLoop {
   [[noreturn]] void give_up(uint64_t step) const;
   bool validate_after(uint64_t step);
   void save(uint64_t step);
+  void restore_product_plan();
+  void keep_product_plan();
   ExitCode stopped_after(uint64_t step);
   bool stop_wanted() { return communicator_.all_reduce_max(stop_requested() ? 1 : 0) != 0; }
 
@@ -92,6 +97,7 @@ class TrainingLoop {
   Heartbeat heartbeat_;
   double peak_flops_ = 0;                // of all ranks together
   std::unique_ptr<RunProfile> profile_;  // if wanted
+  std::string product_plan_;             // as it is kept in the run directory
   // Rank 0 only.
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<TensorboardWriter> tensorboard_;
@@ -135,8 +141,12 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
       if (resumed) tensorboard_->session_start(first_step + 1);
     }
     for (const std::string& line : session_.describe()) log_info("{}", line);
-    log_info("ranks      {} with {} threads each, {} peak {:.1f} GFLOP/s in all", communicator_.size(),
-             compute_threads(), device_of(config_) == DeviceKind::cpu ? "measured" : "data sheet's", peak_flops_ / 1e9);
+    std::string peak = "peak not known";
+    if (peak_flops_ > 0) {
+      peak = fmt::format("{} peak {:.1f} GFLOP/s in all",
+                         device_of(config_) == DeviceKind::cpu ? "measured" : "data sheet's", peak_flops_ / 1e9);
+    }
+    log_info("ranks      {} with {} threads each, {}", communicator_.size(), compute_threads(), peak);
   });
   const auto kind = leader() ? config_.log.progress : RunConfig::Progress::none;
   progress_ = std::make_unique<ProgressDisplay>(kind, total_steps(), first_step);
@@ -260,8 +270,30 @@ bool TrainingLoop::validate_after(uint64_t step) {
   return true;
 }
 
+void TrainingLoop::restore_product_plan() {
+  std::string plan;
+  run_together(communicator_, [&] {
+    if (leader() && std::filesystem::exists(directory_.product_plan()))
+      plan = read_file(directory_.product_plan(), largest_product_plan);
+  });
+  plan = broadcast_string(communicator_, plan, 0);
+  run_together(communicator_, [&] {
+    if (!plan.empty()) use_product_plan(config_, plan);
+  });
+}
+
+void TrainingLoop::keep_product_plan() {
+  const std::string plan = product_plan(config_);
+  if (plan == product_plan_) return;
+  product_plan_ = plan;
+  write_file_durably(directory_.product_plan(), plan);
+}
+
 void TrainingLoop::save(uint64_t step) {
   heartbeat_.set(step, "checkpoint");
+  run_together(communicator_, [&] {
+    if (leader()) keep_product_plan();
+  });
   const auto start = Clock::now();
   const auto path = save_checkpoint(communicator_, directory_.path(), session_.checkpoint_state(step));
   run_together(communicator_, [&] {
@@ -280,6 +312,7 @@ ExitCode TrainingLoop::stopped_after(uint64_t step) {
 }
 
 ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
+  restore_product_plan();
   const uint64_t first = checkpoint ? continue_from(*checkpoint) : start_fresh();
   open_logs(first, checkpoint.has_value());
   if (validation_pending(first) && !validate_after(first)) return stopped_after(first);
