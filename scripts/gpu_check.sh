@@ -25,20 +25,18 @@ started=$SECONDS
 
 build() {
   build_directory=${NIBBLE_BUILD:-build}/cuda
-  ./scripts/setup.sh --tests
+  ./scripts/setup.sh --tests --packages
   mkdir -p "$build_directory"
   cmake -S . -B "$build_directory" -G Ninja -DCMAKE_BUILD_TYPE=Release "-DNIBBLE_CUDA=${NIBBLE_CUDA:-ON}" \
     -DNIBBLE_TESTS=ON >"$build_directory.log" 2>&1 || { cat "$build_directory.log" >&2; exit 70; }
   rm -f "$build_directory.log"
-  cmake --build "$build_directory" --parallel "$(nproc)" --target nibble cuda_tests
+  cmake --build "$build_directory" --parallel "$(nproc)" --target nibble cuda_gpu_tests cuda_bench
 }
 
 # collect DIRECTORY: programs, what they read, and shards of real text.
 collect() {
   mkdir -p "$1/bin" "$1/data"
-  cp "$build_directory/nibble" "$1/bin/"
-  find "$build_directory/tests/cuda" -maxdepth 1 -type f -executable -name 'cuda_*' ! -name '*_deviceless_test' \
-    ! -name 'cuda_mpi_*' -exec cp {} "$1/bin/" \;
+  cp "$build_directory"/nibble "$build_directory"/tests/cuda/{cuda_gpu_tests,cuda_bench} "$1/bin/"
   cp -RL configs "$1/bin/configs"
   cp "$here/gpu_check.sh" "$1/"
   [ -e "$1/data/tokenizer.model" ] || "$build_directory/nibble" tokenize data/sample/state_of_the_union.txt.zst \
@@ -158,13 +156,12 @@ repeats() { # the same run twice has the same bits
   done
   diff <(losses repeat-1) <(losses repeat-2)
 }
-sanitize() { # TOOL TEST: the simplest of its checks
-  compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all \
-    ${root:+env LD_LIBRARY_PATH="${LD_LIBRARY_PATH}"} "$root/bin/$2"
-}
-sanitize_bundled() {
-  compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all \
-    "$root"/lib/ld-linux-*.so.* --library-path "$root/lib:$LD_LIBRARY_PATH" "$root/bin/$2"
+sanitize() { # TOOL SUITE
+  local program=("$root/bin/cuda_gpu_tests")
+  if [ -d "$root/lib" ]; then
+    program=("$root"/lib/ld-linux-*.so.* --library-path "$root/lib:$LD_LIBRARY_PATH" "$root/bin/cuda_gpu_tests")
+  fi
+  compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all "${program[@]}" "--gtest_filter=$2.*"
 }
 
 rm -rf "$output/runs"
@@ -180,8 +177,8 @@ say '```'
 say ""
 say "## Tests"
 say ""
-for program in "$root"/bin/cuda_*_test; do
-  verdict "$(basename "$program")" "$(basename "$program").log" 60 run "$(basename "$program")"
+for suite in $(run cuda_gpu_tests --gtest_list_tests | grep -o '^[A-Za-z0-9_/]*\.'); do
+  verdict "${suite%.}" "tests-${suite%.}.log" 60 run cuda_gpu_tests "--gtest_filter=$suite*"
 done
 say ""
 say "## Training"
@@ -206,14 +203,13 @@ say ""
 say "## compute-sanitizer"
 say ""
 if command -v compute-sanitizer >/dev/null; then
-  check=sanitize
-  [ -d "$root/lib" ] && check=sanitize_bundled
   for tool in memcheck racecheck initcheck synccheck; do
-    for test in cuda_ops_rms_norm_test cuda_ops_embedding_test cuda_fold_test; do
-      [ -x "$root/bin/$test" ] && verdict "$tool $test" "$tool-$test.log" 60 "$check" "$tool" "$test"
+    for suite in RmsNorm Embedding QuantizeOnDevice; do
+      verdict "$tool $suite" "$tool-$suite.log" 60 sanitize "$tool" "$suite"
     done
   done
 else
+  failures=$((failures + 1))
   say "* NOT RUN  compute-sanitizer is not installed"
 fi
 say ""

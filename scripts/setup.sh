@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Installs what nibble builds with (Debian 12; Ubuntu 24.04 has the same package names) and builds it. Skips what is present; needs no Python.
-# Usage: scripts/setup.sh [--tests]     --tests also installs and builds what the tests need
+# Usage: scripts/setup.sh [--tests] [--packages]     --tests also installs and builds what the tests need;
+#        --packages installs only, and builds nothing
 set -euo pipefail
 cd "$(dirname "$0")/.."
 with_tests=OFF
+builds=ON
 for argument in "$@"; do
   case "$argument" in
     --tests) with_tests=ON ;;
-    -h | --help) sed -n '2,3s/^# //p' "$0"; exit 0 ;;
+    --packages) builds=OFF ;;
+    -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
     *) echo "setup.sh: unknown argument '$argument' (try --help)" >&2; exit 64 ;;
   esac
 done
@@ -30,6 +33,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
     >/dev/null
 fi
 
+if [ "$builds" = OFF ]; then exit 0; fi
 build=${NIBBLE_BUILD:-build}
 jobs=$(nproc)
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release "-DNIBBLE_CUDA=${NIBBLE_CUDA:-AUTO}" "-DNIBBLE_TESTS=$with_tests" >"$build.log" 2>&1 ||
