@@ -23,8 +23,8 @@ constexpr uint64_t header_bytes = 256 * sizeof(int32_t);
 }  // namespace
 
 const LlmcShard::Kind* LlmcShard::kind_of(uint32_t magic) {
-  static constexpr std::array<Kind, 2> kinds{Kind{20240520, 1, 2, 50257, 50256, "GPT-2"},
-                                             Kind{20240801, 7, 4, 128256, 128001, "Llama 3"}};
+  static constexpr std::array<Kind, 2> kinds{Kind{20240520, 1, 2, 50257, 50256, 50256, "GPT-2"},
+                                             Kind{20240801, 7, 4, 128256, 128001, 128000, "Llama 3"}};
   const auto* found =
       std::find_if(kinds.begin(), kinds.end(), [magic](const Kind& kind) { return kind.magic == magic; });
   return found == kinds.end() ? nullptr : found;
@@ -84,6 +84,15 @@ void LlmcShard::read(uint64_t first, std::span<int32_t> ids) {
                               offset + i * kind_.token_bytes, id, kind_.vocab_size));
     }
     ids[i] = static_cast<int32_t>(id);
+  }
+}
+
+void LlmcShard::find_documents(uint64_t /*first*/, std::span<const int32_t> ids, std::span<int32_t> starts) {
+  NIBBLE_CHECK(ids.size() == starts.size(), "a start for every token");
+  int32_t start = 0;
+  for (size_t i = 0; i < starts.size(); ++i) {
+    if (static_cast<uint32_t>(ids[i]) == kind_.first_of_document) start = narrow<int32_t>(i);
+    starts[i] = start;
   }
 }
 

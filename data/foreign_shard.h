@@ -4,7 +4,8 @@
 //   magic 20240520, version 1: GPT-2's ids (vocabulary 50,257), uint16
 //   magic 20240801, version 7: Llama 3's ids (vocabulary 128,256), uint32
 // The format has neither hashes nor document ends: the size is checked when the file is opened, every id when it is
-// read. Little-endian.
+// read. llm.c's programs write a mark before every document: its end-of-text token in GPT-2's ids (50256), its
+// beginning-of-text token in Llama 3's (128000). Little-endian.
 #pragma once
 
 #include <string>
@@ -33,6 +34,8 @@ class LlmcShard : public TokenShard {
   // of every run would be no service.
   uint64_t identity() const override { return identity_; }
   void read(uint64_t first, std::span<int32_t> ids) override;
+  // By the marks among `ids`: a mark belongs to the document that it begins.
+  void find_documents(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> starts) override;
 
   // "llm.c version 1 (GPT-2 tokens)"
   std::string describe() const;
@@ -40,7 +43,7 @@ class LlmcShard : public TokenShard {
 
  private:
   struct Kind {
-    uint32_t magic, version, token_bytes, vocab_size, eos_id;
+    uint32_t magic, version, token_bytes, vocab_size, eos_id, first_of_document;
     const char* tokenizer;
   };
   static const Kind* kind_of(uint32_t magic);

@@ -100,14 +100,17 @@ uint64_t Loader::count_windows() {
   return first_window_.back();
 }
 
-void Loader::load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets) {
+void Loader::load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets,
+                  std::span<int32_t> documents) {
   NIBBLE_CHECK(tokens.size() == sequence_length_ && targets.size() == sequence_length_, "size of a sample");
   const uint64_t window = sampler_.window(sample);
   const auto after = std::upper_bound(first_window_.begin(), first_window_.end(), window);
   const auto shard = static_cast<size_t>(after - first_window_.begin()) - 1;
-  shards_[shard]->read((window - first_window_[shard]) * sequence_length_, window_);
+  const uint64_t first = (window - first_window_[shard]) * sequence_length_;
+  shards_[shard]->read(first, window_);
   std::copy(window_.begin(), window_.end() - 1, tokens.begin());
   std::copy(window_.begin() + 1, window_.end(), targets.begin());
+  if (!documents.empty()) shards_[shard]->find_documents(first, tokens, documents);
 }
 
 std::string Loader::fingerprint() const {

@@ -33,8 +33,10 @@ class Loader {
   uint64_t sequence_length() const { return sequence_length_; }
   size_t shards() const { return shards_.size(); }
 
-  // Sample number `sample`: tokens[i] is followed by targets[i]. Both spans have sequence_length elements.
-  void load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets);
+  // Sample number `sample`: tokens[i] is followed by targets[i]. Both spans have sequence_length elements. So has
+  // `documents`, if it is wanted: documents[i] is the index of the first of these tokens that is in token i's document,
+  // as TokenShard::find_documents() tells it.
+  void load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets, std::span<int32_t> documents = {});
 
   uint32_t vocab_size() const { return shards_.front()->vocab_size(); }
   Hash128 tokenizer_hash() const { return shards_.front()->tokenizer(); }

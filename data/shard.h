@@ -90,6 +90,8 @@ class ShardReader : public TokenShard {
   // XXH3-64 of the header, and so an identity of everything in the shard.
   uint64_t header_hash() const { return header_hash_; }
   void read(uint64_t first, std::span<int32_t> ids) override;
+  // By the table of document ends: the end-of-document token belongs to the document that it ends.
+  void find_documents(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> starts) override;
   // Index of the token after the last one of document i, for every document.
   const std::vector<uint64_t>& document_ends();
   // Reads everything, calls report(text) for every damaged part, and tells the number of damaged parts. `visit` sees

@@ -104,6 +104,20 @@ const std::vector<uint64_t>& ShardReader::document_ends() {
   return document_ends_;
 }
 
+void ShardReader::find_documents(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> starts) {
+  NIBBLE_CHECK(ids.size() == starts.size(), "a start for every token");
+  const auto& ends = document_ends();
+  auto end = std::upper_bound(ends.begin(), ends.end(), first);
+  int32_t start = 0;
+  for (size_t i = 0; i < starts.size(); ++i) {
+    if (end != ends.end() && *end == first + i) {
+      start = narrow<int32_t>(i);
+      ++end;
+    }
+    starts[i] = start;
+  }
+}
+
 void ShardReader::check_document_marks() {
   const auto& ends = document_ends();
   int32_t id = 0;

@@ -26,6 +26,9 @@ class TokenShard {
   // Tokens [first, first + ids.size()), which must lie in the shard; every id is below vocab_size(), or the call throws
   // ExitCode::bad_data with the shard, the byte and the id.
   virtual void read(uint64_t first, std::span<int32_t> ids) = 0;
+  // For each token that read(first, ids) gave: the index in `ids` of the first token of its document, 0 where that lies
+  // before `ids`. Which document the token between two of them belongs to is told by the format.
+  virtual void find_documents(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> starts) = 0;
 };
 
 // Opens a shard of nibble's own (data/shard.h), or one of llm.c (data/foreign_shard.h), by its first bytes.

@@ -68,6 +68,29 @@ TEST(LlmcShard, Llama3TokensOfFourBytes) {
   EXPECT_TRUE(std::equal(ids.begin(), ids.end(), tokens.begin()));
 }
 
+// The mark stands before a document, and is its own: the end-of-text token of GPT-2, the beginning-of-text token of
+// Llama 3.
+TEST(LlmcShard, DocumentsBeginAtTheirMarks) {
+  const TemporaryDirectory directory;
+  put(directory / "gpt2.bin", file_of({}, std::vector<uint16_t>{50256, 1, 2, 50256, 3, 50256, 50256, 4}));
+  put(directory / "llama3.bin", file_of({.magic = 20240801, .version = 7},
+                                        std::vector<uint32_t>{128000, 1, 50256, 128000, 128001, 128000, 128000, 4}));
+  for (const char* name : {"gpt2.bin", "llama3.bin"}) {
+    Loader loader({directory / name}, 7, 0, false);
+    std::vector<int32_t> tokens(7);
+    std::vector<int32_t> targets(7);
+    std::vector<int32_t> documents(7, -1);
+    loader.load(0, tokens, targets, documents);
+    EXPECT_EQ(documents, (std::vector<int32_t>{0, 0, 0, 3, 3, 5, 6})) << name;
+    const std::unique_ptr<TokenShard> shard = open_token_shard(directory / name);
+    std::vector<int32_t> ids(5);
+    std::vector<int32_t> starts(5, -1);
+    shard->read(2, ids);
+    shard->find_documents(2, ids, starts);
+    EXPECT_EQ(starts, (std::vector<int32_t>{0, 1, 1, 3, 4})) << name;
+  }
+}
+
 TEST(LlmcShard, WhatIsWrongIsNamed) {
   const TemporaryDirectory directory;
   const std::filesystem::path path = directory / "a.bin";

@@ -90,6 +90,29 @@ TEST(Loader, ShuffledEpochsVisitEveryWindowOnce) {
   EXPECT_EQ(load(fresh, loader.windows() + 11).tokens[0], epochs[1][11]);
 }
 
+// Documents of 3, 1, 7 and 13 tokens, end marks included, in windows of 6: ends at 3, 4, 11 and 24.
+TEST(Loader, TellsWhereDocumentsBegin) {
+  const TemporaryDirectory directory;
+  ShardHeader format;
+  format.vocab_size = 100;
+  format.eos_id = 2;
+  ShardWriter writer(directory / "a.bin", format);
+  for (const size_t length : {2, 0, 6, 12}) writer.add_document(std::vector<int32_t>(length, 5));
+  writer.publish();
+  Loader loader({directory / "a.bin"}, 6, 0, false);
+  ASSERT_EQ(loader.windows(), 3U);
+  const std::vector<std::vector<int32_t>> expected = {{0, 0, 0, 3, 4, 4}, {0, 0, 0, 0, 0, 5}, {0, 0, 0, 0, 0, 0}};
+  for (uint64_t i = 0; i < 3; ++i) {
+    std::vector<int32_t> tokens(6);
+    std::vector<int32_t> targets(6);
+    std::vector<int32_t> documents(6, -1);
+    loader.load(i, tokens, targets, documents);
+    EXPECT_EQ(documents, expected[i]) << i;
+    EXPECT_EQ(tokens, load(loader, i).tokens) << i;
+    EXPECT_EQ(targets, load(loader, i).targets) << i;
+  }
+}
+
 TEST(Loader, ErrorsNameWhatIsWrong) {
   const TemporaryDirectory directory;
   write_counting_shard(directory / "a.bin", 10, 1);
