@@ -1,5 +1,7 @@
 #include "model/attention_block.h"
 
+#include <algorithm>
+
 #include "dist/thread_pool.h"
 #include "model/ops/elementwise.h"
 #include "model/ops/rope.h"
@@ -23,7 +25,7 @@ AttentionBlock::AttentionBlock(const ModelConfig& config, const Recipe& recipe, 
 void AttentionBlock::allocate(const LayerArenas& arenas) {
   const int64_t tokens = arenas.tokens();
   const DType dtype = config_.dtype;
-  const AttentionShape shape = shape_of(arenas.sequences, arenas.sequence_length);
+  const AttentionShape shape = shape_of(arenas.sequences, arenas.sequence_length, /*document_mask=*/false);
   Arena& saved = arenas.saved;
   Arena& workspace = arenas.workspace;
   const size_t mark = workspace.mark();
@@ -34,8 +36,12 @@ void AttentionBlock::allocate(const LayerArenas& arenas) {
   hidden_scratch_ = allocate_tensor(workspace, dtype, {tokens, config_.hidden_size});
   const bool keeps_normed = arenas.training && qkv_linear_.keeps_input();
   normed_ = keeps_normed ? allocate_tensor(saved, dtype, {tokens, config_.hidden_size}) : hidden_scratch_;
-  attention_workspace_ =
-      allocate_tensor(workspace, DType::f32, {attention_workspace_floats(shape, workspace.device())});
+  int64_t attention_floats = attention_workspace_floats(shape, workspace.device());
+  if (arenas.document_mask) {
+    const AttentionShape masked = shape_of(arenas.sequences, arenas.sequence_length, /*document_mask=*/true);
+    attention_floats = std::max(attention_floats, attention_workspace_floats(masked, workspace.device()));
+  }
+  attention_workspace_ = allocate_tensor(workspace, DType::f32, {attention_floats});
   if (arenas.training) {
     grad_attended_ = allocate_tensor(workspace, dtype, {tokens, shape.output_features()});
     grad_qkv_ = allocate_tensor(workspace, dtype, {tokens, shape.qkv_features()});
@@ -53,12 +59,13 @@ void AttentionBlock::bind(const ParameterTable& table, const Tensor& weights, co
   output_linear_.bind(table, weights, gradients);
 }
 
-AttentionShape AttentionBlock::shape_of(int64_t sequences, int64_t sequence_length) const {
+AttentionShape AttentionBlock::shape_of(int64_t sequences, int64_t sequence_length, bool document_mask) const {
   return {.sequences = sequences,
           .sequence_length = sequence_length,
           .query_heads = config_.query_heads,
           .kv_heads = config_.kv_heads,
-          .head_dim = config_.head_dim};
+          .head_dim = config_.head_dim,
+          .document_mask = document_mask};
 }
 
 void AttentionBlock::rotate(const Tensor& qkv, const Pass& pass, bool inverse) const {
@@ -81,11 +88,12 @@ void AttentionBlock::forward(const Tensor& input, const Tensor& output, const Pa
   norm_.forward(input, normed);
   qkv_linear_.forward({.input = normed, .output = qkv, .context = pass.context, .keep = pass.keep});
   rotate(qkv, pass, /*inverse=*/false);
-  attention_forward({.shape = shape_of(pass.sequences, pass.sequence_length),
+  attention_forward({.shape = shape_of(pass),
                      .qkv = qkv,
                      .output = attended,
                      .log_sum_exp = log_sum_exp_of(pass),
-                     .workspace = attention_workspace_});
+                     .workspace = attention_workspace_,
+                     .document_starts = pass.document_starts});
   output_linear_.forward({.input = attended, .output = projected, .context = pass.context, .keep = pass.keep});
   if (!output.empty()) add(input, projected, output);
 }
@@ -93,13 +101,14 @@ void AttentionBlock::forward(const Tensor& input, const Tensor& output, const Pa
 void AttentionBlock::backward(const Tensor& input, const Tensor& gradient, const Pass& pass) {
   const Tensor& grad_normed = hidden_scratch_;
   output_linear_.backward({.grad_output = gradient, .grad_input = grad_attended_, .context = pass.context});
-  attention_backward({.shape = shape_of(pass.sequences, pass.sequence_length),
+  attention_backward({.shape = shape_of(pass),
                       .grad_output = grad_attended_,
                       .qkv = qkv_,
                       .output = attended_,
                       .log_sum_exp = log_sum_exp_of(pass),
                       .grad_qkv = grad_qkv_,
-                      .workspace = attention_workspace_});
+                      .workspace = attention_workspace_,
+                      .document_starts = pass.document_starts});
   rotate(grad_qkv_, pass, /*inverse=*/true);
   qkv_linear_.backward({.grad_output = grad_qkv_, .grad_input = grad_normed, .context = pass.context});
   norm_.backward(grad_normed, input, gradient);

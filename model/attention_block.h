@@ -19,7 +19,10 @@ class AttentionBlock final : public Block {
   std::vector<Linear*> linears() override { return {&qkv_linear_, &output_linear_}; }
 
  private:
-  AttentionShape shape_of(int64_t sequences, int64_t sequence_length) const;
+  AttentionShape shape_of(int64_t sequences, int64_t sequence_length, bool document_mask) const;
+  AttentionShape shape_of(const Pass& pass) const {
+    return shape_of(pass.sequences, pass.sequence_length, !pass.document_starts.empty());
+  }
   Tensor log_sum_exp_of(const Pass& pass) const;
   void rotate(const Tensor& qkv, const Pass& pass, bool inverse) const;
 

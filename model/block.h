@@ -20,8 +20,9 @@ struct Pass {
   StepContext context;
   int64_t sequences = 0;
   int64_t sequence_length = 0;
-  Tensor rope_table;  // f32 [at least sequence_length, head_dim / 2, 2]
-  bool keep = false;  // save what backward needs
+  Tensor rope_table;            // f32 [at least sequence_length, head_dim / 2, 2]
+  Tensor document_starts = {};  // of AttentionForward; empty: a token sees all earlier ones
+  bool keep = false;            // save what backward needs
 };
 
 class Block {

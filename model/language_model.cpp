@@ -90,6 +90,7 @@ void LanguageModel::State::allocate() {
   if (options.training) gradient = allocate_tensor(workspace, config.dtype, {tokens, hidden});
   token_ids = allocate_tensor(workspace, DType::i32, {tokens});
   target_ids = allocate_tensor(workspace, DType::i32, {tokens});
+  if (options.document_mask) document_starts = allocate_tensor(workspace, DType::i32, {tokens});
   allocate_blocks();
   head->allocate(quantized_weights, workspace);
 }
@@ -99,8 +100,8 @@ void LanguageModel::State::allocate_blocks() {
     const bool shares = !options.training || recomputes(b);
     Arena& arena = shares ? shared_activations : saved_activations;
     const size_t mark = arena.mark();
-    blocks[b]->allocate(
-        {quantized_weights, arena, workspace, options.sequences, options.sequence_length, options.training});
+    blocks[b]->allocate({quantized_weights, arena, workspace, options.sequences, options.sequence_length,
+                         options.training, options.document_mask});
     if (shares) arena.release(mark);
   }
 }
@@ -129,6 +130,21 @@ Tensor LanguageModel::State::take_tokens(const Tensor& tokens, const Tensor& mem
   return taken;
 }
 
+Tensor LanguageModel::State::take_documents(const Tensor& documents, int64_t sequences, int64_t sequence_length) const {
+  if (documents.empty()) return {};
+  NIBBLE_CHECK(options.document_mask, "no memory was planned for documents");
+  NIBBLE_CHECK(documents.elements() == sequences * sequence_length, "not the micro-batch's number of tokens");
+  const int32_t* starts = documents.as<int32_t>();
+  for (int64_t i = 0; i < documents.elements(); ++i) {
+    const int64_t position = i % sequence_length;
+    const bool continues = position > 0 && starts[i] == starts[i - 1];
+    NIBBLE_CHECK(starts[i] == position || continues, "a document begins where its first token is");
+  }
+  const Tensor taken = document_starts.slice(0, documents.elements());
+  copy(documents, taken);
+  return taken;
+}
+
 // Returns the input of the head, [tokens, hidden].
 Tensor LanguageModel::State::run_forward(const Tensor& tokens, const Pass& pass) {
   NIBBLE_CHECK(!embedding_weight.empty(), "bind() comes before the first pass");
@@ -144,8 +160,7 @@ Tensor LanguageModel::State::run_forward(const Tensor& tokens, const Pass& pass)
 }
 
 // From the gradient of the head's input.
-void LanguageModel::State::run_backward(const Tensor& tokens, const StepContext& context) {
-  const Pass pass = whole_micro_batch(context, /*keep=*/true);
+void LanguageModel::State::run_backward(const Tensor& tokens, const Pass& pass) {
   announce(first_element.back(), table.flat_size());
   for (size_t b = blocks.size(); b-- > 0;) {
     if (recomputes(b)) blocks[b]->forward(input_of(b), Tensor(), pass);
@@ -191,35 +206,38 @@ void LanguageModel::bind(const Tensor& weights, const Tensor& gradients) {
   state_->head->bind(table, weights, gradients);
 }
 
-double LanguageModel::forward(const Tensor& tokens, const Tensor& targets, const StepContext& context) {
+double LanguageModel::forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
+                              const Tensor& documents) {
   Pass pass = state_->whole_micro_batch(context, /*keep=*/false);
   NIBBLE_CHECK(0 < tokens.size(0) && tokens.size(0) <= pass.sequences, "more sequences than memory was planned for");
   pass.sequences = tokens.size(0);
   const Tensor ids = state_->take_tokens(tokens, state_->token_ids, pass.sequences, pass.sequence_length);
   const Tensor wanted = state_->take_tokens(targets, state_->target_ids, pass.sequences, pass.sequence_length);
+  pass.document_starts = state_->take_documents(documents, pass.sequences, pass.sequence_length);
   return state_->head->loss(state_->run_forward(ids, pass), wanted, context);
 }
 
 double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
-                                       float loss_scale) {
+                                       float loss_scale, const Tensor& documents) {
   NIBBLE_CHECK(state_->options.training && !state_->embedding_gradient.empty(), "not set up for training");
-  const Pass pass = state_->whole_micro_batch(context, /*keep=*/true);
+  Pass pass = state_->whole_micro_batch(context, /*keep=*/true);
   const Tensor ids = state_->take_tokens(tokens, state_->token_ids, pass.sequences, pass.sequence_length);
   const Tensor wanted = state_->take_tokens(targets, state_->target_ids, pass.sequences, pass.sequence_length);
+  pass.document_starts = state_->take_documents(documents, pass.sequences, pass.sequence_length);
   const auto compute = [&] {
     state_->head->loss_and_gradient({.input = state_->run_forward(ids, pass),
                                      .targets = wanted,
                                      .gradient = state_->gradient,
                                      .context = context,
                                      .scale = loss_scale});
-    state_->run_backward(ids, context);
+    state_->run_backward(ids, pass);
   };
   // Who measures operands or time waits for the device; who is told of gradients has other streams.
   const bool makes_weights = std::exchange(state_->weights_changed, false);
   if (state_->measuring || profiling() || state_->gradients_ready) {
     compute();
   } else {
-    state_->graph.run(makes_weights ? 1 : 0, compute);
+    state_->graph.run((makes_weights ? 1 : 0) + (documents.empty() ? 0 : 2), compute);
   }
   return state_->head->loss_of_micro_batch();
 }

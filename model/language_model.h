@@ -23,6 +23,7 @@ struct LanguageModelOptions {
   int64_t sequence_length = 0;  // tokens per sequence; at most config.sequence_length
   bool training = true;         // false: no memory for backward
   DeviceKind device = DeviceKind::cpu;
+  bool document_mask = false;        // passes may be given documents
   bool graphs = false;               // on a GPU: forward and backward of a micro-batch are one graph
   std::vector<bool> recompute = {};  // per block: drop its activations and compute them again in backward; empty = none
 };
@@ -51,11 +52,16 @@ class LanguageModel {
   void set_weights_changed();
 
   // tokens, targets: i32 [sequences or fewer, sequence_length] on the CPU, every target real and below vocab_size.
+  // documents: of the tokens' shape, for each the index in its sequence of the first token of its document: attention
+  // stays inside documents. Positions are those in the sequence, since rotary attention depends on distances only; all
+  // targets count, also the first token of the next document. Empty: a token sees all earlier ones of its sequence.
   // Returns the sum over tokens of the cross-entropy in nats.
-  double forward(const Tensor& tokens, const Tensor& targets, const StepContext& context);
+  double forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
+                 const Tensor& documents = Tensor());
   // The same for a whole micro-batch, then adds the gradient of loss_scale * (that sum) to the bound gradients. Same
   // loss bits as forward().
-  double forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context, float loss_scale);
+  double forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context, float loss_scale,
+                          const Tensor& documents = Tensor());
 
   // From now on the backward passes of forward_backward() tell when gradients [begin, end) of the flat buffer are
   // complete, as soon as what completes them has been asked of the device: from the end of the buffer to its beginning,

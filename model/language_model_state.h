@@ -29,9 +29,11 @@ struct LanguageModel::State {
   // Checks them, and brings them to where the model computes. Returns [tokens].
   Tensor take_tokens(const Tensor& tokens, const Tensor& memory, int64_t sequences, int64_t sequence_length) const;
   void check_tokens(const Tensor& tokens, int64_t sequences, int64_t sequence_length) const;
+  // The same for the documents that they belong to; empty where these are.
+  Tensor take_documents(const Tensor& documents, int64_t sequences, int64_t sequence_length) const;
 
   Tensor run_forward(const Tensor& tokens, const Pass& pass);
-  void run_backward(const Tensor& tokens, const StepContext& context);
+  void run_backward(const Tensor& tokens, const Pass& pass);
   void announce(uint64_t begin, uint64_t end) const {
     if (gradients_ready) gradients_ready(begin, end);
   }
@@ -62,6 +64,7 @@ struct LanguageModel::State {
   std::vector<Tensor> residual;                 // [tokens, hidden]: input of each block, and of the head
   Tensor gradient;                              // [tokens, hidden], of the residual stream
   Tensor token_ids, target_ids;                 // i32 [tokens], of the micro-batch
+  Tensor document_starts;                       // the same; empty without options.document_mask
 };
 
 }  // namespace nibble

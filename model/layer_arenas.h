@@ -15,6 +15,7 @@ struct LayerArenas {
   int64_t sequences = 0;  // of a micro-batch: the largest that a call brings
   int64_t sequence_length = 0;
   bool training = true;
+  bool document_mask = false;  // calls may bring documents
 
   int64_t tokens() const { return sequences * sequence_length; }
 };

@@ -94,6 +94,9 @@ const Field fields[] = {
      changeable, "data"},
     {"data.tokenizer", PATH(data.tokenizer), "Tokenizer model; \"\" = tokenizer.model beside the first training shard.",
      changeable, "data"},
+    {"data.document_mask", VALUE(data.document_mask), "A token attends to the earlier tokens of its own document only, not "
+     "to those of other documents in its sequence; positions are counted from the start of the sequence all the same.",
+     numeric, "data"},
 
     {"train.steps", VALUE(train.steps), "Optimizer steps of the whole run; the schedule ends there.",
      numeric, "schedule", steps, "steps", true},
@@ -181,6 +184,10 @@ const Field fields[] = {
     {"comm.reduction", CHOICE(comm.reduction, "tree", "nccl"), "How gradients of the ranks are summed: tree has the same "
      "bits for any number of ranks; nccl, between GPUs only, overlaps with the backward pass and sums in an order of "
      "NCCL's own.",
+     numeric},
+    {"comm.gather", CHOICE(comm.gather, "bf16", "fp8", "nvfp4"), "How updated weights get to the ranks that do not own them: "
+     "bf16 as they are; fp8 (8.25 bits a weight) and nvfp4 (4.53 bits) round the weights of linear layers, on every rank "
+     "and whatever the number of ranks, and need optimizer.master_dtype fp32, which keeps them exact.",
      numeric},
 
     {"log.progress", CHOICE(log.progress, "auto", "plain", "bar", "none"), "What the terminal shows: a line a step, or a "

@@ -43,7 +43,8 @@ void run_pass(LanguageModel& model, MicroBatch& micro_batch, const StepContext& 
               std::span<float> gradients) {
   fill_zero(gradient);
   const float scale = 1.0F / static_cast<float>(micro_batch.tokens().elements());
-  const double loss = model.forward_backward(micro_batch.tokens(), micro_batch.targets(), context, scale);
+  const double loss =
+      model.forward_backward(micro_batch.tokens(), micro_batch.targets(), context, scale, micro_batch.documents());
   copy(gradient, tensor_of(gradients, {gradient.elements()}));
   const bool finite = std::isfinite(loss) && model.take_non_finite_count() == 0 &&
                       std::all_of(gradients.begin(), gradients.end(), [](float value) { return std::isfinite(value); });
@@ -125,7 +126,7 @@ GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& l
                                    const std::function<bool()>& interrupted,
                                    const std::function<void(uint64_t)>& progress) {
   const RunConfig& config = problem.config;
-  MicroBatch micro_batch(config.train.micro_batch_sequences, config.model.sequence_length);
+  MicroBatch micro_batch(config.train.micro_batch_sequences, config.model.sequence_length, config.data.document_mask);
   micro_batch.load(loader, problem.sample, config.train.micro_batch_sequences);
 
   // The reference first: its memory is given back before the recipe's model takes its own.

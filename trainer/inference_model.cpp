@@ -15,6 +15,7 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
                                                                   .sequence_length = config.model.sequence_length,
                                                                   .training = false,
                                                                   .device = device_of(config),
+                                                                  .document_mask = config.data.document_mask,
                                                                   .recompute = {}})),
       weights_arena_("weights", device_of(config)),
       history_arena_("amax history") {

@@ -12,6 +12,7 @@
 #include "model/config.h"
 #include "model/ops/attention_provider.h"
 #include "optim/schedule.h"
+#include "optim/weight_codec.h"
 #include "quant/dtype.h"
 #include "quant/gemm_provider.h"
 #include "quant/recipe.h"
@@ -37,6 +38,7 @@ struct RunConfig {
     std::vector<std::string> train;       // glob patterns, absolute
     std::vector<std::string> validation;  // glob patterns, absolute; empty = no validation
     std::string tokenizer;                // absolute; empty = see tokenizer_path()
+    bool document_mask = false;           // a token sees the earlier tokens of its own document only
   };
   struct Train {
     int64_t steps = 0;    // optimizer steps of the whole run; the schedule ends there
@@ -86,6 +88,7 @@ struct RunConfig {
   struct Comm {
     double timeout_s = 600;  // of one collective; 0 = none
     ReductionKind reduction = ReductionKind::tree;
+    WeightFormat gather = WeightFormat::bf16;  // bf16: as they are
   };
   struct Log {
     Progress progress = Progress::automatic;

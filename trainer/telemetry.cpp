@@ -198,7 +198,8 @@ void Telemetry::run_probe(const ExaminedMicroBatch& micro_batch) {
   fill_zero(probe_gradients_);
   probe_->bind(micro_batch.weights, probe_gradients_);
   probe_->set_weights_changed();
-  probe_->forward_backward(micro_batch.tokens, micro_batch.targets, micro_batch.context, micro_batch.loss_scale);
+  probe_->forward_backward(micro_batch.tokens, micro_batch.targets, micro_batch.context, micro_batch.loss_scale,
+                           micro_batch.documents);
   probe_->take_non_finite_count();  // the step judges itself
 }
 

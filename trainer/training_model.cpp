@@ -10,6 +10,7 @@ std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, cons
                                                               .sequence_length = config.model.sequence_length,
                                                               .training = true,
                                                               .device = device_of(config),
+                                                              .document_mask = config.data.document_mask,
                                                               .graphs = config.cuda.graphs,
                                                               .recompute = recompute_blocks(config)});
 }

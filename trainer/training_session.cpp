@@ -117,7 +117,8 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     build_model(config_.recipe);
   });
   build_state();
-  micro_batch_ = std::make_unique<MicroBatch>(config.train.micro_batch_sequences, config.model.sequence_length);
+  micro_batch_ = std::make_unique<MicroBatch>(config.train.micro_batch_sequences, config.model.sequence_length,
+                                              config.data.document_mask);
   telemetry_ = std::make_unique<Telemetry>(communicator_, config_, gradient_groups(config));
   group_losses_.resize(gradient_groups(config));
   group_non_finite_.resize(gradient_groups(config));
@@ -162,6 +163,8 @@ void TrainingSession::build_state() {
     optimizer_ =
         std::make_unique<AdamW>(optimizer_arena, optimizer, segments(table), partition_->begin(communicator_.rank()),
                                 partition_->end(communicator_.rank()), config_.model.dtype);
+    weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *partition_,
+                                                    communicator_.rank(), segments(table));
     recipe_state_ = std::make_unique<RecipeState>(
         AmaxHistory::Memory{.host = *recipe_arena_, .device = *state_arena_},
         RecipeState::Owners{communicator_, config_, gradient_groups(config_), *partition_, *optimizer_, weights_},
@@ -199,6 +202,7 @@ std::vector<std::string> TrainingSession::describe() const {
     total += line.bytes;
   }
   lines.push_back(fmt::format("memory     {:.1f} MB a rank: {}", static_cast<double>(total) / 1e6, memory));
+  if (const std::string gather = weight_gather_->describe(); !gather.empty()) lines.push_back("gather     " + gather);
   const int64_t sequences_per_step = config_.train.tokens_per_step / config_.model.sequence_length;
   lines.push_back(fmt::format(
       "data       {} windows of {} tokens, {:.2f} epochs in {} steps of {} tokens ({} micro-batches in {} groups)",
@@ -223,10 +227,14 @@ void TrainingSession::initialize_weights() {
 }
 
 void TrainingSession::gather_weights() {
-  const ProfileScope scope(OperatorFamily::reduction, "gather_weights");
-  const std::vector<uint64_t> offsets = partition_->byte_offsets(size_of(weights_.dtype()));
-  shared_arena_->all_gather({static_cast<std::byte*>(weights_.data()), weights_.bytes()}, offsets);
+  weight_gather_->gather(weights_);
   model_->set_weights_changed();
+}
+
+void TrainingSession::take_weights_of_masters() {
+  std::vector<float> values(partition_->count(communicator_.rank()));
+  optimizer_->read_weights(values, weights_);
+  optimizer_->set_weights(values, weights_);
 }
 
 CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
@@ -260,10 +268,12 @@ void TrainingSession::load(const CheckpointInfo& checkpoint) {
                   buffer.shard);
     }
     recipe_state_->load(checkpoint, entries);
+    // The run before may have gathered its weights in another way (comm.gather).
+    if (config_.optimizer.master_dtype == DType::f32) take_weights_of_masters();
   });
+  gather_weights();
   recipe_state_->attach(*model_);
   guard_ = StepGuard(skip_budget(config_), checkpoint.skipped);
-  model_->set_weights_changed();
 }
 
 // again: trusts nothing that an earlier attempt has left in memory but the weights and the data. Quantised weights are
@@ -293,13 +303,15 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
       if (last_of_rank && !examine) {
         model_->set_gradients_ready([this](uint64_t begin, uint64_t end) { reduction_->parameters_ready(begin, end); });
       }
-      loss += model_->forward_backward(micro_batch_->tokens(), micro_batch_->targets(), context, loss_scale);
+      loss += model_->forward_backward(micro_batch_->tokens(), micro_batch_->targets(), context, loss_scale,
+                                       micro_batch_->documents());
       model_->set_gradients_ready({});
       if (!examine) continue;
       telemetry_->end(*model_, {.weights = weights_,
                                 .gradients = gradients,
                                 .tokens = micro_batch_->tokens(),
                                 .targets = micro_batch_->targets(),
+                                .documents = micro_batch_->documents(),
                                 .context = context,
                                 .loss_scale = loss_scale});
     }

@@ -22,7 +22,8 @@ std::optional<double> validation_loss(Communicator& communicator, LanguageModel&
       micro_batch.load(set.loader, sample, static_cast<int64_t>(std::min(set.sequences_per_batch, windows - sample)));
       losses[batch] =
           model.forward(micro_batch.tokens(), micro_batch.targets(),
-                        {.seed = set.seed, .step = narrow<uint32_t>(set.step), .micro_batch = narrow<uint32_t>(batch)});
+                        {.seed = set.seed, .step = narrow<uint32_t>(set.step), .micro_batch = narrow<uint32_t>(batch)},
+                        micro_batch.documents());
     });
     const uint64_t round = std::min(ranks, batches - first);
     std::vector<uint64_t> offsets;

@@ -42,6 +42,11 @@ void check_shape(const AttentionShape& shape, const Tensor& workspace) {
                "attention workspace is too small");
 }
 
+void check_documents(const AttentionShape& shape, const Tensor& document_starts) {
+  NIBBLE_CHECK(shape.document_mask == !document_starts.empty(), "documents where the shape says so");
+  if (shape.document_mask) check_vector(document_starts, DType::i32, shape.tokens());
+}
+
 }  // namespace
 
 namespace cpu {
@@ -61,6 +66,7 @@ static void attention_forward(const AttentionForward& problem) {
   check_matrix(problem.qkv, dtype, shape.tokens(), shape.qkv_features());
   check_matrix(problem.output, dtype, shape.tokens(), shape.output_features());
   check_vector(problem.log_sum_exp, DType::f32, shape.tokens() * shape.query_heads);
+  check_documents(shape, problem.document_starts);
   with_storage_type(dtype, [&]<class T>(T) {
     attention::forward<T>(problem, aligned_base(problem.workspace), floats_a_thread(shape));
   });
@@ -75,6 +81,7 @@ static void attention_backward(const AttentionBackward& problem) {
   check_matrix(problem.output, dtype, shape.tokens(), shape.output_features());
   check_matrix(problem.grad_qkv, dtype, shape.tokens(), shape.qkv_features());
   check_vector(problem.log_sum_exp, DType::f32, shape.tokens() * shape.query_heads);
+  check_documents(shape, problem.document_starts);
   with_storage_type(dtype, [&]<class T>(T) {
     attention::backward<T>(problem, aligned_base(problem.workspace), floats_a_thread(shape));
   });

@@ -35,6 +35,8 @@ std::string reason_against_cudnn(const AttentionShape& shape, DType dtype) {
   std::string reason;
   if (dtype != DType::bf16) {
     reason = "activations are " + std::string(name_of(dtype));
+  } else if (shape.document_mask) {
+    reason = "documents are masked";
   } else if (without_gpu) {
     reason = "no GPU is visible";
   } else {
@@ -51,6 +53,11 @@ std::string reason_against_cudnn(const AttentionShape& shape, DType dtype) {
 void check_shape(const AttentionShape& shape) {
   NIBBLE_CHECK(shape.sequences >= 0 && shape.sequence_length > 0 && shape.head_dim > 0, "attention shape");
   NIBBLE_CHECK(shape.kv_heads > 0 && shape.query_heads % shape.kv_heads == 0, "kv heads divide query heads");
+}
+
+void check_documents(const AttentionShape& shape, const Tensor& document_starts) {
+  NIBBLE_CHECK(shape.document_mask == !document_starts.empty(), "documents where the shape says so");
+  if (shape.document_mask) check_vector(document_starts, DType::i32, shape.tokens());
 }
 
 void check_workspace(const Tensor& workspace, int64_t floats) {
@@ -75,6 +82,7 @@ void attention_forward(const AttentionForward& problem) {
   check_matrix(problem.output, dtype, shape.tokens(), shape.output_features());
   check_vector(problem.log_sum_exp, DType::f32, shape.tokens() * shape.query_heads);
   if (shape.tokens() == 0) return;
+  check_documents(shape, problem.document_starts);
   if (reason_against_cudnn(shape, dtype).empty()) {
     check_workspace(problem.workspace, cudnn_attention_workspace_floats(shape));
     cudnn_attention_forward(problem);
@@ -93,6 +101,7 @@ void attention_backward(const AttentionBackward& problem) {
   check_matrix(problem.grad_qkv, dtype, shape.tokens(), shape.qkv_features());
   check_vector(problem.log_sum_exp, DType::f32, shape.tokens() * shape.query_heads);
   if (shape.tokens() == 0) return;
+  check_documents(shape, problem.document_starts);
   if (reason_against_cudnn(shape, dtype).empty()) {
     check_workspace(problem.workspace, cudnn_attention_workspace_floats(shape));
     cudnn_attention_backward(problem);

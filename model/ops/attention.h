@@ -6,6 +6,9 @@
 // Activations are f32 or bf16, one dtype a call; sums and the softmax are FP32. In bf16 the products are those of
 // quant/packed_matmul.h, and probabilities and the gradients of scores are rounded to BF16 before they are multiplied.
 // A finite later token has no influence on any bit of an earlier one, and neither has the length of the sequence.
+//
+// Several documents may share a sequence: where document_starts are given, a token sees the earlier ones of its own
+// document only, and finite tokens of another have no influence on any bit of it.
 #pragma once
 
 #include "quant/tensor.h"
@@ -18,6 +21,7 @@ struct AttentionShape {
   int64_t query_heads = 0;
   int64_t kv_heads = 0;  // divides query_heads
   int64_t head_dim = 0;
+  bool document_mask = false;  // document_starts are given
 
   int64_t tokens() const { return sequences * sequence_length; }
   int64_t qkv_features() const { return (query_heads + 2 * kv_heads) * head_dim; }
@@ -36,17 +40,21 @@ struct AttentionForward {
   Tensor output;       // [tokens, query_heads * head_dim]
   Tensor log_sum_exp;  // f32 [sequences, query_heads, sequence_length], of the scaled scores, in nats
   Tensor workspace;    // f32 [attention_workspace_floats]
+  // i32 [tokens]: the index in its sequence of the first token of a token's document, which never falls along a
+  // sequence and is never behind the token. Empty: a token sees all earlier ones of its sequence.
+  Tensor document_starts = {};
 };
 void attention_forward(const AttentionForward& problem);
 
 struct AttentionBackward {
   AttentionShape shape;
-  Tensor grad_output;  // [tokens, query_heads * head_dim]
-  Tensor qkv;          // of the forward pass, as are output and log_sum_exp
-  Tensor output;       // [tokens, query_heads * head_dim]
-  Tensor log_sum_exp;  // f32 [sequences, query_heads, sequence_length]
-  Tensor grad_qkv;     // [tokens, (query_heads + 2 * kv_heads) * head_dim]: overwritten
-  Tensor workspace;    // f32 [attention_workspace_floats]
+  Tensor grad_output;           // [tokens, query_heads * head_dim]
+  Tensor qkv;                   // of the forward pass, as are output and log_sum_exp
+  Tensor output;                // [tokens, query_heads * head_dim]
+  Tensor log_sum_exp;           // f32 [sequences, query_heads, sequence_length]
+  Tensor grad_qkv;              // [tokens, (query_heads + 2 * kv_heads) * head_dim]: overwritten
+  Tensor workspace;             // f32 [attention_workspace_floats]
+  Tensor document_starts = {};  // of the forward pass
 };
 void attention_backward(const AttentionBackward& problem);
 

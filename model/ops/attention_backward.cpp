@@ -40,19 +40,28 @@ NIBBLE_VECTORIZE void write_rows(const float* source, float scale, const Matrix<
   }
 }
 
+// What queries see of a block of keys.
+enum class Seen : uint8_t {
+  all,
+  earlier,      // on the diagonal: key i is seen by the queries from i on
+  own_document  // the same, anywhere, by those whose document it is in
+};
+
 // Blocks [keys, queries].
 struct SoftmaxBackwardBlock {
   const float* scores;       // unscaled
   const float* grad_scores;  // gradients of the probabilities
   const float* log_sum_exp;  // of the queries
   const float* means;        // of the queries: the mean of the gradients over the probabilities
+  const int32_t* starts;     // of the queries' documents; read for Seen::own_document, as the next two
+  int query, key;            // positions of the first ones
   int64_t keys;
   float scale;
 };
 
-// Scores become probabilities, and gradients of probabilities gradients of scaled scores. On the diagonal, where key i
-// is seen by the queries from i on, the others get zeros.
-template <bool diagonal, class T>
+// Scores become probabilities, and gradients of probabilities gradients of scaled scores; zeros for queries that do not
+// see a key.
+template <Seen seen, class T>
 NIBBLE_VECTORIZE void softmax_backward_block(const SoftmaxBackwardBlock& block, T* probabilities, T* grad_scores) {
   constexpr int vectors = block_size / lanes;
   for (int key = 0; key < block.keys; ++key) {
@@ -71,8 +80,18 @@ NIBBLE_VECTORIZE void softmax_backward_block(const SoftmaxBackwardBlock& block, 
       load(gradient, block.grad_scores + row + i * lanes);
       load(mean, block.means + i * lanes);
       gradient = probability[i] * (gradient - mean);
-      if (diagonal) {
+      if (seen == Seen::earlier) {
         const IntLanes visible = lane_index >= key - i * static_cast<int>(lanes);
+        probability[i] = visible ? probability[i] : Lanes{};
+        gradient = visible ? gradient : Lanes{};
+      }
+      if (seen == Seen::own_document) {
+        // Not before the document, and not behind the query: one unsigned comparison of distances to its start.
+        IntLanes starts;
+        std::memcpy(&starts, block.starts + i * lanes, sizeof starts);
+        const IntLanes query = lane_index + (block.query + i * static_cast<int>(lanes));
+        const auto visible = reinterpret_cast<UnsignedLanes>(block.key + key - starts) <=
+                             reinterpret_cast<UnsignedLanes>(query - starts);
         probability[i] = visible ? probability[i] : Lanes{};
         gradient = visible ? gradient : Lanes{};
       }
@@ -80,6 +99,13 @@ NIBBLE_VECTORIZE void softmax_backward_block(const SoftmaxBackwardBlock& block, 
       store(grad_scores + row + i * lanes, gradient);
     }
   }
+}
+
+template <class T>
+void softmax_backward(Seen seen, const SoftmaxBackwardBlock& block, T* probabilities, T* grad_scores) {
+  if (seen == Seen::all) return softmax_backward_block<Seen::all>(block, probabilities, grad_scores);
+  if (seen == Seen::earlier) return softmax_backward_block<Seen::earlier>(block, probabilities, grad_scores);
+  softmax_backward_block<Seen::own_document>(block, probabilities, grad_scores);
 }
 
 // The gradients of some keys, of some queries, or both, as a sum over the pairs of blocks between them.
@@ -150,7 +176,8 @@ class BackwardTask {
         gradients_(problem.grad_qkv.as<T>(), problem.shape, part.sequence),
         kv_head_(part.heads.begin / (problem.shape.query_heads / problem.shape.kv_heads)),
         key_(heads_.key(kv_head_)),
-        value_(heads_.value(kv_head_)) {}
+        value_(heads_.value(kv_head_)),
+        documents_(problem.document_starts, problem.shape, part.sequence) {}
 
   void run() {
     for (int64_t head = part_.heads.begin; head < part_.heads.end; ++head) {
@@ -171,8 +198,11 @@ class BackwardTask {
     const int64_t end = std::min(part_.keys.end, queries.end);
     for (int64_t key = part_.keys.begin; key < end; key += block_size) {
       const int64_t columns = std::min(block_size, end - key);
-      if (part_.gives_queries) space_.keys.pack(key_.from_row(key), columns, shape_.head_dim);
-      for (int64_t query = std::max(queries.begin, key); query < queries.end; query += block_size) {
+      const int64_t first_query = std::max(queries.begin, key);
+      const bool seen = documents_.first_key(first_query) <= key;
+      if (part_.gives_queries && seen) space_.keys.pack(key_.from_row(key), columns, shape_.head_dim);
+      for (int64_t query = first_query; query < queries.end; query += block_size) {
+        if (documents_.first_key(query) > key) break;
         const int64_t rows = std::min(block_size, queries.end - query);
         const int64_t slot = query - queries.begin;
         add_pair(query, slot, rows, key, columns, head == part_.heads.begin && query == key);
@@ -208,6 +238,7 @@ class BackwardTask {
     const float* log_sum_exp = problem_.log_sum_exp.as<float>() +
                                (part_.sequence * shape_.query_heads + head) * shape_.sequence_length + query;
     std::copy_n(log_sum_exp, rows, space_.log_sum_exp + slot);
+    if (documents_.starts != nullptr) std::copy_n(documents_.starts + query, rows, starts_ + slot);
     mean_gradients(grad_output, output, rows, shape_.head_dim, space_.means + slot);
   }
 
@@ -215,14 +246,18 @@ class BackwardTask {
     const QueryBlock<T>& block = space_.blocks[slot / block_size];
     block.queries_transposed.multiply(key_.from_row(key), columns, {space_.scores, block_size});
     block.gradients_transposed.multiply(value_.from_row(key), columns, {space_.grad_scores, block_size});
-    const SoftmaxBackwardBlock softmax{
-        space_.scores, space_.grad_scores, space_.log_sum_exp + slot, space_.means + slot,
-        columns,       score_scale(shape_)};
-    if (query == key) {
-      softmax_backward_block<true>(softmax, space_.probabilities, space_.rounded_gradients);
-    } else {
-      softmax_backward_block<false>(softmax, space_.probabilities, space_.rounded_gradients);
-    }
+    const bool hides = documents_.hide(key, {query, query + rows});
+    softmax_backward(hides ? Seen::own_document : (query == key ? Seen::earlier : Seen::all),
+                     {.scores = space_.scores,
+                      .grad_scores = space_.grad_scores,
+                      .log_sum_exp = space_.log_sum_exp + slot,
+                      .means = space_.means + slot,
+                      .starts = starts_ + slot,
+                      .query = static_cast<int>(query),
+                      .key = static_cast<int>(key),
+                      .keys = columns,
+                      .scale = score_scale(shape_)},
+                     space_.probabilities, space_.rounded_gradients);
     const Matrix<const T> probabilities{space_.probabilities, block_size, 1};
     const Matrix<const T> grad_scores{space_.rounded_gradients, block_size, 1};
     if (part_.gives_keys) {
@@ -231,8 +266,9 @@ class BackwardTask {
       block.queries.multiply(grad_scores, columns, {space_.grad_keys + offset, shape_.head_dim, !first_of_keys});
     }
     if (part_.gives_queries) {
-      space_.keys.multiply(grad_scores.transposed(), rows,
-                           {space_.grad_queries + slot * shape_.head_dim, shape_.head_dim, key > 0});
+      space_.keys.multiply(
+          grad_scores.transposed(), rows,
+          {space_.grad_queries + slot * shape_.head_dim, shape_.head_dim, key > documents_.first_key(query)});
     }
   }
 
@@ -245,6 +281,8 @@ class BackwardTask {
   SequenceHeads<T> gradients_;
   const int64_t kv_head_;
   Matrix<const T> key_, value_;
+  const Documents documents_;
+  int32_t starts_[longest_group];  // of the queries' documents, where there are several; what is beyond is not used
 };
 
 // The parts of a backward pass. Where there are enough kv heads for the threads, a part is all of one: five products a

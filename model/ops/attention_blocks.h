@@ -55,6 +55,19 @@ Matrix<T> output_head(const AttentionShape& shape, T* output, int64_t sequence, 
   return {output + sequence * shape.sequence_length * stride + head * shape.head_dim, stride, 1};
 }
 
+// Where the documents of one sequence begin, if these bound what its queries see. Starts never fall along a sequence:
+// the blocks of keys that a block of queries sees begin with that of its first query's document.
+struct Documents {
+  const int32_t* starts;  // [sequence_length], or null: all is one document
+
+  Documents(const Tensor& document_starts, const AttentionShape& shape, int64_t sequence)
+      : starts(document_starts.empty() ? nullptr : document_starts.as<int32_t>() + sequence * shape.sequence_length) {}
+  // The first key of the first block that a query of the block beginning at `query` sees.
+  int64_t first_key(int64_t query) const { return starts == nullptr ? 0 : starts[query] / block_size * block_size; }
+  // Whether one of the queries does not see a key of the block beginning at `key` for its document's sake.
+  bool hide(int64_t key, Range queries) const { return starts != nullptr && starts[queries.end - 1] > key; }
+};
+
 // Row-major FP32 numbers that a product is written or added to.
 struct Target {
   float* data;

@@ -70,6 +70,22 @@ struct Sizes {
   __device__ __forceinline__ int heads_a_kv_head() const { return query_heads / kv_heads; }
 };
 
+// Where the documents of a sequence begin, if there is a mask: nibble::attention::Documents for kernels.
+template <bool masked>
+struct DocumentStarts {
+  const int32_t* starts;  // [sequences, sequence_length]
+
+  // Of the document of one query; 0 for what lies beyond the sequence.
+  __device__ __forceinline__ int of(const Sizes& sizes, int sequence, int position) const {
+    if (!masked || position >= sizes.sequence_length) return 0;
+    return starts[static_cast<int64_t>(sequence) * sizes.sequence_length + position];
+  }
+  // The first key of the first tile that a query of the tile beginning at `query` sees. It never falls with `query`.
+  __device__ __forceinline__ int first_key(const Sizes& sizes, int sequence, int query) const {
+    return of(sizes, sequence, query) / tile * tile;
+  }
+};
+
 // Of log_sum_exp and its like: [sequences, query_heads, sequence_length].
 __device__ __forceinline__ int64_t row_of_statistics(const Sizes& sizes, int sequence, int head, int position) {
   return (static_cast<int64_t>(sequence) * sizes.query_heads + head) * sizes.sequence_length + position;
@@ -272,6 +288,21 @@ void with_columns(int64_t head_dim, Function&& function) {
   } else {
     function(std::integral_constant<int, wide_columns>{});
   }
+}
+
+// Calls function(std::bool_constant<masked>).
+template <class Function>
+void with_mask(const AttentionShape& shape, Function&& function) {
+  if (shape.document_mask) {
+    function(std::true_type{});
+  } else {
+    function(std::false_type{});
+  }
+}
+
+// What kernels without a mask never read may be missing.
+inline const int32_t* starts_or_null(const Tensor& document_starts) {
+  return document_starts.empty() ? nullptr : document_starts.as<int32_t>();
 }
 
 }  // namespace nibble::cuda::exact_attention

@@ -7,7 +7,7 @@
 namespace nibble::cuda::exact_attention {
 namespace {
 
-template <class T>
+template <class T, bool masked>
 struct Backward {
   Sizes sizes;
   QkvHeads<const T> heads;
@@ -15,6 +15,7 @@ struct Backward {
   QkvHeads<T> gradients;
   const float* log_sum_exp;  // [sequences, query_heads, sequence_length], as the next
   float* means;              // of a query's gradients of probabilities, over the probabilities
+  DocumentStarts<masked> documents;
 
   // Rows of a head from `position` on, with the columns from `first_column` on.
   __device__ __forceinline__ Source<T> source(const Heads<const T>& operand, int sequence, int head, int position,
@@ -26,8 +27,8 @@ struct Backward {
 };
 
 // means[row] = the sum of grad_output * output over a query's elements. Sixteen threads a row: its lanes.
-template <class T>
-__global__ void means_kernel(Backward<T> problem) {
+template <class T, bool masked>
+__global__ void means_kernel(Backward<T, masked> problem) {
   const Sizes& sizes = problem.sizes;
   const int64_t row = global_thread() / lanes;
   const bool inside = row < row_of_statistics(sizes, sizes.sequences, 0, 0);
@@ -117,8 +118,8 @@ struct BackwardPlace {
 };
 
 // Tiles [keys, queries], so that they are left operands of the gradients of keys and values.
-template <class T, int columns>
-__global__ void __launch_bounds__(threads, 2) grad_keys_kernel(Backward<T> problem) {
+template <class T, bool masked, int columns>
+__global__ void __launch_bounds__(threads, 2) grad_keys_kernel(Backward<T, masked> problem) {
   alignas(16) __shared__ float operands[operand_floats];
   alignas(16) __shared__ float weights[weight_floats];
   const Sizes& sizes = problem.sizes;
@@ -131,6 +132,7 @@ __global__ void __launch_bounds__(threads, 2) grad_keys_kernel(Backward<T> probl
   const int group = sizes.heads_a_kv_head();
   for (int head = place.head * group; head < (place.head + 1) * group; ++head) {
     for (int query = key; query < sizes.sequence_length; query += tile) {
+      if (problem.documents.first_key(sizes, place.sequence, query) > key) break;
       float scores[share][share];
       float gradients[share][share];
       multiply_rows<T>(keys, problem.source(problem.heads.query, place.sequence, head, query), sizes.head_dim, operands,
@@ -146,9 +148,11 @@ __global__ void __launch_bounds__(threads, 2) grad_keys_kernel(Backward<T> probl
         const int64_t row = row_of_statistics(sizes, place.sequence, head, query + column);
         const float log_sum_exp = inside ? problem.log_sum_exp[row] : 0.0f;
         const float mean = inside ? problem.means[row] : 0.0f;
+        const int start = problem.documents.of(sizes, place.sequence, query + column) - key;
 #pragma unroll
         for (int r = 0; r < share; ++r) {
-          const bool visible = query > key || column >= static_cast<int>(threadIdx.x / lanes) + r * lanes;
+          const int key_row = static_cast<int>(threadIdx.x) / lanes + r * lanes;
+          const bool visible = (query > key || column >= key_row) && (!masked || key_row >= start);
           softmax_backward<T>(scores[r][c], gradients[r][c], sizes.scale, log_sum_exp, mean, visible);
         }
       }
@@ -167,8 +171,8 @@ __global__ void __launch_bounds__(threads, 2) grad_keys_kernel(Backward<T> probl
 }
 
 // Tiles [queries, keys].
-template <class T, int columns>
-__global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T> problem) {
+template <class T, bool masked, int columns>
+__global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T, masked> problem) {
   alignas(16) __shared__ float operands[operand_floats];
   alignas(16) __shared__ float weights[weight_floats];
   const Sizes& sizes = problem.sizes;
@@ -179,6 +183,7 @@ __global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T> pr
   const Source<T> grad_output = problem.source(problem.grad_output, place.sequence, place.head, query);
   float log_sum_exp[share];
   float means[share];
+  int starts[share];
 #pragma unroll
   for (int r = 0; r < share; ++r) {
     const int position = query + static_cast<int>(threadIdx.x) / lanes + r * lanes;
@@ -186,9 +191,10 @@ __global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T> pr
     const int64_t row = row_of_statistics(sizes, place.sequence, place.head, position);
     log_sum_exp[r] = inside ? problem.log_sum_exp[row] : 0.0f;
     means[r] = inside ? problem.means[row] : 0.0f;
+    starts[r] = problem.documents.of(sizes, place.sequence, position);
   }
   float grad_queries[share][columns] = {};
-  for (int key = 0; key <= query; key += tile) {
+  for (int key = problem.documents.first_key(sizes, place.sequence, query); key <= query; key += tile) {
     float scores[share][share];
     float gradients[share][share];
     multiply_rows<T>(queries, problem.source(problem.heads.key, place.sequence, kv_head, key), sizes.head_dim, operands,
@@ -200,7 +206,8 @@ __global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T> pr
       const int row = static_cast<int>(threadIdx.x) / lanes + r * lanes;
 #pragma unroll
       for (int c = 0; c < share; ++c) {
-        const bool visible = query > key || row >= static_cast<int>(threadIdx.x % lanes) + c * lanes;
+        const int column = static_cast<int>(threadIdx.x) % lanes + c * lanes;
+        const bool visible = (query > key || row >= column) && (!masked || key + column >= starts[r]);
         softmax_backward<T>(scores[r][c], gradients[r][c], sizes.scale, log_sum_exp[r], means[r], visible);
       }
     }
@@ -212,11 +219,24 @@ __global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T> pr
                  place.first_column);
 }
 
-template <class T>
-void launch_means(const Backward<T>& arguments) {
+template <class T, bool masked>
+void launch_means(const Backward<T, masked>& arguments) {
   const Sizes& sizes = arguments.sizes;
   const int64_t rows = int64_t{sizes.sequences} * sizes.query_heads * sizes.sequence_length;
-  launch("attention_means", means_kernel<T>, one_thread_each(rows * lanes), arguments);
+  launch("attention_means", means_kernel<T, masked>, one_thread_each(rows * lanes), arguments);
+}
+
+template <class T, bool masked>
+void launch_backward(const AttentionShape& shape, const Backward<T, masked>& arguments) {
+  launch_means(arguments);
+  with_columns(shape.head_dim, [&]<int columns>(std::integral_constant<int, columns>) {
+    const int64_t blocks = div_ceil<int64_t>(shape.sequence_length, tile) * shape.sequences *
+                           div_ceil<int64_t>(shape.head_dim, columns * lanes);
+    launch("attention_grad_keys", grad_keys_kernel<T, masked, columns>,
+           {dim3(narrow<unsigned>(blocks * shape.kv_heads)), dim3(threads)}, arguments);
+    launch("attention_grad_queries", grad_queries_kernel<T, masked, columns>,
+           {dim3(narrow<unsigned>(blocks * shape.query_heads)), dim3(threads)}, arguments);
+  });
 }
 
 }  // namespace
@@ -228,21 +248,16 @@ int64_t workspace_floats(const AttentionShape& shape) {
 void backward(const AttentionBackward& problem) {
   const AttentionShape& shape = problem.shape;
   with_storage_type(problem.grad_qkv.dtype(), [&]<class T>(T) {
-    const Backward<T> arguments{sizes_of<T>(shape, {problem.qkv.data(), problem.grad_output.data()}),
-                                QkvHeads<const T>(problem.qkv.as<T>(), shape),
-                                output_heads<const T>(problem.output.as<T>(), shape),
-                                output_heads<const T>(problem.grad_output.as<T>(), shape),
-                                QkvHeads<T>(problem.grad_qkv.as<T>(), shape),
-                                problem.log_sum_exp.as<float>(),
-                                problem.workspace.as<float>()};
-    launch_means(arguments);
-    with_columns(shape.head_dim, [&]<int columns>(std::integral_constant<int, columns>) {
-      const int64_t blocks = div_ceil<int64_t>(shape.sequence_length, tile) * shape.sequences *
-                             div_ceil<int64_t>(shape.head_dim, columns * lanes);
-      launch("attention_grad_keys", grad_keys_kernel<T, columns>,
-             {dim3(narrow<unsigned>(blocks * shape.kv_heads)), dim3(threads)}, arguments);
-      launch("attention_grad_queries", grad_queries_kernel<T, columns>,
-             {dim3(narrow<unsigned>(blocks * shape.query_heads)), dim3(threads)}, arguments);
+    with_mask(shape, [&]<bool masked>(std::bool_constant<masked>) {
+      const Backward<T, masked> arguments{sizes_of<T>(shape, {problem.qkv.data(), problem.grad_output.data()}),
+                                          QkvHeads<const T>(problem.qkv.as<T>(), shape),
+                                          output_heads<const T>(problem.output.as<T>(), shape),
+                                          output_heads<const T>(problem.grad_output.as<T>(), shape),
+                                          QkvHeads<T>(problem.grad_qkv.as<T>(), shape),
+                                          problem.log_sum_exp.as<float>(),
+                                          problem.workspace.as<float>(),
+                                          {starts_or_null(problem.document_starts)}};
+      launch_backward(shape, arguments);
     });
   });
 }

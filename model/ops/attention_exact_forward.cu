@@ -7,12 +7,13 @@
 namespace nibble::cuda::exact_attention {
 namespace {
 
-template <class T>
+template <class T, bool masked>
 struct Forward {
   Sizes sizes;
   Heads<const T> query, key, value;
   Heads<T> output;
   float* log_sum_exp;  // [sequences, query_heads, sequence_length]
+  DocumentStarts<masked> documents;
 };
 
 // Blocks of queries, the last first, as they see most keys; of each, all heads of all sequences; of each, the parts of
@@ -54,29 +55,38 @@ __device__ __forceinline__ float largest_of_row(const float (&scores)[share]) {
   return __shfl_sync(all_lanes, highest, 0, lanes);
 }
 
+// Which keys of a tile the rows of this thread see: those from hidden[row] on, on the diagonal up to their own.
+struct TileMask {
+  bool diagonal, first;  // first: the state is yet to be set
+  int hidden[share];     // read with a mask
+};
+
 // Scores become probabilities times the final sum, as far as the maximum is known, in `weights`; the state is brought
-// to the new maximum, but for the outputs of this block of keys.
-template <class T, int columns>
-__device__ __forceinline__ void softmax_block(float (&scores)[share][share], float scale, bool diagonal, bool first,
+// to the new maximum, but for the outputs of this block of keys. A row that has seen nothing yet, as there may be with
+// a mask, has a sum of zero and a maximum that can be subtracted.
+template <class T, bool masked, int columns>
+__device__ __forceinline__ void softmax_block(float (&scores)[share][share], float scale, const TileMask& mask,
                                               RowState<columns>& state, float* weights) {
   constexpr float infinity = std::numeric_limits<float>::infinity();
+  constexpr float none = masked ? std::numeric_limits<float>::max() : infinity;
   const int x = static_cast<int>(threadIdx.x) % lanes;
   const int y = static_cast<int>(threadIdx.x) / lanes;
 #pragma unroll
   for (int r = 0; r < share; ++r) {
     const int row = y + r * lanes;
-    const int visible = diagonal ? row + 1 : tile;
+    const int visible = mask.diagonal ? row + 1 : tile;
 #pragma unroll
     for (int c = 0; c < share; ++c) {
       const float scaled = scores[r][c] * scale;
-      scores[r][c] = x + c * lanes < visible ? scaled : -infinity;
+      const int column = x + c * lanes;
+      scores[r][c] = column < visible && (!masked || column >= mask.hidden[r]) ? scaled : -infinity;
     }
     const float here = largest_of_row(scores[r]);
-    const float before = first ? -infinity : state.largest[r];
+    const float before = mask.first ? -none : state.largest[r];
     const float now = here > before ? here : before;
     const float factor = cuda::exp_f32(before - now);
     state.largest[r] = now;
-    float sum = first ? 0.0f : state.sums[r] * factor;
+    float sum = mask.first ? 0.0f : state.sums[r] * factor;
 #pragma unroll
     for (int c = 0; c < share; ++c) {
       const float probability = cuda::exp_f32(scores[r][c] - now);
@@ -86,13 +96,13 @@ __device__ __forceinline__ void softmax_block(float (&scores)[share][share], flo
     state.sums[r] = sum;
 #pragma unroll
     for (int c = 0; c < columns; ++c) {
-      state.outputs[r][c] = first ? 0.0f : Arithmetic<T>::flushed(state.outputs[r][c] * factor);
+      state.outputs[r][c] = mask.first ? 0.0f : Arithmetic<T>::flushed(state.outputs[r][c] * factor);
     }
   }
 }
 
-template <class T, int columns>
-__device__ __forceinline__ void finish_rows(const Forward<T>& problem, const ForwardPlace& place,
+template <class T, bool masked, int columns>
+__device__ __forceinline__ void finish_rows(const Forward<T, masked>& problem, const ForwardPlace& place,
                                             const RowState<columns>& state) {
   const int x = static_cast<int>(threadIdx.x) % lanes;
 #pragma unroll
@@ -115,8 +125,8 @@ __device__ __forceinline__ void finish_rows(const Forward<T>& problem, const For
 }
 
 // A block of threads: 64 queries of one head, and up to 16 * columns columns of their output.
-template <class T, int columns>
-__global__ void __launch_bounds__(threads, 2) forward_kernel(Forward<T> problem) {
+template <class T, bool masked, int columns>
+__global__ void __launch_bounds__(threads, 2) forward_kernel(Forward<T, masked> problem) {
   alignas(16) __shared__ float operands[operand_floats];
   alignas(16) __shared__ float weights[weight_floats];
   const Sizes& sizes = problem.sizes;
@@ -125,7 +135,14 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(Forward<T> problem)
   const Source<T> queries{problem.query.row(place.sequence, place.head, place.query), problem.query.row_stride,
                           sizes.sequence_length - place.query, sizes.head_dim, sizes.aligned};
   RowState<columns> state{};
-  for (int key = 0; key <= place.query; key += tile) {
+  int starts[share];
+#pragma unroll
+  for (int r = 0; r < share; ++r) {
+    const int position = place.query + static_cast<int>(threadIdx.x) / lanes + r * lanes;
+    starts[r] = problem.documents.of(sizes, place.sequence, position);
+  }
+  const int first_key = problem.documents.first_key(sizes, place.sequence, place.query);
+  for (int key = first_key; key <= place.query; key += tile) {
     const int left = sizes.sequence_length - key;
     const Source<T> keys{problem.key.row(place.sequence, kv_head, key), problem.key.row_stride, left, sizes.head_dim,
                          sizes.aligned};
@@ -134,7 +151,10 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(Forward<T> problem)
                            sizes.aligned};
     float scores[share][share];
     multiply_rows<T>(queries, keys, sizes.head_dim, operands, scores);
-    softmax_block<T>(scores, sizes.scale, key == place.query, key == 0, state, weights);
+    TileMask mask{key == place.query, key == first_key, {}};
+#pragma unroll
+    for (int r = 0; r < share; ++r) mask.hidden[r] = starts[r] - key;
+    softmax_block<T, masked>(scores, sizes.scale, mask, state, weights);
     multiply_weights<T>(weights, values, operands, state.outputs);
   }
   finish_rows(problem, place, state);
@@ -146,17 +166,20 @@ void forward(const AttentionForward& problem) {
   const AttentionShape& shape = problem.shape;
   with_storage_type(problem.output.dtype(), [&]<class T>(T) {
     const QkvHeads<const T> heads(problem.qkv.as<T>(), shape);
-    const Forward<T> arguments{sizes_of<T>(shape, {problem.qkv.data()}),
-                               heads.query,
-                               heads.key,
-                               heads.value,
-                               output_heads(problem.output.as<T>(), shape),
-                               problem.log_sum_exp.as<float>()};
-    with_columns(shape.head_dim, [&]<int columns>(std::integral_constant<int, columns>) {
-      const int64_t blocks = div_ceil<int64_t>(shape.sequence_length, tile) * shape.sequences * shape.query_heads *
-                             div_ceil<int64_t>(shape.head_dim, columns * lanes);
-      launch("attention_forward", forward_kernel<T, columns>, {dim3(narrow<unsigned>(blocks)), dim3(threads)},
-             arguments);
+    with_mask(shape, [&]<bool masked>(std::bool_constant<masked>) {
+      const Forward<T, masked> arguments{sizes_of<T>(shape, {problem.qkv.data()}),
+                                         heads.query,
+                                         heads.key,
+                                         heads.value,
+                                         output_heads(problem.output.as<T>(), shape),
+                                         problem.log_sum_exp.as<float>(),
+                                         {starts_or_null(problem.document_starts)}};
+      with_columns(shape.head_dim, [&]<int columns>(std::integral_constant<int, columns>) {
+        const int64_t blocks = div_ceil<int64_t>(shape.sequence_length, tile) * shape.sequences * shape.query_heads *
+                               div_ceil<int64_t>(shape.head_dim, columns * lanes);
+        launch("attention_forward", forward_kernel<T, masked, columns>, {dim3(narrow<unsigned>(blocks)), dim3(threads)},
+               arguments);
+      });
     });
   });
 }

@@ -24,20 +24,31 @@ struct SoftmaxBlock {
   int64_t rows, columns;
   int64_t head_dim;
   float scale;
-  bool diagonal;  // row i sees the columns up to i
-  bool first;     // the state is yet to be set
+  bool diagonal;          // row i sees the columns up to i
+  bool first;             // the state is yet to be set
+  const int32_t* starts;  // masked: of the rows' documents
+  int64_t key;            // of the first column
 };
 
 constexpr int block_vectors = block_size / lanes;
 
-// Scales the scores, -infinity for keys that a query does not see, and returns the largest of a row.
-NIBBLE_INLINE float scale_row(float* scores, float scale, int visible) {
+// Scales the scores, -infinity for keys that a query does not see: those from `visible` on, and where there is a mask
+// those before `hidden`. Returns the largest of a row.
+template <bool masked>
+NIBBLE_INLINE float scale_row(float* scores, float scale, int visible, int hidden) {
   Lanes highest = Lanes{} - infinity;
   for (int i = 0; i < block_vectors; ++i) {
     Lanes score;
     load(score, scores + i * lanes);
     score = score * scale;
-    if (visible < block_size) score = lane_index < visible - i * static_cast<int>(lanes) ? score : Lanes{} - infinity;
+    const int column = i * static_cast<int>(lanes);
+    if (masked) {
+      // From `hidden` on, and as many as are visible then: one unsigned comparison.
+      const auto place = reinterpret_cast<UnsignedLanes>(lane_index + (column - hidden));
+      score = place < static_cast<uint32_t>(std::max(visible - hidden, 0)) ? score : Lanes{} - infinity;
+    } else if (visible < block_size) {
+      score = lane_index < visible - column ? score : Lanes{} - infinity;
+    }
     store(scores + i * lanes, score);
     keep_larger(highest, score);
   }
@@ -45,19 +56,22 @@ NIBBLE_INLINE float scale_row(float* scores, float scale, int visible) {
 }
 
 // Scores become probabilities times the final sum, as far as the maximum is known; the state is brought to the new
-// maximum, but for the outputs of this block.
-template <class T>
+// maximum, but for the outputs of this block. With a mask, a row may have seen nothing yet: its sum is zero then.
+template <bool masked, class T>
 NIBBLE_VECTORIZE void softmax_block(const SoftmaxBlock& block, T* probabilities) {
   const QueryState state = block.state;
   float largest_here[block_size] = {};
   float factors[block_size];
   for (int row = 0; row < block.rows; ++row) {
     const int visible = block.diagonal ? row + 1 : static_cast<int>(block.columns);
-    largest_here[row] = scale_row(block.scores + row * block_size, block.scale, visible);
+    const int hidden = masked ? block.starts[row] - static_cast<int>(block.key) : 0;
+    largest_here[row] = scale_row<masked>(block.scores + row * block_size, block.scale, visible, hidden);
   }
+  // Differences to the maximum of a row that has seen nothing must be numbers.
+  constexpr float none = masked ? std::numeric_limits<float>::max() : infinity;
   for (int row = 0; row < block.rows; row += lanes) {
     Lanes here;
-    Lanes now = Lanes{} - infinity;
+    Lanes now = Lanes{} - none;
     Lanes factor[1];
     load(here, largest_here + row);
     if (!block.first) load(now, state.largest + row);
@@ -144,8 +158,8 @@ class ForwardTask {
         keys_(space_.keys),
         values_(space_.values),
         output_(output_head(shape_, problem.output.as<T>(), sequence, head)),
-        log_sum_exp_(problem.log_sum_exp.as<float>() +
-                     (sequence * shape_.query_heads + head) * shape_.sequence_length) {
+        log_sum_exp_(problem.log_sum_exp.as<float>() + (sequence * shape_.query_heads + head) * shape_.sequence_length),
+        documents_(problem.document_starts, shape_, sequence) {
     const SequenceHeads<const T> heads(problem.qkv.as<T>(), shape_, sequence);
     const int64_t kv_head = head / (shape_.query_heads / shape_.kv_heads);
     query_ = heads.query(head);
@@ -155,11 +169,12 @@ class ForwardTask {
 
   // At most longest_group queries, from a multiple of block_size on.
   void run(Range queries) {
-    for (int64_t key = 0; key < queries.end; key += block_size) {
+    for (int64_t key = documents_.first_key(queries.begin); key < queries.end; key += block_size) {
       const int64_t columns = std::min(block_size, queries.end - key);
       keys_.pack(key_.from_row(key).transposed(), shape_.head_dim, columns);
       values_.pack(value_.from_row(key), columns, shape_.head_dim);
       for (int64_t query = std::max(queries.begin, key); query < queries.end; query += block_size) {
+        if (documents_.first_key(query) > key) break;
         add_block(query, std::min(block_size, queries.end - query), key, columns, query - queries.begin);
       }
     }
@@ -174,16 +189,23 @@ class ForwardTask {
                            space_.state.outputs + slot * shape_.head_dim};
     T* probabilities = reinterpret_cast<T*>(space_.probabilities);
     keys_.multiply(query_.from_row(query), rows, {space_.scores, block_size});
-    softmax_block({.state = state,
-                   .scores = space_.scores,
-                   .rows = rows,
-                   .columns = columns,
-                   .head_dim = shape_.head_dim,
-                   .scale = score_scale(shape_),
-                   .diagonal = query == key,
-                   .first = key == 0},
-                  probabilities);
-    values_.multiply({probabilities, block_size, 1}, rows, {state.outputs, shape_.head_dim, key > 0});
+    const bool first = key == documents_.first_key(query);
+    const SoftmaxBlock block{.state = state,
+                             .scores = space_.scores,
+                             .rows = rows,
+                             .columns = columns,
+                             .head_dim = shape_.head_dim,
+                             .scale = score_scale(shape_),
+                             .diagonal = query == key,
+                             .first = first,
+                             .starts = documents_.starts + query,
+                             .key = key};
+    if (documents_.hide(key, {query, query + rows})) {
+      softmax_block<true>(block, probabilities);
+    } else {
+      softmax_block<false>(block, probabilities);
+    }
+    values_.multiply({probabilities, block_size, 1}, rows, {state.outputs, shape_.head_dim, !first});
   }
 
   const AttentionShape& shape_;
@@ -192,6 +214,7 @@ class ForwardTask {
   Matrix<const T> query_{}, key_{}, value_{};
   Matrix<T> output_;
   float* log_sum_exp_;
+  Documents documents_;
 };
 
 }  // namespace

@@ -15,6 +15,7 @@ namespace {
 struct Operands {
   AttentionShape shape;
   TwinTensor qkv, output, log_sum_exp, grad_output, grad_qkv;
+  TwinTensor starts;  // of documents, read where the shape has a mask
 
   Operands(const AttentionShape& size, DType dtype)
       : shape(size),
@@ -22,10 +23,29 @@ struct Operands {
         output(dtype, {size.tokens(), size.output_features()}),
         log_sum_exp(DType::f32, {size.sequences, size.query_heads, size.sequence_length}),
         grad_output(dtype, {size.tokens(), size.output_features()}),
-        grad_qkv(dtype, {size.tokens(), size.qkv_features()}) {
+        grad_qkv(dtype, {size.tokens(), size.qkv_features()}),
+        starts(DType::i32, {size.tokens()}) {
     qkv.fill_normal(1);
     grad_output.fill_normal(2);
   }
+
+  // Documents of these lengths, over and over, from the start of every sequence on.
+  void pack(const std::vector<int64_t>& lengths) {
+    shape.document_mask = true;
+    for (int64_t sequence = 0; sequence < shape.sequences; ++sequence) {
+      int64_t start = 0;
+      size_t document = static_cast<size_t>(sequence);
+      for (int64_t position = 0; position < shape.sequence_length; ++position) {
+        if (position - start == lengths[document % lengths.size()]) {
+          start = position;
+          ++document;
+        }
+        starts.cpu().as<int32_t>()[sequence * shape.sequence_length + position] = static_cast<int32_t>(start);
+      }
+    }
+    starts.upload();
+  }
+  Tensor documents(DeviceKind device) const { return shape.document_mask ? starts.on(device) : Tensor(); }
 
   // A workspace that holds what earlier operators left there.
   TwinTensor workspace(DeviceKind device) const {
@@ -36,15 +56,15 @@ struct Operands {
   }
   void forward() const {
     for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
-      attention_forward(
-          {shape, qkv.on(device), output.on(device), log_sum_exp.on(device), workspace(device).on(device)});
+      attention_forward({shape, qkv.on(device), output.on(device), log_sum_exp.on(device), workspace(device).on(device),
+                         documents(device)});
       synchronize(device);
     }
   }
   void backward() const {
     for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
       attention_backward({shape, grad_output.on(device), qkv.on(device), output.on(device), log_sum_exp.on(device),
-                          grad_qkv.on(device), workspace(device).on(device)});
+                          grad_qkv.on(device), workspace(device).on(device), documents(device)});
       synchronize(device);
     }
   }
@@ -116,6 +136,41 @@ TEST_F(Attention, ZerosHaveTheirSign) {
   expect_bits_of_the_cpu(operands);
   EXPECT_EQ(operands.output.cpu().as<BFloat16>()[63].bits, 0x8000);
   EXPECT_EQ(operands.output.cpu().as<BFloat16>()[64].bits, 0);
+}
+
+// Documents that begin inside tiles and with them; tiles that nobody sees; rows that see nothing of the first tile.
+TEST_F(Attention, DocumentsInASequence) {
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    for (const auto& [shape, lengths] :
+         std::vector<std::pair<AttentionShape, std::vector<int64_t>>>{{{2, 130, 4, 2, 16}, {1, 40, 7, 82}},
+                                                                      {{1, 200, 2, 1, 8}, {64, 3, 130}},
+                                                                      {{3, 17, 6, 3, 10}, {5, 1, 1}},
+                                                                      {{1, 140, 2, 1, 72}, {30}},
+                                                                      {{2, 70, 1, 1, 8}, {70}}}) {
+      Operands operands(shape, dtype);
+      operands.pack(lengths);
+      expect_bits_of_the_cpu(operands);
+    }
+  }
+}
+
+// A mask without effect has the bits that there are without one; one with effect has others.
+TEST_F(Attention, OneDocumentIsNoMask) {
+  const AttentionShape shape{1, 100, 2, 1, 16};
+  const Operands without(shape, DType::bf16);
+  Operands whole(shape, DType::bf16);
+  whole.pack({100});
+  Operands two(shape, DType::bf16);
+  two.pack({60});
+  for (const Operands* operands :
+       {&without, static_cast<const Operands*>(&whole), static_cast<const Operands*>(&two)}) {
+    operands->forward();
+    operands->backward();
+  }
+  EXPECT_TRUE(same_bits(without.output.gpu(), whole.output.gpu()));
+  EXPECT_TRUE(same_bits(without.grad_qkv.gpu(), whole.grad_qkv.gpu()));
+  EXPECT_FALSE(same_bits(without.output.gpu(), two.output.gpu()));
+  EXPECT_FALSE(same_bits(without.grad_qkv.gpu(), two.grad_qkv.gpu()));
 }
 
 TEST_F(Attention, NothingToDoIsNoError) {

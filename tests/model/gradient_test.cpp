@@ -36,10 +36,15 @@ class Gradient : public testing::Test {
     return order;
   }
 
-  static void check(const ModelConfig& config, int64_t sequences, float loss_scale) {
-    TestModel test(config, plain(Format::f32), {.sequences = sequences, .sequence_length = config.sequence_length});
+  static void check(const ModelConfig& config, int64_t sequences, float loss_scale,
+                    const std::vector<int32_t>& documents = {}) {
+    TestModel test(
+        config, plain(Format::f32),
+        {.sequences = sequences, .sequence_length = config.sequence_length, .document_mask = !documents.empty()});
+    test.documents = documents;
     const ParameterTable& table = test.model.parameters();
     ReferenceModel reference(config, table, {test.weights.begin(), test.weights.end()});
+    reference.starts = documents;
     const size_t length = static_cast<size_t>(config.sequence_length);
     const double expected = reference.loss(test.tokens, test.targets, length);
     const double chain = rounding_chain(config, sequences * config.sequence_length);
@@ -96,6 +101,28 @@ TEST_F(Gradient, OneKeyValueHeadForAllQueries) {
   config.kv_heads = 1;
   config.head_dim = 8;
   check(config, 1, 1.0F);
+}
+
+TEST_F(Gradient, DocumentsInASequence) {
+  ModelConfig config = tiny_config();
+  config.sequence_length = 8;
+  check(config, 2, 1.0F, {0, 0, 2, 3, 3, 3, 3, 7, 0, 0, 0, 0, 0, 5, 5, 5});
+}
+
+TEST_F(Gradient, DocumentsThatCannotBeAreRefused) {
+  ModelConfig config = tiny_config();
+  TestModel test(config, plain(Format::f32), {.sequence_length = 16, .document_mask = true});
+  test.documents.assign(16, 0);
+  const double one_document = test.forward(context);
+  for (size_t i = 6; i < 16; ++i) test.documents[i] = 6;
+  EXPECT_NE(test.forward(context), one_document);
+  for (const int32_t wrong : {5, 7, -1, 0}) {  // the start of none, one to come, none, one that has ended
+    test.documents[8] = wrong;
+    EXPECT_THROW(test.forward(context), Error) << wrong;
+  }
+  TestModel unprepared(config, plain(Format::f32), {.sequence_length = 16});
+  unprepared.documents.assign(16, 0);
+  EXPECT_THROW(unprepared.forward(context), Error);
 }
 
 TEST_F(Gradient, LogitsOfAPrefixEqualTheReferenceAndTheWholeSequence) {

@@ -94,13 +94,14 @@ class TestModel {
 
   double forward(const StepContext& context) {
     return model.forward(tensor_of(std::span(tokens), {shape_[0], shape_[1]}),
-                         tensor_of(std::span(targets), {shape_[0], shape_[1]}), context);
+                         tensor_of(std::span(targets), {shape_[0], shape_[1]}), context, documents_view());
   }
   // Gradients start from zero.
   double forward_backward(const StepContext& context, float loss_scale = 1.0F) {
     std::fill(gradients.begin(), gradients.end(), 0.0F);
     return model.forward_backward(tensor_of(std::span(tokens), {shape_[0], shape_[1]}),
-                                  tensor_of(std::span(targets), {shape_[0], shape_[1]}), context, loss_scale);
+                                  tensor_of(std::span(targets), {shape_[0], shape_[1]}), context, loss_scale,
+                                  documents_view());
   }
   std::vector<float> logits(int64_t count, const StepContext& context) {
     const Tensor values =
@@ -116,8 +117,13 @@ class TestModel {
   LanguageModel model;
   std::vector<float> weights, gradients;  // flat
   std::vector<int32_t> tokens, targets;
+  std::vector<int32_t> documents;  // where each token's begins in its sequence; empty: no mask
 
  private:
+  Tensor documents_view() {
+    return documents.empty() ? Tensor() : tensor_of(std::span(documents), {shape_[0], shape_[1]});
+  }
+
   std::vector<BFloat16> bf16_weights_;
 };
 

@@ -20,12 +20,13 @@ class ReferenceModel {
   ReferenceModel(ModelConfig config, const ParameterTable& table, Vector flat_weights)
       : weights(std::move(flat_weights)), config_(std::move(config)), table_(table) {}
 
-  // Sum of the cross-entropies in nats; the sequences are independent.
+  // Sum of the cross-entropies in nats; the sequences are independent, and the documents in them, if there are any.
   double loss(const std::vector<int32_t>& tokens, const std::vector<int32_t>& targets, size_t sequence_length) const {
     double sum = 0;
     for (size_t first = 0; first < tokens.size(); first += sequence_length) {
       const Matrix rows = logits({tokens.begin() + static_cast<int64_t>(first),
-                                  tokens.begin() + static_cast<int64_t>(first + sequence_length)});
+                                  tokens.begin() + static_cast<int64_t>(first + sequence_length)},
+                                 first);
       for (size_t t = 0; t < sequence_length; ++t) {
         double largest = rows[t][0];
         for (double value : rows[t]) largest = std::max(largest, value);
@@ -37,15 +38,15 @@ class ReferenceModel {
     return sum;
   }
 
-  // Of one sequence.
-  Matrix logits(const std::vector<int32_t>& tokens) const {
+  // Of one sequence, whose documents' starts are those from `first` on.
+  Matrix logits(const std::vector<int32_t>& tokens, size_t first = 0) const {
     Matrix stream;
     for (int32_t token : tokens) stream.push_back(row("embedding.weight", static_cast<size_t>(token)));
     for (size_t b = 0; b < config_.pattern.size(); ++b) {
       const std::string block = "blocks." + std::to_string(b) + ".";
       Matrix normed;
       for (const Vector& x : stream) normed.push_back(normalise(x, row(block + "norm.weight", 0)));
-      const Matrix change = config_.pattern[b] == '*' ? attention(normed, block) : mlp(normed, block);
+      const Matrix change = config_.pattern[b] == '*' ? attention(normed, block, first) : mlp(normed, block);
       for (size_t t = 0; t < stream.size(); ++t) {
         for (size_t i = 0; i < stream[t].size(); ++i) stream[t][i] += change[t][i];
       }
@@ -58,7 +59,8 @@ class ReferenceModel {
     return result;
   }
 
-  Vector weights;  // flat
+  Vector weights;               // flat
+  std::vector<int32_t> starts;  // of every token's document, in its sequence; empty: a sequence is one document
 
  private:
   const Parameter& parameter(const std::string& name) const {
@@ -109,7 +111,7 @@ class ReferenceModel {
     return y;
   }
 
-  Matrix attention(const Matrix& normed, const std::string& block) const {
+  Matrix attention(const Matrix& normed, const std::string& block, size_t first) const {
     const size_t d = static_cast<size_t>(config_.head_dim);
     const size_t query_heads = static_cast<size_t>(config_.query_heads);
     const size_t kv_heads = static_cast<size_t>(config_.kv_heads);
@@ -123,14 +125,15 @@ class ReferenceModel {
         const Vector query = head(qkv[t], h, t, true);
         Vector weight(t + 1);
         double total = 0;
-        for (size_t s = 0; s <= t; ++s) {
+        const size_t start = starts.empty() ? 0 : static_cast<size_t>(starts[first + t]);
+        for (size_t s = start; s <= t; ++s) {
           const Vector key = head(qkv[s], query_heads + group, s, true);
           double score = 0;
           for (size_t i = 0; i < d; ++i) score += query[i] * key[i];
           weight[s] = std::exp(score / std::sqrt(static_cast<double>(d)));
           total += weight[s];
         }
-        for (size_t s = 0; s <= t; ++s) {
+        for (size_t s = start; s <= t; ++s) {
           const Vector value = head(qkv[s], query_heads + kv_heads + group, s, false);
           for (size_t i = 0; i < d; ++i) attended[h * d + i] += weight[s] / total * value[i];
         }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -76,10 +77,11 @@ inline Values rope(Values qkv, size_t sequence_length, size_t query_heads, size_
   return qkv;
 }
 
-// ---- Causal attention with grouped heads ----
+// ---- Causal attention with grouped heads, inside documents where their starts are given ----
 
 struct Attention {
   size_t sequences, length, query_heads, kv_heads, head_dim;
+  std::vector<int32_t> starts = {};  // [sequences * length]: of a token's document, in its sequence; empty: none
 
   size_t width() const { return (query_heads + 2 * kv_heads) * head_dim; }
   size_t row(size_t sequence, size_t position) const { return sequence * length + position; }
@@ -104,10 +106,15 @@ struct Attention {
     return sum;
   }
 
-  // Scaled scores of one query for the keys that it sees.
+  // The first key that a query sees.
+  size_t first(size_t sequence, size_t position) const {
+    return starts.empty() ? 0 : static_cast<size_t>(starts[row(sequence, position)]);
+  }
+
+  // Scaled scores of one query for the keys up to its own; -infinity for those that it does not see.
   Values scores(const Values& qkv, size_t sequence, size_t position, size_t head) const {
-    Values result(position + 1);
-    for (size_t j = 0; j <= position; ++j) {
+    Values result(position + 1, -std::numeric_limits<double>::infinity());
+    for (size_t j = first(sequence, position); j <= position; ++j) {
       result[j] = scale() * dot(qkv, query(sequence, position, head), qkv, key(sequence, j, head));
     }
     return result;
