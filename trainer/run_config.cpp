@@ -97,6 +97,7 @@ class ConfigReader {
     check_validation();
     check_recompute();
     check_model();
+    check_gather();
     return config_;
   }
 
@@ -208,6 +209,21 @@ class ConfigReader {
         blamed = &field;
       }
       refuse_config(blamed != nullptr ? place(blamed->key) : document_, what, error.remedy());
+    }
+  }
+
+  // Weights are rounded on their way; where the exact ones are not kept as well, small updates would be lost.
+  void check_gather() const {
+    if (config_.comm.gather == WeightFormat::bf16) return;
+    const auto refuse = [&](const char* key, const char* is, const char* remedy) {
+      refuse_config(place("comm.gather"),
+                    fmt::format("comm.gather {} rounds weights that are BF16 and have FP32 masters, but {} is {}",
+                                config_.comm.gather == WeightFormat::fp8 ? "fp8" : "nvfp4", key, is),
+                    fmt::format("set {}, or comm.gather=bf16", remedy));
+    };
+    if (config_.model.dtype != DType::bf16) refuse("model.dtype", "fp32", "model.dtype=bf16");
+    if (config_.optimizer.master_dtype != DType::f32) {
+      refuse("optimizer.master_dtype", "bf16", "optimizer.master_dtype=fp32");
     }
   }
 

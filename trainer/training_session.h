@@ -23,6 +23,7 @@
 #include "trainer/run_config.h"
 #include "trainer/step_guard.h"
 #include "trainer/telemetry.h"
+#include "trainer/weight_gather.h"
 
 namespace nibble {
 
@@ -79,6 +80,7 @@ class TrainingSession {
   void build_state();
   void follow_recipe(uint64_t step);
   void gather_weights();
+  void take_weights_of_masters();
   void accumulate_gradients(uint64_t step, bool again);
   struct Computed {
     StepAttempt attempt;
@@ -104,6 +106,7 @@ class TrainingSession {
   Tensor weights_;  // [flat_size], model dtype
   std::unique_ptr<GradientReduction> reduction_;
   std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<WeightGather> weight_gather_;
   std::unique_ptr<RecipeState> recipe_state_;
   ScheduleConfig schedule_;
   StepGuard guard_;
