@@ -36,7 +36,9 @@ NIBBLE_VECTORIZE void encode_fp8(const BFloat16* __restrict weights, uint8_t* __
     for (int i = 0; i < fp8_group; ++i) largest_here = std::max(largest_here, magnitude(from[i]));
     const uint32_t power = fp8_power(largest_here);
     const float factor = power_reciprocal(power);
-    for (int i = 0; i < fp8_group; ++i) codes[i] = static_cast<uint8_t>(e4m3_nearest(element(from[i]) * factor));
+    uint32_t wide[fp8_group];  // loops over one width of numbers come out as whole vectors
+    for (int i = 0; i < fp8_group; ++i) wide[i] = e4m3_nearest(element(from[i]) * factor);
+    for (int i = 0; i < fp8_group; ++i) codes[i] = static_cast<uint8_t>(wide[i]);
     packed[block + group] = static_cast<uint8_t>(power);
   }
 }
@@ -51,23 +53,36 @@ NIBBLE_VECTORIZE void decode_fp8(const uint8_t* __restrict packed, BFloat16* __r
 
 // packed: codes, then scales, then the power.
 NIBBLE_VECTORIZE void encode_nvfp4(const BFloat16* __restrict weights, uint8_t* __restrict packed) {
-  uint32_t largest_of_block = 0;
-  for (int i = 0; i < block; ++i) largest_of_block = std::max(largest_of_block, magnitude(weights[i]));
-  const uint32_t power = nvfp4_power(largest_of_block);
-  for (int group = 0; group < block / nvfp4_group; ++group) {
+  constexpr int groups = block / nvfp4_group;
+  uint32_t of_group[groups];
+  uint32_t of_block = 0;
+  for (int group = 0; group < groups; ++group) {
+    uint32_t of_this = 0;
+    for (int i = 0; i < nvfp4_group; ++i) of_this = std::max(of_this, magnitude(weights[group * nvfp4_group + i]));
+    of_group[group] = of_this;
+    of_block = std::max(of_block, of_this);
+  }
+  const uint32_t power = nvfp4_power(of_block);
+  uint32_t scales[groups];
+  float factors[groups];
+  for (int group = 0; group < groups; ++group) {
+    scales[group] = nvfp4_scale(of_group[group], power);
+    factors[group] = 1.0f / nvfp4_unit(scales[group], power);
+  }
+  for (int group = 0; group < groups; ++group) {
     const BFloat16* const from = weights + group * nvfp4_group;
-    uint8_t* const to = packed + group * (nvfp4_group / 2);
-    uint32_t largest_here = 0;
-    for (int i = 0; i < nvfp4_group; ++i) largest_here = std::max(largest_here, magnitude(from[i]));
-    const uint32_t scale = nvfp4_scale(largest_here, power);
-    const float factor = 1.0f / nvfp4_unit(scale, power);
+    const float factor = factors[group];
     uint32_t codes[nvfp4_group];
     for (int i = 0; i < nvfp4_group; ++i) codes[i] = e2m1_nearest(element(from[i]) * factor);
-    for (int i = 0; i < nvfp4_group / 2; ++i) to[i] = static_cast<uint8_t>(codes[2 * i] | codes[2 * i + 1] << 4);
-    packed[block / 2 + group] = static_cast<uint8_t>(scale);
+    for (int half = 0; half < 2; ++half) {
+      uint32_t word = 0;
+      for (int i = 0; i < 8; ++i) word |= codes[8 * half + i] << (4 * i);
+      std::memcpy(packed + group * (nvfp4_group / 2) + 4 * half, &word, sizeof word);
+    }
   }
-  uint8_t* const tail = packed + block / 2 + block / nvfp4_group;
-  for (int i = 0; i < 16; ++i) tail[i] = static_cast<uint8_t>(i == 0 ? power : 0);
+  uint8_t* const tail = packed + block / 2;
+  for (int group = 0; group < groups; ++group) tail[group] = static_cast<uint8_t>(scales[group]);
+  for (int i = 0; i < 16; ++i) tail[groups + i] = static_cast<uint8_t>(i == 0 ? power : 0);
 }
 
 NIBBLE_VECTORIZE void decode_nvfp4(const uint8_t* __restrict packed, BFloat16* __restrict weights) {
@@ -76,7 +91,11 @@ NIBBLE_VECTORIZE void decode_nvfp4(const uint8_t* __restrict packed, BFloat16* _
     const float unit = nvfp4_unit(packed[block / 2 + group], power);
     const uint8_t* const from = packed + group * (nvfp4_group / 2);
     uint32_t codes[nvfp4_group];
-    for (int i = 0; i < nvfp4_group; ++i) codes[i] = (from[i / 2] >> (4 * (i % 2))) & 15u;
+    for (int half = 0; half < 2; ++half) {
+      uint32_t word;
+      std::memcpy(&word, from + 4 * half, sizeof word);
+      for (int i = 0; i < 8; ++i) codes[8 * half + i] = (word >> (4 * i)) & 15u;
+    }
     for (int i = 0; i < nvfp4_group; ++i) weights[group * nvfp4_group + i] = nvfp4_decode(codes[i], unit);
   }
 }

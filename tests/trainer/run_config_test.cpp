@@ -66,6 +66,10 @@ TEST(RunConfig, DefaultsAndValues) {
 TEST(RunConfig, EveryFieldIsRead) {
   const RunConfig config = parse({"run.seed=18446744073709551615",
                                   "device=cpu",
+                                  "cuda.gemm=exact",
+                                  "cuda.attention=exact",
+                                  "cuda.graphs=true",
+                                  "cuda.offload_optimizer=true",
                                   "model.vocab_size=4Ki",
                                   "model.rope_theta=500k",
                                   "model.norm_epsilon=1e-6",
@@ -75,6 +79,7 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "data.train=[/a.bin, /b.bin]",
                                   "data.validation=/v.bin",
                                   "data.tokenizer=/t.model",
+                                  "data.document_mask=true",
                                   "train.stop_at=50",
                                   "train.group_micro_batches=2",
                                   "train.recompute=0,2-3",
@@ -101,6 +106,7 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "checkpoint.keep_last=4",
                                   "checkpoint.keep_every=40",
                                   "comm.timeout_s=1.5",
+                                  "comm.reduction=nccl",
                                   "log.progress=none",
                                   "log.tensorboard=false",
                                   "resume.allow=[schedule.kind, device]"});
@@ -126,11 +132,15 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_EQ(config.log.progress, RunConfig::Progress::none);
   EXPECT_FALSE(config.log.tensorboard);
   EXPECT_EQ(config.resume.allow, (std::vector<std::string>{"device", "schedule.kind"}));
+  const RunConfig bf16 = parse({"optimizer.master_dtype=fp32", "comm.gather=nvfp4"});  // not with model.dtype fp32
+  EXPECT_EQ(bf16.comm.gather, WeightFormat::nvfp4);
   // No two keys share a member, and no key is without one: every key but the required ones was changed above.
   const RunConfig defaults = parse();
   for (const Field& field : config_fields()) {
-    EXPECT_TRUE(field.required || !same_value(field, config, defaults)) << field.key;
+    const bool changed = !same_value(field, config, defaults) || !same_value(field, bf16, defaults);
+    EXPECT_TRUE(field.required || changed) << field.key;
   }
+  EXPECT_EQ(resolved_yaml(parse({}, resolved_yaml(bf16))), resolved_yaml(bf16));
   EXPECT_EQ(resolved_yaml(parse({}, resolved_yaml(config))), resolved_yaml(config));
 }
 
@@ -198,6 +208,12 @@ TEST(RunConfig, ContradictionsAreRefusedWithTheirPlace) {
     const std::string assignment = "train.recompute=\"" + std::string(blocks) + "\"";
     expect_refused({assignment}, "--set " + assignment + ": train.recompute \"");
   }
+  expect_refused({"comm.gather=fp8"},
+                 "--set comm.gather=fp8: comm.gather fp8 rounds weights that are BF16 and have FP32 "
+                 "masters, but optimizer.master_dtype is bf16");
+  expect_refused({"comm.gather=nvfp4", "model.dtype=fp32", "optimizer.master_dtype=fp32"},
+                 "--set comm.gather=nvfp4: comm.gather nvfp4 rounds weights that are BF16 and have FP32 masters, but "
+                 "model.dtype is fp32");
   expect_refused({"model.kv_heads=3"}, "--set model.kv_heads=3: model.kv_heads 3 does not divide");
   expect_refused({"model.pattern=*x"}, "--set model.pattern=*x: model.pattern has 'x'");
 }
