@@ -35,8 +35,6 @@ std::string reason_against_cudnn(const AttentionShape& shape, DType dtype) {
   std::string reason;
   if (dtype != DType::bf16) {
     reason = "activations are " + std::string(name_of(dtype));
-  } else if (shape.document_mask) {
-    reason = "documents are masked";
   } else if (without_gpu) {
     reason = "no GPU is visible";
   } else {
@@ -45,7 +43,7 @@ std::string reason_against_cudnn(const AttentionShape& shape, DType dtype) {
   if (!reason.empty() && provider == AttentionProvider::cudnn) {
     throw Error(ExitCode::bad_config, "attention was asked of cuDNN, which cannot run it: " + reason,
                 "choose the provider `automatic` or `exact`, or a model that cuDNN supports: bf16 activations, "
-                "head_dim 64 or 128, cuDNN 9.10 or later");
+                "head_dim 64 or 128, cuDNN 9.10 or later; documents are masked on compute capability 9.0 only");
   }
   return reason;
 }

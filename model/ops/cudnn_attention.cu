@@ -16,13 +16,17 @@ namespace {
 
 constexpr int64_t alignment_floats = 64;  // of the parts of the workspace
 
+std::string no_engine(const AttentionShape& shape) {
+  return cudnn_version_text() + " has no engine for this shape" + (shape.document_mask ? " that masks documents" : "");
+}
+
 // One pass of one shape. The plan refers to the graph.
 class PlannedPass {
  public:
   // Throws where cuDNN has none, with its own words.
   PlannedPass(const AttentionShape& shape, AttentionPass pass, const CudnnTarget& target)
       : graph_(shape, pass, target), configurations_(graph_.configurations()) {
-    std::string refusal = "it has no engine for this shape";
+    std::string refusal = no_engine(shape);
     for (const CudnnDescriptor* configuration : configurations_.all()) {
       try {
         plan_.emplace(*configuration, target);
@@ -80,11 +84,12 @@ struct PlannedShape {
 
 // Plans live as long as the process: at its end the driver may be gone before they are.
 const PlannedShape& planned(const AttentionShape& shape) {
-  using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t>;
+  using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, bool>;
   static std::mutex mutex;
   static auto& shapes = *new std::map<Key, PlannedShape>;
   const std::lock_guard lock(mutex);
-  const Key key{shape.sequences, shape.sequence_length, shape.query_heads, shape.kv_heads, shape.head_dim};
+  const Key key{shape.sequences, shape.sequence_length, shape.query_heads,
+                shape.kv_heads,  shape.head_dim,        shape.document_mask};
   const auto found = shapes.find(key);
   return found != shapes.end() ? found->second : shapes.try_emplace(key, shape).first->second;
 }
@@ -98,9 +103,13 @@ const PlannedShape& with_plans(const AttentionShape& shape) {
 // The tensors of one execution.
 class Arguments {
  public:
-  explicit Arguments(const AttentionShape& shape) : scale_(nibble::attention::score_scale(shape)) {
+  Arguments(const AttentionShape& shape, const Tensor& document_starts)
+      : scale_(nibble::attention::score_scale(shape)) {
     add(AttentionTensor::scale, &scale_);
     add(AttentionTensor::minus_infinity, &minus_infinity_);
+    if (!shape.document_mask) return;
+    add(AttentionTensor::document_starts, document_starts.data());
+    add(AttentionTensor::far_below, &far_below_);
   }
   Arguments(const Arguments&) = delete;
   Arguments& operator=(const Arguments&) = delete;
@@ -123,6 +132,8 @@ class Arguments {
  private:
   float scale_;
   float minus_infinity_ = -std::numeric_limits<float>::infinity();
+  // A row may see nothing of its first keys: a number, also times log2(e), so that differences to it are none.
+  float far_below_ = -1e30F;
   float one_ = 1;
   std::vector<int64_t> identifiers_;
   std::vector<void*> pointers_;
@@ -148,7 +159,7 @@ CudnnAttentionPass ask(const AttentionShape& shape, AttentionPass pass, const Cu
     for (const CudnnDescriptor* configuration : configurations.all()) {
       answer.engines.push_back(cudnn_engine_of(*configuration));
     }
-    if (answer.engines.empty()) answer.refusal = "it has no engine for this shape";
+    if (answer.engines.empty()) answer.refusal = no_engine(shape);
   } catch (const Error& error) {
     if (error.code() != ExitCode::bad_config) throw;
     answer.refusal = error.what();
@@ -174,7 +185,7 @@ int64_t cudnn_attention_workspace_floats(const AttentionShape& shape) {
 
 void cudnn_attention_forward(const AttentionForward& problem) {
   const AttentionShape& shape = problem.shape;
-  Arguments arguments(shape);
+  Arguments arguments(shape, problem.document_starts);
   arguments.add_heads(shape, problem.qkv, AttentionTensor::query, AttentionTensor::key, AttentionTensor::value);
   arguments.add(AttentionTensor::output, problem.output.data());
   arguments.add(AttentionTensor::log_sum_exp, problem.log_sum_exp.data());
@@ -184,7 +195,7 @@ void cudnn_attention_forward(const AttentionForward& problem) {
 void cudnn_attention_backward(const AttentionBackward& problem) {
   const AttentionShape& shape = problem.shape;
   const Workspace workspace(shape, problem.workspace);
-  Arguments arguments(shape);
+  Arguments arguments(shape, problem.document_starts);
   arguments.add_one();
   arguments.add_heads(shape, problem.qkv, AttentionTensor::query, AttentionTensor::key, AttentionTensor::value);
   arguments.add_heads(shape, problem.grad_qkv, AttentionTensor::grad_query, AttentionTensor::grad_key,

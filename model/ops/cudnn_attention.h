@@ -1,5 +1,6 @@
-// Attention by cuDNN's fused kernels: bf16, causal, grouped queries. The backward pass is deterministic. Bits differ
-// from those of the CPU, since tensor cores add in an order of their own. Internal to attention, but for the question
+// Attention by cuDNN's fused kernels: bf16, causal, grouped queries; with a document mask where there are engines for
+// both passes (of 9.19: on compute capability 9.0). The backward pass is deterministic. Bits differ from those of the
+// CPU, since tensor cores add in an order of their own. Internal to attention, but for the question
 // which shapes cuDNN supports on a GPU that is only described.
 #pragma once
 

@@ -191,7 +191,7 @@ class AttentionBuilder {
   // Of the keys or values that one query head sees.
   Descriptor head_gradient() { return build_.between(CUDNN_DATA_BFLOAT16, packed(output_.extents)); }
 
-  // A query sees the keys up to its own position.
+  // A query sees the keys up to its own position, and from the start of its document on.
   Descriptor mask(Descriptor scores) {
     const auto indices = [&](int64_t axis) {
       return build_.pointwise(CUDNN_POINTWISE_GEN_INDEX, scores, nullptr, build_.between(CUDNN_DATA_INT32, scores_),
@@ -202,7 +202,15 @@ class AttentionBuilder {
     const Descriptor seen =
         build_.pointwise(CUDNN_POINTWISE_CMP_GE, queries, keys, build_.between(CUDNN_DATA_BOOLEAN, scores_));
     const Descriptor minus_infinity = build_.number(AttentionTensor::minus_infinity);
-    return build_.pointwise(CUDNN_POINTWISE_BINARY_SELECT, scores, minus_infinity, score(), seen);
+    const Descriptor causal = build_.pointwise(CUDNN_POINTWISE_BINARY_SELECT, scores, minus_infinity, score(), seen);
+    if (!shape_.document_mask) return causal;
+    const int64_t length = shape_.sequence_length;
+    const Descriptor starts =
+        build_.real(AttentionTensor::document_starts, CUDNN_DATA_INT32, packed({shape_.sequences, 1, length, 1}));
+    const Descriptor own =
+        build_.pointwise(CUDNN_POINTWISE_CMP_GE, keys, starts, build_.between(CUDNN_DATA_BOOLEAN, scores_));
+    return build_.pointwise(CUDNN_POINTWISE_BINARY_SELECT, causal, build_.number(AttentionTensor::far_below), score(),
+                            own);
   }
 
   Descriptor probabilities(Descriptor query, Descriptor key, Descriptor scale) {

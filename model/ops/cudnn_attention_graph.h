@@ -16,7 +16,7 @@ namespace nibble::cuda {
 
 enum class AttentionPass : uint8_t { forward, backward };
 
-// Identifiers of the tensors that are given at execution. The last three are numbers in host memory.
+// Identifiers of the tensors that are given at execution. Those from `scale` on are numbers in host memory.
 enum class AttentionTensor : int64_t {
   query = 1,  // bf16, as key, value, output and their gradients: in the layout of AttentionForward
   key,
@@ -28,9 +28,11 @@ enum class AttentionTensor : int64_t {
   grad_query,
   grad_key,
   grad_value,
-  scale,           // of scores: f32
-  minus_infinity,  // f32
-  one              // f32
+  document_starts,  // i32 [sequences, sequence_length], where the shape has a document mask
+  scale,            // of scores: f32
+  minus_infinity,   // f32
+  far_below,        // f32: of keys in other documents
+  one               // f32
 };
 
 class AttentionGraph {

@@ -43,6 +43,21 @@ TEST_P(DescribedGpu, HasEnginesForAllThatIsAskedOfCudnn) {
   }
 }
 
+// A mask of documents has engines for both passes on compute capability 9.0, and for the forward pass only elsewhere:
+// there the exact kernels run both.
+TEST_P(DescribedGpu, MasksDocumentsOnHopper) {
+  const bool hopper = std::string(GetParam()) == "h100";
+  for (const int64_t head_dim : {64, 128}) {
+    for (const auto& [sequences, length, query_heads, kv_heads] :
+         {std::tuple{4, 4096, 32, 8}, {3, 1000, 16, 16}, {2, 257, 12, 1}, {1, 64, 1, 1}}) {
+      const cuda::CudnnAttentionSupport answer =
+          support({sequences, length, query_heads, kv_heads, head_dim, /*document_mask=*/true});
+      EXPECT_EQ(answer.forward.refusal, "") << length;
+      EXPECT_EQ(answer.backward.refusal.empty(), hopper) << length << ": " << answer.backward.refusal;
+    }
+  }
+}
+
 // What the providers' own limit, head_dim 64 and 128, rests on.
 TEST_P(DescribedGpu, RefusesOtherHeads) {
   const cuda::CudnnAttentionSupport odd = support({4, 4096, 32, 8, 100});

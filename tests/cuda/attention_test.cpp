@@ -229,14 +229,20 @@ TEST_F(Attention, CudnnIsNearAndRepeatable) {
   set_attention_provider(AttentionProvider::automatic);
   const std::string provider = describe_attention_provider({2, 300, 8, 2, 64});
   if (!provider.starts_with("cuDNN")) GTEST_SKIP() << provider;
-  for (const int64_t head_dim : {64, 128}) {
-    const Operands operands({2, 300, 8, 2, head_dim}, DType::bf16);
+  for (const auto& [head_dim, masked] : {std::pair{64, false}, {128, false}, {64, true}, {128, true}}) {
+    SCOPED_TRACE(::testing::Message() << "head_dim " << head_dim << (masked ? ", documents" : ""));
+    const auto make = [shape = AttentionShape{2, 300, 8, 2, head_dim}, packs = masked] {
+      Operands operands(shape, DType::bf16);
+      if (packs) operands.pack({5, 150, 64, 40});
+      return operands;
+    };
+    const Operands operands = make();
     operands.forward();
     EXPECT_LT(difference(operands.output.cpu(), operands.output.gpu()), 0.02);
     EXPECT_LT(difference(operands.log_sum_exp.cpu(), operands.log_sum_exp.gpu()), 1e-3);
     operands.backward();
     EXPECT_LT(difference(operands.grad_qkv.cpu(), operands.grad_qkv.gpu()), 0.02);
-    const Operands again({2, 300, 8, 2, head_dim}, DType::bf16);
+    const Operands again = make();
     for (int repetition = 0; repetition < 3; ++repetition) {
       again.forward();
       again.backward();
