@@ -96,9 +96,7 @@ class Formula {
     return taken(r * k * s.bits / 8) + scales + taken(8);
   }
   // P(r, k): the pseudo-scales of post hoc MS-EDEN.
-  static int64_t pseudo_scales(int64_t r, int64_t k, const Storage& s) {
-    return s.eden ? taken(4 * r * (k / 16)) : 0;
-  }
+  static int64_t pseudo_scales(int64_t r, int64_t k, const Storage& s) { return s.eden ? taken(4 * r * (k / 16)) : 0; }
   // E(m, n, k): both operands of an emulated product in BF16.
   int64_t decoded(int64_t m, int64_t n, int64_t k, const Storage& s) const {
     if (s.bits == 0 || !case_.emulated) return 0;
@@ -148,7 +146,7 @@ class Formula {
   int64_t lasting_work() const {
     const bool rotates = case_.config.pattern.find('*') != std::string::npos;
     const int64_t rope = rotates ? taken(4 * case_.options.sequence_length * case_.config.head_dim) : 0;
-    return rope + (training_ ? taken(2 * t_ * h_) : 0) + 2 * taken(4 * t_);
+    return rope + (training_ ? taken(2 * t_ * h_) : 0) + (case_.options.document_mask ? 3 : 2) * taken(4 * t_);
   }
 
   int64_t chunk() const {
@@ -273,6 +271,8 @@ std::vector<Case> cases() {
   all.push_back(quartet2_case("quartet2", even, options_of(2, 128)));
   all.push_back(quartet2_case("quartet2, all recomputed", deep, options_of(5, 128, std::vector<bool>(8, true))));
   all.push_back(quartet2_case("quartet2, few tokens", config_of("*-", 512, 512, 1024), options_of(1, 128)));
+  all.push_back(nvfp4_case("nvfp4, documents", crooked_config(), options_of(3, 80), 2));
+  all.back().options.document_mask = true;
   for (Storage storage : {in_mxfp8, in_fp8}) {
     const bool micro = storage.block != 0;
     Case quantised_head = bf16_case(micro ? "mxfp8, head too" : "fp8, head too", wide_head, options_of(2, 128));
