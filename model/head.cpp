@@ -36,6 +36,12 @@ std::string memory_name(int64_t chunk, int64_t tokens) {
   return fmt::format("logits and their gradient, {} tokens at a time", chunk);
 }
 
+int64_t chunk_of(const Linear& linear, const Head::Sizes& sizes, int64_t vocabulary) {
+  if (linear.quantizes()) return sizes.tokens();
+  if (sizes.chunk_tokens == 0) return head_chunk_tokens(sizes.tokens(), vocabulary);
+  return std::min(sizes.tokens(), sizes.chunk_tokens);
+}
+
 }  // namespace
 
 int64_t head_chunk_tokens(int64_t tokens, int64_t vocabulary) {
@@ -50,7 +56,7 @@ Head::Head(const ModelConfig& config, const Recipe& recipe, const Sizes& sizes, 
       sizes_(sizes),
       norm_("norm.weight", config, table),
       linear_(make_linear(config, recipe, embedding_id, table)),
-      chunk_(linear_.quantizes() ? sizes.tokens() : head_chunk_tokens(sizes.tokens(), config.vocab_size)),
+      chunk_(chunk_of(linear_, sizes, config.vocab_size)),
       capacity_(sizes.training ? chunk_ : std::max(chunk_, sizes.sequence_length)),
       memory_(memory_name(chunk_, sizes.tokens()), sizes.device) {}
 

@@ -27,6 +27,7 @@ class Head {
     int64_t sequences = 0;  // of a micro-batch
     int64_t sequence_length = 0;
     bool training = true;
+    int64_t chunk_tokens = 0;  // a multiple of 16; 0: head_chunk_tokens()
     DeviceKind device = DeviceKind::cpu;
     int64_t tokens() const { return sequences * sequence_length; }
   };

@@ -70,6 +70,7 @@ LanguageModel::State::State(const ModelConfig& model_config, const Recipe& recip
                Head::Sizes{.sequences = options.sequences,
                            .sequence_length = options.sequence_length,
                            .training = options.training,
+                           .chunk_tokens = options.head_chunk_tokens,
                            .device = options.device},
                embedding_id, table);
   arenas = {&quantized_weights, &residual_stream, &saved_activations, &shared_activations, &workspace, &head->memory()};

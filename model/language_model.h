@@ -24,6 +24,7 @@ struct LanguageModelOptions {
   bool training = true;         // false: no memory for backward
   DeviceKind device = DeviceKind::cpu;
   bool document_mask = false;        // passes may be given documents
+  int64_t head_chunk_tokens = 0;     // tokens whose logits are in memory at a time; 0: model/head.h chooses
   bool graphs = false;               // on a GPU: forward and backward of a micro-batch are one graph
   std::vector<bool> recompute = {};  // per block: drop its activations and compute them again in backward; empty = none
 };

@@ -115,6 +115,10 @@ const Field fields[] = {
     {"train.recompute", VALUE(train.recompute), "Blocks whose activations are computed again in the backward pass to save "
      "memory: none, all, or block numbers such as `0,2,5-7`. Changes no bit of the result.",
      changeable},
+    {"train.head_chunk_tokens", VALUE(train.head_chunk_tokens), "Tokens whose logits are in memory at a time, where the "
+     "head is not quantised; a multiple of 16. 0 = what suits a CPU's cache; a GPU wants thousands. The sum of the head's "
+     "weight gradient, and so its bits, depend on it.",
+     numeric, "batch", {0, 1073741824.0}, "tokens"},
     {"train.threads", VALUE(train.threads), "Threads of a rank; 0 = the cores of the machine shared among its ranks.",
      changeable, "", {0, 4096}, "threads"},
 

@@ -144,6 +144,11 @@ class ConfigReader {
   }
 
   void check_batch() const {
+    if (config_.train.head_chunk_tokens % 16 != 0) {
+      refuse_config(place("train.head_chunk_tokens"),
+                    fmt::format("train.head_chunk_tokens {} is not a multiple of 16", config_.train.head_chunk_tokens),
+                    "tokens are summed in blocks of 16: use a multiple, or 0");
+    }
     const int64_t micro_batch = config_.train.micro_batch_sequences * config_.model.sequence_length;
     const int64_t tokens = config_.train.tokens_per_step;
     if (tokens % micro_batch == 0) {

@@ -48,6 +48,7 @@ struct RunConfig {
     int64_t group_micro_batches = 1;  // size of the groups of the gradient's fixed sum order
     std::string recompute = "none";   // see recompute_blocks()
     int64_t threads = 0;              // per rank; 0 = automatic
+    int64_t head_chunk_tokens = 0;    // 0 = automatic
   };
   struct Optimizer {
     double learning_rate = 0;  // the schedule's peak

@@ -11,6 +11,7 @@ std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, cons
                                                               .training = true,
                                                               .device = device_of(config),
                                                               .document_mask = config.data.document_mask,
+                                                              .head_chunk_tokens = config.train.head_chunk_tokens,
                                                               .graphs = config.cuda.graphs,
                                                               .recompute = recompute_blocks(config)});
 }

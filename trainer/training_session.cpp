@@ -300,7 +300,7 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
       const bool examine = micro_batch == 0 && telemetry_->due(step);
       if (examine) telemetry_->begin(*model_);
       const bool last_of_rank = group + 1 == local.end && micro_batch + 1 == last;
-      if (last_of_rank && !examine) {
+      if (last_of_rank && !examine && config_.comm.reduction == ReductionKind::nccl) {
         model_->set_gradients_ready([this](uint64_t begin, uint64_t end) { reduction_->parameters_ready(begin, end); });
       }
       loss += model_->forward_backward(micro_batch_->tokens(), micro_batch_->targets(), context, loss_scale,

@@ -49,6 +49,7 @@ void training(Bench& bench, const TrainingCase& each, const Recipe& recipe) {
                       {.sequences = each.sequences,
                        .sequence_length = each.model.sequence_length,
                        .device = DeviceKind::cuda,
+                       .head_chunk_tokens = 8192,
                        .graphs = true});
   const auto size = static_cast<int64_t>(model.parameters().flat_size());
   Arena& arena = bench.memory();

@@ -84,6 +84,7 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "train.group_micro_batches=2",
                                   "train.recompute=0,2-3",
                                   "train.threads=3",
+                                  "train.head_chunk_tokens=32",
                                   "optimizer.beta1=0.8",
                                   "optimizer.beta2=0.99",
                                   "optimizer.epsilon=1e-6",
