@@ -99,7 +99,7 @@ left() { echo $((seconds_in_all - (SECONDS - started))); }
 say() { printf '%s\n' "$*" | tee -a "$report"; }
 # verdict NAME LOG SECONDS COMMAND...: one line of the report; a step that does not fit in the time left is not run.
 verdict() {
-  local name=$1 log=$output/$2 limit=$3 code=0
+  local name=$1 log=$output/$2 limit=$3 code=0 outcome=FAILED
   shift 3
   if [ "$(left)" -lt 10 ]; then say "* NOT RUN  $name (out of time)"; failures=$((failures + 1)); return 0; fi
   if [ "$limit" -gt "$(left)" ]; then limit=$(left); fi
@@ -109,7 +109,8 @@ verdict() {
     say "* passed   $name ($((SECONDS - begin)) s)"
   else
     failures=$((failures + 1))
-    say "* FAILED   $name (exit code $code after $((SECONDS - begin)) s; $2)"
+    if [ "$code" -eq 143 ] || [ "$code" -eq 137 ]; then outcome="CUT OFF"; fi
+    say "* $outcome  $name (exit code $code after $((SECONDS - begin)) s; $(basename "$log"))"
     tail -n 12 "$log" | sed 's/^/    /' | tee -a "$report"
   fi
   return 0

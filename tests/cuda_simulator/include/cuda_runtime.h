@@ -93,6 +93,8 @@ struct Launch {
   size_t shared_bytes = 0;
   std::function<void()> thread;  // the body of one thread
 };
+void run(const Launch& launch);
+[[noreturn]] void fail(const char* what);
 
 }  // namespace simulator
 
