@@ -151,6 +151,7 @@ class Formula {
 
   int64_t chunk() const {
     if (case_.head.bits != 0) return t_;
+    if (case_.options.head_chunk_tokens != 0) return std::min(t_, case_.options.head_chunk_tokens);
     const int64_t wanted = std::max<int64_t>(256, (int64_t{1} << 21) / v_);
     const int64_t chunks = (t_ + wanted - 1) / wanted;
     return std::min(t_, up((t_ + chunks - 1) / chunks, 16));
@@ -273,6 +274,8 @@ std::vector<Case> cases() {
   all.push_back(quartet2_case("quartet2, few tokens", config_of("*-", 512, 512, 1024), options_of(1, 128)));
   all.push_back(nvfp4_case("nvfp4, documents", crooked_config(), options_of(3, 80), 2));
   all.back().options.document_mask = true;
+  all.push_back(bf16_case("bf16, longer chunks of logits", deep, options_of(5, 128)));
+  all.back().options.head_chunk_tokens = 512;
   for (Storage storage : {in_mxfp8, in_fp8}) {
     const bool micro = storage.block != 0;
     Case quantised_head = bf16_case(micro ? "mxfp8, head too" : "fp8, head too", wide_head, options_of(2, 128));
