@@ -117,9 +117,10 @@ struct BackwardPlace {
   }
 };
 
-// Tiles [keys, queries], so that they are left operands of the gradients of keys and values.
+// Tiles [keys, queries], so that they are left operands of the gradients of keys and values. With a mask it has more
+// registers than two blocks a multiprocessor would leave it.
 template <class T, bool masked, int columns>
-__global__ void __launch_bounds__(threads, 2) grad_keys_kernel(Backward<T, masked> problem) {
+__global__ void __launch_bounds__(threads, masked ? 1 : 2) grad_keys_kernel(Backward<T, masked> problem) {
   alignas(16) __shared__ float operands[operand_floats];
   alignas(16) __shared__ float weights[weight_floats];
   const Sizes& sizes = problem.sizes;

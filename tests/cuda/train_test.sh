@@ -22,6 +22,13 @@ for recipe in "$SOURCE"/configs/recipes/*.yaml; do
   same_run "cpu-$name" "cuda-$name"
 done
 
+# Packed documents that do not see each other.
+for device in cpu cuda; do
+  train "documents-$device" "${exact[@]}" --set "device=$device" --set data.document_mask=true --set train.steps=2 \
+    --set schedule.warmup_steps=0 --set train.tokens_per_step=256 --set eval.sequences=2
+done
+same_run documents-cpu documents-cuda
+
 tiny=(--set train.tokens_per_step=384 --set eval.sequences=2)
 
 # The whole tiny run: recompute, BF16 moments, a step as one graph, optimizer state on the host.
@@ -59,13 +66,24 @@ cmp output.txt generated.txt || fail "generate differs"
 # Libraries' products: other sums, the same run but for rounding.
 train fast --set device=cuda "${tiny[@]}" --set optimizer.moment_dtype=bf16
 grep -q "cuBLASLt" output.txt || fail "the log does not say which library multiplies"
-"$python" - cpu fast <<'END' || fail "losses of the library's products are too far away"
+[ -s fast/gemm_plan.txt ] || fail "the run does not keep its algorithms"
+expect 75 "$NIBBLE" train tiny.yaml --set run.dir=stopped --set device=cuda "${tiny[@]}" --set optimizer.moment_dtype=bf16 \
+  --set train.stop_at=6
+expect 0 "$NIBBLE" resume stopped --set train.stop_at=0
+same_run fast stopped
+# NCCL's own sums, while the backward pass runs.
+NIBBLE_SIMULATED_GPUS=3 expect 0 mpirun -n 3 "$NIBBLE" train tiny.yaml --set run.dir=overlapped --set device=cuda \
+  "${tiny[@]}" --set optimizer.moment_dtype=bf16 --set comm.reduction=nccl
+expect 78 "$NIBBLE" train tiny.yaml --set run.dir=refused --set device=cpu --set comm.reduction=nccl
+for run in fast overlapped; do
+  "$python" - cpu "$run" <<'END' || fail "losses of $run are too far away"
 import json, sys
 def last(run):
     return [json.loads(l) for l in open(run + "/metrics.jsonl") if '"event":"step"' in l][-1]["loss"]
 a, b = last(sys.argv[1]), last(sys.argv[2])
 sys.exit(0 if a != b and abs(a - b) < 0.02 else 1)
 END
+done
 
 # No GPU: auto says so once and goes on, cuda is refused with the remedy.
 export NIBBLE_SIMULATED_GPUS=0
