@@ -10,7 +10,7 @@ namespace nibble {
 
 void DeviceCommunicator::start_sum(std::span<float> /*values*/, int /*root*/) {
   throw Error(ExitCode::bad_config, "gradients cannot be summed by NCCL: it is not in use",
-              "set reduction: tree, or install NCCL (libnccl.so.2)");
+              "set comm.reduction=tree, or install NCCL (libnccl.so.2)");
 }
 
 namespace {

@@ -88,7 +88,7 @@ std::unique_ptr<GradientReduction> make_gradient_reduction(ReductionKind kind, S
                         (communicator.size() == 1 || (ranks != nullptr && ranks->sums_by_library()));
   if (!possible) {
     throw Error(ExitCode::bad_config, "gradients cannot be summed by NCCL: it is not in use",
-                "set reduction: tree, or train on GPUs with NCCL (libnccl.so.2)");
+                "set comm.reduction=tree, or train on GPUs with NCCL (libnccl.so.2)");
   }
   return std::make_unique<LibraryReduction>(memory.arena(), communicator.size() == 1 ? nullptr : ranks, partition,
                                             groups);

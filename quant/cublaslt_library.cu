@@ -104,7 +104,7 @@ std::string known_nvfp4_fault(size_t version) {
 void check(const CublasLt& library, cublasStatus_t status, const char* function) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
   throw Error(ExitCode::internal, std::string("cuBLASLt: ") + function + ": " + library.status_string(status),
-              "set the GEMM provider to exact or emulated, and report it with the versions of driver and library");
+              "set cuda.gemm to exact or emulated, and report it with the versions of driver and library");
 }
 
 }  // namespace nibble::cuda

@@ -71,9 +71,9 @@ GemmBackend& backend_for(const GemmShape& shape) {
   const std::string refusal = backend.refusal(shape);
   if (!refusal.empty()) {
     throw Error(ExitCode::bad_config,
-                "the GEMM provider " + std::string(name_of(provider)) + " cannot multiply " +
-                    name_of_pair(shape.a, shape.b) + " operands: " + refusal,
-                "set the GEMM provider to automatic, which emulates what is not native");
+                "cuda.gemm=" + std::string(name_of(provider)) + " cannot multiply " + name_of_pair(shape.a, shape.b) +
+                    " operands: " + refusal,
+                "set cuda.gemm to automatic, which emulates what is not native");
   }
   return backend;
 }
@@ -138,7 +138,7 @@ void gemm(const GemmProblem& problem) {
                            " x " + std::to_string(shape.n) + " x " + std::to_string(shape.k) + " of " +
                            name_of_pair(shape.a, shape.b) + " operands";
   if (provider != GemmProvider::automatic) {
-    throw Error(ExitCode::bad_config, what, "set the GEMM provider to automatic or exact");
+    throw Error(ExitCode::bad_config, what, "set cuda.gemm to automatic or exact");
   }
   warn_once(what + ": it runs in nibble's own kernels, which are exact but slow");
   exact_gemm().multiply(problem);

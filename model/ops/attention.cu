@@ -42,7 +42,7 @@ std::string reason_against_cudnn(const AttentionShape& shape, DType dtype) {
   }
   if (!reason.empty() && provider == AttentionProvider::cudnn) {
     throw Error(ExitCode::bad_config, "attention was asked of cuDNN, which cannot run it: " + reason,
-                "choose the provider `automatic` or `exact`, or a model that cuDNN supports: bf16 activations, "
+                "set cuda.attention to automatic or exact, or a model that cuDNN supports: bf16 activations, "
                 "head_dim 64 or 128, cuDNN 9.10 or later; documents are masked on compute capability 9.0 only");
   }
   return reason;
