@@ -3,8 +3,10 @@
 
 #include "dist/arena.h"
 #include "dist/launch.cuh"
+#include "quant/device_operand.cuh"
 #include "quant/packs.cuh"
 #include "quant/quantize.h"
+#include "quant/quantize_problem.h"
 #include "quant/tensor_copy.h"
 
 namespace nibble::cuda {
@@ -15,18 +17,37 @@ struct Elements {
   const T* values;
   int64_t count;
 };
+template <int width, class T>
+__device__ __forceinline__ Pack<float, width> load_elements(const Elements<T>& elements, int64_t first) {
+  return load_floats<width>(elements.values + first);
+}
+
+// Values of an nvfp4 operand without outer scales, as dequantize() rounds them to FP32.
+struct SavedElements {
+  DeviceOperand operand;
+  int64_t count;
+};
+template <int width>
+__device__ __forceinline__ Pack<float, width> load_elements(const SavedElements& elements, int64_t first) {
+  const int64_t row = first / elements.operand.inner;
+  Pack<float, width> values;
+  decode_codes(elements.operand, row, first - row * elements.operand.inner, values.value);
+#pragma unroll
+  for (float& value : values.value) value *= *elements.operand.tensor_scale;
+  return values;
+}
 
 constexpr int block_threads = 512;
 
 // How many of the elements that the grid's threads share are not finite; the same for all threads of a block.
-template <int width, class T>
-__device__ int64_t non_finite_of_block(const Elements<T>& elements) {
+template <int width, class Source>
+__device__ int64_t non_finite_of_block(const Source& elements) {
   __shared__ int64_t of_warp[block_threads / warp_lanes];
   int64_t found = 0;
   const int64_t step = static_cast<int64_t>(gridDim.x) * block_threads * width;
 #pragma unroll 4
   for (int64_t i = global_thread() * width; i < elements.count; i += step) {
-    const auto values = load_floats<width>(elements.values + i);
+    const auto values = load_elements<width>(elements, i);
 #pragma unroll
     for (int k = 0; k < width; ++k) found += is_finite(values.value[k]) ? 0 : 1;
   }
@@ -41,23 +62,30 @@ __device__ int64_t non_finite_of_block(const Elements<T>& elements) {
   return found;
 }
 
-template <class T>
+template <class Source>
 struct Examination {
-  Elements<T> source;
+  Source source;
   const float* tensor_scale;  // [2]
   int64_t* non_finite;
   float* met_amax;  // null: not asked for
 };
 
 // One block, which has next to nothing to do where all is finite. Where it is not, the step is lost anyway.
-template <class T, int width>
-__global__ void __launch_bounds__(block_threads) examine_kernel(Examination<T> problem) {
+template <class Source, int width>
+__global__ void __launch_bounds__(block_threads) examine_kernel(Examination<Source> problem) {
   const float amax = problem.tensor_scale[1];
   if (!is_finite(amax)) {
     const int64_t found = non_finite_of_block<width>(problem.source);
     if (threadIdx.x == 0) *problem.non_finite += found > 1 ? found : 1;
   }
   if (problem.met_amax != nullptr && threadIdx.x == 0 && *problem.met_amax < amax) *problem.met_amax = amax;
+}
+
+template <int width, class Source>
+void examine_source(const Source& source, const QuantizedTensor& operand, const OperandFindings& findings) {
+  const Examination<Source> examination{source, operand.tensor_scale.as<float>(), findings.non_finite.as<int64_t>(),
+                                        findings.met_amax.empty() ? nullptr : findings.met_amax.as<float>()};
+  launch("examine", examine_kernel<Source, width>, {dim3(1), dim3(block_threads)}, examination);
 }
 
 template <class T>
@@ -91,10 +119,14 @@ bool source_was_finite(const QuantizedTensor& operand) {
 void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings) {
   if (!is_quantized(operand.format)) return;
   with_elements(problem.source, [&]<class T>(const Elements<T>& source, auto width) {
-    const Examination<T> examination{source, operand.tensor_scale.as<float>(), findings.non_finite.as<int64_t>(),
-                                     findings.met_amax.empty() ? nullptr : findings.met_amax.as<float>()};
-    launch("examine", examine_kernel<T, width()>, {dim3(1), dim3(block_threads)}, examination);
+    examine_source<width()>(source, operand, findings);
   });
+}
+
+void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
+                         const OperandFindings& findings) {
+  if (!decodes_on_load(problem, saved)) return cuda::examine(problem, operand, findings);
+  examine_source<8>(SavedElements{device_operand(saved), saved.rows * saved.inner}, operand, findings);
 }
 
 int64_t count_non_finite(const Tensor& tensor) {

@@ -299,6 +299,12 @@ QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
   return quantize_pair_with(instruction_set(), problem);
 }
 
+static QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
+                                  const QuantizedTensor& storage) {
+  dequantize(saved, problem.source);
+  return cpu::quantize(problem, storage);
+}
+
 bool source_was_finite(const QuantizedTensor& operand) {
   return !is_quantized(operand.format) || is_finite(operand.tensor_scale.as<float>()[1]);
 }
@@ -311,6 +317,10 @@ static void examine(const QuantizeProblem& problem, const QuantizedTensor& opera
   if (findings.met_amax.empty()) return;
   float& met = *findings.met_amax.as<float>();
   met = std::max(met, operand.tensor_scale.as<float>()[1]);
+}
+static void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor&, const QuantizedTensor& operand,
+                                const OperandFindings& findings) {
+  cpu::examine(problem, operand, findings);
 }
 
 }  // namespace cpu
@@ -333,12 +343,28 @@ QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
   return NIBBLE_DISPATCH(problem.rows.source.device(), quantize_pair, problem);
 }
 
+QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
+                           const QuantizedTensor& storage) {
+  const ProfileScope scope(OperatorFamily::quantize, "requantize");
+  check_supported(problem.spec, "operand");
+  NIBBLE_CHECK(problem.spec.from == Source::original, "the caller decides what is saved");
+  NIBBLE_CHECK(problem.source.dtype() == DType::f32 && problem.source.elements() == saved.rows * saved.inner &&
+                   (saved.inner == 0 || problem.source.cols() == saved.inner),
+               "memory for the saved values: f32 [rows, inner]");
+  return NIBBLE_DISPATCH(problem.source.device(), requantize, problem, saved, storage);
+}
+
 bool source_was_finite(const QuantizedTensor& operand) {
   return NIBBLE_DISPATCH(operand.tensor_scale.device(), source_was_finite, operand);
 }
 
 void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings) {
   NIBBLE_DISPATCH(findings.non_finite.device(), examine, problem, operand, findings);
+}
+
+void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
+                         const OperandFindings& findings) {
+  NIBBLE_DISPATCH(findings.non_finite.device(), examine_requantized, problem, saved, operand, findings);
 }
 
 int64_t count_non_finite(const Tensor& tensor) {

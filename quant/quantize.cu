@@ -1,6 +1,7 @@
 // The order of the quantiser's passes on the device. Its tensor scale never visits the host.
 #include "quant/quantize.h"
 
+#include "quant/device_operand.cuh"
 #include "quant/quantize_cast.cuh"
 #include "quant/quantize_passes.cuh"
 #include "quant/quantize_problem.h"
@@ -12,7 +13,15 @@ SourceMatrix source_matrix(const Tensor& source) {
   const int64_t cols = source.cols();
   const bool vectors = reinterpret_cast<uintptr_t>(source.data()) % 16 == 0 &&
                        cols * static_cast<int64_t>(size_of(source.dtype())) % 16 == 0;
-  return {source.data(), cols == 0 ? 0 : source.rows(), cols, vectors};
+  return {source.data(), cols == 0 ? 0 : source.rows(), cols, vectors, nullptr, nullptr};
+}
+SourceKind kind_of(DType dtype) {
+  return dtype == DType::bf16 ? SourceKind::bf16 : SourceKind::f32;
+}
+
+SourceMatrix saved_matrix(const QuantizedTensor& saved) {
+  const DeviceOperand operand = device_operand(saved);
+  return {operand.values, operand.rows, operand.inner, true, operand.block_scales, operand.tensor_scale};
 }
 
 ScaleOrigin scale_origin(const QuantizeProblem& problem) {
@@ -67,7 +76,15 @@ CastKind kind_of(const OperandSpec& spec) {
                                               : CastKind::published;
 }
 
-void make(DType dtype, CastKind kind, const CastLaunch& problem) {
+void launch_cast_of_source(SourceKind source, CastKind kind, unsigned tiles, const CastLaunch& problem) {
+  switch (source) {
+    case SourceKind::f32: return launch_cast<float>(kind, tiles, problem);
+    case SourceKind::bf16: return launch_cast<BFloat16>(kind, tiles, problem);
+    case SourceKind::saved: return launch_cast<SavedCode>(kind, tiles, problem);
+  }
+}
+
+void make(SourceKind source, CastKind kind, const CastLaunch& problem) {
   bool finish = false;
   bool correct = false;
   const unsigned tiles = tiles_of(problem.source);
@@ -76,8 +93,8 @@ void make(DType dtype, CastKind kind, const CastLaunch& problem) {
     correct |= problem.operands[i].origin == ScaleOrigin::corrected;
   }
   clear_tensor_scales(problem);
-  find_amax(dtype, problem);
-  dtype == DType::bf16 ? launch_cast<BFloat16>(kind, tiles, problem) : launch_cast<float>(kind, tiles, problem);
+  find_amax(source, problem);
+  launch_cast_of_source(source, kind, tiles, problem);
   if (correct) round_corrected_scales(problem);
   if (finish || tiles == 0) finish_tensor_scales(problem);
 }
@@ -97,7 +114,22 @@ QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& 
   launch.source = source_matrix(problem.source);
   launch.count = 1;
   launch.operands[0] = operand_cast(problem, storage);
-  make(problem.source.dtype(), kind_of(problem.spec), launch);
+  make(kind_of(problem.source.dtype()), kind_of(problem.spec), launch);
+  return storage;
+}
+
+QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
+                           const QuantizedTensor& storage) {
+  if (!decodes_on_load(problem, saved)) {
+    cuda::dequantize_rows(saved, 0, problem.source);
+    return cuda::quantize(problem, storage);
+  }
+  check_source(problem, storage);
+  CastLaunch launch{};
+  launch.source = saved_matrix(saved);
+  launch.count = 1;
+  launch.operands[0] = operand_cast(problem, storage);
+  make(SourceKind::saved, kind_of(problem.spec), launch);
   return storage;
 }
 
@@ -114,7 +146,7 @@ QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
   launch.operands[0] = operand_cast(rows, problem.rows_storage);
   launch.operands[1] = operand_cast(columns, problem.columns_storage);
   const CastKind kind = kind_of(rows.spec) == kind_of(columns.spec) ? kind_of(rows.spec) : CastKind::any;
-  make(rows.source.dtype(), kind, launch);
+  make(kind_of(rows.source.dtype()), kind, launch);
   return {problem.rows_storage, problem.columns_storage};
 }
 

@@ -45,6 +45,12 @@ struct QuantizePairProblem {
 };
 QuantizedPair quantize_pair(const QuantizePairProblem& problem);
 
+// quantize() of the values of another operand: the bits of dequantize(saved, problem.source) and quantize(problem,
+// ...). problem.source is f32 [saved.rows, saved.inner], memory for those values; afterwards it is them, or, on a
+// device that decodes nvfp4 as it reads it, what it was.
+QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
+                           const QuantizedTensor& storage);
+
 // The operand's exact values, tensor scale included, rounded once to `output`'s dtype: [rows, inner]. Of a rotated
 // operand: the values of the orthogonal rotation.
 void dequantize(const QuantizedTensor& operand, const Tensor& output);
@@ -65,6 +71,9 @@ struct OperandFindings {
 };
 // `operand` is what quantize(problem, ...) returned. Nothing is done for formats that are not quantised.
 void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings);
+// The same of what requantize(problem, saved, ...) returned.
+void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
+                         const OperandFindings& findings);
 
 // Number of NaN and infinite elements.
 int64_t count_non_finite(const Tensor& tensor);
@@ -72,9 +81,13 @@ int64_t count_non_finite(const Tensor& tensor);
 namespace cuda {
 QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage);
 QuantizedPair quantize_pair(const QuantizePairProblem& problem);
+QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
+                           const QuantizedTensor& storage);
 void dequantize_rows(const QuantizedTensor& operand, int64_t first_row, const Tensor& output);
 bool source_was_finite(const QuantizedTensor& operand);
 void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings);
+void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
+                         const OperandFindings& findings);
 int64_t count_non_finite(const Tensor& tensor);
 }  // namespace cuda
 

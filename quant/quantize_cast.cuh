@@ -245,7 +245,7 @@ __global__ void __launch_bounds__(quantize_threads, resident_blocks(kind))
   }
 }
 
-// quantize_cast_bf16.cu, quantize_cast_f32.cu.
+// quantize_cast_bf16.cu, quantize_cast_f32.cu, quantize_cast_saved.cu.
 template <class T>
 void launch_cast(CastKind kind, unsigned tiles, const CastLaunch& problem);
 

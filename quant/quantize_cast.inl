@@ -1,4 +1,7 @@
-// Bodies of launch_cast, compiled once for every dtype of the source. Internal to quant.
+// Bodies of launch_cast, compiled once for every kind of source. Internal to quant.
+#include <type_traits>
+
+#include "dist/error.h"
 #include "quant/quantize_cast.cuh"
 
 namespace nibble::cuda {
@@ -14,7 +17,12 @@ void launch_cast(CastKind kind, unsigned tiles, const CastLaunch& problem) {
     case CastKind::post_hoc: return launch_cast_of<T, CastKind::post_hoc>(tiles, problem);
     case CastKind::scaled: return launch_cast_of<T, CastKind::scaled>(tiles, problem);
     case CastKind::nvfp4: return launch_cast_of<T, CastKind::nvfp4>(tiles, problem);
-    case CastKind::any: return launch_cast_of<T, CastKind::any>(tiles, problem);
+    case CastKind::any:
+      if constexpr (std::is_same_v<T, SavedCode>) {
+        NIBBLE_CHECK(false, "saved operands make no pairs");
+      } else {
+        return launch_cast_of<T, CastKind::any>(tiles, problem);
+      }
   }
 }
 

@@ -1,5 +1,7 @@
 #include "quant/quantize_passes.cuh"
 
+#include <type_traits>
+
 #include "dist/cuda_device.h"
 #include "quant/quantize_cast.cuh"
 
@@ -110,6 +112,18 @@ __global__ void __launch_bounds__(quantize_threads) tile_amax_kernel(const __gri
 }
 
 template <class T>
+void find_plain_amax(const SourceMatrix& source, const AmaxTargets& targets) {
+  const int64_t count = source.rows * source.cols;
+  const bool vectors = reinterpret_cast<uintptr_t>(source.data) % 16 == 0;
+  const PlainAmax<T> amax{static_cast<const T*>(source.data), count, vectors, targets};
+  constexpr int64_t elements_of_block = 16 * 1024;
+  const int64_t most = int64_t{8} * device_properties().multiprocessors;
+  const int64_t blocks = div_ceil(count, elements_of_block);
+  const auto grid = narrow<unsigned>(blocks < most ? blocks : most);
+  launch("amax", plain_amax_kernel<T>, {dim3(grid), dim3(quantize_threads)}, amax);
+}
+
+template <class T>
 void find_amax_of(const CastLaunch& problem) {
   AmaxTargets targets{};
   bool rotated = false;
@@ -121,19 +135,15 @@ void find_amax_of(const CastLaunch& problem) {
     rotated |= operand.rotation.points != 0;
   }
   if (found == 0) return;
-  if (rotated) {
-    launch("amax of a rotated tensor", tile_amax_kernel<T>,
+  const auto find_in_squares = [&problem] {
+    launch("amax in squares", tile_amax_kernel<T>,
            {dim3(tiles_of(problem.source)), dim3(quantize_threads), SourceTile<T>::bytes}, problem);
-    return;
+  };
+  if constexpr (std::is_same_v<T, SavedCode>) {
+    find_in_squares();
+  } else {
+    rotated ? find_in_squares() : find_plain_amax<T>(problem.source, targets);
   }
-  const int64_t count = problem.source.rows * problem.source.cols;
-  const bool vectors = reinterpret_cast<uintptr_t>(problem.source.data) % 16 == 0;
-  const PlainAmax<T> amax{static_cast<const T*>(problem.source.data), count, vectors, targets};
-  constexpr int64_t elements_of_block = 16 * 1024;
-  const int64_t most = int64_t{8} * device_properties().multiprocessors;
-  const int64_t blocks = div_ceil(count, elements_of_block);
-  const auto grid = narrow<unsigned>(blocks < most ? blocks : most);
-  launch("amax", plain_amax_kernel<T>, {dim3(grid), dim3(quantize_threads)}, amax);
 }
 
 // ---- Post hoc MS-EDEN ----
@@ -225,8 +235,12 @@ void clear_tensor_scales(const CastLaunch& problem) {
   launch("clear tensor scales", clear_kernel, {dim3(1), dim3(warp_lanes)}, problem);
 }
 
-void find_amax(DType dtype, const CastLaunch& problem) {
-  dtype == DType::bf16 ? find_amax_of<BFloat16>(problem) : find_amax_of<float>(problem);
+void find_amax(SourceKind kind, const CastLaunch& problem) {
+  switch (kind) {
+    case SourceKind::f32: return find_amax_of<float>(problem);
+    case SourceKind::bf16: return find_amax_of<BFloat16>(problem);
+    case SourceKind::saved: return find_amax_of<SavedCode>(problem);
+  }
 }
 
 void round_corrected_scales(const CastLaunch& problem) {

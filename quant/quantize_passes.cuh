@@ -13,8 +13,8 @@ unsigned tiles_of(const SourceMatrix& source);
 void clear_tensor_scales(const CastLaunch& problem);
 
 // The amax of operands whose scale comes from it: one pass over contiguous memory where none of them is rotated, else
-// one over squares that serves both.
-void find_amax(DType dtype, const CastLaunch& problem);
+// one over squares that serves both; saved operands always in squares.
+void find_amax(SourceKind kind, const CastLaunch& problem);
 
 // After the cast: block scales of post hoc MS-EDEN.
 void round_corrected_scales(const CastLaunch& problem);

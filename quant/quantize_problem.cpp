@@ -80,6 +80,11 @@ TensorScale fixed_tensor_scale(const OperandSpec& spec) {
   return {1.0f, spec.round == Rounding::stochastic ? 4.0f / 3.0f : 1.0f};
 }
 
+bool decodes_on_load(const QuantizeProblem& problem, const QuantizedTensor& saved) {
+  return is_quantized(problem.spec.format) && saved.format == Format::nvfp4 && saved.outer_scales.empty() &&
+         saved.rotation_bits == 0;
+}
+
 bool set_plain_operand(const QuantizeProblem& problem, const QuantizedTensor& storage, QuantizedTensor& operand) {
   operand = storage;
   operand.transposed = problem.transpose;

@@ -27,6 +27,9 @@ float largest_for_scale(const OperandSpec& spec);
 // The scale above the blocks of formats that take none from an amax: MX.
 TensorScale fixed_tensor_scale(const OperandSpec& spec);
 
+// Whether requantize() on the device reads the codes of `saved` themselves.
+bool decodes_on_load(const QuantizeProblem& problem, const QuantizedTensor& saved);
+
 // Formats that are not quantised. False: the operand is a view of the source, and done; true: the source is yet to be
 // converted into its values.
 bool set_plain_operand(const QuantizeProblem& problem, const QuantizedTensor& storage, QuantizedTensor& operand);

@@ -2,6 +2,8 @@
 // the eight lanes that hold a row.
 #pragma once
 
+#include <type_traits>
+
 #include "quant/hardware_conversions.cuh"
 #include "quant/quantize_operand.cuh"
 
@@ -25,7 +27,7 @@ __device__ __forceinline__ void rotate_run(const Rotation& rotation, const Philo
                                            float (&values)[run_length]) {
   if (rotation.points == 0) return;
   const bool sixteen = rotation.points == hadamard_points;
-  if (sixteen && sizeof(T) == sizeof(float)) round_to_bf16(values);
+  if (sixteen && !std::is_same_v<T, BFloat16>) round_to_bf16(values);
   for (int index = 0; index < rotation.count; ++index) {
     const uint32_t negative = signs[index].word[run / 2] >> (run % 2 * run_length);
     const float magnitude = hadamard_factor(0, rotation.points);

@@ -6,6 +6,7 @@
 
 #include "dist/launch.cuh"
 #include "quant/codec.h"
+#include "quant/swizzle.h"
 
 namespace nibble::cuda {
 
@@ -14,11 +15,18 @@ constexpr int run_length = 16;
 constexpr int runs_across = tile_side / run_length;
 constexpr int quantize_threads = 256;
 
+// What a source consists of, beside float and BFloat16: an nvfp4 operand, decoded as it is read.
+struct SavedCode;
+enum class SourceKind : uint8_t { f32, bf16, saved };
+
 // Row-major. `vectors`: every row begins at a multiple of 16 bytes.
 struct SourceMatrix {
-  const void* data;
+  const void* data;  // of a saved operand: two codes a byte
   int64_t rows, cols;
   bool vectors;
+  // Of a saved operand only.
+  const uint8_t* block_scales;  // swizzled
+  const float* tensor_scale;
 };
 
 __device__ __forceinline__ void unpack(const uint4& chunk, float (&values)[4]) {
@@ -103,7 +111,70 @@ class SourceTile {
     return make_uint4(words[0], words[1], words[2], words[3]);
   }
 
+  friend class SourceTile<SavedCode>;
   uint4* chunks_;
+};
+
+// A code times its block scale is exact in BF16; that times the scale of the tensor is rounded to FP32, once, as
+// dequantize() does it.
+template <>
+class SourceTile<SavedCode> {
+ public:
+  static constexpr size_t bytes = SourceTile<BFloat16>::bytes;
+
+  __device__ __forceinline__ explicit SourceTile(uint4* memory) : tile_(memory) {}
+
+  // As above. A thread decodes one run of four rows, 32 apart: what one access to the swizzled scales holds.
+  __device__ __forceinline__ void load(const SourceMatrix& source, int64_t first_row, int64_t first_col) {
+    constexpr int rows_apart = quantize_threads / runs_across;
+    static_assert(rows_apart == 32);
+    tensor_scale_ = *source.tensor_scale;
+    const int row = static_cast<int>(threadIdx.x) / runs_across;
+    const int run = static_cast<int>(threadIdx.x) % runs_across;
+    const int64_t col = first_col + run * run_length;
+    uint4 scales = make_uint4(0, 0, 0, 0);
+    uint2 codes[4];
+    const bool inside = col < source.cols;
+    if (inside) {
+      const int64_t at = swizzled_scale_offset(first_row + row, col / run_length / 4 * 4, source.cols / run_length);
+      scales = *reinterpret_cast<const uint4*>(source.block_scales + at);
+    }
+    for (int i = 0; i < 4; ++i) {
+      const int64_t from = first_row + row + i * rows_apart;
+      codes[i] = make_uint2(0, 0);
+      if (inside && from < source.rows) {
+        const auto* bytes_of_row = static_cast<const uint8_t*>(source.data) + from * (source.cols / 2);
+        codes[i] = *reinterpret_cast<const uint2*>(bytes_of_row + col / 2);
+      }
+    }
+    const uint32_t words[4] = {scales.x, scales.y, scales.z, scales.w};
+    for (int i = 0; i < 4; ++i) {
+      const float scale = e4m3_to_float(words[i] >> (run % 4 * 8) & 0xFFu);
+      uint4* chunks = tile_.chunks_;
+      const int to = row + i * rows_apart;
+      chunks[SourceTile<BFloat16>::place(to, 2 * run)] = decoded(codes[i].x, scale);
+      chunks[SourceTile<BFloat16>::place(to, 2 * run + 1)] = decoded(codes[i].y, scale);
+    }
+  }
+
+  __device__ __forceinline__ void read(bool transpose, int row, int run, float (&values)[run_length]) const {
+    tile_.read(transpose, row, run, values);
+    for (float& value : values) value *= tensor_scale_;
+  }
+
+ private:
+  static __device__ __forceinline__ uint4 decoded(uint32_t codes, float scale) {
+    uint32_t pairs[4];
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t even = bits_of(e2m1_to_float(codes >> (8 * i) & 15u) * scale);
+      const uint32_t odd = bits_of(e2m1_to_float(codes >> (8 * i + 4) & 15u) * scale);
+      pairs[i] = even >> 16 | (odd & 0xFFFF0000u);
+    }
+    return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+  }
+
+  SourceTile<BFloat16> tile_;
+  float tensor_scale_;
 };
 
 // Which run of its operand's tile a lane takes. 32 groups of a warp's width are a tile.
