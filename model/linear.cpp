@@ -225,16 +225,19 @@ QuantizeProblem Linear::problem_of(const Operand& made, const Tensor& source, bo
           .amax = delayed ? scale_by_amax_.as<float>()[static_cast<size_t>(made.role)] : 0.0F};
 }
 
+OperandFindings Linear::findings_of(OperandRole role) const {
+  const auto index = static_cast<int64_t>(role);
+  return {.non_finite = non_finite_, .met_amax = met_amax_.empty() ? Tensor() : met_amax_.slice(index, index + 1)};
+}
+
 void Linear::examine(const Operand& made, const QuantizeProblem& problem, const QuantizedTensor& result) {
   if (!is_quantized(made.spec.format)) return;
-  const auto role = static_cast<int64_t>(made.role);
-  nibble::examine(
-      problem, result,
-      {.non_finite = non_finite_, .met_amax = met_amax_.empty() ? Tensor() : met_amax_.slice(role, role + 1)});
+  nibble::examine(problem, result, findings_of(made.role));
   if (statistics_ != nullptr) {
+    const auto role = static_cast<size_t>(made.role);
     const auto start = std::chrono::steady_clock::now();
-    statistics_->operand[static_cast<size_t>(role)] = measure(problem, result);
-    statistics_->made[static_cast<size_t>(role)] = true;
+    statistics_->operand[role] = measure(problem, result);
+    statistics_->made[role] = true;
     statistics_->seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 }
@@ -243,6 +246,16 @@ QuantizedTensor Linear::make(const Operand& made, const Tensor& source, bool tra
   const QuantizeProblem problem = problem_of(made, source, transpose, context);
   const QuantizedTensor result = quantize(problem, made.storage);
   examine(made, problem, result);
+  return result;
+}
+
+// An operand of backward, from the values of the forward operand alone. Statistics want these in memory.
+QuantizedTensor Linear::make_from_saved(const Operand& made, const QuantizedTensor& forward,
+                                        const StepContext& context) {
+  if (statistics_ != nullptr) return make(made, read_back(made, forward), true, context);
+  const QuantizeProblem problem = problem_of(made, made.dequantized, true, context);
+  const QuantizedTensor result = requantize(problem, forward, made.storage);
+  examine_requantized(problem, forward, result, findings_of(made.role));
   return result;
 }
 
@@ -285,9 +298,13 @@ void Linear::prepare_backward_weight(const StepContext& context) {
   const Operand& made = operand(OperandRole::grad_input_w);
   if (!must_remake(made, backward_weight_stale_, backward_weight_context_, now)) return;
   const bool reads = reads_back(made, operand(OperandRole::forward_w));
-  const Tensor source = reads ? read_back(made, weight_operand_) : weight_;
-  if (reads && splits_forward()) outliers_->complete_weight(source);
-  transposed_weight_operand_ = make(made, source, true, context);
+  if (reads && !splits_forward()) {
+    transposed_weight_operand_ = make_from_saved(made, weight_operand_, context);
+  } else {
+    const Tensor source = reads ? read_back(made, weight_operand_) : weight_;
+    if (reads) outliers_->complete_weight(source);
+    transposed_weight_operand_ = make(made, source, true, context);
+  }
   backward_weight_context_ = now;
   backward_weight_stale_ = false;
 }
@@ -313,10 +330,13 @@ void Linear::forward(const LinearForward& problem) {
     kept_input_operand_ = pair.columns;
   } else {
     if (needs_rows) x_operand = make(rows, source, false, problem.context);
-    if (reads) read_back(kept, x_operand);
-    if (reads && splits) outliers_->complete_input(kept.dequantized);
-    if (problem.keep) {
-      kept_input_operand_ = make(kept, reads ? kept.dequantized : kept_source, true, problem.context);
+    if (reads && !splits) {
+      kept_input_operand_ = make_from_saved(kept, x_operand, problem.context);
+    } else if (reads) {
+      outliers_->complete_input(read_back(kept, x_operand));
+      kept_input_operand_ = make(kept, kept.dequantized, true, problem.context);
+    } else if (problem.keep) {
+      kept_input_operand_ = make(kept, kept_source, true, problem.context);
     }
   }
   if (problem.output.empty()) return;

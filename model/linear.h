@@ -126,9 +126,11 @@ class Linear {
   bool splits_grad_weight() const { return outliers_ && outliers_->splits_grad_weight(); }
 
   QuantizedTensor make(const Operand& operand, const Tensor& source, bool transpose, const StepContext& context);
+  QuantizedTensor make_from_saved(const Operand& operand, const QuantizedTensor& forward, const StepContext& context);
   QuantizedPair make_pair(const Operand& rows, const Operand& columns, const Tensor& source,
                           const StepContext& context);
   void examine(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& made);
+  OperandFindings findings_of(OperandRole role) const;
 
   bool is_view(const OperandSpec& spec) const;
   OperandLayout layout_of(OperandRole role) const;
