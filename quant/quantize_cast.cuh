@@ -2,6 +2,8 @@
 // read of the square, for two. It exists once for every kind of operand that deserves registers of its own.
 #pragma once
 
+#include <type_traits>
+
 #include "quant/cast_eden.cuh"
 #include "quant/cast_nvfp4.cuh"
 #include "quant/cast_scaled.cuh"
@@ -197,13 +199,14 @@ __device__ __forceinline__ void store_block_scales(const OperandCast& operand, c
 }
 
 // Blocks that a multiprocessor is to hold: what registers are bounded by, as far as nothing spills.
+template <class T>
 constexpr int resident_blocks(CastKind kind) {
   switch (kind) {
     case CastKind::nearest:
     case CastKind::stochastic:
     case CastKind::published:
     case CastKind::square: return 4;
-    case CastKind::four_over_six:
+    case CastKind::four_over_six: return std::is_same_v<T, SavedCode> ? 2 : 3;
     case CastKind::post_hoc: return 3;
     case CastKind::scaled:
     case CastKind::nvfp4: return 2;
@@ -213,7 +216,7 @@ constexpr int resident_blocks(CastKind kind) {
 }
 
 template <class T, CastKind kind>
-__global__ void __launch_bounds__(quantize_threads, resident_blocks(kind))
+__global__ void __launch_bounds__(quantize_threads, resident_blocks<T>(kind))
     cast_kernel(const __grid_constant__ CastLaunch problem) {
   __shared__ CastState state;
   SourceTile<T> tile(dynamic_shared<uint4>());

@@ -1,6 +1,4 @@
 // Bodies of launch_cast, compiled once for every kind of source. Internal to quant.
-#include <type_traits>
-
 #include "dist/error.h"
 #include "quant/quantize_cast.cuh"
 
