@@ -105,7 +105,8 @@ class Linear {
     OperandRole role = OperandRole::forward_x;
     QuantizedTensor storage;
     Tensor scratch;      // f32, of quantize()
-    Tensor dequantized;  // f32 [inner, rows]: the values of the forward operand; empty unless needed
+    Tensor dequantized;  // f32 [inner, rows]: the values of the forward operand; empty unless needed. A GPU fills
+                         // it for statistics and outlier channels only
   };
   enum class Product : uint8_t { forward, grad_input, grad_weight };
   enum class Weight : uint8_t { forward, backward };
