@@ -20,14 +20,14 @@ DECODE = NVFP4 + 2  # emulation, a use of an operand
 # a step. BF16 sources. An amax pass reads 2.
 AMAX, READ = 2, 2
 EDEN = 0.5 + 4 / 16 + 4 / 16 + 1 / 16  # codes; FP32 pseudo-scales, written and read; scales
-SAVED = NVFP4 + 4 + 4 + EDEN  # a saved operand decoded to FP32, and quantised from there
+SAVED = NVFP4 + EDEN  # from a saved operand's codes
 ROWS = AMAX + READ + NVFP4
 PAIR = AMAX + READ + 2 * NVFP4  # an operand and its transpose from one read
 OURS = {
     "nvfp4": (PAIR, 2 * ROWS, PAIR),
     "quartet2": (ROWS + SAVED, ROWS + SAVED, READ + 2 * EDEN),
 }
-# The amax comes from whoever made the tensor; pseudo-scales in BF16; saved operands stay in four bits.
+# The amax comes from whoever made the tensor; pseudo-scales in BF16.
 IDEAL = {
     "nvfp4": (READ + 2 * NVFP4,) * 3,
     "quartet2": (READ + NVFP4 + 2 * NVFP4 + 0.25,) * 2 + (READ + 2 * NVFP4 + 0.5,),
