@@ -44,12 +44,12 @@ void add(float* left, const float* right, size_t count) {
 }
 
 void fold(const FoldProblem& problem) {
-  const auto& [plan, values, out, count] = problem;
-  parallel_for(count, elements_at_once, [&](size_t begin, size_t end) {
-    if (!plan.sums_.empty()) {
-      plan.run_strips(values, out, begin, end);
-    } else if (values.front() != out) {
-      std::copy(values.front() + begin, values.front() + end, out + begin);
+  parallel_for(problem.count, elements_at_once, [&](size_t begin, size_t end) {
+    const float* const first = problem.values.front();
+    if (!problem.plan.sums_.empty()) {
+      problem.plan.run_strips(problem.values, problem.out, begin, end);
+    } else if (first != problem.out) {
+      std::copy(first + begin, first + end, problem.out + begin);
     }
   });
 }

@@ -17,7 +17,6 @@
 namespace nibble {
 namespace {
 
-using cpu::AdamWBuffers;
 using cpu::AdamWUpdate;
 
 constexpr size_t elements_a_block = 8;  // 16 random bits each

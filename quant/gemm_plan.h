@@ -19,7 +19,7 @@ namespace nibble {
 // blocks; alignment of a, b and the output in bytes, at most 16; elements from row to row of the output.
 struct GemmPlanKey {
   std::array<int64_t, 13> numbers{};
-  friend auto operator<=>(const GemmPlanKey&, const GemmPlanKey&) = default;
+  friend bool operator<(const GemmPlanKey& a, const GemmPlanKey& b) { return a.numbers < b.numbers; }
 };
 
 struct PlannedAlgorithm {

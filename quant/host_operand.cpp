@@ -13,12 +13,14 @@ HostOperand::HostOperand(const QuantizedTensor& operand) : operand_(operand) {
     if (!part->empty()) *part = copies_.emplace_back(*part).tensor();
   }
   if (operand.layout != OperandLayout::swizzled) return;
-  const int64_t blocks = operand.inner / traits_of(operand.format).block;
+  const int block = traits_of(operand.format).block;
+  NIBBLE_CHECK(block > 0, "swizzled are the scales of blocks");
+  const int64_t blocks = operand.inner / block;
   const auto* swizzled = operand_.block_scales.as<uint8_t>();
   block_scales_.reserve(static_cast<size_t>(operand.rows * blocks));
   for (int64_t row = 0; row < operand.rows; ++row) {
-    for (int64_t block = 0; block < blocks; ++block) {
-      block_scales_.push_back(swizzled[swizzled_scale_offset(row, block, blocks)]);
+    for (int64_t column = 0; column < blocks; ++column) {
+      block_scales_.push_back(swizzled[swizzled_scale_offset(row, column, blocks)]);
     }
   }
   operand_.block_scales = tensor_of(std::span(block_scales_), {operand.rows, blocks});
