@@ -34,17 +34,37 @@ float* aligned_base(const Tensor& workspace) {
   return static_cast<float*>(std::align(64, 64, base, bytes));
 }
 
-void check_shape(const AttentionShape& shape, const Tensor& workspace) {
-  NIBBLE_CHECK(shape.sequences >= 0 && shape.sequence_length > 0 && shape.head_dim > 0, "attention shape");
-  NIBBLE_CHECK(shape.kv_heads > 0 && shape.query_heads % shape.kv_heads == 0, "kv heads divide query heads");
+void check_workspace(const AttentionShape& shape, const Tensor& workspace) {
   NIBBLE_CHECK(workspace.dtype() == DType::f32 &&
                    workspace.elements() >= cpu::attention_workspace_floats(shape, compute_threads()),
                "attention workspace is too small");
 }
 
-void check_documents(const AttentionShape& shape, const Tensor& document_starts) {
+void check(const AttentionShape& shape, const Tensor& document_starts) {
+  NIBBLE_CHECK(shape.sequences >= 0 && shape.sequence_length > 0 && shape.head_dim > 0, "attention shape");
+  NIBBLE_CHECK(shape.kv_heads > 0 && shape.query_heads % shape.kv_heads == 0, "kv heads divide query heads");
   NIBBLE_CHECK(shape.document_mask == !document_starts.empty(), "documents where the shape says so");
   if (shape.document_mask) check_vector(document_starts, DType::i32, shape.tokens());
+}
+
+void check(const AttentionForward& problem) {
+  const AttentionShape& shape = problem.shape;
+  const DType dtype = problem.output.dtype();
+  check(shape, problem.document_starts);
+  check_matrix(problem.qkv, dtype, shape.tokens(), shape.qkv_features());
+  check_matrix(problem.output, dtype, shape.tokens(), shape.output_features());
+  check_vector(problem.log_sum_exp, DType::f32, shape.tokens() * shape.query_heads);
+}
+
+void check(const AttentionBackward& problem) {
+  const AttentionShape& shape = problem.shape;
+  const DType dtype = problem.grad_qkv.dtype();
+  check(shape, problem.document_starts);
+  check_matrix(problem.grad_output, dtype, shape.tokens(), shape.output_features());
+  check_matrix(problem.qkv, dtype, shape.tokens(), shape.qkv_features());
+  check_matrix(problem.output, dtype, shape.tokens(), shape.output_features());
+  check_matrix(problem.grad_qkv, dtype, shape.tokens(), shape.qkv_features());
+  check_vector(problem.log_sum_exp, DType::f32, shape.tokens() * shape.query_heads);
 }
 
 }  // namespace
@@ -62,11 +82,7 @@ static int64_t attention_workspace_floats(const AttentionShape& shape) {
 static void attention_forward(const AttentionForward& problem) {
   const AttentionShape& shape = problem.shape;
   const DType dtype = problem.output.dtype();
-  check_shape(shape, problem.workspace);
-  check_matrix(problem.qkv, dtype, shape.tokens(), shape.qkv_features());
-  check_matrix(problem.output, dtype, shape.tokens(), shape.output_features());
-  check_vector(problem.log_sum_exp, DType::f32, shape.tokens() * shape.query_heads);
-  check_documents(shape, problem.document_starts);
+  check_workspace(shape, problem.workspace);
   with_storage_type(dtype, [&]<class T>(T) {
     attention::forward<T>(problem, aligned_base(problem.workspace), floats_a_thread(shape));
   });
@@ -75,13 +91,7 @@ static void attention_forward(const AttentionForward& problem) {
 static void attention_backward(const AttentionBackward& problem) {
   const AttentionShape& shape = problem.shape;
   const DType dtype = problem.grad_qkv.dtype();
-  check_shape(shape, problem.workspace);
-  check_matrix(problem.grad_output, dtype, shape.tokens(), shape.output_features());
-  check_matrix(problem.qkv, dtype, shape.tokens(), shape.qkv_features());
-  check_matrix(problem.output, dtype, shape.tokens(), shape.output_features());
-  check_matrix(problem.grad_qkv, dtype, shape.tokens(), shape.qkv_features());
-  check_vector(problem.log_sum_exp, DType::f32, shape.tokens() * shape.query_heads);
-  check_documents(shape, problem.document_starts);
+  check_workspace(shape, problem.workspace);
   with_storage_type(dtype, [&]<class T>(T) {
     attention::backward<T>(problem, aligned_base(problem.workspace), floats_a_thread(shape));
   });
@@ -95,11 +105,13 @@ int64_t attention_workspace_floats(const AttentionShape& shape, DeviceKind devic
 
 void attention_forward(const AttentionForward& problem) {
   const ProfileScope scope(OperatorFamily::attention, "attention_forward");
+  check(problem);
   NIBBLE_DISPATCH(problem.output.device(), attention_forward, problem);
 }
 
 void attention_backward(const AttentionBackward& problem) {
   const ProfileScope scope(OperatorFamily::attention, "attention_backward");
+  check(problem);
   NIBBLE_DISPATCH(problem.grad_qkv.device(), attention_backward, problem);
 }
 

@@ -39,13 +39,19 @@ void row_gradient(const float* exponentials, size_t vocab, int32_t target, float
   store(gradient[target], scale * (probability - 1.0f));
 }
 
-void check(const CrossEntropy& problem, int64_t tokens, int64_t vocab) {
+void check(const CrossEntropy& problem) {
+  const int64_t tokens = problem.targets.elements();
+  const int64_t vocab = problem.logits.cols();
   check_matrix(problem.logits, DType::f32, tokens, vocab);
   check_vector(problem.targets, DType::i32, tokens);
   check_vector(problem.losses, DType::f32, tokens);
+  if (!problem.grad_logits.empty()) check_matrix(problem.grad_logits, problem.grad_logits.dtype(), tokens, vocab);
+}
+
+void check_targets(const CrossEntropy& problem) {
   const int32_t* targets = problem.targets.as<int32_t>();
-  for (int64_t i = 0; i < tokens; ++i) {
-    NIBBLE_CHECK(0 <= targets[i] && targets[i] < vocab, "target outside the vocabulary");
+  for (int64_t i = 0; i < problem.targets.elements(); ++i) {
+    NIBBLE_CHECK(0 <= targets[i] && targets[i] < problem.logits.cols(), "target outside the vocabulary");
   }
 }
 
@@ -56,7 +62,7 @@ namespace cpu {
 static void cross_entropy(const CrossEntropy& problem) {
   const int64_t tokens = problem.targets.elements();
   const size_t vocab = static_cast<size_t>(problem.logits.cols());
-  check(problem, tokens, problem.logits.cols());
+  check_targets(problem);
   float* logits = problem.logits.as<float>();
   const int32_t* targets = problem.targets.as<int32_t>();
   float* losses = problem.losses.as<float>();
@@ -66,7 +72,6 @@ static void cross_entropy(const CrossEntropy& problem) {
       for (size_t i = begin; i < end; ++i) losses[i] = row_loss(logits + i * vocab, vocab, targets[i]).loss;
     });
   } else {
-    check_matrix(problem.grad_logits, problem.grad_logits.dtype(), tokens, problem.logits.cols());
     with_storage_type(problem.grad_logits.dtype(), [&]<class T>(T) {
       T* gradient = problem.grad_logits.as<T>();
       const float scale = problem.scale;
@@ -86,6 +91,7 @@ static void cross_entropy(const CrossEntropy& problem) {
 
 void cross_entropy(const CrossEntropy& problem) {
   const ProfileScope scope(OperatorFamily::head, "cross_entropy");
+  check(problem);
   NIBBLE_DISPATCH(problem.logits.device(), cross_entropy, problem);
 }
 

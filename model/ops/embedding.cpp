@@ -29,8 +29,6 @@ namespace cpu {
 
 static void embedding_forward(const EmbeddingForward& problem) {
   const int64_t count = problem.tokens.elements();
-  NIBBLE_CHECK(problem.weight.rank() == 2, "embedding weight is [vocab, features]");
-  check_matrix(problem.output, problem.weight.dtype(), count, problem.weight.cols());
   check_tokens(problem.tokens, problem.weight.size(0));
   const int32_t* tokens = problem.tokens.as<int32_t>();
   const std::byte* weight = static_cast<const std::byte*>(problem.weight.data());
@@ -47,9 +45,6 @@ static void embedding_forward(const EmbeddingForward& problem) {
 // A task owns a range of columns and takes every token in order, so no row's sum depends on the threads.
 static void embedding_backward(const EmbeddingBackward& problem) {
   const int64_t count = problem.tokens.elements();
-  NIBBLE_CHECK(problem.grad_weight.rank() == 2 && problem.grad_weight.dtype() == DType::f32,
-               "embedding gradient is f32 [vocab, features]");
-  check_matrix(problem.grad_output, problem.grad_output.dtype(), count, problem.grad_weight.cols());
   check_tokens(problem.tokens, problem.grad_weight.size(0));
   with_storage_type(problem.grad_output.dtype(), [&]<class T>(T) {
     const int32_t* tokens = problem.tokens.as<int32_t>();
@@ -70,11 +65,16 @@ static void embedding_backward(const EmbeddingBackward& problem) {
 
 void embedding_forward(const EmbeddingForward& problem) {
   const ProfileScope scope(OperatorFamily::embedding, "embedding_forward");
+  NIBBLE_CHECK(problem.weight.rank() == 2, "embedding weight is [vocab, features]");
+  check_matrix(problem.output, problem.weight.dtype(), problem.tokens.elements(), problem.weight.cols());
   NIBBLE_DISPATCH(problem.output.device(), embedding_forward, problem);
 }
 
 void embedding_backward(const EmbeddingBackward& problem) {
   const ProfileScope scope(OperatorFamily::embedding, "embedding_backward");
+  NIBBLE_CHECK(problem.grad_weight.rank() == 2 && problem.grad_weight.dtype() == DType::f32,
+               "embedding gradient is f32 [vocab, features]");
+  check_matrix(problem.grad_output, problem.grad_output.dtype(), problem.tokens.elements(), problem.grad_weight.cols());
   NIBBLE_DISPATCH(problem.grad_weight.device(), embedding_backward, problem);
 }
 

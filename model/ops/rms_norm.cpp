@@ -161,6 +161,27 @@ NIBBLE_VECTORIZE void add_rows(const float* rows, size_t count, size_t features,
   }
 }
 
+void check(const RmsNormForward& problem) {
+  const DType dtype = problem.output.dtype();
+  const int64_t tokens = problem.output.rows();
+  const int64_t width = problem.output.cols();
+  check_matrix(problem.input, dtype, tokens, width);
+  check_vector(problem.weight, dtype, width);
+  check_vector(problem.inverse_rms, DType::f32, tokens);
+}
+
+void check(const RmsNormBackward& problem) {
+  const DType dtype = problem.grad_output.dtype();
+  const int64_t tokens = problem.grad_output.rows();
+  const int64_t width = problem.grad_output.cols();
+  check_matrix(problem.input, dtype, tokens, width);
+  check_matrix(problem.grad_input, dtype, tokens, width);
+  check_vector(problem.weight, dtype, width);
+  check_vector(problem.inverse_rms, DType::f32, tokens);
+  check_vector(problem.grad_weight, DType::f32, width);
+  check_matrix(problem.workspace, DType::f32, rms_norm_workspace_rows, width);
+}
+
 }  // namespace
 
 namespace cpu {
@@ -169,9 +190,6 @@ static void rms_norm_forward(const RmsNormForward& problem) {
   const DType dtype = problem.output.dtype();
   const int64_t tokens = problem.output.rows();
   const int64_t width = problem.output.cols();
-  check_matrix(problem.input, dtype, tokens, width);
-  check_vector(problem.weight, dtype, width);
-  check_vector(problem.inverse_rms, DType::f32, tokens);
   with_storage_type(dtype, [&]<class T>(T) {
     const ForwardRows<T> rows{
         problem.input.as<T>(),  problem.weight.as<T>(),          static_cast<float>(problem.epsilon),
@@ -185,12 +203,6 @@ static void rms_norm_backward(const RmsNormBackward& problem) {
   const DType dtype = problem.grad_output.dtype();
   const int64_t tokens = problem.grad_output.rows();
   const int64_t width = problem.grad_output.cols();
-  check_matrix(problem.input, dtype, tokens, width);
-  check_matrix(problem.grad_input, dtype, tokens, width);
-  check_vector(problem.weight, dtype, width);
-  check_vector(problem.inverse_rms, DType::f32, tokens);
-  check_vector(problem.grad_weight, DType::f32, width);
-  check_matrix(problem.workspace, DType::f32, rms_norm_workspace_rows, width);
   float* partial_sums = problem.workspace.as<float>();  // [rms_norm_workspace_rows, features]
   const size_t features = static_cast<size_t>(width);
   const size_t count = static_cast<size_t>(tokens);
@@ -220,11 +232,13 @@ static void rms_norm_backward(const RmsNormBackward& problem) {
 
 void rms_norm_forward(const RmsNormForward& problem) {
   const ProfileScope scope(OperatorFamily::norm, "rms_norm_forward");
+  check(problem);
   NIBBLE_DISPATCH(problem.output.device(), rms_norm_forward, problem);
 }
 
 void rms_norm_backward(const RmsNormBackward& problem) {
   const ProfileScope scope(OperatorFamily::norm, "rms_norm_backward");
+  check(problem);
   NIBBLE_DISPATCH(problem.grad_output.device(), rms_norm_backward, problem);
 }
 

@@ -54,6 +54,17 @@ NIBBLE_VECTORIZE void rotate_heads(const Rotation<T>& rotation) {
   if (begin < rotation.half) rotate_slice(rotation, begin, rotation.half - begin);
 }
 
+void check(const Rope& problem) {
+  NIBBLE_CHECK(problem.head_dim % 2 == 0 && problem.sequence_length > 0, "rope needs an even head_dim and a length");
+  const int64_t width = (problem.query_heads + 2 * problem.kv_heads) * problem.head_dim;
+  const int64_t tokens = problem.qkv.rows();
+  check_matrix(problem.qkv, problem.qkv.dtype(), tokens, width);
+  NIBBLE_CHECK(tokens % problem.sequence_length == 0, "tokens are whole sequences");
+  NIBBLE_CHECK(problem.table.rank() == 3 && problem.table.size(0) >= problem.sequence_length &&
+                   problem.table.size(1) * 2 == problem.head_dim && problem.table.size(2) == 2,
+               "rope table does not fit");
+}
+
 }  // namespace
 
 void fill_rope_table(double theta, const Tensor& table) {
@@ -75,14 +86,8 @@ void fill_rope_table(double theta, const Tensor& table) {
 namespace cpu {
 
 static void rope(const Rope& problem) {
-  NIBBLE_CHECK(problem.head_dim % 2 == 0 && problem.sequence_length > 0, "rope needs an even head_dim and a length");
-  const int64_t width = (problem.query_heads + 2 * problem.kv_heads) * problem.head_dim;
+  const int64_t width = problem.qkv.cols();
   const int64_t tokens = problem.qkv.rows();
-  check_matrix(problem.qkv, problem.qkv.dtype(), tokens, width);
-  NIBBLE_CHECK(tokens % problem.sequence_length == 0, "tokens are whole sequences");
-  NIBBLE_CHECK(problem.table.rank() == 3 && problem.table.size(0) >= problem.sequence_length &&
-                   problem.table.size(1) * 2 == problem.head_dim && problem.table.size(2) == 2,
-               "rope table does not fit");
   with_storage_type(problem.qkv.dtype(), [&]<class T>(T) {
     T* qkv = problem.qkv.as<T>();
     const float* table = problem.table.as<float>();
@@ -104,6 +109,7 @@ static void rope(const Rope& problem) {
 
 void rope(const Rope& problem) {
   const ProfileScope scope(OperatorFamily::attention, "rope");
+  check(problem);
   NIBBLE_DISPATCH(problem.qkv.device(), rope, problem);
 }
 

@@ -56,14 +56,8 @@ __global__ void rope_kernel(Rotation<T> rotation) {
 }  // namespace
 
 void rope(const Rope& problem) {
-  NIBBLE_CHECK(problem.head_dim % 2 == 0 && problem.sequence_length > 0, "rope needs an even head_dim and a length");
-  const int64_t width = (problem.query_heads + 2 * problem.kv_heads) * problem.head_dim;
+  const int64_t width = problem.qkv.cols();
   const int64_t tokens = problem.qkv.rows();
-  check_matrix(problem.qkv, problem.qkv.dtype(), tokens, width);
-  NIBBLE_CHECK(tokens % problem.sequence_length == 0, "tokens are whole sequences");
-  NIBBLE_CHECK(problem.table.rank() == 3 && problem.table.size(0) >= problem.sequence_length &&
-                   problem.table.size(1) * 2 == problem.head_dim && problem.table.size(2) == 2,
-               "rope table does not fit");
   with_storage_type(problem.qkv.dtype(), [&]<class T>(T) {
     const int64_t heads = problem.query_heads + problem.kv_heads;
     const Rotation<T> rotation{.qkv = problem.qkv.as<T>(),

@@ -77,7 +77,6 @@ namespace cpu {
 static void swiglu_forward(const SwigluForward& problem) {
   const int64_t tokens = problem.output.rows();
   const int64_t width = problem.output.cols();
-  check_matrix(problem.gate_up, problem.output.dtype(), tokens, 2 * width);
   with_storage_type(problem.output.dtype(), [&]<class T>(T) {
     const size_t features = static_cast<size_t>(width);
     const T* gate_up = problem.gate_up.as<T>();
@@ -90,8 +89,6 @@ static void swiglu_forward(const SwigluForward& problem) {
 static void swiglu_backward(const SwigluBackward& problem) {
   const int64_t tokens = problem.grad_output.rows();
   const int64_t width = problem.grad_output.cols();
-  check_matrix(problem.gate_up, problem.grad_output.dtype(), tokens, 2 * width);
-  check_matrix(problem.grad_gate_up, problem.grad_output.dtype(), tokens, 2 * width);
   with_storage_type(problem.grad_output.dtype(), [&]<class T>(T) {
     const BackwardRows<T> rows{problem.grad_output.as<T>(), problem.gate_up.as<T>(), problem.grad_gate_up.as<T>(),
                                static_cast<size_t>(width)};
@@ -104,11 +101,17 @@ static void swiglu_backward(const SwigluBackward& problem) {
 
 void swiglu_forward(const SwigluForward& problem) {
   const ProfileScope scope(OperatorFamily::activation, "swiglu_forward");
+  const Tensor& output = problem.output;
+  check_matrix(problem.gate_up, output.dtype(), output.rows(), 2 * output.cols());
   NIBBLE_DISPATCH(problem.output.device(), swiglu_forward, problem);
 }
 
 void swiglu_backward(const SwigluBackward& problem) {
   const ProfileScope scope(OperatorFamily::activation, "swiglu_backward");
+  const Tensor& gradient = problem.grad_output;
+  for (const Tensor& gated : {problem.gate_up, problem.grad_gate_up}) {
+    check_matrix(gated, gradient.dtype(), gradient.rows(), 2 * gradient.cols());
+  }
   NIBBLE_DISPATCH(problem.grad_output.device(), swiglu_backward, problem);
 }
 
