@@ -126,15 +126,6 @@ Parts parts_of(const GemmShape& shape) {
   return {fp32, part_of(shape.a, shape.m, shape.k, fp32), part_of(shape.b, shape.n, shape.k, fp32)};
 }
 
-GemmShape shape_of(const GemmProblem& problem) {
-  return {.a = problem.a.format,
-          .b = problem.b.format,
-          .m = problem.a.rows,
-          .n = problem.b.rows,
-          .k = problem.a.inner,
-          .outer_scales = !problem.a.outer_scales.empty() || !problem.b.outer_scales.empty()};
-}
-
 // Rows [first, first + rows) as the product reads them: decoded now, or where they lie.
 LibraryOperand prepare(const DeviceOperand& operand, bool fp32, int64_t first, int64_t rows, void* scratch) {
   LibraryOperand result;

@@ -25,15 +25,6 @@ std::string name_of_pair(Format a, Format b) {
   return std::string(nibble::name_of(a)) + (a == b ? "" : " x " + std::string(nibble::name_of(b)));
 }
 
-GemmShape shape_of(const GemmProblem& problem) {
-  return {.a = problem.a.format,
-          .b = problem.b.format,
-          .m = problem.a.rows,
-          .n = problem.b.rows,
-          .k = problem.a.inner,
-          .outer_scales = !problem.a.outer_scales.empty() || !problem.b.outer_scales.empty()};
-}
-
 // Scales in blocks are where libraries have gone wrong.
 bool passed_self_test(GemmBackend& backend, const GemmShape& shape) {
   if (traits_of(shape.a).block == 0) return true;

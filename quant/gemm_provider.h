@@ -41,6 +41,15 @@ void import_gemm_plan(std::string_view text);
 
 // Internal to quant, and to tests, from here on.
 
+inline GemmShape shape_of(const GemmProblem& problem) {
+  return {.a = problem.a.format,
+          .b = problem.b.format,
+          .m = problem.a.rows,
+          .n = problem.b.rows,
+          .k = problem.a.inner,
+          .outer_scales = !problem.a.outer_scales.empty() || !problem.b.outer_scales.empty()};
+}
+
 class GemmBackend {
  public:
   virtual ~GemmBackend() = default;
