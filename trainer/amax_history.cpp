@@ -16,7 +16,7 @@ constexpr const char* array_name = "quantization/amax_history";
 
 }  // namespace
 
-AmaxHistory::AmaxHistory(const Memory& memory, std::vector<int> steps, int ranks) : steps_(std::move(steps)) {
+AmaxHistory::AmaxHistory(const StateMemory& memory, std::vector<int> steps, int ranks) : steps_(std::move(steps)) {
   for (const int history : steps_) longest_ = std::max<int64_t>(longest_, history);
   if (!needed()) return;
   const auto operands = static_cast<int64_t>(steps_.size());

@@ -10,6 +10,7 @@
 #include "dist/communicator.h"
 #include "model/language_model.h"
 #include "trainer/checkpoint.h"
+#include "trainer/state_memory.h"
 
 namespace nibble {
 
@@ -17,11 +18,7 @@ class AmaxHistory {
  public:
   // Memory comes from the arenas, one on the CPU and one where the model computes: construct in the measuring pass and
   // again after commit(). `steps`: LanguageModel::amax_histories() of the recipe before its late switch.
-  struct Memory {
-    Arena& host;
-    Arena& device;
-  };
-  AmaxHistory(const Memory& memory, std::vector<int> steps, int ranks);
+  AmaxHistory(const StateMemory& memory, std::vector<int> steps, int ranks);
 
   bool needed() const { return longest_ > 0; }
   // Makes the model scale by this history, and note what it meets. Call for every new model.

@@ -23,7 +23,7 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
   Tensor weights;
   const auto build = [&] {
     weights = allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
-    amax_ = std::make_unique<AmaxHistory>(AmaxHistory::Memory{.host = history_arena_, .device = weights_arena_},
+    amax_ = std::make_unique<AmaxHistory>(StateMemory{.host = history_arena_, .device = weights_arena_},
                                           model_->amax_histories(), /*ranks=*/1);
   };
   build();

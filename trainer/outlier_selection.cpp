@@ -75,8 +75,8 @@ std::vector<int64_t> checked_choice(const CheckpointInfo& checkpoint, std::span<
 
 }  // namespace
 
-OutlierSelection::OutlierSelection(const AmaxHistory::Memory& memory, Communicator& communicator,
-                                   const OutlierRule& rule, Layers layers, uint64_t groups)
+OutlierSelection::OutlierSelection(const StateMemory& memory, Communicator& communicator, const OutlierRule& rule,
+                                   Layers layers, uint64_t groups)
     : communicator_(communicator),
       first_step_(static_cast<uint64_t>(rule.from_step)),
       end_step_(first_step_ + static_cast<uint64_t>(rule.window)),

@@ -13,8 +13,8 @@
 #include "dist/partition.h"
 #include "dist/tree_reduction.h"
 #include "model/language_model.h"
-#include "trainer/amax_history.h"
 #include "trainer/checkpoint.h"
+#include "trainer/state_memory.h"
 
 namespace nibble {
 
@@ -23,7 +23,7 @@ class OutlierSelection {
   // Memory comes from the arenas, one on the CPU and one where the model computes: construct in the measuring pass and
   // again after commit(). `layers`: LanguageModel::outlier_layers() of the recipe before its late switch; `groups`: of
   // the gradient's sum.
-  OutlierSelection(const AmaxHistory::Memory& memory, Communicator& communicator, const OutlierRule& rule,
+  OutlierSelection(const StateMemory& memory, Communicator& communicator, const OutlierRule& rule,
                    std::vector<LanguageModel::OutlierLayer> layers, uint64_t groups);
 
   // Makes the model retain what has been chosen. Call for every new model.

@@ -20,7 +20,7 @@ OscillationConfig oscillation_config(const OscillationRule& rule, const RunConfi
 
 }  // namespace
 
-RecipeState::RecipeState(const AmaxHistory::Memory& memory, const Owners& owners, const LanguageModel& model)
+RecipeState::RecipeState(const StateMemory& memory, const Owners& owners, const LanguageModel& model)
     : owners_(owners), amax_(memory, model.amax_histories(), owners.communicator.size()) {
   if (const auto& rule = owners.config.recipe.outliers) {
     outliers_.emplace(memory, owners.communicator, *rule, model.outlier_layers(), owners.groups);

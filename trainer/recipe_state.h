@@ -33,7 +33,7 @@ class RecipeState {
 
   // Memory comes from the arenas: construct in the measuring pass and again after commit(). The model follows the
   // recipe as it is before its late switch.
-  RecipeState(const AmaxHistory::Memory& memory, const Owners& owners, const LanguageModel& model);
+  RecipeState(const StateMemory& memory, const Owners& owners, const LanguageModel& model);
 
   // For every new model of the run.
   void attach(LanguageModel& model) const;

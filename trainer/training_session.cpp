@@ -166,7 +166,7 @@ void TrainingSession::build_state() {
     weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *partition_,
                                                     communicator_.rank(), segments(table));
     recipe_state_ = std::make_unique<RecipeState>(
-        AmaxHistory::Memory{.host = *recipe_arena_, .device = *state_arena_},
+        StateMemory{.host = *recipe_arena_, .device = *state_arena_},
         RecipeState::Owners{communicator_, config_, gradient_groups(config_), *partition_, *optimizer_, weights_},
         *model_);
   };
