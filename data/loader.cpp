@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <set>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 
 namespace nibble {
 namespace {

@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "data/hash.h"
 #include "data/sampler.h"
-#include "data/token_shard.h"
+#include "data/shards/token_shard.h"
+#include "dist/base/hash.h"
 
 namespace nibble {
 

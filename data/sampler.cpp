@@ -3,9 +3,9 @@
 #include <array>
 #include <bit>
 
-#include "data/hash.h"
-#include "data/little_endian.h"
-#include "dist/error.h"
+#include "dist/base/error.h"
+#include "dist/base/hash.h"
+#include "dist/base/little_endian.h"
 
 namespace nibble {
 namespace {

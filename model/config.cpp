@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 
 namespace nibble {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "quant/dtype.h"
+#include "quant/format/dtype.h"
 
 namespace nibble {
 

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "dist/profile.h"
+#include "dist/device/profile.h"
 #include "model/ops/cross_entropy.h"
 #include "model/ops/elementwise.h"
 

@@ -6,14 +6,14 @@
 
 #include <cstdint>
 
-#include "dist/arena.h"
-#include "model/block.h"
+#include "dist/device/arena.h"
+#include "model/blocks/block.h"
 #include "model/config.h"
-#include "model/linear.h"
-#include "model/parameter.h"
-#include "model/step_context.h"
-#include "quant/recipe.h"
-#include "quant/tensor.h"
+#include "model/layers/linear.h"
+#include "model/layers/parameter.h"
+#include "model/layers/step_context.h"
+#include "quant/recipe/recipe.h"
+#include "quant/tensor/tensor.h"
 
 namespace nibble {
 

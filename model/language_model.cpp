@@ -5,14 +5,14 @@
 #include <algorithm>
 #include <utility>
 
-#include "dist/error.h"
-#include "dist/profile.h"
-#include "model/attention_block.h"
+#include "dist/base/error.h"
+#include "dist/device/profile.h"
+#include "model/blocks/attention_block.h"
+#include "model/blocks/mlp_block.h"
 #include "model/language_model_state.h"
-#include "model/mlp_block.h"
 #include "model/ops/embedding.h"
 #include "model/ops/rope.h"
-#include "quant/tensor_copy.h"
+#include "quant/tensor/tensor_copy.h"
 
 namespace nibble {
 namespace {

@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "model/config.h"
-#include "model/linear.h"
-#include "model/parameter.h"
-#include "model/step_context.h"
-#include "quant/recipe.h"
-#include "quant/tensor.h"
+#include "model/layers/linear.h"
+#include "model/layers/parameter.h"
+#include "model/layers/step_context.h"
+#include "quant/recipe/recipe.h"
+#include "quant/tensor/tensor.h"
 
 namespace nibble {
 

@@ -5,7 +5,7 @@
 #include <limits>
 #include <utility>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 #include "model/language_model_state.h"
 
 namespace nibble {

@@ -1,4 +1,5 @@
 // What a LanguageModel owns; only its own sources read this.
+// Read by language_model.cpp and language_model_layers.cpp.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +8,10 @@
 #include <optional>
 #include <vector>
 
-#include "dist/arena.h"
-#include "dist/device_graph.h"
-#include "dist/thread_pool.h"
-#include "model/block.h"
+#include "dist/device/arena.h"
+#include "dist/device/device_graph.h"
+#include "dist/device/thread_pool.h"
+#include "model/blocks/block.h"
 #include "model/head.h"
 #include "model/language_model.h"
 

@@ -4,10 +4,10 @@
 #include <cmath>
 #include <vector>
 
-#include "dist/error.h"
-#include "dist/profile.h"
-#include "dist/thread_pool.h"
-#include "dist/vectorize.h"
+#include "dist/base/error.h"
+#include "dist/base/vectorize.h"
+#include "dist/device/profile.h"
+#include "dist/device/thread_pool.h"
 
 namespace nibble {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "dist/cuda_device.h"
-#include "dist/launch.cuh"
+#include "dist/device/cuda_device.h"
+#include "dist/device/launch.cuh"
 
 namespace nibble::cuda {
 namespace {

@@ -4,9 +4,9 @@
 
 #include <span>
 
-#include "dist/communicator.h"
-#include "dist/partition.h"
-#include "quant/tensor.h"
+#include "dist/ranks/communicator.h"
+#include "dist/zero/partition.h"
+#include "quant/tensor/tensor.h"
 
 namespace nibble {
 

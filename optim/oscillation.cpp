@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "dist/error.h"
-#include "dist/thread_pool.h"
-#include "dist/vectorize.h"
+#include "dist/base/error.h"
+#include "dist/base/vectorize.h"
+#include "dist/device/thread_pool.h"
 
 namespace nibble {
 namespace {

@@ -13,9 +13,9 @@
 #include <span>
 #include <vector>
 
-#include "dist/arena.h"
-#include "optim/adamw.h"
-#include "quant/tensor.h"
+#include "dist/device/arena.h"
+#include "optim/adamw/adamw.h"
+#include "quant/tensor/tensor.h"
 
 namespace nibble {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 
 namespace nibble {
 namespace {

@@ -16,7 +16,7 @@
 #include <system_error>
 #include <vector>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 #include "trainer/commands/bench.h"
 #include "trainer/commands/bias.h"
 #include "trainer/commands/compare.h"
@@ -28,8 +28,8 @@
 #include "trainer/commands/resume.h"
 #include "trainer/commands/tokenize.h"
 #include "trainer/commands/train.h"
+#include "trainer/config/yaml_document.h"
 #include "trainer/rank_main.h"
-#include "trainer/yaml_document.h"
 
 namespace nibble {
 namespace {

@@ -1,5 +1,5 @@
 #include "trainer/rank_main.h"
-#include "trainer/run_device.h"
+#include "trainer/compute/run_device.h"
 
 #include <fmt/format.h>
 
@@ -8,10 +8,10 @@
 #include <new>
 #include <optional>
 
-#include "dist/log.h"
-#include "dist/signals.h"
-#include "dist/thread_pool.h"
-#include "quant/instruction_set.h"
+#include "dist/base/log.h"
+#include "dist/base/signals.h"
+#include "dist/device/thread_pool.h"
+#include "quant/isa/instruction_set.h"
 
 namespace nibble {
 

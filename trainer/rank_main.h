@@ -5,9 +5,9 @@
 #include <functional>
 #include <string>
 
-#include "dist/communicator.h"
-#include "dist/error.h"
-#include "trainer/run_config.h"
+#include "dist/base/error.h"
+#include "dist/ranks/communicator.h"
+#include "trainer/config/run_config.h"
 
 namespace nibble {
 

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <span>
 
-#include "dist/thread_pool.h"
-#include "dist/vectorize.h"
-#include "model/ops/storage.h"
+#include "dist/base/vectorize.h"
+#include "dist/device/thread_pool.h"
+#include "model/ops/row/storage.h"
 
 namespace nibble {
 namespace {

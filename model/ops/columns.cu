@@ -1,8 +1,8 @@
 #include "model/ops/columns.h"
 
-#include "dist/launch.cuh"
-#include "model/ops/storage.h"
-#include "quant/tensor_copy.h"
+#include "dist/device/launch.cuh"
+#include "model/ops/row/storage.h"
+#include "quant/tensor/tensor_copy.h"
 
 namespace nibble::cuda {
 namespace {

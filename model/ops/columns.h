@@ -1,7 +1,7 @@
 // Some columns of a matrix, and the others. `columns`, i32 [n], is ascending and within the matrix.
 #pragma once
 
-#include "quant/tensor.h"
+#include "quant/tensor/tensor.h"
 
 namespace nibble {
 

@@ -1,11 +1,11 @@
 #include "model/ops/cross_entropy.h"
 
-#include "dist/profile.h"
-#include "dist/thread_pool.h"
-#include "dist/vectorize.h"
-#include "model/ops/row_math.h"
-#include "model/ops/storage.h"
-#include "quant/tensor_copy.h"
+#include "dist/base/vectorize.h"
+#include "dist/device/profile.h"
+#include "dist/device/thread_pool.h"
+#include "model/ops/row/row_math.h"
+#include "model/ops/row/storage.h"
+#include "quant/tensor/tensor_copy.h"
 
 namespace nibble {
 namespace {

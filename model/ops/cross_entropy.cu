@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <limits>
 
-#include "dist/launch.cuh"
-#include "model/ops/device_math.cuh"
-#include "model/ops/row_sum.cuh"
-#include "model/ops/storage.h"
-#include "quant/packs.cuh"
+#include "dist/device/launch.cuh"
+#include "model/ops/row/device_math.cuh"
+#include "model/ops/row/row_sum.cuh"
+#include "model/ops/row/storage.h"
+#include "quant/format/packs.cuh"
 
 namespace nibble::cuda {
 namespace {

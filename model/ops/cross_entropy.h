@@ -1,7 +1,7 @@
 // Softmax cross-entropy of next-token predictions, in nats, and its gradient.
 #pragma once
 
-#include "quant/tensor.h"
+#include "quant/tensor/tensor.h"
 
 namespace nibble {
 

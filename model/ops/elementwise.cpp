@@ -2,11 +2,11 @@
 
 #include <cstring>
 
-#include "dist/profile.h"
-#include "dist/thread_pool.h"
-#include "dist/vectorize.h"
-#include "model/ops/map_row.h"
-#include "model/ops/storage.h"
+#include "dist/base/vectorize.h"
+#include "dist/device/profile.h"
+#include "dist/device/thread_pool.h"
+#include "model/ops/row/map_row.h"
+#include "model/ops/row/storage.h"
 
 namespace nibble {
 namespace {

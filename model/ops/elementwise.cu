@@ -1,9 +1,9 @@
 #include "model/ops/elementwise.h"
 
-#include "dist/device_memory.h"
-#include "dist/launch.cuh"
-#include "model/ops/storage.h"
-#include "quant/packs.cuh"
+#include "dist/device/device_memory.h"
+#include "dist/device/launch.cuh"
+#include "model/ops/row/storage.h"
+#include "quant/format/packs.cuh"
 
 namespace nibble::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // Element by element, shapes and dtypes (f32 or bf16) all equal.
 #pragma once
 
-#include "quant/tensor.h"
+#include "quant/tensor/tensor.h"
 
 namespace nibble {
 

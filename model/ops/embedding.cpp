@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "dist/profile.h"
-#include "dist/thread_pool.h"
-#include "dist/vectorize.h"
-#include "model/ops/storage.h"
+#include "dist/base/vectorize.h"
+#include "dist/device/profile.h"
+#include "dist/device/thread_pool.h"
+#include "model/ops/row/storage.h"
 
 namespace nibble {
 namespace {

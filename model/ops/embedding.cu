@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "dist/launch.cuh"
-#include "model/ops/storage.h"
-#include "quant/packs.cuh"
+#include "dist/device/launch.cuh"
+#include "model/ops/row/storage.h"
+#include "quant/format/packs.cuh"
 
 namespace nibble::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // Token embedding: one row of the weight for each token.
 #pragma once
 
-#include "quant/tensor.h"
+#include "quant/tensor/tensor.h"
 
 namespace nibble {
 

@@ -2,10 +2,10 @@
 
 #include <cmath>
 
-#include "dist/launch.cuh"
+#include "dist/device/launch.cuh"
 #include "model/ops/rms_norm_math.h"
-#include "model/ops/row_sum.cuh"
-#include "model/ops/storage.h"
+#include "model/ops/row/row_sum.cuh"
+#include "model/ops/row/storage.h"
 
 namespace nibble::cuda {
 namespace {

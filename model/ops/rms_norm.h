@@ -4,7 +4,7 @@
 // Activations and weights are f32 or bf16, one dtype a call; arithmetic is FP32 and every result is rounded once.
 #pragma once
 
-#include "quant/tensor.h"
+#include "quant/tensor/tensor.h"
 
 namespace nibble {
 

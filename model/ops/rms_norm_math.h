@@ -1,7 +1,7 @@
 // What one token adds to the gradients of the root-mean-square norm: for the CPU's vectors and for kernels.
 #pragma once
 
-#include "quant/host_device.h"
+#include "quant/format/host_device.h"
 
 namespace nibble {
 

@@ -4,11 +4,11 @@
 #include <span>
 #include <vector>
 
-#include "dist/profile.h"
-#include "dist/thread_pool.h"
-#include "dist/vectorize.h"
-#include "model/ops/storage.h"
-#include "quant/tensor_copy.h"
+#include "dist/base/vectorize.h"
+#include "dist/device/profile.h"
+#include "dist/device/thread_pool.h"
+#include "model/ops/row/storage.h"
+#include "quant/tensor/tensor_copy.h"
 
 namespace nibble {
 namespace {

@@ -2,7 +2,7 @@
 // position * theta^(-2i/d). Source: Su et al. 2021, arXiv:2104.09864, in the half-split arrangement of GPT-NeoX.
 #pragma once
 
-#include "quant/tensor.h"
+#include "quant/tensor/tensor.h"
 
 namespace nibble {
 

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 
-#include "dist/profile.h"
-#include "dist/thread_pool.h"
-#include "dist/vectorize.h"
-#include "model/ops/map_row.h"
-#include "model/ops/storage.h"
+#include "dist/base/vectorize.h"
+#include "dist/device/profile.h"
+#include "dist/device/thread_pool.h"
+#include "model/ops/row/map_row.h"
+#include "model/ops/row/storage.h"
+#include "model/ops/row/vector_math.h"
 #include "model/ops/swiglu_math.h"
-#include "model/ops/vector_math.h"
 
 namespace nibble {
 namespace {

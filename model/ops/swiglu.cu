@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "dist/launch.cuh"
-#include "model/ops/device_math.cuh"
-#include "model/ops/storage.h"
+#include "dist/device/launch.cuh"
+#include "model/ops/row/device_math.cuh"
+#include "model/ops/row/storage.h"
 #include "model/ops/swiglu_math.h"
-#include "quant/packs.cuh"
+#include "quant/format/packs.cuh"
 
 namespace nibble::cuda {
 namespace {

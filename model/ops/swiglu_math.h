@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "quant/host_device.h"
+#include "quant/format/host_device.h"
 
 namespace nibble {
 

@@ -3,7 +3,7 @@
 #include "model/ops/elementwise.h"
 #include "model/ops/rms_norm.h"
 #include "model/ops/swiglu.h"
-#include "optim/adamw.h"
+#include "optim/adamw/adamw.h"
 
 namespace nibble {
 namespace {

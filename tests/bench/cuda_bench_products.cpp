@@ -1,10 +1,10 @@
 #include "bench/cuda_bench.h"
-#include "model/ops/attention.h"
-#include "model/ops/attention_provider.h"
-#include "quant/gemm.h"
-#include "quant/gemm_provider.h"
-#include "quant/quantize.h"
-#include "quant/recipe.h"
+#include "model/ops/attention/attention.h"
+#include "model/ops/attention/attention_provider.h"
+#include "quant/gemm/gemm.h"
+#include "quant/gemm/gemm_provider.h"
+#include "quant/quantize/quantize.h"
+#include "quant/recipe/recipe.h"
 
 namespace nibble {
 namespace {

@@ -4,8 +4,8 @@
 #include "model/cost.h"
 #include "model/language_model.h"
 #include "model/ops/elementwise.h"
-#include "optim/adamw.h"
-#include "quant/recipe.h"
+#include "optim/adamw/adamw.h"
+#include "quant/recipe/recipe.h"
 
 namespace nibble {
 namespace {

@@ -11,10 +11,10 @@
 #include <string_view>
 #include <vector>
 
-#include "dist/thread_pool.h"
-#include "quant/gemm.h"
-#include "quant/gemm_kernels.h"
-#include "quant/tile.h"
+#include "dist/device/thread_pool.h"
+#include "quant/format/tile.h"
+#include "quant/gemm/cpu/gemm_kernels.h"
+#include "quant/gemm/gemm.h"
 
 namespace nibble {
 namespace {

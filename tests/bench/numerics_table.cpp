@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "dist/thread_pool.h"
+#include "dist/device/thread_pool.h"
 #include "tests/quant/bias_numbers.h"
 #include "tests/quant/layer_numbers.h"
 #include "tests/quant/nvidia_numbers.h"

@@ -13,12 +13,12 @@
 #include <string>
 #include <utility>
 
-#include "dist/thread_pool.h"
-#include "model/linear.h"
-#include "quant/codec.h"
-#include "quant/gemm.h"
-#include "quant/instruction_set.h"
-#include "quant/recipe.h"
+#include "dist/device/thread_pool.h"
+#include "model/layers/linear.h"
+#include "quant/format/codec.h"
+#include "quant/gemm/gemm.h"
+#include "quant/isa/instruction_set.h"
+#include "quant/recipe/recipe.h"
 #include "tests/bench/interleaved.h"
 
 namespace nibble::bench {

@@ -1,7 +1,7 @@
-#include "optim/adamw.h"
+#include "optim/adamw/adamw.h"
 
 #include "cuda/device_fixture.h"
-#include "dist/partition.h"
+#include "dist/zero/partition.h"
 
 namespace nibble {
 namespace {

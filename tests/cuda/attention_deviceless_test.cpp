@@ -6,7 +6,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "model/ops/cudnn_attention.h"
+#include "model/ops/attention/cudnn_attention.h"
 
 namespace nibble {
 namespace {

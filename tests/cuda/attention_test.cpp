@@ -1,5 +1,5 @@
 // Attention by nibble's own kernels has the bits of the CPU.
-#include "model/ops/attention.h"
+#include "model/ops/attention/attention.h"
 
 #include <gmock/gmock.h>
 
@@ -7,7 +7,7 @@
 #include <functional>
 
 #include "cuda/device_fixture.h"
-#include "model/ops/attention_provider.h"
+#include "model/ops/attention/attention_provider.h"
 
 namespace nibble {
 namespace {

@@ -9,10 +9,10 @@
 #include <span>
 #include <vector>
 
-#include "dist/arena.h"
-#include "dist/cuda_device.h"
-#include "quant/codec.h"
-#include "quant/tensor_copy.h"
+#include "dist/device/arena.h"
+#include "dist/device/cuda_device.h"
+#include "quant/format/codec.h"
+#include "quant/tensor/tensor_copy.h"
 
 namespace nibble {
 

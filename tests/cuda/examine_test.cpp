@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "cuda/gemm_fixture.h"
-#include "quant/statistics.h"
+#include "quant/quantize/statistics.h"
 
 namespace nibble {
 namespace {

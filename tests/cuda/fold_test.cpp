@@ -1,8 +1,8 @@
-#include "dist/fold.h"
+#include "dist/zero/fold.h"
 
 #include "cuda/device_fixture.h"
-#include "dist/self_communicator.h"
-#include "dist/tree_reduction.h"
+#include "dist/ranks/self_communicator.h"
+#include "dist/zero/tree_reduction.h"
 
 namespace nibble {
 namespace {

@@ -5,7 +5,7 @@
 #include <sstream>
 #include <string>
 
-#include "quant/cudnn_gemm.h"
+#include "quant/gemm/cuda/cudnn_gemm.h"
 
 namespace nibble {
 namespace {

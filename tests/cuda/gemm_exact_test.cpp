@@ -3,8 +3,9 @@
 #include <limits>
 
 #include "cuda/gemm_fixture.h"
-#include "quant/flushed_math.h"
-#include "quant/gemm_provider.h"
+#include "quant/format/flushed_math.h"
+#include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/gemm_provider.h"
 
 namespace nibble {
 namespace {

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "cuda/device_fixture.h"
-#include "quant/gemm.h"
-#include "quant/quantize.h"
-#include "quant/swizzle.h"
+#include "quant/format/swizzle.h"
+#include "quant/gemm/gemm.h"
+#include "quant/quantize/quantize.h"
 
 namespace nibble {
 

@@ -5,10 +5,11 @@
 #include <cstdlib>
 
 #include "cuda/gemm_fixture.h"
-#include "dist/error.h"
-#include "quant/cublaslt_library.h"
-#include "quant/gemm_provider.h"
-#include "quant/gemm_self_test.h"
+#include "dist/base/error.h"
+#include "quant/gemm/cuda/cublaslt_library.h"
+#include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/cuda/gemm_self_test.h"
+#include "quant/gemm/gemm_provider.h"
 
 namespace nibble {
 namespace {

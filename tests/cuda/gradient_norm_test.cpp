@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "cuda/device_fixture.h"
-#include "dist/self_communicator.h"
+#include "dist/ranks/self_communicator.h"
 
 namespace nibble {
 namespace {

@@ -6,8 +6,9 @@
 
 #include "cuda/device_fixture.h"
 #include "model/language_model.h"
-#include "model/ops/attention_provider.h"
-#include "quant/gemm_provider.h"
+#include "model/ops/attention/attention_provider.h"
+#include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/gemm_provider.h"
 
 namespace nibble {
 namespace {

@@ -4,12 +4,12 @@
 #include <optional>
 
 #include "cuda/device_fixture.h"
-#include "dist/device_communicator.h"
-#include "dist/library_reduction.h"
 #include "dist/mpi_environment.h"
-#include "dist/nccl_communicator.h"
-#include "dist/staged_communicator.h"
-#include "dist/tree_reduction.h"
+#include "dist/ranks/device_communicator.h"
+#include "dist/ranks/nccl_communicator.h"
+#include "dist/ranks/staged_communicator.h"
+#include "dist/zero/library_reduction.h"
+#include "dist/zero/tree_reduction.h"
 
 namespace nibble {
 namespace {

@@ -1,6 +1,6 @@
-// The conversion instructions of quant/hardware_conversions.cuh against quant/codec.h, number by number, through
-// operands whose scales leave the numbers as they are. On the simulator, which has no such instructions, both are the
-// same code.
+// The conversion instructions of quant/format/hardware_conversions.cuh against quant/format/codec.h, number by number,
+// through operands whose scales leave the numbers as they are. On the simulator, which has no such instructions, both
+// are the same code.
 #include <cmath>
 #include <limits>
 

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "cuda/device_fixture.h"
-#include "quant/host_operand.h"
-#include "quant/quantize.h"
-#include "quant/swizzle.h"
+#include "quant/format/swizzle.h"
+#include "quant/quantize/quantize.h"
+#include "quant/tensor/host_operand.h"
 #include "tests/quant/every_spec.h"
 
 namespace nibble::test {

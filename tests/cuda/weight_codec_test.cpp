@@ -1,9 +1,9 @@
-#include "optim/weight_codec.h"
+#include "quant/wire/weight_codec.h"
 
 #include <cmath>
 
 #include "cuda/device_fixture.h"
-#include "dist/partition.h"
+#include "dist/zero/partition.h"
 
 namespace nibble {
 namespace {

@@ -12,8 +12,8 @@
 #include <string_view>
 #include <vector>
 
-#include "quant/codec.h"
-#include "quant/swizzle.h"
+#include "quant/format/codec.h"
+#include "quant/format/swizzle.h"
 
 struct cublasLtMatmulDescOpaque_t {
   int32_t pointer_mode = CUBLASLT_POINTER_MODE_HOST;

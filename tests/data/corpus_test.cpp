@@ -6,10 +6,10 @@
 #include <numbers>
 #include <set>
 
-#include "data/document_split.h"
-#include "data/sentence_sample.h"
-#include "data/text_cut.h"
-#include "data/token_statistics.h"
+#include "data/shards/token_statistics.h"
+#include "data/text/document_split.h"
+#include "data/text/sentence_sample.h"
+#include "data/text/text_cut.h"
 #include "tests/data/test_files.h"
 
 namespace nibble {

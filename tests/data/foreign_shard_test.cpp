@@ -1,5 +1,5 @@
 // Shards as llm.c writes them: read token for token, and refused when they are not what their header says.
-#include "data/foreign_shard.h"
+#include "data/shards/foreign_shard.h"
 
 #include <gtest/gtest.h>
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "data/shard.h"
+#include "data/shards/shard.h"
 #include "tests/data/test_files.h"
 
 namespace nibble {

@@ -1,11 +1,11 @@
-#include "data/shard.h"
+#include "data/shards/shard.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
 #include <numeric>
 
-#include "data/little_endian.h"
+#include "dist/base/little_endian.h"
 #include "tests/data/test_files.h"
 
 namespace nibble {

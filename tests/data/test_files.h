@@ -11,9 +11,9 @@
 #include <string_view>
 #include <vector>
 
-#include "data/file.h"
-#include "data/text_reader.h"
-#include "dist/error.h"
+#include "data/text/text_reader.h"
+#include "dist/base/error.h"
+#include "dist/base/file.h"
 
 namespace nibble {
 

@@ -1,11 +1,11 @@
-#include "data/text_reader.h"
+#include "data/text/text_reader.h"
 
 #include <gtest/gtest.h>
 #include <zstd.h>
 
 #include <nlohmann/json.hpp>
 
-#include "data/utf8.h"
+#include "dist/base/utf8.h"
 #include "tests/data/test_files.h"
 
 namespace nibble {

@@ -1,10 +1,10 @@
-#include "data/tokenizer.h"
+#include "data/text/tokenizer.h"
 
 #include <gtest/gtest.h>
 #include <sentencepiece_trainer.h>
 
-#include "data/sentence_sample.h"
-#include "dist/thread_pool.h"
+#include "data/text/sentence_sample.h"
+#include "dist/device/thread_pool.h"
 #include "tests/data/test_files.h"
 
 namespace nibble {

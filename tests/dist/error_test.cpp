@@ -1,12 +1,12 @@
-#include "dist/error.h"
+#include "dist/base/error.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
-#include "dist/device.h"
-#include "dist/dispatch.h"
-#include "dist/log.h"
+#include "dist/base/log.h"
+#include "dist/device/device.h"
+#include "dist/device/dispatch.h"
 
 namespace nibble {
 namespace {

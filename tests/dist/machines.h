@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "dist/communicator.h"
-#include "dist/shared_memory.h"
+#include "dist/ranks/communicator.h"
+#include "dist/ranks/shared_memory.h"
 #include "mpi_environment.h"
 
 namespace nibble {

@@ -1,5 +1,5 @@
 // Runs under mpirun on several ranks. The tests named Fault.* are run by fault_test.sh, one at a time.
-#include "dist/communicator.h"
+#include "dist/ranks/communicator.h"
 
 #include <gtest/gtest.h>
 
@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "dist/self_communicator.h"
+#include "dist/ranks/self_communicator.h"
 #include "mpi_environment.h"
 
 namespace nibble {

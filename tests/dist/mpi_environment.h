@@ -5,7 +5,7 @@
 
 #include <memory>
 
-#include "dist/mpi_communicator.h"
+#include "dist/ranks/mpi_communicator.h"
 
 namespace nibble {
 

@@ -1,5 +1,5 @@
 // Runs under mpirun on several ranks. The tests named Fault.* are run by fault_test.sh, one at a time.
-#include "dist/shared_arena.h"
+#include "dist/ranks/shared_arena.h"
 
 #include <gtest/gtest.h>
 
@@ -9,8 +9,8 @@
 #include <thread>
 #include <vector>
 
-#include "dist/thread_pool.h"
-#include "dist/tree_reduction.h"
+#include "dist/device/thread_pool.h"
+#include "dist/zero/tree_reduction.h"
 #include "machines.h"
 #include "mpi_environment.h"
 

@@ -1,4 +1,4 @@
-#include "dist/tree_reduction.h"
+#include "dist/zero/tree_reduction.h"
 
 #include <gtest/gtest.h>
 
@@ -7,8 +7,8 @@
 #include <optional>
 #include <vector>
 
-#include "dist/error.h"
-#include "dist/thread_pool.h"
+#include "dist/base/error.h"
+#include "dist/device/thread_pool.h"
 #include "machines.h"
 #include "mpi_environment.h"
 
@@ -26,7 +26,7 @@ float gradient(uint64_t group, uint64_t element, uint64_t repetition) {
   return std::ldexp(fraction, static_cast<int>((mixed >> 24) & 15u));
 }
 
-// The definition in dist/tree_reduction.h, word for word.
+// The definition in dist/zero/tree_reduction.h, word for word.
 float tree_node(uint64_t first, uint64_t length, uint64_t groups, uint64_t element, uint64_t repetition) {
   if (length == 1) return gradient(first, element, repetition);
   const uint64_t half = length / 2;

@@ -1,4 +1,4 @@
-#include "dist/mpi_window.h"
+#include "dist/ranks/mpi_window.h"
 
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <thread>
 
-#include "dist/thread_pool.h"
+#include "dist/device/thread_pool.h"
 
 namespace nibble {
 namespace {

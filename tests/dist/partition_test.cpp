@@ -1,9 +1,9 @@
-#include "dist/partition.h"
+#include "dist/zero/partition.h"
 
 #include <gtest/gtest.h>
 
-#include "dist/error.h"
-#include "dist/tree_reduction.h"
+#include "dist/base/error.h"
+#include "dist/zero/tree_reduction.h"
 
 namespace nibble {
 namespace {

@@ -1,5 +1,5 @@
 // Scopes count exclusive time by family, add up to what was recorded, and leave whole, properly nested events.
-#include "dist/profile.h"
+#include "dist/device/profile.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "dist/signals.h"
+#include "dist/base/signals.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <sstream>
 #include <thread>
 
-#include "dist/watchdog.h"
+#include "dist/ranks/watchdog.h"
 
 namespace nibble {
 namespace {

@@ -1,4 +1,4 @@
-#include "dist/thread_pool.h"
+#include "dist/device/thread_pool.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 #include <thread>
 #include <vector>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 
 namespace nibble {
 namespace {

@@ -6,7 +6,7 @@
 #include <limits>
 #include <string>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 #include "model/cost.h"
 #include "model/model_fixture.h"
 

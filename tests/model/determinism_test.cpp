@@ -4,7 +4,7 @@
 #include <bit>
 #include <numeric>
 
-#include "dist/thread_pool.h"
+#include "dist/device/thread_pool.h"
 #include "model/model_fixture.h"
 
 namespace nibble::test {

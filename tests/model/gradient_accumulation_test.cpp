@@ -4,8 +4,8 @@
 
 #include <limits>
 
-#include "dist/self_communicator.h"
-#include "dist/tree_reduction.h"
+#include "dist/ranks/self_communicator.h"
+#include "dist/zero/tree_reduction.h"
 #include "model/model_fixture.h"
 
 namespace nibble::test {

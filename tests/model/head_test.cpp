@@ -6,7 +6,7 @@
 #include <limits>
 #include <numeric>
 
-#include "dist/thread_pool.h"
+#include "dist/device/thread_pool.h"
 #include "model/model_fixture.h"
 #include "model/ops/cross_entropy.h"
 

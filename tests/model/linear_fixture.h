@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "model/linear.h"
+#include "model/layers/linear.h"
 #include "model/model_fixture.h"
 
 namespace nibble::test {

@@ -1,5 +1,5 @@
 // The linear layer alone: its three GEMMs are exactly the products of the operands that the recipe describes.
-#include "model/linear.h"
+#include "model/layers/linear.h"
 
 #include <gtest/gtest.h>
 

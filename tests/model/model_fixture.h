@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "model/language_model.h"
-#include "quant/codec.h"
-#include "quant/philox.h"
+#include "quant/format/codec.h"
+#include "quant/format/philox.h"
 
 namespace nibble::test {
 

@@ -1,13 +1,13 @@
 // Causal grouped attention against FP64, its gradient against finite differences, and to the bit: causality, that
 // documents in a sequence do not see each other, and that threads and instruction sets change nothing.
-#include "model/ops/attention.h"
+#include "model/ops/attention/attention.h"
 
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
 
 #include "model/ops_support.h"
-#include "quant/instruction_set.h"
+#include "quant/isa/instruction_set.h"
 
 namespace nibble {
 namespace {

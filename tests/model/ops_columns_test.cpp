@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "quant/codec.h"
+#include "quant/format/codec.h"
 
 namespace nibble {
 namespace {

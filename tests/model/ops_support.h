@@ -7,10 +7,10 @@
 #include <string>
 #include <type_traits>
 
-#include "dist/thread_pool.h"
+#include "dist/device/thread_pool.h"
 #include "model/reference_ops.h"
-#include "quant/codec.h"
-#include "quant/tensor.h"
+#include "quant/format/codec.h"
+#include "quant/tensor/tensor.h"
 
 namespace nibble::test {
 

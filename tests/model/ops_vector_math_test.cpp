@@ -1,6 +1,6 @@
 // Errors of exp, log and sigmoid in units in the last place, over a dense sweep of all FP32 bit patterns, and the
 // values at the edges. The FP64 functions of the C library are far more precise than what is measured.
-#include "model/ops/vector_math.h"
+#include "model/ops/row/vector_math.h"
 
 #include <gtest/gtest.h>
 

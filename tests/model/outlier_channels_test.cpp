@@ -1,6 +1,6 @@
 // Outlier retention in a linear layer: every product is the sum of what the quantiser makes of the two parts of its
 // operands.
-#include "model/outlier_channels.h"
+#include "model/layers/outlier_channels.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "model/parameter.h"
+#include "model/layers/parameter.h"
 
 #include <gtest/gtest.h>
 
@@ -7,9 +7,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "dist/thread_pool.h"
+#include "dist/device/thread_pool.h"
+#include "model/layers/normal_quantile.h"
 #include "model/model_fixture.h"
-#include "model/normal_quantile.h"
 
 namespace nibble::test {
 namespace {

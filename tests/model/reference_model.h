@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "model/config.h"
-#include "model/parameter.h"
+#include "model/layers/parameter.h"
 
 namespace nibble::test {
 

@@ -1,4 +1,4 @@
-#include "optim/adamw.h"
+#include "optim/adamw/adamw.h"
 
 #include <gtest/gtest.h>
 
@@ -10,13 +10,13 @@
 #include <optional>
 #include <vector>
 
-#include "dist/error.h"
-#include "dist/partition.h"
-#include "dist/thread_pool.h"
-#include "optim/adamw_update.h"
-#include "quant/codec.h"
-#include "quant/instruction_set.h"
-#include "quant/philox.h"
+#include "dist/base/error.h"
+#include "dist/device/thread_pool.h"
+#include "dist/zero/partition.h"
+#include "optim/adamw/adamw_update.h"
+#include "quant/format/codec.h"
+#include "quant/format/philox.h"
+#include "quant/isa/instruction_set.h"
 
 namespace nibble {
 namespace {

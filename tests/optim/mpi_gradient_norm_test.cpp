@@ -7,9 +7,9 @@
 #include <limits>
 #include <vector>
 
+#include "dist/device/thread_pool.h"
 #include "dist/mpi_environment.h"
-#include "dist/self_communicator.h"
-#include "dist/thread_pool.h"
+#include "dist/ranks/self_communicator.h"
 
 namespace nibble {
 namespace {

@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "quant/philox.h"
+#include "quant/format/philox.h"
 
 namespace nibble {
 namespace {

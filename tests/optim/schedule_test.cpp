@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 
 namespace nibble {
 namespace {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "quant/bf16_gemm.h"
-#include "quant/codec.h"
+#include "quant/format/codec.h"
+#include "quant/gemm/cpu/bf16_gemm.h"
 #include "quant/gemm_reference.h"
 
 namespace nibble {

@@ -1,6 +1,6 @@
-// BF16 x BF16 products against the scalar loop of their contract (quant/packed_matmul.h), bit for bit, with every
-// kernel that this machine can run, whether or not its level prefers it.
-#include "quant/bf16_gemm.h"
+// BF16 x BF16 products against the scalar loop of their contract (quant/gemm/cpu/packed_matmul.h), bit for bit, with
+// every kernel that this machine can run, whether or not its level prefers it.
+#include "quant/gemm/cpu/bf16_gemm.h"
 
 #include <gtest/gtest.h>
 
@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "dist/error.h"
-#include "dist/thread_pool.h"
+#include "dist/base/error.h"
+#include "dist/device/thread_pool.h"
 #include "quant/bf16_fixture.h"
 
 namespace nibble {

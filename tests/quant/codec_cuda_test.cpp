@@ -7,7 +7,7 @@
 #include <cmath>
 #include <vector>
 
-#include "quant/codec.h"
+#include "quant/format/codec.h"
 #include "tests/quant/codec_oracle.h"
 
 namespace nibble::test {

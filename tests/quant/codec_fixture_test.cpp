@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "quant/codec.h"
+#include "quant/format/codec.h"
 #include "tests/quant/sha256.h"
 
 namespace nibble::test {

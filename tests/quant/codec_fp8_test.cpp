@@ -5,7 +5,7 @@
 #include <limits>
 #include <vector>
 
-#include "quant/codec.h"
+#include "quant/format/codec.h"
 #include "tests/quant/codec_oracle.h"
 #include "tests/quant/reference_quantize.h"
 

@@ -1,5 +1,5 @@
 // Small floating-point formats by their definition: codes decoded field by field, values rounded by searching all codes
-// in double precision. Nothing here is shared with quant/codec.h.
+// in double precision. Nothing here is shared with quant/format/codec.h.
 #pragma once
 
 #include <cmath>

@@ -1,5 +1,5 @@
 // BF16, E2M1 and the scales of an NVFP4 tensor against exhaustive search in double precision.
-#include "quant/codec.h"
+#include "quant/format/codec.h"
 
 #include <gtest/gtest.h>
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 #include "tests/quant/operand_fixture.h"
 
 namespace nibble::test {

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "dist/error.h"
-#include "dist/thread_pool.h"
-#include "quant/gemm_codes.h"
+#include "dist/base/error.h"
+#include "dist/device/thread_pool.h"
+#include "quant/gemm/cpu/gemm_codes.h"
 #include "quant/gemm_contract.h"
 
 namespace nibble {

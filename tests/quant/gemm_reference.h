@@ -1,4 +1,5 @@
-// The contract of quant/gemm.h as scalar loops, operands to try it on, and the instruction-set levels of this machine.
+// The contract of quant/gemm/gemm.h as scalar loops, operands to try it on, and the instruction-set levels of this
+// machine.
 #pragma once
 
 #include <algorithm>
@@ -7,11 +8,11 @@
 #include <random>
 #include <vector>
 
-#include "quant/codec.h"
-#include "quant/flush_subnormals.h"
-#include "quant/gemm.h"
-#include "quant/gemm_kernels.h"
-#include "quant/tile.h"
+#include "quant/format/codec.h"
+#include "quant/format/flush_subnormals.h"
+#include "quant/format/tile.h"
+#include "quant/gemm/cpu/gemm_kernels.h"
+#include "quant/gemm/gemm.h"
 
 namespace nibble {
 
@@ -79,7 +80,7 @@ struct Operand {
     }
     return all;
   }
-  // quant/tile.h, an element at a time.
+  // quant/format/tile.h, an element at a time.
   void fill_tiles() {
     const int64_t tiles_along = inner / tile_positions;
     const int64_t count = div_ceil(rows, tile_rows) * tiles_along;
@@ -170,7 +171,7 @@ inline float integer_block_sum(const Operand& a, const Operand& b, int64_t i, in
   return c;
 }
 
-// quant/packed_matmul.h: values [rows, inner] of two rows, added to c in pairs, the odd member first.
+// quant/gemm/cpu/packed_matmul.h: values [rows, inner] of two rows, added to c in pairs, the odd member first.
 inline float bf16_pair_sum(const float* a, const float* b, int64_t inner, float c) {
   const FlushSubnormals flush;
   for (int64_t k = 0; k < inner; k += 2) {

@@ -1,6 +1,6 @@
-// Products against scalar loops that spell out the contract of quant/gemm.h, bit for bit, on every instruction-set
+// Products against scalar loops that spell out the contract of quant/gemm/gemm.h, bit for bit, on every instruction-set
 // level of this machine; and against float64.
-#include "quant/gemm.h"
+#include "quant/gemm/gemm.h"
 
 #include <gtest/gtest.h>
 
@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "dist/error.h"
-#include "dist/thread_pool.h"
+#include "dist/base/error.h"
+#include "dist/device/thread_pool.h"
 #include "quant/gemm_contract.h"
 
 namespace nibble {

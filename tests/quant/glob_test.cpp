@@ -1,4 +1,4 @@
-#include "quant/glob.h"
+#include "quant/recipe/glob.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "quant/hadamard.h"
+#include "quant/format/hadamard.h"
 
 #include <gtest/gtest.h>
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "quant/recipe.h"
+#include "quant/recipe/recipe.h"
 #include "tests/quant/numbers.h"
 
 namespace nibble::test {

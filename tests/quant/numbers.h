@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "quant/gemm.h"
+#include "quant/gemm/gemm.h"
 #include "tests/quant/operand_fixture.h"
 
 namespace nibble::test {

@@ -8,10 +8,10 @@
 #include <span>
 #include <vector>
 
-#include "dist/arena.h"
-#include "quant/cast_kernels.h"
-#include "quant/codec.h"
-#include "quant/quantize.h"
+#include "dist/device/arena.h"
+#include "quant/format/codec.h"
+#include "quant/quantize/cpu/cast_kernels.h"
+#include "quant/quantize/quantize.h"
 
 namespace nibble::test {
 

@@ -1,6 +1,6 @@
 // packed_matmul against the scalar loop that its contract states, bit for bit, with every kernel that this machine can
 // run.
-#include "quant/packed_matmul.h"
+#include "quant/gemm/cpu/packed_matmul.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "quant/philox.h"
+#include "quant/format/philox.h"
 
 #include <gtest/gtest.h>
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "quant/recipe.h"
+#include "quant/recipe/recipe.h"
 #include "tests/quant/numbers.h"
 
 namespace nibble::test {

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <string>
 
-#include "quant/gemm.h"
+#include "quant/gemm/gemm.h"
 #include "tests/quant/every_spec.h"
 #include "tests/quant/sha256.h"
 

@@ -4,8 +4,8 @@
 #include <functional>
 #include <string>
 
-#include "quant/hadamard.h"
-#include "quant/swizzle.h"
+#include "quant/format/hadamard.h"
+#include "quant/format/swizzle.h"
 #include "tests/quant/operand_fixture.h"
 #include "tests/quant/reference_quantize.h"
 #include "tests/quant/sha256.h"

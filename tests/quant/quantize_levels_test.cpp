@@ -5,8 +5,8 @@
 #include <cstring>
 #include <limits>
 
-#include "quant/statistics.h"
-#include "quant/tile.h"
+#include "quant/format/tile.h"
+#include "quant/quantize/statistics.h"
 #include "tests/quant/every_spec.h"
 
 namespace nibble::test {
@@ -29,7 +29,7 @@ Operand made_of(const Source& source, const OperandSpec& spec, OperandLayout lay
   return quantized({source.values, source.transpose, spec, noise, signs}, layout, level);
 }
 
-// What the words of quant/tile.h say, one element at a time. Rows beyond the last are zero.
+// What the words of quant/format/tile.h say, one element at a time. Rows beyond the last are zero.
 struct RowBytes {
   std::vector<uint8_t> codes, scales;
 };

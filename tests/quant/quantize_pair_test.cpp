@@ -1,7 +1,7 @@
 // The quantiser's results depend on nothing but its problem: not on threads, nor on which operand is made beside it.
 #include <gtest/gtest.h>
 
-#include "dist/thread_pool.h"
+#include "dist/device/thread_pool.h"
 #include "tests/quant/every_spec.h"
 
 namespace nibble::test {

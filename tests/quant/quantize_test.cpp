@@ -1,5 +1,5 @@
 // What the quantiser guarantees, and what it refuses.
-#include "quant/quantize.h"
+#include "quant/quantize/quantize.h"
 
 #include <gtest/gtest.h>
 

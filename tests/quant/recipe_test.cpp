@@ -1,8 +1,8 @@
-#include "quant/recipe.h"
+#include "quant/recipe/recipe.h"
 
 #include <gtest/gtest.h>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 
 namespace nibble {
 namespace {

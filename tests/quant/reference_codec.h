@@ -1,5 +1,5 @@
 // Number formats as tables, and roundings as searches of these tables in double precision. It shares no code with
-// quant/codec.h.
+// quant/format/codec.h.
 #pragma once
 
 #include <algorithm>

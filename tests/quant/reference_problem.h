@@ -7,9 +7,9 @@
 #include <limits>
 #include <vector>
 
-#include "quant/hadamard.h"
-#include "quant/operand_spec.h"
-#include "quant/philox.h"
+#include "quant/format/hadamard.h"
+#include "quant/format/philox.h"
+#include "quant/recipe/operand_spec.h"
 
 namespace nibble::test {
 

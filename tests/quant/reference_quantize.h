@@ -1,5 +1,5 @@
 // A slow and obvious quantiser: the formulas of docs/numerics.md one element at a time, with tables searched in double
-// precision instead of bit arithmetic. It shares no code with quant/codec.h or the casts.
+// precision instead of bit arithmetic. It shares no code with quant/format/codec.h or the casts.
 #pragma once
 
 #include "tests/quant/reference_eden.h"

@@ -1,5 +1,5 @@
 // measure() against sums taken one element at a time from the operand's bytes, for every family of operands.
-#include "quant/statistics.h"
+#include "quant/quantize/statistics.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <cmath>
 #include <limits>
 
-#include "dist/thread_pool.h"
+#include "dist/device/thread_pool.h"
 #include "tests/quant/operand_fixture.h"
 
 namespace nibble::test {

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "data/test_files.h"
-#include "trainer/array_file.h"
-#include "trainer/hdf5_file.h"
+#include "trainer/arrays/array_file.h"
+#include "trainer/arrays/hdf5_file.h"
 
 namespace nibble {
 namespace {

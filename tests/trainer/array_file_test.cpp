@@ -1,5 +1,5 @@
 // .npy and .safetensors files made byte by byte: what is read, and what is refused.
-#include "trainer/array_file.h"
+#include "trainer/arrays/array_file.h"
 
 #include <gtest/gtest.h>
 

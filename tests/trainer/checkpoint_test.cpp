@@ -1,4 +1,4 @@
-#include "trainer/checkpoint.h"
+#include "trainer/checkpoint/checkpoint.h"
 
 #include <gtest/gtest.h>
 
@@ -9,9 +9,9 @@
 #include <set>
 #include <thread>
 
-#include "data/file.h"
-#include "dist/error.h"
-#include "dist/self_communicator.h"
+#include "dist/base/error.h"
+#include "dist/base/file.h"
+#include "dist/ranks/self_communicator.h"
 #include "trainer/checkpoint_fixture.h"
 
 namespace nibble {

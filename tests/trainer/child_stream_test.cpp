@@ -1,4 +1,4 @@
-#include "trainer/child_stream.h"
+#include "trainer/arrays/child_stream.h"
 
 #include <gtest/gtest.h>
 

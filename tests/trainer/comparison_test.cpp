@@ -1,11 +1,11 @@
-#include "trainer/comparison.h"
+#include "trainer/report/comparison.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 
-#include "dist/error.h"
-#include "trainer/report.h"
+#include "dist/base/error.h"
+#include "trainer/report/report.h"
 
 namespace nibble {
 namespace {

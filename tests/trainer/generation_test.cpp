@@ -1,4 +1,4 @@
-#include "trainer/generation.h"
+#include "trainer/inference/generation.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <cmath>
 #include <map>
 
-#include "trainer/progress.h"
+#include "trainer/report/progress.h"
 
 namespace nibble {
 namespace {

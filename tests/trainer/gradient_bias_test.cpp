@@ -1,4 +1,4 @@
-#include "trainer/gradient_bias.h"
+#include "trainer/lab/gradient_bias.h"
 
 #include <gtest/gtest.h>
 

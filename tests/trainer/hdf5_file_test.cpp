@@ -1,10 +1,10 @@
-#include "trainer/hdf5_file.h"
+#include "trainer/arrays/hdf5_file.h"
 
 #include <gtest/gtest.h>
 
 #include <vector>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 #include "trainer/checkpoint_fixture.h"
 
 namespace nibble {

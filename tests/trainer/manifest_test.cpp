@@ -1,12 +1,12 @@
-#include "trainer/manifest.h"
+#include "trainer/checkpoint/manifest.h"
 
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "data/hash.h"
-#include "dist/error.h"
+#include "dist/base/error.h"
+#include "dist/base/hash.h"
 #include "trainer/checkpoint_fixture.h"
 
 namespace nibble {

@@ -1,4 +1,4 @@
-#include "trainer/metrics.h"
+#include "trainer/report/metrics.h"
 
 #include <gtest/gtest.h>
 
@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "dist/error.h"
-#include "trainer/tensorboard.h"
+#include "dist/base/error.h"
+#include "trainer/report/tensorboard.h"
 
 namespace nibble {
 namespace {

@@ -4,9 +4,9 @@
 #include <cstdlib>
 #include <memory>
 
-#include "dist/communicator.h"
-#include "dist/error.h"
-#include "trainer/checkpoint.h"
+#include "dist/base/error.h"
+#include "dist/ranks/communicator.h"
+#include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint_fixture.h"
 
 namespace nibble {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <fstream>
 
-#include "dist/self_communicator.h"
+#include "dist/ranks/self_communicator.h"
 #include "trainer/session_fixture.h"
 
 namespace nibble {

@@ -1,13 +1,13 @@
 // Telemetry of a training session: it changes no bit of the run, its figures are those of a plain computation and the
 // same on every number of ranks.
-#include "trainer/telemetry.h"
+#include "trainer/state/telemetry.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "dist/self_communicator.h"
+#include "dist/ranks/self_communicator.h"
 #include "trainer/session_fixture.h"
 
 namespace nibble {

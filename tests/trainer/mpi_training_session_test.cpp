@@ -7,8 +7,8 @@
 #include <cmath>
 #include <filesystem>
 
-#include "dist/self_communicator.h"
-#include "quant/codec.h"
+#include "dist/ranks/self_communicator.h"
+#include "quant/format/codec.h"
 #include "trainer/session_fixture.h"
 
 namespace nibble {

@@ -1,11 +1,11 @@
 // An operand made in the laboratory has the bits of the operand that a linear layer would have made.
-#include "trainer/operand_experiment.h"
+#include "trainer/lab/operand_experiment.h"
 
 #include <gtest/gtest.h>
 
 #include <functional>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 #include "tests/quant/operand_fixture.h"
 
 namespace nibble::test {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "recipe_support.h"
-#include "trainer/recipe_operand.h"
+#include "trainer/config/recipe_operand.h"
 
 namespace nibble::test {
 namespace {

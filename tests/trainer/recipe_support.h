@@ -5,8 +5,8 @@
 
 #include <string>
 
-#include "dist/error.h"
-#include "trainer/recipe_file.h"
+#include "dist/base/error.h"
+#include "trainer/config/recipe_file.h"
 
 namespace nibble::test {
 

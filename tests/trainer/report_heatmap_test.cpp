@@ -1,4 +1,4 @@
-#include "trainer/report_heatmap.h"
+#include "trainer/report/report_heatmap.h"
 
 #include <gtest/gtest.h>
 

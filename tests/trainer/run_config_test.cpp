@@ -1,4 +1,4 @@
-#include "trainer/run_config.h"
+#include "trainer/config/run_config.h"
 
 #include <gtest/gtest.h>
 
@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "dist/error.h"
-#include "trainer/field_table.h"
+#include "dist/base/error.h"
+#include "trainer/config/field_table.h"
 
 namespace nibble {
 namespace {

@@ -1,4 +1,4 @@
-#include "trainer/run_directory.h"
+#include "trainer/run/run_directory.h"
 
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -8,9 +8,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "data/file.h"
-#include "dist/error.h"
-#include "dist/self_communicator.h"
+#include "dist/base/error.h"
+#include "dist/base/file.h"
+#include "dist/ranks/self_communicator.h"
 #include "trainer/checkpoint_fixture.h"
 
 namespace nibble {

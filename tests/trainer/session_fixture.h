@@ -14,10 +14,10 @@
 #include <string>
 #include <vector>
 
-#include "data/shard.h"
+#include "data/shards/shard.h"
 #include "dist/mpi_environment.h"
-#include "quant/codec.h"
-#include "trainer/training_session.h"
+#include "quant/format/codec.h"
+#include "trainer/run/training_session.h"
 
 namespace nibble {
 

@@ -1,5 +1,5 @@
 // The guard against a literal restatement of its rules, over every sequence of outcomes.
-#include "trainer/step_guard.h"
+#include "trainer/run/step_guard.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "trainer/telemetry_record.h"
+#include "trainer/report/telemetry_record.h"
 
 #include <gtest/gtest.h>
 
@@ -8,7 +8,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "trainer/metrics.h"
+#include "trainer/report/metrics.h"
 
 namespace nibble {
 namespace {

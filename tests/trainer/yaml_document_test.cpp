@@ -1,11 +1,11 @@
-#include "trainer/yaml_document.h"
+#include "trainer/config/yaml_document.h"
 
 #include <gtest/gtest.h>
 
 #include <cstdint>
 #include <fstream>
 
-#include "dist/error.h"
+#include "dist/base/error.h"
 
 namespace nibble {
 namespace {

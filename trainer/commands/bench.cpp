@@ -11,13 +11,13 @@
 #include <string>
 #include <vector>
 
-#include "data/file.h"
-#include "dist/communicator.h"
-#include "dist/error.h"
-#include "dist/thread_pool.h"
-#include "trainer/bench_kernels.h"
-#include "trainer/bench_report.h"
-#include "trainer/recipe_file.h"
+#include "dist/base/error.h"
+#include "dist/base/file.h"
+#include "dist/device/thread_pool.h"
+#include "dist/ranks/communicator.h"
+#include "trainer/bench/bench_kernels.h"
+#include "trainer/bench/bench_report.h"
+#include "trainer/config/recipe_file.h"
 
 namespace nibble {
 namespace {

@@ -12,10 +12,10 @@
 #include <string>
 #include <vector>
 
-#include "dist/log.h"
-#include "dist/signals.h"
-#include "trainer/gradient_bias.h"
-#include "trainer/inference_model.h"
+#include "dist/base/log.h"
+#include "dist/base/signals.h"
+#include "trainer/inference/inference_model.h"
+#include "trainer/lab/gradient_bias.h"
 #include "trainer/rank_main.h"
 
 namespace nibble {

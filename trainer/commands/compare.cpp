@@ -10,11 +10,11 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "dist/error.h"
-#include "dist/log.h"
-#include "trainer/comparison.h"
-#include "trainer/file_system.h"
-#include "trainer/report.h"
+#include "dist/base/error.h"
+#include "dist/base/file_system.h"
+#include "dist/base/log.h"
+#include "trainer/report/comparison.h"
+#include "trainer/report/report.h"
 
 namespace nibble {
 

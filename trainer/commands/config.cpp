@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "trainer/run_config.h"
+#include "trainer/config/run_config.h"
 
 namespace nibble {
 

@@ -10,13 +10,13 @@
 #include <string>
 #include <vector>
 
-#include "dist/signals.h"
-#include "trainer/checkpoint.h"
-#include "trainer/inference_model.h"
-#include "trainer/metrics.h"
-#include "trainer/progress.h"
+#include "dist/base/signals.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/inference/inference_model.h"
 #include "trainer/rank_main.h"
-#include "trainer/validation.h"
+#include "trainer/report/metrics.h"
+#include "trainer/report/progress.h"
+#include "trainer/run/validation.h"
 
 namespace nibble {
 

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "data/tokenizer.h"
-#include "dist/signals.h"
-#include "trainer/generation.h"
-#include "trainer/inference_model.h"
+#include "data/text/tokenizer.h"
+#include "dist/base/signals.h"
+#include "trainer/inference/generation.h"
+#include "trainer/inference/inference_model.h"
 #include "trainer/rank_main.h"
 
 namespace nibble {

@@ -10,13 +10,13 @@
 #include <string>
 #include <vector>
 
-#include "data/foreign_shard.h"
-#include "data/shard.h"
-#include "data/token_statistics.h"
-#include "data/tokenizer.h"
-#include "data/utf8.h"
-#include "dist/error.h"
-#include "trainer/checkpoint.h"
+#include "data/shards/foreign_shard.h"
+#include "data/shards/shard.h"
+#include "data/shards/token_statistics.h"
+#include "data/text/tokenizer.h"
+#include "dist/base/error.h"
+#include "dist/base/utf8.h"
+#include "trainer/checkpoint/checkpoint.h"
 
 namespace nibble {
 namespace {

@@ -13,14 +13,14 @@
 #include <utility>
 #include <vector>
 
-#include "dist/error.h"
-#include "dist/thread_pool.h"
-#include "model/block.h"
-#include "quant/swizzle.h"
-#include "trainer/array_file.h"
-#include "trainer/operand_experiment.h"
-#include "trainer/recipe_file.h"
-#include "trainer/yaml_document.h"
+#include "dist/base/error.h"
+#include "dist/device/thread_pool.h"
+#include "model/blocks/block.h"
+#include "quant/format/swizzle.h"
+#include "trainer/arrays/array_file.h"
+#include "trainer/config/recipe_file.h"
+#include "trainer/config/yaml_document.h"
+#include "trainer/lab/operand_experiment.h"
 
 namespace nibble {
 namespace {

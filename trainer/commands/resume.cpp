@@ -9,13 +9,13 @@
 #include <string>
 #include <vector>
 
-#include "dist/log.h"
-#include "trainer/checkpoint.h"
-#include "trainer/inference_model.h"
+#include "dist/base/log.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/inference/inference_model.h"
 #include "trainer/rank_main.h"
-#include "trainer/run_directory.h"
-#include "trainer/run_profile.h"
-#include "trainer/training_loop.h"
+#include "trainer/run/run_directory.h"
+#include "trainer/run/run_profile.h"
+#include "trainer/run/training_loop.h"
 
 namespace nibble {
 

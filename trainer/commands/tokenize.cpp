@@ -10,15 +10,15 @@
 #include <string>
 #include <vector>
 
-#include "data/document_split.h"
-#include "data/sentence_sample.h"
-#include "data/shard.h"
-#include "data/text_reader.h"
-#include "data/token_statistics.h"
-#include "data/tokenizer.h"
-#include "dist/error.h"
-#include "dist/log.h"
-#include "dist/thread_pool.h"
+#include "data/shards/shard.h"
+#include "data/shards/token_statistics.h"
+#include "data/text/document_split.h"
+#include "data/text/sentence_sample.h"
+#include "data/text/text_reader.h"
+#include "data/text/tokenizer.h"
+#include "dist/base/error.h"
+#include "dist/base/log.h"
+#include "dist/device/thread_pool.h"
 
 namespace nibble {
 namespace {

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "trainer/rank_main.h"
-#include "trainer/run_directory.h"
-#include "trainer/run_profile.h"
-#include "trainer/training_loop.h"
+#include "trainer/run/run_directory.h"
+#include "trainer/run/run_profile.h"
+#include "trainer/run/training_loop.h"
 
 namespace nibble {
 

@@ -1,0 +1,38 @@
+// A bounded sample of lines to train a tokenizer on. Which lines are kept depends on their hashes only, so the sample
+// is spread over all documents, and the same for the same text.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/text/document_split.h"
+
+namespace nibble {
+
+class SentenceSample {
+ public:
+  explicit SentenceSample(uint64_t max_bytes) : max_bytes_(max_bytes) {}
+  // Offers the lines of a document; lines above 4 KiB are cut.
+  void add(std::string_view document, uint64_t document_hash);
+  uint64_t bytes() const { return bytes_; }
+  // The lines of the training documents in the order in which they came, without their line feeds. Empties the sample.
+  std::vector<std::string> take(const DocumentSplit& split);
+
+ private:
+  struct Sentence {
+    uint64_t hash;
+    uint64_t document;
+    std::string text;
+  };
+  void offer(std::string_view text, uint64_t document, uint64_t index);
+  void halve();
+
+  uint64_t max_bytes_;
+  uint64_t bytes_ = 0;
+  uint64_t limit_ = UINT64_MAX;  // lines with a larger hash are left out
+  std::vector<Sentence> sentences_;
+};
+
+}  // namespace nibble

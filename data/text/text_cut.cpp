@@ -1,0 +1,31 @@
+#include "data/text/text_cut.h"
+
+#include "dist/base/utf8.h"
+
+namespace nibble {
+namespace {
+
+size_t cut_position(std::string_view text, size_t limit) {
+  if (text.size() <= limit) return text.size();
+  const std::string_view head = text.substr(0, limit);
+  if (const size_t feed = head.rfind('\n'); feed != std::string_view::npos) return feed + 1;
+  for (size_t space = head.rfind(' '); space != std::string_view::npos && space > 0;
+       space = head.rfind(' ', space - 1)) {
+    if (head[space - 1] != ' ') return space;
+  }
+  return code_point_boundary(text, limit);
+}
+
+}  // namespace
+
+std::vector<std::string_view> cut_text(std::string_view text, size_t limit) {
+  std::vector<std::string_view> pieces;
+  while (!text.empty()) {
+    const size_t count = cut_position(text, limit);
+    pieces.push_back(text.substr(0, count));
+    text.remove_prefix(count);
+  }
+  return pieces;
+}
+
+}  // namespace nibble

@@ -1,0 +1,67 @@
+// Text to token ids and back: byte-pair encoding by SentencePiece, with bytes for what the vocabulary lacks.
+//
+// decode(encode(text)) == text for every valid UTF-8 text: no normalisation, no prefix, no special meaning for any
+// string. Line feed and tab are tokens of their own. Ids: 0 unknown (never produced), 1 beginning, 2 end of document.
+// Implemented in tokenizer.cpp; train_tokenizer() in tokenizer_training.cpp.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dist/base/hash.h"
+
+namespace sentencepiece {
+class SentencePieceProcessor;
+}
+
+namespace nibble {
+
+class Tokenizer {
+ public:
+  // 256 bytes, three special ids, line feed, tab, and room for letters and merges.
+  static constexpr uint32_t min_vocab_size = 320;
+  static constexpr uint32_t max_vocab_size = 1U << 20U;
+
+  // The same sentences (valid UTF-8, no line feeds) and size give the same model, byte for byte, on every machine with
+  // the same SentencePiece. ExitCode::bad_data if the text is too small for the vocabulary.
+  static Tokenizer train(std::vector<std::string> sentences, uint32_t vocab_size);
+  // ExitCode::missing_input; ExitCode::bad_data if it is not a model or does not reproduce text exactly.
+  static Tokenizer load(const std::filesystem::path& path);
+  static Tokenizer from_model(std::string model, const std::string& name);
+  ~Tokenizer();
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+
+  void save(const std::filesystem::path& path) const;
+
+  // Adds no beginning and no end. ExitCode::bad_data if the text is not UTF-8.
+  std::vector<int32_t> encode(std::string_view text) const;
+  // The same for many documents, on the compute threads.
+  std::vector<std::vector<int32_t>> encode_all(std::span<const std::string> documents) const;
+  // Special ids give nothing; bytes that are no UTF-8 give U+FFFD. Every id is in [0, vocab_size).
+  std::string decode(std::span<const int32_t> ids) const;
+
+  uint32_t vocab_size() const { return vocab_size_; }
+  int32_t bos_id() const { return bos_id_; }  // -1 if the model has none
+  int32_t eos_id() const { return eos_id_; }
+  const Hash128& hash() const { return hash_; }  // XXH3-128 of the model file
+
+ private:
+  Tokenizer();
+  void append_encoded(std::string_view text, std::vector<int32_t>& ids) const;
+
+  std::string model_;
+  Hash128 hash_;
+  std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
+  uint32_t vocab_size_ = 0;
+  int32_t bos_id_ = -1;
+  int32_t eos_id_ = -1;
+  std::vector<int32_t> space_mark_ids_;  // the bytes of U+2581
+};
+
+}  // namespace nibble

@@ -1,0 +1,43 @@
+#include "dist/base/log.h"
+
+#include <unistd.h>
+
+#include <atomic>
+
+namespace nibble {
+namespace {
+
+std::atomic<int> log_rank{0};
+std::atomic<int> log_ranks{1};
+
+// One write call a line, so that lines of several ranks and threads do not mix.
+void write_line(const std::string& line) {
+  size_t written = 0;
+  while (written < line.size()) {
+    const ssize_t count = ::write(STDERR_FILENO, line.data() + written, line.size() - written);
+    if (count <= 0) return;  // nobody reads standard error any more: nothing left to tell anyone
+    written += static_cast<size_t>(count);
+  }
+}
+
+}  // namespace
+
+void set_log_rank(int rank, int ranks) {
+  log_rank = rank;
+  log_ranks = ranks;
+}
+
+void write_log(LogLevel level, std::string_view message) {
+  if (level == LogLevel::info) {
+    if (log_rank == 0) write_line(fmt::format("nibble: {}\n", message));
+    return;
+  }
+  const char* kind = level == LogLevel::warning ? "warning" : "error";
+  if (log_ranks > 1) {
+    write_line(fmt::format("nibble: {} (rank {}): {}\n", kind, log_rank.load(), message));
+  } else {
+    write_line(fmt::format("nibble: {}: {}\n", kind, message));
+  }
+}
+
+}  // namespace nibble

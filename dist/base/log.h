@@ -1,0 +1,31 @@
+// What a person reads while a run goes on. Lines go to standard error, except that the trainer prints its step lines to
+// standard output itself. info() is silent on ranks other than 0; warnings and errors name their rank when there are
+// several.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string>
+#include <string_view>
+
+#include "dist/base/log_line.h"
+
+namespace nibble {
+
+// Called once by main after the communicator is known.
+void set_log_rank(int rank, int ranks);
+
+template <class... Arguments>
+void log_info(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+  write_log(LogLevel::info, fmt::format(format, std::forward<Arguments>(arguments)...));
+}
+template <class... Arguments>
+void log_warning(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+  write_log(LogLevel::warning, fmt::format(format, std::forward<Arguments>(arguments)...));
+}
+template <class... Arguments>
+void log_error(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+  write_log(LogLevel::error, fmt::format(format, std::forward<Arguments>(arguments)...));
+}
+
+}  // namespace nibble

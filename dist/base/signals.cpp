@@ -1,0 +1,49 @@
+#include "dist/base/signals.h"
+
+#include <unistd.h>
+
+#include <atomic>
+
+namespace nibble {
+namespace {
+
+std::atomic<bool> stop{false};
+std::atomic<int> impatience{0};  // how often SIGTERM or SIGINT came
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
+
+void ask_to_stop(int number) {
+  stop = true;
+  if ((number == SIGTERM || number == SIGINT) && impatience.fetch_add(1) > 0) _exit(128 + number);
+}
+
+}  // namespace
+
+void install_signal_handlers() {
+  struct sigaction action {};
+  action.sa_handler = ask_to_stop;
+  action.sa_flags = SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  for (const int number : {SIGUSR1, SIGTERM, SIGINT}) sigaction(number, &action, nullptr);
+  struct sigaction hangup {};
+  sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);  // nohup has it ignored
+  struct sigaction ignore {};
+  ignore.sa_handler = SIG_IGN;
+  sigaction(SIGPIPE, &ignore, nullptr);
+}
+
+bool stop_requested() {
+  return stop;
+}
+
+BlockSignals::BlockSignals() {
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &previous_);
+}
+
+BlockSignals::~BlockSignals() {
+  pthread_sigmask(SIG_SETMASK, &previous_, nullptr);
+}
+
+}  // namespace nibble

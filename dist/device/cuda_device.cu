@@ -1,0 +1,195 @@
+#include "dist/device/cuda_device.h"
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "dist/device/device_memory.h"
+#include "dist/device/launch.cuh"
+
+namespace nibble::cuda {
+namespace {
+
+struct Device {
+  int index = 0;
+  DeviceProperties properties;
+  cudaStream_t compute = nullptr;
+  cudaStream_t communication = nullptr;
+};
+
+// Never destroyed: at the end of the process the driver may be gone before a destructor runs.
+Device* device_of_process = nullptr;
+
+const Device& device() {
+  NIBBLE_CHECK(device_of_process != nullptr, "use_device() comes before any work on the GPU");
+  return *device_of_process;
+}
+
+int attribute(cudaDeviceAttr which, int index) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, index), "cudaDeviceGetAttribute");
+  return value;
+}
+
+// Dense BF16 products with FP32 sums: data sheets' figures, else what a multiprocessor does a clock.
+double bf16_flops_of(const cudaDeviceProp& found, double clock) {
+  struct Known {
+    std::string_view part_of_name;
+    double tera;
+  };
+  static constexpr Known known[] = {{"H100 PCIe", 756}, {"H100 NVL", 835}, {"H100", 989},
+                                    {"H200", 989},      {"GH200", 989},    {"GB200", 2500},
+                                    {"GB300", 2500},    {"B200", 2250},    {"B300", 2250}};
+  const std::string_view name = found.name;
+  for (const Known& device : known) {
+    if (name.find(device.part_of_name) != std::string_view::npos) return 1e12 * device.tera;
+  }
+  const bool geforce = name.find("GeForce") != std::string_view::npos;
+  double a_clock = 0;
+  if (found.major == 8) a_clock = found.minor == 0 ? 2048 : (geforce ? 512 : 1024);
+  if (found.major == 9) a_clock = 4096;
+  if (found.major == 10) a_clock = 8192;
+  if (found.major == 12) a_clock = geforce ? 512 : 1024;
+  return a_clock * clock * found.multiProcessorCount;
+}
+
+DeviceProperties properties_of(int index) {
+  cudaDeviceProp found{};
+  check(cudaGetDeviceProperties(&found, index), "cudaGetDeviceProperties");
+  const double clock = 1e3 * attribute(cudaDevAttrMemoryClockRate, index);       // Hz
+  const double width = attribute(cudaDevAttrGlobalMemoryBusWidth, index) / 8.0;  // bytes
+  return {.name = found.name,
+          .major = found.major,
+          .minor = found.minor,
+          .multiprocessors = found.multiProcessorCount,
+          .memory_bytes = found.totalGlobalMem,
+          .shared_bytes_per_block = found.sharedMemPerBlockOptin,
+          .memory_bandwidth = 2 * clock * width,
+          .bf16_flops = bf16_flops_of(found, 1e3 * attribute(cudaDevAttrClockRate, index))};
+}
+
+__global__ void probe_kernel() {}
+
+void refuse_device_without_code(const DeviceProperties& properties) {
+  cudaFuncAttributes attributes{};
+  const cudaError_t status = cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(probe_kernel));
+  if (status == cudaSuccess) return;
+  cudaGetLastError();
+  throw Error(ExitCode::bad_config,
+              "this build of nibble has no code for " + properties.name + " (compute capability " +
+                  std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+                  "): " + cudaGetErrorString(status),
+              "build with -DNIBBLE_CUDA_TARGETS that names it, update the driver, or set device: cpu");
+}
+
+}  // namespace
+
+void check(cudaError_t status, const char* operation) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // one that does not stick must not be reported twice
+  const bool memory = status == cudaErrorMemoryAllocation;
+  throw Error(
+      memory ? ExitCode::out_of_memory : ExitCode::internal,
+      std::string("CUDA: ") + operation + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")",
+      memory ? "use a smaller model, fewer sequences a micro-batch or activation recompute"
+             : "resume from the last checkpoint; if it comes again, run scripts/gpu_check.sh and report it");
+}
+
+int visible_devices() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();
+  return 0;
+}
+
+void use_device(int local_rank) {
+  const int visible = visible_devices();
+  if (local_rank >= visible) {
+    throw Error(
+        ExitCode::bad_config,
+        "rank " + std::to_string(local_rank) + " of this machine has no GPU: " + std::to_string(visible) + " visible",
+        "start one rank a GPU (mpirun --map-by ppr:N:node), or widen CUDA_VISIBLE_DEVICES");
+  }
+  if (device_of_process != nullptr) {
+    NIBBLE_CHECK(device_of_process->index == local_rank, "a process uses one GPU");
+    return;
+  }
+  check(cudaSetDevice(local_rank), "cudaSetDevice");
+  auto made = std::make_unique<Device>();
+  made->index = local_rank;
+  made->properties = properties_of(local_rank);
+  refuse_device_without_code(made->properties);
+  check(cudaStreamCreateWithFlags(&made->compute, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  check(cudaStreamCreateWithFlags(&made->communication, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  device_of_process = made.release();
+}
+
+const DeviceProperties& device_properties() {
+  return device().properties;
+}
+
+cudaStream_t compute_stream() {
+  return device().compute;
+}
+
+cudaStream_t communication_stream() {
+  return device().communication;
+}
+
+void* allocate(size_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t status = cudaMalloc(&memory, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  check(status, "cudaMalloc");
+  zero_bytes(memory, bytes);
+  return memory;
+}
+
+void release(void* memory, size_t /*bytes*/) noexcept {
+  cudaFree(memory);
+}
+
+void* allocate_pinned(size_t bytes) {
+  void* memory = nullptr;
+  check(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault), "cudaHostAlloc");
+  return memory;
+}
+
+void release_pinned(void* memory) noexcept {
+  cudaFreeHost(memory);
+}
+
+size_t free_bytes() {
+  size_t free = 0;
+  size_t total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return free;
+}
+
+void synchronize() {
+  check(cudaStreamSynchronize(device().communication), "the communication stream");
+  check(cudaStreamSynchronize(device().compute), "the compute stream");
+}
+
+void wait_for_device() noexcept {
+  cudaStreamSynchronize(device_of_process->compute);
+}
+
+void copy_bytes(const CopyBytes& problem) {
+  if (problem.bytes == 0) return;
+  const bool to_host = problem.to_device == DeviceKind::cpu;
+  const bool from_host = problem.from_device == DeviceKind::cpu;
+  const cudaMemcpyKind kind =
+      to_host ? cudaMemcpyDeviceToHost : (from_host ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToDevice);
+  check(cudaMemcpyAsync(problem.to, problem.from, problem.bytes, kind, compute_stream()), "copy");
+  if (to_host || from_host) check(cudaStreamSynchronize(compute_stream()), "copy");
+}
+
+void zero_bytes(void* memory, size_t bytes) {
+  if (bytes > 0) check(cudaMemsetAsync(memory, 0, bytes, compute_stream()), "clear memory");
+}
+
+}  // namespace nibble::cuda

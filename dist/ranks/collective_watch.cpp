@@ -1,0 +1,130 @@
+#include "dist/ranks/collective_watch.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "dist/base/log.h"
+#include "dist/base/signals.h"
+
+namespace nibble {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::milliseconds interval{20};
+constexpr std::chrono::seconds patience_with_abort{2};  // of the library, which may hang in it
+
+struct Operation {
+  uint64_t number = 0;
+  const char* name = "start";
+  uint64_t bytes = 0;
+};
+
+}  // namespace
+
+struct CollectiveWatch::State {
+  const Options options;
+
+  std::mutex mutex;  // guards what follows
+  std::condition_variable wake;
+  std::deque<Operation> operations;  // not known to have ended, and the last one
+  bool ending = false;
+  std::atomic<bool> giving_up{false};
+  std::thread thread;
+
+  explicit State(Options given) : options(std::move(given)), operations(1) {}
+
+  uint64_t read(uint64_t& mark) const { return std::atomic_ref(mark).load(std::memory_order_acquire); }
+
+  Operation operation(uint64_t number) {
+    const std::lock_guard lock(mutex);
+    for (const Operation& candidate : operations) {
+      if (candidate.number == number) return candidate;
+    }
+    return operations.back();
+  }
+
+  void forget_until(uint64_t ended) {
+    const std::lock_guard lock(mutex);
+    while (operations.size() > 1 && operations.front().number <= ended) operations.pop_front();
+  }
+
+  void run() {
+    uint64_t watched = 0;  // the operation that was seen to have begun, and when
+    Clock::time_point since;
+    std::unique_lock lock(mutex);
+    while (!ending) {
+      lock.unlock();
+      const uint64_t ended = read(options.marks->ended);
+      const uint64_t begun = read(options.marks->begun);
+      forget_until(ended);
+      if (const std::string problem = options.problem(); !problem.empty()) {
+        give_up(operation(ended + 1), fmt::format("failed: {}", problem));
+      }
+      if (begun <= ended) {
+        watched = 0;
+      } else if (watched != begun) {
+        watched = begun;
+        since = Clock::now();
+      } else if (options.timeout_s > 0 &&
+                 std::chrono::duration<double>(Clock::now() - since).count() > options.timeout_s) {
+        give_up(operation(begun), fmt::format("took longer than {} s", options.timeout_s));
+      }
+      lock.lock();
+      wake.wait_for(lock, interval, [&] { return ending; });
+    }
+  }
+
+  [[noreturn]] void give_up(const Operation& operation, const std::string& reason) {
+    if (giving_up.exchange(true)) {
+      for (;;) pause();  // the other thread is about to end the process
+    }
+    log_error(
+        "{} number {} of {} ({} bytes) on rank {} {}. A rank or the connection to it is lost; the heartbeat files say "
+        "what each rank was doing. resume from the last checkpoint; if the ranks were only slow, raise the timeout",
+        operation.name, operation.number, options.library, operation.bytes, options.host.rank(), reason);
+    auto done = std::make_shared<std::atomic<bool>>(false);
+    std::thread([abort = options.abort, done] {
+      abort();
+      *done = true;
+      done->notify_all();
+    }).detach();
+    for (const auto start = Clock::now(); !*done && Clock::now() - start < patience_with_abort;) {
+      std::this_thread::sleep_for(interval);
+    }
+    options.host.abort(static_cast<int>(ExitCode::peer_lost));
+    std::abort();
+  }
+};
+
+CollectiveWatch::CollectiveWatch(Options options) : state_(std::make_unique<State>(std::move(options))) {
+  const BlockSignals block;
+  state_->thread = std::thread([state = state_.get()] { state->run(); });
+}
+
+CollectiveWatch::~CollectiveWatch() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->ending = true;
+  }
+  state_->wake.notify_one();
+  state_->thread.join();
+}
+
+void CollectiveWatch::add(uint64_t number, const char* name, uint64_t bytes) {
+  const std::lock_guard lock(state_->mutex);
+  state_->operations.push_back({number, name, bytes});
+}
+
+void CollectiveWatch::give_up(const std::string& reason) {
+  state_->give_up(state_->operation(UINT64_MAX), reason);
+}
+
+}  // namespace nibble

@@ -1,0 +1,106 @@
+#include "dist/zero/fold.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "dist/base/error.h"
+#include "dist/base/vectorize.h"
+#include "dist/device/thread_pool.h"
+
+namespace nibble {
+namespace {
+
+constexpr size_t elements_at_once = 16384;  // of parallel_for: 64 KiB of each operand
+
+// out may be left or right.
+NIBBLE_VECTORIZE void add_range(float* out, const float* left, const float* right, size_t count) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < count; ++i) out[i] = left[i] + right[i];
+}
+
+std::vector<uint8_t> joins_after_each(const Fold& fold, size_t places) {
+  std::vector<uint8_t> joins(places);
+  std::vector<size_t> stack;
+  auto next = fold.joins.begin();
+  for (size_t place = 0; place < places; ++place) {
+    stack.push_back(place);
+    while (next != fold.joins.end() && stack.size() >= 2 && *next == std::pair(stack.end()[-2], stack.back())) {
+      stack.pop_back();
+      ++joins[place];
+      ++next;
+    }
+  }
+  NIBBLE_CHECK(next == fold.joins.end() && stack.size() <= 1, "a fold joins neighbours");
+  return joins;
+}
+
+}  // namespace
+
+namespace cpu {
+
+void add(float* left, const float* right, size_t count) {
+  parallel_for(count, elements_at_once,
+               [&](size_t begin, size_t end) { add_range(left + begin, left + begin, right + begin, end - begin); });
+}
+
+void fold(const FoldProblem& problem) {
+  parallel_for(problem.count, elements_at_once, [&](size_t begin, size_t end) {
+    const float* const first = problem.values.front();
+    if (!problem.plan.sums_.empty()) {
+      problem.plan.run_strips(problem.values, problem.out, begin, end);
+    } else if (first != problem.out) {
+      std::copy(first + begin, first + end, problem.out + begin);
+    }
+  });
+}
+
+}  // namespace cpu
+
+void add(float* left, const float* right, size_t count, DeviceKind device) {
+  NIBBLE_DISPATCH(device, add, left, right, count);
+}
+
+OnePassFold::OnePassFold(const Fold& fold, size_t places)
+    : places_(places), joins_after_(joins_after_each(fold, places)) {
+  NIBBLE_CHECK(fold.roots.size() == 1, "the tree has one root");
+  std::vector<size_t> operand(places);  // that holds the sum of each place
+  std::iota(operand.begin(), operand.end(), size_t{0});
+  std::vector<size_t> unused(most_intermediates);  // intermediate sums, the first one last
+  std::iota(unused.rbegin(), unused.rend(), places);
+  for (size_t i = 0; i < fold.joins.size(); ++i) {
+    const auto [left, right] = fold.joins[i];
+    for (const size_t place : {left, right}) {
+      if (operand[place] >= places) unused.push_back(operand[place]);
+    }
+    NIBBLE_CHECK(!unused.empty(), "intermediate sums of a fold");
+    size_t out = places + output;
+    if (i + 1 < fold.joins.size()) {
+      out = unused.back();
+      unused.pop_back();
+    }
+    sums_.push_back({out, operand[left], operand[right]});
+    operand[left] = out;
+  }
+}
+
+void OnePassFold::run_strips(std::span<const float* const> values, float* out, size_t begin, size_t end) const {
+  alignas(64) float intermediate[most_intermediates][strip];
+  for (size_t at = begin; at < end; at += strip) {
+    const size_t count = std::min(strip, end - at);
+    const auto written = [&](size_t operand) {
+      return operand == places_ + output ? out + at : intermediate[operand - places_];
+    };
+    const auto read = [&](size_t operand) -> const float* {
+      return operand < places_ ? values[operand] + at : intermediate[operand - places_];
+    };
+    for (const Sum& sum : sums_) add_range(written(sum.out), read(sum.left), read(sum.right), count);
+  }
+}
+
+void OnePassFold::run(std::span<const float* const> values, float* out, size_t count, DeviceKind device) const {
+  NIBBLE_CHECK(values.size() == places_, "one array a place");
+  const FoldProblem problem{*this, values, out, count};
+  NIBBLE_DISPATCH(device, fold, problem);
+}
+
+}  // namespace nibble

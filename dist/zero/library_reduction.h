@@ -1,0 +1,48 @@
+// Sums that NCCL forms between ranks while the backward pass still runs: fast, and not the same bits from one number of
+// ranks to another. A rank's groups accumulate in one buffer, which is cut into buckets at places that depend on
+// nothing but its size; a bucket goes to the ranks that own its parts as soon as all of it is ready.
+#pragma once
+
+#include <memory>
+
+#include "dist/ranks/device_communicator.h"
+#include "dist/zero/gradient_reduction.h"
+
+namespace nibble {
+
+class LibraryReduction final : public GradientReduction {
+ public:
+  static constexpr uint64_t usual_bucket = uint64_t{8} << 20;  // elements: 32 MiB
+
+  // Memory: one buffer of partition.elements() floats. communicator: null for one rank, else one that
+  // sums_by_library().
+  LibraryReduction(Arena& arena, DeviceCommunicator* communicator, const Partition& partition, uint64_t groups,
+                   uint64_t bucket = usual_bucket);
+
+  GroupRange local_groups() const override { return local_; }
+  std::span<float> begin_group() override;
+  void parameters_ready(uint64_t begin, uint64_t end) override;
+  void end_group() override;
+  std::span<float> reduce_scatter() override;
+
+ private:
+  int rank() const { return communicator_ == nullptr ? 0 : communicator_->rank(); }
+  bool in_last_group() const { return open_ && next_group_ + 1 == local_.end; }
+  void clear();
+  // Sends every bucket that lies in [begin, end of the buffer) and has not been sent.
+  void send_from(uint64_t begin);
+
+  DeviceCommunicator* communicator_;
+  Partition partition_;
+  uint64_t bucket_;
+  GroupRange local_;
+  DeviceKind device_;
+  std::span<float> buffer_;
+  bool open_ = false;
+  bool cleared_ = false;  // since the last reduce_scatter()
+  uint64_t next_group_;
+  uint64_t ready_;  // all gradients from here on are complete
+  uint64_t sent_;   // all buckets from here on are under way
+};
+
+}  // namespace nibble

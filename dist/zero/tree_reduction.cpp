@@ -1,0 +1,269 @@
+#include "dist/zero/tree_reduction.h"
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+
+#include "dist/base/error.h"
+#include "dist/device/device_memory.h"
+#include "dist/device/profile.h"
+#include "dist/device/thread_pool.h"
+#include "dist/zero/fold.h"
+#include "dist/zero/reduction_tree.h"
+
+namespace nibble {
+namespace {
+
+constexpr size_t elements_at_once = 16384;  // of parallel_for: 64 KiB
+
+void clear(float* values, size_t count, DeviceKind device) {
+  if (device != DeviceKind::cpu) return zero_bytes(values, device, count * sizeof(float));
+  parallel_for(count, elements_at_once, [&](size_t begin, size_t end) {
+    zero_bytes(values + begin, DeviceKind::cpu, (end - begin) * sizeof(float));
+  });
+}
+
+double tree_sum_of(std::span<const double> values, uint64_t first, uint64_t length) {
+  if (length == 1) return values[first];
+  const uint64_t half = length / 2;
+  const double left = tree_sum_of(values, first, half);
+  if (first + half >= values.size()) return left;
+  return left + tree_sum_of(values, first + half, half);
+}
+
+const Partition& checked(const Partition& partition, const Communicator& communicator, uint64_t groups) {
+  NIBBLE_CHECK(groups >= 1, "a step has at least one group of micro-batches");
+  NIBBLE_CHECK(partition.ranks() == communicator.size(), "the partition is for another number of ranks");
+  return partition;
+}
+
+}  // namespace
+
+GroupRange groups_of_rank(uint64_t groups, int rank, int ranks) {
+  NIBBLE_CHECK(0 <= rank && rank < ranks, "rank out of range");
+  const auto parts = static_cast<uint64_t>(ranks);
+  const auto bound = [&](uint64_t part) { return groups / parts * part + groups % parts * part / parts; };
+  return {bound(static_cast<uint64_t>(rank)), bound(static_cast<uint64_t>(rank) + 1)};
+}
+
+int rank_of_group(uint64_t group, uint64_t groups, int ranks) {
+  NIBBLE_CHECK(group < groups, "group of the gradient sum");
+  int rank = 0;
+  while (groups_of_rank(groups, rank, ranks).end <= group) ++rank;
+  return rank;
+}
+
+double tree_sum(std::span<const double> values) {
+  if (values.empty()) return 0;
+  uint64_t length = 1;
+  while (length < values.size()) length *= 2;
+  return tree_sum_of(values, 0, length);
+}
+
+struct TreeReduction::State {
+  // The partial sums of all ranks of a machine, and what they fold to before they leave it.
+  struct Machine {
+    std::vector<TreeNode> nodes;  // value: the buffer
+    std::vector<int> ranks;       // that hold them
+    Fold fold;
+  };
+
+  Communicator& communicator;
+  SharedArena* const shared;  // null: every rank is a machine of its own
+  const DeviceKind device;    // of all buffers
+  const Partition partition;
+  const uint64_t groups;
+  const GroupRange local;
+  const Machines machines;
+  const size_t here;    // this rank's machine
+  const size_t stride;  // bytes from one buffer to the next
+  std::vector<Machine> plans;
+  OnePassFold last;              // of this machine's partial sums and the roots of the others, in ascending order
+  std::vector<size_t> order;     // of those two lists, one after the other
+  std::byte* buffers = nullptr;  // this rank's partial sums
+  float* received = nullptr;     // [roots of the other machines][elements of this rank's shard]
+  float* spare = nullptr;        // [elements of this rank's shard], where the rank has no groups
+  RankSums sums;
+  uint64_t next_group;
+  std::optional<size_t> leaf;  // the open group's buffer
+
+  State(Arena& arena, SharedArena* memory, Communicator& all_ranks, const Partition& shards, uint64_t all_groups)
+      : communicator(all_ranks),
+        shared(memory),
+        device(arena.device()),
+        partition(shards),
+        groups(all_groups),
+        local(groups_of_rank(all_groups, all_ranks.rank(), all_ranks.size())),
+        machines(memory, all_ranks.size()),
+        here(machines.of(all_ranks.rank())),
+        stride(round_up(checked_multiply(shards.elements(), sizeof(float)),
+                        uint64_t{device == DeviceKind::cpu ? Arena::alignment : Arena::cuda_alignment})),
+        sums(all_groups),
+        next_group(local.begin) {
+    for (size_t machine = 0; machine < machines.count(); ++machine) plans.push_back(plan_of(machine));
+    const size_t elsewhere = plan_last_fold();
+    const size_t own = sums_of_range(groups, local.begin, local.end).buffers();
+    const size_t shard_bytes = checked_multiply(shard_count(), sizeof(float));
+    buffers = static_cast<std::byte*>(arena.allocate(checked_multiply(own, stride)));
+    received = static_cast<float*>(arena.allocate(checked_multiply(elsewhere, shard_bytes)));
+    if (own == 0) spare = static_cast<float*>(arena.allocate(shard_bytes));
+  }
+
+  Machine plan_of(size_t machine) const {
+    Machine plan;
+    for (const int rank : machines.ranks(machine)) {
+      const GroupRange range = groups_of_rank(groups, rank, communicator.size());
+      const RankSums rank_sums = sums_of_range(groups, range.begin, range.end);
+      for (const TreeNode& node : rank_sums.nodes()) {
+        plan.nodes.push_back(node);
+        plan.ranks.push_back(rank);
+      }
+    }
+    plan.fold = fold_of(groups, plan.nodes);
+    return plan;
+  }
+
+  // Returns how many roots come from other machines.
+  size_t plan_last_fold() {
+    std::vector<TreeNode> nodes = plans[here].nodes;
+    for (size_t machine = 0; machine < plans.size(); ++machine) {
+      const std::vector<TreeNode>& roots = plans[machine].fold.roots;
+      if (machine != here) nodes.insert(nodes.end(), roots.begin(), roots.end());
+    }
+    order.resize(nodes.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::ranges::sort(order, {}, [&](size_t i) { return nodes[i].first; });
+    std::vector<TreeNode> ascending;
+    for (const size_t i : order) ascending.push_back(nodes[i]);
+    last = OnePassFold(fold_of(groups, ascending), ascending.size());
+    return nodes.size() - plans[here].nodes.size();
+  }
+
+  uint64_t shard_count() const { return partition.count(communicator.rank()); }
+  float* buffer(std::byte* of_rank, size_t index) const { return reinterpret_cast<float*>(of_rank + index * stride); }
+  float* buffer(size_t index) const { return buffer(buffers, index); }
+  bool shares() const { return shared != nullptr && machines.count() < static_cast<size_t>(communicator.size()); }
+
+  // This machine's partial sums, once they are complete: [nodes].
+  std::vector<float*> partial_sums() const {
+    std::vector<std::byte*> places(static_cast<size_t>(communicator.size()));
+    places[static_cast<size_t>(communicator.rank())] = buffers;
+    if (shares()) places = shared->meet(plans[here].nodes.empty() ? nullptr : buffers);
+    std::vector<float*> result;
+    for (size_t i = 0; i < plans[here].nodes.size(); ++i) {
+      result.push_back(buffer(places[static_cast<size_t>(plans[here].ranks[i])], plans[here].nodes[i].value));
+    }
+    return result;
+  }
+
+  // Of the shards of other machines, this rank's share: folded where they are.
+  void fold_for_others(const std::vector<float*>& partial) const {
+    for (int rank = 0; rank < communicator.size(); ++rank) {
+      if (machines.of(rank) == here || machines.deputy(here, rank) != communicator.rank()) continue;
+      for (const auto& [left, right] : plans[here].fold.joins) {
+        add(partial[left] + partition.begin(rank), partial[right] + partition.begin(rank), partition.count(rank),
+            device);
+      }
+    }
+  }
+
+  // Root k of every machine that has one goes round in one exchange. Returns those of the other machines for this
+  // rank's shard, machine by machine.
+  std::vector<float*> exchange(const std::vector<float*>& partial) const {
+    size_t rounds = 0;
+    for (const Machine& plan : plans) rounds = std::max(rounds, plan.fold.roots.size());
+    const auto ranks = static_cast<size_t>(communicator.size());
+    std::vector<size_t> first(plans.size());  // of each machine's roots among those received
+    size_t count = 0;
+    for (size_t machine = 0; machine < plans.size(); ++machine) {
+      first[machine] = count;
+      if (machine != here) count += plans[machine].fold.roots.size();
+    }
+    for (size_t round = 0; round < rounds; ++round) {
+      std::vector<std::span<const std::byte>> send(ranks);
+      std::vector<std::span<std::byte>> receive(ranks);
+      for (int rank = 0; rank < communicator.size(); ++rank) {
+        const size_t machine = machines.of(rank);
+        if (machine == here) continue;
+        const auto place = static_cast<size_t>(rank);
+        if (round < plans[here].fold.roots.size() && machines.deputy(here, rank) == communicator.rank()) {
+          const float* const root = partial[plans[here].fold.roots[round].value];
+          send[place] = std::as_bytes(std::span(root + partition.begin(rank), partition.count(rank)));
+        }
+        if (round < plans[machine].fold.roots.size() && machines.deputy(machine, communicator.rank()) == rank) {
+          float* const root = received + (first[machine] + round) * shard_count();
+          receive[place] = std::as_writable_bytes(std::span(root, shard_count()));
+        }
+      }
+      communicator.exchange(send, receive);
+    }
+    std::vector<float*> roots;
+    for (size_t root = 0; root < count; ++root) roots.push_back(received + root * shard_count());
+    return roots;
+  }
+
+  std::span<float> reduce_scatter() {
+    std::vector<float*> partial = partial_sums();
+    std::vector<float*> elsewhere;
+    if (machines.count() > 1) {
+      fold_for_others(partial);
+      elsewhere = exchange(partial);
+    }
+    for (float*& sum : partial) sum += partition.begin(communicator.rank());
+    partial.insert(partial.end(), elsewhere.begin(), elsewhere.end());
+    std::vector<const float*> values;
+    for (const size_t i : order) values.push_back(partial[i]);
+    // In this rank's own memory, where its next group begins when it is done with the shard.
+    float* const shard =
+        spare != nullptr ? spare : buffer(sums.nodes().front().value) + partition.begin(communicator.rank());
+    last.run(values, shard, shard_count(), device);
+    if (shares()) shared->meet();  // nobody begins a group before everyone has read
+    sums = RankSums(groups);
+    next_group = local.begin;
+    return {shard, shard_count()};
+  }
+};
+
+TreeReduction::TreeReduction(Arena& arena, Communicator& communicator, const Partition& partition, uint64_t groups)
+    : state_(std::make_unique<State>(arena, nullptr, communicator, checked(partition, communicator, groups), groups)) {}
+
+TreeReduction::TreeReduction(SharedArena& memory, Communicator& communicator, const Partition& partition,
+                             uint64_t groups)
+    : state_(std::make_unique<State>(memory.arena(), &memory, communicator, checked(partition, communicator, groups),
+                                     groups)) {}
+
+TreeReduction::~TreeReduction() = default;
+
+GroupRange TreeReduction::local_groups() const {
+  return state_->local;
+}
+
+std::span<float> TreeReduction::begin_group() {
+  const ProfileScope scope(OperatorFamily::reduction, "begin_group");
+  State& state = *state_;
+  NIBBLE_CHECK(!state.leaf, "the group before has not ended");
+  NIBBLE_CHECK(state.next_group < state.local.end, "all groups of this rank are done");
+  state.leaf = state.sums.take();
+  float* const gradients = state.buffer(*state.leaf);
+  clear(gradients, state.partition.elements(), state.device);
+  return {gradients, state.partition.elements()};
+}
+
+void TreeReduction::end_group() {
+  const ProfileScope scope(OperatorFamily::reduction, "end_group");
+  State& state = *state_;
+  NIBBLE_CHECK(state.leaf, "no group has begun");
+  state.sums.push(state.next_group, *state.leaf, [&](size_t left, size_t right) {
+    add(state.buffer(left), state.buffer(right), state.partition.elements(), state.device);
+  });
+  state.leaf.reset();
+  ++state.next_group;
+}
+
+std::span<float> TreeReduction::reduce_scatter() {
+  const ProfileScope scope(OperatorFamily::reduction, "reduce_scatter");
+  NIBBLE_CHECK(!state_->leaf && state_->next_group == state_->local.end, "groups are missing");
+  return state_->reduce_scatter();
+}
+
+}  // namespace nibble

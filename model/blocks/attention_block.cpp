@@ -1,0 +1,122 @@
+#include "model/blocks/attention_block.h"
+
+#include <algorithm>
+
+#include "dist/device/thread_pool.h"
+#include "model/ops/elementwise.h"
+#include "model/ops/rope.h"
+
+namespace nibble {
+
+AttentionBlock::AttentionBlock(const ModelConfig& config, const Recipe& recipe, const BlockPosition& position,
+                               ParameterTable& table)
+    : config_(config),
+      norm_(block_parameter_name(position, "norm.weight"), config, table),
+      qkv_linear_(add_block_linear({.suffix = "attention.qkv.weight",
+                                    .features_in = config.hidden_size,
+                                    .features_out = (config.query_heads + 2 * config.kv_heads) * config.head_dim},
+                                   position, config, recipe, table)),
+      output_linear_(add_block_linear({.suffix = "attention.output.weight",
+                                       .features_in = config.query_heads * config.head_dim,
+                                       .features_out = config.hidden_size,
+                                       .to_residual = true},
+                                      position, config, recipe, table)) {}
+
+void AttentionBlock::allocate(const LayerArenas& arenas) {
+  const int64_t tokens = arenas.tokens();
+  const DType dtype = config_.dtype;
+  const AttentionShape shape = shape_of(arenas.sequences, arenas.sequence_length, /*document_mask=*/false);
+  Arena& saved = arenas.saved;
+  Arena& workspace = arenas.workspace;
+  const size_t mark = workspace.mark();
+
+  qkv_ = allocate_tensor(saved, dtype, {tokens, shape.qkv_features()});
+  attended_ = allocate_tensor(saved, dtype, {tokens, shape.output_features()});
+  log_sum_exp_ = allocate_tensor(saved, DType::f32, {tokens * config_.query_heads});
+  hidden_scratch_ = allocate_tensor(workspace, dtype, {tokens, config_.hidden_size});
+  const bool keeps_normed = arenas.training && qkv_linear_.keeps_input();
+  normed_ = keeps_normed ? allocate_tensor(saved, dtype, {tokens, config_.hidden_size}) : hidden_scratch_;
+  int64_t attention_floats = attention_workspace_floats(shape, workspace.device());
+  if (arenas.document_mask) {
+    const AttentionShape masked = shape_of(arenas.sequences, arenas.sequence_length, /*document_mask=*/true);
+    attention_floats = std::max(attention_floats, attention_workspace_floats(masked, workspace.device()));
+  }
+  attention_workspace_ = allocate_tensor(workspace, DType::f32, {attention_floats});
+  if (arenas.training) {
+    grad_attended_ = allocate_tensor(workspace, dtype, {tokens, shape.output_features()});
+    grad_qkv_ = allocate_tensor(workspace, dtype, {tokens, shape.qkv_features()});
+  }
+  // Behind the tensors above, which live while these work.
+  norm_.allocate(arenas);
+  qkv_linear_.allocate(arenas);
+  output_linear_.allocate(arenas);
+  workspace.release(mark);
+}
+
+void AttentionBlock::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {
+  norm_.bind(table, weights, gradients);
+  qkv_linear_.bind(table, weights, gradients);
+  output_linear_.bind(table, weights, gradients);
+}
+
+AttentionShape AttentionBlock::shape_of(int64_t sequences, int64_t sequence_length, bool document_mask) const {
+  return {.sequences = sequences,
+          .sequence_length = sequence_length,
+          .query_heads = config_.query_heads,
+          .kv_heads = config_.kv_heads,
+          .head_dim = config_.head_dim,
+          .document_mask = document_mask};
+}
+
+void AttentionBlock::rotate(const Tensor& qkv, const Pass& pass, bool inverse) const {
+  rope({.qkv = qkv,
+        .table = pass.rope_table,
+        .sequence_length = pass.sequence_length,
+        .query_heads = config_.query_heads,
+        .kv_heads = config_.kv_heads,
+        .head_dim = config_.head_dim,
+        .inverse = inverse});
+}
+
+void AttentionBlock::forward(const Tensor& input, const Tensor& output, const Pass& pass) {
+  const int64_t tokens = input.rows();
+  const Tensor normed = normed_.slice(0, tokens);
+  const Tensor qkv = qkv_.slice(0, tokens);
+  const Tensor attended = attended_.slice(0, tokens);
+  const Tensor projected = output.empty() ? Tensor() : hidden_scratch_.slice(0, tokens);
+
+  norm_.forward(input, normed);
+  qkv_linear_.forward({.input = normed, .output = qkv, .context = pass.context, .keep = pass.keep});
+  rotate(qkv, pass, /*inverse=*/false);
+  attention_forward({.shape = shape_of(pass),
+                     .qkv = qkv,
+                     .output = attended,
+                     .log_sum_exp = log_sum_exp_of(pass),
+                     .workspace = attention_workspace_,
+                     .document_starts = pass.document_starts});
+  output_linear_.forward({.input = attended, .output = projected, .context = pass.context, .keep = pass.keep});
+  if (!output.empty()) add(input, projected, output);
+}
+
+void AttentionBlock::backward(const Tensor& input, const Tensor& gradient, const Pass& pass) {
+  const Tensor& grad_normed = hidden_scratch_;
+  output_linear_.backward({.grad_output = gradient, .grad_input = grad_attended_, .context = pass.context});
+  attention_backward({.shape = shape_of(pass),
+                      .grad_output = grad_attended_,
+                      .qkv = qkv_,
+                      .output = attended_,
+                      .log_sum_exp = log_sum_exp_of(pass),
+                      .grad_qkv = grad_qkv_,
+                      .workspace = attention_workspace_,
+                      .document_starts = pass.document_starts});
+  rotate(grad_qkv_, pass, /*inverse=*/true);
+  qkv_linear_.backward({.grad_output = grad_qkv_, .grad_input = grad_normed, .context = pass.context});
+  norm_.backward(grad_normed, input, gradient);
+}
+
+Tensor AttentionBlock::log_sum_exp_of(const Pass& pass) const {
+  return log_sum_exp_.slice(0, pass.sequences * config_.query_heads * pass.sequence_length)
+      .reshape({pass.sequences, config_.query_heads, pass.sequence_length});
+}
+
+}  // namespace nibble

@@ -1,0 +1,46 @@
+// Attention block: input + W_o attention(rope(W_qkv norm(input))).
+// Saves for backward: the reciprocal root mean squares, the rotated queries, keys and values, the attention output, the
+// log-sum-exp, and what the two linear layers keep; the norm's output only if the first of them reads it in backward.
+#pragma once
+
+#include "model/blocks/block.h"
+#include "model/ops/attention/attention.h"
+
+namespace nibble {
+
+class AttentionBlock final : public Block {
+ public:
+  AttentionBlock(const ModelConfig& config, const Recipe& recipe, const BlockPosition& position, ParameterTable& table);
+
+  void allocate(const LayerArenas& arenas) override;
+  void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) override;
+  void forward(const Tensor& input, const Tensor& output, const Pass& pass) override;
+  void backward(const Tensor& input, const Tensor& gradient, const Pass& pass) override;
+  std::vector<Linear*> linears() override { return {&qkv_linear_, &output_linear_}; }
+
+ private:
+  AttentionShape shape_of(int64_t sequences, int64_t sequence_length, bool document_mask) const;
+  AttentionShape shape_of(const Pass& pass) const {
+    return shape_of(pass.sequences, pass.sequence_length, !pass.document_starts.empty());
+  }
+  Tensor log_sum_exp_of(const Pass& pass) const;
+  void rotate(const Tensor& qkv, const Pass& pass, bool inverse) const;
+
+  ModelConfig config_;
+  Norm norm_;
+  Linear qkv_linear_;
+  Linear output_linear_;
+
+  // Saved
+  Tensor qkv_;          // [tokens, qkv features], rotated
+  Tensor attended_;     // [tokens, query_heads * head_dim]
+  Tensor log_sum_exp_;  // f32 [tokens * query_heads]
+  Tensor normed_;       // [tokens, hidden]; shares hidden_scratch_ unless backward reads it
+  // Workspace
+  Tensor hidden_scratch_;  // [tokens, hidden]: one after the other the projection, and the gradient of normed
+  Tensor grad_attended_;   // [tokens, query_heads * head_dim]
+  Tensor grad_qkv_;        // [tokens, qkv features]
+  Tensor attention_workspace_;
+};
+
+}  // namespace nibble

@@ -1,0 +1,78 @@
+#include "model/blocks/block.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+
+#include "model/ops/rms_norm.h"
+
+namespace nibble {
+
+std::string block_parameter_name(const BlockPosition& position, std::string_view suffix) {
+  return fmt::format("blocks.{}.{}", position.index, suffix);
+}
+
+std::optional<int> block_of_parameter(std::string_view name) {
+  constexpr std::string_view prefix = "blocks.";
+  int block = -1;
+  if (!name.starts_with(prefix)) return block;
+  const std::string_view number = name.substr(prefix.size(), name.find('.', prefix.size()) - prefix.size());
+  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), block);
+  const bool whole = error == std::errc() && end == number.data() + number.size() && block >= 0;
+  return whole ? std::optional(block) : std::nullopt;
+}
+
+Linear add_block_linear(const BlockLinear& linear, const BlockPosition& position, const ModelConfig& config,
+                        const Recipe& recipe, ParameterTable& table) {
+  const std::string name = block_parameter_name(position, linear.suffix);
+  const double init_std = linear.to_residual ? config.init_std / std::sqrt(position.blocks) : config.init_std;
+  const uint32_t id =
+      table.add(name, {linear.features_out, linear.features_in}, Initialization::normal, init_std, /*decay=*/true);
+  return Linear({.name = name,
+                 .weight_id = id,
+                 .features_in = linear.features_in,
+                 .features_out = linear.features_out,
+                 .dtype = config.dtype,
+                 .recipe = resolve(recipe, name, position.index, position.blocks),
+                 .places = resolve_places(recipe, name, position.index, position.blocks),
+                 .outliers = recipe.outliers});
+}
+
+Norm::Norm(std::string name, const ModelConfig& config, ParameterTable& table)
+    : weight_id_(table.add(std::move(name), {config.hidden_size}, Initialization::ones, 0, /*decay=*/false)),
+      hidden_size_(config.hidden_size),
+      epsilon_(config.norm_epsilon) {}
+
+void Norm::allocate(const LayerArenas& arenas) {
+  inverse_rms_ = allocate_tensor(arenas.saved, DType::f32, {arenas.tokens()});
+  if (!arenas.training) return;
+  const size_t mark = arenas.workspace.mark();
+  workspace_ = allocate_tensor(arenas.workspace, DType::f32, {rms_norm_workspace_rows, hidden_size_});
+  arenas.workspace.release(mark);
+}
+
+void Norm::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {
+  weight_ = table.view(weights, weight_id_);
+  grad_weight_ = gradients.empty() ? Tensor() : table.view(gradients, weight_id_);
+}
+
+void Norm::forward(const Tensor& input, const Tensor& output) const {
+  rms_norm_forward({.input = input,
+                    .weight = weight_,
+                    .epsilon = epsilon_,
+                    .output = output,
+                    .inverse_rms = inverse_rms_.slice(0, input.rows())});
+}
+
+void Norm::backward(const Tensor& grad_output, const Tensor& input, const Tensor& grad_input) const {
+  rms_norm_backward({.grad_output = grad_output,
+                     .input = input,
+                     .weight = weight_,
+                     .inverse_rms = inverse_rms_.slice(0, input.rows()),
+                     .grad_input = grad_input,
+                     .grad_weight = grad_weight_,
+                     .workspace = workspace_});
+}
+
+}  // namespace nibble

@@ -1,0 +1,427 @@
+#include "model/layers/linear.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <utility>
+
+#include "quant/tensor/host_operand.h"
+
+namespace nibble {
+namespace {
+
+std::string name_of_product(const OperandSpec& a, const OperandSpec& b) {
+  if (a.format == b.format) return std::string(name_of(a.format));
+  return fmt::format("{} x {}", name_of(a.format), name_of(b.format));
+}
+
+}  // namespace
+
+Linear::Linear(LinearDescription description) : description_(std::move(description)) {
+  for (const OperandRole role : all_operand_roles) {
+    Operand& made = operand(role);
+    made.spec = spec_of(description_.recipe, role);
+    made.from_saved = std::exchange(made.spec.from, Source::original) == Source::saved;
+    made.role = role;
+  }
+  check_recipe();
+  plan_outliers();
+}
+
+// A product is split where it has four bits, and no operand that is not quantised.
+void Linear::plan_outliers() {
+  const auto splits = [this](OperandRole role_a, OperandRole role_b) {
+    const int a = traits_of(operand(role_a).spec.format).code_bits;
+    const int b = traits_of(operand(role_b).spec.format).code_bits;
+    return a != 0 && b != 0 && std::min(a, b) == 4;
+  };
+  const OutlierChannels::Layer layer{.features_in = description_.features_in,
+                                     .features_out = description_.features_out,
+                                     .dtype = description_.dtype,
+                                     .forward = splits(OperandRole::forward_x, OperandRole::forward_w),
+                                     .grad_weight = splits(OperandRole::grad_weight_dy, OperandRole::grad_weight_x),
+                                     .from_saved = operand(OperandRole::grad_weight_x).from_saved};
+  const auto& rule = description_.outliers;
+  if (!rule || (!layer.forward && !layer.grad_weight)) return;
+  if (OutlierChannels::count(*rule, layer.features_in) > 0) outliers_.emplace(*rule, layer);
+}
+
+void Linear::check_recipe() const {
+  const auto refuse = [this](const std::string& what, const std::string& remedy) {
+    throw Error(ExitCode::bad_config, fmt::format("recipe for {}: {}", description_.name, what), remedy);
+  };
+  for (size_t first = 0; first < operand_roles; first += 2) {
+    const OperandSpec& a = operands_[first].spec;
+    const OperandSpec& b = operands_[first + 1].spec;
+    if (a.rotate != b.rotate || a.rotations != b.rotations || a.signs != b.signs) {
+      refuse(fmt::format("{} and {} are not rotated alike, so that the rotation does not cancel",
+                         name_of(operands_[first].role), name_of(operands_[first + 1].role)),
+             "give both operands the same rotate, rotations and signs");
+    }
+  }
+  if (operand(OperandRole::forward_w).spec.signs == Signs::micro_batch) {
+    refuse("the forward weight is made once a step, but its signs are drawn for every micro-batch",
+           "set signs: step in forward");
+  }
+  for (const Operand& made : operands_) {
+    if (!made.from_saved) continue;
+    if (made.role != OperandRole::grad_input_w && made.role != OperandRole::grad_weight_x) {
+      refuse("an operand without a forward operand is made from: saved",
+             "use it for grad_input.w and grad_weight.x only");
+    }
+    if (operand(OperandRole::forward_x).spec.rotate != 0) {
+      refuse("a backward operand is made from a forward operand that is rotated",
+             "set rotate: 0 in forward, or use from: original");
+    }
+  }
+}
+
+bool Linear::is_view(const OperandSpec& spec) const {
+  return (spec.format == Format::f32 && description_.dtype == DType::f32) ||
+         (spec.format == Format::bf16 && description_.dtype == DType::bf16);
+}
+
+// That of both operands of the product.
+OperandLayout Linear::layout_of(OperandRole role) const {
+  const size_t first = static_cast<size_t>(role) / 2 * 2;
+  return product_layout(operands_[first].spec, operands_[first + 1].spec);
+}
+
+bool Linear::keeps_input() const {
+  const Operand& kept = operand(OperandRole::grad_weight_x);
+  return is_view(kept.spec) && !reads_back(kept, operand(OperandRole::forward_x));
+}
+
+bool Linear::quantizes() const {
+  return std::ranges::any_of(operands_, [](const Operand& made) { return is_quantized(made.spec.format); });
+}
+
+// Whether a backward operand is made from the values of the forward operand and those differ from the original.
+bool Linear::reads_back(const Operand& backward, const Operand& forward) const {
+  return backward.from_saved && !is_view(forward.spec);
+}
+
+Tensor Linear::read_back(const Operand& backward, const QuantizedTensor& forward) {
+  dequantize(forward, backward.dequantized);
+  return backward.dequantized;
+}
+
+void Linear::allocate_made(Operand& made, Arena& home, Arena& workspace, int64_t rows, int64_t inner) const {
+  const bool reads = !made.dequantized.empty();
+  const std::string& place = description_.places[static_cast<size_t>(made.role)];
+  const std::string where =
+      fmt::format("{}{}{} of {}", place, place.empty() ? "" : ": ", name_of(made.role), description_.name);
+  check_supported(made.spec, where);
+  check_shape(made.spec, rows, inner, where);
+  const DType source = reads ? DType::f32 : description_.dtype;
+  made.storage = allocate_operand(home, made.spec, source, rows, inner, layout_of(made.role));
+  const int64_t scratch = quantize_scratch_floats(made.spec, rows, inner);
+  made.scratch = scratch > 0 ? allocate_tensor(workspace, DType::f32, {scratch}) : Tensor();
+}
+
+// An operand of backward made in advance, in `home`; [rows, inner], from a source [inner, rows].
+void Linear::allocate_kept(Operand& kept, const Operand& forward, const LayerArenas& arenas, Arena& home, int64_t rows,
+                           int64_t inner) const {
+  kept.dequantized = Tensor();
+  if (reads_back(kept, forward)) {
+    // An FP32 operand is a view of the values read back, which therefore stay.
+    Arena& arena = kept.spec.format == Format::f32 ? home : arenas.workspace;
+    kept.dequantized = allocate_tensor(arena, DType::f32, {inner, rows});
+  }
+  allocate_made(kept, home, arenas.workspace, rows, inner);
+}
+
+// What the product needs beside its operands, behind them.
+void Linear::allocate_product(Product product, Arena& workspace, int64_t tokens) {
+  const int64_t in = description_.features_in;
+  const int64_t out = description_.features_out;
+  const std::array<std::array<int64_t, 3>, 3> shapes{{{tokens, out, in}, {tokens, in, out}, {out, in, tokens}}};
+  const auto index = static_cast<size_t>(product);
+  const OperandSpec& a = operands_[2 * index].spec;
+  const OperandSpec& b = operands_[2 * index + 1].spec;
+  scratch_of(product) = allocate_product_scratch(
+      workspace, {.a = a.format,
+                  .b = b.format,
+                  .m = shapes[index][0],
+                  .n = shapes[index][1],
+                  .k = shapes[index][2],
+                  .outer_scales = a.outer != OuterScale::tensor || b.outer != OuterScale::tensor});
+}
+
+void Linear::allocate(const LayerArenas& arenas) {
+  const int64_t in = description_.features_in;
+  const int64_t out = description_.features_out;
+  const int64_t tokens = arenas.tokens();
+  training_ = arenas.training;
+  set_weights_changed();
+  non_finite_ = allocate_tensor(arenas.weights, DType::i64, {1});
+  if (outliers_) outliers_->set_non_finite(non_finite_);
+
+  Arena& workspace = arenas.workspace;
+  const size_t mark = workspace.mark();
+  if (outliers_) outliers_->allocate_for_weight(arenas);
+  allocate_made(operand(OperandRole::forward_w), arenas.weights, workspace, out, in);
+  workspace.release(mark);
+  if (training_) {
+    if (outliers_) outliers_->allocate_for_read_back(workspace);
+    allocate_kept(operand(OperandRole::grad_input_w), operand(OperandRole::forward_w), arenas, arenas.weights, in, out);
+    workspace.release(mark);
+  }
+  if (outliers_) outliers_->allocate_for_input(arenas);
+  if (training_) {
+    // Forward makes its two operands of X together.
+    allocate_kept(operand(OperandRole::grad_weight_x), operand(OperandRole::forward_x), arenas, arenas.saved, in,
+                  tokens);
+  }
+  allocate_made(operand(OperandRole::forward_x), workspace, workspace, tokens, in);
+  allocate_product(Product::forward, workspace, tokens);
+  workspace.release(mark);
+  if (!training_) return;
+  if (outliers_) outliers_->allocate_for_backward(arenas);
+  allocate_made(operand(OperandRole::grad_input_dy), workspace, workspace, tokens, out);
+  allocate_made(operand(OperandRole::grad_weight_dy), workspace, workspace, out, tokens);
+  // The two products run one after the other, and read both operands' memory.
+  const size_t product_mark = workspace.mark();
+  allocate_product(Product::grad_input, workspace, tokens);
+  workspace.release(product_mark);
+  allocate_product(Product::grad_weight, workspace, tokens);
+  workspace.release(mark);
+}
+
+void Linear::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {
+  const Tensor weight = table.view(weights, description_.weight_id);
+  NIBBLE_CHECK(weight.dtype() == description_.dtype, "weights of another dtype");
+  NIBBLE_CHECK(weight.size(0) == description_.features_out && weight.size(1) == description_.features_in,
+               "weight shape");
+  if (weight.data() != weight_.data()) set_weights_changed();
+  weight_ = weight;
+  grad_weight_ = gradients.empty() ? Tensor() : table.view(gradients, description_.weight_id);
+}
+
+void Linear::set_amax(const Tensor& scale_by, const Tensor& met) {
+  scale_by_amax_ = scale_by;
+  met_amax_ = met;
+}
+
+OperandContext Linear::operand_context(const StepContext& context) const {
+  return {.seed = context.seed,
+          .step = context.step,
+          .micro_batch = context.micro_batch,
+          .tensor_id = description_.weight_id};
+}
+
+QuantizeProblem Linear::problem_of(const Operand& made, const Tensor& source, bool transpose,
+                                   const StepContext& context) const {
+  const OperandStreams streams = operand_streams(made.role, made.spec, operand_context(context));
+  const bool delayed = made.spec.history != 0 && !scale_by_amax_.empty();
+  return {.source = source,
+          .transpose = transpose,
+          .spec = made.spec,
+          .noise = streams.noise,
+          .signs = streams.signs,
+          .scratch = made.scratch,
+          .amax = delayed ? scale_by_amax_.as<float>()[static_cast<size_t>(made.role)] : 0.0F};
+}
+
+OperandFindings Linear::findings_of(OperandRole role) const {
+  const auto index = static_cast<int64_t>(role);
+  return {.non_finite = non_finite_, .met_amax = met_amax_.empty() ? Tensor() : met_amax_.slice(index, index + 1)};
+}
+
+void Linear::examine(const Operand& made, const QuantizeProblem& problem, const QuantizedTensor& result) {
+  if (!is_quantized(made.spec.format)) return;
+  nibble::examine(problem, result, findings_of(made.role));
+  if (statistics_ != nullptr) {
+    const auto role = static_cast<size_t>(made.role);
+    const auto start = std::chrono::steady_clock::now();
+    statistics_->operand[role] = measure(problem, result);
+    statistics_->made[role] = true;
+    statistics_->seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+}
+
+QuantizedTensor Linear::make(const Operand& made, const Tensor& source, bool transpose, const StepContext& context) {
+  const QuantizeProblem problem = problem_of(made, source, transpose, context);
+  const QuantizedTensor result = quantize(problem, made.storage);
+  examine(made, problem, result);
+  return result;
+}
+
+// An operand of backward, from the values of the forward operand alone. Statistics want these in memory.
+QuantizedTensor Linear::make_from_saved(const Operand& made, const QuantizedTensor& forward,
+                                        const StepContext& context) {
+  if (statistics_ != nullptr) return make(made, read_back(made, forward), true, context);
+  const QuantizeProblem problem = problem_of(made, made.dequantized, true, context);
+  const QuantizedTensor result = requantize(problem, forward, made.storage);
+  examine_requantized(problem, forward, result, findings_of(made.role));
+  return result;
+}
+
+QuantizedPair Linear::make_pair(const Operand& rows, const Operand& columns, const Tensor& source,
+                                const StepContext& context) {
+  const QuantizePairProblem problem{.rows = problem_of(rows, source, false, context),
+                                    .columns = problem_of(columns, source, true, context),
+                                    .rows_storage = rows.storage,
+                                    .columns_storage = columns.storage};
+  const QuantizedPair result = quantize_pair(problem);
+  examine(rows, problem.rows, result.rows);
+  examine(columns, problem.columns, result.columns);
+  return result;
+}
+
+// Whether a weight operand is out of date: other weights, or other random bits.
+bool Linear::must_remake(const Operand& made, bool stale, const OperandContext& made_for,
+                         const OperandContext& context) const {
+  if (stale) return true;
+  if (!has_rounding_noise(made.spec) && !has_drawn_signs(made.spec)) return false;
+  const bool every_micro_batch = made.spec.signs == Signs::micro_batch;
+  return made_for.seed != context.seed || made_for.step != context.step ||
+         (every_micro_batch && made_for.micro_batch != context.micro_batch);
+}
+
+void Linear::prepare_forward_weight(const StepContext& context) {
+  const OperandContext now = operand_context(context);
+  const Operand& made = operand(OperandRole::forward_w);
+  if (!must_remake(made, forward_weight_stale_, forward_weight_context_, now)) return;
+  NIBBLE_CHECK(!weight_.empty(), "bind() comes before forward()");
+  weight_operand_ = make(made, splits_forward() ? outliers_->split_weight(weight_) : weight_, false, context);
+  forward_weight_context_ = now;
+  forward_weight_stale_ = false;
+  // What is made from it is out of date, too.
+  if (operand(OperandRole::grad_input_w).from_saved) backward_weight_stale_ = true;
+}
+
+void Linear::prepare_backward_weight(const StepContext& context) {
+  const OperandContext now = operand_context(context);
+  const Operand& made = operand(OperandRole::grad_input_w);
+  if (!must_remake(made, backward_weight_stale_, backward_weight_context_, now)) return;
+  const bool reads = reads_back(made, operand(OperandRole::forward_w));
+  if (reads && !splits_forward()) {
+    transposed_weight_operand_ = make_from_saved(made, weight_operand_, context);
+  } else {
+    const Tensor source = reads ? read_back(made, weight_operand_) : weight_;
+    if (reads) outliers_->complete_weight(source);
+    transposed_weight_operand_ = make(made, source, true, context);
+  }
+  backward_weight_context_ = now;
+  backward_weight_stale_ = false;
+}
+
+void Linear::forward(const LinearForward& problem) {
+  prepare_forward_weight(problem.context);
+  const Tensor& x = problem.input;
+  const bool splits = splits_forward() || splits_grad_weight();
+  if (outliers_ && problem.keep) outliers_->record(x);
+  const Tensor without = splits ? outliers_->split_input(x, problem.keep) : x;
+  const Tensor& source = splits_forward() ? without : x;
+  const Tensor& kept_source = splits_grad_weight() ? without : x;
+  const Operand& kept = operand(OperandRole::grad_weight_x);
+  const bool reads = problem.keep && reads_back(kept, operand(OperandRole::forward_x));
+  const bool needs_rows = !problem.output.empty() || reads;
+  Operand rows = operand(OperandRole::forward_x);
+  rows.storage = rows_of(rows.storage, 0, x.rows());
+
+  QuantizedTensor x_operand;
+  if (needs_rows && problem.keep && !reads && source.data() == kept_source.data()) {
+    QuantizedPair pair = make_pair(rows, kept, source, problem.context);
+    x_operand = pair.rows;
+    kept_input_operand_ = pair.columns;
+  } else {
+    if (needs_rows) x_operand = make(rows, source, false, problem.context);
+    if (reads && !splits) {
+      kept_input_operand_ = make_from_saved(kept, x_operand, problem.context);
+    } else if (reads) {
+      outliers_->complete_input(read_back(kept, x_operand));
+      kept_input_operand_ = make(kept, kept.dequantized, true, problem.context);
+    } else if (problem.keep) {
+      kept_input_operand_ = make(kept, kept_source, true, problem.context);
+    }
+  }
+  if (problem.output.empty()) return;
+  if (splits_forward()) {
+    outliers_->forward(x_operand, weight_operand_, scratch_of(Product::forward), problem.output);
+  } else {
+    gemm({.a = x_operand, .b = weight_operand_, .output = problem.output, .scratch = scratch_of(Product::forward)});
+  }
+}
+
+void Linear::backward(const LinearBackward& problem) {
+  const Tensor& dy = problem.grad_output;
+  NIBBLE_CHECK(!grad_weight_.empty(), "backward() needs gradients bound");
+  prepare_backward_weight(problem.context);
+  const QuantizedPair pair =
+      make_pair(operand(OperandRole::grad_input_dy), operand(OperandRole::grad_weight_dy), dy, problem.context);
+  gemm({.a = pair.rows,
+        .b = transposed_weight_operand_,
+        .output = problem.grad_input,
+        .scratch = scratch_of(Product::grad_input)});
+  gemm({.a = pair.columns,
+        .b = kept_input_operand_,
+        .output = grad_weight_,
+        .accumulate = true,
+        .scratch = scratch_of(Product::grad_weight)});
+  if (splits_grad_weight()) outliers_->add_grad_weight(dy, grad_weight_);
+}
+
+void Linear::set_channel_norms(const Tensor& norms) {
+  if (outliers_) outliers_->set_norms(norms);
+}
+
+void Linear::set_outlier_channels(std::span<const int32_t> channels) {
+  if (!outliers_) return;
+  outliers_->set_channels(channels);
+  set_weights_changed();
+}
+
+void Linear::dequantize_weight(uint64_t begin, uint64_t end, float* values, const StepContext& context) {
+  if (!is_quantized(operand(OperandRole::forward_w).spec.format)) return;
+  prepare_forward_weight(context);
+  const auto in = static_cast<uint64_t>(description_.features_in);
+  weight_row_.resize(in);
+  const HostOperand weight(weight_operand_);
+  const auto read_rows = [&](uint64_t first, uint64_t last, float* output) {
+    const auto rows = static_cast<int64_t>(last - first);
+    const Tensor matrix(output, DType::f32, {rows, description_.features_in});
+    dequantize_rows(weight.operand(), static_cast<int64_t>(first), matrix);
+  };
+  for (uint64_t done = begin; done < end;) {
+    const uint64_t row = done / in;
+    const uint64_t whole_rows = done % in == 0 ? (end - done) / in : 0;
+    const uint64_t stop = whole_rows > 0 ? done + whole_rows * in : std::min(end, (row + 1) * in);
+    if (whole_rows > 0) {
+      read_rows(row, row + whole_rows, values + (done - begin));
+    } else {
+      read_rows(row, row + 1, weight_row_.data());
+      std::copy_n(weight_row_.data() + done % in, stop - done, values + (done - begin));
+    }
+    done = stop;
+  }
+  if (!splits_forward()) return;
+  for (uint64_t row = begin / in; row * in < end; ++row) {
+    for (const int32_t channel : outliers_->channels()) {
+      const uint64_t element = row * in + static_cast<uint64_t>(channel);
+      if (begin <= element && element < end) values[element - begin] = std::numeric_limits<float>::quiet_NaN();
+    }
+  }
+}
+
+int64_t Linear::take_non_finite_count() {
+  if (!quantizes()) return 0;
+  const int64_t count = HostCopy(non_finite_).as<int64_t>()[0];
+  if (count != 0) zero_bytes(non_finite_.data(), non_finite_.device(), non_finite_.bytes());
+  return count;
+}
+
+std::string Linear::describe() const {
+  const LinearRecipe& recipe = description_.recipe;
+  std::string text =
+      fmt::format("forward {}, grad_input {}, grad_weight {}", name_of_product(recipe.forward_x, recipe.forward_w),
+                  name_of_product(recipe.grad_input_dy, recipe.grad_input_w),
+                  name_of_product(recipe.grad_weight_dy, recipe.grad_weight_x));
+  if (!outliers_) return text;
+  return text + fmt::format(", {} outlier channels {}", outliers_->count(), name_of(description_.outliers->format));
+}
+
+}  // namespace nibble

@@ -1,0 +1,167 @@
+// A linear layer, Y = X W^T, and the only caller of recipes: each of its three GEMMs runs on two operands made as the
+// recipe says. Weight operands are made once after each change of the weights (or for every micro-batch, if their signs
+// are drawn for each); the activation operand of the weight gradient is made in forward, so that a quantised layer does
+// not need its input again. Two operands of one tensor are made from one read of it. Random bits: operand_role.h.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/layers/layer_arenas.h"
+#include "model/layers/outlier_channels.h"
+#include "model/layers/parameter.h"
+#include "model/layers/step_context.h"
+#include "quant/gemm/gemm.h"
+#include "quant/quantize/quantize.h"
+#include "quant/quantize/statistics.h"
+#include "quant/recipe/operand_role.h"
+#include "quant/recipe/recipe.h"
+
+namespace nibble {
+
+struct LinearDescription {
+  std::string name;        // by which the recipe's rules know the layer
+  uint32_t weight_id = 0;  // [features_out, features_in]
+  int64_t features_in = 0;
+  int64_t features_out = 0;
+  DType dtype = DType::bf16;  // of weights and activations
+  LinearRecipe recipe;
+  OperandPlaces places = {};  // of the recipe's operands
+  std::optional<OutlierRule> outliers = {};
+};
+
+struct LinearForward {
+  Tensor input;   // [tokens, features_in]
+  Tensor output;  // [tokens, features_out], f32 or bf16; empty: only what backward needs
+  StepContext context;
+  bool keep = false;  // make what backward needs; then tokens must be LayerArenas::tokens()
+};
+
+struct LinearBackward {
+  Tensor grad_output;  // [tokens, features_out], dtype of the activations
+  Tensor grad_input;   // [tokens, features_in], dtype of the activations: overwritten
+  StepContext context;
+};
+
+// By role. `made` is false for operands that no pass has made, or that are not quantised.
+struct LinearStatistics {
+  std::array<OperandStatistics, operand_roles> operand;
+  std::array<bool, operand_roles> made{};
+  double seconds = 0;  // that measuring took
+};
+
+class Linear {
+ public:
+  // Throws ExitCode::bad_config for a recipe that the layer cannot follow.
+  explicit Linear(LinearDescription description);
+
+  // Called twice: while the arenas measure, and after they have been committed.
+  void allocate(const LayerArenas& arenas);
+  // True if backward reads the input of forward, which must then be kept.
+  bool keeps_input() const;
+  // Whether one of the six operands is quantised.
+  bool quantizes() const;
+
+  // Views of the flat buffers: weights of the description's dtype, gradients f32 (empty for inference).
+  void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
+  void set_weights_changed() { forward_weight_stale_ = backward_weight_stale_ = true; }
+  // From now on, statistics of every operand that is made; nullptr: no more.
+  void set_statistics(LinearStatistics* statistics) { statistics_ = statistics; }
+  // Delayed scaling, f32 [operand roles]: the amax to scale by (0: the tensor's own), on the CPU; and where the largest
+  // amax met is kept, on the layer's device.
+  void set_amax(const Tensor& scale_by, const Tensor& met);
+
+  void forward(const LinearForward& problem);
+  // Of the last forward that kept. Adds the weight's gradient to the bound gradients.
+  void backward(const LinearBackward& problem);
+
+  // Outlier retention: how many channels, 0 without; where forward passes that keep add the channels' squared norms,
+  // f32 [features_in] or empty; and the channels, ascending, from now on.
+  int64_t outlier_count() const { return outliers_ ? outliers_->count() : 0; }
+  void set_channel_norms(const Tensor& norms);
+  void set_outlier_channels(std::span<const int32_t> channels);
+
+  // Elements [begin, end) of the weight as forward uses it, f32; what rotation there is stays. NaN in retained
+  // channels; nothing is done where forward does not quantise the weight.
+  void dequantize_weight(uint64_t begin, uint64_t end, float* values, const StepContext& context);
+
+  int amax_history(OperandRole role) const { return operand(role).spec.history; }
+
+  // Non-finite values met by quantisers since the last call. Waits for the device.
+  int64_t take_non_finite_count();
+  // "forward nvfp4, grad_input nvfp4, grad_weight bf16, 32 outlier channels mxfp8_e4m3"
+  std::string describe() const;
+  const std::string& name() const { return description_.name; }
+  uint32_t weight_id() const { return description_.weight_id; }
+  int64_t features_in() const { return description_.features_in; }
+
+ private:
+  struct Operand {
+    OperandSpec spec;         // `from` taken out: quantize() is given the tensor to read
+    bool from_saved = false;  // made from the values of the forward operand
+    OperandRole role = OperandRole::forward_x;
+    QuantizedTensor storage;
+    Tensor scratch;      // f32, of quantize()
+    Tensor dequantized;  // f32 [inner, rows]: the values of the forward operand; empty unless needed. A GPU fills
+                         // it for statistics and outlier channels only
+  };
+  enum class Product : uint8_t { forward, grad_input, grad_weight };
+  enum class Weight : uint8_t { forward, backward };
+
+  Operand& operand(OperandRole role) { return operands_[static_cast<size_t>(role)]; }
+  const Operand& operand(OperandRole role) const { return operands_[static_cast<size_t>(role)]; }
+  void check_recipe() const;
+  void plan_outliers();
+  OperandContext operand_context(const StepContext& context) const;
+  bool must_remake(const Operand& operand, bool stale, const OperandContext& made_for,
+                   const OperandContext& context) const;
+  void prepare_forward_weight(const StepContext& context);
+  void prepare_backward_weight(const StepContext& context);
+
+  QuantizeProblem problem_of(const Operand& operand, const Tensor& source, bool transpose,
+                             const StepContext& context) const;
+  bool splits_forward() const { return outliers_ && outliers_->splits_forward(); }
+  bool splits_grad_weight() const { return outliers_ && outliers_->splits_grad_weight(); }
+
+  QuantizedTensor make(const Operand& operand, const Tensor& source, bool transpose, const StepContext& context);
+  QuantizedTensor make_from_saved(const Operand& operand, const QuantizedTensor& forward, const StepContext& context);
+  QuantizedPair make_pair(const Operand& rows, const Operand& columns, const Tensor& source,
+                          const StepContext& context);
+  void examine(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& made);
+  OperandFindings findings_of(OperandRole role) const;
+
+  bool is_view(const OperandSpec& spec) const;
+  OperandLayout layout_of(OperandRole role) const;
+  bool reads_back(const Operand& operand, const Operand& forward) const;
+  static Tensor read_back(const Operand& operand, const QuantizedTensor& forward);
+  void allocate_product(Product product, Arena& workspace, int64_t tokens);
+  Tensor& scratch_of(Product product) { return product_scratch_[static_cast<size_t>(product)]; }
+  void allocate_made(Operand& operand, Arena& home, Arena& workspace, int64_t rows, int64_t inner) const;
+  void allocate_kept(Operand& operand, const Operand& forward, const LayerArenas& arenas, Arena& home, int64_t rows,
+                     int64_t inner) const;
+
+  LinearDescription description_;
+  std::array<Operand, operand_roles> operands_;
+  std::optional<OutlierChannels> outliers_;
+  bool training_ = true;
+
+  Tensor weight_;       // [features_out, features_in]
+  Tensor grad_weight_;  // f32 [features_out, features_in]
+  bool forward_weight_stale_ = true;
+  bool backward_weight_stale_ = true;
+  OperandContext forward_weight_context_, backward_weight_context_;  // for which the weight operands were made
+
+  QuantizedTensor weight_operand_;             // [features_out, features_in]
+  QuantizedTensor transposed_weight_operand_;  // [features_in, features_out]
+  QuantizedTensor kept_input_operand_;         // [features_in, tokens]
+  std::vector<float> weight_row_;              // [features_in], of dequantize_weight()
+  std::array<Tensor, 3> product_scratch_;      // u8, by product
+  Tensor non_finite_;                          // i64 [1]
+  LinearStatistics* statistics_ = nullptr;
+  Tensor scale_by_amax_, met_amax_;  // f32 [operand roles], or empty
+};
+
+}  // namespace nibble

@@ -1,0 +1,101 @@
+// Outlier retention of TetraJet-v2 (OutControl, arXiv:2510.27527): a few input channels of a linear layer, those of the
+// largest norms, stay out of its four-bit products and are multiplied in eight bits:
+//
+//   Y = Q4(X') Q4(W')^T + Q8(X_o) Q8(W_o)^T,  dW' = Q4(dY^T) Q4(X'^T)^T,  dW_o = Q8(dY^T) Q8(X_o^T)^T
+//
+// X_o, W_o: the retained columns of X and W, gathered; X', W': X and W with zeros in their place, so that shapes,
+// blocks and rotations are as without retention. dX is one four-bit product with all columns of W; where its W is made
+// from the saved forward operand, the retained columns are the values of Q8(W_o). Both sums of Y are formed in FP32.
+// The official implementation instead sorts the other channels by norm and closes the gaps.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "model/layers/layer_arenas.h"
+#include "model/ops/columns.h"
+#include "quant/quantize/quantize.h"
+#include "quant/recipe/recipe.h"
+
+namespace nibble {
+
+class OutlierChannels {
+ public:
+  struct Layer {
+    int64_t features_in = 0;
+    int64_t features_out = 0;
+    DType dtype = DType::bf16;  // of weights and activations
+    bool forward = false;       // splits Y
+    bool grad_weight = false;   // splits dW
+    bool from_saved = false;    // dW's X is made from the saved forward operand
+  };
+
+  // How many of a layer's channels a rule retains: ceil(share * features_in) in whole blocks of 32; 0, the layer is
+  // left alone, where that would be half of them or more.
+  static int64_t count(const OutlierRule& rule, int64_t features_in);
+  OutlierChannels(const OutlierRule& rule, const Layer& layer);
+  int64_t count() const { return count_; }
+
+  // Memory, in the stages of a layer's work; workspace of one stage lives together.
+  void allocate_for_weight(const LayerArenas& arenas);
+  void allocate_for_read_back(Arena& workspace);
+  void allocate_for_input(const LayerArenas& arenas);
+  void allocate_for_backward(const LayerArenas& arenas);
+
+  // f32 [features_in], or empty: where record() adds the squared norms of a micro-batch's channels.
+  void set_norms(const Tensor& norms) { norms_ = norms; }
+  void record(const Tensor& x) const;
+
+  // count() channels, ascending. Until then nothing is split, and the functions below must not be called.
+  void set_channels(std::span<const int32_t> channels);
+  bool splits_forward() const { return layer_.forward && !channels_.empty(); }
+  bool splits_grad_weight() const { return layer_.grad_weight && !channels_.empty(); }
+  std::span<const int32_t> channels() const { return channels_; }
+
+  // W', after making Q8(W_o). Valid while the stage's workspace is.
+  Tensor split_weight(const Tensor& weight);
+  // Dequantised Q4(W'), f32 [features_out, features_in]: puts Q8(W_o) where it is zero.
+  void complete_weight(const Tensor& values);
+  // X', after making Q8(X_o) and, if kept, Q8(X_o^T).
+  Tensor split_input(const Tensor& x, bool keep);
+  // The dequantised forward operand, f32 [tokens, features_in], from which the weight gradient's X is made: puts the
+  // retained columns back, or takes them out, according to which of the two products is split.
+  void complete_input(const Tensor& values);
+  // output = x w^T + Q8(X_o) Q8(W_o)^T; x and w: Q4(X') and Q4(W'), scratch: of their product.
+  void forward(const QuantizedTensor& x, const QuantizedTensor& w, const Tensor& scratch, const Tensor& output);
+  // grad_weight, f32 [features_out, features_in] += dW_o in the retained columns.
+  void add_grad_weight(const Tensor& grad_output, const Tensor& grad_weight);
+
+  // Where non-finite elements are counted, i64 [1]; before the first operand is made.
+  void set_non_finite(const Tensor& count) { findings_.non_finite = count; }
+
+ private:
+  QuantizedTensor make(const Tensor& source, bool transpose, const QuantizedTensor& storage);
+
+  Layer layer_;
+  OperandSpec spec_;  // of everything in eight bits
+  int64_t count_;
+  std::vector<int32_t> channels_;
+  Tensor columns_;  // i32 [count]: the channels, where the operands are
+  Tensor norms_;
+  OperandFindings findings_;
+
+  Tensor weight_without_;                    // [features_out, features_in]
+  Tensor weight_columns_;                    // [features_out, count]
+  QuantizedTensor weight_storage_, weight_;  // [features_out, count]
+  Tensor weight_values_;                     // f32 [features_out, count]
+
+  Tensor input_without_;                   // [tokens, features_in]
+  Tensor input_columns_;                   // [tokens, count]
+  QuantizedTensor input_storage_, input_;  // [tokens, count]
+  Tensor input_values_;                    // f32 [tokens, count]
+  QuantizedTensor kept_storage_, kept_;    // [count, tokens]
+  Tensor output_;                          // f32 [tokens, features_out]
+
+  QuantizedTensor grad_output_storage_;           // [features_out, tokens]
+  Tensor forward_scratch_, grad_weight_scratch_;  // u8, of the products
+  Tensor grad_columns_;                           // f32 [features_out, count]
+};
+
+}  // namespace nibble

@@ -1,0 +1,24 @@
+// Who computes attention on the GPU: cuDNN's fused kernels, or nibble's own, which have the bits of the CPU. A setting
+// of the process, made before the model plans its memory.
+#pragma once
+
+#include <string>
+
+#include "model/ops/attention/attention.h"
+
+namespace nibble {
+
+enum class AttentionProvider : uint8_t {
+  automatic,  // cuDNN where it supports the shape and bf16, else exact
+  exact,      // kernels with the bits of the CPU
+  cudnn       // cuDNN, or an error where it cannot run
+};
+
+void set_attention_provider(AttentionProvider provider);
+AttentionProvider attention_provider();
+
+// Which path attention of this shape in bf16 takes on the GPU of this process, and why; for the log. "cuDNN 9.19.0,
+// deterministic backward" or "exact: built without cuDNN". Makes the plans that it tells about.
+std::string describe_attention_provider(const AttentionShape& shape);
+
+}  // namespace nibble

@@ -1,8 +1,0 @@
-#include "model/ops/vector_math.h"
-
-namespace nibble::detail {
-
-const float lowest_exponent = smallest_argument_of_exp;
-const float highest_exponent = largest_argument_of_exp;
-
-}  // namespace nibble::detail

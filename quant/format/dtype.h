@@ -1,0 +1,63 @@
+// How numbers are stored.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace nibble {
+
+enum class DType : uint8_t { f32, bf16, u8, i32, i64 };  // u8 carries packed E2M1 codes and E4M3 scales
+
+// The high half of an IEEE binary32 number. Conversions are in quant/format/codec.h.
+struct BFloat16 {
+  uint16_t bits = 0;
+  friend constexpr bool operator==(BFloat16 a, BFloat16 b) { return a.bits == b.bits; }
+};
+
+constexpr size_t size_of(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+    case DType::i32: return 4;
+    case DType::bf16: return 2;
+    case DType::u8: return 1;
+    case DType::i64: return 8;
+  }
+  return 0;
+}
+
+constexpr std::string_view name_of(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return "fp32";
+    case DType::bf16: return "bf16";
+    case DType::u8: return "uint8";
+    case DType::i32: return "int32";
+    case DType::i64: return "int64";
+  }
+  return "?";
+}
+
+template <class T>
+struct DTypeOf;
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::f32;
+};
+template <>
+struct DTypeOf<BFloat16> {
+  static constexpr DType value = DType::bf16;
+};
+template <>
+struct DTypeOf<uint8_t> {
+  static constexpr DType value = DType::u8;
+};
+template <>
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::i32;
+};
+template <>
+struct DTypeOf<int64_t> {
+  static constexpr DType value = DType::i64;
+};
+
+}  // namespace nibble

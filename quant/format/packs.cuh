@@ -1,0 +1,74 @@
+// Neighbouring numbers of a row in one memory access, for kernels.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <type_traits>
+
+#include "quant/format/codec.h"
+
+namespace nibble::cuda {
+
+constexpr int access_bytes = 16;  // of one thread's widest access
+
+template <class T>
+constexpr int widest_pack = access_bytes / static_cast<int>(sizeof(T));
+
+template <class T, int count>
+struct alignas(sizeof(T) * count) Pack {
+  T value[count];
+};
+
+// `place` is aligned to the pack.
+template <int count, class T>
+__device__ __forceinline__ Pack<T, count> load_pack(const T* place) {
+  return *reinterpret_cast<const Pack<T, count>*>(place);
+}
+template <int count, class T>
+__device__ __forceinline__ void store_pack(T* place, const Pack<T, count>& pack) {
+  *reinterpret_cast<Pack<T, count>*>(place) = pack;
+}
+
+// The numbers of a pack, and a pack of numbers rounded to nearest.
+template <int count, class T>
+__device__ __forceinline__ Pack<float, count> load_floats(const T* place) {
+  const Pack<T, count> pack = load_pack<count>(place);
+  Pack<float, count> values;
+#pragma unroll
+  for (int i = 0; i < count; ++i) values.value[i] = to_float(pack.value[i]);
+  return values;
+}
+template <int count, class T>
+__device__ __forceinline__ void store_floats(T* place, const Pack<float, count>& values) {
+  Pack<T, count> pack;
+#pragma unroll
+  for (int i = 0; i < count; ++i) {
+    if constexpr (std::is_same_v<T, float>) {
+      pack.value[i] = values.value[i];
+    } else {
+      pack.value[i] = bf16_nearest(values.value[i]);
+    }
+  }
+  store_pack(place, pack);
+}
+
+// Whether rows of so many elements can be cut into packs from these addresses on.
+inline bool in_packs(int count, size_t element_bytes, int64_t row, std::initializer_list<const void*> addresses) {
+  bool aligned = row % count == 0;
+  for (const void* address : addresses) {
+    aligned = aligned && reinterpret_cast<uintptr_t>(address) % (static_cast<size_t>(count) * element_bytes) == 0;
+  }
+  return aligned;
+}
+
+// Calls function(constant) with std::integral_constant<int, count>, or with 1 where packs do not fit.
+template <int count, class Function>
+void with_pack(bool fits, Function&& function) {
+  if (fits) {
+    function(std::integral_constant<int, count>{});
+  } else {
+    function(std::integral_constant<int, 1>{});
+  }
+}
+
+}  // namespace nibble::cuda

@@ -1,0 +1,25 @@
+// Where cuBLASLt wants the block scales of an NVFP4 operand: tiles of 128 rows by 4 scales, 512 bytes each, rows and
+// scales padded with zeros to whole tiles. Source: cuBLAS documentation, "1D block scaling factors layout".
+#pragma once
+
+#include <cstdint>
+
+#include "quant/format/host_device.h"
+
+namespace nibble {
+
+constexpr int64_t swizzle_rows = 128;  // of a tile
+
+// Bytes of the padded array for `rows` x `blocks` scales.
+NIBBLE_HOST_DEVICE int64_t swizzled_scale_bytes(int64_t rows, int64_t blocks) {
+  return (rows + 127) / 128 * 128 * ((blocks + 3) / 4 * 4);
+}
+
+// Byte of the scale of block `block` in row `row`, out of `blocks` a row.
+NIBBLE_HOST_DEVICE int64_t swizzled_scale_offset(int64_t row, int64_t block, int64_t blocks) {
+  const int64_t tiles_across = (blocks + 3) / 4;
+  const int64_t tile = row / 128 * tiles_across + block / 4;
+  return tile * 512 + row % 32 * 16 + row % 128 / 32 * 4 + block % 4;
+}
+
+}  // namespace nibble

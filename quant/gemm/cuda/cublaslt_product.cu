@@ -1,0 +1,234 @@
+// Descriptors as the cuBLAS documentation of narrow formats asks for them. cuBLASLt is column-major: the row-major
+// output [m, n] is its D, n x m, so that our b is its A and our a its B, and an operand [rows, inner] is a matrix
+// inner x rows of it, A to be transposed and B not.
+#include "quant/gemm/cuda/cublaslt_product.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <set>
+
+#include "dist/base/log_line.h"
+#include "dist/device/cuda_device.h"
+#include "dist/device/launch.cuh"
+#include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/cuda/library_alpha.h"
+#include "quant/gemm/gemm_provider.h"
+
+namespace nibble::cuda {
+namespace {
+
+GemmPlan& plan() {
+  static GemmPlan of_process;
+  return of_process;
+}
+
+GemmPlanOrigin origin() {
+  return {device_properties().name, cublaslt_version()};
+}
+
+// What cuBLASLt needs to know of a product, for as long as it is being asked for.
+class Descriptors {
+ public:
+  Descriptors(const CublasLt& lt, const LibraryProduct& product);
+  ~Descriptors();
+  Descriptors(const Descriptors&) = delete;
+  Descriptors& operator=(const Descriptors&) = delete;
+
+  std::optional<PlannedAlgorithm> choose();
+  bool accepts(const PlannedAlgorithm& algorithm);
+  void run(const PlannedAlgorithm& algorithm);
+
+ private:
+  template <class Value>
+  void set(cublasLtMatmulDescAttributes_t attribute, Value value) {
+    check(lt_, lt_.desc_set(operation_, attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute");
+  }
+  template <class Value>
+  void prefer(cublasLtMatmulPreferenceAttributes_t attribute, Value value) {
+    check(lt_, lt_.preference_set(preference_, attribute, &value, sizeof value),
+          "cublasLtMatmulPreferenceSetAttribute");
+  }
+  cublasLtMatrixLayout_t layout_of(const LibraryOperand& operand);
+  void describe_operation();
+  void describe_preference();
+  bool is_repeatable(const cublasLtMatmulAlgo_t& algorithm) const;
+
+  const CublasLt& lt_;
+  const LibraryProduct& product_;
+  cublasLtMatmulDesc_t operation_ = nullptr;
+  cublasLtMatmulPreference_t preference_ = nullptr;
+  cublasLtMatrixLayout_t a_ = nullptr;  // of cuBLASLt's A
+  cublasLtMatrixLayout_t b_ = nullptr;
+  cublasLtMatrixLayout_t d_ = nullptr;
+};
+
+// The largest power of two, up to what vector loads use, that divides the address.
+uint32_t alignment_of(const void* memory) {
+  const auto address = reinterpret_cast<uintptr_t>(memory);
+  return static_cast<uint32_t>(std::min<uintptr_t>(address & (~address + 1), 16));
+}
+
+cudaDataType_t output_type(const LibraryProduct& product) {
+  return product.output_dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+Descriptors::Descriptors(const CublasLt& lt, const LibraryProduct& product) : lt_(lt), product_(product) {
+  a_ = layout_of(product.b);
+  b_ = layout_of(product.a);
+  check(lt_,
+        lt_.layout_create(&d_, output_type(product), static_cast<uint64_t>(product.b.rows),
+                          static_cast<uint64_t>(product.a.rows), product.output_stride),
+        "cublasLtMatrixLayoutCreate");
+  describe_operation();
+  describe_preference();
+}
+
+Descriptors::~Descriptors() {
+  for (const cublasLtMatrixLayout_t layout : {a_, b_, d_}) lt_.layout_destroy(layout);
+  lt_.preference_destroy(preference_);
+  lt_.desc_destroy(operation_);
+}
+
+cublasLtMatrixLayout_t Descriptors::layout_of(const LibraryOperand& operand) {
+  cublasLtMatrixLayout_t layout = nullptr;
+  const auto inner = static_cast<uint64_t>(product_.inner);
+  const auto rows = static_cast<uint64_t>(operand.rows);
+  check(lt_,
+        lt_.layout_create(&layout, operand.type, operand.transposed ? rows : inner, operand.transposed ? inner : rows,
+                          operand.stride),
+        "cublasLtMatrixLayoutCreate");
+  return layout;
+}
+
+void Descriptors::describe_operation() {
+  check(lt_, lt_.desc_create(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+  set(CUBLASLT_MATMUL_DESC_TRANSA, static_cast<int32_t>(product_.b.transposed ? CUBLAS_OP_N : CUBLAS_OP_T));
+  set(CUBLASLT_MATMUL_DESC_TRANSB, static_cast<int32_t>(product_.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N));
+  set(CUBLASLT_MATMUL_DESC_POINTER_MODE, static_cast<int32_t>(CUBLASLT_POINTER_MODE_DEVICE));
+  set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, int8_t{0});
+  if (product_.b.block_scales != nullptr) {
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, static_cast<int32_t>(product_.b.scale_mode));
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, product_.b.block_scales);
+  }
+  if (product_.a.block_scales != nullptr) {
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, static_cast<int32_t>(product_.a.scale_mode));
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, product_.a.block_scales);
+  }
+}
+
+void Descriptors::describe_preference() {
+  check(lt_, lt_.preference_create(&preference_), "cublasLtMatmulPreferenceCreate");
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{cublaslt_workspace_bytes});
+  prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product_.b.values));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(product_.a.values));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(product_.output));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(product_.output));
+}
+
+// Not split along the inner axis. An algorithm that has no such option is not.
+bool Descriptors::is_repeatable(const cublasLtMatmulAlgo_t& algorithm) const {
+  size_t written = 0;
+  int32_t splits = 1;
+  uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_NONE;
+  if (lt_.algo_attribute(&algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof splits, &written) !=
+      CUBLAS_STATUS_SUCCESS) {
+    splits = 1;
+  }
+  if (lt_.algo_attribute(&algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme, sizeof scheme, &written) !=
+      CUBLAS_STATUS_SUCCESS) {
+    scheme = CUBLASLT_REDUCTION_SCHEME_NONE;
+  }
+  return splits <= 1 && scheme == CUBLASLT_REDUCTION_SCHEME_NONE;
+}
+
+std::optional<PlannedAlgorithm> Descriptors::choose() {
+  std::array<cublasLtMatmulHeuristicResult_t, 16> found{};
+  int count = 0;
+  const cublasStatus_t status = lt_.heuristic(lt_.handle, operation_, a_, b_, d_, d_, preference_,
+                                              static_cast<int>(found.size()), found.data(), &count);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return std::nullopt;
+  check(lt_, status, "cublasLtMatmulAlgoGetHeuristic");
+  for (int i = 0; i < count; ++i) {
+    const cublasLtMatmulHeuristicResult_t& result = found[static_cast<size_t>(i)];
+    if (result.state != CUBLAS_STATUS_SUCCESS || result.workspaceSize > cublaslt_workspace_bytes) continue;
+    if (!is_repeatable(result.algo)) continue;
+    PlannedAlgorithm algorithm;
+    std::copy(std::begin(result.algo.data), std::end(result.algo.data), algorithm.words.begin());
+    algorithm.workspace_bytes = result.workspaceSize;
+    return algorithm;
+  }
+  return std::nullopt;
+}
+
+cublasLtMatmulAlgo_t as_library_has_it(const PlannedAlgorithm& algorithm) {
+  cublasLtMatmulAlgo_t result{};
+  std::copy(algorithm.words.begin(), algorithm.words.end(), std::begin(result.data));
+  return result;
+}
+
+bool Descriptors::accepts(const PlannedAlgorithm& algorithm) {
+  const cublasLtMatmulAlgo_t candidate = as_library_has_it(algorithm);
+  cublasLtMatmulHeuristicResult_t result{};
+  const cublasStatus_t status = lt_.algo_check(lt_.handle, operation_, a_, b_, d_, d_, &candidate, &result);
+  return status == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= cublaslt_workspace_bytes;
+}
+
+void Descriptors::run(const PlannedAlgorithm& algorithm) {
+  const cublasLtMatmulAlgo_t chosen = as_library_has_it(algorithm);
+  check(lt_,
+        lt_.matmul(lt_.handle, operation_, product_.alpha, product_.b.values, a_, product_.a.values, b_,
+                   library_beta(product_.accumulate), product_.output, d_, product_.output, d_, &chosen, lt_.workspace,
+                   cublaslt_workspace_bytes, compute_stream()),
+        "cublasLtMatmul");
+}
+
+GemmPlanKey key_of(const LibraryProduct& product) {
+  return {{product.a.rows, product.b.rows, product.inner, product.a.type, product.b.type, output_type(product),
+           product.a.transposed ? 1 : 0, product.b.transposed ? 1 : 0, product.a.scale_mode,
+           alignment_of(product.a.values), alignment_of(product.b.values), alignment_of(product.output),
+           product.output_stride}};
+}
+
+// Keys whose planned algorithm has been checked, so that a plan from outside is checked once.
+std::set<GemmPlanKey>& checked_keys() {
+  static std::set<GemmPlanKey> of_process;
+  return of_process;
+}
+
+}  // namespace
+
+bool multiply(const LibraryProduct& product) {
+  const CublasLt* const lt = cublaslt();
+  NIBBLE_CHECK(lt != nullptr, "a product of cuBLASLt where there is none");
+  Descriptors descriptors(*lt, product);
+  const GemmPlanKey key = key_of(product);
+  const PlannedAlgorithm* planned = plan().find(key);
+  if (planned != nullptr && checked_keys().insert(key).second && !descriptors.accepts(*planned)) {
+    write_log(LogLevel::warning,
+              "cuBLASLt does not accept a planned algorithm: another is chosen, and sums may change");
+    plan().forget(key);
+    planned = nullptr;
+  }
+  if (planned == nullptr) {
+    const std::optional<PlannedAlgorithm> chosen = descriptors.choose();
+    if (!chosen) return false;
+    plan().keep(key, *chosen);
+    checked_keys().insert(key);
+    planned = plan().find(key);
+  }
+  descriptors.run(*planned);
+  return true;
+}
+
+std::string export_gemm_plan() {
+  return plan().text(origin());
+}
+
+void import_gemm_plan(std::string_view text) {
+  plan().read(text, origin());
+  checked_keys().clear();
+}
+
+}  // namespace nibble::cuda

@@ -1,0 +1,39 @@
+// One product by cuBLASLt, its algorithm planned. Internal to quant; builds with CUDA only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "quant/gemm/cuda/cublaslt_library.h"
+#include "quant/gemm/cuda/gemm_plan.h"
+#include "quant/tensor/quantized_tensor.h"
+#include "quant/tensor/tensor.h"
+
+namespace nibble::cuda {
+
+// A matrix [rows, inner], or [inner, rows] when transposed (bf16 and f32 only).
+struct LibraryOperand {
+  const void* values = nullptr;
+  cudaDataType_t type = CUDA_R_16BF;
+  bool transposed = false;
+  int64_t rows = 0;
+  int64_t stride = 0;                  // elements from a row of the memory to the next
+  const void* block_scales = nullptr;  // swizzled
+  cublasLtMatmulMatrixScale_t scale_mode = CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+};
+
+struct LibraryProduct {
+  LibraryOperand a;  // [m, inner]
+  LibraryOperand b;  // [n, inner]
+  int64_t inner = 0;
+  void* output = nullptr;  // [m, n]
+  DType output_dtype = DType::f32;
+  int64_t output_stride = 0;
+  bool accumulate = false;
+  const float* alpha = nullptr;  // on the device
+};
+
+// False, and nothing done, where the library has no algorithm for it.
+bool multiply(const LibraryProduct& product);
+
+}  // namespace nibble::cuda

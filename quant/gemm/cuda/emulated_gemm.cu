@@ -1,0 +1,200 @@
+// Products of operands that the device does not multiply as they are: decoded into scratch memory, then multiplied by
+// cuBLASLt. In BF16, which holds code * block scale exactly (MX values that leave BF16's range become subnormal or
+// infinite); in FP32 where one operand is f32 or has outer scales. Large operands are decoded some rows at a time; the
+// inner axis is never cut.
+#include <algorithm>
+
+#include "quant/gemm/cuda/cublaslt_product.h"
+#include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/cuda/library_alpha.h"
+#include "quant/gemm/gemm_provider.h"
+#include "quant/gemm/product.h"
+#include "quant/tensor/device_operand.cuh"
+
+namespace nibble::cuda {
+namespace {
+
+// ---- Decoding ----
+
+constexpr int decode_threads = 256;
+constexpr int64_t decode_columns = 128;  // of a block, by swizzle_rows rows: two tiles of swizzled scales, or one
+constexpr int together = 8;              // elements a thread decodes at a time
+
+template <class T>
+struct Decode {
+  DeviceOperand operand;
+  int64_t first_row, rows;
+  T* output;  // [rows, inner]
+  int64_t blocks_across;
+  bool whole;  // rows start at multiples of 8 codes, and lie along the inner axis
+};
+
+template <class T>
+__device__ __forceinline__ T as_storage(float value);
+template <>
+__device__ __forceinline__ float as_storage<float>(float value) {
+  return value;
+}
+template <>
+__device__ __forceinline__ BFloat16 as_storage<BFloat16>(float value) {
+  return bf16_nearest(value);
+}
+
+__device__ __forceinline__ void store_eight(BFloat16* to, const float (&values)[together]) {
+  unsigned words[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    words[i] = static_cast<unsigned>(bf16_nearest(values[2 * i]).bits) |
+               static_cast<unsigned>(bf16_nearest(values[2 * i + 1]).bits) << 16;
+  }
+  *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+}
+__device__ __forceinline__ void store_eight(float* to, const float (&values)[together]) {
+  reinterpret_cast<float4*>(to)[0] = make_float4(values[0], values[1], values[2], values[3]);
+  reinterpret_cast<float4*>(to)[1] = make_float4(values[4], values[5], values[6], values[7]);
+}
+
+template <class T>
+__global__ void __launch_bounds__(decode_threads) decode_kernel(Decode<T> problem) {
+  const int64_t first_row = static_cast<int64_t>(blockIdx.x) / problem.blocks_across * swizzle_rows;
+  const int64_t first_k = static_cast<int64_t>(blockIdx.x) % problem.blocks_across * decode_columns;
+  constexpr int threads_a_row = static_cast<int>(decode_columns) / together;
+  const int64_t k = first_k + static_cast<int>(threadIdx.x) % threads_a_row * together;
+  const int64_t inner = problem.operand.inner;
+  if (k >= inner) return;
+  for (int64_t i = threadIdx.x / threads_a_row; i < swizzle_rows; i += decode_threads / threads_a_row) {
+    const int64_t row = first_row + i;
+    if (row >= problem.rows) return;
+    T* const to = problem.output + row * inner + k;
+    if (problem.whole) {
+      float values[together];
+      decode_codes(problem.operand, problem.first_row + row, k, values);
+      store_eight(to, values);
+    } else {
+      for (int64_t j = 0; j < together && k + j < inner; ++j) {
+        to[j] = as_storage<T>(value_at(problem.operand, problem.first_row + row, k + j));
+      }
+    }
+  }
+}
+
+template <class T>
+void decode(const DeviceOperand& operand, int64_t first_row, int64_t rows, void* output) {
+  Decode<T> problem{};
+  problem.operand = operand;
+  problem.first_row = first_row;
+  problem.rows = rows;
+  problem.output = static_cast<T*>(output);
+  problem.blocks_across = div_ceil(operand.inner, decode_columns);
+  problem.whole = is_quantized(operand.format) && operand.inner % together == 0;
+  const int64_t blocks = div_ceil(rows, swizzle_rows) * problem.blocks_across;
+  launch("decode an operand", decode_kernel<T>, {dim3(narrow<unsigned>(blocks)), dim3(decode_threads)}, problem);
+}
+
+// ---- Scratch memory ----
+
+constexpr int64_t part_alignment = 512;
+int64_t largest_part = int64_t{256} << 20;  // bytes of a decoded operand, beyond which it is cut
+constexpr int64_t row_step = 128;
+
+bool in_fp32(const GemmShape& shape) {
+  return shape.outer_scales || shape.a == Format::f32 || shape.b == Format::f32;
+}
+bool is_decoded(Format format, bool fp32) {
+  return format != (fp32 ? Format::f32 : Format::bf16);
+}
+
+// Of an operand [rows, k]: how many rows are decoded at a time, and the bytes for them.
+struct Part {
+  int64_t rows = 0, bytes = 0;
+};
+Part part_of(Format format, int64_t rows, int64_t k, bool fp32) {
+  if (!is_decoded(format, fp32)) return {rows, 0};
+  const int64_t row_bytes = k * (fp32 ? 4 : 2);
+  const int64_t fitting = std::max(row_step, largest_part / std::max<int64_t>(row_bytes, 1) / row_step * row_step);
+  Part part;
+  part.rows = std::min(rows, fitting);
+  part.bytes = round_up(part.rows * row_bytes, part_alignment);
+  return part;
+}
+
+struct Parts {
+  bool fp32;
+  Part a, b;
+};
+Parts parts_of(const GemmShape& shape) {
+  const bool fp32 = in_fp32(shape);
+  return {fp32, part_of(shape.a, shape.m, shape.k, fp32), part_of(shape.b, shape.n, shape.k, fp32)};
+}
+
+// Rows [first, first + rows) as the product reads them: decoded now, or where they lie.
+LibraryOperand prepare(const DeviceOperand& operand, bool fp32, int64_t first, int64_t rows, void* scratch) {
+  LibraryOperand result;
+  result.type = fp32 ? CUDA_R_32F : CUDA_R_16BF;
+  result.rows = rows;
+  if (is_decoded(operand.format, fp32)) {
+    if (fp32) decode<float>(operand, first, rows, scratch);
+    if (!fp32) decode<BFloat16>(operand, first, rows, scratch);
+    result.values = scratch;
+    result.stride = operand.inner;
+    return result;
+  }
+  const int64_t step = operand.transposed ? 1 : operand.inner;
+  result.values = static_cast<const std::byte*>(operand.values) + first * step * (fp32 ? 4 : 2);
+  result.transposed = operand.transposed;
+  result.stride = operand.transposed ? operand.rows : operand.inner;
+  return result;
+}
+
+class EmulatedGemm final : public GemmBackend {
+ public:
+  std::string refusal(const GemmShape& /*shape*/) override {
+    return cublaslt() == nullptr ? cublaslt_absence() : std::string();
+  }
+  size_t scratch_bytes(const GemmShape& shape) override {
+    const Parts parts = parts_of(shape);
+    return static_cast<size_t>(parts.a.bytes + parts.b.bytes);
+  }
+  bool multiply(const GemmProblem& problem) override;
+  std::string description() override { return "cuBLASLt " + name_of_cublaslt_version(cublaslt_version()); }
+};
+
+bool EmulatedGemm::multiply(const GemmProblem& problem) {
+  cpu::check_product(problem);
+  const GemmShape shape = shape_of(problem);
+  const Parts parts = parts_of(shape);
+  NIBBLE_CHECK(problem.scratch.bytes() >= scratch_bytes(shape), "scratch of gemm_scratch_bytes() for this product");
+  const DeviceOperand a = device_operand(problem.a);
+  const DeviceOperand b = device_operand(problem.b);
+  auto* const scratch = static_cast<std::byte*>(problem.scratch.data());
+  const int64_t element = static_cast<int64_t>(size_of(problem.output.dtype()));
+  LibraryProduct product;
+  product.inner = shape.k;
+  product.output_dtype = problem.output.dtype();
+  product.output_stride = shape.n;
+  product.accumulate = problem.accumulate;
+  product.alpha = library_alpha(problem.a, problem.b);
+  for (int64_t j = 0; j < shape.n; j += parts.b.rows) {
+    product.b = prepare(b, parts.fp32, j, std::min(parts.b.rows, shape.n - j), scratch + parts.a.bytes);
+    for (int64_t i = 0; i < shape.m; i += parts.a.rows) {
+      const bool decoded = j == 0 || parts.a.rows < shape.m;  // else it still lies there
+      if (decoded) product.a = prepare(a, parts.fp32, i, std::min(parts.a.rows, shape.m - i), scratch);
+      product.output = static_cast<std::byte*>(problem.output.data()) + (i * shape.n + j) * element;
+      if (!cuda::multiply(product)) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+void set_largest_decoded_part(int64_t bytes) {
+  largest_part = bytes;
+}
+
+GemmBackend& emulated_gemm() {
+  static EmulatedGemm backend;
+  return backend;
+}
+
+}  // namespace nibble::cuda

@@ -1,0 +1,139 @@
+// Which provider multiplies what (quant/gemm/gemm_provider.h).
+#include "quant/gemm/gemm.h"
+
+#include <array>
+#include <set>
+
+#include "dist/base/error.h"
+#include "dist/base/log_line.h"
+#include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/cuda/gemm_self_test.h"
+#include "quant/gemm/gemm_provider.h"
+
+namespace nibble::cuda {
+namespace {
+
+GemmProvider provider = GemmProvider::automatic;
+
+constexpr std::array<std::string_view, 5> provider_names{"automatic", "exact", "cublaslt", "cudnn", "emulated"};
+
+void warn_once(const std::string& message) {
+  static std::set<std::string> told;
+  if (told.insert(message).second) write_log(LogLevel::warning, message);
+}
+
+std::string name_of_pair(Format a, Format b) {
+  return std::string(nibble::name_of(a)) + (a == b ? "" : " x " + std::string(nibble::name_of(b)));
+}
+
+// Scales in blocks are where libraries have gone wrong.
+bool passed_self_test(GemmBackend& backend, const GemmShape& shape) {
+  if (traits_of(shape.a).block == 0) return true;
+  return is_sound(backend, shape.a) && (shape.b == shape.a || is_sound(backend, shape.b));
+}
+
+bool is_native(GemmBackend& backend, const GemmShape& shape) {
+  return backend.refusal(shape).empty() && passed_self_test(backend, shape);
+}
+
+GemmBackend& automatic_backend(const GemmShape& shape) {
+  if (is_native(cublaslt_gemm(), shape)) return cublaslt_gemm();
+  if (is_native(cudnn_gemm(), shape)) return cudnn_gemm();
+  const std::string refusal = emulated_gemm().refusal(shape);
+  if (refusal.empty()) return emulated_gemm();
+  warn_once("products on the GPU run in nibble's own kernels, which are exact but slow: " + refusal);
+  return exact_gemm();
+}
+
+GemmBackend& named_backend(const GemmShape& shape) {
+  const bool for_cudnn = shape.a == Format::nvfp4 && shape.b == Format::nvfp4;
+  switch (provider) {
+    case GemmProvider::automatic: break;
+    case GemmProvider::exact: return exact_gemm();
+    case GemmProvider::cublaslt: return cublaslt_gemm();
+    case GemmProvider::cudnn: return for_cudnn ? cudnn_gemm() : cublaslt_gemm();
+    case GemmProvider::emulated: return emulated_gemm();
+  }
+  return automatic_backend(shape);
+}
+
+GemmBackend& backend_for(const GemmShape& shape) {
+  if (provider == GemmProvider::automatic) return automatic_backend(shape);
+  GemmBackend& backend = named_backend(shape);
+  const std::string refusal = backend.refusal(shape);
+  if (!refusal.empty()) {
+    throw Error(ExitCode::bad_config,
+                "cuda.gemm=" + std::string(name_of(provider)) + " cannot multiply " + name_of_pair(shape.a, shape.b) +
+                    " operands: " + refusal,
+                "set cuda.gemm to automatic, which emulates what is not native");
+  }
+  return backend;
+}
+
+bool is_decoded(const GemmShape& shape) {
+  return shape.outer_scales || shape.a != shape.b || is_quantized(shape.a);
+}
+
+// Why the automatic choice is not a native one.
+std::string reason_for_emulation(const GemmShape& shape) {
+  const std::string refusal = cublaslt_gemm().refusal(shape);
+  if (!refusal.empty()) return refusal;
+  return cublaslt_gemm().description() + " failed the self-test";
+}
+
+}  // namespace
+
+void set_gemm_provider(GemmProvider chosen) {
+  provider = chosen;
+}
+
+GemmProvider gemm_provider() {
+  return provider;
+}
+
+std::string_view name_of(GemmProvider which) {
+  return provider_names[static_cast<size_t>(which)];
+}
+
+std::string describe_gemm(Format a, Format b) {
+  const GemmShape shape{.a = a, .b = b};
+  GemmBackend& backend = backend_for(shape);
+  const std::string pair = name_of_pair(a, b) + ": ";
+  if (&backend == &exact_gemm()) return pair + "exact, " + backend.description();
+  if (&backend != &emulated_gemm() || !is_decoded(shape)) return pair + "native, " + backend.description();
+  const bool fp32 = a == Format::f32 || b == Format::f32;
+  const std::string reason = provider == GemmProvider::emulated ? backend.description() : reason_for_emulation(shape);
+  return pair + "emulated in " + (fp32 ? "fp32" : "bf16") + " (" + reason + ")";
+}
+
+size_t gemm_scratch_bytes(const GemmShape& shape) {
+  return backend_for(shape).scratch_bytes(shape);
+}
+
+void gemm(const GemmProblem& problem) {
+  const GemmShape shape = shape_of(problem);
+  if (shape.m == 0 || shape.n == 0) return;
+  if (shape.k == 0) {  // libraries do not agree on what that is
+    exact_gemm().multiply(problem);
+    return;
+  }
+  GemmBackend& backend = backend_for(shape);
+  if (provider == GemmProvider::automatic && problem.scratch.bytes() < backend.scratch_bytes(shape)) {
+    warn_once("a product of " + name_of_pair(shape.a, shape.b) +
+              " operands has a shape that its scratch memory was not planned for: it runs in nibble's own kernels, "
+              "which are exact but slow");
+    exact_gemm().multiply(problem);
+    return;
+  }
+  if (backend.multiply(problem)) return;
+  const std::string what = backend.description() + " has no algorithm for a product " + std::to_string(shape.m) +
+                           " x " + std::to_string(shape.n) + " x " + std::to_string(shape.k) + " of " +
+                           name_of_pair(shape.a, shape.b) + " operands";
+  if (provider != GemmProvider::automatic) {
+    throw Error(ExitCode::bad_config, what, "set cuda.gemm to automatic or exact");
+  }
+  warn_once(what + ": it runs in nibble's own kernels, which are exact but slow");
+  exact_gemm().multiply(problem);
+}
+
+}  // namespace nibble::cuda

@@ -1,0 +1,33 @@
+// Sequences of register-only instructions that reach the processor's limits: what utilisation and the bench's
+// percentages are measured against. Each is written once an instruction-set level, independent enough to keep every
+// unit busy; who times them decides how (trainer/compute/measured_peak.h).
+#pragma once
+
+#include <cstdint>
+
+#include "quant/isa/instruction_set.h"
+
+namespace nibble {
+
+enum class PeakSequence : uint8_t {
+  // FP32 multiply-add; on the portable level a multiplication and an addition. 2 flops a lane.
+  fp32_fma,
+  // VDPBF16PS: BF16 products, FP32 sums.
+  bf16_dot,
+  // The fastest 8-bit product with 32-bit sums: VPDPBUSD, or VPMADDUBSW, VPADDW and VPMADDWD.
+  int8_dot,
+  // What the exact NVFP4 product needs of a block of 16 in every lane once its operands are unpacked: the 8-bit dot
+  // product, its conversion to FP32, the product of the two scales, one multiply-add. 32 flops a lane.
+  nvfp4_block,
+};
+constexpr int peak_sequences = 4;
+
+struct PeakKernel {
+  double flops_per_step = 0;  // multiply-adds count twice, and only those of the product: not scales and conversions
+  void (*run)(int64_t steps) = nullptr;  // null: the level has no such instructions
+};
+
+// The kernel of the best level that is not above `level`.
+PeakKernel peak_kernel(PeakSequence sequence, InstructionSet level);
+
+}  // namespace nibble

@@ -1,0 +1,167 @@
+#include "quant/quantize/cpu/slab.h"
+
+#include <cstring>
+
+namespace nibble::cpu {
+namespace {
+
+template <class T>
+NIBBLE_INLINE void load_square(const T* corner, int64_t stride, bool transpose, float (*__restrict to)[lanes]) {
+  if (transpose) {
+    for (int position = 0; position < lanes; ++position) {
+      for (int lane = 0; lane < lanes; ++lane) to[position][lane] = to_float(corner[position * stride + lane]);
+    }
+  } else {
+    for (int lane = 0; lane < lanes; ++lane) {
+      for (int position = 0; position < lanes; ++position) {
+        to[position][lane] = to_float(corner[lane * stride + position]);
+      }
+    }
+  }
+}
+
+struct Extent {
+  int64_t rows = 0;
+  int64_t positions = 0;
+};
+
+template <class T>
+NIBBLE_INLINE void load_partial(const T* corner, int64_t stride, bool transpose, const Extent& extent,
+                                float (*to)[lanes]) {
+  memset(to, 0, sizeof(float) * lanes * lanes);
+  for (int64_t lane = 0; lane < extent.rows; ++lane) {
+    for (int64_t position = 0; position < extent.positions; ++position) {
+      to[position][lane] = to_float(transpose ? corner[position * stride + lane] : corner[lane * stride + position]);
+    }
+  }
+}
+
+template <class T>
+NIBBLE_INLINE void load_values(const SlabSource& source, const SlabPlace& place, Slab& slab) {
+  const int64_t rows = source.rows - place.row;
+  for (int first = 0; first < place.positions; first += lanes) {
+    const int64_t along = place.position + first;
+    const T* corner = static_cast<const T*>(source.data) +
+                      (source.transpose ? along * source.stride + place.row : place.row * source.stride + along);
+    if (rows >= lanes && place.positions - first >= lanes) {
+      load_square(corner, source.stride, source.transpose, slab.value + first);
+    } else {
+      const Extent extent{rows < lanes ? rows : lanes,
+                          place.positions - first < lanes ? place.positions - first : lanes};
+      load_partial(corner, source.stride, source.transpose, extent, slab.value + first);
+    }
+  }
+}
+NIBBLE_VECTORIZE void load_f32(const SlabSource& source, const SlabPlace& place, Slab& slab) {
+  load_values<float>(source, place, slab);
+}
+NIBBLE_VECTORIZE void load_bf16(const SlabSource& source, const SlabPlace& place, Slab& slab) {
+  load_values<BFloat16>(source, place, slab);
+}
+
+NIBBLE_VECTORIZE void round_to_bf16(Slab& slab, int positions) {
+  for (int position = 0; position < positions; ++position) {
+    for (float& value : slab.value[position]) value = to_float(bf16_nearest(value));
+  }
+}
+
+NIBBLE_INLINE void butterfly(float* __restrict upper, float* __restrict lower) {
+  for (int lane = 0; lane < lanes; ++lane) {
+    const float a = upper[lane];
+    const float b = lower[lane];
+    upper[lane] = a + b;
+    lower[lane] = a - b;
+  }
+}
+
+// Two stages, strides `stride` and 2 * stride, in one pass over the group.
+NIBBLE_INLINE void two_stages(float (*group)[lanes], int points, int stride) {
+  for (int base = 0; base < points; base += 4 * stride) {
+    for (int i = base; i < base + stride; ++i) {
+      float* __restrict x0 = group[i];
+      float* __restrict x1 = group[i + stride];
+      float* __restrict x2 = group[i + 2 * stride];
+      float* __restrict x3 = group[i + 3 * stride];
+      for (int lane = 0; lane < lanes; ++lane) {
+        const float low_sum = x0[lane] + x1[lane];
+        const float low_difference = x0[lane] - x1[lane];
+        const float high_sum = x2[lane] + x3[lane];
+        const float high_difference = x2[lane] - x3[lane];
+        x0[lane] = low_sum + high_sum;
+        x2[lane] = low_sum - high_sum;
+        x1[lane] = low_difference + high_difference;
+        x3[lane] = low_difference - high_difference;
+      }
+    }
+  }
+}
+
+// hadamard.h's rotate_points on every lane of every group of `points` positions.
+NIBBLE_VECTORIZE void rotate_slab(Slab& slab, int positions, int points, const PhiloxBlock& signs) {
+  for (int position = 0; position < positions; ++position) {
+    const float factor = hadamard_factor(sign_of(signs, position), points);
+    for (float& value : slab.value[position]) value *= factor;
+  }
+  for (int first = 0; first < positions; first += points) {
+    float(*group)[lanes] = slab.value + first;
+    int stride = 1;
+    for (; 2 * stride < points; stride *= 4) two_stages(group, points, stride);
+    if (stride < points) {
+      for (int i = 0; i < points; ++i) {
+        if ((i & stride) == 0) butterfly(group[i], group[i + stride]);
+      }
+    }
+  }
+}
+
+void rotate(const SlabSource& source, const SlabPlace& place, Slab& slab) {
+  const bool sixteen = source.rotate == hadamard_points;
+  if (sixteen && source.dtype == DType::f32) round_to_bf16(slab, place.positions);
+  for (int rotation = 0; rotation < source.rotations; ++rotation) {
+    const PhiloxBlock signs = source.drawn_signs ? drawn_signs(source.signs, rotation, place.position / sign_chunk)
+                                                 : fixed_signs(source.rotate, rotation);
+    rotate_slab(slab, place.positions, source.rotate, signs);
+  }
+  if (sixteen) round_to_bf16(slab, place.positions);
+}
+
+NIBBLE_VECTORIZE uint32_t largest_bits(const Slab& slab, int positions) {
+  LaneWords largest{};
+  for (int position = 0; position < positions; ++position) {
+    for (int lane = 0; lane < lanes; ++lane) {
+      const uint32_t magnitude = bits_of(slab.value[position][lane]) & 0x7FFFFFFFu;
+      largest.word[lane] = magnitude > largest.word[lane] ? magnitude : largest.word[lane];
+    }
+  }
+  uint32_t result = 0;
+  for (const uint32_t word : largest.word) result = word > result ? word : result;
+  return result;
+}
+
+}  // namespace
+
+SlabSource slab_source(const Tensor& source, bool transpose, const OperandSpec& spec, const SignStream& signs) {
+  const int64_t cols = source.cols();
+  const int64_t rows = cols == 0 ? 0 : source.rows();
+  return {.data = source.data(),
+          .dtype = source.dtype(),
+          .transpose = transpose,
+          .stride = cols,
+          .rows = transpose ? cols : rows,
+          .inner = transpose ? rows : cols,
+          .rotate = spec.rotate,
+          .rotations = spec.rotations,
+          .drawn_signs = spec.signs != Signs::fixed,
+          .signs = signs};
+}
+
+void load_slab(const SlabSource& source, const SlabPlace& place, Slab& slab) {
+  source.dtype == DType::bf16 ? load_bf16(source, place, slab) : load_f32(source, place, slab);
+  if (source.rotate != 0) rotate(source, place, slab);
+}
+
+uint32_t amax_of_slab(const Slab& slab, int positions) {
+  return largest_bits(slab, positions);
+}
+
+}  // namespace nibble::cpu

@@ -1,0 +1,147 @@
+// source_was_finite(), examine() and count_non_finite() of quant/quantize/quantize.h.
+#include <algorithm>
+
+#include "dist/device/arena.h"
+#include "dist/device/launch.cuh"
+#include "quant/format/packs.cuh"
+#include "quant/quantize/quantize.h"
+#include "quant/quantize/quantize_problem.h"
+#include "quant/tensor/device_operand.cuh"
+#include "quant/tensor/tensor_copy.h"
+
+namespace nibble::cuda {
+namespace {
+
+template <class T>
+struct Elements {
+  const T* values;
+  int64_t count;
+};
+template <int width, class T>
+__device__ __forceinline__ Pack<float, width> load_elements(const Elements<T>& elements, int64_t first) {
+  return load_floats<width>(elements.values + first);
+}
+
+// Values of an nvfp4 operand without outer scales, as dequantize() rounds them to FP32.
+struct SavedElements {
+  DeviceOperand operand;
+  int64_t count;
+};
+template <int width>
+__device__ __forceinline__ Pack<float, width> load_elements(const SavedElements& elements, int64_t first) {
+  const int64_t row = first / elements.operand.inner;
+  Pack<float, width> values;
+  decode_codes(elements.operand, row, first - row * elements.operand.inner, values.value);
+#pragma unroll
+  for (float& value : values.value) value *= *elements.operand.tensor_scale;
+  return values;
+}
+
+constexpr int block_threads = 512;
+
+// How many of the elements that the grid's threads share are not finite; the same for all threads of a block.
+template <int width, class Source>
+__device__ int64_t non_finite_of_block(const Source& elements) {
+  __shared__ int64_t of_warp[block_threads / warp_lanes];
+  int64_t found = 0;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * block_threads * width;
+#pragma unroll 4
+  for (int64_t i = global_thread() * width; i < elements.count; i += step) {
+    const auto values = load_elements<width>(elements, i);
+#pragma unroll
+    for (int k = 0; k < width; ++k) found += is_finite(values.value[k]) ? 0 : 1;
+  }
+#pragma unroll
+  for (int distance = warp_lanes / 2; distance > 0; distance /= 2) {
+    found += __shfl_xor_sync(all_lanes, found, distance);
+  }
+  if (threadIdx.x % warp_lanes == 0) of_warp[threadIdx.x / warp_lanes] = found;
+  __syncthreads();
+  found = 0;
+  for (const int64_t part : of_warp) found += part;
+  return found;
+}
+
+template <class Source>
+struct Examination {
+  Source source;
+  const float* tensor_scale;  // [2]
+  int64_t* non_finite;
+  float* met_amax;  // null: not asked for
+};
+
+// One block, which has next to nothing to do where all is finite. Where it is not, the step is lost anyway.
+template <class Source, int width>
+__global__ void __launch_bounds__(block_threads) examine_kernel(Examination<Source> problem) {
+  const float amax = problem.tensor_scale[1];
+  if (!is_finite(amax)) {
+    const int64_t found = non_finite_of_block<width>(problem.source);
+    if (threadIdx.x == 0) *problem.non_finite += found > 1 ? found : 1;
+  }
+  if (problem.met_amax != nullptr && threadIdx.x == 0 && *problem.met_amax < amax) *problem.met_amax = amax;
+}
+
+template <int width, class Source>
+void examine_source(const Source& source, const QuantizedTensor& operand, const OperandFindings& findings) {
+  const Examination<Source> examination{source, operand.tensor_scale.as<float>(), findings.non_finite.as<int64_t>(),
+                                        findings.met_amax.empty() ? nullptr : findings.met_amax.as<float>()};
+  launch("examine", examine_kernel<Source, width>, {dim3(1), dim3(block_threads)}, examination);
+}
+
+template <class T>
+struct Count {
+  Elements<T> elements;
+  unsigned long long* total;
+};
+template <class T, int width>
+__global__ void __launch_bounds__(block_threads) count_kernel(Count<T> problem) {
+  const int64_t found = non_finite_of_block<width>(problem.elements);
+  if (threadIdx.x == 0 && found > 0) atomicAdd(problem.total, static_cast<unsigned long long>(found));
+}
+
+// Calls function(elements, width).
+template <class Function>
+void with_elements(const Tensor& tensor, Function&& function) {
+  const auto call = [&]<class T>(T) {
+    const Elements<T> elements{tensor.as<T>(), tensor.elements()};
+    with_pack<widest_pack<T>>(in_packs(widest_pack<T>, sizeof(T), elements.count, {elements.values}),
+                              [&](auto width) { function(elements, width); });
+  };
+  tensor.dtype() == DType::f32 ? call(float{}) : call(BFloat16{});
+}
+
+}  // namespace
+
+bool source_was_finite(const QuantizedTensor& operand) {
+  return !is_quantized(operand.format) || is_finite(HostCopy(operand.tensor_scale).as<float>()[1]);
+}
+
+void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings) {
+  if (!is_quantized(operand.format)) return;
+  with_elements(problem.source, [&]<class T>(const Elements<T>& source, auto width) {
+    examine_source<width()>(source, operand, findings);
+  });
+}
+
+void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
+                         const OperandFindings& findings) {
+  if (!decodes_on_load(problem, saved)) return cuda::examine(problem, operand, findings);
+  examine_source<8>(SavedElements{device_operand(saved), saved.rows * saved.inner}, operand, findings);
+}
+
+int64_t count_non_finite(const Tensor& tensor) {
+  Arena arena("count of elements that are not finite", DeviceKind::cuda);
+  allocate_tensor(arena, DType::i64, {1});
+  arena.commit();
+  const Tensor total = allocate_tensor(arena, DType::i64, {1});
+  with_elements(tensor, [&]<class T>(const Elements<T>& elements, auto width) {
+    constexpr int64_t most_blocks = 2048;
+    const int64_t blocks = div_ceil<int64_t>(elements.count, int64_t{block_threads} * width());
+    launch("count_non_finite", count_kernel<T, width()>,
+           {dim3(narrow<unsigned>(std::min(blocks, most_blocks))), dim3(block_threads)},
+           Count<T>{elements, static_cast<unsigned long long*>(total.data())});
+  });
+  return HostCopy(total).as<int64_t>()[0];
+}
+
+}  // namespace nibble::cuda

@@ -1,0 +1,374 @@
+#include "quant/quantize/quantize.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <span>
+
+#include "dist/base/error.h"
+#include "dist/device/dispatch.h"
+#include "dist/device/profile.h"
+#include "dist/device/thread_pool.h"
+#include "quant/format/codec.h"
+#include "quant/format/tile.h"
+#include "quant/isa/instruction_set.h"
+#include "quant/quantize/cpu/cast.h"
+#include "quant/quantize/cpu/cast_kernels.h"
+#include "quant/quantize/cpu/slab.h"
+#include "quant/quantize/quantize_problem.h"
+#include "quant/tensor/tensor_scan.h"
+
+namespace nibble {
+namespace cpu {
+namespace {
+
+// ---- Formats that are not quantised ----
+
+QuantizedTensor plain_operand(const QuantizeProblem& problem, const QuantizedTensor& storage) {
+  QuantizedTensor operand;
+  if (set_plain_operand(problem, storage, operand)) copy_converted(problem.source, operand.values);
+  return operand;
+}
+
+// ---- Quantised formats ----
+
+// Whether the twins of cast_kernels.h know the rule.
+bool twins_know(const OperandSpec& spec, int64_t rows, int64_t inner) {
+  const bool rule =
+      spec.scale == ScaleRule::amax || (spec.scale == ScaleRule::four_over_six && spec.block == BlockShape::row);
+  return spec.format == Format::nvfp4 && spec.outer == OuterScale::tensor && spec.round != Rounding::ms_eden && rule &&
+         spec.range == 0 && spec.ceiling == 0 && spec.rotations == 1 &&
+         (spec.rotate == 0 || spec.rotate == hadamard_points) &&
+         round_up<int64_t>(rows, lanes) * (inner / lanes) <= int64_t{1} << 32;
+}
+
+constexpr int64_t longest_range = 2048;  // positions
+
+// Signs of the blocks of a range, as the twins take them.
+struct RangeSigns {
+  uint16_t of_block[longest_range / lanes + 1] = {};  // the twins look at one beyond
+};
+void set_signs(const SlabSource& source, const TileRange& range, RangeSigns& signs) {
+  PhiloxBlock chunk = fixed_signs(source.rotate, 0);
+  for (int64_t position = range.first_position; position < range.last_position; position += lanes) {
+    const bool next = position == range.first_position || position % sign_chunk == 0;
+    if (source.drawn_signs && next) chunk = drawn_signs(source.signs, 0, position / sign_chunk);
+    const uint32_t word = chunk.word[position % sign_chunk / 32];
+    signs.of_block[(position - range.first_position) / lanes] = static_cast<uint16_t>(word >> position % 32);
+  }
+}
+
+TileSource tile_source(const SlabSource& source) {
+  return {source.data, source.dtype == DType::f32, source.transpose, source.stride, source.rows, source.inner};
+}
+TileRange tile_range(const SlabRange& range) {
+  return {range.first_row, range.last_row, range.first_position, range.last_position};
+}
+
+// One operand while it is made.
+struct Making {
+  Making(InstructionSet level, const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage);
+
+  // amax: of the tensor, or what a history gave.
+  void set_scale(float amax);
+  void cast(const SlabRange& range);
+  // `plain`, or null: the amax of the source as it is, of another operand.
+  void include_amax(const SlabRange& range, SharedMax* plain);
+  void finish();
+
+  const QuantizeProblem& problem;
+  const QuantizedTensor& storage;
+  SlabSource source;
+  CastProblem problem_of_cast;
+  const CastKernels* kernels;  // null: none that knows the rule
+  SharedMax amax, corrected;
+
+ private:
+  void cast_tiles(const TileRange& range) const;
+};
+
+Making::Making(InstructionSet level, const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage)
+    : problem(quantize_problem),
+      storage(quantize_storage),
+      source(slab_source(problem.source, problem.transpose, problem.spec, problem.signs)),
+      problem_of_cast{.spec = problem.spec,
+                      .noise = problem.noise,
+                      .rows = source.rows,
+                      .inner = source.inner,
+                      .layout = storage.layout,
+                      .codes = storage.values.as<uint8_t>(),
+                      .block_scales = storage.block_scales.empty() ? nullptr : storage.block_scales.as<uint8_t>(),
+                      .outer_scales = storage.outer_scales.empty() ? nullptr : storage.outer_scales.as<float>(),
+                      .corrected = corrects_post_hoc(problem.spec) ? problem.scratch.as<float>() : nullptr},
+      kernels(twins_know(problem.spec, source.rows, source.inner) ? cast_kernels_of(level) : nullptr) {
+  check_storage(problem, storage);
+  NIBBLE_CHECK(storage.layout != OperandLayout::swizzled, "swizzled operands are made on GPUs");
+}
+
+void Making::set_scale(float tensor_amax) {
+  TensorScale& scale = problem_of_cast.scale;
+  if (traits_of(problem.spec.format).block_scale == ScaleCode::e8m0) {
+    scale = fixed_tensor_scale(problem.spec);
+  } else if (problem.spec.outer == OuterScale::tensor) {
+    scale = tensor_scale_of(tensor_amax, largest_for_scale(problem.spec));
+  }
+}
+
+void Making::include_amax(const SlabRange& range, SharedMax* plain) {
+  if (kernels != nullptr) {
+    RangeSigns signs;
+    TileAmax found{tile_source(source), tile_range(range), signs.of_block, plain != nullptr, 0, 0};
+    set_signs(source, found.range, signs);
+    kernels->rotated_amax(found);
+    amax.include(found.rotated);
+    if (plain != nullptr) plain->include(found.plain);
+    return;
+  }
+  for_each_slab(range, [&](const SlabPlace& place) {
+    Slab slab;
+    load_slab(source, place, slab);
+    amax.include(amax_of_slab(slab, place.positions));
+  });
+}
+
+SlabMaxima cast_slab(const CastProblem& problem, const SlabPlace& place, const Slab& slab) {
+  switch (traits_of(problem.spec.format).block_scale) {
+    case ScaleCode::none: return cast_fp8(problem, place, slab);
+    case ScaleCode::e8m0: return cast_mx(problem, place, slab);
+    case ScaleCode::e4m3: break;
+  }
+  return problem.spec.round == Rounding::ms_eden ? cast_ms_eden(problem, place, slab)
+                                                 : cast_nvfp4(problem, place, slab);
+}
+
+void Making::cast_tiles(const TileRange& range) const {
+  const OperandSpec& spec = problem.spec;
+  const NoiseStream& noise = problem.noise;
+  RangeSigns signs;
+  if (spec.rotate != 0) set_signs(source, range, signs);
+  const TensorScale& scale = problem_of_cast.scale;
+  // Words 1 to 3 of random_block()'s counters; the index needs no more than word 0.
+  const TileCast cast{.source = tile_source(source),
+                      .range = range,
+                      .signs = spec.rotate != 0 ? signs.of_block : nullptr,
+                      .rounding = spec.round == Rounding::nearest      ? TileRounding::nearest
+                                  : spec.round == Rounding::stochastic ? TileRounding::stochastic
+                                                                       : TileRounding::stochastic_published,
+                      .four_over_six = spec.scale == ScaleRule::four_over_six,
+                      .square = spec.block == BlockShape::square,
+                      .encode = scale.encode,
+                      .decode = scale.decode,
+                      .multiplier = scale.encode * (1.0f / range_of(spec)),
+                      .key = {static_cast<uint32_t>(noise.seed), static_cast<uint32_t>(noise.seed >> 32)},
+                      .counter = {noise.micro_batch << 8, noise.step,
+                                  (noise.tensor_id & 0xFFFFFFu) | static_cast<uint32_t>(noise.purpose) << 24},
+                      .tiles = storage.layout == OperandLayout::tiles,
+                      .codes = problem_of_cast.codes,
+                      .block_scales = problem_of_cast.block_scales};
+  kernels->cast(cast);
+}
+
+void Making::cast(const SlabRange& range) {
+  if (kernels != nullptr) return cast_tiles(tile_range(range));
+  SlabMaxima largest;
+  for_each_slab(range, [&](const SlabPlace& place) {
+    Slab slab;
+    load_slab(source, place, slab);
+    const SlabMaxima here = cast_slab(problem_of_cast, place, slab);
+    largest = {std::max(largest.amax, here.amax), std::max(largest.corrected, here.corrected)};
+  });
+  amax.include(largest.amax);
+  corrected.include(largest.corrected);
+}
+
+void Making::finish() {
+  if (corrects_post_hoc(problem.spec)) {
+    problem_of_cast.scale = tensor_scale_of(float_of_bits(corrected.value()), largest_for_scale(problem.spec));
+    const auto blocks = static_cast<size_t>(div_ceil<int64_t>(source.rows, lanes) * (source.inner / lanes));
+    parallel_for(blocks, size_t{1} << 9, [&](size_t begin, size_t end) {
+      round_corrected_scales(problem_of_cast, static_cast<int64_t>(begin), static_cast<int64_t>(end));
+    });
+  }
+  const float largest = float_of_bits(amax.value());
+  float* tensor_scale = storage.tensor_scale.as<float>();
+  const float decode = storage.outer_scales.empty() ? problem_of_cast.scale.decode : 1.0f;
+  tensor_scale[0] = is_finite(largest) ? decode : std::numeric_limits<float>::quiet_NaN();
+  tensor_scale[1] = largest;
+}
+
+constexpr int64_t pair_part = 128;  // a pair of operands is made from squares of the source that stay in the L2 cache
+
+SlabRange transposed(const SlabRange& range) {
+  return {range.first_position, range.last_position, range.first_row, range.last_row};
+}
+
+// `body(making, range)` for every part of every operand: of one operand, or of a pair, square by square of the source.
+template <class Body>
+void for_each_part(std::span<Making*> operands, Body body) {
+  if (operands.empty()) return;
+  const SlabSource& first = operands[0]->source;
+  const bool pair = operands.size() == 2;
+  const int64_t rows = pair ? pair_part : (first.transpose ? 16 : 2) * lanes;
+  const int64_t positions = pair ? pair_part : (first.transpose ? pair_part : longest_range);
+  const SlabRanges cuts(first, rows, positions);
+  parallel_for(cuts.count(), 1, [&](size_t begin, size_t end) {
+    for (size_t index = begin; index < end; ++index) {
+      const SlabRange range = cuts.range(index);
+      for (Making* making : operands) {
+        body(*making, making->source.transpose == first.transpose ? range : transposed(range));
+      }
+    }
+  });
+}
+
+// Of operands that need it: one pass over those that are rotated, which also finds that of the source as it is where a
+// twin does so at little cost, else a pass over contiguous memory.
+void find_amax(std::span<Making*> operands) {
+  std::array<Making*, 2> rotated{};
+  size_t rotated_count = 0;
+  std::array<Making*, 2> plain{};
+  size_t plain_count = 0;
+  for (Making* making : operands) {
+    if (!needs_amax_pass(making->problem)) continue;
+    if (making->problem.spec.rotate != 0) {
+      rotated[rotated_count++] = making;
+    } else {
+      plain[plain_count++] = making;
+    }
+  }
+  const bool together = plain_count > 0 && rotated_count > 0 && rotated[0]->kernels != nullptr;
+  SharedMax of_source;
+  for_each_part(std::span(rotated).first(rotated_count), [&](Making& making, const SlabRange& range) {
+    making.include_amax(range, together && &making == rotated[0] ? &of_source : nullptr);
+  });
+  if (plain_count > 0 && !together) take_amax(plain[0]->problem.source, of_source);
+  for (size_t i = 0; i < plain_count; ++i) plain[i]->amax.include(of_source.value());
+}
+
+// At most two operands, of one source.
+void make(std::span<Making*> operands) {
+  find_amax(operands);
+  for (Making* making : operands) {
+    making->set_scale(making->problem.amax != 0 ? making->problem.amax : float_of_bits(making->amax.value()));
+  }
+  for_each_part(operands, [](Making& making, const SlabRange& range) { making.cast(range); });
+  for (Making* making : operands) making->finish();
+}
+
+}  // namespace
+
+const CastKernels* cast_kernels_of(InstructionSet level) {
+  switch (level) {
+    case InstructionSet::portable:
+    case InstructionSet::avx2: return nullptr;
+    case InstructionSet::avx512: return &cast_kernels_avx512;
+    case InstructionSet::avx512_vnni:
+    case InstructionSet::avx512_bf16: return &cast_kernels_avx512_vnni;
+  }
+  return nullptr;
+}
+
+QuantizedTensor quantize_with(InstructionSet level, const QuantizeProblem& problem, const QuantizedTensor& storage) {
+  check_source(problem, storage);
+  if (!is_quantized(problem.spec.format)) return plain_operand(problem, storage);
+  Making making(level, problem, storage);
+  std::array<Making*, 1> operands{&making};
+  make(operands);
+  return storage;
+}
+
+QuantizedPair quantize_pair_with(InstructionSet level, const QuantizePairProblem& problem) {
+  const bool both = is_quantized(problem.rows.spec.format) && is_quantized(problem.columns.spec.format);
+  if (!both) {
+    return {quantize_with(level, problem.rows, problem.rows_storage),
+            quantize_with(level, problem.columns, problem.columns_storage)};
+  }
+  check_pair(problem);
+  Making rows(level, problem.rows, problem.rows_storage);
+  Making columns(level, problem.columns, problem.columns_storage);
+  std::array<Making*, 2> operands{&rows, &columns};
+  make(operands);
+  return {problem.rows_storage, problem.columns_storage};
+}
+
+QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage) {
+  return quantize_with(instruction_set(), problem, storage);
+}
+
+QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
+  return quantize_pair_with(instruction_set(), problem);
+}
+
+static QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
+                                  const QuantizedTensor& storage) {
+  dequantize(saved, problem.source);
+  return cpu::quantize(problem, storage);
+}
+
+bool source_was_finite(const QuantizedTensor& operand) {
+  return !is_quantized(operand.format) || is_finite(operand.tensor_scale.as<float>()[1]);
+}
+
+static void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings) {
+  if (!is_quantized(operand.format)) return;
+  if (!cpu::source_was_finite(operand)) {
+    *findings.non_finite.as<int64_t>() += std::max<int64_t>(1, cpu::count_non_finite(problem.source));
+  }
+  if (findings.met_amax.empty()) return;
+  float& met = *findings.met_amax.as<float>();
+  met = std::max(met, operand.tensor_scale.as<float>()[1]);
+}
+static void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor&, const QuantizedTensor& operand,
+                                const OperandFindings& findings) {
+  cpu::examine(problem, operand, findings);
+}
+
+}  // namespace cpu
+
+int64_t quantize_scratch_floats(const OperandSpec& spec, int64_t rows, int64_t inner) {
+  return corrects_post_hoc(spec) ? round_up<int64_t>(rows, 16) * (inner / 16) : 0;
+}
+
+QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage) {
+  const ProfileScope scope(OperatorFamily::quantize, "quantize");
+  check_supported(problem.spec, "operand");
+  NIBBLE_CHECK(problem.spec.from == Source::original, "the caller decides what the source is");
+  return NIBBLE_DISPATCH(problem.source.device(), quantize, problem, storage);
+}
+
+QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
+  const ProfileScope scope(OperatorFamily::quantize, "quantize_pair");
+  check_supported(problem.rows.spec, "operand");
+  check_supported(problem.columns.spec, "operand");
+  return NIBBLE_DISPATCH(problem.rows.source.device(), quantize_pair, problem);
+}
+
+QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
+                           const QuantizedTensor& storage) {
+  const ProfileScope scope(OperatorFamily::quantize, "requantize");
+  check_supported(problem.spec, "operand");
+  NIBBLE_CHECK(problem.spec.from == Source::original, "the caller decides what is saved");
+  NIBBLE_CHECK(problem.source.dtype() == DType::f32 && problem.source.elements() == saved.rows * saved.inner &&
+                   (saved.inner == 0 || problem.source.cols() == saved.inner),
+               "memory for the saved values: f32 [rows, inner]");
+  return NIBBLE_DISPATCH(problem.source.device(), requantize, problem, saved, storage);
+}
+
+bool source_was_finite(const QuantizedTensor& operand) {
+  return NIBBLE_DISPATCH(operand.tensor_scale.device(), source_was_finite, operand);
+}
+
+void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings) {
+  NIBBLE_DISPATCH(findings.non_finite.device(), examine, problem, operand, findings);
+}
+
+void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
+                         const OperandFindings& findings) {
+  NIBBLE_DISPATCH(findings.non_finite.device(), examine_requantized, problem, saved, operand, findings);
+}
+
+int64_t count_non_finite(const Tensor& tensor) {
+  return NIBBLE_DISPATCH(tensor.device(), count_non_finite, tensor);
+}
+
+}  // namespace nibble

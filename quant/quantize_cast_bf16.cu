@@ -1,8 +1,0 @@
-// The quantiser's kernels for BF16 sources.
-#include "quant/quantize_cast.inl"
-
-namespace nibble::cuda {
-
-template void launch_cast<BFloat16>(CastKind kind, unsigned tiles, const CastLaunch& problem);
-
-}  // namespace nibble::cuda

@@ -1,0 +1,138 @@
+// The part of HDF5 that checkpoints use, with every return value checked. Numbers are little-endian; BF16 is a float
+// type of 16 bits (sign bit 15, exponent 8 bits from 7 with bias 127, mantissa 7 bits), which readers widen without
+// loss. Failures are ExitCode::io when writing and ExitCode::bad_data when reading, with HDF5's innermost message.
+#pragma once
+
+#include <hdf5.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "quant/tensor/tensor.h"
+
+namespace nibble {
+
+class Hdf5Handle {
+ public:
+  using Close = herr_t (*)(hid_t);
+  Hdf5Handle() = default;
+  Hdf5Handle(hid_t id, Close close_function) : id_(id), close_(close_function) {}
+  ~Hdf5Handle() { close(); }
+  Hdf5Handle(Hdf5Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
+  Hdf5Handle& operator=(Hdf5Handle&& other) noexcept {
+    std::swap(id_, other.id_);
+    std::swap(close_, other.close_);
+    return *this;
+  }
+  hid_t get() const { return id_; }
+  // Negative on failure, which for a dataset or file can mean that its data was not written.
+  herr_t close() {
+    const hid_t id = std::exchange(id_, -1);
+    return id < 0 ? 0 : close_(id);
+  }
+
+ private:
+  hid_t id_ = -1;
+  Close close_ = nullptr;
+};
+
+// Before the first call into the library, in every process; more than once does no harm.
+void initialize_hdf5();
+
+// The library's own words for its last failure.
+std::string hdf5_message();
+
+// The float types of 16 bits, little-endian.
+enum class HalfFormat : uint8_t { f16, bf16 };
+Hdf5Handle hdf5_half_type(HalfFormat format);
+
+// Elements [offset, offset + count) of a tensor of this shape in row-major order: what one rank file holds of it, as
+// the dataset /group/name [count] with the attributes shape and offset.
+struct TensorSlice {
+  std::string group;  // "optimizer/adam_m"
+  std::string name;
+  DType dtype = DType::f32;
+  std::vector<int64_t> shape;
+  uint64_t offset = 0;
+  uint64_t count = 0;
+};
+
+// All of an array that stands on its own: "quantization/amax_history" is group and name.
+TensorSlice whole_array(const std::string& name, const Tensor& values);
+
+// A file that holds a slice, for index datasets that show the tensor whole.
+struct VirtualPart {
+  std::string file;  // relative to the index's directory
+  uint64_t offset = 0;
+  uint64_t count = 0;
+};
+
+// Writes a new file. Equal calls make equal bytes: no times are stored.
+class Hdf5Writer {
+ public:
+  explicit Hdf5Writer(const std::filesystem::path& path);
+
+  void write_attribute(const char* name, uint64_t value);
+  // values: slice.count elements, which must stay as they are until close().
+  void write_slice(const TensorSlice& slice, std::span<const std::byte> values);
+  // The dataset /group/name in the tensor's shape. slice.offset and slice.count are not used. Elements that no part
+  // holds, or whose file is missing, read as NaN.
+  void write_virtual(const TensorSlice& tensor, const std::vector<VirtualPart>& parts);
+  // Closes the file, reads every slice back through the operating system and compares it with memory.
+  void close();
+
+ private:
+  struct Written {
+    std::string dataset;
+    uint64_t address = 0;
+    std::span<const std::byte> values;
+  };
+  hid_t group(const std::string& name);
+  Hdf5Handle create_dataset(const TensorSlice& tensor, const Hdf5Handle& space, const Hdf5Handle& properties);
+  [[noreturn]] void fail(const std::string& action) const;
+  void check(bool good, const std::string& action) const {
+    if (!good) fail(action);
+  }
+
+  std::filesystem::path path_;
+  Hdf5Handle file_;
+  std::vector<std::pair<std::string, Hdf5Handle>> groups_;  // opened, by full name
+  std::vector<Written> written_;
+};
+
+// Reads a file whose hash has been checked.
+class Hdf5Reader {
+ public:
+  explicit Hdf5Reader(const std::filesystem::path& path);
+  // Elements [begin, begin + destination size) of the slice's own elements. The file must hold exactly this slice:
+  // same dtype, extent, shape and offset.
+  void read_slice(const TensorSlice& slice, uint64_t begin, std::span<std::byte> destination);
+
+ private:
+  [[noreturn]] void fail(const std::string& action) const;
+  void check(bool good, const std::string& action) const {
+    if (!good) fail(action);
+  }
+  std::vector<uint64_t> read_attribute(const Hdf5Handle& object, const char* name, const std::string& dataset);
+
+  std::filesystem::path path_;
+  Hdf5Handle file_;
+};
+
+// Version of the linked library, "1.10.8".
+std::string hdf5_version();
+
+// A box of a tensor: start and count along every axis.
+struct Hyperslab {
+  std::vector<uint64_t> start;
+  std::vector<uint64_t> count;
+};
+// Elements [begin, end) of the row-major order as boxes in that order: for a matrix the partial first row, the full
+// rows, and the partial last row, where there are any.
+std::vector<Hyperslab> hyperslabs_of_range(const std::vector<int64_t>& shape, uint64_t begin, uint64_t end);
+
+}  // namespace nibble

@@ -1,0 +1,152 @@
+#include "trainer/bench/bench_group.h"
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+
+#include "dist/base/error.h"
+#include "dist/device/thread_pool.h"
+#include "quant/recipe/glob.h"
+#include "trainer/compute/measured_peak.h"
+
+namespace nibble {
+namespace {
+
+double wall_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Seconds of one run, by [case][round]. The first round warms up, and finds how often a case must run in a sample.
+std::vector<std::vector<double>> interleave(const std::vector<const TimedCase*>& cases, const BenchSettings& settings) {
+  const auto clock = compute_threads() == 1 ? thread_seconds : wall_seconds;
+  std::vector<std::vector<double>> seconds(cases.size());
+  std::vector<int> runs(cases.size(), 1);
+  for (int round = 0; round <= settings.rounds; ++round) {
+    for (size_t i = 0; i < cases.size(); ++i) {
+      if (!cases[i]->run) {
+        seconds[i].push_back(0);
+        continue;
+      }
+      if (round == 0) cases[i]->run();
+      const double start = clock();
+      for (int run = 0; run < runs[i]; ++run) cases[i]->run();
+      const double one = std::max((clock() - start) / runs[i], 1e-9);
+      constexpr double most_runs = 1e5;
+      if (round == 0) {
+        runs[i] = 1 + static_cast<int>(std::min(settings.sample_seconds / one, most_runs));
+      } else {
+        seconds[i].push_back(one);
+      }
+    }
+  }
+  return seconds;
+}
+
+double median_ratio(const std::vector<double>& rival, const std::vector<double>& own) {
+  std::vector<double> ratios;
+  ratios.reserve(own.size());
+  for (size_t round = 0; round < own.size(); ++round) ratios.push_back(rival[round] / own[round]);
+  return median_of(ratios);
+}
+
+std::string with_dots(std::string_view text) {
+  std::string result(text);
+  std::replace(result.begin(), result.end(), '/', '.');
+  return result;
+}
+
+BenchResult empty_result(const TimedCase& timed, const BenchLimit& limit, const std::string& rival) {
+  return {.name = timed.name, .unit = std::string(timed.unit), .limit = limit, .rival = rival, .measurements = {}};
+}
+
+void measure_with(int threads, const BenchGroup& group, PeakMemory& memory, const BenchSettings& settings,
+                  BenchGroupResult& result) {
+  set_compute_threads(threads);
+  const std::vector<TimedCase> peaks = peak_cases(memory);
+  std::vector<const TimedCase*> all;
+  all.reserve(peaks.size() + group.cases.size());
+  for (const TimedCase& peak : peaks) all.push_back(&peak);
+  for (const BenchCase& timed : group.cases) all.push_back(&timed);
+  const std::vector<std::vector<double>> seconds = interleave(all, settings);
+
+  std::vector<double> medians;
+  medians.reserve(seconds.size());
+  for (const std::vector<double>& own : seconds) medians.push_back(median_of(own));
+  const auto rate = [&](size_t i) { return medians[i] > 0 ? all[i]->work * 1e-9 / medians[i] : 0.0; };
+  for (size_t i = 0; i < peaks.size(); ++i) {
+    result.peaks[i].measurements.push_back({.threads = threads, .seconds = medians[i], .rate = rate(i)});
+  }
+  const MachinePeaks machine = peaks_of(peaks, std::span(medians).first(peaks.size()));
+  for (size_t c = 0; c < group.cases.size(); ++c) {
+    const BenchCase& timed = group.cases[c];
+    const size_t i = peaks.size() + c;
+    const double least = timed.limit.seconds(machine);
+    BenchMeasurement measurement{.threads = threads, .seconds = medians[i], .rate = rate(i)};
+    if (least > 0) measurement.limit = timed.work * 1e-9 / least;
+    const auto rival = std::find_if(group.cases.begin(), group.cases.end(),
+                                    [&](const BenchCase& other) { return other.name == timed.rival; });
+    if (rival != group.cases.end()) {
+      const auto r = peaks.size() + static_cast<size_t>(rival - group.cases.begin());
+      measurement.ratio = median_ratio(seconds[r], seconds[i]);
+    }
+    result.cases[c].measurements.push_back(measurement);
+  }
+}
+
+}  // namespace
+
+std::string_view name_of(BenchLimit::Kind kind) {
+  switch (kind) {
+    case BenchLimit::Kind::none: return "none";
+    case BenchLimit::Kind::nvfp4_block: return "nvfp4 block arithmetic";
+    case BenchLimit::Kind::bf16_product: return "bf16 product arithmetic";
+    case BenchLimit::Kind::bandwidth: return "bandwidth";
+  }
+  return "?";
+}
+
+double BenchLimit::seconds(const MachinePeaks& peaks) const {
+  const auto at_rate = [&](double rate) { return rate > 0 ? flops / rate : 0.0; };
+  switch (kind) {
+    case Kind::none: return 0;
+    case Kind::nvfp4_block: return at_rate(peaks.flops_of(PeakSequence::nvfp4_block));
+    case Kind::bf16_product: return at_rate(peaks.bf16_product());
+    case Kind::bandwidth: return peaks.bandwidth_of(working_set).seconds(bytes_read, bytes_written);
+  }
+  return 0;
+}
+
+bool case_matches(std::string_view globs, std::string_view name) {
+  return glob_matches(with_dots(globs), with_dots(name));
+}
+
+std::string case_globs_mistake(std::string_view globs) {
+  return glob_mistake(with_dots(globs));
+}
+
+void BenchGroup::keep_only(std::string_view globs) {
+  std::set<std::string> wanted;
+  for (const BenchCase& timed : cases) {
+    if (!case_matches(globs, timed.name)) continue;
+    wanted.insert(timed.name);
+    if (!timed.rival.empty()) wanted.insert(timed.rival);
+  }
+  std::erase_if(cases, [&](const BenchCase& timed) { return !wanted.contains(timed.name); });
+}
+
+double median_of(std::vector<double> values) {
+  NIBBLE_CHECK(!values.empty(), "the median of nothing");
+  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+BenchGroupResult measure(const BenchGroup& group, PeakMemory& memory, const BenchSettings& settings) {
+  BenchGroupResult result{.title = group.title, .peaks = {}, .cases = {}};
+  for (const TimedCase& peak : peak_cases(memory)) result.peaks.push_back(empty_result(peak, {}, {}));
+  for (const BenchCase& timed : group.cases) result.cases.push_back(empty_result(timed, timed.limit, timed.rival));
+  for (const int threads : settings.threads) measure_with(threads, group, memory, settings, result);
+  return result;
+}
+
+}  // namespace nibble

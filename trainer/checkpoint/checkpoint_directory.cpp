@@ -1,0 +1,102 @@
+#include "trainer/checkpoint/checkpoint_directory.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <optional>
+#include <system_error>
+
+#include "dist/base/file.h"
+#include "dist/base/log.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/manifest.h"
+
+namespace nibble {
+
+namespace {
+
+constexpr std::string_view step_prefix = "step-";
+
+// The step of a name that step_directory_name makes.
+std::optional<uint64_t> step_of(const std::string& name) {
+  if (!name.starts_with(step_prefix)) return std::nullopt;
+  uint64_t step = 0;
+  const char* end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + step_prefix.size(), end, step);
+  if (error != std::errc() || stop != end || step_directory_name(step) != name) return std::nullopt;
+  return step;
+}
+
+bool has_good_manifest(const std::filesystem::path& directory) {
+  try {
+    const std::filesystem::path path = directory / "manifest.json";
+    parse_manifest(read_file(path, max_manifest_bytes), path);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// Under its temporary name a checkpoint is gone for every reader at once; the files follow.
+void remove_checkpoint(const StepDirectory& checkpoint) {
+  const std::filesystem::path doomed = checkpoint.path.parent_path() / (std::string(temporary_prefix) + "removed-" +
+                                                                        step_directory_name(checkpoint.step));
+  remove_tree(doomed);
+  if (std::rename(checkpoint.path.c_str(), doomed.c_str()) != 0 || !remove_tree(doomed)) {
+    log_warning("cannot remove the old checkpoint {}", checkpoint.path.string());
+  }
+}
+
+}  // namespace
+
+std::string step_directory_name(uint64_t step) {
+  return fmt::format("{}{:08}", step_prefix, step);
+}
+
+std::vector<StepDirectory> list_checkpoints(const std::filesystem::path& run_directory) {
+  std::vector<StepDirectory> found;
+  std::error_code error;
+  std::filesystem::directory_iterator entries(run_directory / "checkpoints", error);
+  for (; !error && entries != std::filesystem::directory_iterator(); entries.increment(error)) {
+    std::error_code ignored;
+    const std::optional<uint64_t> step = step_of(entries->path().filename().string());
+    if (step && entries->symlink_status(ignored).type() == std::filesystem::file_type::directory) {
+      found.push_back({*step, entries->path()});
+    }
+  }
+  if (error && error != std::errc::no_such_file_or_directory) {
+    fail_system_call("list", run_directory / "checkpoints", error.value());
+  }
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.step > b.step; });
+  return found;
+}
+
+void prune_checkpoints(const std::filesystem::path& run_directory, uint64_t newest, uint64_t keep_last,
+                       uint64_t keep_every) {
+  uint64_t kept = 1;  // `newest` itself
+  for (const StepDirectory& checkpoint : list_checkpoints(run_directory)) {
+    if (checkpoint.step >= newest || !has_good_manifest(checkpoint.path)) continue;
+    if (kept < keep_last) {
+      ++kept;
+    } else if (keep_every == 0 || checkpoint.step % keep_every != 0) {
+      remove_checkpoint(checkpoint);
+    }
+  }
+}
+
+void remove_leftovers(const std::filesystem::path& run_directory) {
+  std::error_code error;
+  std::vector<std::filesystem::path> leftovers;
+  std::filesystem::directory_iterator entries(run_directory / "checkpoints", error);
+  for (; !error && entries != std::filesystem::directory_iterator(); entries.increment(error)) {
+    if (entries->path().filename().string().starts_with(temporary_prefix)) leftovers.push_back(entries->path());
+  }
+  for (const std::filesystem::path& path : leftovers) {
+    if (!remove_tree(path)) log_warning("cannot remove {}, left by an interrupted run", path.string());
+  }
+}
+
+}  // namespace nibble

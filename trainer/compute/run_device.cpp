@@ -1,0 +1,68 @@
+#include "trainer/compute/run_device.h"
+
+#include <fmt/format.h>
+
+#include "dist/device/cuda_device.h"
+#include "dist/device/device.h"
+#include "trainer/compute/measured_peak.h"
+
+namespace nibble {
+
+namespace {
+
+int rank_on_machine(const Communicator& communicator) {
+  int before = 0;
+  for (int rank = 0; rank < communicator.rank(); ++rank) {
+    before += communicator.machine(rank) == communicator.machine(communicator.rank()) ? 1 : 0;
+  }
+  return before;
+}
+
+}  // namespace
+
+namespace cpu {
+namespace {
+std::string product_plan() {
+  return {};
+}
+void use_product_plan(const std::string& /*plan*/) {}
+double peak_flops() {
+  return measured_peak_flops();
+}
+void use_gpu(int /*rank_on_machine*/, const RunConfig& /*config*/) {}
+std::vector<std::string> describe_device(const RunConfig& /*config*/) {
+  return {};
+}
+}  // namespace
+}  // namespace cpu
+
+DeviceKind device_of(const RunConfig& config) {
+  switch (config.device) {
+    case RunConfig::Device::automatic: return resolve_device("auto");
+    case RunConfig::Device::cpu: return resolve_device("cpu");
+    case RunConfig::Device::cuda: return resolve_device("cuda");
+  }
+  return DeviceKind::cpu;
+}
+
+void use_device(const Communicator& communicator, const RunConfig& config) {
+  NIBBLE_DISPATCH(device_of(config), use_gpu, rank_on_machine(communicator), config);
+}
+
+double peak_flops(const RunConfig& config) {
+  return NIBBLE_DISPATCH(device_of(config), peak_flops, );
+}
+
+std::string product_plan(const RunConfig& config) {
+  return NIBBLE_DISPATCH(device_of(config), product_plan, );
+}
+
+void use_product_plan(const RunConfig& config, const std::string& plan) {
+  NIBBLE_DISPATCH(device_of(config), use_product_plan, plan);
+}
+
+std::vector<std::string> describe_device(const RunConfig& config) {
+  return NIBBLE_DISPATCH(device_of(config), describe_device, config);
+}
+
+}  // namespace nibble

@@ -1,0 +1,64 @@
+#include "trainer/compute/run_device.h"
+
+#include <set>
+
+#include "dist/device/cuda_device.h"
+#include "model/ops/attention/attention_provider.h"
+#include "quant/gemm/gemm_provider.h"
+
+namespace nibble::cuda {
+namespace {
+
+// Products that the recipe's linear layers may run, by the formats of their operands.
+std::set<std::pair<Format, Format>> products_of(const Recipe& recipe) {
+  std::set<std::pair<Format, Format>> products{{Format::bf16, Format::bf16}};
+  const auto add = [&products](const LinearRecipe& linear) {
+    products.emplace(linear.forward_x.format, linear.forward_w.format);
+    products.emplace(linear.grad_input_dy.format, linear.grad_input_w.format);
+    products.emplace(linear.grad_weight_dy.format, linear.grad_weight_x.format);
+  };
+  add(recipe.linear);
+  for (const LayerRule& rule : recipe.layers) add(rule.linear);
+  return products;
+}
+
+}  // namespace
+
+std::string product_plan() {
+  return export_gemm_plan();
+}
+
+void use_product_plan(const std::string& plan) {
+  import_gemm_plan(plan);
+}
+
+double peak_flops() {
+  return device_properties().bf16_flops;
+}
+
+void use_gpu(int rank_on_machine, const RunConfig& config) {
+  use_device(rank_on_machine);
+  set_gemm_provider(config.cuda.gemm);
+  set_attention_provider(config.cuda.attention);
+}
+
+std::vector<std::string> describe_device(const RunConfig& config) {
+  const DeviceProperties& gpu = device_properties();
+  std::vector<std::string> lines;
+  lines.push_back("device     " + gpu.name + ", compute capability " + std::to_string(gpu.major) + "." +
+                  std::to_string(gpu.minor) + ", " + std::to_string(gpu.memory_bytes >> 20) + " MiB");
+  std::string products;
+  for (const auto& [a, b] : products_of(config.recipe))
+    products += (products.empty() ? "" : "; ") + describe_gemm(a, b);
+  lines.push_back("products   " + products);
+  const AttentionShape shape{.sequences = config.train.micro_batch_sequences,
+                             .sequence_length = config.model.sequence_length,
+                             .query_heads = config.model.query_heads,
+                             .kv_heads = config.model.kv_heads,
+                             .head_dim = config.model.head_dim,
+                             .document_mask = config.data.document_mask};
+  lines.push_back("attention  " + describe_attention_provider(shape));
+  return lines;
+}
+
+}  // namespace nibble::cuda

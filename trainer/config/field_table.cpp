@@ -1,0 +1,228 @@
+#include "trainer/config/field_table.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace nibble {
+namespace {
+
+// Enums are written by index: the names stand in the order of the enumerators.
+template <class Enum>
+ChoiceField choice(Enum& value, std::vector<std::string_view> names) {
+  static_assert(sizeof(Enum) == 1);
+  return {reinterpret_cast<uint8_t*>(&value), std::move(names)};
+}
+
+#define VALUE(member) [](RunConfig& c) -> FieldTarget { return &c.member; }
+#define PATH(member) [](RunConfig& c) -> FieldTarget { return PathField{&c.member}; }
+#define PATHS(member) [](RunConfig& c) -> FieldTarget { return PathListField{&c.member}; }
+#define KEYS(member) [](RunConfig& c) -> FieldTarget { return KeyListField{&c.member}; }
+#define CHOICE(member, ...) [](RunConfig& c) -> FieldTarget { return choice(c.member, {__VA_ARGS__}); }
+
+constexpr ResumeClass frozen = ResumeClass::frozen;
+constexpr ResumeClass numeric = ResumeClass::numeric;
+constexpr ResumeClass changeable = ResumeClass::free;
+
+// Upper ends keep products of sizes far from 2^63; steps and micro-batches are 32-bit in the keys of random numbers.
+constexpr FieldRange any_seed = {0, 18446744073709551615.0};
+constexpr FieldRange steps = {1, 4294967295.0};
+constexpr FieldRange optional_steps = {0, 4294967295.0};
+constexpr FieldRange axis = {1, 16777216.0};
+constexpr FieldRange token_count = {1, 1099511627776.0};
+constexpr FieldRange sequence_count = {1, 1048576.0};
+constexpr FieldRange share = {0, 1};
+constexpr FieldRange positive_share = {0, 1, true};
+constexpr FieldRange decay_rate = {0, 0.9999999};
+
+// clang-format off
+const Field fields[] = {
+    {"run.dir", PATH(run.dir), "Directory of the run: configuration, metrics, checkpoints.",
+     changeable, "", {}, "", true},
+    {"run.seed", VALUE(run.seed), "Seed of everything random: initial weights, sample order, rounding noise.",
+     frozen, "seed", any_seed},
+    {"recipe", VALUE(recipe), "How linear layers are quantised: a recipe's name, a path to a recipe, or the recipe itself "
+     "(see below).",
+     numeric, "", {}, "", true},
+    {"device", CHOICE(device, "auto", "cpu", "cuda"), "Where the run computes; auto takes a GPU if there is one.",
+     numeric},
+
+    {"cuda.gemm", CHOICE(cuda.gemm, "automatic", "exact", "cublaslt", "cudnn", "emulated"), "Who multiplies on a GPU: "
+     "automatic takes a library's NVFP4 products where GPU and library have them and the self-test passes, else BF16 "
+     "products of the same operands (emulated); exact has the bits of the CPU, and is slow.",
+     numeric},
+    {"cuda.attention", CHOICE(cuda.attention, "automatic", "exact", "cudnn"), "Who computes attention on a GPU: automatic "
+     "takes cuDNN where it can; exact has the bits of the CPU, and is slow.",
+     numeric},
+    {"cuda.graphs", VALUE(cuda.graphs), "Hand forward and backward of a micro-batch to the GPU as one graph; changes no bit "
+     "of the result.",
+     changeable},
+    {"cuda.offload_optimizer", VALUE(cuda.offload_optimizer), "Keep AdamW's moments and FP32 masters in memory of the CPU, "
+     "which updates the weights; changes no bit of the result.",
+     changeable},
+
+    {"model.pattern", VALUE(model.pattern), "One character a block, first to last: `*` attention, `-` MLP.",
+     frozen, "model", {}, "", true},
+    {"model.vocab_size", VALUE(model.vocab_size), "Size of the vocabulary; 0 = that of the data.",
+     frozen, "model", {0, 16777216.0}, "tokens"},
+    {"model.hidden_size", VALUE(model.hidden_size), "Width of the residual stream; a multiple of 16.",
+     frozen, "model", axis, "", true},
+    {"model.query_heads", VALUE(model.query_heads), "Attention heads.",
+     frozen, "model", axis, "", true},
+    {"model.kv_heads", VALUE(model.kv_heads), "Key and value heads; divides model.query_heads.",
+     frozen, "model", axis, "", true},
+    {"model.head_dim", VALUE(model.head_dim), "Width of one head; even.",
+     frozen, "model", axis, "", true},
+    {"model.intermediate_size", VALUE(model.intermediate_size), "Inner width of the SwiGLU MLP; a multiple of 16.",
+     frozen, "model", axis, "", true},
+    {"model.sequence_length", VALUE(model.sequence_length), "Length of a training sequence and of the longest context.",
+     frozen, "model", axis, "tokens", true},
+    {"model.rope_theta", VALUE(model.rope_theta), "Base of the rotary position frequencies.",
+     frozen, "model", {0, 1e12, true}},
+    {"model.norm_epsilon", VALUE(model.norm_epsilon), "Added to the mean square in RMSNorm.",
+     frozen, "model", positive_share},
+    {"model.tied_head", VALUE(model.tied_head), "The head shares the weights of the embedding.",
+     frozen, "model"},
+    {"model.init_std", VALUE(model.init_std), "Standard deviation of the initial weights; projections back into the "
+     "residual stream get it divided by the square root of the number of blocks.",
+     frozen, "model", positive_share},
+    {"model.dtype", CHOICE(model.dtype, "fp32", "bf16"), "Of weights and activations; fp32 is for debugging.",
+     frozen, "model"},
+
+    {"data.train", PATHS(data.train), "Training shards: a glob pattern or a list of them.",
+     numeric, "data", {}, "", true},
+    {"data.validation", PATHS(data.validation), "Validation shards: a glob pattern or a list of them; [] = none.",
+     changeable, "data"},
+    {"data.tokenizer", PATH(data.tokenizer), "Tokenizer model; \"\" = tokenizer.model beside the first training shard.",
+     changeable, "data"},
+    {"data.document_mask", VALUE(data.document_mask), "A token attends to the earlier tokens of its own document only, not "
+     "to those of other documents in its sequence; positions are counted from the start of the sequence all the same.",
+     numeric, "data"},
+
+    {"train.steps", VALUE(train.steps), "Optimizer steps of the whole run; the schedule ends there.",
+     numeric, "schedule", steps, "steps", true},
+    {"train.stop_at", VALUE(train.stop_at), "Write a checkpoint and leave with exit code 75 after this step; 0 = never.",
+     changeable, "", optional_steps, "steps"},
+    {"train.micro_batch_sequences", VALUE(train.micro_batch_sequences),
+     "Sequences of a micro-batch, the unit that one rank computes at a time.",
+     numeric, "batch", sequence_count, "sequences", true},
+    {"train.tokens_per_step", VALUE(train.tokens_per_step), "Tokens of an optimizer step, over all ranks; a multiple of "
+     "train.micro_batch_sequences * model.sequence_length.",
+     numeric, "batch", token_count, "tokens", true},
+    {"train.group_micro_batches", VALUE(train.group_micro_batches),
+     "Micro-batches whose gradients are added up in one buffer before the tree over groups; the order of the sum, and so "
+     "its bits, depend on it, never on the number of ranks. The number of groups limits the number of ranks that work.",
+     numeric, "batch", {1, 4294967295.0}, "micro-batches"},
+    {"train.recompute", VALUE(train.recompute), "Blocks whose activations are computed again in the backward pass to save "
+     "memory: none, all, or block numbers such as `0,2,5-7`. Changes no bit of the result.",
+     changeable},
+    {"train.head_chunk_tokens", VALUE(train.head_chunk_tokens), "Tokens whose logits are in memory at a time, where the "
+     "head is not quantised; a multiple of 16. 0 = what suits a CPU's cache; a GPU wants thousands. The sum of the head's "
+     "weight gradient, and so its bits, depend on it.",
+     numeric, "batch", {0, 1073741824.0}, "tokens"},
+    {"train.threads", VALUE(train.threads), "Threads of a rank; 0 = the cores of the machine shared among its ranks.",
+     changeable, "", {0, 4096}, "threads"},
+
+    {"optimizer.learning_rate", VALUE(optimizer.learning_rate), "Peak of the schedule.",
+     numeric, "schedule", {0, 10, true}, "", true},
+    {"optimizer.beta1", VALUE(optimizer.beta1), "Decay of AdamW's first moment.",
+     numeric, "optimizer", decay_rate},
+    {"optimizer.beta2", VALUE(optimizer.beta2), "Decay of AdamW's second moment.",
+     numeric, "optimizer", decay_rate},
+    {"optimizer.epsilon", VALUE(optimizer.epsilon), "Added to the root of the second moment.",
+     numeric, "optimizer", positive_share},
+    {"optimizer.weight_decay", VALUE(optimizer.weight_decay), "Decoupled decay of the linear layers' weights.",
+     numeric, "optimizer", {0, 10}},
+    {"optimizer.clip_norm", VALUE(optimizer.clip_norm), "Largest norm of the gradient, larger ones are scaled down; "
+     "0 = no clipping.",
+     numeric, "optimizer", {0, 1e6}},
+    {"optimizer.master_dtype", CHOICE(optimizer.master_dtype, "fp32", "bf16"), "Of the weights that are updated; bf16 is "
+     "rounded stochastically.",
+     frozen, "optimizer"},
+    {"optimizer.moment_dtype", CHOICE(optimizer.moment_dtype, "fp32", "bf16"), "Of AdamW's moments.",
+     frozen, "optimizer"},
+
+    {"schedule.kind", CHOICE(schedule.kind, "cosine", "linear", "wsd"), "Shape of the learning rate after warm-up: cosine "
+     "or linear decay over all steps, or wsd: constant, then decay at the end.",
+     numeric, "schedule"},
+    {"schedule.warmup_steps", VALUE(schedule.warmup_steps), "Steps of linear warm-up.",
+     numeric, "schedule", optional_steps, "steps"},
+    {"schedule.min_ratio", VALUE(schedule.min_ratio), "Last learning rate as a share of the peak.",
+     numeric, "schedule", share},
+    {"schedule.decay_share", VALUE(schedule.decay_share), "Share of the steps in which wsd decays.",
+     numeric, "schedule", positive_share},
+
+    {"guard.skip_in_a_row", VALUE(guard.skip_in_a_row), "Most steps in a row that may be skipped because they are not "
+     "finite, also when computed again; one more ends the run with exit code 77.",
+     changeable, "", optional_steps, "steps"},
+    {"guard.skip_total", VALUE(guard.skip_total), "Most steps of the whole run, over all resumes, that may be skipped.",
+     changeable, "", optional_steps, "steps"},
+
+    {"telemetry.every", VALUE(telemetry.every), "Steps between measurements of what every quantiser loses; 0 = never.",
+     changeable, "", optional_steps, "steps"},
+    {"telemetry.gradient_probe", VALUE(telemetry.gradient_probe), "Measure also how far each linear layer's weight gradient "
+     "lies from that of the same micro-batch without quantisation; takes memory for a second set of activations and "
+     "gradients on one rank.",
+     changeable},
+
+    {"profile.every", VALUE(profile.every), "Steps between lines in the log about where the time went, by family of "
+     "operators; the first profiled steps are also written to profile.json. 0 = no profile.",
+     changeable, "", optional_steps, "steps"},
+
+    {"eval.every", VALUE(eval.every), "Steps between validations; 0 = only after the last step.",
+     changeable, "", optional_steps, "steps"},
+    {"eval.sequences", VALUE(eval.sequences), "Validation sequences that are used; 0 = all.",
+     changeable, "data", {0, 1099511627776.0}, "sequences"},
+
+    {"checkpoint.every", VALUE(checkpoint.every), "Steps between checkpoints; 0 = only after the last step.",
+     changeable, "", optional_steps, "steps"},
+    {"checkpoint.keep_last", VALUE(checkpoint.keep_last), "Newest checkpoints that are kept.",
+     changeable, "", {1, 1000000}, "checkpoints"},
+    {"checkpoint.keep_every", VALUE(checkpoint.keep_every), "Checkpoints of steps divisible by this are kept for good; "
+     "0 = none.",
+     changeable, "", optional_steps, "steps"},
+
+    {"comm.timeout_s", VALUE(comm.timeout_s), "Longest wait for the other ranks before the run ends with exit code 76; "
+     "0 = wait for ever.",
+     changeable, "", {0, 1e6}, "seconds"},
+
+    {"comm.reduction", CHOICE(comm.reduction, "tree", "nccl"), "How gradients of the ranks are summed: tree has the same "
+     "bits for any number of ranks; nccl, between GPUs only, overlaps with the backward pass and sums in an order of "
+     "NCCL's own.",
+     numeric},
+    {"comm.gather", CHOICE(comm.gather, "bf16", "fp8", "nvfp4"), "How updated weights get to the ranks that do not own them: "
+     "bf16 as they are; fp8 (8.25 bits a weight) and nvfp4 (4.53 bits) round the weights of linear layers, on every rank "
+     "and whatever the number of ranks, and need optimizer.master_dtype fp32, which keeps them exact.",
+     numeric},
+
+    {"log.progress", CHOICE(log.progress, "auto", "plain", "bar", "none"), "What the terminal shows: a line a step, or a "
+     "bar; auto takes the bar on a terminal.",
+     changeable},
+    {"log.tensorboard", VALUE(log.tensorboard), "Write TensorBoard event files.",
+     changeable},
+
+    {"resume.allow", KEYS(resume.allow), "Keys of class numeric that may differ from the checkpoint's on resume.",
+     changeable},
+};
+// clang-format on
+
+}  // namespace
+
+std::span<const Field> config_fields() {
+  return fields;
+}
+
+const Field* find_field(std::string_view key) {
+  const auto found = std::find_if(std::begin(fields), std::end(fields), [&](const Field& f) { return f.key == key; });
+  return found == std::end(fields) ? nullptr : &*found;
+}
+
+std::string_view name_of(ResumeClass resume) {
+  switch (resume) {
+    case ResumeClass::frozen: return "frozen";
+    case ResumeClass::numeric: return "numeric";
+    case ResumeClass::free: return "free";
+  }
+  return "?";
+}
+
+}  // namespace nibble

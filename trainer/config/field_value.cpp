@@ -1,0 +1,235 @@
+// Values of trainer/config/field_table.h: from YAML nodes, to YAML text.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "dist/base/error.h"
+#include "trainer/config/field_table.h"
+#include "trainer/config/recipe_file.h"
+
+namespace nibble {
+namespace {
+
+template <class... Visitors>
+struct Overloaded : Visitors... {
+  using Visitors::operator()...;
+};
+template <class... Visitors>
+Overloaded(Visitors...) -> Overloaded<Visitors...>;
+
+constexpr std::string_view number_forms = "numbers look like 100, 1_000, 1e9, 10M, 32Ki or 0.1";
+
+// Reads one field from one node; the place and the key go into every message.
+class FieldReader {
+ public:
+  FieldReader(const Field& field, const YamlNode& node, const std::string& config_directory)
+      : field_(field), node_(node), config_directory_(config_directory) {}
+
+  void operator()(std::string* value) const { *value = string(node_); }
+  void operator()(PathField target) const {
+    const std::string text = string(node_);
+    *target.value = text.empty() && !field_.required ? text : absolute_path(text, node_);
+  }
+  void operator()(PathListField target) const {
+    std::vector<std::string> paths;
+    for (const YamlNode* item : items()) paths.push_back(absolute_path(string(*item), *item));
+    if (paths.empty() && field_.required) refuse("is empty", "give at least one pattern");
+    *target.value = std::move(paths);
+  }
+  void operator()(const ChoiceField& target) const {
+    const std::string text = string(node_);
+    const auto found = std::find(target.names.begin(), target.names.end(), text);
+    if (found == target.names.end()) {
+      const std::string_view meant = nearest_word(text, target.names);
+      refuse(fmt::format("cannot be {}{}", shown(text),
+                         meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
+             fmt::format("use {}", fmt::join(target.names, ", ")));
+    }
+    *target.value = static_cast<uint8_t>(found - target.names.begin());
+  }
+  void operator()(bool* value) const {
+    const std::string& text = scalar(node_);
+    if (node_.quoted || (text != "true" && text != "false")) {
+      refuse(fmt::format("must be true or false, not {}", shown(text)), "write true or false, without quotes");
+    }
+    *value = text == "true";
+  }
+  void operator()(double* value) const {
+    const auto parsed = parse_real(number());
+    if (!parsed) refuse(fmt::format("is not a number: {}", shown(node_.text)), std::string(number_forms));
+    check_range(*parsed);
+    *value = *parsed;
+  }
+  void operator()(uint64_t* value) const {
+    const ParsedInteger parsed = integer();
+    check_range(parsed.negative ? -1.0 : static_cast<double>(parsed.magnitude));
+    *value = parsed.magnitude;
+  }
+  void operator()(int64_t* value) const {
+    const ParsedInteger parsed = integer();
+    const auto magnitude = static_cast<double>(parsed.magnitude);
+    check_range(parsed.negative ? -magnitude : magnitude);  // ranges lie far inside 63 bits
+    *value = parsed.negative ? -static_cast<int64_t>(parsed.magnitude) : static_cast<int64_t>(parsed.magnitude);
+  }
+  void operator()(KeyListField target) const {
+    std::vector<std::string> keys;
+    for (const YamlNode* item : items()) {
+      check_allowed_key(*item);
+      keys.push_back(item->text);
+    }
+    std::sort(keys.begin(), keys.end());
+    keys.erase(std::unique(keys.begin(), keys.end()), keys.end());
+    *target.value = std::move(keys);
+  }
+  void operator()(Recipe* value) const {
+    if (node_.kind == YamlNode::Kind::map) {
+      *value = parse_recipe(node_, config_directory_);
+      return;
+    }
+    const std::string text = string(node_);
+    if (text.empty()) refuse("is empty", "give a recipe's name, such as nvfp4 or bf16");
+    try {
+      *value = load_recipe(text, config_directory_);
+    } catch (const Error& error) {
+      if (error.code() != ExitCode::missing_input) throw;
+      throw Error(error.code(), fmt::format("{}: {}", node_.place.text(), error.what()), error.remedy());
+    }
+  }
+
+ private:
+  [[noreturn]] void refuse(std::string_view what, std::string remedy) const {
+    refuse_config(node_.place, fmt::format("{} {}", field_.key, what), std::move(remedy));
+  }
+
+  const std::string& scalar(const YamlNode& node) const {
+    if (node.kind == YamlNode::Kind::null) refuse("has no value", "give it a value, or remove the key");
+    if (node.kind != YamlNode::Kind::scalar) refuse("must be a single value", "write key: value");
+    return node.text;
+  }
+
+  const std::string& string(const YamlNode& node) const {
+    const std::string& text = scalar(node);
+    const bool control =
+        std::any_of(text.begin(), text.end(), [](char c) { return static_cast<uint8_t>(c) < 0x20 || c == 0x7F; });
+    if (control || !is_utf8(text)) refuse("has control characters", "remove the escape sequences");
+    if (text.size() > 4096) refuse("is longer than 4096 bytes", "shorten it");
+    return text;
+  }
+
+  const std::string& number() const {
+    const std::string& text = scalar(node_);
+    if (node_.quoted) refuse(fmt::format("must be a number, not the string {}", shown(text)), "remove the quotes");
+    return text;
+  }
+
+  ParsedInteger integer() const {
+    const auto parsed = parse_integer(number());
+    if (!parsed) refuse(fmt::format("is not a whole number: {}", shown(node_.text)), std::string(number_forms));
+    return *parsed;
+  }
+
+  void check_range(double value) const {
+    const FieldRange& range = field_.range;
+    const bool above = range.above_minimum ? value > range.minimum : value >= range.minimum;
+    if (above && value <= range.maximum) return;
+    refuse(fmt::format("is {}, out of range", node_.text),
+           fmt::format("use {}{}{}", range_text(field_), field_.unit.empty() ? "" : " ", field_.unit));
+  }
+
+  // A single string counts as a list of one.
+  std::vector<const YamlNode*> items() const {
+    if (node_.kind != YamlNode::Kind::sequence) return {&node_};
+    std::vector<const YamlNode*> result;
+    for (const YamlNode& item : node_.items) result.push_back(&item);
+    return result;
+  }
+
+  std::string absolute_path(const std::string& text, const YamlNode& node) const {
+    if (text.empty()) {
+      refuse_config(node.place, fmt::format("{} is empty", field_.key), "give a path");
+    }
+    std::error_code error;
+    std::string path = std::filesystem::absolute(text, error).lexically_normal().string();
+    if (error || !is_utf8(path)) {
+      refuse_config(node.place, fmt::format("{}: the current directory is gone or its name is not UTF-8", field_.key),
+                    "give an absolute path");
+    }
+    return path;
+  }
+
+  void check_allowed_key(const YamlNode& item) const {
+    const std::string& key = string(item);
+    const Field* named = find_field(key);
+    if (named != nullptr && named->resume == ResumeClass::numeric) return;
+    std::vector<std::string_view> candidates;
+    for (const Field& field : config_fields()) {
+      if (field.resume == ResumeClass::numeric) candidates.push_back(field.key);
+    }
+    if (named == nullptr) {
+      const std::string_view meant = nearest_word(key, candidates);
+      refuse_config(item.place,
+                    fmt::format("{} names no key: {}{}", field_.key, shown(key),
+                                meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
+                    fmt::format("the keys it may name are {}", fmt::join(candidates, ", ")));
+    }
+    const bool is_frozen = named->resume == ResumeClass::frozen;
+    refuse_config(item.place,
+                  fmt::format("{} names \"{}\", which is {}", field_.key, key,
+                              is_frozen ? "frozen: the checkpoint would not fit" : "free to change anyway"),
+                  is_frozen ? "start a new run to change it" : "remove it from the list");
+  }
+
+  const Field& field_;
+  const YamlNode& node_;
+  const std::string& config_directory_;
+};
+
+std::string list_text(const std::vector<std::string>& values) {
+  std::vector<std::string> quoted;
+  quoted.reserve(values.size());
+  for (const std::string& value : values) quoted.push_back(yaml_string(value));
+  return fmt::format("[{}]", fmt::join(quoted, ", "));
+}
+
+// A target is only read here: tables hold accessors to a mutable configuration.
+FieldTarget target_of(const Field& field, const RunConfig& config) {
+  return field.target(const_cast<RunConfig&>(config));
+}
+
+}  // namespace
+
+void read_field(const Field& field, const YamlNode& node, const std::string& config_directory, RunConfig& config) {
+  std::visit(FieldReader(field, node, config_directory), field.target(config));
+}
+
+std::string field_text(const Field& field, const RunConfig& config) {
+  return std::visit(Overloaded{[](const std::string* value) { return yaml_string(*value); },
+                               [](const PathField& path) { return yaml_string(*path.value); },
+                               [](const PathListField& paths) { return list_text(*paths.value); },
+                               [](const KeyListField& keys) { return list_text(*keys.value); },
+                               [](const ChoiceField& choice) { return std::string(choice.names.at(*choice.value)); },
+                               [](const Recipe* recipe) { return yaml_string(recipe->name); },
+                               [](const auto* value) { return fmt::format("{}", *value); }},
+                    target_of(field, config));
+}
+
+bool same_value(const Field& field, const RunConfig& a, const RunConfig& b) {
+  if (field.key != "recipe") return field_text(field, a) == field_text(field, b);
+  Recipe renamed = b.recipe;  // a name quantises nothing
+  renamed.name = a.recipe.name;
+  return recipe_yaml(a.recipe) == recipe_yaml(renamed);
+}
+
+std::string range_text(const Field& field) {
+  const auto text = [](double value) {
+    return value == static_cast<double>(UINT64_MAX) ? std::string("18446744073709551615")
+                                                    : fmt::format("{:.10g}", value);
+  };
+  const FieldRange& range = field.range;
+  if (range.maximum == 0) return {};
+  if (range.above_minimum) return fmt::format("above {}, up to {}", text(range.minimum), text(range.maximum));
+  return fmt::format("{} to {}", text(range.minimum), text(range.maximum));
+}
+
+}  // namespace nibble

@@ -1,0 +1,328 @@
+#include "trainer/config/run_config.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "dist/base/error.h"
+#include "trainer/config/field_table.h"
+#include "trainer/config/recipe_file.h"
+#include "trainer/config/yaml_document.h"
+
+namespace nibble {
+namespace {
+
+std::string_view section_of(std::string_view key) {
+  const size_t dot = key.find('.');
+  return dot == std::string_view::npos ? std::string_view() : key.substr(0, dot);
+}
+
+std::string_view last_word(std::string_view key) {
+  return key.substr(key.rfind('.') + 1);
+}
+
+bool is_section(std::string_view name) {
+  return std::any_of(config_fields().begin(), config_fields().end(),
+                     [&](const Field& field) { return section_of(field.key) == name; });
+}
+
+// The key that `unknown` was meant to be: one of the same last word in another section, or one spelled much like it.
+std::string_view meant_key(std::string_view unknown) {
+  std::vector<std::string_view> candidates;
+  for (const Field& field : config_fields()) {
+    if (last_word(field.key) == last_word(unknown)) return field.key;
+    candidates.push_back(field.key);
+    const std::string_view section = section_of(field.key);
+    const bool known = std::find(candidates.begin(), candidates.end(), section) != candidates.end();
+    if (!section.empty() && !known) candidates.push_back(section);
+  }
+  return nearest_word(unknown, candidates);
+}
+
+[[noreturn]] void refuse_unknown(const YamlPlace& place, const std::string& key) {
+  if (find_field(key) != nullptr) {
+    refuse_config(place, fmt::format("key {} is not nested", shown(key)),
+                  fmt::format("write `{}:` and, indented below it, `{}:`", section_of(key), last_word(key)));
+  }
+  const std::string_view meant = meant_key(key);
+  refuse_config(place,
+                fmt::format("unknown key {}{}", shown(key),
+                            meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
+                "correct or remove it; `nibble config reference` lists every key");
+}
+
+// Blocks of "none", "all" or "0,2,5-7"; an empty result if the text has another form or names a block that is not
+// there.
+std::vector<bool> parse_blocks(std::string_view text, size_t blocks) {
+  std::vector<bool> flags(blocks, text == "all");
+  if (text == "all" || text == "none") return flags;
+  const auto number = [&](std::string_view word) -> size_t {
+    const bool digits = !word.empty() && word.find_first_not_of("0123456789") == std::string_view::npos;
+    const auto parsed = digits ? parse_integer(word) : std::nullopt;
+    return parsed && parsed->magnitude < blocks ? static_cast<size_t>(parsed->magnitude) : blocks;
+  };
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string_view item = text.substr(begin, end - begin);
+    const size_t dash = item.find('-');
+    const size_t first = number(item.substr(0, dash));
+    const size_t last = dash == std::string_view::npos ? first : number(item.substr(dash + 1));
+    if (first >= blocks || last >= blocks || first > last) return {};
+    std::fill(flags.begin() + static_cast<std::ptrdiff_t>(first), flags.begin() + static_cast<std::ptrdiff_t>(last) + 1,
+              true);
+    begin = end + 1;
+  }
+  return flags;
+}
+
+class ConfigReader {
+ public:
+  explicit ConfigReader(const std::string& name)
+      : directory_(std::filesystem::path(name).parent_path().string()),
+        document_{std::make_shared<const std::string>(name), 0, 0} {
+    if (directory_.empty()) directory_ = ".";
+  }
+
+  RunConfig read(const YamlNode& root) {
+    if (root.kind == YamlNode::Kind::null) {
+      refuse_config(document_, "is empty", "start from configs/runs/quickstart.yaml");
+    }
+    if (root.kind != YamlNode::Kind::map) refuse_config(root.place, "not a mapping", "write `section:` lines");
+    for (const YamlEntry& entry : root.entries) read_top_level(entry);
+    check_required();
+    check_batch();
+    check_steps();
+    check_validation();
+    check_recompute();
+    check_model();
+    check_gather();
+    return config_;
+  }
+
+ private:
+  void read_top_level(const YamlEntry& entry) {
+    const Field* field = find_field(entry.key);
+    if (field != nullptr && section_of(entry.key).empty()) {
+      read_value(*field, entry);
+      return;
+    }
+    if (!is_section(entry.key)) refuse_unknown(entry.place, entry.key);
+    if (entry.value.kind == YamlNode::Kind::null) return;  // a section whose keys are commented out
+    if (entry.value.kind != YamlNode::Kind::map) {
+      refuse_config(entry.value.place, fmt::format("{} is a section, not a value", shown(entry.key)),
+                    "write its keys indented below it");
+    }
+    for (const YamlEntry& inner : entry.value.entries) {
+      const std::string key = entry.key + "." + inner.key;
+      const Field* inner_field = inner.key.find('.') == std::string::npos ? find_field(key) : nullptr;
+      if (inner_field == nullptr) refuse_unknown(inner.place, key);
+      read_value(*inner_field, inner);
+    }
+  }
+
+  void read_value(const Field& field, const YamlEntry& entry) {
+    places_[field.key] = entry.value.place.source ? entry.value.place : entry.place;
+    read_field(field, entry.value, directory_, config_);
+  }
+
+  // Where a key was set; the whole document for a key that has its default.
+  YamlPlace place(std::string_view key) const {
+    const auto found = places_.find(key);
+    return found == places_.end() ? document_ : found->second;
+  }
+
+  void check_required() const {
+    std::vector<std::string_view> missing;
+    for (const Field& field : config_fields()) {
+      if (field.required && !places_.contains(field.key)) missing.push_back(field.key);
+    }
+    if (missing.empty()) return;
+    refuse_config(document_, fmt::format("missing key{} {}", missing.size() == 1 ? "" : "s", fmt::join(missing, ", ")),
+                  fmt::format("add to the file, or give --set {}=...", missing.front()));
+  }
+
+  void check_batch() const {
+    if (config_.train.head_chunk_tokens % 16 != 0) {
+      refuse_config(place("train.head_chunk_tokens"),
+                    fmt::format("train.head_chunk_tokens {} is not a multiple of 16", config_.train.head_chunk_tokens),
+                    "tokens are summed in blocks of 16: use a multiple, or 0");
+    }
+    const int64_t micro_batch = config_.train.micro_batch_sequences * config_.model.sequence_length;
+    const int64_t tokens = config_.train.tokens_per_step;
+    if (tokens % micro_batch == 0) {
+      if (tokens / micro_batch <= int64_t{UINT32_MAX}) return;
+      refuse_config(place("train.tokens_per_step"), "a step of more than 2^32 micro-batches",
+                    "raise train.micro_batch_sequences");
+    }
+    const int64_t below = tokens / micro_batch * micro_batch;
+    const std::string nearest =
+        below == 0 ? fmt::format("{}", micro_batch) : fmt::format("{} or {}", below, below + micro_batch);
+    refuse_config(place("train.tokens_per_step"),
+                  fmt::format("train.tokens_per_step {} is not a multiple of a micro-batch of {} x {} = {} tokens",
+                              tokens, config_.train.micro_batch_sequences, config_.model.sequence_length, micro_batch),
+                  fmt::format("use {}", nearest));
+  }
+
+  void check_steps() const {
+    const int64_t steps = config_.train.steps;
+    const auto check = [&](std::string_view key, int64_t value) {
+      if (value <= steps) return;
+      refuse_config(place(key), fmt::format("{} is {}, beyond the {} steps of the run", key, value, steps),
+                    fmt::format("lower {}, or raise train.steps", key));
+    };
+    check("train.stop_at", config_.train.stop_at);
+    check("schedule.warmup_steps", config_.schedule.warmup_steps);
+    const double decay = config_.schedule.decay_share * static_cast<double>(steps);
+    if (config_.schedule.kind == ScheduleKind::wsd &&
+        static_cast<double>(config_.schedule.warmup_steps) + decay > static_cast<double>(steps)) {
+      refuse_config(place("schedule.decay_share"), "warm-up and decay overlap: together they are longer than the run",
+                    "lower schedule.decay_share or schedule.warmup_steps");
+    }
+  }
+
+  void check_validation() const {
+    if (config_.eval.every == 0 || !config_.data.validation.empty()) return;
+    refuse_config(place("eval.every"), "eval.every is set, but there is no data.validation",
+                  "name validation shards in data.validation, or set eval.every to 0");
+  }
+
+  void check_recompute() const {
+    const size_t blocks = config_.model.pattern.size();
+    if (blocks == 0 || !parse_blocks(config_.train.recompute, blocks).empty()) return;
+    refuse_config(
+        place("train.recompute"),
+        fmt::format("train.recompute {} names no blocks of a model of {}", shown(config_.train.recompute), blocks),
+        fmt::format("use none, all, or numbers from 0 to {} such as 0,2,5-7", blocks - 1));
+  }
+
+  // The model's own rules, with the place of the key that is blamed.
+  void check_model() const {
+    ModelConfig model = config_.model;
+    if (model.vocab_size == 0) model.vocab_size = 16;
+    try {
+      validate(model);
+    } catch (const Error& error) {
+      const std::string_view what = error.what();
+      const Field* blamed = nullptr;
+      size_t first = what.size();
+      for (const Field& field : config_fields()) {
+        const size_t at = what.find(field.key);
+        if (at == std::string_view::npos || at >= first) continue;
+        first = at;
+        blamed = &field;
+      }
+      refuse_config(blamed != nullptr ? place(blamed->key) : document_, what, error.remedy());
+    }
+  }
+
+  // Weights are rounded on their way; where the exact ones are not kept as well, small updates would be lost.
+  void check_gather() const {
+    if (config_.comm.gather == WeightFormat::bf16) return;
+    const auto refuse = [&](const char* key, const char* is, const char* remedy) {
+      refuse_config(place("comm.gather"),
+                    fmt::format("comm.gather {} rounds weights that are BF16 and have FP32 masters, but {} is {}",
+                                config_.comm.gather == WeightFormat::fp8 ? "fp8" : "nvfp4", key, is),
+                    fmt::format("set {}, or comm.gather=bf16", remedy));
+    };
+    if (config_.model.dtype != DType::bf16) refuse("model.dtype", "fp32", "model.dtype=bf16");
+    if (config_.optimizer.master_dtype != DType::f32) {
+      refuse("optimizer.master_dtype", "bf16", "optimizer.master_dtype=fp32");
+    }
+  }
+
+  std::string directory_;
+  YamlPlace document_;
+  RunConfig config_;
+  std::map<std::string_view, YamlPlace> places_;
+};
+
+RunConfig read_with_overrides(YamlNode root, const std::string& name, const std::vector<std::string>& overrides) {
+  for (const std::string& assignment : overrides) apply_override(root, assignment);
+  return ConfigReader(name).read(root);
+}
+
+std::string difference_text(const Field& field, const RunConfig& config, const RunConfig& other) {
+  std::string text = field_text(field, config);
+  if (field.key != "recipe" || config.recipe.name != other.recipe.name) return text;
+  return fmt::format("{} with other settings", text);
+}
+
+}  // namespace
+
+RunConfig parse_run_config(const std::string& path, const std::vector<std::string>& overrides) {
+  return read_with_overrides(read_yaml_file(path), path, overrides);
+}
+
+RunConfig parse_run_config_text(const std::string& text, const std::string& name,
+                                const std::vector<std::string>& overrides) {
+  return read_with_overrides(parse_yaml(text, name), name, overrides);
+}
+
+std::string resolved_yaml(const RunConfig& config) {
+  std::string text;
+  std::string_view section;
+  for (const Field& field : config_fields()) {
+    if (field.key == "recipe") {
+      text += "recipe:\n" + recipe_yaml(config.recipe, 2);
+      section = {};
+      continue;
+    }
+    const std::string_view field_section = section_of(field.key);
+    if (!field_section.empty() && field_section != section) text += fmt::format("{}:\n", field_section);
+    section = field_section;
+    text += fmt::format("{}{}: {}\n", section.empty() ? "" : "  ", last_word(field.key), field_text(field, config));
+  }
+  return text;
+}
+
+std::vector<ConfigDifference> config_differences(const RunConfig& before, const RunConfig& after) {
+  std::vector<ConfigDifference> differences;
+  for (const Field& field : config_fields()) {
+    if (same_value(field, before, after)) continue;
+    const bool vocabulary_of_data = before.model.vocab_size == 0 || after.model.vocab_size == 0;
+    if (field.key == "model.vocab_size" && vocabulary_of_data) continue;
+    differences.push_back({std::string(field.key), field_text(field, before), difference_text(field, after, before),
+                           field.resume, field.compare_group});
+  }
+  return differences;
+}
+
+void check_resume(const RunConfig& before, const RunConfig& after) {
+  std::vector<std::string> frozen, numeric, numeric_keys;
+  for (const ConfigDifference& difference : config_differences(before, after)) {
+    const std::string text = fmt::format("{} ({} -> {})", difference.key, difference.before, difference.after);
+    const auto& allowed = after.resume.allow;
+    if (difference.resume == ResumeClass::frozen) frozen.push_back(text);
+    if (difference.resume != ResumeClass::numeric) continue;
+    if (std::find(allowed.begin(), allowed.end(), difference.key) != allowed.end()) continue;
+    numeric.push_back(text);
+    numeric_keys.push_back(difference.key);
+  }
+  if (!frozen.empty()) {
+    throw Error(ExitCode::bad_config,
+                fmt::format("the checkpoint does not fit the changed {}", fmt::join(frozen, ", ")),
+                "restore these keys, or start a new run in another run.dir");
+  }
+  if (!numeric.empty()) {
+    throw Error(ExitCode::bad_config,
+                fmt::format("resuming would change the run's numbers: {}", fmt::join(numeric, ", ")),
+                fmt::format("restore these keys, or allow the change with --set 'resume.allow=[{}]'",
+                            fmt::join(numeric_keys, ", ")));
+  }
+}
+
+std::vector<bool> recompute_blocks(const RunConfig& config) {
+  std::vector<bool> flags = parse_blocks(config.train.recompute, config.model.pattern.size());
+  NIBBLE_CHECK(flags.size() == config.model.pattern.size(), "train.recompute is checked when it is read");
+  return flags;
+}
+
+std::string tokenizer_path(const RunConfig& config) {
+  if (!config.data.tokenizer.empty()) return config.data.tokenizer;
+  NIBBLE_CHECK(!config.data.train.empty(), "data.train is required");
+  return (std::filesystem::path(config.data.train.front()).parent_path() / "tokenizer.model").string();
+}
+
+}  // namespace nibble

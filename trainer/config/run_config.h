@@ -1,0 +1,169 @@
+// The configuration of a run: plain data, read from YAML and `--set key=value`. Every key, its default, its range and
+// what a resumed run may do to it stand in one table (run_config.cpp), from which the parser, `nibble config schema`
+// and docs/configuration.md are made.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dist/zero/gradient_reduction.h"
+#include "model/config.h"
+#include "model/ops/attention/attention_provider.h"
+#include "optim/schedule.h"
+#include "quant/format/dtype.h"
+#include "quant/gemm/gemm_provider.h"
+#include "quant/recipe/recipe.h"
+#include "quant/wire/weight_codec.h"
+
+namespace nibble {
+
+struct RunConfig {
+  enum class Device : uint8_t { automatic, cpu, cuda };
+  enum class Progress : uint8_t { automatic, plain, bar, none };
+
+  struct Run {
+    std::string dir;  // absolute
+    uint64_t seed = 1234;
+  };
+  // What only GPUs have.
+  struct Cuda {
+    cuda::GemmProvider gemm = cuda::GemmProvider::automatic;
+    AttentionProvider attention = AttentionProvider::automatic;
+    bool graphs = false;             // forward and backward of a micro-batch as one graph
+    bool offload_optimizer = false;  // moments and FP32 masters stay in memory of the CPU, which updates
+  };
+  struct Data {
+    std::vector<std::string> train;       // glob patterns, absolute
+    std::vector<std::string> validation;  // glob patterns, absolute; empty = no validation
+    std::string tokenizer;                // absolute; empty = see tokenizer_path()
+    bool document_mask = false;           // a token sees the earlier tokens of its own document only
+  };
+  struct Train {
+    int64_t steps = 0;    // optimizer steps of the whole run; the schedule ends there
+    int64_t stop_at = 0;  // checkpoint and leave after this step (exit code 75); 0 = never
+    int64_t micro_batch_sequences = 0;
+    int64_t tokens_per_step = 0;      // a multiple of micro_batch_sequences * model.sequence_length
+    int64_t group_micro_batches = 1;  // size of the groups of the gradient's fixed sum order
+    std::string recompute = "none";   // see recompute_blocks()
+    int64_t threads = 0;              // per rank; 0 = automatic
+    int64_t head_chunk_tokens = 0;    // 0 = automatic
+  };
+  struct Optimizer {
+    double learning_rate = 0;  // the schedule's peak
+    double beta1 = 0.9;
+    double beta2 = 0.95;
+    double epsilon = 1e-8;
+    double weight_decay = 0.1;
+    double clip_norm = 1.0;            // 0 = no clipping
+    DType master_dtype = DType::bf16;  // bf16 (stochastic rounding) or f32
+    DType moment_dtype = DType::f32;   // f32 or bf16
+  };
+  struct Schedule {
+    ScheduleKind kind = ScheduleKind::cosine;
+    int64_t warmup_steps = 0;
+    double min_ratio = 0.1;    // last learning rate / peak
+    double decay_share = 0.2;  // wsd only: share of the steps that decay, at the end
+  };
+  struct Guard {
+    int64_t skip_in_a_row = 3;  // most consecutive steps that may be skipped because they are not finite
+    int64_t skip_total = 20;    // and in the whole run
+  };
+  struct Telemetry {
+    int64_t every = 100;         // steps; 0 = never
+    bool gradient_probe = true;  // also compare gradients with those of an unquantised pass
+  };
+  struct Profile {
+    int64_t every = 0;  // steps; 0 = no profile
+  };
+  struct Eval {
+    int64_t every = 0;      // steps; 0 = only after the last step
+    int64_t sequences = 0;  // 0 = the whole validation set
+  };
+  struct Checkpoint {
+    int64_t every = 0;       // steps; 0 = only after the last step
+    int64_t keep_last = 2;   // newest checkpoints that are kept
+    int64_t keep_every = 0;  // checkpoints of steps divisible by this are kept forever; 0 = none
+  };
+  struct Comm {
+    double timeout_s = 600;  // of one collective; 0 = none
+    ReductionKind reduction = ReductionKind::tree;
+    WeightFormat gather = WeightFormat::bf16;  // bf16: as they are
+  };
+  struct Log {
+    Progress progress = Progress::automatic;
+    bool tensorboard = true;
+  };
+  struct Resume {
+    std::vector<std::string> allow;  // keys of class `numeric` that may differ from the checkpoint's
+  };
+
+  Run run;
+  Recipe recipe;
+  Device device = Device::automatic;
+  Cuda cuda;
+  ModelConfig model;  // vocab_size 0 = that of the data
+  Data data;
+  Train train;
+  Optimizer optimizer;
+  Schedule schedule;
+  Guard guard;
+  Telemetry telemetry;
+  Profile profile;
+  Eval eval;
+  Checkpoint checkpoint;
+  Comm comm;
+  Log log;
+  Resume resume;
+
+  // Micro-batches of one optimizer step, over all ranks.
+  int64_t micro_batches_per_step() const {
+    return train.tokens_per_step / (train.micro_batch_sequences * model.sequence_length);
+  }
+};
+
+// What a resumed run may do to a key.
+enum class ResumeClass : uint8_t {
+  frozen,   // the checkpoint does not fit otherwise: may never change
+  numeric,  // changes the numbers of the run: may change if resume.allow names it
+  free      // may change
+};
+
+// Reads a file and applies overrides ("train.steps=100", value in YAML). Paths in the result are absolute, relative
+// ones being taken from the current directory. Throws ExitCode::missing_input if there is no such file,
+// ExitCode::bad_config with file:line:column for everything else: unknown, duplicate or missing keys, wrong types,
+// values out of range, values that contradict each other.
+RunConfig parse_run_config(const std::string& path, const std::vector<std::string>& overrides = {});
+// The same for text that is already in memory. `name` stands for the file in messages; its directory is where recipes
+// are looked for first.
+RunConfig parse_run_config_text(const std::string& text, const std::string& name,
+                                const std::vector<std::string>& overrides = {});
+
+// Canonical YAML of every key, the recipe written out: depends on no other file, and parses back to the same bytes.
+std::string resolved_yaml(const RunConfig& config);
+
+struct ConfigDifference {
+  std::string key;  // "optimizer.learning_rate"
+  std::string before, after;
+  ResumeClass resume = ResumeClass::free;
+  // What runs that are compared must share, and this key is part of: "data", "seed", "batch", "schedule", "optimizer",
+  // "model"; empty for keys that may differ (the recipe above all).
+  std::string_view compare_group;
+};
+std::vector<ConfigDifference> config_differences(const RunConfig& before, const RunConfig& after);
+
+// Throws ExitCode::bad_config, naming every offending key, if `after` may not continue a checkpoint of `before`.
+void check_resume(const RunConfig& before, const RunConfig& after);
+
+// train.recompute, one flag a block of model.pattern: "none", "all", or numbers and ranges like "0,2,5-7".
+std::vector<bool> recompute_blocks(const RunConfig& config);
+
+// data.tokenizer, or else tokenizer.model in the directory of the first train pattern.
+std::string tokenizer_path(const RunConfig& config);
+
+// docs/configuration.md, and the JSON Schema (2020-12) for editors.
+std::string config_reference();
+std::string config_schema();
+
+}  // namespace nibble

@@ -1,0 +1,317 @@
+#include "trainer/config/yaml_document.h"
+
+#include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/exceptions.h>
+#include <yaml-cpp/parser.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <sstream>
+
+#include "dist/base/error.h"
+
+namespace nibble {
+namespace {
+
+constexpr size_t max_bytes = size_t{1} << 20;
+constexpr size_t max_depth = 16;
+constexpr size_t max_nodes = 10'000;
+
+// Builds nodes from yaml-cpp's events. Its own tree follows aliases into cycles and keeps duplicate keys silently.
+class TreeBuilder : public YAML::EventHandler {
+ public:
+  explicit TreeBuilder(std::shared_ptr<const std::string> source) : source_(std::move(source)) {
+    root_.place = {source_, 1, 1};
+  }
+
+  YamlNode take() { return std::move(root_); }
+
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (documents_++ > 0)
+      refuse_config(place(mark), "a second YAML document", "keep one document (one `---`) in the file");
+  }
+  void OnDocumentEnd() override {}
+
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
+    refuse_anchor(mark, anchor);
+    YamlNode node;
+    node.place = place(mark);
+    add(std::move(node));
+  }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
+    refuse_config(place(mark), "YAML aliases are not supported",
+                  "write the value out; quote it if the `*` is part of it");
+  }
+  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                const std::string& value) override {
+    refuse_anchor(mark, anchor);
+    if (!tag.empty() && tag != "?" && tag != "!") refuse_tag(mark);
+    YamlNode node;
+    node.kind = YamlNode::Kind::scalar;
+    node.place = place(mark);
+    node.text = value;
+    node.quoted = tag == "!";
+    add(std::move(node));
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                       YAML::EmitterStyle::value) override {
+    open(mark, tag, anchor, YamlNode::Kind::sequence);
+  }
+  void OnSequenceEnd() override { close(); }
+  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                  YAML::EmitterStyle::value) override {
+    open(mark, tag, anchor, YamlNode::Kind::map);
+  }
+  void OnMapEnd() override { close(); }
+
+ private:
+  // A collection that is being read. `key` waits for its value.
+  struct Level {
+    YamlNode node;
+    std::optional<YamlNode> key;
+  };
+
+  YamlPlace place(const YAML::Mark& mark) const { return {source_, mark.line + 1, mark.column + 1}; }
+
+  void refuse_anchor(const YAML::Mark& mark, YAML::anchor_t anchor) const {
+    if (anchor == YAML::NullAnchor) return;
+    refuse_config(place(mark), "YAML anchors are not supported",
+                  "remove the `&name` and write the value out; quote it if the `&` is part of it");
+  }
+  [[noreturn]] void refuse_tag(const YAML::Mark& mark) const {
+    refuse_config(place(mark), "YAML tags are not supported",
+                  "remove the `!tag`; quote the value if the `!` is part of it");
+  }
+
+  void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, YamlNode::Kind kind) {
+    refuse_anchor(mark, anchor);
+    if (!tag.empty() && tag != "?") refuse_tag(mark);
+    if (levels_.size() >= max_depth) {
+      refuse_config(place(mark), fmt::format("nested more than {} levels deep", max_depth), "flatten the file");
+    }
+    Level level;
+    level.node.kind = kind;
+    level.node.place = place(mark);
+    levels_.push_back(std::move(level));
+  }
+
+  void close() {
+    YamlNode node = std::move(levels_.back().node);
+    levels_.pop_back();
+    add(std::move(node));
+  }
+
+  void add(YamlNode node) {
+    if (++nodes_ > max_nodes) {
+      refuse_config(node.place, fmt::format("more than {} YAML nodes", max_nodes),
+                    "a configuration is far smaller: wrong file?");
+    }
+    if (levels_.empty()) {
+      root_ = std::move(node);
+      return;
+    }
+    Level& level = levels_.back();
+    if (level.node.kind == YamlNode::Kind::sequence) {
+      level.node.items.push_back(std::move(node));
+    } else if (!level.key) {
+      check_key(level.node, node);
+      level.key = std::move(node);
+    } else {
+      level.node.entries.push_back({std::move(level.key->text), std::move(level.key->place), std::move(node)});
+      level.key.reset();
+    }
+  }
+
+  static void check_key(const YamlNode& map, const YamlNode& key) {
+    if (key.kind != YamlNode::Kind::scalar) refuse_config(key.place, "a key must be a word", "write `name: value`");
+    if (key.text == "<<") {
+      refuse_config(key.place, "YAML merge keys (`<<`) are not supported", "write the merged keys out");
+    }
+    if (const YamlEntry* first = map.find(key.text)) {
+      refuse_config(key.place, fmt::format("duplicate key {}", shown(key.text)),
+                    fmt::format("it is already set at {}; keep one of them", first->place.text()));
+    }
+  }
+
+  std::shared_ptr<const std::string> source_;
+  YamlNode root_;
+  std::vector<Level> levels_;
+  size_t nodes_ = 0;
+  int documents_ = 0;
+};
+
+// Line and column (in bytes) of an offset.
+YamlPlace place_at(const std::string& text, size_t offset, std::shared_ptr<const std::string> source) {
+  const std::string_view before = std::string_view(text).substr(0, offset);
+  const size_t line_start = before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1;
+  return {std::move(source), static_cast<int>(std::count(before.begin(), before.end(), '\n')) + 1,
+          static_cast<int>(offset - line_start) + 1};
+}
+
+// Length of the UTF-8 sequence at `offset`, 0 if there is no valid one.
+size_t utf8_length(std::string_view text, size_t offset) {
+  const auto byte = [&](size_t i) { return offset + i < text.size() ? static_cast<uint8_t>(text[offset + i]) : 0U; };
+  const auto continues = [&](size_t i) { return (byte(i) & 0xC0U) == 0x80U; };
+  const uint32_t first = byte(0);
+  if (first < 0x80) return 1;
+  if (first >= 0xC2 && first <= 0xDF) return continues(1) ? 2 : 0;
+  if ((first & 0xF0U) == 0xE0U) {
+    const bool overlong = first == 0xE0 && byte(1) < 0xA0;
+    const bool surrogate = first == 0xED && byte(1) > 0x9F;
+    return continues(1) && continues(2) && !overlong && !surrogate ? 3 : 0;
+  }
+  if (first >= 0xF0 && first <= 0xF4) {
+    const bool overlong = first == 0xF0 && byte(1) < 0x90;
+    const bool beyond = first == 0xF4 && byte(1) > 0x8F;
+    return continues(1) && continues(2) && continues(3) && !overlong && !beyond ? 4 : 0;
+  }
+  return 0;
+}
+
+void check_text(const std::string& text, const std::shared_ptr<const std::string>& source) {
+  if (text.size() > max_bytes) {
+    throw Error(ExitCode::bad_config, fmt::format("{}: larger than 1 MiB", *source),
+                "a configuration is far smaller: is this the right file?");
+  }
+  for (size_t offset = 0; offset < text.size();) {
+    const size_t length = utf8_length(text, offset);
+    if (length == 0) {
+      refuse_config(place_at(text, offset, source), "not valid UTF-8", "save the file as UTF-8 text");
+    }
+    const auto byte = static_cast<uint8_t>(text[offset]);
+    if ((byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r') || byte == 0x7F) {
+      refuse_config(place_at(text, offset, source), fmt::format("control character 0x{:02x}", byte), "remove it");
+    }
+    offset += length;
+  }
+}
+
+}  // namespace
+
+void refuse_config(const YamlPlace& place, std::string_view what, std::string remedy) {
+  throw Error(ExitCode::bad_config, fmt::format("{}: {}", place.text(), what), std::move(remedy));
+}
+
+std::string YamlPlace::text() const {
+  const std::string& name = source ? *source : std::string();
+  return line == 0 ? name : fmt::format("{}:{}:{}", name, line, column);
+}
+
+const YamlEntry* YamlNode::find(std::string_view key) const {
+  const auto found = std::find_if(entries.begin(), entries.end(), [&](const YamlEntry& e) { return e.key == key; });
+  return found == entries.end() ? nullptr : &*found;
+}
+
+YamlEntry* YamlNode::find(std::string_view key) {
+  const auto found = std::find_if(entries.begin(), entries.end(), [&](const YamlEntry& e) { return e.key == key; });
+  return found == entries.end() ? nullptr : &*found;
+}
+
+bool is_utf8(std::string_view text) {
+  for (size_t offset = 0; offset < text.size();) {
+    const size_t length = utf8_length(text, offset);
+    if (length == 0) return false;
+    offset += length;
+  }
+  return true;
+}
+
+YamlNode parse_yaml(const std::string& text, const std::string& name) {
+  const auto source = std::make_shared<const std::string>(name);
+  check_text(text, source);
+  TreeBuilder builder(source);
+  try {
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    while (parser.HandleNextDocument(builder)) {
+    }
+  } catch (const YAML::Exception& error) {
+    const bool located = !error.mark.is_null();
+    const YamlPlace place{source, located ? error.mark.line + 1 : 1, located ? error.mark.column + 1 : 1};
+    refuse_config(place, fmt::format("not YAML: {}", error.msg), "check indentation, brackets and quotes there");
+  }
+  return builder.take();
+}
+
+YamlNode read_yaml_file(const std::string& path) {
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rbe"));
+  if (!file) {
+    throw Error(ExitCode::missing_input, fmt::format("{}: cannot open: {}", path, std::strerror(errno)),
+                "check the path; relative paths start at the current directory");
+  }
+  std::string text(max_bytes + 1, '\0');
+  text.resize(std::fread(text.data(), 1, text.size(), file.get()));
+  if (std::ferror(file.get()) != 0) {
+    const int reason = errno;
+    if (reason == EISDIR) {
+      throw Error(ExitCode::missing_input, fmt::format("{}: is a directory", path), "name a YAML file in it");
+    }
+    throw Error(ExitCode::io, fmt::format("{}: cannot read: {}", path, std::strerror(reason)));
+  }
+  return parse_yaml(text, path);
+}
+
+void apply_override(YamlNode& root, const std::string& assignment) {
+  const auto source = std::make_shared<const std::string>(
+      "--set " + (assignment.size() <= 100 ? assignment : assignment.substr(0, 100) + "..."));
+  const YamlPlace place{source, 0, 0};
+  const size_t equals = assignment.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    refuse_config(place, "not of the form key=value", "write for example --set train.steps=100");
+  }
+  const std::string_view path = std::string_view(assignment).substr(0, equals);
+  const std::string text = assignment.substr(equals + 1);
+
+  YamlNode value;
+  if (!text.empty() && std::string_view("[{\"'").find(text.front()) != std::string_view::npos) {
+    value = parse_yaml(text, *source);
+  } else {
+    check_text(text, source);
+    value.kind = text.empty() ? YamlNode::Kind::null : YamlNode::Kind::scalar;
+    value.text = text;
+  }
+  const auto relocate = [&](const auto& self, YamlNode& node) -> void {
+    node.place = place;
+    for (YamlNode& item : node.items) self(self, item);
+    for (YamlEntry& entry : node.entries) {
+      entry.place = place;
+      self(self, entry.value);
+    }
+  };
+  relocate(relocate, value);
+
+  YamlNode* node = &root;
+  for (size_t begin = 0; begin <= path.size();) {
+    const size_t end = std::min(path.find('.', begin), path.size());
+    const std::string key(path.substr(begin, end - begin));
+    if (key.empty()) refuse_config(place, "an empty word in the key", "write for example --set train.steps=100");
+    if (node->kind == YamlNode::Kind::null) node->kind = YamlNode::Kind::map;
+    if (node->kind != YamlNode::Kind::map) {
+      refuse_config(place,
+                    fmt::format("\"{}\" is not a mapping (set at {})", path.substr(0, begin == 0 ? 0 : begin - 1),
+                                node->place.text()),
+                    "set the whole value instead");
+    }
+    YamlEntry* entry = node->find(key);
+    if (entry == nullptr) {
+      YamlEntry created;
+      created.key = key;
+      created.value.place = place;
+      node->entries.push_back(std::move(created));
+      entry = &node->entries.back();
+    }
+    entry->place = end == path.size() ? place : entry->place;
+    if (!entry->place.source) entry->place = place;
+    node = &entry->value;
+    begin = end + 1;
+  }
+  *node = std::move(value);
+}
+
+}  // namespace nibble

@@ -1,0 +1,65 @@
+#include "trainer/inference/inference_model.h"
+
+#include "trainer/compute/run_device.h"
+#include "trainer/state/outlier_selection.h"
+
+#include <fmt/format.h>
+
+namespace nibble {
+
+InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t sequences)
+    : model_(std::make_unique<LanguageModel>(config.model,
+                                             recipe_at(config.recipe, checkpoint.step == 0 ? 0 : checkpoint.step - 1,
+                                                       static_cast<uint64_t>(config.train.steps)),
+                                             LanguageModelOptions{.sequences = sequences,
+                                                                  .sequence_length = config.model.sequence_length,
+                                                                  .training = false,
+                                                                  .device = device_of(config),
+                                                                  .document_mask = config.data.document_mask,
+                                                                  .recompute = {}})),
+      weights_arena_("weights", device_of(config)),
+      history_arena_("amax history") {
+  const auto size = model_->parameters().flat_size();
+  Tensor weights;
+  const auto build = [&] {
+    weights = allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
+    amax_ = std::make_unique<AmaxHistory>(StateMemory{.host = history_arena_, .device = weights_arena_},
+                                          model_->amax_histories(), /*ranks=*/1);
+  };
+  build();
+  weights_arena_.commit();
+  history_arena_.commit();
+  build();
+  load_buffer(checkpoint, "parameters", tensor_entries(model_->parameters()), 0, size, weights);
+  if (AmaxHistory::is_in(checkpoint)) {
+    amax_->load(checkpoint);
+    amax_->attach(*model_);
+  }
+  retain_outliers_of(checkpoint, *model_);
+  model_->bind(weights, {});
+  model_->set_weights_changed();
+}
+
+void check_vocabulary(const RunConfig& config, const std::string& what, uint32_t vocab_size) {
+  if (int64_t{vocab_size} <= config.model.vocab_size) return;
+  throw Error(ExitCode::bad_data,
+              fmt::format("the vocabulary of {} has {} tokens, that of the model {}", what, vocab_size,
+                          config.model.vocab_size),
+              "name the tokenizer that the run's shards were made with, or shards made with it");
+}
+
+RunConfig config_beside(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+  const std::filesystem::path directory = std::filesystem::absolute(path).lexically_normal();
+  if (!std::filesystem::exists(directory / "config.yaml")) {
+    throw Error(ExitCode::missing_input,
+                fmt::format("{} is not a run directory: it has no config.yaml", directory.string()),
+                "name the run.dir of a run that nibble train has started");
+  }
+  return parse_run_config(directory / "config.yaml", overrides);
+}
+
+RunConfig config_of_checkpoint(const CheckpointInfo& checkpoint, const std::vector<std::string>& overrides) {
+  return parse_run_config_text(checkpoint.config_yaml, checkpoint.directory / "config.yaml", overrides);
+}
+
+}  // namespace nibble

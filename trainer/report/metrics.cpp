@@ -1,0 +1,165 @@
+#include "trainer/report/metrics.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "dist/base/error.h"
+#include "trainer/report/json_number.h"
+
+namespace nibble {
+
+namespace {
+
+double wall_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// Length of the file up to and including its last newline.
+off_t whole_lines(int descriptor) {
+  off_t end = lseek(descriptor, 0, SEEK_END);
+  char last = '\n';
+  while (end > 0 && pread(descriptor, &last, 1, end - 1) == 1 && last != '\n') --end;
+  return end;
+}
+
+template <class Points>
+void drop_after(Points& points, uint64_t step) {
+  std::erase_if(points, [step](const auto& point) { return point.step > step; });
+}
+
+}  // namespace
+
+std::string hexadecimal_bits(double value) {
+  return fmt::format("{:016x}", std::bit_cast<uint64_t>(value));
+}
+
+MetricsLog::MetricsLog(const std::filesystem::path& path) : path_(path) {
+  descriptor_ = open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (descriptor_ < 0 || ftruncate(descriptor_, whole_lines(descriptor_)) != 0) {
+    throw Error(ExitCode::cannot_create, fmt::format("cannot open {}: {}", path.string(), std::strerror(errno)),
+                "make the run directory writable, or choose another run.dir");
+  }
+}
+
+MetricsLog::~MetricsLog() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
+
+void MetricsLog::write_line(const nlohmann::json& object) {
+  const std::string line = object.dump() + "\n";
+  std::string_view rest = line;  // a disk that is nearly full takes a part, and says why at the next attempt
+  while (!rest.empty()) {
+    const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) {
+      throw Error(ExitCode::io, fmt::format("cannot write to {}: {}", path_.string(), std::strerror(errno)),
+                  "free disk space, then resume the run");
+    }
+    rest.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+void MetricsLog::step(const StepMetrics& metrics) {
+  nlohmann::json line = {{"event", "step"},
+                         {"step", metrics.step},
+                         {"tokens", metrics.tokens},
+                         {"loss", metrics.loss},
+                         {"loss_hex", hexadecimal_bits(metrics.loss)},
+                         {"grad_norm", metrics.grad_norm},
+                         {"lr", metrics.learning_rate},
+                         {"tokens_per_second", metrics.tokens_per_second},
+                         {"mfu", metrics.mfu},
+                         {"time", wall_seconds()}};
+  if (metrics.retried) line["retried"] = true;
+  if (!metrics.applied) {
+    line.update({{"applied", false}, {"non_finite", metrics.non_finite}, {"skipped_total", metrics.skipped_total}});
+  }
+  write_line(line);
+}
+
+void MetricsLog::validation(uint64_t step, uint64_t tokens, double loss) {
+  write_line({{"event", "validation"},
+              {"step", step},
+              {"tokens", tokens},
+              {"loss", loss},
+              {"loss_hex", hexadecimal_bits(loss)},
+              {"time", wall_seconds()}});
+}
+
+void MetricsLog::checkpoint(uint64_t step, const std::string& directory, double seconds) {
+  write_line({{"event", "checkpoint"},
+              {"step", step},
+              {"directory", directory},
+              {"seconds", seconds},
+              {"time", wall_seconds()}});
+}
+
+void MetricsLog::warning(uint64_t step, std::string_view text, const nlohmann::json& details) {
+  nlohmann::json line = details;
+  line.update({{"event", "warning"}, {"step", step}, {"text", text}, {"time", wall_seconds()}});
+  write_line(line);
+}
+
+void MetricsLog::event(const nlohmann::json& object) {
+  nlohmann::json timed = object;
+  timed["time"] = wall_seconds();
+  write_line(timed);
+}
+
+RunHistory read_history(const std::filesystem::path& metrics_file) {
+  std::ifstream file(metrics_file, std::ios::binary);
+  if (!file) {
+    throw Error(ExitCode::missing_input, fmt::format("cannot read {}", metrics_file.string()),
+                "name a run directory that nibble train has written");
+  }
+  RunHistory history;
+  std::string line;
+  for (uint64_t number = 1; std::getline(file, line); ++number) {
+    if (file.eof()) break;  // no newline: the line of a run that was killed, or that is writing just now
+    try {
+      const nlohmann::json object = nlohmann::json::parse(line);
+      const std::string event = object.at("event");
+      if (event == "run") {
+        history.run = line;
+      } else if (event == "resume") {
+        const uint64_t step = object.at("step");
+        drop_after(history.steps, step);
+        drop_after(history.validations, step);
+        drop_after(history.telemetry, step);
+      } else if (event == "step") {
+        history.steps.push_back({.step = object.at("step"),
+                                 .tokens = object.at("tokens"),
+                                 .loss = number_in(object, "loss"),
+                                 .grad_norm = number_in(object, "grad_norm"),
+                                 .learning_rate = number_in(object, "lr"),
+                                 .tokens_per_second = number_in(object, "tokens_per_second"),
+                                 .mfu = number_in(object, "mfu"),
+                                 .applied = object.value("applied", true),
+                                 .retried = object.value("retried", false),
+                                 .non_finite = object.value("non_finite", uint64_t{0}),
+                                 .skipped_total = object.value("skipped_total", uint64_t{0})});
+      } else if (event == "validation") {
+        history.validations.push_back({object.at("step"), object.at("tokens"), number_in(object, "loss")});
+      } else if (event == "telemetry") {
+        history.telemetry.push_back(telemetry_of(object));
+      }
+    } catch (const nlohmann::json::exception& error) {
+      throw Error(ExitCode::bad_data,
+                  fmt::format("{}:{}: not a line of metrics: {}", metrics_file.string(), number, error.what()),
+                  "repair or remove this line");
+    }
+  }
+  return history;
+}
+
+}  // namespace nibble

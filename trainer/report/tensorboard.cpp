@@ -1,0 +1,112 @@
+#include "trainer/report/tensorboard.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <bit>
+#include <chrono>
+
+#include "dist/base/error.h"
+
+namespace nibble {
+
+namespace {
+
+constexpr std::array<uint32_t, 256> crc_table = [] {
+  std::array<uint32_t, 256> table{};
+  for (uint32_t i = 0; i < 256; ++i) {
+    uint32_t value = i;
+    for (int bit = 0; bit < 8; ++bit) value = (value & 1) != 0 ? (value >> 1) ^ 0x82F63B78u : value >> 1;
+    table[i] = value;
+  }
+  return table;
+}();
+
+double wall_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// Little-endian bytes of an integer.
+template <class Integer>
+std::string little_endian(Integer value) {
+  std::string bytes;
+  for (size_t i = 0; i < sizeof(Integer); ++i) bytes.push_back(static_cast<char>((value >> (8 * i)) & 0xFF));
+  return bytes;
+}
+
+std::string varint(uint64_t value) {
+  std::string bytes;
+  for (; value > 0x7F; value >>= 7) bytes.push_back(static_cast<char>(value | 0x80));
+  bytes.push_back(static_cast<char>(value));
+  return bytes;
+}
+
+// Protocol-buffer fields; wire types: 0 varint, 1 fixed 64 bits, 2 length-delimited, 5 fixed 32 bits.
+std::string field_varint(uint32_t field, uint64_t value) {
+  return varint(field << 3) + varint(value);
+}
+std::string field_double(uint32_t field, double value) {
+  return varint(field << 3 | 1) + little_endian(std::bit_cast<uint64_t>(value));
+}
+std::string field_float(uint32_t field, float value) {
+  return varint(field << 3 | 5) + little_endian(std::bit_cast<uint32_t>(value));
+}
+std::string field_bytes(uint32_t field, std::string_view value) {
+  return varint(field << 3 | 2) + varint(value.size()) + std::string(value);
+}
+
+// Field numbers of tensorflow/core/util/event.proto and summary.proto.
+constexpr uint32_t event_wall_time = 1, event_step = 2, event_file_version = 3, event_summary = 5,
+                   event_session_log = 7;
+constexpr uint32_t summary_value = 1, value_tag = 1, value_simple = 2, session_status = 1, session_start_status = 1;
+
+uint32_t masked(uint32_t crc) {
+  return std::rotr(crc, 15) + 0xA282EAD8u;
+}
+
+}  // namespace
+
+uint32_t crc32c(std::string_view bytes) {
+  uint32_t crc = ~0u;
+  for (const char byte : bytes) crc = crc_table[(crc ^ static_cast<uint8_t>(byte)) & 0xFF] ^ (crc >> 8);
+  return ~crc;
+}
+
+TensorboardWriter::TensorboardWriter(const std::filesystem::path& directory) {
+  std::error_code ignored;
+  std::filesystem::create_directories(directory, ignored);
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  const auto path = directory / fmt::format("events.out.tfevents.{}.{}.{}.0", static_cast<int64_t>(wall_seconds()),
+                                            host.data(), getpid());
+  file_.open(path, std::ios::binary | std::ios::trunc);
+  if (!file_) {
+    throw Error(ExitCode::cannot_create, fmt::format("cannot create {}", path.string()),
+                "make the run directory writable, or set log.tensorboard=false");
+  }
+  write_record(field_double(event_wall_time, wall_seconds()) + field_bytes(event_file_version, "brain.Event:2"));
+}
+
+void TensorboardWriter::write_record(const std::string& event) {
+  const std::string length = little_endian(static_cast<uint64_t>(event.size()));
+  file_ << length << little_endian(masked(crc32c(length))) << event << little_endian(masked(crc32c(event)));
+}
+
+void TensorboardWriter::scalar(std::string_view tag, double value, uint64_t step) {
+  const std::string summary =
+      field_bytes(summary_value, field_bytes(value_tag, tag) + field_float(value_simple, static_cast<float>(value)));
+  write_record(field_double(event_wall_time, wall_seconds()) + field_varint(event_step, step) +
+               field_bytes(event_summary, summary));
+}
+
+void TensorboardWriter::session_start(uint64_t step) {
+  write_record(field_double(event_wall_time, wall_seconds()) + field_varint(event_step, step) +
+               field_bytes(event_session_log, field_varint(session_status, session_start_status)));
+}
+
+void TensorboardWriter::flush() {
+  file_.flush();
+}
+
+}  // namespace nibble

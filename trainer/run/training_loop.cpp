@@ -1,0 +1,343 @@
+#include "trainer/run/training_loop.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "dist/base/file.h"
+#include "dist/base/file_system.h"
+#include "dist/base/log.h"
+#include "dist/base/signals.h"
+#include "dist/device/thread_pool.h"
+#include "dist/ranks/watchdog.h"
+#include "model/cost.h"
+#include "trainer/compute/run_device.h"
+#include "trainer/report/metrics.h"
+#include "trainer/report/progress.h"
+#include "trainer/report/tensorboard.h"
+#include "trainer/run/run_profile.h"
+
+namespace nibble {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr uint64_t largest_product_plan = 1 << 20;  // bytes
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// "loss nan, gradient norm inf, 12 values in quantisers"
+std::string numbers_of(const StepAttempt& attempt) {
+  return fmt::format("loss {}, gradient norm {}, {} such values in quantisers", attempt.loss, attempt.grad_norm,
+                     attempt.non_finite);
+}
+
+nlohmann::json bits_of(const StepAttempt& attempt) {
+  return {{"loss_hex", hexadecimal_bits(attempt.loss)}, {"grad_norm_hex", hexadecimal_bits(attempt.grad_norm)}};
+}
+
+std::string transient_text(uint64_t step, const StepAttempt& first) {
+  const std::string where = first.first_rank < 0 ? "" : fmt::format(" on rank {}", first.first_rank);
+  return fmt::format(
+      "step {} was not finite ({}){}, but is when computed again from the same inputs, and is applied: a transient "
+      "fault of the machine. Check its memory (ECC counts, memory test) before it hits where nothing shows",
+      step, numbers_of(first), where);
+}
+
+std::string skipped_text(uint64_t step, const StepResult& result) {
+  return fmt::format("step {} is not finite ({}), {}: its update is not applied", step, numbers_of(result.attempt),
+                     result.same_bits ? "and has the same bits when computed again"
+                                      : "nor when computed again, but with other bits: besides a numerical problem "
+                                        "the machine may be faulty, check its memory (ECC counts, memory test)");
+}
+
+class TrainingLoop {
+ public:
+  TrainingLoop(Communicator& communicator, TrainingSession& session, const RunDirectory& directory)
+      : communicator_(communicator),
+        session_(session),
+        config_(session.config()),
+        directory_(directory),
+        heartbeat_(directory.heartbeat() / fmt::format("rank-{}", communicator.rank())) {}
+
+  ExitCode run(const std::optional<CheckpointInfo>& checkpoint);
+
+ private:
+  bool leader() const { return communicator_.rank() == 0; }
+  uint64_t tokens_after(uint64_t step) const { return step * static_cast<uint64_t>(config_.train.tokens_per_step); }
+  uint64_t total_steps() const { return static_cast<uint64_t>(config_.train.steps); }
+  static bool due(uint64_t step, int64_t every) { return every > 0 && step % static_cast<uint64_t>(every) == 0; }
+
+  uint64_t start_fresh();
+  uint64_t continue_from(const CheckpointInfo& checkpoint);
+  void open_logs(uint64_t first_step, bool resumed);
+  bool validation_pending(uint64_t step);
+  void announce_switch(uint64_t step);
+  void train_one(uint64_t step);
+  void warn_of(uint64_t step, const StepResult& result);
+  void log_telemetry(const TelemetryRecord& record);
+  void log_profile(const std::optional<ProfileRecord>& record);
+  [[noreturn]] void give_up(uint64_t step) const;
+  bool validate_after(uint64_t step);
+  void save(uint64_t step);
+  void restore_product_plan();
+  void keep_product_plan();
+  ExitCode stopped_after(uint64_t step);
+  bool stop_wanted() { return communicator_.all_reduce_max(stop_requested() ? 1 : 0) != 0; }
+
+  Communicator& communicator_;
+  TrainingSession& session_;
+  const RunConfig& config_;
+  const RunDirectory& directory_;
+  Heartbeat heartbeat_;
+  double peak_flops_ = 0;                // of all ranks together
+  std::unique_ptr<RunProfile> profile_;  // if wanted
+  std::string product_plan_;             // as it is kept in the run directory
+  // Rank 0 only.
+  std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<TensorboardWriter> tensorboard_;
+  std::unique_ptr<ProgressDisplay> progress_;
+};
+
+uint64_t TrainingLoop::start_fresh() {
+  session_.initialize_weights();
+  save(0);
+  return 0;
+}
+
+uint64_t TrainingLoop::continue_from(const CheckpointInfo& checkpoint) {
+  session_.load(checkpoint);
+  return checkpoint.step;
+}
+
+void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
+  communicator_.barrier();  // the others measure at the same time; and the clocks of all profiles start together
+  const auto profile_every = static_cast<uint64_t>(config_.profile.every);
+  if (profile_every != 0)
+    profile_ = std::make_unique<RunProfile>(communicator_, profile_every, directory_.path(), device_of(config_));
+  peak_flops_ = peak_flops(config_) * communicator_.size();
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    metrics_ = std::make_unique<MetricsLog>(directory_.metrics_file());
+    metrics_->event({{"event", "run"},
+                     {"nibble", NIBBLE_VERSION},
+                     {"recipe", config_.recipe.name},
+                     {"seed", config_.run.seed},
+                     {"steps", config_.train.steps},
+                     {"tokens_per_step", config_.train.tokens_per_step},
+                     {"ranks", communicator_.size()},
+                     {"threads_per_rank", compute_threads()},
+                     {"parameters", model_cost(config_.model).parameters},
+                     {"data_fingerprint", session_.data_fingerprint()},
+                     {"measured_peak_flops", peak_flops_}});
+    if (resumed) metrics_->event({{"event", "resume"}, {"step", first_step}});
+    if (config_.log.tensorboard) {
+      tensorboard_ = std::make_unique<TensorboardWriter>(directory_.tensorboard());
+      if (resumed) tensorboard_->session_start(first_step + 1);
+    }
+    for (const std::string& line : session_.describe()) log_info("{}", line);
+    std::string peak = "peak not known";
+    if (peak_flops_ > 0) {
+      peak = fmt::format("{} peak {:.1f} GFLOP/s in all",
+                         device_of(config_) == DeviceKind::cpu ? "measured" : "data sheet's", peak_flops_ / 1e9);
+    }
+    log_info("ranks      {} with {} threads each, {}", communicator_.size(), compute_threads(), peak);
+  });
+  const auto kind = leader() ? config_.log.progress : RunConfig::Progress::none;
+  progress_ = std::make_unique<ProgressDisplay>(kind, total_steps(), first_step);
+}
+
+// A stop can cut a validation short after its step's checkpoint was due: then it is made up for.
+bool TrainingLoop::validation_pending(uint64_t step) {
+  if (!session_.has_validation() || step == 0 || !(due(step, config_.eval.every) || step == total_steps()))
+    return false;
+  int64_t missing = 0;
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    const auto history = read_history(directory_.metrics_file());
+    missing = std::none_of(history.validations.begin(), history.validations.end(),
+                           [step](const auto& validation) { return validation.step == step; })
+                  ? 1
+                  : 0;
+  });
+  return communicator_.all_reduce_max(missing) != 0;
+}
+
+// Rank 0. Of a step whose first attempt was not finite.
+void TrainingLoop::warn_of(uint64_t step, const StepResult& result) {
+  const bool applied = result.decision == StepDecision::apply;
+  const std::string text = applied ? transient_text(step, *result.first) : skipped_text(step, result);
+  log_warning("{}", text);
+  metrics_->warning(step, text,
+                    {{"kind", applied ? "transient_fault" : "skipped_step"},
+                     {"attempts", {bits_of(*result.first), bits_of(result.attempt)}},
+                     {"same_bits", result.same_bits}});
+}
+
+// Rank 0.
+void TrainingLoop::log_telemetry(const TelemetryRecord& record) {
+  metrics_->event(to_event(record));
+  if (!tensorboard_) return;
+  for (const NamedScalar& scalar : scalars_of(record)) tensorboard_->scalar(scalar.tag, scalar.value, record.step);
+}
+
+void TrainingLoop::log_profile(const std::optional<ProfileRecord>& record) {
+  if (!record) return;
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    log_info("profile    {}", describe(*record));
+    metrics_->event(to_event(*record));
+  });
+}
+
+void TrainingLoop::give_up(uint64_t step) const {
+  const StepGuard& guard = session_.guard();
+  throw AgreedError(
+      ExitCode::numerics,
+      fmt::format("step {} is not finite: {} skipped steps in a row (guard.skip_in_a_row allows {}), {} in the whole "
+                  "run (guard.skip_total allows {})",
+                  step, guard.skipped().in_a_row, guard.budget().in_a_row, guard.skipped().total, guard.budget().total),
+      "resume from the last checkpoint with a lower optimizer.learning_rate (resume.allow), another recipe, or a "
+      "larger "
+      "budget of skipped steps");
+}
+
+void TrainingLoop::announce_switch(uint64_t step) {
+  if (!config_.recipe.late_switch || !leader() || step - 1 != switch_step(config_.recipe, total_steps())) return;
+  const LateSwitch& late_switch = *config_.recipe.late_switch;
+  log_info("step {}: late switch, {} products of linear layers run in {} from now on", step, name_of(late_switch.gemms),
+           name_of(late_switch.to));
+  metrics_->event(
+      {{"event", "switch"}, {"step", step}, {"gemms", name_of(late_switch.gemms)}, {"to", name_of(late_switch.to)}});
+}
+
+void TrainingLoop::train_one(uint64_t step) {
+  heartbeat_.set(step, "train");
+  run_together(communicator_, [&] { announce_switch(step); });
+  if (profile_) profile_->begin_step(step);
+  const auto start = Clock::now();
+  const StepResult result = session_.train_step(step - 1);
+  const double seconds = seconds_since(start);
+  const std::optional<ProfileRecord> profiled = profile_ ? profile_->end_step(step) : std::nullopt;
+  const double tokens_per_second = static_cast<double>(config_.train.tokens_per_step) / seconds;
+  const double training_flops = model_cost(config_.model).training_flops_per_token;
+  const StepMetrics metrics{.step = step,
+                            .tokens = tokens_after(step),
+                            .loss = result.attempt.loss,
+                            .grad_norm = result.attempt.grad_norm,
+                            .learning_rate = result.learning_rate,
+                            .tokens_per_second = tokens_per_second,
+                            .mfu = peak_flops_ > 0 ? training_flops * tokens_per_second / peak_flops_ : 0,
+                            .applied = result.decision == StepDecision::apply,
+                            .retried = result.first.has_value(),
+                            .non_finite = result.attempt.non_finite,
+                            .skipped_total = session_.guard().skipped().total};
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    metrics_->step(metrics);
+    if (result.first) warn_of(step, result);
+    if (result.telemetry) log_telemetry(*result.telemetry);
+    if (tensorboard_) {
+      tensorboard_->scalar("loss/train", metrics.loss, step);
+      tensorboard_->scalar("grad_norm", metrics.grad_norm, step);
+      tensorboard_->scalar("learning_rate", metrics.learning_rate, step);
+      tensorboard_->scalar("tokens_per_second", metrics.tokens_per_second, step);
+      tensorboard_->scalar("mfu", metrics.mfu, step);
+      tensorboard_->flush();
+    }
+  });
+  progress_->step(metrics, seconds);
+  log_profile(profiled);
+  if (result.decision == StepDecision::give_up) give_up(step);
+}
+
+// False if a stop was requested meanwhile.
+bool TrainingLoop::validate_after(uint64_t step) {
+  heartbeat_.set(step, "validate");
+  const std::optional<double> loss = session_.validate(step, stop_requested);
+  if (!loss) return false;
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    metrics_->validation(step, tokens_after(step), *loss);
+    if (tensorboard_) tensorboard_->scalar("loss/validation", *loss, step);
+  });
+  progress_->line(fmt::format("validation after step {}: loss {:.4f}", step, *loss));
+  return true;
+}
+
+void TrainingLoop::restore_product_plan() {
+  std::string plan;
+  run_together(communicator_, [&] {
+    if (leader() && std::filesystem::exists(directory_.product_plan()))
+      plan = read_file(directory_.product_plan(), largest_product_plan);
+  });
+  plan = broadcast_string(communicator_, plan, 0);
+  run_together(communicator_, [&] {
+    if (!plan.empty()) use_product_plan(config_, plan);
+  });
+}
+
+void TrainingLoop::keep_product_plan() {
+  const std::string plan = product_plan(config_);
+  if (plan == product_plan_) return;
+  product_plan_ = plan;
+  write_file_durably(directory_.product_plan(), plan);
+}
+
+void TrainingLoop::save(uint64_t step) {
+  heartbeat_.set(step, "checkpoint");
+  run_together(communicator_, [&] {
+    if (leader()) keep_product_plan();
+  });
+  const auto start = Clock::now();
+  const auto path = save_checkpoint(communicator_, directory_.path(), session_.checkpoint_state(step));
+  run_together(communicator_, [&] {
+    if (!leader()) return;
+    prune_checkpoints(directory_.path(), step, static_cast<uint64_t>(config_.checkpoint.keep_last),
+                      static_cast<uint64_t>(config_.checkpoint.keep_every));
+    if (metrics_) metrics_->checkpoint(step, path.filename(), seconds_since(start));
+  });
+}
+
+ExitCode TrainingLoop::stopped_after(uint64_t step) {
+  if (profile_) log_profile(profile_->finish());
+  progress_->line(fmt::format("stopped after step {}: the checkpoint is saved, `nibble resume {}` goes on", step,
+                              directory_.path().string()));
+  return ExitCode::start_again;
+}
+
+ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
+  restore_product_plan();
+  const uint64_t first = checkpoint ? continue_from(*checkpoint) : start_fresh();
+  open_logs(first, checkpoint.has_value());
+  if (validation_pending(first) && !validate_after(first)) return stopped_after(first);
+  const auto stop_at = static_cast<uint64_t>(config_.train.stop_at);
+  for (uint64_t step = first + 1; step <= total_steps(); ++step) {
+    train_one(step);
+    const bool last = step == total_steps();
+    bool stop = stop_wanted();
+    if (!stop && session_.has_validation() && (last || due(step, config_.eval.every))) stop = !validate_after(step);
+    // A stop leaves out the validation, and the resumed run makes it up: that is not done even after the last step.
+    const bool complete = last && !(stop && session_.has_validation());
+    stop = stop || step == stop_at;
+    if (stop || last || due(step, config_.checkpoint.every)) save(step);
+    if (stop && !complete) return stopped_after(step);
+  }
+  if (profile_) log_profile(profile_->finish());
+  progress_->line(fmt::format("done: {} steps, {} tokens", total_steps(), with_thousands(tokens_after(total_steps()))));
+  return ExitCode::ok;
+}
+
+}  // namespace
+
+ExitCode run_training(Communicator& communicator, TrainingSession& session, const RunDirectory& directory,
+                      const std::optional<CheckpointInfo>& checkpoint) {
+  return TrainingLoop(communicator, session, directory).run(checkpoint);
+}
+
+}  // namespace nibble

@@ -1,0 +1,22 @@
+// A run from its first step to its last: when to train, validate, checkpoint, report and stop.
+#pragma once
+
+#include <optional>
+
+#include "dist/base/error.h"
+#include "dist/ranks/communicator.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/run/run_directory.h"
+#include "trainer/run/training_session.h"
+
+namespace nibble {
+
+// Collective. Trains until train.steps, or train.stop_at, or a request to stop (dist/base/signals.h). With a checkpoint
+// the run goes on after its step, else it starts with fresh weights and writes the checkpoint of step 0 first, so that
+// a run that has started can always be resumed. Returns ok when the run is complete, start_again when it stopped
+// earlier with a checkpoint. Throws ExitCode::numerics when more steps were skipped, because they were not finite, than
+// guard.* allows.
+ExitCode run_training(Communicator& communicator, TrainingSession& session, const RunDirectory& directory,
+                      const std::optional<CheckpointInfo>& checkpoint);
+
+}  // namespace nibble

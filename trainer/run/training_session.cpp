@@ -1,0 +1,411 @@
+#include "trainer/run/training_session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+
+#include "dist/base/error.h"
+#include "dist/base/hash.h"
+#include "dist/device/profile.h"
+#include "dist/ranks/device_communicator.h"
+#include "model/cost.h"
+#include "optim/gradient_norm.h"
+#include "quant/tensor/tensor_copy.h"
+#include "trainer/compute/run_device.h"
+#include "trainer/compute/training_model.h"
+#include "trainer/report/progress.h"
+#include "trainer/run/validation.h"
+
+namespace nibble {
+
+namespace {
+
+constexpr int64_t vocabulary_multiple = 16;  // the head's rows are quantised in blocks of 16
+
+uint64_t gradient_groups(const RunConfig& config) {
+  return static_cast<uint64_t>(div_ceil(config.micro_batches_per_step(), config.train.group_micro_batches));
+}
+
+// The model's vocabulary: as configured, or the data's rounded up.
+int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
+  const auto of_data = static_cast<int64_t>(loader.vocab_size());
+  if (config.model.vocab_size == 0) return round_up(of_data, vocabulary_multiple);
+  if (config.model.vocab_size < of_data) {
+    throw Error(ExitCode::bad_config,
+                fmt::format("model.vocab_size is {}, but the training shards hold token ids up to {}",
+                            config.model.vocab_size, of_data - 1),
+                "set model.vocab_size=0 to take the data's, or tokenize with a smaller --vocab-size");
+  }
+  return config.model.vocab_size;
+}
+
+AdamWConfig adamw_config(const RunConfig::Optimizer& optimizer) {
+  return {.beta1 = optimizer.beta1,
+          .beta2 = optimizer.beta2,
+          .epsilon = optimizer.epsilon,
+          .weight_decay = optimizer.weight_decay,
+          .master_dtype = optimizer.master_dtype,
+          .moment_dtype = optimizer.moment_dtype};
+}
+
+std::vector<ParameterSegment> segments(const ParameterTable& table) {
+  std::vector<ParameterSegment> result;
+  for (const Parameter& parameter : table.parameters()) {
+    result.push_back({.offset = parameter.offset,
+                      .count = parameter.count,
+                      .tensor_id = parameter.tensor_id,
+                      .decay = parameter.decay});
+  }
+  return result;
+}
+
+// "12 forward nvfp4, grad_input nvfp4, grad_weight nvfp4; 5 forward bf16, ..."
+std::string layer_summary(const LanguageModel& model) {
+  std::map<std::string, int> count;  // by how the three GEMMs run
+  for (const std::string& line : model.describe_layers()) ++count[line.substr(line.find(": ") + 2)];
+  std::string summary;
+  for (const auto& [description, layers] : count) {
+    summary += fmt::format("{}{} linear: {}", summary.empty() ? "" : "; ", layers, description);
+  }
+  return summary;
+}
+
+ScheduleConfig schedule_config(const RunConfig& config) {
+  return {.kind = config.schedule.kind,
+          .peak = config.optimizer.learning_rate,
+          .min_ratio = config.schedule.min_ratio,
+          .warmup_steps = static_cast<uint64_t>(config.schedule.warmup_steps),
+          .total_steps = static_cast<uint64_t>(config.train.steps),
+          .decay_share = config.schedule.decay_share};
+}
+
+SkipBudget skip_budget(const RunConfig& config) {
+  return {.in_a_row = static_cast<uint64_t>(config.guard.skip_in_a_row),
+          .total = static_cast<uint64_t>(config.guard.skip_total)};
+}
+
+// Of everything that two attempts at a step must share.
+uint64_t bits_of(double loss, double grad_norm, const Tensor& gradient) {
+  const std::array<double, 2> numbers{loss, grad_norm};
+  const HostCopy values(gradient);
+  return hash64(values.bytes(), hash64(std::as_bytes(std::span(numbers))));
+}
+
+}  // namespace
+
+TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& config)
+    : communicator_(communicator),
+      config_(config),
+      device_(device_of(config)),
+      schedule_(schedule_config(config)),
+      guard_(skip_budget(config)) {
+  const auto length = static_cast<uint32_t>(config.model.sequence_length);
+  run_together(communicator_, [&] {
+    train_loader_ = std::make_unique<Loader>(config.data.train, length, config.run.seed, /*shuffle=*/true);
+    if (!config.data.validation.empty()) {
+      validation_loader_ = std::make_unique<Loader>(config.data.validation, length, config.run.seed, /*shuffle=*/false);
+      if (validation_loader_->tokenizer_hash() != train_loader_->tokenizer_hash()) {
+        throw Error(ExitCode::bad_data, "training and validation shards were made with different tokenizers",
+                    "tokenize both in one call of nibble tokenize");
+      }
+    }
+    config_.model.vocab_size = settled_vocabulary(config, *train_loader_);
+    nibble::validate(config_.model);
+    build_model(config_.recipe);
+  });
+  build_state();
+  micro_batch_ = std::make_unique<MicroBatch>(config.train.micro_batch_sequences, config.model.sequence_length,
+                                              config.data.document_mask);
+  telemetry_ = std::make_unique<Telemetry>(communicator_, config_, gradient_groups(config));
+  group_losses_.resize(gradient_groups(config));
+  group_non_finite_.resize(gradient_groups(config));
+}
+
+TrainingSession::~TrainingSession() = default;
+
+void TrainingSession::build_model(const Recipe& recipe) {
+  model_.reset();  // its memory first
+  model_ = make_training_model(config_, recipe);
+  if (recipe_state_ != nullptr) recipe_state_->attach(*model_);
+}
+
+// A model keeps nothing from one step to the next but what it is bound to: so a late switch of formats is
+// another model, with a memory plan of its own.
+void TrainingSession::follow_recipe(uint64_t step) {
+  const auto steps = static_cast<uint64_t>(config_.train.steps);
+  const bool late = step >= switch_step(config_.recipe, steps);
+  if (late == switched_) return;
+  run_together(communicator_, [&] { build_model(recipe_at(config_.recipe, step, steps)); });
+  switched_ = late;
+}
+
+// Collective.
+void TrainingSession::build_state() {
+  const ParameterTable& table = model_->parameters();
+  partition_ = std::make_unique<Partition>(table.flat_size(), communicator_.size());
+  device_communicator_ = make_device_communicator(communicator_, device_, config_.comm.timeout_s);
+  Communicator& exchange = device_communicator_ ? *device_communicator_ : communicator_;
+  shared_arena_ = std::make_unique<SharedArena>("weights and gradients", exchange, device_);
+  state_arena_ = std::make_unique<Arena>("optimizer state", device_);
+  recipe_arena_ = std::make_unique<Arena>("state on the CPU");
+  AdamWConfig optimizer = adamw_config(config_.optimizer);
+  optimizer.offload = config_.cuda.offload_optimizer && device_ != DeviceKind::cpu;
+  Arena& optimizer_arena = optimizer.offload ? *recipe_arena_ : *state_arena_;
+  const auto build = [&] {
+    state_arena_->release(0);
+    recipe_arena_->release(0);
+    weights_ = allocate_tensor(shared_arena_->arena(), config_.model.dtype, {static_cast<int64_t>(table.flat_size())});
+    reduction_ = make_gradient_reduction(config_.comm.reduction, *shared_arena_, exchange, *partition_,
+                                         gradient_groups(config_));
+    optimizer_ =
+        std::make_unique<AdamW>(optimizer_arena, optimizer, segments(table), partition_->begin(communicator_.rank()),
+                                partition_->end(communicator_.rank()), config_.model.dtype);
+    weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *partition_,
+                                                    communicator_.rank(), segments(table));
+    recipe_state_ = std::make_unique<RecipeState>(
+        StateMemory{.host = *recipe_arena_, .device = *state_arena_},
+        RecipeState::Owners{communicator_, config_, gradient_groups(config_), *partition_, *optimizer_, weights_},
+        *model_);
+  };
+  shared_arena_->commit(build);
+  run_together(communicator_, [&] {
+    state_arena_->commit();
+    recipe_arena_->commit();
+    build();
+    recipe_state_->attach(*model_);
+  });
+}
+
+std::string TrainingSession::data_fingerprint() const {
+  return train_loader_->fingerprint();
+}
+
+std::vector<std::string> TrainingSession::describe() const {
+  const ModelCost cost = model_cost(config_.model);
+  std::vector<std::string> lines;
+  lines.push_back(fmt::format("model      {} parameters ({} in linear layers, {} in embedding and head), recipe {}",
+                              with_thousands(cost.parameters), with_thousands(cost.linear_parameters),
+                              with_thousands(cost.embedding_parameters), config_.recipe.name));
+  lines.push_back("layers     " + layer_summary(*model_));
+  for (std::string& line : describe_device(config_)) lines.push_back(std::move(line));
+  const Arena& shared = shared_arena_->arena();
+  uint64_t total = shared.planned_bytes() + state_arena_->planned_bytes() + recipe_arena_->planned_bytes();
+  std::string memory = fmt::format(
+      "{} {:.1f} MB{}, {} {:.1f} MB", shared.name(), static_cast<double>(shared.planned_bytes()) / 1e6,
+      shared_arena_->sharers() > 1 ? fmt::format(" in memory that {} ranks share", shared_arena_->sharers()) : "",
+      state_arena_->name(), static_cast<double>(state_arena_->planned_bytes()) / 1e6);
+  for (const MemoryLine& line : model_->memory()) {
+    memory += fmt::format(", {} {:.1f} MB", line.what, static_cast<double>(line.bytes) / 1e6);
+    total += line.bytes;
+  }
+  lines.push_back(fmt::format("memory     {:.1f} MB a rank: {}", static_cast<double>(total) / 1e6, memory));
+  if (const std::string gather = weight_gather_->describe(); !gather.empty()) lines.push_back("gather     " + gather);
+  const int64_t sequences_per_step = config_.train.tokens_per_step / config_.model.sequence_length;
+  lines.push_back(fmt::format(
+      "data       {} windows of {} tokens, {:.2f} epochs in {} steps of {} tokens ({} micro-batches in {} groups)",
+      with_thousands(train_loader_->windows()), config_.model.sequence_length,
+      static_cast<double>(sequences_per_step) * static_cast<double>(config_.train.steps) /
+          static_cast<double>(train_loader_->windows()),
+      with_thousands(static_cast<uint64_t>(config_.train.steps)),
+      with_thousands(static_cast<uint64_t>(config_.train.tokens_per_step)), config_.micro_batches_per_step(),
+      gradient_groups(config_)));
+  lines.push_back("telemetry  " + telemetry_->describe());
+  return lines;
+}
+
+void TrainingSession::initialize_weights() {
+  const ParameterTable& table = model_->parameters();
+  const int rank = communicator_.rank();
+  const uint64_t begin = partition_->begin(rank);
+  std::vector<float> values(partition_->count(rank));
+  initialize(table, config_.run.seed, begin, partition_->end(rank), values.data());
+  optimizer_->set_weights(values, weights_);
+  gather_weights();
+}
+
+void TrainingSession::gather_weights() {
+  weight_gather_->gather(weights_);
+  model_->set_weights_changed();
+}
+
+void TrainingSession::take_weights_of_masters() {
+  std::vector<float> values(partition_->count(communicator_.rank()));
+  optimizer_->read_weights(values, weights_);
+  optimizer_->set_weights(values, weights_);
+}
+
+CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
+  const int rank = communicator_.rank();
+  CheckpointState state{.step = step,
+                        .tokens = step * static_cast<uint64_t>(config_.train.tokens_per_step),
+                        .seed = config_.run.seed,
+                        .config_yaml = resolved_yaml(config_),
+                        .data_fingerprint = data_fingerprint(),
+                        .tensors = tensor_entries(model_->parameters()),
+                        .buffers = {},
+                        .shard_begin = partition_->begin(rank),
+                        .shard_end = partition_->end(rank),
+                        .skipped = guard_.skipped()};
+  const auto begin = static_cast<int64_t>(state.shard_begin);
+  const auto end = static_cast<int64_t>(state.shard_end);
+  state.buffers.push_back({"parameters", weights_.slice(begin, end)});
+  for (const NamedState& buffer : optimizer_->state())
+    state.buffers.push_back({"optimizer/" + buffer.name, buffer.shard});
+  recipe_state_->save(step, state);
+  return state;
+}
+
+void TrainingSession::load(const CheckpointInfo& checkpoint) {
+  run_together(communicator_, [&] {
+    const std::vector<TensorEntry> entries = tensor_entries(model_->parameters());
+    const int rank = communicator_.rank();
+    load_buffer(checkpoint, "parameters", entries, 0, model_->parameters().flat_size(), weights_);
+    for (const NamedState& buffer : optimizer_->state()) {
+      load_buffer(checkpoint, "optimizer/" + buffer.name, entries, partition_->begin(rank), partition_->end(rank),
+                  buffer.shard);
+    }
+    recipe_state_->load(checkpoint, entries);
+    // The run before may have gathered its weights in another way (comm.gather).
+    if (config_.optimizer.master_dtype == DType::f32) take_weights_of_masters();
+  });
+  gather_weights();
+  recipe_state_->attach(*model_);
+  guard_ = StepGuard(skip_budget(config_), checkpoint.skipped);
+}
+
+// again: trusts nothing that an earlier attempt has left in memory but the weights and the data. Quantised weights are
+// then made for each group, so that the count of what is not finite does not depend on the number of ranks.
+void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
+  const auto group_size = static_cast<uint64_t>(config_.train.group_micro_batches);
+  const auto micro_batches = static_cast<uint64_t>(config_.micro_batches_per_step());
+  const auto sequences = static_cast<uint64_t>(config_.train.micro_batch_sequences);
+  const float loss_scale = 1.0F / static_cast<float>(config_.train.tokens_per_step);
+  const GroupRange local = reduction_->local_groups();
+  for (uint64_t group = local.begin; group < local.end; ++group) {
+    const std::span<float> memory = reduction_->begin_group();
+    const Tensor gradients(memory.data(), DType::f32, {static_cast<int64_t>(memory.size())}, device_);
+    model_->bind(weights_, gradients);
+    if (again) model_->set_weights_changed();
+    recipe_state_->begin_group(step, *model_);
+    double loss = 0;
+    const uint64_t last = std::min(micro_batches, (group + 1) * group_size);
+    for (uint64_t micro_batch = group * group_size; micro_batch < last; ++micro_batch) {
+      const StepContext context{
+          .seed = config_.run.seed, .step = narrow<uint32_t>(step), .micro_batch = narrow<uint32_t>(micro_batch)};
+      const uint64_t first_sample = (step * micro_batches + micro_batch) * sequences;
+      micro_batch_->load(*train_loader_, first_sample, config_.train.micro_batch_sequences);
+      const bool examine = micro_batch == 0 && telemetry_->due(step);
+      if (examine) telemetry_->begin(*model_);
+      const bool last_of_rank = group + 1 == local.end && micro_batch + 1 == last;
+      if (last_of_rank && !examine && config_.comm.reduction == ReductionKind::nccl) {
+        model_->set_gradients_ready([this](uint64_t begin, uint64_t end) { reduction_->parameters_ready(begin, end); });
+      }
+      loss += model_->forward_backward(micro_batch_->tokens(), micro_batch_->targets(), context, loss_scale,
+                                       micro_batch_->documents());
+      model_->set_gradients_ready({});
+      if (!examine) continue;
+      telemetry_->end(*model_, {.weights = weights_,
+                                .gradients = gradients,
+                                .tokens = micro_batch_->tokens(),
+                                .targets = micro_batch_->targets(),
+                                .documents = micro_batch_->documents(),
+                                .context = context,
+                                .loss_scale = loss_scale});
+    }
+    reduction_->end_group();
+    recipe_state_->end_group(step, *model_);
+    group_losses_[group] = loss;
+    group_non_finite_[group] = static_cast<double>(model_->take_non_finite_count());
+  }
+}
+
+void TrainingSession::gather_by_group(std::vector<double>& values) {
+  const ProfileScope scope(OperatorFamily::reduction, "gather_by_group");
+  std::vector<uint64_t> offsets;
+  offsets.reserve(static_cast<size_t>(communicator_.size()) + 1);
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
+    offsets.push_back(groups_of_rank(values.size(), rank, communicator_.size()).begin * sizeof(double));
+  }
+  offsets.push_back(values.size() * sizeof(double));
+  communicator_.all_gather(std::as_writable_bytes(std::span(values)), offsets);
+}
+
+int TrainingSession::first_bad_rank() const {
+  const size_t groups = group_losses_.size();
+  size_t bad = 0;
+  while (bad < groups && std::isfinite(group_losses_[bad]) && group_non_finite_[bad] == 0) ++bad;
+  if (bad == groups) return -1;
+  return rank_of_group(bad, groups, communicator_.size());
+}
+
+TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
+  recipe_state_->begin_attempt(*model_);
+  run_together(communicator_, [&] { accumulate_gradients(step, again); });
+  gather_by_group(group_losses_);
+  gather_by_group(group_non_finite_);
+  const std::span<float> shard = reduction_->reduce_scatter();
+  const Tensor gradient(shard.data(), DType::f32, {static_cast<int64_t>(shard.size())}, device_);
+  recipe_state_->end_attempt(step);
+  const GradientNorm norm = gradient_norm(communicator_, *partition_, gradient);
+
+  StepAttempt attempt{.loss = tree_sum(group_losses_) / static_cast<double>(config_.train.tokens_per_step),
+                      .grad_norm = norm.norm,
+                      .non_finite = static_cast<uint64_t>(tree_sum(group_non_finite_)),
+                      .first_rank = first_bad_rank()};
+  const bool finite = std::isfinite(attempt.loss) && norm.finite && attempt.non_finite == 0;
+  // A fault may have hit what only one rank holds of the common numbers.
+  attempt.finite = communicator_.all_reduce_max(finite ? 0 : 1) == 0;
+  return {attempt, gradient};
+}
+
+StepResult TrainingSession::train_step(uint64_t step) {
+  follow_recipe(step);
+  StepResult result;
+  result.learning_rate = learning_rate(schedule_, step);
+  Computed computed = compute(step, /*again=*/false);
+  result.decision = guard_.after_attempt(computed.attempt.finite);
+  if (result.decision == StepDecision::retry) {
+    const auto bits = [&] { return bits_of(computed.attempt.loss, computed.attempt.grad_norm, computed.gradient); };
+    const uint64_t before = bits();
+    result.first = computed.attempt;
+    computed = compute(step, /*again=*/true);
+    result.same_bits = communicator_.all_reduce_max(bits() == before ? 0 : 1) == 0;
+    result.decision = guard_.after_attempt(computed.attempt.finite);
+  }
+  result.attempt = computed.attempt;
+  result.telemetry = telemetry_->collect(step);
+  const bool applied = result.decision == StepDecision::apply;
+  recipe_state_->before_update(step, *model_);
+  if (applied) {
+    optimizer_->step({.step = step,
+                      .learning_rate = result.learning_rate,
+                      .grad_scale = clip_scale(computed.attempt.grad_norm, config_.optimizer.clip_norm),
+                      .seed = config_.run.seed},
+                     weights_, computed.gradient);
+    gather_weights();
+  }
+  if (recipe_state_->after_update(step, applied, *model_)) gather_weights();
+  if (!applied) model_->set_weights_changed();  // what is not finite in them must be counted in the next step too
+  return result;
+}
+
+std::optional<double> TrainingSession::validate(uint64_t step, const std::function<bool()>& interrupted) {
+  follow_recipe(step == 0 ? 0 : step - 1);
+  model_->bind(weights_, {});
+  const std::optional<double> loss =
+      validation_loss(communicator_, *model_,
+                      {.loader = *validation_loader_,
+                       .sequences = static_cast<uint64_t>(config_.eval.sequences),
+                       .sequences_per_batch = static_cast<uint64_t>(config_.train.micro_batch_sequences),
+                       .seed = config_.run.seed,
+                       .step = step},
+                      *micro_batch_, interrupted);
+  // The next step judges itself, by what its own quantisers meet.
+  if (model_->take_non_finite_count() != 0) model_->set_weights_changed();
+  return loss;
+}
+
+}  // namespace nibble

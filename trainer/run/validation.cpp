@@ -1,0 +1,36 @@
+#include "trainer/run/validation.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "dist/zero/tree_reduction.h"
+
+namespace nibble {
+
+std::optional<double> validation_loss(Communicator& communicator, LanguageModel& model, const ValidationSet& set,
+                                      MicroBatch& micro_batch, const std::function<bool()>& interrupted) {
+  const uint64_t windows = set.sequences == 0 ? set.loader.windows() : std::min(set.loader.windows(), set.sequences);
+  const uint64_t batches = div_ceil(windows, set.sequences_per_batch);
+  const auto ranks = static_cast<uint64_t>(communicator.size());
+  std::vector<double> losses(batches);  // sums over tokens; rank r computes batches r, r + ranks, ...
+  for (uint64_t first = 0; first < batches; first += ranks) {
+    if (communicator.all_reduce_max(interrupted() ? 1 : 0) != 0) return std::nullopt;
+    run_together(communicator, [&] {
+      const uint64_t batch = first + static_cast<uint64_t>(communicator.rank());
+      if (batch >= batches) return;
+      const uint64_t sample = batch * set.sequences_per_batch;
+      micro_batch.load(set.loader, sample, static_cast<int64_t>(std::min(set.sequences_per_batch, windows - sample)));
+      losses[batch] =
+          model.forward(micro_batch.tokens(), micro_batch.targets(),
+                        {.seed = set.seed, .step = narrow<uint32_t>(set.step), .micro_batch = narrow<uint32_t>(batch)},
+                        micro_batch.documents());
+    });
+    const uint64_t round = std::min(ranks, batches - first);
+    std::vector<uint64_t> offsets;
+    for (uint64_t rank = 0; rank <= ranks; ++rank) offsets.push_back(std::min(rank, round) * sizeof(double));
+    communicator.all_gather(std::as_writable_bytes(std::span(losses).subspan(first, round)), offsets);
+  }
+  return tree_sum(losses) / static_cast<double>(windows * static_cast<uint64_t>(model.config().sequence_length));
+}
+
+}  // namespace nibble
