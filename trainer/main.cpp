@@ -1,4 +1,4 @@
-// The command line: finds the command, and turns whatever happens into one message and one exit code.
+// The command line: main() finds the command, runs it, and turns every error into one message and one exit code.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
@@ -34,8 +34,9 @@
 namespace nibble {
 namespace {
 
-// A reader that goes away and a limit of the file size are errors of the write, not signals; and a file must never be
-// opened in the place of a standard stream.
+// Makes writes fail with an error, instead of ending the process by a signal, when the reader of a pipe has left or
+// the limit of the file size is reached. Also opens standard streams that are closed, so that no file gets their
+// descriptors.
 void secure_output() {
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);
@@ -59,7 +60,7 @@ void add_commands(CLI::App& app) {
   add_config_command(app);
 }
 
-// CLI11 says of a mistyped command only that one is missing.
+// Refuses a mistyped command by its name: CLI11 itself would say only that a command is missing.
 void check_command(const CLI::App& app, const std::string& word) {
   std::vector<std::string_view> names;
   for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
@@ -73,7 +74,7 @@ void check_command(const CLI::App& app, const std::string& word) {
               fmt::format("the commands are {}; nibble --help explains them", fmt::join(names, ", ")));
 }
 
-// The command that was being read, for the hint: "nibble config show".
+// Returns the full name of the command that was being parsed, for the hint: "nibble config show".
 std::string full_name(const CLI::App& app) {
   const std::vector<CLI::App*> chosen = app.get_subcommands();
   return chosen.empty() ? app.get_name() : app.get_name() + " " + full_name(*chosen.front());
@@ -84,7 +85,7 @@ int fail(ExitCode code, const std::string& what, const std::string& remedy) {
   return static_cast<int>(code);
 }
 
-// CLI11 reports a missing command before it reports the option that it did not know.
+// Names the unknown option if there is one: CLI11 would report the missing command first and hide it.
 int fail_usage(const CLI::App& app, const CLI::ParseError& error) {
   const std::vector<std::string> unknown = app.remaining(true);
   const bool hidden = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && !unknown.empty();
@@ -92,7 +93,7 @@ int fail_usage(const CLI::App& app, const CLI::ParseError& error) {
               fmt::format("{} --help shows how it is used", full_name(app)));
 }
 
-// Output that was asked for and could not be written is an error; a reader who has left is not.
+// Reports standard output that could not be written. It is no error if the reader of the pipe has left.
 int fail_output(const std::string& reason) {
   pollfd reader{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
   if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR) != 0) return 0;
@@ -101,7 +102,7 @@ int fail_output(const std::string& reason) {
 }
 
 int finish_output(int code) {
-  const bool had_failed = std::ferror(stdout) != 0;  // the reason is gone then
+  const bool had_failed = std::ferror(stdout) != 0;  // errno no longer tells the reason in this case
   if (std::fflush(stdout) == 0 && !had_failed) return code;
   return code != 0 ? code : fail_output(had_failed ? "an earlier write failed" : std::strerror(errno));
 }
@@ -124,7 +125,7 @@ int run(int argument_count, char** arguments) {
     app.parse(argument_count, arguments);
     return 0;
   } catch (const CLI::RuntimeError& error) {
-    return error.get_exit_code();  // a command's own exit code: it has said why
+    return error.get_exit_code();  // the command's own exit code: it has printed the reason
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     return fail_usage(app, error);
@@ -148,6 +149,6 @@ int main(int argument_count, char** arguments) {
     nibble::secure_output();
     return nibble::finish_output(nibble::run(argument_count, arguments));
   } catch (...) {
-    return static_cast<int>(nibble::ExitCode::internal);  // not even the message could be written
+    return static_cast<int>(nibble::ExitCode::internal);  // the error message itself could not be written
   }
 }

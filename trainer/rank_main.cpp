@@ -17,7 +17,7 @@ namespace nibble {
 
 namespace {
 
-constexpr double start_timeout_s = 600;  // while no configuration is known
+constexpr double start_timeout_s = 600;  // of collectives, until the configuration is known
 
 Error as_error(const std::exception& exception) {
   if (const auto* error = dynamic_cast<const Error*>(&exception)) return *error;
@@ -57,7 +57,7 @@ int rank_main(const std::function<RunConfig()>& read_config,
   try {
     run_together(*communicator, [&] {
       if (config_error) throw Error(*config_error);
-      instruction_set();  // a NIBBLE_ISA that this machine lacks is refused here, not in the middle
+      instruction_set();  // refuses a NIBBLE_ISA that this machine lacks before the run begins
       start_threads(*communicator, *config);
       use_device(*communicator, *config);
     });
@@ -65,11 +65,11 @@ int rank_main(const std::function<RunConfig()>& read_config,
     communicator->barrier();
     return static_cast<int>(code);
   } catch (const AgreedError& error) {
-    // Every rank is here with the same error: one speaks, all leave in order.
+    // Every rank gets here with the same error: rank 0 prints it, and all ranks return normally.
     if (communicator->rank() == 0) print_error(static_cast<int>(error.code()), error.what(), error.remedy());
     return static_cast<int>(error.code());
   } catch (const std::exception& exception) {
-    // This rank alone may be here: the others must not wait for it.
+    // Perhaps only this rank gets here: the abort keeps the others from waiting for it.
     const Error error = as_error(exception);
     const std::string who = communicator->size() > 1 ? fmt::format("rank {}: ", communicator->rank()) : "";
     print_error(static_cast<int>(error.code()), who + error.what(), error.remedy());

@@ -1,5 +1,5 @@
-// The frame around every command that runs on several ranks: start the communicator, size the thread pool, and end all
-// ranks with one message and one exit code whatever happens.
+// The frame around every command that runs on several ranks: it starts the communicator, sizes the thread pool, and
+// ends all ranks with one message and one exit code, whatever happens.
 #pragma once
 
 #include <functional>
@@ -11,8 +11,8 @@
 
 namespace nibble {
 
-// Reads the configuration on every rank, then runs body on all of them. A body returns its exit code; what it throws
-// becomes that error's. Returns the process's exit code: an error has been printed then.
+// Reads the configuration on every rank, then runs `body` on all of them. Returns the exit code of the process: the
+// body's own, or that of the error which the body threw. Errors have been printed when the function returns.
 int rank_main(const std::function<RunConfig()>& read_config,
               const std::function<ExitCode(Communicator&, const RunConfig&)>& body);
 

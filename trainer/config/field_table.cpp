@@ -6,7 +6,7 @@
 namespace nibble {
 namespace {
 
-// Enums are written by index: the names stand in the order of the enumerators.
+// A choice is stored as the index of its name, so the names must stand in the order of the enumerators.
 template <class Enum>
 ChoiceField choice(Enum& value, std::vector<std::string_view> names) {
   static_assert(sizeof(Enum) == 1);
@@ -23,7 +23,8 @@ constexpr ResumeClass frozen = ResumeClass::frozen;
 constexpr ResumeClass numeric = ResumeClass::numeric;
 constexpr ResumeClass changeable = ResumeClass::free;
 
-// Upper ends keep products of sizes far from 2^63; steps and micro-batches are 32-bit in the keys of random numbers.
+// The upper limits keep products of sizes far below 2^63. Steps and micro-batches are limited to 32 bits because that
+// is their width in the keys of the random number generator.
 constexpr FieldRange any_seed = {0, 18446744073709551615.0};
 constexpr FieldRange steps = {1, 4294967295.0};
 constexpr FieldRange optional_steps = {0, 4294967295.0};

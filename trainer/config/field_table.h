@@ -1,7 +1,7 @@
 // The one table of configuration keys. Everything that knows the list of keys is made from it: the parser, the resolved
 // YAML, the resume check, the JSON Schema and docs/configuration.md.
-// The rows are field_table.cpp, reading and printing of values field_value.cpp, schema and documentation
-// config_reference.cpp.
+// field_table.cpp holds the rows, field_value.cpp reads and prints values, and config_reference.cpp writes the schema
+// and the documentation.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 
 namespace nibble {
 
-// A key's place in a RunConfig, typed by how its value is written.
+// A FieldTarget points to the member of a RunConfig that a key sets. Its type says how the value is written in YAML.
 struct PathField {
   std::string* value;  // made absolute
 };
@@ -33,7 +33,7 @@ struct KeyListField {
 using FieldTarget = std::variant<std::string*, int64_t*, uint64_t*, double*, bool*, PathField, PathListField,
                                  ChoiceField, KeyListField, Recipe*>;
 
-// Numbers: the accepted range, in the value's unit. above_minimum excludes the minimum itself.
+// The accepted range of a number, in the value's unit. `above_minimum` excludes the minimum itself.
 struct FieldRange {
   double minimum = 0;
   double maximum = 0;
@@ -51,21 +51,22 @@ struct Field {
   bool required = false;
 };
 
-// In the order of the resolved YAML: keys of one section stand together.
+// Returns all keys in the order of the resolved YAML: keys of one section stand together.
 std::span<const Field> config_fields();
 const Field* find_field(std::string_view key);
 
-// Sets the field from its node. Throws ExitCode::bad_config with the node's place: wrong type, out of range, unknown
-// choice. Recipes named by a word are looked for from `config_directory`.
+// Sets the field from its node. Throws ExitCode::bad_config with the node's location for a value of the wrong type or
+// out of range and for an unknown choice. A recipe that is given by name is looked for as load_recipe() does.
 void read_field(const Field& field, const YamlNode& node, const std::string& config_directory, RunConfig& config);
 
-// The value as YAML on one line; for a recipe its name.
+// Returns the value as YAML on one line; a recipe is given by its name.
 std::string field_text(const Field& field, const RunConfig& config);
 bool same_value(const Field& field, const RunConfig& a, const RunConfig& b);
 
-// The accepted range of a number, "1 to 4294967295" or "above 0, up to 10"; empty for fields that are not numbers.
+// Returns the accepted range of a number, such as "1 to 4294967295" or "above 0, up to 10"; it is empty for a field
+// that is not a number.
 std::string range_text(const Field& field);
-// "frozen", "numeric", "free".
+// Returns "frozen", "numeric" or "free".
 std::string_view name_of(ResumeClass resume);
 
 }  // namespace nibble

@@ -1,4 +1,4 @@
-// Values of trainer/config/field_table.h: from YAML nodes, to YAML text.
+// Reads the values of trainer/config/field_table.h from YAML nodes and writes them as YAML text.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -20,7 +20,7 @@ Overloaded(Visitors...) -> Overloaded<Visitors...>;
 
 constexpr std::string_view number_forms = "numbers look like 100, 1_000, 1e9, 10M, 32Ki or 0.1";
 
-// Reads one field from one node; the place and the key go into every message.
+// Reads one field from one node. Every error message names the key and the location.
 class FieldReader {
  public:
   FieldReader(const Field& field, const YamlNode& node, const std::string& config_directory)
@@ -69,7 +69,7 @@ class FieldReader {
   void operator()(int64_t* value) const {
     const ParsedInteger parsed = integer();
     const auto magnitude = static_cast<double>(parsed.magnitude);
-    check_range(parsed.negative ? -magnitude : magnitude);  // ranges lie far inside 63 bits
+    check_range(parsed.negative ? -magnitude : magnitude);  // all ranges lie far inside 63 bits
     *value = parsed.negative ? -static_cast<int64_t>(parsed.magnitude) : static_cast<int64_t>(parsed.magnitude);
   }
   void operator()(KeyListField target) const {
@@ -192,7 +192,8 @@ std::string list_text(const std::vector<std::string>& values) {
   return fmt::format("[{}]", fmt::join(quoted, ", "));
 }
 
-// A target is only read here: tables hold accessors to a mutable configuration.
+// Returns the target for reading only. The const_cast is needed because the table's accessors take a mutable
+// configuration.
 FieldTarget target_of(const Field& field, const RunConfig& config) {
   return field.target(const_cast<RunConfig&>(config));
 }
@@ -216,7 +217,7 @@ std::string field_text(const Field& field, const RunConfig& config) {
 
 bool same_value(const Field& field, const RunConfig& a, const RunConfig& b) {
   if (field.key != "recipe") return field_text(field, a) == field_text(field, b);
-  Recipe renamed = b.recipe;  // a name quantises nothing
+  Recipe renamed = b.recipe;  // recipes that differ in their names only compute the same
   renamed.name = a.recipe.name;
   return recipe_yaml(a.recipe) == recipe_yaml(renamed);
 }

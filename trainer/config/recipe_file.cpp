@@ -33,7 +33,7 @@ std::string tidy(const fs::path& path) {
   return path.lexically_normal().string();
 }
 
-// The same text for the same file, however it was reached.
+// Returns a text that is equal for two paths exactly if they lead to the same file.
 std::string identity_of(const std::string& path) {
   std::error_code error;
   const fs::path canonical = fs::weakly_canonical(path, error);
@@ -55,7 +55,7 @@ std::vector<std::string> recipe_directories(const std::string& config_directory)
   return directories;
 }
 
-// The file of a recipe that is known by name.
+// Returns the file of a recipe that is given by name.
 std::string find_by_name(const std::string& name, const std::vector<std::string>& directories) {
   for (const std::string& directory : directories) {
     const std::string path = fmt::format("{}/{}.yaml", directory, name);
@@ -66,7 +66,8 @@ std::string find_by_name(const std::string& name, const std::vector<std::string>
       fmt::format("give the path of a .yaml file, or put {}.yaml into one of: {}", name, fmt::join(directories, ", ")));
 }
 
-// A recipe as it has been read so far. Lists and the switch wait for the operands to be complete.
+// A recipe as far as it has been read. The lists and the switch are kept as nodes, because reading them needs the
+// complete operands.
 struct WrittenRecipe {
   std::string name = "unnamed";
   WrittenLinear linear;
@@ -77,7 +78,7 @@ class RecipeReader {
  public:
   explicit RecipeReader(std::string config_directory) : config_directory_(std::move(config_directory)) {}
 
-  // What `directory` is to the node's file: where the recipe that it extends is looked for first.
+  // `directory` holds the node's file: the recipe that the node extends is looked for there first.
   void read(const YamlNode& node, const std::string& directory, WrittenRecipe& recipe) {
     check_map(node, "a recipe");
     if (const YamlEntry* base = node.find("extends"); base != nullptr && base->value.kind != YamlNode::Kind::null) {
@@ -96,7 +97,7 @@ class RecipeReader {
 
  private:
   static void read_entry(const YamlEntry& entry, WrittenRecipe& recipe) {
-    std::optional<YamlNode> given;  // `key: ~` takes a base's list back
+    std::optional<YamlNode> given;  // empty for `key: ~`, which removes the value of the extended recipe
     if (entry.value.kind != YamlNode::Kind::null) given = entry.value;
     if (entry.key == "name") {
       recipe.name = parse_name(entry);
@@ -171,7 +172,7 @@ class RecipeReader {
   }
 
   std::string config_directory_;
-  std::vector<std::string> files_;  // that are being read, the first extends the second and so on
+  std::vector<std::string> files_;  // files that are being read: the first extends the second, and so on
 };
 
 Recipe finished(const WrittenRecipe& written) {

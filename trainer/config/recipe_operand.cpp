@@ -67,7 +67,7 @@ BlockShape parse_block(const YamlEntry& entry, Format format) {
   refuse_value(entry, {row, square});
 }
 
-// Takes the value of every key but `format`; a key without a value takes the default's.
+// Sets one key of an operand, any but `format`. A key without a value gets its default.
 void set(const YamlEntry& entry, OperandSpec& spec) {
   const bool take_back = entry.value.kind == YamlNode::Kind::null;
   const OperandSpec plain = plain_operand(spec.format);
@@ -99,7 +99,7 @@ void set(const YamlEntry& entry, OperandSpec& spec) {
   }
 }
 
-// A key that the format has no use for: one that names blocks or scales, or changes anything.
+// Refuses a key that the format has no use for: one that names blocks or scales, or that differs from its default.
 void check_use(const YamlEntry& entry, const OperandSlot& slot, Format format, bool changes) {
   const bool idle_block = entry.key == "block" && traits_of(format).block == 0;
   const bool idle = idle_block || (!is_quantized(format) && entry.key != "from" && (entry.key == "scale" || changes));
@@ -140,7 +140,7 @@ struct Fault {
   std::string what, remedy;
 };
 
-// What is wrong with an operand seen alone.
+// Returns what is wrong with an operand by itself, without regard to the other operands.
 std::optional<Fault> fault_of(const OperandSlot& slot, const OperandSpec& spec) {
   try {
     check_supported(spec, slot.name());
@@ -162,7 +162,7 @@ std::optional<Fault> fault_of(const OperandSlot& slot, const OperandSpec& spec) 
   return {};
 }
 
-// The key from which on the operand is at fault: before it, there was a state without one.
+// Reports a fault of the operand at the key that caused it: the last key before which the operand had none.
 void check_operand(const OperandSlot& slot, const WrittenOperand& operand) {
   const std::optional<Fault> fault = fault_of(slot, operand.spec);
   if (!fault) return;
@@ -177,7 +177,7 @@ const WrittenOperand& later(const WrittenOperand& a, const WrittenOperand& b) {
   return a.turn >= b.turn ? a : b;
 }
 
-// A rotation cancels only if both operands of the product have it.
+// Refuses a rotation that only one of the two operands of a GEMM has: it would not cancel in the product.
 void check_rotations(const OperandSlot& slot, const WrittenOperand& a, const WrittenOperand& b,
                      std::string_view other) {
   const auto refuse = [&](std::string_view key, const std::string& values) {

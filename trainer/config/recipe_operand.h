@@ -1,5 +1,5 @@
-// The operands of a recipe as they are written in YAML: one key at a time, perhaps over several files that extend each
-// other. What contradicts itself is judged when all has been read, and reported at the key that caused it.
+// The operands of a recipe as they are written in YAML: key by key, perhaps in several files that extend each other.
+// Contradictions are looked for when all keys have been read, and are reported at the key that caused them.
 #pragma once
 
 #include <array>
@@ -13,7 +13,7 @@
 
 namespace nibble {
 
-// Where a key was given, and the operand before it.
+// One key that was given: its location, and the operand before the key took effect.
 struct WrittenSetting {
   YamlPlace place;
   OperandSpec before;
@@ -22,41 +22,42 @@ struct WrittenSetting {
 struct WrittenOperand {
   OperandSpec spec;
   YamlPlace place;        // where it was last written
-  int turn = 0;           // the larger, the later; 0: never
-  bool inherits = false;  // the last writing changed some keys and kept others
+  int turn = 0;           // counts the writings of all operands: a larger number was written later; 0 = never written
+  bool inherits = false;  // the last writing changed some keys and kept the others
   std::vector<WrittenSetting> settings;
 };
 
-// bf16 until something else is written.
+// The six operands of a linear layer. Each is bf16 until it is written.
 struct WrittenLinear {
   std::array<WrittenOperand, operand_slots.size()> operands;  // in the order of operand_slots
   int turns = 0;
 };
 
-// "forward", "grad_input" or "grad_weight".
+// Returns whether the key is "forward", "grad_input" or "grad_weight".
 bool is_gemm_key(std::string_view key);
-// `forward: {x: {...}, w: {...}}`, or a format for both. Keys change what is there; `format` starts an operand anew,
-// and `key: ~` takes a key back.
+// Writes the two operands of one GEMM: `forward: {x: {...}, w: {...}}`, or one format for both. The keys change the
+// operand that is there; `format` starts the operand anew, and `key: ~` restores the default of a key.
 void write_gemm(const YamlEntry& entry, WrittenLinear& linear);
-// `format: mxfp8_e4m3`: all six.
+// Writes all six operands: `format: mxfp8_e4m3`.
 void write_all_operands(const YamlEntry& entry, WrittenLinear& linear);
 
-// Throws for settings that contradict each other, within an operand, between the operands of a product, or between a
-// backward operand and the saved forward operand it is made from.
+// Returns the operands when all keys have been read. Throws ExitCode::bad_config for settings that contradict each
+// other: within an operand, between the operands of a GEMM, or between a backward operand and the saved forward operand
+// that it is made from.
 LinearRecipe finished(const WrittenLinear& written);
 OperandPlaces places_of(const WrittenLinear& written);
 
-// "{format: nvfp4, block: 1x16, scale: amax, round: nearest}": every setting that matters to the format.
+// Writes every setting that matters to the format: "{format: nvfp4, block: 1x16, scale: amax, round: nearest}".
 std::string operand_yaml(const OperandSpec& spec);
 
-// What all parts of a recipe's YAML are read with. They throw ExitCode::bad_config with the place.
+// The functions below read parts of a recipe's YAML. They throw ExitCode::bad_config with the location.
 Format parse_format(const YamlEntry& entry);
 const std::string& scalar_text(const YamlEntry& entry);
 void check_map(const YamlNode& node, std::string_view what);
 [[noreturn]] void refuse_key(const YamlEntry& entry, const std::string& prefix,
                              const std::vector<std::string_view>& keys);
 [[noreturn]] void refuse_value(const YamlEntry& entry, const std::vector<std::string_view>& values);
-// The value whose name_of() is the entry's text.
+// Returns the value whose name_of() is the entry's text.
 template <class Value, size_t count>
 Value choose(const YamlEntry& entry, const std::array<Value, count>& values) {
   std::vector<std::string_view> names;

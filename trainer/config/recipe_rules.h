@@ -1,5 +1,5 @@
-// The parts of a recipe that say for which layers, and when: high_precision, layers, switch, outliers,
-// oscillation.
+// The parts of a recipe that say to which layers and from which step on something applies: high_precision, layers,
+// switch, outliers and oscillation.
 #pragma once
 
 #include <string>
@@ -10,16 +10,17 @@
 
 namespace nibble {
 
-// All throw ExitCode::bad_config with the place.
+// All functions that parse throw ExitCode::bad_config with the location.
 std::vector<HighPrecisionRule> parse_high_precision(const YamlNode& list);
-// Rules write over `base`, the recipe's own operands.
+// `base` holds the recipe's own operands; the keys of a rule change a copy of them.
 std::vector<LayerRule> parse_layers(const YamlNode& list, const WrittenLinear& base);
 LateSwitch parse_switch(const YamlNode& node);
 OutlierRule parse_outliers(const YamlNode& node);
-// `recipe` is complete but for this: oscillation is about forward weights that are rounded to nearest, not rotated.
+// `recipe` must be complete except for this rule, which is allowed only if the forward weights are rounded to nearest
+// and not rotated.
 OscillationRule parse_oscillation(const YamlNode& node, const Recipe& recipe);
 
-// "{match: head, format: bf16}"
+// The functions that write return YAML on one line, for example "{match: head, format: bf16}".
 std::string high_precision_yaml(const HighPrecisionRule& rule);
 // "match: head"
 std::string condition_yaml(const LayerCondition& condition);

@@ -28,7 +28,8 @@ bool is_section(std::string_view name) {
                      [&](const Field& field) { return section_of(field.key) == name; });
 }
 
-// The key that `unknown` was meant to be: one of the same last word in another section, or one spelled much like it.
+// Returns the key that `unknown` was probably meant to be: a key with the same last word in another section, or one
+// with a similar spelling.
 std::string_view meant_key(std::string_view unknown) {
   std::vector<std::string_view> candidates;
   for (const Field& field : config_fields()) {
@@ -53,8 +54,8 @@ std::string_view meant_key(std::string_view unknown) {
                 "correct or remove it; `nibble config reference` lists every key");
 }
 
-// Blocks of "none", "all" or "0,2,5-7"; an empty result if the text has another form or names a block that is not
-// there.
+// Reads "none", "all" or "0,2,5-7" into one flag for each block. Returns an empty list if the text has another form or
+// names a block that does not exist.
 std::vector<bool> parse_blocks(std::string_view text, size_t blocks) {
   std::vector<bool> flags(blocks, text == "all");
   if (text == "all" || text == "none") return flags;
@@ -109,7 +110,7 @@ class ConfigReader {
       return;
     }
     if (!is_section(entry.key)) refuse_unknown(entry.place, entry.key);
-    if (entry.value.kind == YamlNode::Kind::null) return;  // a section whose keys are commented out
+    if (entry.value.kind == YamlNode::Kind::null) return;  // e.g. a section whose keys are all commented out
     if (entry.value.kind != YamlNode::Kind::map) {
       refuse_config(entry.value.place, fmt::format("{} is a section, not a value", shown(entry.key)),
                     "write its keys indented below it");
@@ -127,7 +128,7 @@ class ConfigReader {
     read_field(field, entry.value, directory_, config_);
   }
 
-  // Where a key was set; the whole document for a key that has its default.
+  // Returns the location where a key was set; for a key that has its default, the document as a whole.
   YamlPlace place(std::string_view key) const {
     const auto found = places_.find(key);
     return found == places_.end() ? document_ : found->second;
@@ -197,7 +198,7 @@ class ConfigReader {
         fmt::format("use none, all, or numbers from 0 to {} such as 0,2,5-7", blocks - 1));
   }
 
-  // The model's own rules, with the place of the key that is blamed.
+  // Checks the rules of ModelConfig and adds the location of the key that the error names.
   void check_model() const {
     ModelConfig model = config_.model;
     if (model.vocab_size == 0) model.vocab_size = 16;
@@ -217,7 +218,8 @@ class ConfigReader {
     }
   }
 
-  // Weights are rounded on their way; where the exact ones are not kept as well, small updates would be lost.
+  // Weights that are sent in a narrow format need FP32 masters beside them: without the exact values, small updates
+  // would be lost.
   void check_gather() const {
     if (config_.comm.gather == WeightFormat::bf16) return;
     const auto refuse = [&](const char* key, const char* is, const char* remedy) {

@@ -1,6 +1,6 @@
-// The configuration of a run: plain data, read from YAML and `--set key=value`. Every key, its default, its range and
-// what a resumed run may do to it stand in one table (run_config.cpp), from which the parser, `nibble config schema`
-// and docs/configuration.md are made.
+// The configuration of a run: plain data, read from YAML and `--set key=value`. One table (field_table.h) lists every
+// key with its range and with what a resumed run may change; the parser, `nibble config schema` and
+// docs/configuration.md are made from it. Defaults are the initial values of the members below.
 #pragma once
 
 #include <cstdint>
@@ -27,12 +27,12 @@ struct RunConfig {
     std::string dir;  // absolute
     uint64_t seed = 1234;
   };
-  // What only GPUs have.
+  // Settings that only have an effect on GPUs.
   struct Cuda {
     cuda::GemmProvider gemm = cuda::GemmProvider::automatic;
     AttentionProvider attention = AttentionProvider::automatic;
     bool graphs = false;             // forward and backward of a micro-batch as one graph
-    bool offload_optimizer = false;  // moments and FP32 masters stay in memory of the CPU, which updates
+    bool offload_optimizer = false;  // moments and FP32 masters stay in CPU memory, and the CPU updates them
   };
   struct Data {
     std::vector<std::string> train;       // glob patterns, absolute
@@ -42,7 +42,7 @@ struct RunConfig {
   };
   struct Train {
     int64_t steps = 0;    // optimizer steps of the whole run; the schedule ends there
-    int64_t stop_at = 0;  // checkpoint and leave after this step (exit code 75); 0 = never
+    int64_t stop_at = 0;  // write a checkpoint and end with exit code 75 after this step; 0 = never
     int64_t micro_batch_sequences = 0;
     int64_t tokens_per_step = 0;      // a multiple of micro_batch_sequences * model.sequence_length
     int64_t group_micro_batches = 1;  // size of the groups of the gradient's fixed sum order
@@ -67,8 +67,8 @@ struct RunConfig {
     double decay_share = 0.2;  // wsd only: share of the steps that decay, at the end
   };
   struct Guard {
-    int64_t skip_in_a_row = 3;  // most consecutive steps that may be skipped because they are not finite
-    int64_t skip_total = 20;    // and in the whole run
+    int64_t skip_in_a_row = 3;  // how many consecutive steps may be skipped because they are not finite
+    int64_t skip_total = 20;    // how many steps of the whole run may be skipped
   };
   struct Telemetry {
     int64_t every = 100;         // steps; 0 = never
@@ -87,9 +87,9 @@ struct RunConfig {
     int64_t keep_every = 0;  // checkpoints of steps divisible by this are kept forever; 0 = none
   };
   struct Comm {
-    double timeout_s = 600;  // of one collective; 0 = none
+    double timeout_s = 600;  // seconds for one collective; 0 = no limit
     ReductionKind reduction = ReductionKind::tree;
-    WeightFormat gather = WeightFormat::bf16;  // bf16: as they are
+    WeightFormat gather = WeightFormat::bf16;  // bf16 sends weights unchanged
   };
   struct Log {
     Progress progress = Progress::automatic;
@@ -103,7 +103,7 @@ struct RunConfig {
   Recipe recipe;
   Device device = Device::automatic;
   Cuda cuda;
-  ModelConfig model;  // vocab_size 0 = that of the data
+  ModelConfig model;  // vocab_size 0 = the vocabulary size of the data
   Data data;
   Train train;
   Optimizer optimizer;
@@ -117,7 +117,7 @@ struct RunConfig {
   Log log;
   Resume resume;
 
-  // Micro-batches of one optimizer step, over all ranks.
+  // Returns the number of micro-batches of one optimizer step, summed over all ranks.
   int64_t micro_batches_per_step() const {
     return train.tokens_per_step / (train.micro_batch_sequences * model.sequence_length);
   }
@@ -125,30 +125,31 @@ struct RunConfig {
 
 // What a resumed run may do to a key.
 enum class ResumeClass : uint8_t {
-  frozen,   // the checkpoint does not fit otherwise: may never change
-  numeric,  // changes the numbers of the run: may change if resume.allow names it
-  free      // may change
+  frozen,   // may never change: the checkpoint would not fit
+  numeric,  // may change only if resume.allow names it: it changes the numbers of the run
+  free      // may always change
 };
 
-// Reads a file and applies overrides ("train.steps=100", value in YAML). Paths in the result are absolute, relative
-// ones being taken from the current directory. Throws ExitCode::missing_input if there is no such file,
-// ExitCode::bad_config with file:line:column for everything else: unknown, duplicate or missing keys, wrong types,
-// values out of range, values that contradict each other.
+// Reads a file and applies overrides ("train.steps=100", the value in YAML). Paths in the result are absolute; relative
+// paths are taken from the current directory. Throws ExitCode::missing_input if there is no such file, and
+// ExitCode::bad_config with file:line:column for unknown, duplicate or missing keys, wrong types, values out of range,
+// and values that contradict each other.
 RunConfig parse_run_config(const std::string& path, const std::vector<std::string>& overrides = {});
-// The same for text that is already in memory. `name` stands for the file in messages; its directory is where recipes
-// are looked for first.
+// Does the same as parse_run_config() with a text in memory. `name` stands for the file in messages, and recipes are
+// looked for first in its directory.
 RunConfig parse_run_config_text(const std::string& text, const std::string& name,
                                 const std::vector<std::string>& overrides = {});
 
-// Canonical YAML of every key, the recipe written out: depends on no other file, and parses back to the same bytes.
+// Writes every key as canonical YAML, with the recipe written out in full. The text depends on no other file, and
+// parsing and writing it again gives the same bytes.
 std::string resolved_yaml(const RunConfig& config);
 
 struct ConfigDifference {
   std::string key;  // "optimizer.learning_rate"
   std::string before, after;
   ResumeClass resume = ResumeClass::free;
-  // What runs that are compared must share, and this key is part of: "data", "seed", "batch", "schedule", "optimizer",
-  // "model"; empty for keys that may differ (the recipe above all).
+  // The group of keys that `nibble compare` expects to be equal in all runs: "data", "seed", "batch", "schedule",
+  // "optimizer" or "model". It is empty for keys that may differ, such as the recipe.
   std::string_view compare_group;
 };
 std::vector<ConfigDifference> config_differences(const RunConfig& before, const RunConfig& after);
@@ -156,13 +157,14 @@ std::vector<ConfigDifference> config_differences(const RunConfig& before, const 
 // Throws ExitCode::bad_config, naming every offending key, if `after` may not continue a checkpoint of `before`.
 void check_resume(const RunConfig& before, const RunConfig& after);
 
-// train.recompute, one flag a block of model.pattern: "none", "all", or numbers and ranges like "0,2,5-7".
+// Returns one flag for each block of model.pattern, read from train.recompute: "none", "all", or numbers and ranges
+// like "0,2,5-7".
 std::vector<bool> recompute_blocks(const RunConfig& config);
 
-// data.tokenizer, or else tokenizer.model in the directory of the first train pattern.
+// Returns data.tokenizer, or, if it is empty, tokenizer.model in the directory of the first train pattern.
 std::string tokenizer_path(const RunConfig& config);
 
-// docs/configuration.md, and the JSON Schema (2020-12) for editors.
+// Return the text of docs/configuration.md, and the JSON Schema (2020-12) of the configuration for editors.
 std::string config_reference();
 std::string config_schema();
 

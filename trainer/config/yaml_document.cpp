@@ -20,7 +20,8 @@ constexpr size_t max_bytes = size_t{1} << 20;
 constexpr size_t max_depth = 16;
 constexpr size_t max_nodes = 10'000;
 
-// Builds nodes from yaml-cpp's events. Its own tree follows aliases into cycles and keeps duplicate keys silently.
+// Builds nodes from the events of yaml-cpp. The library's own tree is not used: it follows aliases into cycles and
+// accepts duplicate keys silently.
 class TreeBuilder : public YAML::EventHandler {
  public:
   explicit TreeBuilder(std::shared_ptr<const std::string> source) : source_(std::move(source)) {
@@ -68,7 +69,7 @@ class TreeBuilder : public YAML::EventHandler {
   void OnMapEnd() override { close(); }
 
  private:
-  // A collection that is being read. `key` waits for its value.
+  // A mapping or sequence that is being read. `key` is set while its value has not been read.
   struct Level {
     YamlNode node;
     std::optional<YamlNode> key;
@@ -143,7 +144,7 @@ class TreeBuilder : public YAML::EventHandler {
   int documents_ = 0;
 };
 
-// Line and column (in bytes) of an offset.
+// Returns the line and column (in bytes) of an offset into the text.
 YamlPlace place_at(const std::string& text, size_t offset, std::shared_ptr<const std::string> source) {
   const std::string_view before = std::string_view(text).substr(0, offset);
   const size_t line_start = before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1;
@@ -151,7 +152,7 @@ YamlPlace place_at(const std::string& text, size_t offset, std::shared_ptr<const
           static_cast<int>(offset - line_start) + 1};
 }
 
-// Length of the UTF-8 sequence at `offset`, 0 if there is no valid one.
+// Returns the length in bytes of the UTF-8 sequence at `offset`, or 0 if it is not valid.
 size_t utf8_length(std::string_view text, size_t offset) {
   const auto byte = [&](size_t i) { return offset + i < text.size() ? static_cast<uint8_t>(text[offset + i]) : 0U; };
   const auto continues = [&](size_t i) { return (byte(i) & 0xC0U) == 0x80U; };

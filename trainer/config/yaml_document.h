@@ -1,7 +1,7 @@
 // A strict reader for the part of YAML that configurations need: mappings, sequences and scalars, in UTF-8. Anchors,
 // aliases, merge keys, tags, several documents, duplicate keys, deep nesting and huge files are refused, so that a file
-// means what it looks like and costs what its size says. Every node knows where it stands.
-// Implemented in yaml_document.cpp; numbers, booleans and strings in yaml_scalar.cpp.
+// means what it looks like, and reading it takes memory and time in proportion to its size. Every node knows its
+// location. yaml_document.cpp holds the reader, yaml_scalar.cpp the functions for numbers and strings.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace nibble {
 
-// Where a node was written: a file with line and column, or an option of the command line (line 0).
+// The location of a node: a file with line and column, or an option of the command line (then `line` is 0).
 struct YamlPlace {
   std::shared_ptr<const std::string> source;
   int line = 0;
@@ -28,7 +28,7 @@ struct YamlNode {
   Kind kind = Kind::null;
   YamlPlace place;
   std::string text;     // of a scalar
-  bool quoted = false;  // a quoted or block scalar: always a string
+  bool quoted = false;  // a quoted or block scalar, which is always a string
   std::vector<YamlNode> items;
   std::vector<YamlEntry> entries;  // in the file's order, keys unique
 
@@ -42,37 +42,39 @@ struct YamlEntry {
   YamlNode value;
 };
 
-// Throws ExitCode::bad_config: "<place>: <what>".
+// Throws ExitCode::bad_config with the message "<location>: <what>".
 [[noreturn]] void refuse_config(const YamlPlace& place, std::string_view what, std::string remedy);
 
-// Throws ExitCode::bad_config with file:line:column. `name` stands for the file in messages. An empty document is null.
+// Parses a text; `name` stands for the file in messages. An empty document is a null node. Throws ExitCode::bad_config
+// with file:line:column.
 YamlNode parse_yaml(const std::string& text, const std::string& name);
-// Reads at most 1 MiB. Throws ExitCode::missing_input if there is no such file.
+// Parses a file of at most 1 MiB. Throws ExitCode::missing_input if there is no such file.
 YamlNode read_yaml_file(const std::string& path);
 
-// Replaces the value at a dotted key of a mapping, making mappings on the way: "a.b=c", as given after --set. A value
-// that starts with one of [ { " ' is YAML, any other is taken as it stands.
+// Replaces the value at a dotted key of a mapping; the assignment is written "a.b=c", as after --set. Mappings that are
+// missing are added. A value that starts with one of [ { " ' is parsed as YAML; any other value is a plain scalar.
 void apply_override(YamlNode& root, const std::string& assignment);
 
-// "3", "1_000_000", "1e9", "10M", "32Ki": k, M, G, B are powers of ten, Ki, Mi, Gi powers of two. nullopt for anything
-// else, for values that are not whole and for those beyond 64 bits.
+// Reads an integer such as "3", "1_000_000", "1e9", "10M" or "32Ki": k, M, G, B are powers of ten, Ki, Mi, Gi powers of
+// two. Returns nullopt for a text of another form, a value that is not whole and a value beyond 64 bits.
 struct ParsedInteger {
   bool negative = false;
   uint64_t magnitude = 0;
 };
 std::optional<ParsedInteger> parse_integer(std::string_view text);
-// The same forms and "0.1", "3e-4", correctly rounded where there is no suffix. Never infinite or NaN.
+// Reads a real number: the forms of parse_integer(), and "0.1" or "3e-4". The value is correctly rounded if it has no
+// suffix, and is never infinite or NaN.
 std::optional<double> parse_real(std::string_view text);
 
-// A scalar that parse_yaml() reads back as the same string: plain where that is safe, else in double quotes.
+// Returns a scalar that parse_yaml() reads back as the same string: plain where that is safe, else in double quotes.
 std::string yaml_string(std::string_view text);
 
-// For messages: in double quotes, on one line, and cut if it is long.
+// Returns the text as messages show it: in double quotes, on one line, and cut short if it is long.
 std::string shown(std::string_view text);
 
 bool is_utf8(std::string_view text);
 
-// The candidate most like `word`, if it is like enough to be a slip of the pen; else empty.
+// Returns the candidate that is most like `word`, if it is so similar that `word` may be a typing error; else empty.
 std::string_view nearest_word(std::string_view word, const std::vector<std::string_view>& candidates);
 
 }  // namespace nibble

@@ -1,4 +1,4 @@
-// The scalars of trainer/config/yaml_document.h: numbers, strings and the search for the word that was meant.
+// Implements the scalars of trainer/config/yaml_document.h (numbers and strings) and nearest_word().
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace {
 
 __extension__ using uint128 = unsigned __int128;
 
-// "-1_500.25e3Ki" taken apart.
+// The parts of a number such as "-1_500.25e3Ki".
 struct NumberParts {
   bool negative = false;
   std::string whole;     // digits, without underscores
@@ -75,7 +75,7 @@ std::optional<NumberParts> split_number(std::string_view text) {
     text.remove_prefix(1);
   }
   if (!take_digits(text, parts.whole)) return std::nullopt;
-  if (parts.whole.size() > 1 && parts.whole[0] == '0') return std::nullopt;  // octal elsewhere: refuse to guess
+  if (parts.whole.size() > 1 && parts.whole[0] == '0') return std::nullopt;  // some YAML readers would take it as octal
   if (text.starts_with('.')) {
     text.remove_prefix(1);
     if (!take_digits(text, parts.fraction)) return std::nullopt;
@@ -84,7 +84,8 @@ std::optional<NumberParts> split_number(std::string_view text) {
   return parts;
 }
 
-// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours.
+// Returns the optimal string alignment distance: the number of insertions, deletions, substitutions and swaps of
+// neighbours.
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<size_t> before(b.size() + 1), above(b.size() + 1), row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) above[j] = j;
