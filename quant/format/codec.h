@@ -41,7 +41,8 @@ NIBBLE_HOST_DEVICE float to_float(float value) {
   return value;
 }
 
-// Ties to even; beyond the largest finite value by half a unit or more: infinite; NaN stays NaN, made quiet.
+// Rounds to nearest, ties to even. Values beyond the largest finite BF16 number by half a unit or more become infinite.
+// NaN stays NaN and is made quiet.
 NIBBLE_HOST_DEVICE BFloat16 bf16_nearest(float value) {
   const uint32_t bits = bits_of(value);
   const uint32_t rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
@@ -49,20 +50,20 @@ NIBBLE_HOST_DEVICE BFloat16 bf16_nearest(float value) {
   return BFloat16{static_cast<uint16_t>(chosen >> 16)};
 }
 
-// The same from a double: one rounding, not two.
+// Rounds a double to nearest, ties to even, in one rounding instead of two.
 NIBBLE_HOST_DEVICE BFloat16 bf16_nearest_once(double value) {
   const float single = static_cast<float>(value);
   const double back = static_cast<double>(single);
-  // Only a single that lies exactly between two BF16 numbers forgets on which side the double was.
+  // `single` has lost the side on which `value` lies only where it is exactly halfway between two BF16 numbers.
   const bool tie = (bits_of(single) & 0xFFFFu) == 0x8000u;
   const bool above = value > 0 ? value > back : value < back;
   const uint32_t step = back == value ? 0u : (above ? 1u : ~0u);
   return bf16_nearest(tie ? float_of_bits(bits_of(single) + step) : single);
 }
 
-// The 16 bits that BF16 drops, plus 16 random bits, decide by their carry: rounds away from zero with probability
-// (dropped bits) / 2^16, hence unbiased. A finite value stays finite (the largest one bounds it), infinities and NaN
-// are kept. bits16 is below 2^16.
+// Rounds stochastically: the carry of the 16 bits that BF16 drops plus 16 random bits decides. The value is rounded
+// away from zero with probability (dropped bits) / 2^16, so the rounding is unbiased. A finite value stays finite (the
+// largest finite BF16 number bounds it); infinities and NaN are kept. bits16 is below 2^16.
 NIBBLE_HOST_DEVICE BFloat16 bf16_stochastic(float value, uint32_t bits16) {
   const uint32_t bits = bits_of(value);
   const uint32_t sign = bits & 0x80000000u;
@@ -78,7 +79,7 @@ NIBBLE_HOST_DEVICE BFloat16 bf16_stochastic(float value, uint32_t bits16) {
 constexpr float e4m3_max = 448.0f;            // 0x7E
 constexpr float e4m3_min_normal = 0.015625f;  // 2^-6, 0x08; the subnormal step is 2^-9
 
-// Ties to even, saturating at +-448; NaN -> 0x7F.
+// Rounds to nearest, ties to even, saturating at +-448. NaN becomes 0x7F.
 NIBBLE_HOST_DEVICE uint32_t e4m3_nearest(float value) {
   const uint32_t bits = bits_of(value);
   const float magnitude = absolute(value) < e4m3_max ? absolute(value) : e4m3_max;
@@ -89,7 +90,7 @@ NIBBLE_HOST_DEVICE uint32_t e4m3_nearest(float value) {
   return is_nan(value) ? 0x7Fu : finite;
 }
 
-// The smallest E4M3 number >= value, for 0 <= value <= 2^-6.
+// Returns the smallest E4M3 number >= value, for 0 <= value <= 2^-6.
 NIBBLE_HOST_DEVICE uint32_t e4m3_subnormal_up(float value) {
   const int32_t units = static_cast<int32_t>(value * 512.0f);
   return static_cast<uint32_t>(units + (static_cast<float>(units) < value * 512.0f ? 1 : 0));
@@ -104,9 +105,9 @@ NIBBLE_HOST_DEVICE float e4m3_to_float(uint32_t code) {
   return float_of_bits(bits | ((code & 0x80u) << 24));
 }
 
-// For value >= 0: to one of the two neighbouring E4M3 numbers; up when the covered fraction of the step, cut to 24
-// bits, and 24 bits of noise carry: unbiased for any normal number, and in subnormal ones down to 2^-33. Saturating at
-// 448; NaN -> 0x7F. noise24 is below 2^24.
+// Rounds a value >= 0 stochastically to one of the two neighbouring E4M3 numbers. It rounds up when the covered
+// fraction of the step, cut to 24 bits, and the 24 bits of noise carry: this is unbiased for normal numbers, and for
+// subnormal ones down to 2^-33. It saturates at 448; NaN becomes 0x7F. noise24 is below 2^24.
 NIBBLE_HOST_DEVICE uint32_t e4m3_stochastic(float value, uint32_t noise24) {
   const float magnitude = value < e4m3_max ? value : e4m3_max;
   const uint32_t bits = bits_of(magnitude);
@@ -121,7 +122,8 @@ NIBBLE_HOST_DEVICE uint32_t e4m3_stochastic(float value, uint32_t noise24) {
   return is_nan(value) ? 0x7Fu : finite;
 }
 
-// The largest E4M3 number <= value, and the smallest >= value, for value >= 0; at most 0x7E.
+// Two functions for value >= 0: the largest E4M3 number <= value, and the smallest one >= value. Both return at most
+// 0x7E.
 NIBBLE_HOST_DEVICE uint32_t e4m3_down(float value) {
   const float magnitude = value < e4m3_max ? value : e4m3_max;
   const uint32_t normal = (bits_of(magnitude) >> 20) - (120u << 3);
@@ -138,7 +140,8 @@ NIBBLE_HOST_DEVICE uint32_t e4m3_up(float value) {
 
 constexpr float e5m2_max = 57344.0f;  // 0x7B
 
-// Ties to even, saturating at +-57344 (infinity, too, as a saturating conversion has it); NaN -> 0x7F.
+// Rounds to nearest, ties to even, saturating at +-57344 (infinity saturates, too, as in a saturating conversion of the
+// hardware). NaN becomes 0x7F.
 NIBBLE_HOST_DEVICE uint32_t e5m2_nearest(float value) {
   const uint32_t bits = bits_of(value);
   const float magnitude = absolute(value) < e5m2_max ? absolute(value) : e5m2_max;
@@ -161,12 +164,13 @@ NIBBLE_HOST_DEVICE float e5m2_to_float(uint32_t code) {
 
 // ---- E8M0: powers of two, 2^(code - 127); 0xFF is NaN ----
 
-// The largest power of two <= value, for value >= 0; at least 2^-127. Infinity and NaN -> 2^127.
+// Returns the code of the largest power of two <= value, for value >= 0; it is at least that of 2^-127. Infinity and
+// NaN become 2^127.
 NIBBLE_HOST_DEVICE uint32_t e8m0_down(float value) {
-  const uint32_t exponent = bits_of(absolute(value)) >> 23;  // of -0, too
+  const uint32_t exponent = bits_of(absolute(value)) >> 23;  // -0 counts as 0
   return exponent < 254u ? exponent : 254u;
 }
-// The smallest power of two >= value, for value >= 0; at most 2^127.
+// Returns the code of the smallest power of two >= value, for value >= 0; it is at most that of 2^127.
 NIBBLE_HOST_DEVICE uint32_t e8m0_up(float value) {
   const uint32_t bits = bits_of(absolute(value));
   const uint32_t exact = bits <= 0x00400000u ? 0u : (bits + 0x7FFFFFu) >> 23;  // 2^-127 is subnormal in FP32
@@ -179,12 +183,13 @@ NIBBLE_HOST_DEVICE float e8m0_to_float(uint32_t code) {
 
 // ---- E2M1: magnitudes 0 .5 1 1.5 2 3 4 6 for codes 0..7, bit 3 the sign ----
 
-// Sign bit of a code; NaN has none, so that NaN -> 7 as the hardware's conversion has it.
+// Returns the sign bit of the value's code. NaN has no sign, so that NaN becomes 7 as in the hardware's conversion.
 NIBBLE_HOST_DEVICE uint32_t e2m1_sign(float value) {
   return is_nan(value) ? 0u : (bits_of(value) >> 28) & 8u;
 }
 
-// Ties to the even code, saturating at +-6; NaN -> 7, values that round to zero keep their sign (-0 -> 8).
+// Rounds to nearest, ties to the even code, saturating at +-6. NaN becomes 7; values that round to zero keep their sign
+// (-0 becomes 8).
 NIBBLE_HOST_DEVICE uint32_t e2m1_nearest(float value) {
   const float magnitude = absolute(value) < 6.0f ? absolute(value) : 6.0f;
   const uint32_t bits = bits_of(magnitude);
@@ -193,14 +198,16 @@ NIBBLE_HOST_DEVICE uint32_t e2m1_nearest(float value) {
   return e2m1_sign(value) | (magnitude < 1.0f ? subnormal : normal);
 }
 
-// The value that e2m1_nearest rounds a magnitude to: adding and taking away a power of two rounds to its last digit.
+// Returns the value that e2m1_nearest rounds a magnitude to: adding and subtracting a power of two rounds to its last
+// digit.
 NIBBLE_HOST_DEVICE float e2m1_round_magnitude(float value) {
   const float magnitude = value < 6.0f ? value : 6.0f;
   const float power = magnitude < 2.0f ? 4194304.0f : (magnitude < 4.0f ? 8388608.0f : 16777216.0f);
   return (magnitude + power) - power;
 }
 
-// The magnitude in 256ths of the grid's step there, and what to add to (that >> 8) to get a code.
+// A magnitude in 256ths of the grid's step at that magnitude, and the number that is added to (units >> 8) to get a
+// code.
 struct E2m1Position {
   float units;    // below 2: |v| * 512; below 4: |v| * 256; else |v| * 128. Exact.
   uint32_t base;  // 0, 2, 4
@@ -212,8 +219,8 @@ NIBBLE_HOST_DEVICE E2m1Position e2m1_position(float value) {
   return E2m1Position{magnitude * scale, base};
 }
 
-// NVIDIA's stochastic rounding with 8 random bits: up when the fraction of the step that |v| has covered is at least
-// (256 - byte)/256, that is with probability floor(256 fraction)/256. Saturates at +-6.
+// Rounds like NVIDIA's stochastic conversion with 8 random bits: up when the fraction of the step that |v| has covered
+// is at least (256 - byte)/256, which has probability floor(256 fraction)/256. Saturates at +-6.
 NIBBLE_HOST_DEVICE uint32_t e2m1_stochastic_published(float value, uint32_t byte) {
   const E2m1Position position = e2m1_position(value);
   const uint32_t units = static_cast<uint32_t>(static_cast<int32_t>(position.units));
@@ -229,7 +236,7 @@ NIBBLE_HOST_DEVICE uint32_t e2m1_stochastic_centred(float value, uint32_t byte) 
   return e2m1_sign(value) | (cell + position.base);
 }
 
-// Twice the value of a code, an integer: 0 1 2 3 4 6 8 12, signed.
+// Returns twice the value of a code, which is an integer: 0 1 2 3 4 6 8 12, signed.
 NIBBLE_HOST_DEVICE int32_t e2m1_doubled(uint32_t code) {
   const int32_t magnitude = static_cast<int32_t>((0xC8643210u >> (4u * (code & 7u))) & 15u);
   return (code & 8u) != 0 ? -magnitude : magnitude;
@@ -247,24 +254,26 @@ constexpr float float_max = 3.402823466e+38f;
 
 struct TensorScale {
   float encode;  // S_enc
-  float decode;  // S_dec = 1 / S_enc: what the codes times the block scales are multiplied by
+  float decode;  // S_dec = 1 / S_enc: a value is code * block scale * S_dec
 };
 
-// amax: largest magnitude of the tensor; largest: what it is to become, 2688 = 6 * 448 in Transformer Engine.
+// Chooses the scale of a tensor. amax: the tensor's largest magnitude; largest: the magnitude that it shall become,
+// 2688 = 6 * 448 in Transformer Engine.
 NIBBLE_HOST_DEVICE TensorScale tensor_scale_of(float amax, float largest) {
   const float quotient = largest / amax;
-  float encode = quotient < float_max ? quotient : float_max;  // NaN, too, becomes FLT_MAX
+  float encode = quotient < float_max ? quotient : float_max;  // NaN becomes FLT_MAX, too
   encode = amax == 0.0f || encode == 0.0f ? 1.0f : encode;
   return TensorScale{encode, 1.0f / encode};
 }
 
-// The E4M3 scale of a block, from d = block_amax * (S_enc * (1/6)).
+// Returns the E4M3 scale of a block, from d = block_amax * (S_enc * (1/6)).
 NIBBLE_HOST_DEVICE uint32_t block_scale_nearest(float d) {
   return e4m3_nearest(d < float_max ? d : float_max);
 }
 
-// The same, enlarged so that rounding the scale can never leave the block's largest element above 6: a normal scale by
-// 17/16, the most that rounding to nearest can take away; a subnormal one by rounding up.
+// Returns the E4M3 scale of a block, from the same d, enlarged so that rounding the scale can never leave the block's
+// largest element above 6: a normal scale is enlarged by 17/16, the most that rounding to nearest can take away; a
+// subnormal one is rounded up.
 NIBBLE_HOST_DEVICE uint32_t block_scale_guarded(float d) {
   const float enlarged = d * 1.0625f;
   const uint32_t normal = e4m3_nearest(enlarged < float_max ? enlarged : float_max);
@@ -273,7 +282,7 @@ NIBBLE_HOST_DEVICE uint32_t block_scale_guarded(float d) {
   return (subnormal & is_subnormal) | (normal & ~is_subnormal);
 }
 
-// What the block's elements are multiplied by before they are rounded.
+// Returns the factor by which the block's elements are multiplied before they are rounded.
 NIBBLE_HOST_DEVICE float element_encode_scale(uint32_t block_scale, float tensor_decode) {
   const float reciprocal = 1.0f / (e4m3_to_float(block_scale) * tensor_decode);
   return reciprocal < float_max ? reciprocal : float_max;

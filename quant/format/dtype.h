@@ -1,4 +1,4 @@
-// How numbers are stored.
+// The types of a Tensor's elements, as they are stored in memory.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// While an object of this class lives, its thread takes subnormal numbers for zero, given and made: the arithmetic of
-// the BF16 dot-product instructions, which other instructions must be told to do.
+// While an object of class FlushSubnormals lives, its thread treats subnormal inputs as zero and flushes subnormal
+// results to zero. The BF16 dot-product instructions always do this; all other instructions must be told to.
 #pragma once
 
 #include <cstdint>

@@ -16,8 +16,8 @@ struct FormatTraits {
   ElementCode element = ElementCode::none;
   ScaleCode block_scale = ScaleCode::none;
   int block = 0;      // elements that share a block scale; 0: there are none
-  float largest = 0;  // magnitude of an element
-  int code_bits = 0;  // of an element; 0: not quantised
+  float largest = 0;  // largest magnitude of an element
+  int code_bits = 0;  // bits of an element's code; 0: not quantised
 };
 
 constexpr FormatTraits traits_of(Format format) {
@@ -37,8 +37,8 @@ constexpr bool is_quantized(Format format) {
   return traits_of(format).code_bits != 0;
 }
 
-// Which elements share a block scale: those of one row ("1x16", or "1x32" for MX), or, for weights in nvfp4, a square
-// tile ("16x16"): W and its transpose then hold the same values.
+// The elements that share a block scale: those of one row ("1x16", or "1x32" for MX), or, for weights in nvfp4, those
+// of a square ("16x16"): W and its transpose then hold the same values.
 enum class BlockShape : uint8_t { row, square };
 
 }  // namespace nibble

@@ -1,9 +1,10 @@
-// Randomised Hadamard rotations along the inner axis of an operand: y = x diag(s) H, H Sylvester's matrix of +-1.
-// Rotating both operands of a GEMM leaves the product unchanged while outliers spread.
+// Randomised Hadamard rotations along the inner axis of an operand: y = x diag(s) H, H being Sylvester's matrix of +-1.
+// Rotating both operands of a GEMM leaves the GEMM's result unchanged while outliers spread.
 //
-// 16 points (NVIDIA's recipe): x[r] * (s[r]/4) first (exact for BF16 inputs, subnormal ones included), butterfly stages
-// with strides 1, 2, 4, 8 in FP32, the result rounded to BF16 after the last rotation. 32, 64 and 128 points: x[r] *
-// s[r], stages with strides 1, 2, ... in FP32, no rounding and no normalisation (quantized_tensor.h: rotation_bits).
+// 16 points (NVIDIA's recipe): multiply by x[r] * (s[r]/4) first (exact for BF16 inputs, subnormal ones included), do
+// the butterfly stages with strides 1, 2, 4, 8 in FP32, and round the result to BF16 after the last rotation. 32, 64
+// and 128 points: multiply x[r] * s[r], do the stages with strides 1, 2, ... in FP32, without rounding and without
+// normalisation (quant/tensor/quantized_tensor.h: rotation_bits).
 #pragma once
 
 #include <cstdint>
@@ -17,21 +18,23 @@ constexpr int hadamard_points = 16;
 constexpr uint32_t hadamard_sign_mask = 0xD7E8u;  // fixed signs of 16 points; bit r set: s[r] = -1
 constexpr int sign_chunk = 128;                   // inner positions whose signs come from one Philox block
 
-// Which GEMM of the layer: its two operands share the signs, other GEMMs have their own.
+// The stream from which signs are drawn. `gemm` is the GEMM of the layer: its two operands share the signs, and every
+// other GEMM has its own.
 struct SignStream {
   NoiseStream stream;  // purpose hadamard_signs
   uint32_t gemm = 0;   // 0 forward, 1 grad_input, 2 grad_weight
 };
 
-// Bit k of the 128: the sign of inner position 128 * chunk + k in rotation 0 or 1. word[k / 32], bit k % 32.
+// Draws the signs of one chunk of 128 inner positions in rotation 0 or 1. Bit k % 32 of word[k / 32] is the sign of
+// inner position 128 * chunk + k.
 NIBBLE_HOST_DEVICE PhiloxBlock drawn_signs(const SignStream& signs, int rotation, int64_t chunk) {
   const uint64_t index = static_cast<uint64_t>(chunk) | (static_cast<uint64_t>(rotation) << 32) |
                          (static_cast<uint64_t>(signs.gemm) << 36);
   return random_block(signs.stream, index);
 }
 
-// Fixed signs: NVIDIA's mask, repeated, for 16 points; for more, the Philox block of key 0 and counter (0, 0, 0,
-// rotation).
+// Returns the fixed signs: NVIDIA's mask, repeated, for 16 points; for more points, the Philox block of key 0 and
+// counter (0, 0, 0, rotation).
 NIBBLE_HOST_DEVICE PhiloxBlock fixed_signs(int points, int rotation) {
   if (points == hadamard_points) {
     const uint32_t twice = hadamard_sign_mask | (hadamard_sign_mask << 16);
@@ -49,7 +52,7 @@ NIBBLE_HOST_DEVICE float hadamard_factor(uint32_t negative, int points) {
   return negative != 0 ? -magnitude : magnitude;
 }
 
-// Stages with strides 1, 2, ... points/2.
+// Does the butterfly stages with strides 1, 2, ... points/2 in place.
 NIBBLE_HOST_DEVICE void butterflies(float* values, int points) {
   for (int stride = 1; stride < points; stride *= 2) {
     for (int i = 0; i < points; ++i) {
@@ -62,7 +65,7 @@ NIBBLE_HOST_DEVICE void butterflies(float* values, int points) {
   }
 }
 
-// One rotation of `points` values in place, the signs of position 0 being the first bit of `signs`.
+// Rotates `points` values in place. The first bit of `signs` is the sign of position 0.
 NIBBLE_HOST_DEVICE void rotate_points(float* values, int points, const PhiloxBlock& signs) {
   for (int row = 0; row < points; ++row) values[row] *= hadamard_factor(sign_of(signs, row), points);
   butterflies(values, points);

@@ -1,8 +1,9 @@
-// Roundings of several numbers at once, by the GPU's conversion instructions where it has them: the bits of
-// quant/format/codec.h. The only file with inline PTX and tests of the target.
+// Rounds several numbers at once by the GPU's conversion instructions where it has them, with the bits of
+// quant/format/codec.h. This is the only file with inline PTX and tests of the target.
 //
-// E2M1: Blackwell (family targets from 100 on); E4M3, E5M2, BF16: every target. The simulator, which is no GPU, takes
-// codec.h's functions. One difference is allowed: a NaN made BF16 is 0x7FFF here and keeps its payload there.
+// E2M1 is converted by Blackwell (family targets from 100 on); E4M3, E5M2 and BF16 by every target. The simulator,
+// which is no GPU, takes codec.h's functions. One difference is allowed: a NaN made BF16 is 0x7FFF here and keeps its
+// payload there.
 //
 // Blackwell's stochastic conversions are not used: they add their noise before truncating, ours is centred.
 #pragma once
@@ -23,7 +24,7 @@ static_assert(false, "compile for 100a, 103a or 120f: plain Blackwell targets la
 
 namespace nibble::cuda {
 
-// e2m1_nearest of eight values, the first in the lowest nibble.
+// Rounds eight values as e2m1_nearest does; the first code is in the lowest nibble.
 __device__ __forceinline__ uint32_t e2m1_nearest_eight(const float* values) {
 #ifdef NIBBLE_CONVERTS_E2M1
   uint32_t codes;
@@ -46,7 +47,7 @@ __device__ __forceinline__ uint32_t e2m1_nearest_eight(const float* values) {
 #endif
 }
 
-// e4m3_nearest and e5m2_nearest of four values, the first in the lowest byte.
+// Round four values as e4m3_nearest and e5m2_nearest do; the first code is in the lowest byte.
 __device__ __forceinline__ uint32_t e4m3_nearest_four(const float* values) {
 #ifdef NIBBLE_CONVERTS_FP8
   uint16_t low, high;
@@ -72,7 +73,7 @@ __device__ __forceinline__ uint32_t e5m2_nearest_four(const float* values) {
 #endif
 }
 
-// bf16_nearest of two values, the first in the low half.
+// Rounds two values as bf16_nearest does; the first is in the low half.
 __device__ __forceinline__ uint32_t bf16_nearest_two(float first, float second) {
 #ifdef __CUDA_ARCH__
   uint32_t pair;

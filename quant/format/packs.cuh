@@ -1,4 +1,4 @@
-// Neighbouring numbers of a row in one memory access, for kernels.
+// Packs: neighbouring numbers of a row that a kernel reads or writes in one memory access.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace nibble::cuda {
 
-constexpr int access_bytes = 16;  // of one thread's widest access
+constexpr int access_bytes = 16;  // the widest access of one thread
 
 template <class T>
 constexpr int widest_pack = access_bytes / static_cast<int>(sizeof(T));
@@ -19,7 +19,7 @@ struct alignas(sizeof(T) * count) Pack {
   T value[count];
 };
 
-// `place` is aligned to the pack.
+// Load and store a pack. `place` must be aligned to the size of the pack.
 template <int count, class T>
 __device__ __forceinline__ Pack<T, count> load_pack(const T* place) {
   return *reinterpret_cast<const Pack<T, count>*>(place);
@@ -29,7 +29,7 @@ __device__ __forceinline__ void store_pack(T* place, const Pack<T, count>& pack)
   *reinterpret_cast<Pack<T, count>*>(place) = pack;
 }
 
-// The numbers of a pack, and a pack of numbers rounded to nearest.
+// Load a pack as FP32 numbers, and store FP32 numbers as a pack, rounded to nearest.
 template <int count, class T>
 __device__ __forceinline__ Pack<float, count> load_floats(const T* place) {
   const Pack<T, count> pack = load_pack<count>(place);
@@ -52,7 +52,7 @@ __device__ __forceinline__ void store_floats(T* place, const Pack<float, count>&
   store_pack(place, pack);
 }
 
-// Whether rows of so many elements can be cut into packs from these addresses on.
+// Returns whether rows of `row` elements that begin at these addresses can be cut into aligned packs of `count`.
 inline bool in_packs(int count, size_t element_bytes, int64_t row, std::initializer_list<const void*> addresses) {
   bool aligned = row % count == 0;
   for (const void* address : addresses) {

@@ -1,6 +1,6 @@
-// Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011), and how nibble
-// keys it. Every random bit of a run is a pure function of (run seed, step, micro-batch, tensor, index, purpose):
-// law 3. docs/numerics.md states the same layout in prose.
+// Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011), and the key and
+// counter that nibble gives it. Every random bit of a run is a pure function of (run seed, step, micro-batch, tensor,
+// index, purpose): law 3. docs/numerics.md states the same layout in prose.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ struct PhiloxBlock {
   uint32_t word[4];
 };
 
-// What the random bits are for. Values are part of the numerics contract: never renumber.
+// The use of the random bits. The values are part of the numerics contract: never renumber them.
 enum class Purpose : uint8_t {
   weight_init = 1,
   master_rounding = 2,  // FP32 update -> BF16 master weight
@@ -52,7 +52,7 @@ NIBBLE_HOST_DEVICE PhiloxBlock philox4x32_10(const PhiloxBlock& counter, uint32_
   return c;
 }
 
-// The 16 random bytes of block `index` of a stream.
+// Returns the 16 random bytes of block `index` of a stream.
 //   key     = (seed low 32, seed high 32)
 //   counter = (index low 32, index bits 32..39 | micro_batch << 8, step, tensor_id | purpose << 24)
 NIBBLE_HOST_DEVICE PhiloxBlock random_block(const NoiseStream& stream, uint64_t index) {
@@ -62,7 +62,7 @@ NIBBLE_HOST_DEVICE PhiloxBlock random_block(const NoiseStream& stream, uint64_t 
   return philox4x32_10(counter, static_cast<uint32_t>(stream.seed), static_cast<uint32_t>(stream.seed >> 32));
 }
 
-// Byte j (0..15) of a block: byte j%4, counted from the least significant, of word j/4.
+// Returns byte j (0..15) of a block: byte j%4, counted from the least significant, of word j/4.
 NIBBLE_HOST_DEVICE uint32_t random_byte(const PhiloxBlock& block, int j) {
   return (block.word[j >> 2] >> (8 * (j & 3))) & 0xFFu;
 }

@@ -1,4 +1,4 @@
-// What dequantize() multiplies by and how it rounds, on every device.
+// The factor and the rounding of dequantize(), shared by all devices.
 #pragma once
 
 #include <cmath>
@@ -8,7 +8,7 @@
 
 namespace nibble {
 
-// 2^(-bits/2), without a library function whose last digit is not fixed.
+// Returns 2^(-bits/2). A library function would not fix the last digit.
 inline double inverse_root_of_power(int bits) {
   return std::ldexp(bits % 2 == 0 ? 1.0 : 0.70710678118654752440, -(bits / 2));
 }

@@ -1,6 +1,6 @@
-// Sequences of register-only instructions that reach the processor's limits: what utilisation and the bench's
-// percentages are measured against. Each is written once an instruction-set level, independent enough to keep every
-// unit busy; who times them decides how (trainer/compute/measured_peak.h).
+// Sequences of register-only instructions that reach the processor's limits. Utilisation and the bench's percentages
+// are measured against them. Each sequence is written once for each instruction-set level, with enough independent
+// chains to keep every unit busy; trainer/compute/measured_peak.h times them.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ enum class PeakSequence : uint8_t {
   bf16_dot,
   // The fastest 8-bit product with 32-bit sums: VPDPBUSD, or VPMADDUBSW, VPADDW and VPMADDWD.
   int8_dot,
-  // What the exact NVFP4 product needs of a block of 16 in every lane once its operands are unpacked: the 8-bit dot
+  // The work of the exact NVFP4 GEMM for a block of 16 in every lane once its operands are unpacked: the 8-bit dot
   // product, its conversion to FP32, the product of the two scales, one multiply-add. 32 flops a lane.
   nvfp4_block,
 };
@@ -27,7 +27,7 @@ struct PeakKernel {
   void (*run)(int64_t steps) = nullptr;  // null: the level has no such instructions
 };
 
-// The kernel of the best level that is not above `level`.
+// Returns the kernel of the best level that is not above `level`.
 PeakKernel peak_kernel(PeakSequence sequence, InstructionSet level);
 
 }  // namespace nibble

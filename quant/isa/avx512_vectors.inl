@@ -1,5 +1,5 @@
-// Vectors of sixteen 32-bit elements, shared by the AVX-512 twins of the products of codes, each of which includes this
-// file inside its anonymous namespace.
+// Vectors of sixteen 32-bit elements, shared by the AVX-512 kernels of GEMMs on codes. Each of their sources includes
+// this file inside its anonymous namespace.
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
@@ -19,8 +19,8 @@ ALWAYS_INLINE Vector broadcast(float value) {
 ALWAYS_INLINE IntVector broadcast_int(int32_t value) {
   return reinterpret_cast<IntVector>(_mm512_set1_epi32(value));
 }
-// From 16 bytes, and to the low halves of elements. Of the intrinsics without a mask g++ 12 thinks that they read
-// uninitialised memory (bug 105593).
+// widen() reads 16 bytes; narrow() keeps the low halves of the elements. They use masked intrinsics because g++ 12
+// believes that those without a mask read uninitialised memory (bug 105593).
 ALWAYS_INLINE UnsignedVector widen(const uint8_t* bytes) {
   return reinterpret_cast<UnsignedVector>(
       _mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes))));

@@ -1,5 +1,5 @@
-// Vectors of sixteen 32-bit elements, shared by the AVX-512 twins of BF16 products, each of which includes this file
-// inside its anonymous namespace.
+// Vectors of sixteen 32-bit elements, shared by the AVX-512 kernels of BF16 GEMMs. Each of their sources includes this
+// file inside its anonymous namespace.
 
 constexpr int lanes = 16;
 using Vector = float __attribute__((vector_size(64)));

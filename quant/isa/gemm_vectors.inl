@@ -1,4 +1,5 @@
-// Vectors of the products: part of gemm_kernels.inl and gemm_codes.inl, which say what a twin defines before.
+// Operations on the vectors of GEMM kernels: a part of gemm_kernels.inl and gemm_codes.inl, which say what a source
+// defines before it includes them.
 
 ALWAYS_INLINE Vector load(const float* from) {
   Vector value;
@@ -15,7 +16,7 @@ ALWAYS_INLINE void store(float* to, Vector value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
 
-// The first `count` elements, then zeros; reads nothing beyond them.
+// Loads the first `count` elements, then zeros; reads nothing beyond them.
 template <class Element>
 ALWAYS_INLINE Vector load_partial(const Element* from, int64_t count) {
   Element buffer[lanes] = {};
@@ -27,7 +28,7 @@ ALWAYS_INLINE Vector load_up_to(const Element* from, int64_t count) {
   return count >= lanes ? load(from) : load_partial(from, count);
 }
 
-// The decoding functions of quant/format/codec.h, one code a lane.
+// Decodes one code a lane as the functions of quant/format/codec.h do.
 template <ElementCode element>
 ALWAYS_INLINE Vector decode(UnsignedVector codes) {
   constexpr int sign_position = element == ElementCode::e2m1 ? 3 : 7;
@@ -35,7 +36,8 @@ ALWAYS_INLINE Vector decode(UnsignedVector codes) {
   constexpr uint32_t bias = element == ElementCode::e2m1 ? 1 : element == ElementCode::e4m3 ? 7 : 15;
   const UnsignedVector magnitude = codes & ((1U << sign_position) - 1);
   const UnsignedVector normal = (magnitude << (23 - mantissa_bits)) + ((127 - bias) << 23);
-  // As a normal number of the smallest exponent, less its leading one: no subnormal FP32 number, which is slow.
+  // The subnormal value is made as a normal number of the smallest exponent, less its leading one, so that no subnormal
+  // FP32 number, which would be slow, appears.
   const auto leading_one = reinterpret_cast<Vector>(UnsignedVector{} + ((128 - bias) << 23));
   const Vector subnormal = reinterpret_cast<Vector>(normal + (1U << 23)) - leading_one;
   const auto code = reinterpret_cast<IntVector>(magnitude);  // AVX2 compares signed integers only

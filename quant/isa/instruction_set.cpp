@@ -15,7 +15,7 @@ namespace {
 constexpr std::array levels{InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512,
                             InstructionSet::avx512_vnni, InstructionSet::avx512_bf16};
 
-// What a level adds to the one before it.
+// Returns whether the machine has what a level adds to the one before it.
 bool adds(InstructionSet level) {
 #if defined(__x86_64__)
   switch (level) {

@@ -1,4 +1,4 @@
-// The limits of AVX2: 16 registers, so that ten chains of multiply-adds are the most that stay in them.
+// The limits of AVX2: it has 16 registers, which hold at most ten chains of multiply-adds.
 #include <immintrin.h>
 
 #include "quant/isa/peak_kernels.h"
@@ -21,7 +21,7 @@ void fma_chain(int64_t steps) {
   for (__m256& sum : sums) NIBBLE_OPAQUE(sum);
 }
 
-// A block's products in pairs fit 16 bits.
+// A block's products, added in pairs, fit 16 bits.
 inline __attribute__((always_inline)) __m256i block_dot(__m256i& a, __m256i b, __m256i ones) {
   __m256i pairs[4];
 #pragma GCC unroll 4

@@ -28,7 +28,7 @@ void fma_chain(int64_t steps) {
   for (__m512& sum : sums) NIBBLE_OPAQUE(sum);
 }
 
-// A block's products in pairs fit 16 bits.
+// A block's products, added in pairs, fit 16 bits.
 inline __attribute__((always_inline)) __m512i block_dot(__m512i& a, __m512i b, __m512i ones) {
   __m512i pairs[4];
 #pragma GCC unroll 4

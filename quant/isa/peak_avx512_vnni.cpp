@@ -10,7 +10,7 @@ constexpr int lanes = 16;
 constexpr int dot_chains = 12;
 constexpr int block_chains = 12;
 
-// In assembly: the intrinsic's sums wander through other registers.
+// The loop is in assembly because the compiler moves the intrinsic's sums through other registers.
 void int8_chain(int64_t steps) {
   const __m512i a = _mm512_set1_epi8(1);
   __m512i sums[dot_chains];

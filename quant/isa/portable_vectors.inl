@@ -1,5 +1,5 @@
-// Vectors of four 32-bit elements and a fused multiply-add for any machine, shared by the portable twins of the
-// products, each of which includes this file inside its anonymous namespace.
+// Vectors of four 32-bit elements and a fused multiply-add for any machine, shared by the portable kernels of GEMMs.
+// Each of their sources includes this file inside its anonymous namespace.
 
 constexpr int lanes = 4;
 using Vector = float __attribute__((vector_size(16)));
@@ -10,9 +10,9 @@ using HalfVector = float __attribute__((vector_size(8)));
 using Double = double __attribute__((vector_size(16)));
 using Bits = uint64_t __attribute__((vector_size(16)));
 
-// a * b + c rounded once, on a machine without the instruction. In double the product is exact; the sum is rounded to
-// odd (its last bit set when inexact), after which rounding to FP32 gives what one rounding would: Boldo and Melquiond,
-// "Emulation of FMA and correctly rounded sums", IEEE Transactions on Computers 57(4), 2008.
+// Returns a * b + c rounded once, on a machine without the instruction. In double the product is exact; the sum is
+// rounded to odd (its last bit set when inexact), after which rounding to FP32 gives what one rounding would: Boldo and
+// Melquiond, "Emulation of FMA and correctly rounded sums", IEEE Transactions on Computers 57(4), 2008.
 inline __attribute__((always_inline)) HalfVector fused_pair(HalfVector a, HalfVector b, HalfVector c) {
   const Double product = __builtin_convertvector(a, Double) * __builtin_convertvector(b, Double);
   const Double addend = __builtin_convertvector(c, Double);

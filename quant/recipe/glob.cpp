@@ -5,7 +5,7 @@
 namespace nibble {
 namespace {
 
-// Calls visit(glob) for each alternative until it returns true; whether it did.
+// Calls visit(glob) for each alternative until one call returns true; returns whether one did.
 template <class Visit>
 bool any_alternative(std::string_view globs, Visit visit) {
   while (true) {
@@ -16,7 +16,7 @@ bool any_alternative(std::string_view globs, Visit visit) {
   }
 }
 
-// The ] that closes the set which begins at `open`; a ] that stands first belongs to the set.
+// Returns the position of the ] that closes the set which begins at `open`; a ] that stands first belongs to the set.
 size_t set_end(std::string_view glob, size_t open) {
   size_t first = open + 1;
   if (first < glob.size() && glob[first] == '!') ++first;

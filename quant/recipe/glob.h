@@ -1,4 +1,4 @@
-// Names by pattern, as shells do it.
+// Matches names against glob patterns, as shells do.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@ namespace nibble {
 // these is looked for inside the name; any other must match the name from end to end.
 bool glob_matches(std::string_view globs, std::string_view name);
 
-// What is wrong with the globs, such as "has an unclosed [". Empty: nothing.
+// Returns what is wrong with the globs, such as "has a [ without its ]"; empty when nothing is.
 std::string glob_mistake(std::string_view globs);
 
 }  // namespace nibble

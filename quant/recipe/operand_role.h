@@ -41,20 +41,21 @@ constexpr bool is_weight(OperandRole role) {
   return role == OperandRole::forward_w || role == OperandRole::grad_input_w;
 }
 
-// Which micro-batch of which step a layer works on, and whose layer it is.
+// The micro-batch, the step and the layer for which an operand is made.
 struct OperandContext {
   uint64_t seed = 0;
   uint32_t step = 0;
   uint32_t micro_batch = 0;
-  uint32_t tensor_id = 0;  // of the weight
+  uint32_t tensor_id = 0;  // tensor_id of the layer's weight
 };
 
 struct OperandStreams {
   NoiseStream noise;
   SignStream signs;
 };
-// Operands of weights are made once for all micro-batches of a step, and so use micro-batch 0; unless their signs are
-// drawn for every micro-batch. Signs that are drawn for a step use micro-batch 0 in both operands.
+// Returns the random streams of an operand. An operand made from a weight is made once for all micro-batches of a step
+// and so uses micro-batch 0, unless its signs are drawn for every micro-batch. Signs that are drawn once a step use
+// micro-batch 0 in both operands of a GEMM.
 OperandStreams operand_streams(OperandRole role, const OperandSpec& spec, const OperandContext& context);
 
 }  // namespace nibble

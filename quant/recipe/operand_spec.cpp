@@ -101,13 +101,13 @@ std::string describe(const OperandSpec& spec) {
 
 float range_of(const OperandSpec& spec) {
   if (spec.range != 0) return spec.range;
-  // Quartet II: 0.93 of the unbiased range with a guard is where MS-EDEN's error is lowest.
+  // Quartet II: MS-EDEN's error is lowest at 0.93 of the unbiased range with a guard.
   return spec.round == Rounding::ms_eden ? 6.0F * 16.0F / 17.0F / 0.93F : 6.0F;
 }
 
 float ceiling_of(const OperandSpec& spec) {
   if (spec.ceiling != 0) return spec.ceiling;
-  // Room for a scale that is enlarged afterwards, by 6/4, by 1.55, or by the correction.
+  // The lower ceiling leaves room for a scale that is enlarged afterwards, by 6/4, by 1.55, or by the correction.
   const bool enlarges = spec.scale == ScaleRule::search || spec.scale == ScaleRule::four_over_six ||
                         spec.scale == ScaleRule::four_over_six_mae || spec.scale == ScaleRule::four_over_six_abs_max ||
                         spec.scale == ScaleRule::rms;
@@ -142,7 +142,7 @@ int64_t inner_multiple(const OperandSpec& spec) {
 }
 
 void check_supported(const OperandSpec& spec, std::string_view where) {
-  // Every quantize() passes here: a message is made only where it is needed.
+  // Every quantize() calls this, so a message is formatted only where one is needed.
   const auto require = [&](bool holds, const auto& what, std::string_view remedy) {
     if (holds) return;
     if constexpr (std::is_invocable_v<decltype(what)>) {

@@ -28,19 +28,19 @@ enum class Rounding : uint8_t {
   ms_eden  // nvfp4: elements to nearest, a correction in stochastically rounded block scales (arXiv:2601.22813)
 };
 
-// MS-EDEN: over what the correction is taken, and when the tensor scale is known.
+// The elements over which MS-EDEN takes its correction, and the moment at which the tensor scale is known.
 enum class EdenCorrection : uint8_t {
-  post_hoc,            // per 16; FP32 pseudo-scales, the tensor scale from the corrected ones: one pass over the data
-  post_hoc_published,  // the same with the paper's kernel arithmetic: 4-bit pseudo-scales, BF16 corrections
+  post_hoc,  // per 16; FP32 pseudo-scales; the tensor scale comes from the corrected ones: one pass over the data
+  post_hoc_published,  // post_hoc with the paper's kernel arithmetic: 4-bit pseudo-scales, BF16 corrections
   per_16,              // per 16; tensor scale first, block scales to nearest, then corrected (Algorithm 1 of the paper)
-  per_128,             // the same with one correction for 8 blocks, each weighted by its squared scale
-  per_128_published    // the same without the weights, as the paper's emulation has it
+  per_128,             // per_16 with one correction for 8 blocks, each weighted by its squared scale
+  per_128_published    // per_128 without the weights, as in the paper's emulation
 };
 
-// Signs of a rotation: one fixed vector, or drawn anew.
+// The signs of a rotation: one fixed vector, or signs drawn anew for every step or micro-batch.
 enum class Signs : uint8_t { fixed, step, micro_batch };
 
-// What one FP32 scale covers.
+// The elements that one FP32 scale covers: the tensor, or 128 elements of a row.
 enum class OuterScale : uint8_t { tensor, row_128 };
 
 enum class Source : uint8_t {
@@ -68,21 +68,23 @@ struct OperandSpec {
   friend bool operator==(const OperandSpec&, const OperandSpec&) = default;
 };
 
-// nvfp4: the defaults filled in.
+// These return the spec's range and ceiling, or the rule's default where the spec has 0 (nvfp4).
 float range_of(const OperandSpec& spec);
 float ceiling_of(const OperandSpec& spec);
 
-// nvfp4: what the tensor's largest magnitude becomes when it is divided by the tensor scale.
+// Returns the magnitude that the tensor's largest magnitude becomes when it is divided by the tensor scale (nvfp4).
 float largest_of_tensor(const OperandSpec& spec);
 
-// MS-EDEN whose tensor scale comes from the corrected block scales.
+// Returns whether the spec is MS-EDEN with a tensor scale taken from the corrected block scales.
 bool corrects_post_hoc(const OperandSpec& spec);
 
-// Whether the operand depends on random bits: of rounding, of signs that change with every micro-batch or step.
+// These return whether the operand depends on random bits: on those of its rounding, or on those of signs that change
+// with every micro-batch or step.
 bool has_rounding_noise(const OperandSpec& spec);
 bool has_drawn_signs(const OperandSpec& spec);
 
-// The inner axis must be a multiple of this: of the block, the rotation, the reach of a scale or of a correction.
+// Returns the number of which the inner axis must be a multiple: that of a block, a rotation, an outer scale or a
+// correction.
 int64_t inner_multiple(const OperandSpec& spec);
 
 // The names that recipes use: "nvfp4", "four_over_six", "stochastic_published", "saved".
@@ -99,7 +101,7 @@ std::string describe(const OperandSpec& spec);
 
 // Throws bad_config, naming `where` ("recipe nvidia, grad_weight.dy"), for settings that contradict each other.
 void check_supported(const OperandSpec& spec, std::string_view where);
-// The same for an operand of this shape: throws where blocks or rotations do not divide it.
+// Throws bad_config, naming `where`, if blocks or rotations do not divide an operand of this shape.
 void check_shape(const OperandSpec& spec, int64_t rows, int64_t inner, std::string_view where);
 
 }  // namespace nibble

@@ -53,7 +53,7 @@ LinearRecipe switched_linear(const LinearRecipe& linear, const LateSwitch& late_
   return result;
 }
 
-// The rule that decides about a layer; neither: the recipe's own operands.
+// The rule that applies to a layer. If both are null, the recipe's own operands apply.
 struct AppliedRule {
   const HighPrecisionRule* high_precision = nullptr;
   const LayerRule* layers = nullptr;

@@ -21,13 +21,13 @@ struct LinearRecipe {
   friend bool operator==(const LinearRecipe&, const LinearRecipe&) = default;
 };
 
-// An operand in this format as its users commonly make it, rounded to nearest: mxfp8 with scale amax_up
+// Returns an operand in this format as its users commonly make it, rounded to nearest: mxfp8 with scale amax_up
 // (arXiv:2506.08027), all others with scale amax.
 OperandSpec plain_operand(Format format);
-// All six operands like that: one format everywhere, for gradients too.
+// Returns a recipe of six plain_operand()s: one format everywhere, for gradients too.
 LinearRecipe plain_recipe(Format format);
 
-// Which layers a rule is for: by name or by the position of the block in the model. Exactly one condition is set.
+// The layers that a rule is for, by name or by the position of the block in the model. Exactly one condition is set.
 struct LayerCondition {
   std::string match = {};  // globs (quant/recipe/glob.h) on the weight's name: "embedding|head|blocks.*.down.weight"
   int first_blocks = 0;    // blocks 0 .. first_blocks-1
@@ -35,8 +35,8 @@ struct LayerCondition {
   double last_share = 0;   // the last ceil(share * blocks) blocks
 };
 
-// Where the six operands were written, for messages: "nibble.yaml:9:3", in the order of LinearRecipe's members; empty
-// for what does not come from a file.
+// The places in a file where the six operands were written, for messages: "nibble.yaml:9:3", in the order of
+// LinearRecipe's members; empty for an operand that does not come from a file.
 using OperandPlaces = std::array<std::string, 6>;
 
 struct HighPrecisionRule {
@@ -45,7 +45,7 @@ struct HighPrecisionRule {
   std::string place = {};
 };
 
-// Layers with a recipe of their own.
+// A rule that gives some layers a linear recipe of their own.
 struct LayerRule {
   LayerCondition layers = {};
   LinearRecipe linear = {};
@@ -62,10 +62,10 @@ struct LateSwitch {
   Format to = Format::bf16;
 };
 
-// Outlier retention (model/layers/outlier_channels.h): of every layer with products in four bits, the share of input
-// channels of the largest squared norms, summed over the micro-batches of steps from_step (counted from 0) to from_step
-// + window
-// - 1, is kept in `format` from then on.
+// Outlier retention (model/layers/outlier_channels.h). In every layer whose GEMMs take four-bit operands, the input
+// channels of the largest squared norms are kept in `format` from step from_step + window on. Their number is `share`
+// of all input channels; the norms are summed over the micro-batches of steps from_step (counted from 0) to from_step +
+// window - 1.
 struct OutlierRule {
   double share = 0.1;                  // below 1/2
   Format format = Format::mxfp8_e4m3;  // 8 bits
@@ -95,23 +95,23 @@ struct Recipe {
   std::optional<OscillationRule> oscillation = {};  // forward weights are rounded to nearest, without rotation
 };
 
-// What a linear layer does. block is -1 for a layer outside the blocks (the head). Throws bad_config for rules that
-// name no layers, or name them in two ways.
+// Returns the recipe of a linear layer. block is -1 for a layer outside the blocks (the head). Throws bad_config for
+// rules that name no layers, or name them in two ways.
 LinearRecipe resolve(const Recipe& recipe, std::string_view parameter_name, int block, int blocks);
 
-// Where that was written.
+// Returns the places where resolve()'s result was written.
 OperandPlaces resolve_places(const Recipe& recipe, std::string_view parameter_name, int block, int blocks);
 
-// ceil(share * count), for shares that are written in decimals: 0.15 of 20 is 3, not 4.
+// Returns ceil(share * count), for shares that are written in decimals: 0.15 of 20 is 3, not 4.
 int64_t count_of_share(double share, int64_t count);
-// First step (counted from 0) after a share of the run.
+// Returns the first step (counted from 0) after a share of the run.
 uint64_t step_of_share(double share, uint64_t steps);
-// First step (counted from 0) that runs with the switched recipe; `steps` when there is no switch.
+// Returns the first step (counted from 0) that runs with the switched recipe; `steps` when there is no switch.
 uint64_t switch_step(const Recipe& recipe, uint64_t steps);
-// The recipe with the switch carried out, in `layers` too: a backward operand made from a saved forward operand that is
-// no longer quantised is made from the original. high_precision stays as it is.
+// Returns the recipe with the switch carried out, in `layers` too. A backward operand made from a saved forward operand
+// that is no longer quantised is made from the original. high_precision stays as it is.
 Recipe switched(const Recipe& recipe);
-// What optimizer step `step` (counted from 0) of `steps` runs with.
+// Returns the recipe of optimizer step `step` (counted from 0) of `steps`.
 Recipe recipe_at(const Recipe& recipe, uint64_t step, uint64_t steps);
 
 }  // namespace nibble

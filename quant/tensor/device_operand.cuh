@@ -1,4 +1,4 @@
-// An operand of a product as kernels read it: values decoded as quant/gemm/gemm.h says, up to the tensor scale.
+// An operand of a GEMM as kernels read it: its values are decoded as quant/gemm/gemm.h says, up to the tensor scale.
 #pragma once
 
 #include "dist/base/error.h"
@@ -10,7 +10,7 @@
 
 namespace nibble::cuda {
 
-constexpr int64_t outer_block = 128;  // elements of an outer scale
+constexpr int64_t outer_block = 128;  // elements that share an outer scale
 
 struct DeviceOperand {
   const void* values;  // [rows, inner], or [inner, rows] when transposed
@@ -18,12 +18,12 @@ struct DeviceOperand {
   const float* outer_scales;  // [rows, inner/128]; null: none
   const float* tensor_scale;  // null: 1
   int64_t rows, inner;
-  int64_t blocks;  // of a row
+  int64_t blocks;  // block scales of a row
   Format format;
   bool transposed;
 };
 
-// Checks dtypes and shapes; on a device block scales are swizzled.
+// Checks dtypes and shapes; on a GPU block scales must be swizzled.
 inline DeviceOperand device_operand(const QuantizedTensor& tensor) {
   const FormatTraits traits = traits_of(tensor.format);
   DeviceOperand operand{};
@@ -66,14 +66,14 @@ inline DeviceOperand device_operand(const QuantizedTensor& tensor) {
   return operand;
 }
 
-// The product of the tensor scales times 2^power, as the CPU forms it.
+// Returns the product of the tensor scales times 2^power, in the CPU's arithmetic.
 __device__ __forceinline__ double output_scale(const DeviceOperand& a, const DeviceOperand& b, int power) {
   const float g_a = a.tensor_scale != nullptr ? *a.tensor_scale : 1.0F;
   const float g_b = b.tensor_scale != nullptr ? *b.tensor_scale : 1.0F;
   return nibble::output_scale(g_a, g_b, power);
 }
 
-// The FP32 scales of the block of element k.
+// The scales of the block of element (row, k), as FP32 numbers; 1 where the operand has none.
 struct BlockScale {
   float block, outer;
 };
@@ -95,7 +95,7 @@ __device__ __forceinline__ float decode_code(ElementCode element, uint32_t code)
   return element == ElementCode::e4m3 ? e4m3_to_float(code) : e5m2_to_float(code);
 }
 
-// One element of any operand.
+// Returns one element of an operand of any format.
 __device__ __forceinline__ float value_at(const DeviceOperand& operand, int64_t row, int64_t k) {
   const int64_t place = operand.transposed ? k * operand.rows + row : row * operand.inner + k;
   if (operand.format == Format::f32) return static_cast<const float*>(operand.values)[place];
@@ -107,7 +107,8 @@ __device__ __forceinline__ float value_at(const DeviceOperand& operand, int64_t 
   return decode_code(traits.element, code) * scale.block * scale.outer;
 }
 
-// `count` (4 or 8) elements of a quantised operand from k on, a multiple of count, as its inner extent is.
+// Decodes `count` (4 or 8) elements of a quantised operand from position k on. k and the inner extent are multiples of
+// count.
 template <int count>
 __device__ __forceinline__ void decode_codes(const DeviceOperand& operand, int64_t row, int64_t k,
                                              float (&out)[count]) {

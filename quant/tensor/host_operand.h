@@ -1,4 +1,5 @@
-// An operand that the CPU can read: itself where it is on the CPU, else a copy made now, its block scales in rows.
+// An operand that the CPU can read: the operand itself where it is on the CPU, else a copy made by the constructor, its
+// block scales in rows.
 #pragma once
 
 #include <vector>

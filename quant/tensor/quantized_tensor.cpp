@@ -59,7 +59,7 @@ QuantizedTensor allocate_operand(Arena& arena, const OperandSpec& spec, DType so
   if (arena.device() == DeviceKind::cuda) layout = traits.block != 0 ? OperandLayout::swizzled : OperandLayout::rows;
   NIBBLE_CHECK(layout != OperandLayout::tiles || fits_tiles(spec), "tiles are for nvfp4 without outer scales");
   operand.layout = layout;
-  const int64_t height = layout == OperandLayout::tiles ? tile_rows : 1;  // operand rows of a row of memory
+  const int64_t height = layout == OperandLayout::tiles ? tile_rows : 1;  // operand rows in a row of the tensors
   const int64_t strips = div_ceil(rows, height);
   operand.values = allocate_tensor(arena, DType::u8, {strips, height * inner * traits.code_bits / 8});
   if (layout == OperandLayout::swizzled) {

@@ -44,7 +44,7 @@ class Tensor {
     return count;
   }
   size_t bytes() const { return static_cast<size_t>(elements()) * size_of(dtype_); }
-  // The tensor read as a matrix: [rows, cols], cols being the last axis.
+  // The extents of the tensor read as a matrix [rows, cols]: cols is the last axis.
   int64_t cols() const { return size(rank_ - 1); }
   int64_t rows() const { return elements() / cols(); }
 
@@ -53,14 +53,14 @@ class Tensor {
     NIBBLE_CHECK(view.elements() == elements(), "reshape changes the number of elements");
     return view;
   }
-  // The same shape in memory of the CPU.
+  // Returns a view of the same shape over memory of the CPU.
   Tensor on_cpu(void* memory) const {
     Tensor view = *this;
     view.data_ = static_cast<std::byte*>(memory);
     view.device_ = DeviceKind::cpu;
     return view;
   }
-  // Rows [begin, end) along the first axis.
+  // Returns a view of rows [begin, end) along the first axis.
   Tensor slice(int64_t begin, int64_t end) const {
     NIBBLE_CHECK(0 <= begin && begin <= end && end <= size(0), "slice out of range");
     Tensor view = *this;
@@ -78,13 +78,13 @@ class Tensor {
   std::array<int64_t, max_rank> shape_{};
 };
 
-// A tensor in the arena (a view of null while the arena is measuring).
+// Takes a tensor from the arena (a view of null while the arena is measuring).
 inline Tensor allocate_tensor(Arena& arena, DType dtype, std::initializer_list<int64_t> shape) {
   const Tensor view(nullptr, dtype, shape, arena.device());
   return Tensor(arena.allocate(view.bytes()), dtype, shape, arena.device());
 }
 
-// A view of existing memory as a matrix or vector.
+// Returns a view of existing memory with this shape, whose element count must be the span's.
 template <class T>
 Tensor tensor_of(std::span<T> values, std::initializer_list<int64_t> shape) {
   Tensor view(values.data(), DTypeOf<std::remove_const_t<T>>::value, shape);

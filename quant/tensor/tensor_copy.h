@@ -1,4 +1,4 @@
-// Tensors from one device to another, or within one.
+// Copies of tensors from one device to another, or within one.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,8 @@
 
 namespace nibble {
 
-// Shapes may differ, dtype and number of elements may not. Waits for the device if one end is the CPU.
+// Copies the elements. Shapes may differ; dtype and number of elements must not. Waits for the device if one end is the
+// CPU.
 inline void copy(const Tensor& from, const Tensor& to) {
   NIBBLE_CHECK(from.dtype() == to.dtype() && from.elements() == to.elements(), "a copy keeps dtype and size");
   copy_bytes({.to = to.data(),
@@ -20,7 +21,7 @@ inline void copy(const Tensor& from, const Tensor& to) {
               .bytes = from.bytes()});
 }
 
-// A tensor that the CPU can read: itself where it is on the CPU, else a copy made now.
+// A tensor that the CPU can read: the tensor itself where it is on the CPU, else a copy made by the constructor.
 class HostCopy {
  public:
   explicit HostCopy(const Tensor& tensor) : view_(tensor) {
@@ -29,7 +30,7 @@ class HostCopy {
     view_ = tensor.on_cpu(memory_.data());
     copy(tensor, view_);
   }
-  HostCopy(HostCopy&&) = default;  // what was moved from must not be read
+  HostCopy(HostCopy&&) = default;  // the moved-from object must not be read
   HostCopy(const HostCopy&) = delete;
   HostCopy& operator=(const HostCopy&) = delete;
   const Tensor& tensor() const { return view_; }
@@ -44,7 +45,8 @@ class HostCopy {
   Tensor view_;
 };
 
-// A tensor that the CPU writes: itself where it is on the CPU, else memory that finish() brings to it.
+// A tensor that the CPU writes: the tensor itself where it is on the CPU, else memory of the CPU that finish() copies
+// to it.
 class HostStage {
  public:
   explicit HostStage(const Tensor& tensor) : target_(tensor), view_(tensor) {

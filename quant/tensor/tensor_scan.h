@@ -8,7 +8,7 @@
 
 namespace nibble::cpu {
 
-// The largest of non-negative values from many threads. The order does not matter.
+// The largest of the values that many threads include. Their order does not matter.
 class SharedMax {
  public:
   void include(uint32_t value) {
@@ -22,12 +22,13 @@ class SharedMax {
   std::atomic<uint32_t> largest_{0};
 };
 
-// Includes the bits of the largest magnitude: as integers the bits of magnitudes are ordered, infinity and NaN last.
+// Includes the bits of the source's largest magnitude. As integers the bits of magnitudes are ordered, infinity and NaN
+// last.
 void take_amax(const Tensor& source, SharedMax& amax);
 
 int64_t count_non_finite(const Tensor& tensor);
 
-// Between f32 and bf16, rounding to nearest.
+// Copies between f32 and bf16 and rounds to nearest.
 void copy_converted(const Tensor& from, const Tensor& to);
 
 }  // namespace nibble::cpu
