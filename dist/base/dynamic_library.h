@@ -17,10 +17,11 @@ class DynamicLibrary {
 
   bool available() const { return handle_ != nullptr; }
   const std::string& reason() const { return reason_; }
-  // The file that was opened, as the linker names it.
+  // The path of the opened file, as the dynamic linker reports it.
   const std::string& path() const { return path_; }
 
-  // A function of the library. Throws ExitCode::bad_config if the library lacks it: it is too old.
+  // Returns a function of the library. Throws ExitCode::bad_config if the library does not have it, which means that
+  // its version is too old.
   template <class Function>
   Function* function(const char* name) const {
     static_assert(std::is_function_v<Function>);

@@ -1,5 +1,5 @@
-// Errors and exit codes. Every failure that a user can cause is an Error: what happened and where, what to do about it,
-// and the exit code that scripts may rely on (docs/operations.md). Everything else is a defect of ours: exit code 70.
+// Errors and exit codes. A failure that a user can cause is an Error: it says what happened and where, what to do about
+// it, and the exit code, which scripts may rely on (docs/operations.md). Any other failure is a defect: exit code 70.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ enum class ExitCode : int {
   out_of_memory = 71,
   cannot_create = 73,
   io = 74,
-  start_again = 75,  // checkpoint saved: start me again
+  start_again = 75,  // a checkpoint is saved; start the run again
   peer_lost = 76,    // a rank died or a collective timed out
   numerics = 77,
   bad_config = 78,
@@ -28,7 +28,7 @@ enum class ExitCode : int {
 
 class Error : public std::runtime_error {
  public:
-  // what: one sentence naming the thing and the place. remedy: one sentence telling what to do; may be empty.
+  // `what` is one sentence that names the thing and the place; `remedy` is one that tells what to do, or empty.
   Error(ExitCode code, const std::string& what, std::string remedy = {})
       : std::runtime_error(what), code_(code), remedy_(std::move(remedy)) {}
   ExitCode code() const { return code_; }
@@ -41,13 +41,13 @@ class Error : public std::runtime_error {
 
 [[noreturn]] void fail_check(const char* file, int line, const char* condition, const std::string& detail);
 
-// A condition that only a defect of nibble can break. Never compiled out.
+// Checks a condition that only a defect of nibble can break. The check is never compiled out.
 #define NIBBLE_CHECK(condition, detail)                                               \
   do {                                                                                \
     if (!(condition)) ::nibble::fail_check(__FILE__, __LINE__, #condition, (detail)); \
   } while (false)
 
-// Integer conversion that refuses to change the value.
+// Converts an integer; fails (NIBBLE_CHECK) if the value would change.
 template <class To, class From>
 To narrow(From value) {
   static_assert(std::is_integral_v<To> && std::is_integral_v<From>);
@@ -56,14 +56,14 @@ To narrow(From value) {
   return result;
 }
 
-// a * b, refusing to wrap around.
+// Returns a * b; fails (NIBBLE_CHECK) if the product does not fit.
 inline uint64_t checked_multiply(uint64_t a, uint64_t b) {
   uint64_t product = 0;
   NIBBLE_CHECK(!__builtin_mul_overflow(a, b, &product), "size overflows 64 bits");
   return product;
 }
 
-// a / b, refusing a remainder.
+// Returns a / b; fails (NIBBLE_CHECK) if there is a remainder.
 template <class Integer>
 Integer div_exact(Integer a, Integer b) {
   NIBBLE_CHECK(b != 0 && a % b == 0, "division leaves a remainder");

@@ -44,7 +44,7 @@ int open_retrying(const char* path, int flags, mode_t mode = 0) {
 }  // namespace
 
 InputFile::InputFile(const std::filesystem::path& path) : path_(path) {
-  // Without O_NONBLOCK a named pipe would block here for ever.
+  // Without O_NONBLOCK, opening a named pipe would block for ever.
   descriptor_ = open_retrying(path.c_str(), O_RDONLY | O_NONBLOCK);
   if (descriptor_ < 0) fail_open(name(), errno);
   struct stat status = {};
@@ -145,7 +145,7 @@ void OutputFile::publish() {
   if (directory < 0) fail_write(parent.string(), errno);
   const int error = ::fsync(directory) != 0 ? errno : 0;
   ::close(directory);
-  // Some file systems cannot sync a directory and say so with EINVAL.
+  // Some file systems cannot sync a directory; they report EINVAL.
   if (error != 0 && error != EINVAL) fail_write(parent.string(), error);
 }
 

@@ -1,5 +1,5 @@
-// Files as the data folder reads and writes them: positional exact reads, and writing that becomes visible by a rename.
-// Reads are system calls, not a memory map: a file that shrinks or a disk that fails is an Error then, never a signal.
+// Input files with exact reads at a given offset, and output files that become visible by a rename. Reads are system
+// calls, not a memory map, so that a file that shrinks or a disk that fails is an Error and never a signal.
 #pragma once
 
 #include <cstddef>
@@ -13,17 +13,17 @@ namespace nibble {
 
 class InputFile {
  public:
-  // ExitCode::missing_input if there is no such regular file; ExitCode::io if it cannot be opened.
+  // Throws ExitCode::missing_input if there is no such regular file, and ExitCode::io if it cannot be opened.
   explicit InputFile(const std::filesystem::path& path);
   ~InputFile();
   InputFile(InputFile&& other) noexcept;
   InputFile& operator=(InputFile&&) = delete;
 
-  uint64_t size() const { return size_; }  // bytes, when it was opened
+  uint64_t size() const { return size_; }  // bytes at the time of opening
   std::string name() const { return path_.string(); }
-  // Fills all of `data` from `offset` on. A file that has become shorter is ExitCode::bad_data.
+  // Fills all of `data` from `offset` on. Throws ExitCode::bad_data if the file has become shorter.
   void read(uint64_t offset, std::span<std::byte> data) const;
-  // Number of bytes read, 0 at the end of the file.
+  // Reads at most data.size() bytes from `offset` on. Returns the number of bytes read, 0 at the end of the file.
   size_t read_some(uint64_t offset, std::span<std::byte> data) const;
 
  private:
@@ -32,22 +32,23 @@ class InputFile {
   uint64_t size_ = 0;
 };
 
-// The whole file, refused with ExitCode::bad_data when it is longer than `limit` bytes.
+// Returns the whole file. Throws ExitCode::bad_data if the file is longer than `limit` bytes.
 std::string read_file(const std::filesystem::path& path, uint64_t limit);
 
-// Writes `.NAME.partial` beside the target; publish() makes it NAME. Unpublished bytes vanish with the object.
+// Writes to `.NAME.partial` beside the target; publish() renames it to NAME. The destructor removes a file that was not
+// published.
 class OutputFile {
  public:
-  // ExitCode::cannot_create if the temporary file cannot be made.
+  // Throws ExitCode::cannot_create if the temporary file cannot be made.
   explicit OutputFile(const std::filesystem::path& path);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
 
   void write_at(uint64_t offset, std::span<const std::byte> data);
-  // Everything written so far is on the disk; no more writes.
+  // Returns when everything written so far is on the disk. No write may follow.
   void finish();
-  // finish(), then the rename, then the directory is on the disk too.
+  // Calls finish(), renames the file, and returns when the directory entry is on the disk too.
   void publish();
   std::string name() const { return path_.string(); }
 

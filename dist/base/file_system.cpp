@@ -98,7 +98,7 @@ void write_file_durably(const std::filesystem::path& path, std::string_view cont
 
 void sync_path(const std::filesystem::path& path) {
   const FileDescriptor file(path, O_RDONLY);
-  // Some file systems know no fsync of a directory and say EINVAL.
+  // Some file systems cannot sync a directory; they report EINVAL.
   if (fsync(file.get()) != 0 && errno != EINVAL) fail_system_call("sync", path, errno);
 }
 

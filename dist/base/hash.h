@@ -1,5 +1,5 @@
-// XXH3 hashes of bytes. The 128-bit digest is kept in its canonical (big-endian) byte order, so that its hexadecimal
-// form is what `xxhsum -H2` prints.
+// XXH3 hashes of bytes. The 128-bit digest is kept in its canonical (big-endian) byte order, so that to_hex() prints
+// the digits that `xxhsum -H2` prints.
 #pragma once
 
 #include <array>

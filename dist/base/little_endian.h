@@ -1,4 +1,4 @@
-// Integers of files: little-endian, at any alignment.
+// Reads and writes the little-endian integers of files, at any alignment.
 #pragma once
 
 #include <bit>

@@ -10,12 +10,12 @@ namespace {
 std::atomic<int> log_rank{0};
 std::atomic<int> log_ranks{1};
 
-// One write call a line, so that lines of several ranks and threads do not mix.
+// Each line is one write call, so that lines of several ranks and threads do not mix.
 void write_line(const std::string& line) {
   size_t written = 0;
   while (written < line.size()) {
     const ssize_t count = ::write(STDERR_FILENO, line.data() + written, line.size() - written);
-    if (count <= 0) return;  // nobody reads standard error any more: nothing left to tell anyone
+    if (count <= 0) return;  // nobody reads standard error any more, so the line is dropped
     written += static_cast<size_t>(count);
   }
 }

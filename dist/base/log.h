@@ -1,6 +1,5 @@
-// What a person reads while a run goes on. Lines go to standard error, except that the trainer prints its step lines to
-// standard output itself. info() is silent on ranks other than 0; warnings and errors name their rank when there are
-// several.
+// Messages for the person who watches a run. They go to standard error; only the trainer's step lines go to standard
+// output. log_info() is silent on ranks other than 0; warnings and errors name their rank when there are several.
 #pragma once
 
 #include <fmt/format.h>
@@ -12,7 +11,7 @@
 
 namespace nibble {
 
-// Called once by main after the communicator is known.
+// Sets the rank that messages name. main calls it once, after the communicator is known.
 void set_log_rank(int rank, int ranks);
 
 template <class... Arguments>

@@ -1,4 +1,4 @@
-// The one function behind dist/base/log.h, for sources that cannot include the formatting library: those of CUDA.
+// The function behind dist/base/log.h, for CUDA sources, which cannot include the formatting library.
 #pragma once
 
 #include <string_view>

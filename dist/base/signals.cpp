@@ -8,7 +8,7 @@ namespace nibble {
 namespace {
 
 std::atomic<bool> stop{false};
-std::atomic<int> impatience{0};  // how often SIGTERM or SIGINT came
+std::atomic<int> impatience{0};  // number of SIGTERM and SIGINT received
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
 void ask_to_stop(int number) {
@@ -26,7 +26,7 @@ void install_signal_handlers() {
   for (const int number : {SIGUSR1, SIGTERM, SIGINT}) sigaction(number, &action, nullptr);
   struct sigaction hangup {};
   sigaction(SIGHUP, nullptr, &hangup);
-  if (hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);  // nohup has it ignored
+  if (hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);  // nohup sets SIGHUP to be ignored
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &ignore, nullptr);

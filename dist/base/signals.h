@@ -1,18 +1,21 @@
-// Requests to stop. SIGUSR1, SIGTERM, SIGINT and SIGHUP (a closed terminal; not under nohup) ask for a checkpoint and
-// an orderly end (ExitCode::start_again); the run polls for them. The second SIGTERM or SIGINT ends the process at once
-// with 128 + its number.
+// Requests to stop. SIGUSR1, SIGTERM, SIGINT and SIGHUP (a closed terminal, unless nohup ignores it) ask for a
+// checkpoint and an orderly end (ExitCode::start_again); the run polls for them. The second SIGTERM or SIGINT ends the
+// process at once with 128 + its number.
 #pragma once
 
 #include <csignal>
 
 namespace nibble {
 
-// Once, at the start of main. Also ignores SIGPIPE: a reader that goes away must not end a run.
+// Installs the handlers; main calls it once at its start. SIGPIPE is ignored, because a reader that goes away must not
+// end a run.
 void install_signal_handlers();
 
+// Returns true once one of these signals has arrived.
 bool stop_requested();
 
-// While it lives, no signal is delivered to this thread or to threads started by it: handlers run on the main thread.
+// While an object of this class lives, no signal is delivered to this thread or to threads started by it, so that
+// handlers run on the main thread.
 class BlockSignals {
  public:
   BlockSignals();

@@ -9,7 +9,7 @@ bool is_continuation(unsigned char byte) {
   return (byte & 0xC0U) == 0x80U;
 }
 
-// Length of the valid sequence at the start of `text`, 0 if there is none. text is not empty.
+// Returns the length of the valid sequence at the start of `text`, 0 if there is none. `text` is not empty.
 size_t sequence_length(std::string_view text) {
   const auto at = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char lead = at(0);

@@ -1,4 +1,4 @@
-// UTF-8 as Unicode defines it (no overlong forms, no surrogates, nothing above U+10FFFF).
+// UTF-8 as Unicode defines it: no overlong forms, no surrogates, nothing above U+10FFFF.
 #pragma once
 
 #include <cstddef>
@@ -9,13 +9,14 @@
 
 namespace nibble {
 
-// Byte offset of the first byte that does not start a valid sequence.
+// Returns the offset of the first byte that does not start a valid sequence.
 std::optional<size_t> find_invalid_utf8(std::string_view text);
 
-// Replaces every byte that is not part of a valid sequence by U+FFFD. Returns how many there were.
+// Replaces every byte that is not part of a valid sequence by U+FFFD. Returns the number of replaced bytes.
 uint64_t replace_invalid_utf8(std::string& text);
 
-// The largest boundary between two code points that is <= limit, for valid text; at least one code point.
+// Returns the largest boundary between two code points of valid text that is <= limit; at least one code point lies
+// before it.
 size_t code_point_boundary(std::string_view text, size_t limit);
 
 }  // namespace nibble

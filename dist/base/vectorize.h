@@ -1,8 +1,8 @@
 // NIBBLE_VECTORIZE before a free function compiles it for AVX-512, AVX2 and the baseline, and picks one when the
 // program starts. It changes no bits: the build forbids contraction, so a multiply-add is fused only where std::fma is
-// written, and the compiler never reorders a sum. Write reductions over a fixed number of lanes (see LaneSum) to let it
-// vectorise. Put the loops into the marked function itself: a function that it calls is compiled for the baseline
-// unless inlined.
+// written, and the compiler never reorders a sum. A reduction must run over a fixed number of lanes (see LaneSum) to be
+// vectorised. The loops must stand in the marked function itself: a function that it calls is compiled for the baseline
+// unless it is inlined.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +16,8 @@
 
 namespace nibble {
 
-// A sum whose order does not depend on the instruction set: lane i takes elements i, i+16, ...; the lanes are added in
-// a fixed binary tree.
+// A sum whose order does not depend on the instruction set: lane i adds elements i, i+16, ...; the lanes are then added
+// in a fixed binary tree.
 struct LaneSum {
   static constexpr size_t lanes = 16;
   float lane[lanes] = {};

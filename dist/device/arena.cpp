@@ -24,7 +24,8 @@ constexpr double mebibyte = 1024.0 * 1024.0;
       "machines");
 }
 
-// An early, clear refusal where the system would promise memory that it does not have and kill the run later.
+// Refuses a request that exceeds the machine's memory. Without this check the system would promise the memory and kill
+// the run later.
 void refuse_more_than_the_machine_has(const std::string& name, size_t bytes) {
   struct sysinfo info {};
   if (sysinfo(&info) != 0) return;
@@ -39,11 +40,11 @@ void refuse_more_than_the_machine_has(const std::string& name, size_t bytes) {
 namespace cpu {
 namespace {
 
-// Null where the system refuses.
+// Returns null where the system refuses.
 void* allocate(size_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return nullptr;
-  madvise(memory, bytes, MADV_HUGEPAGE);  // a wish; where it is not granted, small pages serve
+  madvise(memory, bytes, MADV_HUGEPAGE);  // a hint; without huge pages small ones serve
   return memory;
 }
 

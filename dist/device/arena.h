@@ -1,8 +1,8 @@
-// Memory for tensors: planned by a dry run, taken from the system once, never during a training step.
+// An arena: memory for tensors, planned by a dry run and taken from the system once, never during a training step.
 //
-// Build the same objects twice: first on a measuring arena, which hands out null pointers and adds up sizes, then on
-// one that commit() has given its memory. allocate() beyond the plan is a defect (exit code 70). Memory is zeroed by
-// the system on first use; running out of it is ExitCode::out_of_memory with the plan in the message.
+// The same objects are built twice: first on a measuring arena, which hands out null pointers and adds up sizes, then
+// after commit() has given it memory. An allocate() beyond the plan is a defect (exit code 70). Memory is zeroed on
+// first use; running out of it is ExitCode::out_of_memory, with the planned size in the message.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ namespace nibble {
 
 class Arena {
  public:
-  // Bytes. Every allocation starts on a cache line; on a GPU, as tiles of block scales need it.
+  // Bytes. Allocations start on a cache line on the CPU, and on a GPU where a tile of block scales may start.
   static constexpr size_t alignment = 64;
   static constexpr size_t cuda_alignment = 512;
 
@@ -24,16 +24,16 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // Null while measuring, memory of the device after commit(); zeroed if nothing has used it before.
+  // Returns null while measuring, and memory of the device after commit(), zeroed if nothing has used it before.
   void* allocate(size_t bytes);
 
-  // Ends the measuring pass: takes as much memory as was asked for so far and starts handing it out from the beginning.
+  // Ends the measuring pass: takes as much memory as was asked for so far and hands it out from the beginning.
   void commit();
-  // The same with memory of the caller's, zeroed, aligned, at least as much, which lives as long as the arena.
+  // Ends it with the caller's memory: zeroed, aligned, at least planned_bytes(), and alive as long as the arena.
   void commit(std::span<std::byte> memory);
 
-  // Gives back everything allocated after mark() returned `mark`, for storage that is reused within a step. The plan
-  // remembers the largest extent.
+  // release(mark) gives back everything allocated after mark() returned `mark`, for storage that is reused within a
+  // step. The plan keeps the largest extent.
   size_t mark() const { return used_; }
   void release(size_t mark);
 

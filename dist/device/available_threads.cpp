@@ -1,3 +1,5 @@
+// Counts the threads that a process may use: its processor affinity mask, divided among the ranks on the machine, and
+// the CPU quotas of its cgroups.
 #include <sched.h>
 #include <unistd.h>
 
@@ -16,7 +18,7 @@
 namespace nibble {
 namespace {
 
-// Processors that a process may run on; 0 if unknown.
+// Returns the number of processors that a process may run on; 0 if unknown.
 int affinity_count(pid_t process) {
   constexpr size_t most_processors = 16384;
   cpu_set_t* set = CPU_ALLOC(most_processors);
@@ -42,7 +44,7 @@ std::string first_line(const std::string& path) {
   return line;
 }
 
-// Whole processors that the quota of one cgroup directory allows; nullopt if there is none.
+// Returns the number of whole processors that the quota of one cgroup directory allows; nullopt if there is no quota.
 std::optional<int> quota_of(const std::string& directory, bool version2) {
   std::optional<long> quota;
   std::optional<long> period;
@@ -60,8 +62,8 @@ std::optional<int> quota_of(const std::string& directory, bool version2) {
   return static_cast<int>(std::clamp(*quota / *period, 1L, 1L << 20));
 }
 
-// The tightest quota from a cgroup up to the root of the hierarchy. A container may see only the root, where its own
-// files are.
+// Returns the smallest quota from a cgroup up to the root of the hierarchy. Inside a container only the root may be
+// visible, and the container's own files are there.
 int quota_up_to_root(const std::string& mount, std::string path, bool version2) {
   int tightest = std::numeric_limits<int>::max();
   for (;;) {
@@ -90,7 +92,7 @@ int cgroup_quota() {
   return tightest;
 }
 
-// Open MPI's launcher may have given each rank processors of its own: then they are not shared with other ranks.
+// Returns true if Open MPI's launcher has given each rank processors of its own, which other ranks do not share.
 bool bound_by_launcher(int own_processors) {
   return std::getenv("OMPI_COMM_WORLD_SIZE") != nullptr && own_processors < affinity_count(getppid());
 }

@@ -17,7 +17,7 @@ struct Device {
   cudaStream_t communication = nullptr;
 };
 
-// Never destroyed: at the end of the process the driver may be gone before a destructor runs.
+// The object is never destroyed, because at the end of the process the driver may be gone before a destructor runs.
 Device* device_of_process = nullptr;
 
 const Device& device() {
@@ -31,7 +31,8 @@ int attribute(cudaDeviceAttr which, int index) {
   return value;
 }
 
-// Dense BF16 products with FP32 sums: data sheets' figures, else what a multiprocessor does a clock.
+// FLOP/s of dense BF16 products with FP32 sums: the figure of the data sheet where the name is known, else FLOP per
+// clock and multiprocessor times the clock.
 double bf16_flops_of(const cudaDeviceProp& found, double clock) {
   struct Known {
     std::string_view part_of_name;
@@ -86,7 +87,7 @@ void refuse_device_without_code(const DeviceProperties& properties) {
 
 void check(cudaError_t status, const char* operation) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // one that does not stick must not be reported twice
+  cudaGetLastError();  // clears an error that does not stick, so that it is not reported twice
   const bool memory = status == cudaErrorMemoryAllocation;
   throw Error(
       memory ? ExitCode::out_of_memory : ExitCode::internal,

@@ -1,4 +1,4 @@
-// Which device a run computes on.
+// The choice of the device that a run computes on.
 #pragma once
 
 #include <string_view>
@@ -7,9 +7,9 @@
 
 namespace nibble {
 
-// request: "auto", "cpu" or "cuda". auto takes a GPU where the build and the machine have one, and otherwise says once,
-// in one line, that it runs on the CPU. Throws ExitCode::bad_config for "cuda" without a CUDA build or a GPU, and for
-// any other word.
+// `request` is "auto", "cpu" or "cuda". "auto" takes a GPU if the build and the machine have one, and otherwise logs
+// one line, once, that the run computes on the CPU. Throws ExitCode::bad_config for "cuda" without a CUDA build or a
+// GPU, and for any other word.
 DeviceKind resolve_device(std::string_view request);
 
 }  // namespace nibble

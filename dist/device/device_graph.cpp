@@ -4,7 +4,7 @@ namespace nibble {
 namespace cpu {
 namespace {
 
-// Never reached: on the CPU nothing is captured.
+// These functions are never reached: on the CPU nothing is captured.
 void begin_capture() {}
 void abandon_capture() {}
 void* launch_captured(void* graph) {

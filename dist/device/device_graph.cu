@@ -20,7 +20,7 @@ class CapturedGraph {
 bool update(cudaGraphExec_t executable, cudaGraph_t graph) {
   cudaGraphExecUpdateResultInfo info{};
   if (cudaGraphExecUpdate(executable, graph, &info) == cudaSuccess) return true;
-  cudaGetLastError();  // other operations than before: no fault
+  cudaGetLastError();  // the operations have changed, which is no failure
   return false;
 }
 
@@ -33,7 +33,7 @@ void begin_capture() {
 void abandon_capture() {
   cudaGraph_t graph = nullptr;
   if (cudaStreamEndCapture(compute_stream(), &graph) == cudaSuccess) cudaGraphDestroy(graph);
-  cudaGetLastError();  // the reason for abandoning it is reported by who does
+  cudaGetLastError();  // the caller reports why the capture was abandoned
 }
 
 void* launch_captured(void* graph) {

@@ -1,9 +1,9 @@
-// A stretch of a step that only puts work on the device, handed over as one CUDA graph instead of one launch after the
-// other. Results are the same: a graph runs the operations that a call would have launched.
+// A part of a step that only puts work on the device, launched as one CUDA graph instead of one launch after the other.
+// Results are the same: a graph runs the operations that the calls would have launched.
 //
-// Each call is captured anew, since the operations' arguments (step, micro-batch, operands) change, and the graph made
-// for the calls before it is brought up to date; where that is not possible, because there are other operations, it is
-// made anew. The first call of a key runs without a graph: libraries take their memory then.
+// Each call is captured anew, because the operations' arguments (step, micro-batch, operands) change, and the graph of
+// the previous call is updated with them; where that is not possible, because the operations differ, the graph is built
+// anew. The first call with a key runs without a graph, because libraries allocate their memory then.
 #pragma once
 
 #include <map>
@@ -14,14 +14,14 @@ namespace nibble {
 
 class DeviceGraph {
  public:
-  // Where `enabled` is false, and on the CPU, run() just calls.
+  // run() just calls its function if `enabled` is false, and on the CPU.
   DeviceGraph(DeviceKind device, bool enabled) : device_(device), enabled_(enabled && device == DeviceKind::cuda) {}
   ~DeviceGraph();
   DeviceGraph(const DeviceGraph&) = delete;
   DeviceGraph& operator=(const DeviceGraph&) = delete;
 
-  // `work` must not wait for the device, nor read what the device computes. Calls with other operations have another
-  // key. What work throws is passed on, and then nothing has run.
+  // `work` must not wait for the device, nor read what the device computes. Calls that launch different operations need
+  // different keys. An exception of `work` is passed on, and then none of the operations has run.
   template <class Work>
   void run(int key, Work&& work) {
     if (!captures(key)) return work();
@@ -43,13 +43,14 @@ class DeviceGraph {
 
   DeviceKind device_;
   bool enabled_;
-  std::map<int, void*> graphs_;  // by key: what the device runs; null before the second call
+  std::map<int, void*> graphs_;  // by key: the graph that the device runs; null before the second call
 };
 
 namespace cuda {
 void begin_capture();
 void abandon_capture();
-// Ends the capture and runs it. `graph`: of the call before, or null. Returns the one for the next.
+// Ends the capture and launches the graph. `graph` is the one of the previous call, or null. Returns the graph for the
+// next call.
 void* launch_captured(void* graph);
 void release_graph(void* graph) noexcept;
 }  // namespace cuda

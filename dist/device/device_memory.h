@@ -1,4 +1,5 @@
-// Bytes on the CPU or on the GPU of this process. One call for both: the devices of the two ends say what is done.
+// Copying and zeroing bytes on the CPU or on the GPU of this process. The devices of the two ends decide which copy is
+// made.
 #pragma once
 
 #include <cstddef>
@@ -15,15 +16,16 @@ struct CopyBytes {
   DeviceKind from_device = DeviceKind::cpu;
   size_t bytes = 0;
 };
-// In order with what was asked of the device before. Done when the call returns, unless both ends are on the device.
+// Copies after all work that the device was given before. The copy is done when the call returns, unless both ends are
+// on the device.
 void copy_bytes(const CopyBytes& problem);
 
 void zero_bytes(void* memory, DeviceKind device, size_t bytes);
 
-// Waits until the device has done everything that it was asked for, and reports what went wrong meanwhile.
+// Waits until the device has done all its work, and throws the Error of what went wrong meanwhile.
 void synchronize(DeviceKind device);
 
-// The same for who only wants to know when: errors stay for the next call that reports them.
+// Waits for all queued device work without reporting its errors; the next synchronize() reports them.
 void wait_for_device(DeviceKind device) noexcept;
 
 namespace cuda {

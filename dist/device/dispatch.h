@@ -1,9 +1,9 @@
-// The one place where a device is chosen. An operator family is declared in its header as a plain function; its body is
+// The one place where a device is chosen. A header declares an operator family as a plain function; its body is
 //   void rms_norm_forward(const RmsNormForward& problem) {
 //     NIBBLE_DISPATCH(problem.output.device(), rms_norm_forward, problem);
 //   }
-// with cpu::rms_norm_forward in the .cpp beside it and cuda::rms_norm_forward in the .cu beside it. A build without
-// CUDA has no .cu files; then asking for a CUDA tensor is an error, never a silent wrong result.
+// The .cpp beside it has cpu::rms_norm_forward and the .cu beside it has cuda::rms_norm_forward. A build without CUDA
+// has no .cu files; asking it for a CUDA tensor is an error, never a silent wrong result.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// The shared memory whose size is given at launch. A file of its own, because the tests' simulator has another one.
+// The shared memory of a kernel whose size is given at launch. It has a file of its own, because the tests' simulator
+// replaces it.
 #pragma once
 
 #include <cuda_runtime.h>

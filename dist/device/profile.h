@@ -1,8 +1,9 @@
-// Where the time of a step goes, by family of operators. An operator's dispatching function opens a scope:
+// Measures where the time of a step goes, by family of operators. An operator's dispatching function opens a scope:
 //   ProfileScope scope(OperatorFamily::attention, "attention_forward");
-// While nobody records, that is one relaxed load. Scopes nest: time counts for the innermost one, but for those inside
-// a scope of the head, which all count as head (its products and its loss are one thing to a reader). Only the thread
-// that records is seen: operators are called from one thread, and nothing inside a parallel region opens a scope.
+// While no recorder runs, a scope costs one relaxed load. Scopes nest: time counts for the innermost scope, except that
+// all scopes inside a scope of the head count as head, because its products and its loss are one thing to a reader.
+// Only the recording thread is measured: operators are called from one thread, and nothing inside a parallel region
+// opens a scope.
 #pragma once
 
 #include <array>
@@ -22,8 +23,8 @@ enum class OperatorFamily : uint8_t {
   gemm_nvfp4,
   gemm_bf16,
   gemm_other,  // MX, FP8, FP32 and mixed pairs
-  attention,   // and its rotary embedding
-  norm,        // and the residual sums
+  attention,   // with its rotary embedding
+  norm,        // with the residual sums
   activation,
   head,  // the head's operands and products, and the loss
   embedding,
@@ -34,7 +35,7 @@ enum class OperatorFamily : uint8_t {
 };
 constexpr size_t operator_families = 13;
 
-// "gemm nvfp4", "head+loss".
+// Returns the name for reports, such as "gemm nvfp4" and "head+loss".
 std::string_view name_of(OperatorFamily family);
 
 namespace detail {
@@ -43,14 +44,14 @@ bool enter_profile_scope(OperatorFamily family, const char* name) noexcept;  // 
 void leave_profile_scope() noexcept;
 }  // namespace detail
 
-// Whether somebody records.
+// Returns true while a recorder records.
 inline bool profiling() {
   return detail::profiling.load(std::memory_order_relaxed);
 }
 
 class ProfileScope {
  public:
-  // name: of the operation, a string literal.
+  // `name` is the name of the operation, a string literal.
   ProfileScope(OperatorFamily family, const char* name) noexcept
       : entered_(profiling() && detail::enter_profile_scope(family, name)) {}
   ~ProfileScope() {
@@ -77,26 +78,25 @@ struct ProfileTotals {
   int64_t sum() const;
 };
 
-// Records what the thread that calls begin() does until end(). One at a time in a process.
+// Records what the thread that calls begin() does until end(). Only one recorder of a process may record at a time.
 class ProfileRecorder {
  public:
-  // Memory for this many events is taken here, none later.
-  // On a GPU every scope waits for the device at its begin and end, so that time counts for who used it; a profiled
-  // step is slower there.
+  // Memory for `event_capacity` events is taken here and none later. On a GPU every scope waits for the device at its
+  // begin and end, so that time counts for the operator that used it; a profiled step is slower there.
   explicit ProfileRecorder(size_t event_capacity, DeviceKind device = DeviceKind::cpu);
   ~ProfileRecorder();
   ProfileRecorder(const ProfileRecorder&) = delete;
   ProfileRecorder& operator=(const ProfileRecorder&) = delete;
 
-  // One interval, itself an event; time that is in no scope counts as other. keep_events: with the events inside it;
-  // they are kept whole or, where memory does not suffice, not at all.
+  // Begins an interval, which is an event itself; time outside all scopes counts as other. With keep_events the events
+  // inside the interval are kept; if memory does not suffice for all of them, none is.
   void begin(const char* name, bool keep_events);
-  // Returns false if the interval's events should have been kept, but did not fit.
+  // Ends the interval. Returns false if its events should have been kept but did not fit.
   bool end();
 
-  // Of all intervals so far. They add up to the intervals' lengths exactly.
+  // Times of all intervals so far. They add up to the intervals' lengths exactly.
   const ProfileTotals& totals() const { return totals_; }
-  // Of the kept intervals, by begin; an event lies either inside another one or beside it.
+  // Events of the kept intervals, ordered by begin. Of two events, one lies inside the other or they do not overlap.
   std::span<const ProfileEvent> events() const { return events_; }
 
  private:
@@ -105,7 +105,7 @@ class ProfileRecorder {
   static constexpr size_t deepest = 32;
   static constexpr size_t no_event = ~size_t{0};
   struct Frame {
-    OperatorFamily family;  // that its own time counts for
+    OperatorFamily family;  // the family that the frame's own time counts for
     size_t event;
   };
 
@@ -116,14 +116,14 @@ class ProfileRecorder {
 
   DeviceKind device_;
   int64_t origin_ = 0;
-  int64_t last_ = 0;  // until when time has been counted
+  int64_t last_ = 0;  // time up to here has been counted
   ProfileTotals totals_;
   std::vector<ProfileEvent> events_;
   size_t first_of_interval_ = 0;
   bool keeps_ = false;
   bool overflowed_ = false;
   std::array<Frame, deepest> frames_{};
-  size_t depth_ = 0;  // may exceed `deepest`: frames beyond are not told apart
+  size_t depth_ = 0;  // may exceed `deepest`; deeper frames share the last entry
 };
 
 }  // namespace nibble

@@ -16,7 +16,8 @@ namespace {
 
 using BodyFunction = void (*)(void* context, size_t begin, size_t end);
 
-// About 50 microseconds: longer than the gap between two operators of a layer, and than waking a parked thread.
+// About 50 microseconds, which is longer than the gap between two operators of a layer and longer than waking a parked
+// thread.
 constexpr int spin_pauses = 4000;
 
 void pause_briefly() {
@@ -39,8 +40,8 @@ void run_serially(size_t count, size_t grain, BodyFunction body, void* context) 
 }
 
 // A worker joins the open job if it comes in time; the caller closes the job when all chunks are handed out and waits
-// only for workers that joined. So a worker that is parked or preempted delays nobody.
-// The padding keeps what different threads write on different cache lines.
+// only for workers that joined. A worker that is parked or preempted therefore delays nobody. The padding keeps data
+// that different threads write on different cache lines.
 class Pool {  // NOLINT(clang-analyzer-optin.performance.Padding)
  public:
   Pool(int threads, bool spin) : spin_(spin ? spin_pauses : 0) {
@@ -119,8 +120,8 @@ class Pool {  // NOLINT(clang-analyzer-optin.performance.Padding)
     }
   }
 
-  // Chunks are handed out in ascending order and a failure stops the handing out: every chunk below the failed one
-  // runs, so the failure of the lowest chunk is the one reported, on any number of threads.
+  // Chunks are handed out in ascending order, and a failure stops the handing out. Every chunk below the failed one
+  // runs, so that on any number of threads the failure of the lowest chunk is the one reported.
   void take_chunks() {
     inside_region = true;
     for (;;) {
@@ -150,7 +151,7 @@ class Pool {  // NOLINT(clang-analyzer-optin.performance.Padding)
   alignas(64) std::atomic<uint32_t> epoch_{0};    // number of the latest job; workers park here
   alignas(64) std::atomic<uint32_t> members_{0};  // open_bit, and workers inside the job; the caller parks here
   alignas(64) std::atomic<size_t> next_chunk_{0};
-  std::vector<std::thread> workers_;  // last: a worker starts when everything else is there
+  std::vector<std::thread> workers_;  // the last member, because a worker uses all the others
 };
 
 std::mutex pool_mutex;  // held by the thread that uses or replaces the pool
@@ -184,7 +185,7 @@ void parallel_for(size_t count, size_t grain, BodyFunction body, void* context) 
   if (count == 0) return;
   NIBBLE_CHECK(grain > 0, "parallel_for needs a positive grain");
   if (count <= grain || inside_region) return run_serially(count, grain, body, context);
-  // Another thread may be using the pool: then this one works alone.
+  // If another thread is using the pool, this one works alone.
   std::unique_lock lock(pool_mutex, std::try_to_lock);
   if (lock.owns_lock() && pool != nullptr) return pool->run(count, grain, body, context);
   if (lock.owns_lock()) lock.unlock();
