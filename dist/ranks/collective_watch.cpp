@@ -19,7 +19,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds interval{20};
-constexpr std::chrono::seconds patience_with_abort{2};  // of the library, which may hang in it
+constexpr std::chrono::seconds patience_with_abort{2};  // the library's abort may hang and gets this long
 
 struct Operation {
   uint64_t number = 0;
@@ -32,9 +32,9 @@ struct Operation {
 struct CollectiveWatch::State {
   const Options options;
 
-  std::mutex mutex;  // guards what follows
+  std::mutex mutex;  // guards the members that follow
   std::condition_variable wake;
-  std::deque<Operation> operations;  // not known to have ended, and the last one
+  std::deque<Operation> operations;  // those not known to have ended, and the last one
   bool ending = false;
   std::atomic<bool> giving_up{false};
   std::thread thread;
@@ -57,7 +57,7 @@ struct CollectiveWatch::State {
   }
 
   void run() {
-    uint64_t watched = 0;  // the operation that was seen to have begun, and when
+    uint64_t watched = 0;  // the operation that was last seen to have begun; `since` is when it was
     Clock::time_point since;
     std::unique_lock lock(mutex);
     while (!ending) {

@@ -1,5 +1,5 @@
-// Watches over collectives that a device carries out by itself: a thread that ends the job when one of them takes too
-// long or goes wrong.
+// Watches collectives that a device carries out by itself: a thread ends the job when one of them takes too long or
+// fails.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace nibble {
 
-// Where the device writes the number of the last operation that it has begun, and of the last that it has ended.
+// The device writes here the number of the last operation that it has begun, and of the last that it has ended.
 struct CollectiveMarks {
   uint64_t begun = 0;
   uint64_t ended = 0;
@@ -25,9 +25,9 @@ class CollectiveWatch {
     double timeout_s = 0;      // 0: no bound
     // Memory that outlives the watch.
     CollectiveMarks* marks = nullptr;
-    // Called by the watching thread. What the library says went wrong; empty if nothing did.
+    // The watching thread calls it. It returns what the library reports as failed; empty if nothing has.
     std::function<std::string()> problem;
-    // Called before the job ends; may block.
+    // Called before the job ends; it may block.
     std::function<void()> abort;
   };
 
@@ -36,10 +36,10 @@ class CollectiveWatch {
   CollectiveWatch(const CollectiveWatch&) = delete;
   CollectiveWatch& operator=(const CollectiveWatch&) = delete;
 
-  // Operation `number`, counted from 1, has been given to the device. name: a literal.
+  // Records that operation `number`, counted from 1, has been given to the device. `name` is a string literal.
   void add(uint64_t number, const char* name, uint64_t bytes);
 
-  // Ends the job: `reason` of the last operation that was added.
+  // Ends the job. The message names the last operation that was added and gives `reason`.
   [[noreturn]] void give_up(const std::string& reason);
 
  private:

@@ -17,7 +17,7 @@ std::span<std::byte> bytes_of(std::string& text) {
   return std::as_writable_bytes(std::span<char>(text.data(), text.size()));
 }
 
-// srun without MPI support starts every task as a run of its own, all of them in the same run directory.
+// srun without MPI support starts every task as a run of its own, and all of them use the same run directory.
 void refuse_tasks_without_mpi() {
   const char* text = std::getenv("SLURM_STEP_NUM_TASKS");
   if (text == nullptr) return;
@@ -31,7 +31,7 @@ void refuse_tasks_without_mpi() {
 
 }  // namespace
 
-// A Slurm batch script has SLURM_PROCID set without any launcher, so only what MPI launchers themselves set counts.
+// A Slurm batch script has SLURM_PROCID set without any launcher, so only variables that MPI launchers set count.
 bool under_launcher() {
   constexpr std::array names = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"};
   for (const char* name : names) {
@@ -58,7 +58,7 @@ void check_offsets(std::span<const uint64_t> offsets, int ranks, uint64_t bytes)
 
 void agree_on_error(Communicator& communicator, int error_code, const std::string& what, const std::string& remedy) {
   const ProfileScope scope(OperatorFamily::reduction, "agree");
-  // With a peer gone there is nobody to agree with.
+  // If a peer is gone, there is nobody to agree with.
   if (error_code == static_cast<int>(ExitCode::peer_lost)) throw Error(ExitCode::peer_lost, what, remedy);
   Communicator& host = communicator.host();
   const int ranks = host.size();

@@ -1,10 +1,9 @@
 // The ranks of a run, behind one interface. SelfCommunicator is one rank and needs no MPI; MpiCommunicator is used when
-// the process was started by mpirun or srun.
+// mpirun or srun started the process.
 //
-// Every collective is entered by all ranks in the same order. It ends, or the whole job ends with
-// ExitCode::peer_lost within the deadline, naming the operation, its number and the ranks that have not arrived.
-// None of these functions adds floating-point numbers: sums are formed in our own fixed order
-// (dist/zero/tree_reduction.h).
+// All ranks enter the collectives in the same order. A collective ends within the deadline, or the whole job ends with
+// ExitCode::peer_lost and names the operation, its number and the ranks that have not arrived. None of these functions
+// adds floating-point numbers: sums are formed in a fixed order of nibble's own (dist/zero/tree_reduction.h).
 #pragma once
 
 #include <cstddef>
@@ -28,49 +27,49 @@ class Communicator {
   virtual int ranks_on_node() const = 0;
 
   virtual void barrier() = 0;
-  // Everyone gets root's bytes.
+  // Every rank gets root's bytes.
   virtual void broadcast(std::span<std::byte> data, int root) = 0;
-  // In place: rank r's part is data[offsets[r] .. offsets[r+1]); afterwards everyone has all of data. offsets has
-  // size()+1 entries, in bytes.
+  // Works in place: rank r brings data[offsets[r] .. offsets[r+1]), and afterwards every rank has all of data.
+  // `offsets` has size()+1 entries, in bytes.
   virtual void all_gather(std::span<std::byte> data, std::span<const uint64_t> offsets) = 0;
-  // Rank q gets send[q] of every other rank r and finds it in receive[r], which is as long; empty ones cost nothing.
-  // size() entries each; nobody looks at a rank's own.
+  // Rank q gets send[q] of every other rank r and finds it in receive[r], which has the same length; empty spans cost
+  // nothing. Both lists have size() entries; a rank's own entries are ignored.
   virtual void exchange(std::span<const std::span<const std::byte>> send,
                         std::span<const std::span<std::byte>> receive) = 0;
   virtual int64_t all_reduce_max(int64_t value) = 0;
 
-  // The same ranks for data in memory of the CPU: itself, but for those that move memory of GPUs
-  // (dist/ranks/device_communicator.h).
+  // Returns the communicator of the same ranks for data in memory of the CPU. That is this object, unless it moves
+  // memory of GPUs (dist/ranks/device_communicator.h).
   virtual Communicator& host() { return *this; }
 
-  // The lowest rank on the machine of `rank`: the same for two ranks that may share memory.
+  // Returns the lowest rank on the machine of `rank`. Two ranks that may share memory have the same number.
   virtual int machine(int rank) const { return rank; }
-  // Collective. At least `bytes`, zeroed, for this rank. Null on every rank if there are no two ranks on one machine,
-  // or if a machine cannot: then one warning says why.
+  // Collective. Gives this rank at least `bytes` of zeroed memory that the ranks of its machine share. Returns null on
+  // every rank if no two ranks are on one machine, or if a machine cannot share memory, after one warning that says
+  // why.
   virtual std::unique_ptr<SharedMemory> share_memory(size_t bytes);
 
   // Ends every process of the run at once with this exit code.
   [[noreturn]] virtual void abort(int exit_code) = 0;
 };
 
-// True when a launcher (mpirun, srun) started this process.
+// Returns true if a launcher (mpirun, srun) started this process.
 bool under_launcher();
 
-// The communicator of this process. timeout_s bounds every collective; 0 means no bound.
+// Makes the communicator of this process. timeout_s bounds every collective, in seconds; 0 means no bound.
 std::unique_ptr<Communicator> make_communicator(double timeout_s);
 
-// An error that every rank throws at the same point: each may leave in order, nobody has to be aborted.
+// An error that every rank throws at the same point, so that each rank can end in order and none is aborted.
 class AgreedError : public Error {
  public:
   using Error::Error;
 };
 
-// Collective, over host() as the two below. If any rank brings an error, every rank throws the one of the lowest such
-// rank as an AgreedError (the text names that rank unless it is 0), so that no rank goes on alone. `error_code` is 0
-// for success.
+// Collective, over host(). If any rank brings an error, every rank throws the error of the lowest such rank as an
+// AgreedError, so that no rank goes on alone; the text names that rank unless it is 0. `error_code` is 0 for success.
 void agree_on_error(Communicator& communicator, int error_code, const std::string& what, const std::string& remedy);
 
-// Runs a function that may throw on some ranks only, and makes all ranks throw or none.
+// Collective, over host(). Runs a function that may throw on some ranks only, and makes all ranks throw or none.
 template <class Function>
 void run_together(Communicator& communicator, Function&& function) {
   int code = 0;
@@ -89,9 +88,10 @@ void run_together(Communicator& communicator, Function&& function) {
   agree_on_error(communicator, code, what, remedy);
 }
 
+// Collective, over host(). Returns root's text on every rank.
 std::string broadcast_string(Communicator& communicator, std::string text, int root);
 
-// Defect check of the offsets of all_gather: ranks+1 of them, ascending, within `bytes`.
+// Checks (NIBBLE_CHECK) the offsets of all_gather: there are ranks+1 of them, ascending, within `bytes`.
 void check_offsets(std::span<const uint64_t> offsets, int ranks, uint64_t bytes);
 
 }  // namespace nibble

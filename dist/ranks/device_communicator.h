@@ -1,9 +1,9 @@
 // The ranks of a run, one GPU each, for data in memory of those GPUs.
 //
-// broadcast(), all_gather() and exchange() take spans of device memory. They happen in the order of what the compute
-// stream is asked for: they read what earlier kernels wrote, and later kernels find what they brought. The host may not
-// have waited when they return. Everything else, and all that agree_on_error() and the like exchange, goes through the
-// host communicator. Each rank counts as a machine of its own: GPUs do not share memory.
+// broadcast(), all_gather() and exchange() take spans of device memory and run in the order of the compute stream: they
+// read what earlier kernels wrote, and later kernels read what they brought. They may return before the work is done.
+// All other collectives, and those of agree_on_error(), run_together() and broadcast_string(), go through the host
+// communicator. Each rank counts as a machine of its own, because GPUs do not share memory.
 #pragma once
 
 #include <memory>
@@ -28,11 +28,11 @@ class DeviceCommunicator : public Communicator {
     __builtin_unreachable();
   }
 
-  // Sums that another library forms, in an order of its own: not the same bits from one number of ranks to another.
-  // start_sum() begins to bring root the sum over all ranks of `values`, in place, from what is in them when the
-  // compute stream gets here; the compute stream goes on meanwhile. What other ranks have in `values` is undefined
-  // afterwards. After finish_sums() the compute stream has all sums. Collective, and in the same order on all ranks;
-  // throws ExitCode::bad_config on every rank where sums_by_library() is false.
+  // Sums that another library forms in an order of its own; their bits depend on the number of ranks. start_sum()
+  // begins to add `values` of all ranks in place on root, from the values at this point of the compute stream; the
+  // compute stream goes on meanwhile. Afterwards `values` of the other ranks are undefined. The compute stream has all
+  // sums after finish_sums(). Both are collective, in the same order on all ranks; start_sum() throws
+  // ExitCode::bad_config on every rank if sums_by_library() is false.
   virtual bool sums_by_library() const { return false; }
   virtual void start_sum(std::span<float> values, int root);
   virtual void finish_sums() {}
@@ -41,9 +41,9 @@ class DeviceCommunicator : public Communicator {
   Communicator& host_;
 };
 
-// Null where `host` itself serves: on the CPU, and for one rank, which exchanges nothing. On GPUs: NCCL; where there is
-// none, memory of the CPU and `host`, after one warning. Collective, after use_device(). timeout_s bounds every
-// operation; 0 means no bound. `host` must outlive it.
+// Collective, after use_device(). Returns null where `host` itself serves: on the CPU, and for one rank, which
+// exchanges nothing. On GPUs the result uses NCCL or, where NCCL is missing and after one warning, memory of the CPU
+// and `host`. timeout_s bounds every operation; 0 means no bound. `host` must outlive the result.
 std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& host, DeviceKind device, double timeout_s);
 
 }  // namespace nibble

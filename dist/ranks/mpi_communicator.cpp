@@ -39,12 +39,12 @@ const char* name_of(Operation operation) {
   return "?";
 }
 
-// What a rank tells rank 0 when it enters a collective.
+// The message that a rank sends to rank 0 when it enters a collective.
 struct Arrival {
   uint64_t sequence = 0;
   Operation operation = Operation::barrier;
   int32_t root = 0;
-  uint64_t bytes = 0;  // of the whole operation, where all ranks must agree on it
+  uint64_t bytes = 0;  // size of the operation, where all ranks must agree on it
   friend bool operator==(const Arrival&, const Arrival&) = default;
 };
 
@@ -53,8 +53,8 @@ constexpr int go_tag = 2;
 constexpr int data_tag = 3;
 constexpr int peers_at_once = 16;  // bounds the messages in flight of one rank
 
-// How a wait behaves: how long past the deadline it lets rank 0 speak first, and how long it polls without sleeping.
-// Sleeping between polls would slow down data in flight, which moves only while both sides poll.
+// How a wait behaves: for how long past the deadline it lets rank 0 speak first, and for how long it polls without
+// sleeping. Sleeping between polls would slow down data in flight, which moves only while both sides poll.
 struct Patience {
   double grace_s;
   std::chrono::milliseconds awake;
@@ -72,7 +72,7 @@ void check_mpi(int result, const char* what) {
               "look for the first rank that failed; then resume from the last checkpoint");
 }
 
-// MPI_Abort may wait for a launcher that is gone.
+// MPI_Abort may wait for a launcher that is gone, so a thread ends the process after 10 seconds.
 [[noreturn]] void abort_job(int exit_code) {
   std::fflush(nullptr);
   std::thread([exit_code] {
@@ -83,7 +83,8 @@ void check_mpi(int result, const char* what) {
   _exit(exit_code);
 }
 
-// A rank must not outlive its launcher and go on writing into the run directory.
+// A rank must not outlive its launcher and go on writing into the run directory, so the kernel kills it with its
+// parent.
 void die_with_launcher() {
   const pid_t launcher = getppid();
   prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -211,7 +212,7 @@ class MpiCommunicator final : public Communicator {
     check_mpi(MPI_Allgather(&lowest, 1, MPI_INT, machines_.data(), 1, MPI_INT, ranks_), what);
   }
 
-  // Collective. The sum over the ranks of this machine.
+  // Collective. Returns the sum of `bytes` over the ranks of this machine.
   size_t bytes_on_machine(size_t bytes) {
     const auto ranks = static_cast<size_t>(size_);
     std::vector<uint64_t> wanted(ranks);
@@ -224,7 +225,7 @@ class MpiCommunicator final : public Communicator {
     return sum;
   }
 
-  // Collective. Whether some rank has a problem with sharing memory.
+  // Collective. Returns true if some rank cannot share memory.
   bool refused(const std::string& problem) {
     const int64_t lowest = all_reduce_max(problem.empty() ? 0 : size_ - rank_);
     if (lowest == 0) return false;
@@ -239,7 +240,7 @@ class MpiCommunicator final : public Communicator {
     return true;
   }
 
-  // Collective. Windows that no rank uses any more.
+  // Collective. Frees the windows that no rank uses any more.
   void free_released_windows() {
     std::erase_if(windows_, [&](const std::shared_ptr<MpiWindow>& window) {
       if (all_reduce_max(window.use_count() > 1 ? 1 : 0) != 0) return false;
@@ -248,13 +249,13 @@ class MpiCommunicator final : public Communicator {
     });
   }
 
-  // All ranks have just arrived.
+  // Frees a window. All ranks have just arrived.
   void free_window(MpiWindow& window) {
     const Deadline deadline = blocking_deadline();
     window.free();
   }
 
-  // For a call in which MPI waits for all ranks of the machine by itself.
+  // Returns the deadline of a call in which MPI itself waits for all ranks of the machine.
   Deadline blocking_deadline() {
     const double seconds = options_.timeout_s > 0 ? options_.timeout_s + for_data.grace_s : 0;
     return Deadline(seconds, [this] { give_up("all ranks arrived, but MPI does not come back"); });
@@ -265,8 +266,9 @@ class MpiCommunicator final : public Communicator {
            std::chrono::duration<double>(Clock::now() - entered_).count() > options_.timeout_s + grace_s;
   }
 
-  // All ranks meet here before any data moves. Rank 0 hears from every rank, so on expiry it can name the missing ones;
-  // the others give it a moment to do so. It also catches ranks that disagree about what to do next.
+  // All ranks meet here before any data moves. Rank 0 hears from every rank, so that it can name the missing ones when
+  // the deadline passes; the other ranks give it a moment to do so. It also finds ranks that disagree about the next
+  // operation.
   void arrive(Arrival arrival) {
     current_ = arrival;
     current_.sequence = ++sequence_;
@@ -310,7 +312,7 @@ class MpiCommunicator final : public Communicator {
          [] { return std::string("rank 0 does not answer: it or a rank it waits for is missing"); });
   }
 
-  // Ranks whose arrival has not come.
+  // Returns the ranks whose arrival has not come.
   std::vector<int> missing() {
     std::vector<int> ranks;
     for (size_t i = 0; i < requests_.size(); ++i) {
@@ -321,7 +323,7 @@ class MpiCommunicator final : public Communicator {
     return ranks;
   }
 
-  // Sends outgoing(peer) to and receives incoming(peer) from every other rank.
+  // Sends outgoing(peer) to every other rank and receives incoming(peer) from it.
   template <class Outgoing, class Incoming>
   void exchange_with(const Outgoing& outgoing, const Incoming& incoming) {
     for (int first = 1; first < size_; first += peers_at_once) {
@@ -354,7 +356,7 @@ class MpiCommunicator final : public Communicator {
     wait(requests, for_data, [] { return std::string("all ranks arrived, but the data does not"); });
   }
 
-  // Polls until all requests are done. Past the deadline it says why and ends the job.
+  // Polls until all requests are done. Past the deadline it ends the job with the text of reason().
   template <class Reason>
   void wait(std::span<MPI_Request> requests, const Patience& patience, const Reason& reason) {
     const auto start = Clock::now();
@@ -365,7 +367,7 @@ class MpiCommunicator final : public Communicator {
       if (done != 0) return;
       if (polls < busy_polls_) continue;
       if (expired(patience.grace_s)) give_up(reason());
-      // Ranks may share a processor: let the others run, and after a while stop burning it.
+      // Ranks may share a processor: the wait first lets other ranks run, and after a while it sleeps.
       if (Clock::now() - start < patience.awake) {
         sched_yield();
       } else {
@@ -395,7 +397,7 @@ class MpiCommunicator final : public Communicator {
   uint64_t sequence_ = 0;
   Clock::time_point entered_;
   Arrival current_;
-  std::vector<Arrival> arrivals_;  // on rank 0, of ranks 1..
+  std::vector<Arrival> arrivals_;  // on rank 0: the arrivals of ranks 1, 2, ...
   std::vector<MPI_Request> requests_;
   char go_ = 1;
 };

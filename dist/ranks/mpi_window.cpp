@@ -22,7 +22,7 @@ namespace nibble {
 namespace {
 
 constexpr const char* backing_directory = "/dev/shm";  // where MPI libraries on Linux keep windows
-constexpr size_t spare_bytes = size_t{16} << 20;       // left to MPI's own messages
+constexpr size_t spare_bytes = size_t{16} << 20;       // left for MPI's own messages
 constexpr size_t page = 4096;
 constexpr size_t populated_at_once = size_t{4} << 20;
 constexpr double mebibyte = 1024.0 * 1024.0;
@@ -34,7 +34,7 @@ std::string text_of(int result) {
   return {text, static_cast<size_t>(length)};
 }
 
-// Bytes are zeroed by the kernel, which reports a page that it cannot have where a store would be a signal.
+// Zeroes memory by reading /dev/zero into it. Where a page is missing, the read fails, while a store would be a signal.
 bool zero_pages(int zeros, std::span<std::byte> memory) {
   while (!memory.empty()) {
     const ssize_t count = ::read(zeros, memory.data(), memory.size());

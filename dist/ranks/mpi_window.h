@@ -1,5 +1,5 @@
 // An MPI-3 shared-memory window of the ranks of one machine, for the MPI communicator. Its calls block; the caller
-// makes them where all ranks have just arrived, under a Deadline.
+// makes them under a Deadline, when all ranks have just arrived.
 #pragma once
 
 #include <mpi.h>
@@ -17,14 +17,14 @@ namespace nibble {
 
 class MpiWindow {
  public:
-  // Collective over `machine`. bytes: of this rank. Afterwards problem() says whether it came about.
+  // Collective over `machine`. `bytes` is the size of this rank's part. problem() says afterwards whether it succeeded.
   MpiWindow(MPI_Comm machine, size_t bytes);
-  // Collective over `machine`.
+  // Collective over `machine`. Frees the window.
   void free();
 
-  // Why there is no memory here; empty if there is.
+  // Returns why there is no memory; empty if there is.
   const std::string& problem() const { return problem_; }
-  // [bytes] of a rank of the machine's communicator, page-aligned.
+  // Returns the part of a rank of the machine's communicator: [bytes], page-aligned.
   std::span<std::byte> part(int rank) const { return parts_[static_cast<size_t>(rank)]; }
   void synchronize() { MPI_Win_sync(window_); }
 
@@ -34,10 +34,10 @@ class MpiWindow {
   std::vector<std::span<std::byte>> parts_;
 };
 
-// One rank's view of a window; the communicator frees it.
+// The view that one rank of the run has of a window; the communicator frees the window.
 class WindowMemory final : public SharedMemory {
  public:
-  // machines: of each rank of the run. own: this rank.
+  // `machines` holds the machine of each rank of the run. `own` is this rank.
   WindowMemory(std::shared_ptr<MpiWindow> window, std::span<const int> machines, int own);
   std::span<std::byte> part(int rank) const override { return parts_[static_cast<size_t>(rank)]; }
   void synchronize() override { window_->synchronize(); }
@@ -47,16 +47,15 @@ class WindowMemory final : public SharedMemory {
   std::vector<std::span<std::byte>> parts_;  // [ranks of the run]
 };
 
-// Why windows of `bytes` for all ranks of this machine together would not fit; empty if they will. Asked first, because
-// Open MPI's other ranks wait for ever if the one that makes the file fails.
+// Returns why windows of `bytes` for all ranks of this machine together would not fit; empty if they will. The caller
+// asks before it makes a window, because Open MPI's other ranks wait for ever if the rank that creates the file fails.
 std::string shared_memory_problem(size_t bytes);
 
-// Gives the memory its pages now, in parallel, because a full file system ends a process that touches a missing page
-// later with SIGBUS. Returns why it could not; empty on success.
+// Gives the memory its pages now, in parallel, because a page that is missing in a full file system ends the process
+// with SIGBUS when it is touched later. Returns why it failed; empty on success.
 std::string populate(std::span<std::byte> memory);
 
-// A bound for calls of MPI that cannot be polled: while it lives, a thread waits, and calls expired() after seconds >
-// 0.
+// Bounds a call of MPI that cannot be polled: a thread calls expired() if the object still lives after `seconds` > 0.
 class Deadline {
  public:
   Deadline(double seconds, std::function<void()> expired);

@@ -29,7 +29,7 @@ cudaEvent_t make_event() {
   return event;
 }
 
-// `later` goes on when `earlier` has come to this point.
+// Lets stream `later` wait for all work that `earlier` has been given so far.
 void wait_for(cudaStream_t later, cudaStream_t earlier, cudaEvent_t event) {
   check(cudaEventRecord(event, earlier), "cudaEventRecord");
   check(cudaStreamWaitEvent(later, event, 0), "cudaStreamWaitEvent");
@@ -80,7 +80,7 @@ class NcclCommunicator final : public DeviceCommunicator {
     finish_sums();
   }
 
-  // Parts of one size by the library's own all-gather, others as a broadcast of each.
+  // Parts of equal size use NCCL's own all-gather; otherwise each part is broadcast.
   void all_gather(std::span<std::byte> data, std::span<const uint64_t> offsets) override {
     constexpr const char* name = "all-gather";
     check_offsets(offsets, size(), data.size());
@@ -144,7 +144,7 @@ class NcclCommunicator final : public DeviceCommunicator {
   void finish_sums() override { wait_for(compute_stream(), communication_stream(), after_); }
 
  private:
-  // Waits for all ranks.
+  // Waits for all ranks and ends NCCL.
   void leave() {
     begin("end", 0);
     settle(nccl_.finalize(communicator_), "end");
@@ -157,7 +157,7 @@ class NcclCommunicator final : public DeviceCommunicator {
     cudaEventDestroy(after_);
   }
 
-  // One rank a GPU, in NCCL's mode in which no call waits for other ranks.
+  // Starts NCCL for one rank a GPU, in its mode in which no call waits for other ranks.
   void start() {
     ncclUniqueId id{};
     ncclResult_t result = rank() == 0 ? nccl_.get_unique_id(&id) : ncclSuccess;
@@ -196,15 +196,15 @@ class NcclCommunicator final : public DeviceCommunicator {
     return timeout_s_ > 0 && std::chrono::duration<double>(Clock::now() - since).count() > timeout_s_;
   }
 
-  // For the watching thread.
+  // Returns what NCCL reports as failed; empty if nothing has. The watching thread calls it.
   std::string problem() const {
     ncclResult_t state = ncclSuccess;
     if (nccl_.get_async_error(communicator_, &state) != ncclSuccess) state = ncclSystemError;
     return state == ncclSuccess || state == ncclInProgress ? "" : nccl_.error_string(state) + detail();
   }
 
-  // Between begin() and end() the communication stream has one operation: after all that the compute stream was asked
-  // for before.
+  // Between begin() and end() the communication stream gets one operation, which runs after all that the compute stream
+  // was given before.
   void begin(const char* name, uint64_t bytes) {
     watch_->add(++issued_, name, bytes);
     wait_for(communication_stream(), compute_stream(), before_);
@@ -238,13 +238,13 @@ class NcclCommunicator final : public DeviceCommunicator {
     expect(nccl_.receive(part.data(), part.size(), ncclUint8, peer, communicator_, communication_stream()), "exchange");
   }
 
-  // Of a call inside a group.
+  // Checks the result of a call inside a group.
   void expect(ncclResult_t result, const char* name) {
     if (result == ncclSuccess || result == ncclInProgress) return;
     watch_->give_up(std::string("failed in ") + name + ": " + nccl_.error_string(result) + detail());
   }
 
-  // Until then the operation may not be in the stream, and nothing else may be asked of NCCL.
+  // Waits until NCCL has put the operation into the stream. Before that, nothing else may be asked of NCCL.
   void settle(ncclResult_t result, const char* name) {
     const auto begun = Clock::now();
     while (result == ncclInProgress) {

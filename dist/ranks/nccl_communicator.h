@@ -1,7 +1,7 @@
-// Ranks that exchange device memory over NCCL, on the communication stream. NCCL adds nothing here but in start_sum().
+// Ranks that exchange device memory with NCCL, on the communication stream. NCCL adds numbers in start_sum() only.
 //
-// An operation that the stream has begun ends within timeout_s, or else, as after an error of NCCL's, the whole job
-// ends with ExitCode::peer_lost, naming the operation, its number and this rank. A thread of each process sees to that.
+// An operation that the stream has begun ends within timeout_s. If it does not, or if NCCL reports an error, a thread
+// of the process ends the whole job with ExitCode::peer_lost and names the operation, its number and this rank.
 // Sources: NCCL 2.28 user guide, "Fault tolerance" and "Asynchronous errors and error handling".
 #pragma once
 
@@ -12,11 +12,12 @@
 
 namespace nibble::cuda {
 
-// Why this process cannot use NCCL: libnccl.so.2 is not found, or nibble was built without its header. Empty if it can.
+// Returns why this process cannot use NCCL (libnccl.so.2 is not found, or nibble was built without its header); empty
+// if it can.
 std::string nccl_problem();
 
-// Collective, after use_device() with a GPU of its own for each rank; nccl_problem() is empty on all ranks. Throws
-// ExitCode::bad_config, or ends the job as above, where NCCL does not start. The destructor waits for all ranks, except
+// Collective, after use_device() with a different GPU for each rank and an empty nccl_problem() on all ranks. If NCCL
+// does not start, throws ExitCode::bad_config or ends the job as above. The destructor waits for all ranks, except
 // while an exception unwinds.
 std::unique_ptr<DeviceCommunicator> make_nccl_communicator(Communicator& host, double timeout_s);
 

@@ -1,4 +1,4 @@
-// The functions of NCCL that nibble calls, from a library that is opened when it is first asked for.
+// The functions of NCCL that nibble calls, from a library that is opened when it is first needed.
 #pragma once
 
 #include <nccl.h>
@@ -25,7 +25,7 @@ struct NcclLibrary {
   decltype(&ncclAllGather) all_gather = nullptr;
   decltype(&ncclReduce) reduce = nullptr;
 
-  // Without the library only `file` is of use.
+  // Opens the library. If it is missing, only `file` may be used.
   NcclLibrary();
 };
 

@@ -1,4 +1,4 @@
-// One rank alone: every collective is a copy or nothing. Needs no MPI and no launcher.
+// A communicator of one rank: every collective is a copy or does nothing. It needs no MPI and no launcher.
 #pragma once
 
 #include "dist/ranks/communicator.h"

@@ -59,7 +59,7 @@ std::vector<std::byte*> SharedArena::meet(const void* pointer) {
   memory_->synchronize();
   struct Place {
     uint64_t offset;
-    uint64_t meeting;  // which one of this arena it is: the same for all
+    uint64_t meeting;  // number of this meeting of the arena, the same on all ranks
   };
   std::vector<Place> places(ranks);
   std::vector<uint64_t> offsets(ranks + 1);
@@ -110,11 +110,11 @@ void SharedArena::all_gather(std::span<std::byte> data, std::span<const uint64_t
     if (holder == own || part.empty()) continue;
     copy_bytes(part.data(), addresses[static_cast<size_t>(holder)] + offsets[static_cast<size_t>(rank)], part.size());
   }
-  meet();  // nobody changes its data before everyone has it
+  meet();  // nobody may change its data before every rank has it
 }
 
 Machines::Machines(const SharedArena* memory, int ranks) {
-  std::map<int, size_t> index;  // of machine numbers
+  std::map<int, size_t> index;  // from the number of a machine
   for (int rank = 0; rank < ranks; ++rank) {
     const size_t machine = index.emplace(memory == nullptr ? rank : memory->machine(rank), index.size()).first->second;
     machine_of_.push_back(machine);

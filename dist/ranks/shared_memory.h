@@ -1,5 +1,5 @@
-// Memory that the ranks of one machine address in common: each rank brings a part, and sees the parts of the others.
-// Made by Communicator::share_memory(). Destroying it is not collective; the communicator gives the memory back later.
+// Memory that the ranks of one machine address in common: each rank brings a part and sees the parts of the others.
+// Communicator::share_memory() makes it. Destroying it is not collective; the communicator frees the memory later.
 #pragma once
 
 #include <cstddef>
@@ -14,10 +14,10 @@ class SharedMemory {
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
 
-  // Empty for a rank of another machine.
+  // Returns a rank's part; empty for a rank of another machine.
   virtual std::span<std::byte> part(int rank) const = 0;
-  // A rank's writes before its call and a collective after it are seen by every rank of the machine that calls this
-  // after that collective.
+  // Makes writes visible: a rank calls it after writing; then all ranks enter a collective; a rank of the machine that
+  // calls it after that collective sees what was written.
   virtual void synchronize() = 0;
 };
 

@@ -23,7 +23,7 @@ void release(DeviceKind device, std::byte* memory) noexcept {
   delete[] memory;
 }
 
-// What of `data` belongs to the strip that begins at `begin`.
+// Returns the part of `data` that belongs to the strip of `bytes` beginning at `begin`.
 template <class T>
 std::span<T> strip_of(std::span<T> data, size_t begin, size_t bytes) {
   const size_t from = std::min(begin, data.size());
@@ -105,7 +105,7 @@ void StagedCommunicator::exchange(std::span<const std::span<const std::byte>> se
     if (other == static_cast<size_t>(rank())) continue;
     longest = std::max({longest, send[other].size(), receive[other].size()});
   }
-  // Every rank takes part in as many strips as the one that has most.
+  // Every rank takes part in as many strips as the rank that has the most.
   const auto strips = static_cast<size_t>(all_reduce_max(static_cast<int64_t>(div_ceil(longest, strip_bytes_))));
   for (size_t strip = 0; strip < strips; ++strip) {
     std::vector<std::span<const std::byte>> send_now(ranks);
@@ -132,7 +132,7 @@ void StagedCommunicator::exchange_strip(std::span<const std::span<const std::byt
   std::span<const std::byte> last;
   size_t last_staged = 0;
   for (size_t other = 0; other < send.size(); ++other) {
-    // All but one rank get the same part in an all-gather: it crosses the bus once.
+    // In an all-gather all other ranks get the same part, so it crosses the bus once.
     const bool same = !staged_out.empty() && !send[other].empty() && send[other].data() == last.data() &&
                       send[other].size() == last.size();
     if (same) {

@@ -1,4 +1,4 @@
-// Ranks whose device memory passes through memory of their CPUs and the host communicator: where there is no NCCL.
+// Ranks whose device memory passes through memory of their CPUs and the host communicator, for GPUs without NCCL.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@ namespace nibble {
 
 class StagedCommunicator final : public DeviceCommunicator {
  public:
-  // strip_bytes: how much of each other rank's part is in memory of the CPU at once, twice.
+  // strip_bytes is how much of each other rank's part lies in memory of the CPU at once, in each direction.
   explicit StagedCommunicator(Communicator& host_ranks, DeviceKind device = DeviceKind::cuda,
                               size_t strip_bytes = size_t{16} << 20);
   ~StagedCommunicator() override;
@@ -23,7 +23,7 @@ class StagedCommunicator final : public DeviceCommunicator {
 
  private:
   struct Buffer;
-  // At least `bytes`, which the device can read and write.
+  // Returns at least `bytes` of memory that the device can read and write; the buffer grows if need be.
   std::span<std::byte> memory(std::unique_ptr<Buffer>& buffer, size_t bytes) const;
   void to_host(std::span<const std::byte> from, std::span<std::byte> to) const;
   void to_device(std::span<const std::byte> from, std::span<std::byte> to) const;

@@ -45,7 +45,7 @@ struct Heartbeat::State {
   const std::filesystem::path temporary;
   const std::string host = host_name();
 
-  std::mutex mutex;  // guards what follows
+  std::mutex mutex;  // guards the members that follow
   std::condition_variable wake;
   uint64_t step = 0;
   std::string phase = "start";

@@ -10,9 +10,9 @@
 namespace nibble {
 namespace {
 
-constexpr size_t elements_at_once = 16384;  // of parallel_for: 64 KiB of each operand
+constexpr size_t elements_at_once = 16384;  // grain of parallel_for: 64 KiB of each operand
 
-// out may be left or right.
+// out[i] = left[i] + right[i]. `out` may be `left` or `right`.
 NIBBLE_VECTORIZE void add_range(float* out, const float* left, const float* right, size_t count) {
 #pragma GCC ivdep
   for (size_t i = 0; i < count; ++i) out[i] = left[i] + right[i];
@@ -63,9 +63,9 @@ void add(float* left, const float* right, size_t count, DeviceKind device) {
 OnePassFold::OnePassFold(const Fold& fold, size_t places)
     : places_(places), joins_after_(joins_after_each(fold, places)) {
   NIBBLE_CHECK(fold.roots.size() == 1, "the tree has one root");
-  std::vector<size_t> operand(places);  // that holds the sum of each place
+  std::vector<size_t> operand(places);  // the operand that holds the sum of each place
   std::iota(operand.begin(), operand.end(), size_t{0});
-  std::vector<size_t> unused(most_intermediates);  // intermediate sums, the first one last
+  std::vector<size_t> unused(most_intermediates);  // free intermediate sums; the first one is the last entry
   std::iota(unused.rbegin(), unused.rend(), places);
   for (size_t i = 0; i < fold.joins.size(); ++i) {
     const auto [left, right] = fold.joins[i];

@@ -14,13 +14,13 @@ constexpr size_t most_places = 1024;
 constexpr size_t usual_places = 64;
 constexpr int threads = 128;
 
-// Values are float4 where every array allows it, else float.
+// The values are float4 if every array is aligned for it, else float.
 template <size_t places_held>
 struct FoldStack {
   const float* values[places_held];
   uint8_t joins[places_held];
   float* out;
-  int64_t count;  // of values
+  int64_t count;  // number of values
   int places;
 };
 
@@ -31,7 +31,8 @@ __device__ __forceinline__ float4 sum_of(float4 left, float4 right) {
   return make_float4(left.x + right.x, left.y + right.y, left.z + right.z, left.w + right.w);
 }
 
-// The stack of a thread, but for its uppermost value, lies in its own column of shared memory: [height][threads].
+// A thread keeps the uppermost value of its stack in a register and the rest in its own column of shared memory:
+// [height][threads].
 template <class Value, size_t places_held>
 __global__ void fold_kernel(FoldStack<places_held> fold) {
   const int64_t i = global_thread();
@@ -57,7 +58,7 @@ struct StackFold {
   size_t count;
 };
 
-// Values under the uppermost one.
+// Returns how many values are under the uppermost one at most.
 size_t stack_height(std::span<const uint8_t> joins) {
   size_t height = 0;
   size_t highest = 0;

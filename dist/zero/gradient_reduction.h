@@ -1,4 +1,4 @@
-// How the gradients of a step's groups become one sum, each rank holding its shard of it.
+// Reductions of gradients: how the gradients of a step's groups become one sum, of which each rank holds its shard.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace nibble {
 
-// Groups [begin, end) of this rank out of `groups`.
+// The groups [begin, end) of a step that a rank has.
 struct GroupRange {
   uint64_t begin = 0;
   uint64_t end = 0;
@@ -24,20 +24,21 @@ class GradientReduction {
 
   virtual GroupRange local_groups() const = 0;
 
-  // Spans are memory of the arena's device.
-  // Before a group's first micro-batch: a buffer of partition.elements() floats, to which its gradients are added.
+  // Starts a group; called before its first micro-batch. Returns a buffer of partition.elements() floats to which the
+  // group's gradients are added. This and all other spans are memory of the arena's device.
   virtual std::span<float> begin_group() = 0;
-  // In the backward pass of the last micro-batch of this rank's last group: gradients [begin, end) of the buffer are
-  // complete once the compute stream gets here. Ranges follow each other from the end of the buffer to its beginning.
-  // What is not announced is complete at end_group(). Not every reduction makes use of it.
+  // Announces, in the backward pass of the last micro-batch of this rank's last group, that gradients [begin, end) of
+  // the buffer are complete once the compute stream gets to this point. Ranges follow each other from the end of the
+  // buffer to its beginning. Gradients that are not announced are complete at end_group(). A reduction may ignore the
+  // call.
   virtual void parameters_ready(uint64_t begin, uint64_t end) {
     static_cast<void>(begin);
     static_cast<void>(end);
   }
-  // After its last one. Call for this rank's groups in order.
+  // Ends a group; called after its last micro-batch. This rank's groups come in order.
   virtual void end_group() = 0;
-  // Collective, after the last group: this rank's shard [partition.begin(rank), partition.end(rank)) of the total. The
-  // span stays valid until the next begin_group().
+  // Collective, after the last group. Returns this rank's shard [partition.begin(rank), partition.end(rank)) of the
+  // total. The span stays valid until the next begin_group().
   virtual std::span<float> reduce_scatter() = 0;
 };
 
@@ -46,8 +47,8 @@ enum class ReductionKind : uint8_t {
   nccl   // LibraryReduction: faster between GPUs, with NCCL's order of additions
 };
 
-// Memory comes from the arena, in the measuring pass and again after commit(). Throws ExitCode::bad_config for nccl
-// where NCCL is not in use: on the CPU, or without the library.
+// Takes memory from the arena, in the measuring pass and again after commit(). Throws ExitCode::bad_config for `nccl`
+// if NCCL is not in use: on the CPU, or without the library.
 std::unique_ptr<GradientReduction> make_gradient_reduction(ReductionKind kind, SharedArena& memory,
                                                            Communicator& communicator, const Partition& partition,
                                                            uint64_t groups);

@@ -1,6 +1,6 @@
-// Sums that NCCL forms between ranks while the backward pass still runs: fast, and not the same bits from one number of
-// ranks to another. A rank's groups accumulate in one buffer, which is cut into buckets at places that depend on
-// nothing but its size; a bucket goes to the ranks that own its parts as soon as all of it is ready.
+// Sums that NCCL forms between ranks while the backward pass still runs. They are fast, but their bits depend on the
+// number of ranks. A rank's groups accumulate in one buffer, which is cut into buckets at positions that depend only on
+// its size; a bucket goes to the ranks that own its parts as soon as all of it is ready.
 #pragma once
 
 #include <memory>
@@ -14,8 +14,8 @@ class LibraryReduction final : public GradientReduction {
  public:
   static constexpr uint64_t usual_bucket = uint64_t{8} << 20;  // elements: 32 MiB
 
-  // Memory: one buffer of partition.elements() floats. communicator: null for one rank, else one that
-  // sums_by_library().
+  // Takes one buffer of partition.elements() floats from the arena. `communicator` is null for one rank; otherwise its
+  // sums_by_library() is true.
   LibraryReduction(Arena& arena, DeviceCommunicator* communicator, const Partition& partition, uint64_t groups,
                    uint64_t bucket = usual_bucket);
 
@@ -29,7 +29,7 @@ class LibraryReduction final : public GradientReduction {
   int rank() const { return communicator_ == nullptr ? 0 : communicator_->rank(); }
   bool in_last_group() const { return open_ && next_group_ + 1 == local_.end; }
   void clear();
-  // Sends every bucket that lies in [begin, end of the buffer) and has not been sent.
+  // Sends every bucket that lies in [begin, end of the buffer) and has not been sent yet.
   void send_from(uint64_t begin);
 
   DeviceCommunicator* communicator_;

@@ -1,11 +1,11 @@
-// Where a parameter lies in the flat buffers of weights and gradients.
+// The range of a parameter in the flat buffers of weights and gradients.
 #pragma once
 
 #include <cstdint>
 
 namespace nibble {
 
-// One parameter of the flat buffers. Elements outside every segment are never touched: gaps stay zero.
+// One parameter of the flat buffers. Elements outside every segment are never touched, so the gaps stay zero.
 struct ParameterSegment {
   uint64_t offset = 0;     // a multiple of 8
   uint64_t count = 0;      // elements

@@ -1,5 +1,5 @@
-// Which elements of a flat parameter buffer each rank owns (ZeRO-1). Boundaries are multiples of `block`, so that sums
-// over blocks, and therefore the gradient norm, do not depend on the number of ranks.
+// The elements of a flat parameter buffer that each rank owns (ZeRO-1). Boundaries are multiples of `block`, so that
+// sums over blocks, and therefore the gradient norm, do not depend on the number of ranks.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ class Partition {
   uint64_t count(int rank) const { return end(rank) - begin(rank); }
   uint64_t elements() const { return offsets_.back(); }
   int ranks() const { return static_cast<int>(offsets_.size()) - 1; }
-  // ranks()+1 entries, times bytes_per_element: ready for Communicator::all_gather.
+  // Returns the ranks()+1 boundaries times bytes_per_element, as Communicator::all_gather takes them.
   std::vector<uint64_t> byte_offsets(uint64_t bytes_per_element) const;
 
  private:

@@ -1,5 +1,5 @@
-// The tree of dist/zero/tree_reduction.h: which sums of groups exist where, and how they become one. Plans only; the
-// numbers are added in tree_reduction.cpp and fold.cpp.
+// The tree of dist/zero/tree_reduction.h: which sums of groups exist where, and how they become one. This header only
+// decides the order; tree_reduction.cpp and fold.cpp add the numbers.
 #pragma once
 
 #include <cstddef>
@@ -9,19 +9,19 @@
 
 namespace nibble {
 
-// A node of the tree: the sum of groups [first, first + length), or of those of them that exist.
+// A node of the tree: the sum of the groups in [first, first + length) that exist.
 struct TreeNode {
   uint64_t first = 0;
   uint64_t length = 1;
-  size_t value = 0;  // what stands for the sum: a buffer, or a place in a list
+  size_t value = 0;  // the sum: index of a buffer, or of an entry of a list
 };
 
-// Nodes in ascending order of groups; neighbours that are the two halves of a node become that node at once.
+// Nodes in ascending order of groups. Two neighbours that are the halves of a node become that node at once.
 class NodeStack {
  public:
   explicit NodeStack(uint64_t groups) : groups_(groups) {}
 
-  // join(left, right): left += right, after which right is free.
+  // Adds a node. join(left, right) performs left += right, after which right is free.
   template <class Join>
   void push(const TreeNode& node, const Join& join) {
     nodes_.push_back(node);
@@ -29,7 +29,7 @@ class NodeStack {
       TreeNode& top = nodes_.back();
       const bool left_half = top.first % (2 * top.length) == 0;
       if (left_half) {
-        // The right half is beyond the last group: the parent is this node.
+        // If the right half is beyond the last group, the parent is this node.
         const bool alone = top.first + top.length >= groups_;
         if (!alone || (top.first == 0 && top.length >= groups_)) return;
         top.length *= 2;
@@ -51,12 +51,12 @@ class NodeStack {
   std::vector<TreeNode> nodes_;
 };
 
-// The buffers of a rank's partial sums: the same course of events on the rank itself and in everybody's plan.
+// The buffers of a rank's partial sums. The rank itself and every other rank's plan go through the same operations.
 class RankSums {
  public:
   explicit RankSums(uint64_t groups) : stack_(groups) {}
 
-  // A buffer for the next group.
+  // Returns a buffer for the next group.
   size_t take() {
     if (free_.empty()) return buffers_++;
     const size_t buffer = free_.back();
@@ -70,7 +70,7 @@ class RankSums {
       free_.push_back(right);
     });
   }
-  // The rank's maximal nodes, each in its buffer.
+  // Returns the rank's maximal nodes, each in its buffer.
   const std::vector<TreeNode>& nodes() const { return stack_.nodes(); }
   size_t buffers() const { return buffers_; }
 
@@ -80,17 +80,17 @@ class RankSums {
   size_t buffers_ = 0;
 };
 
-// Of a rank that has pushed groups [begin, end) of `groups`.
+// Returns the partial sums that a rank holds after it has pushed groups [begin, end) of `groups`.
 inline RankSums sums_of_range(uint64_t groups, uint64_t begin, uint64_t end) {
   RankSums sums(groups);
   for (uint64_t group = begin; group < end; ++group) sums.push(group, sums.take(), [](size_t, size_t) {});
   return sums;
 }
 
-// How a list of nodes, in ascending order of groups, becomes as few as possible.
+// The joins that turn a list of nodes, in ascending order of groups, into as few nodes as possible.
 struct Fold {
-  std::vector<std::pair<size_t, size_t>> joins;  // places in the list: left += right, in this order
-  std::vector<TreeNode> roots;                   // value: the place that holds the sum
+  std::vector<std::pair<size_t, size_t>> joins;  // indices in the list: left += right, in this order
+  std::vector<TreeNode> roots;                   // value: the index in the list that holds the sum
 };
 
 inline Fold fold_of(uint64_t groups, const std::vector<TreeNode>& nodes) {

@@ -14,7 +14,7 @@
 namespace nibble {
 namespace {
 
-constexpr size_t elements_at_once = 16384;  // of parallel_for: 64 KiB
+constexpr size_t elements_at_once = 16384;  // grain of parallel_for: 64 KiB
 
 void clear(float* values, size_t count, DeviceKind device) {
   if (device != DeviceKind::cpu) return zero_bytes(values, device, count * sizeof(float));
@@ -61,16 +61,16 @@ double tree_sum(std::span<const double> values) {
 }
 
 struct TreeReduction::State {
-  // The partial sums of all ranks of a machine, and what they fold to before they leave it.
+  // The partial sums of all ranks of a machine, and the nodes to which they are folded before they leave it.
   struct Machine {
     std::vector<TreeNode> nodes;  // value: the buffer
-    std::vector<int> ranks;       // that hold them
+    std::vector<int> ranks;       // the rank that holds each node
     Fold fold;
   };
 
   Communicator& communicator;
   SharedArena* const shared;  // null: every rank is a machine of its own
-  const DeviceKind device;    // of all buffers
+  const DeviceKind device;    // device of all buffers
   const Partition partition;
   const uint64_t groups;
   const GroupRange local;
@@ -78,14 +78,14 @@ struct TreeReduction::State {
   const size_t here;    // this rank's machine
   const size_t stride;  // bytes from one buffer to the next
   std::vector<Machine> plans;
-  OnePassFold last;              // of this machine's partial sums and the roots of the others, in ascending order
-  std::vector<size_t> order;     // of those two lists, one after the other
+  OnePassFold last;  // folds this machine's partial sums and the roots of the other machines, in ascending order
+  std::vector<size_t> order;     // indices into these two lists, one after the other
   std::byte* buffers = nullptr;  // this rank's partial sums
   float* received = nullptr;     // [roots of the other machines][elements of this rank's shard]
   float* spare = nullptr;        // [elements of this rank's shard], where the rank has no groups
   RankSums sums;
   uint64_t next_group;
-  std::optional<size_t> leaf;  // the open group's buffer
+  std::optional<size_t> leaf;  // buffer of the open group
 
   State(Arena& arena, SharedArena* memory, Communicator& all_ranks, const Partition& shards, uint64_t all_groups)
       : communicator(all_ranks),
@@ -123,7 +123,7 @@ struct TreeReduction::State {
     return plan;
   }
 
-  // Returns how many roots come from other machines.
+  // Plans the fold of `last`. Returns how many roots come from other machines.
   size_t plan_last_fold() {
     std::vector<TreeNode> nodes = plans[here].nodes;
     for (size_t machine = 0; machine < plans.size(); ++machine) {
@@ -144,7 +144,7 @@ struct TreeReduction::State {
   float* buffer(size_t index) const { return buffer(buffers, index); }
   bool shares() const { return shared != nullptr && machines.count() < static_cast<size_t>(communicator.size()); }
 
-  // This machine's partial sums, once they are complete: [nodes].
+  // Returns this machine's partial sums [nodes], once they are complete.
   std::vector<float*> partial_sums() const {
     std::vector<std::byte*> places(static_cast<size_t>(communicator.size()));
     places[static_cast<size_t>(communicator.rank())] = buffers;
@@ -156,7 +156,7 @@ struct TreeReduction::State {
     return result;
   }
 
-  // Of the shards of other machines, this rank's share: folded where they are.
+  // Folds this rank's share of the shards that belong to ranks of other machines, in place.
   void fold_for_others(const std::vector<float*>& partial) const {
     for (int rank = 0; rank < communicator.size(); ++rank) {
       if (machines.of(rank) == here || machines.deputy(here, rank) != communicator.rank()) continue;
@@ -167,13 +167,13 @@ struct TreeReduction::State {
     }
   }
 
-  // Root k of every machine that has one goes round in one exchange. Returns those of the other machines for this
+  // Exchanges root k of every machine that has one in exchange k. Returns the roots of the other machines for this
   // rank's shard, machine by machine.
   std::vector<float*> exchange(const std::vector<float*>& partial) const {
     size_t rounds = 0;
     for (const Machine& plan : plans) rounds = std::max(rounds, plan.fold.roots.size());
     const auto ranks = static_cast<size_t>(communicator.size());
-    std::vector<size_t> first(plans.size());  // of each machine's roots among those received
+    std::vector<size_t> first(plans.size());  // index of each machine's first root among those received
     size_t count = 0;
     for (size_t machine = 0; machine < plans.size(); ++machine) {
       first[machine] = count;
@@ -213,11 +213,11 @@ struct TreeReduction::State {
     partial.insert(partial.end(), elsewhere.begin(), elsewhere.end());
     std::vector<const float*> values;
     for (const size_t i : order) values.push_back(partial[i]);
-    // In this rank's own memory, where its next group begins when it is done with the shard.
+    // The result is in this rank's own memory, where its next group begins when it has used the shard.
     float* const shard =
         spare != nullptr ? spare : buffer(sums.nodes().front().value) + partition.begin(communicator.rank());
     last.run(values, shard, shard_count(), device);
-    if (shares()) shared->meet();  // nobody begins a group before everyone has read
+    if (shares()) shared->meet();  // nobody begins a group before every rank has read
     sums = RankSums(groups);
     next_group = local.begin;
     return {shard, shard_count()};

@@ -1,11 +1,11 @@
 // Sums over the global list of micro-batches in one fixed order, whatever the number of ranks (law 4 of the design).
 //
-// The list is cut into groups of a configured size. Inside a group gradients accumulate left to right in one buffer
-// (the leaf). Groups are the leaves of a binary tree: node (first, length) with length a power of two and first a
-// multiple of it is the sum of its two halves, left + right, element by element in FP32; a half beyond the last group
+// The list is cut into groups of a configured size. Inside a group, gradients accumulate left to right in one buffer
+// (the leaf). Groups are the leaves of a binary tree: node (first, length), with length a power of two and first a
+// multiple of it, is the sum of its two halves, left + right, element by element in FP32; a half beyond the last group
 // is absent, and then the node is its left half. Ranks own contiguous ranges of groups. A rank folds its own groups
-// into maximal tree nodes, the ranks of a machine together fold those of their machine before anything is sent to
-// another, and the rank that owns a shard does the rest.
+// into maximal tree nodes; the ranks of a machine together fold the nodes of their machine before anything is sent to
+// another machine; and the rank that owns a shard folds the rest.
 #pragma once
 
 #include <cstdint>
@@ -21,27 +21,28 @@
 
 namespace nibble {
 
-// The rank that has group `group` of `groups`.
+// Returns the rank that has group `group` of `groups`.
 int rank_of_group(uint64_t group, uint64_t groups, int ranks);
 
-// Sum of per-group values in the tree's order: the same on every rank. `values` has one entry a group.
+// Returns the sum of per-group values in the tree's order, the same on every rank. `values` has one entry a group.
 double tree_sum(std::span<const double> values);
 
 class TreeReduction final : public GradientReduction {
  public:
-  // Memory (partial sums, exchange buffers) comes from the arena, in the measuring pass and again after commit(). With
-  // g groups on this rank it is at most log2(g) + 1 buffers of partition.elements() floats where the rank's first group
-  // is a multiple of a power of two that is at least g (one rank; a power of two of ranks and of groups), else at most
+  // Takes memory (partial sums, exchange buffers) from the arena, in the measuring pass and again after commit(). With
+  // g groups on this rank it is at most log2(g) + 1 buffers of partition.elements() floats if the rank's first group is
+  // a multiple of a power of two that is at least g (one rank; a power of two of ranks and of groups), else at most
   // twice that; and one shard for each partial sum of every other machine. Ranks that share the arena's memory read
-  // each other's partial sums where they are; without sharing, as on GPUs, every rank is a machine of its own. Sums
-  // are formed on the arena's device; on a GPU the communicator is one of device memory, unless there is one rank only.
+  // each other's partial sums in place; without sharing, as on GPUs, every rank is a machine of its own. Sums are
+  // formed on the arena's device; on a GPU the communicator is one of device memory, unless there is only one rank.
   TreeReduction(SharedArena& memory, Communicator& communicator, const Partition& partition, uint64_t groups);
-  // For small sums: in memory of this rank's own.
+  // For small sums: all memory is this rank's own.
   TreeReduction(Arena& arena, Communicator& communicator, const Partition& partition, uint64_t groups);
   ~TreeReduction() override;
 
   GroupRange local_groups() const override;
-  // Zeroed. Nothing is sent before the last group has ended: what goes to other ranks are sums of several groups.
+  // Returns a zeroed buffer. Nothing is sent before the last group has ended, because only sums of several groups go to
+  // other ranks.
   std::span<float> begin_group() override;
   void end_group() override;
   std::span<float> reduce_scatter() override;
