@@ -30,7 +30,7 @@ constexpr std::array<KindOfFile, 4> kinds{{{".npy", FileKind::npy},
 
 struct Location {
   std::filesystem::path path;
-  std::string name;  // empty: none given
+  std::string name;  // empty = no name was given
   FileKind kind = FileKind::npy;
 };
 
@@ -41,8 +41,8 @@ std::optional<FileKind> kind_of(std::string_view path) {
   return std::nullopt;
 }
 
-// Paths and names of tensors may both hold colons: the file is the shortest part before a colon, or the whole, that
-// ends like an array file and exists.
+// Splits a location into file and name. Both may hold colons: the file is the shortest part before a colon, or the
+// whole text, that ends like the name of an array file and exists.
 Location parse_location(const std::string& location) {
   std::optional<Location> first;
   for (size_t end = 0; end != std::string::npos;) {

@@ -34,7 +34,7 @@ Hdf5Handle property_list(hid_t kind) {
 
 Hdf5Handle access_properties() {
   Hdf5Handle properties = property_list(H5P_FILE_ACCESS);
-  // Superblock 2: checksummed metadata, and a file that a killed writer left does not stay marked as open.
+  // Version 2 of the superblock has checksummed metadata, and no mark that a killed writer's file is still open.
   const bool good = H5Pset_libver_bounds(properties.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST) >= 0 &&
                     H5Pset_alignment(properties.get(), 1 << 20, 4096) >= 0;
   NIBBLE_CHECK(good, "HDF5 access properties");
@@ -70,7 +70,7 @@ bool write_attribute_to(hid_t object, const char* name, std::span<const uint64_t
 
 void append_hyperslabs(const std::vector<int64_t>& shape, size_t axis, std::vector<uint64_t>& prefix, uint64_t begin,
                        uint64_t end, std::vector<Hyperslab>& result) {
-  uint64_t row = 1;  // elements of one index of this axis
+  uint64_t row = 1;  // number of elements for one index of this axis
   for (size_t inner = axis + 1; inner < shape.size(); ++inner) row *= static_cast<uint64_t>(shape[inner]);
   while (begin < end) {
     const uint64_t index = begin / row;
@@ -95,7 +95,7 @@ void append_hyperslabs(const std::vector<int64_t>& shape, size_t axis, std::vect
   }
 }
 
-// A NaN of this dtype as its bytes; none for integers.
+// Returns the bytes of a NaN of this dtype; they are empty for integers.
 std::span<const std::byte> nan_of(DType dtype) {
   static constexpr std::array<std::byte, 4> f32{std::byte{0}, std::byte{0}, std::byte{0xC0}, std::byte{0x7F}};
   if (dtype == DType::f32) return f32;
@@ -105,8 +105,8 @@ std::span<const std::byte> nan_of(DType dtype) {
 
 }  // namespace
 
-// No exit handler (it crashes when a full disk has left unwritten data), no file locks unless the user wants them (they
-// fail on network file systems), no traces on standard error.
+// Turns three things off: the exit handler, which crashes when a full disk has left unwritten data; file locks, unless
+// the user wants them, because they fail on network file systems; and the library's traces on standard error.
 void initialize_hdf5() {
   [[maybe_unused]] static const bool done = [] {
     setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);
@@ -116,7 +116,8 @@ void initialize_hdf5() {
   }();
 }
 
-// A failed system call says "..., error message = 'No space left on device', ...": only the quoted part is for people.
+// Shortens the message of a failed system call, which reads "..., error message = 'No space left on device', ...", to
+// the quoted part.
 std::string hdf5_message() {
   std::string text;
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, &keep_innermost, &text);
@@ -182,7 +183,8 @@ void Hdf5Writer::write_attribute(const char* name, uint64_t value) {
   check(write_attribute_to(file_.get(), name, {&value, 1}, true), "write attributes of");
 }
 
-// The group, created with its parents at first use. Groups are made here and not by H5Dcreate, which would store times.
+// Returns the group, which is created with its parents at first use. H5Dcreate could create groups too, but would store
+// their times.
 hid_t Hdf5Writer::group(const std::string& name) {
   for (const auto& [known, handle] : groups_) {
     if (known == name) return handle.get();

@@ -29,7 +29,7 @@ class Hdf5Handle {
     return *this;
   }
   hid_t get() const { return id_; }
-  // Negative on failure, which for a dataset or file can mean that its data was not written.
+  // Returns a negative number on failure, which for a dataset or file can mean that its data was not written.
   herr_t close() {
     const hid_t id = std::exchange(id_, -1);
     return id < 0 ? 0 : close_(id);
@@ -40,18 +40,18 @@ class Hdf5Handle {
   Close close_ = nullptr;
 };
 
-// Before the first call into the library, in every process; more than once does no harm.
+// Sets up the library; every process must call it before its first other call. It may be called more than once.
 void initialize_hdf5();
 
-// The library's own words for its last failure.
+// Returns the library's own message for its last failure.
 std::string hdf5_message();
 
-// The float types of 16 bits, little-endian.
+// The float types of 16 bits; both are little-endian.
 enum class HalfFormat : uint8_t { f16, bf16 };
 Hdf5Handle hdf5_half_type(HalfFormat format);
 
-// Elements [offset, offset + count) of a tensor of this shape in row-major order: what one rank file holds of it, as
-// the dataset /group/name [count] with the attributes shape and offset.
+// The elements [offset, offset + count) of a tensor of this shape in row-major order. A rank file holds such a slice as
+// the dataset /group/name [count] with the attributes `shape` and `offset`.
 struct TensorSlice {
   std::string group;  // "optimizer/adam_m"
   std::string name;
@@ -61,26 +61,26 @@ struct TensorSlice {
   uint64_t count = 0;
 };
 
-// All of an array that stands on its own: "quantization/amax_history" is group and name.
+// Returns the slice that is a whole array; `name` is group and name, for example "quantization/amax_history".
 TensorSlice whole_array(const std::string& name, const Tensor& values);
 
-// A file that holds a slice, for index datasets that show the tensor whole.
+// A file that holds a slice of a tensor. Index datasets are put together from such parts and show the whole tensor.
 struct VirtualPart {
   std::string file;  // relative to the index's directory
   uint64_t offset = 0;
   uint64_t count = 0;
 };
 
-// Writes a new file. Equal calls make equal bytes: no times are stored.
+// Writes a new file. Equal calls write equal bytes, because no times are stored.
 class Hdf5Writer {
  public:
   explicit Hdf5Writer(const std::filesystem::path& path);
 
   void write_attribute(const char* name, uint64_t value);
-  // values: slice.count elements, which must stay as they are until close().
+  // Writes slice.count elements. The values must not change until close(), which compares the file with them.
   void write_slice(const TensorSlice& slice, std::span<const std::byte> values);
-  // The dataset /group/name in the tensor's shape. slice.offset and slice.count are not used. Elements that no part
-  // holds, or whose file is missing, read as NaN.
+  // Writes the dataset /group/name in the tensor's shape; tensor.offset and tensor.count are not used. Elements that no
+  // part holds, or whose file is missing, read as NaN.
   void write_virtual(const TensorSlice& tensor, const std::vector<VirtualPart>& parts);
   // Closes the file, reads every slice back through the operating system and compares it with memory.
   void close();
@@ -100,16 +100,16 @@ class Hdf5Writer {
 
   std::filesystem::path path_;
   Hdf5Handle file_;
-  std::vector<std::pair<std::string, Hdf5Handle>> groups_;  // opened, by full name
+  std::vector<std::pair<std::string, Hdf5Handle>> groups_;  // the open groups by full name
   std::vector<Written> written_;
 };
 
-// Reads a file whose hash has been checked.
+// Reads a file whose hash the caller has checked.
 class Hdf5Reader {
  public:
   explicit Hdf5Reader(const std::filesystem::path& path);
-  // Elements [begin, begin + destination size) of the slice's own elements. The file must hold exactly this slice:
-  // same dtype, extent, shape and offset.
+  // Reads the elements [begin, begin + destination size), counted from the slice's first element. The file must hold
+  // exactly this slice: the same dtype, extent, shape and offset.
   void read_slice(const TensorSlice& slice, uint64_t begin, std::span<std::byte> destination);
 
  private:
@@ -123,7 +123,7 @@ class Hdf5Reader {
   Hdf5Handle file_;
 };
 
-// Version of the linked library, "1.10.8".
+// Returns the version of the linked library, such as "1.10.8".
 std::string hdf5_version();
 
 // A box of a tensor: start and count along every axis.
@@ -131,8 +131,8 @@ struct Hyperslab {
   std::vector<uint64_t> start;
   std::vector<uint64_t> count;
 };
-// Elements [begin, end) of the row-major order as boxes in that order: for a matrix the partial first row, the full
-// rows, and the partial last row, where there are any.
+// Splits the elements [begin, end) of the row-major order into boxes in that order. For a matrix these are the partial
+// first row, the full rows, and the partial last row, if there are any.
 std::vector<Hyperslab> hyperslabs_of_range(const std::vector<int64_t>& shape, uint64_t begin, uint64_t end);
 
 }  // namespace nibble

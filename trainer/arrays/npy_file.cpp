@@ -1,5 +1,5 @@
-// NumPy's .npy, versions 1.0 to 3.0: the magic bytes, the version, the length of the header, the header, which is a
-// dictionary as Python prints it, and the elements.
+// Reads NumPy's .npy, versions 1.0 to 3.0. A file holds the magic bytes, the version, the length of the header, the
+// header, which is a dictionary as Python prints it, and the elements.
 // https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 #include <fmt/format.h>
 
@@ -27,7 +27,7 @@ struct NpyHeader {
   std::optional<std::vector<uint64_t>> shape;
 };
 
-// The dictionary {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }, keys in any order.
+// Parses the dictionary {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }; its keys may come in any order.
 class HeaderParser {
  public:
   HeaderParser(const std::string& place, std::string_view text) : place_(place), text_(text) {}
@@ -80,7 +80,7 @@ class HeaderParser {
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
     if (error != std::errc()) fail();
     position_ += static_cast<size_t>(end - digits.data());
-    accept('L');  // a long of Python 2
+    accept('L');  // Python 2 writes it after a long integer
     return value;
   }
 
@@ -137,7 +137,7 @@ ElementType element_type(const std::string& place, std::string_view descr) {
   fail_array(place, fmt::format("elements of type {} are not read, only FP16, FP32 and FP64", shown(descr)), convert);
 }
 
-// Reads prefix and header; `offset` becomes the place of the first element.
+// Reads prefix and header; `offset` becomes the offset of the first element in the file.
 std::string read_header(const InputFile& file, uint64_t& offset) {
   std::array<std::byte, prefix_bytes + 4> prefix{};
   if (file.size() < prefix_bytes + 2) fail_array(file.name(), fmt::format("{} bytes are no .npy file", file.size()));

@@ -1,5 +1,6 @@
-// safetensors: the header's length (8 bytes), the header (JSON: name -> dtype, shape and range of bytes), and the data,
-// which the ranges cover without gap or overlap. https://github.com/huggingface/safetensors, "Format".
+// Reads and writes safetensors. A file holds the header's length (8 bytes), the header (JSON: name -> dtype, shape and
+// range of bytes), and the data, which the ranges cover without gap or overlap.
+// https://github.com/huggingface/safetensors, "Format".
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -24,14 +25,14 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr uint64_t max_header_bytes = 100'000'000;  // as the format's own library has it
+constexpr uint64_t max_header_bytes = 100'000'000;  // the limit of the format's own library
 constexpr const char* metadata_key = "__metadata__";
 constexpr int max_depth = 3;  // {name: {"shape": [...
 
 struct StoredType {
   std::string_view name;
   uint64_t bytes;
-  std::optional<ElementType> element;  // where it can be read
+  std::optional<ElementType> element;  // empty for dtypes that load_array() cannot read
 };
 constexpr std::array<StoredType, 15> stored_types{{{"BOOL", 1, {}},
                                                    {"U8", 1, {}},
@@ -63,7 +64,7 @@ struct HeaderEntry {
   uint64_t end = 0;
 };
 
-// For the messages of damage, which parse_entry throws without knowing its file.
+// Throws the error of a damaged file unless `good` is true.
 void require(bool good, const std::string& place, std::string_view complaint) {
   if (!good) fail_array(place, complaint);
 }
@@ -78,7 +79,7 @@ std::vector<uint64_t> unsigned_list(const Json& list, const std::string& place) 
   return result;
 }
 
-// The bytes that shape and dtype need, where the dtype is known.
+// Returns the number of bytes that shape and dtype need, or nothing if the dtype is unknown.
 std::optional<uint64_t> needed_bytes(const HeaderEntry& entry, const std::string& place) {
   const StoredType* const type = find_type(entry.dtype);
   if (type == nullptr) return std::nullopt;
@@ -107,7 +108,7 @@ HeaderEntry parse_entry(const std::string& name, const Json& object, const std::
   return entry;
 }
 
-// Refuses what the library would accept silently: deep nesting, and a name that comes twice.
+// Parses the header. Refuses deep nesting and a name that comes twice, which the JSON library would accept silently.
 Json parse_json(const InputFile& file, const std::string& text) {
   std::set<std::string> names;
   const auto inspect = [&](int depth, Json::parse_event_t event, const Json& value) {
@@ -126,7 +127,7 @@ Json parse_json(const InputFile& file, const std::string& text) {
   }
 }
 
-// All tensors in the order of their data, which must be `data_bytes` bytes without gap or overlap.
+// Returns all tensors in the order of their data, which must cover `data_bytes` bytes without gap or overlap.
 std::vector<HeaderEntry> parse_header(const InputFile& file, const std::string& text, uint64_t data_bytes) {
   const Json root = parse_json(file, text);
   std::vector<HeaderEntry> entries;
@@ -174,7 +175,8 @@ ElementType element_type(const HeaderEntry& entry, const std::string& place) {
              "convert it to BF16 or F32 before it is saved");
 }
 
-// Where each array's data begins: larger elements first, so that all are aligned to their size.
+// Returns the arrays in the order of their data: larger elements first, so that every array is aligned to its element
+// size.
 std::vector<const NamedArray*> data_order(const std::vector<NamedArray>& arrays) {
   std::set<std::string_view> names{metadata_key, ""};
   std::vector<const NamedArray*> order;

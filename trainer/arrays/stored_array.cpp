@@ -17,7 +17,8 @@ namespace {
 
 constexpr uint64_t block_elements = uint64_t{1} << 18;
 
-// Exact: exponent and mantissa in FP32's places are the value times 2^-112, subnormal numbers included.
+// Widens FP16 to FP32 exactly. The bits of exponent and mantissa, moved to their positions in FP32, are the value times
+// 2^-112; this holds for subnormal numbers too.
 float widened(uint16_t half) {
   const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFFu) << 13;
   const float finite = float_of_bits(magnitude) * 0x1p112f;
@@ -34,7 +35,7 @@ void widen(const std::byte* source, uint64_t count, float* target) {
   }
 }
 
-// Returns the index of the first finite number that FP32 cannot hold, or `count`.
+// Rounds FP64 to FP32. Returns the index of the first finite number that is beyond the range of FP32, or `count`.
 uint64_t round_to_single(const std::byte* source, uint64_t count, float* target) {
   uint64_t first = count;
   for (uint64_t i = count; i-- > 0;) {
@@ -57,7 +58,7 @@ std::unique_ptr<Arena> take_memory(const StoredArray& array, uint64_t bytes) {
   return memory;
 }
 
-// FP16 and FP64: a block at a time.
+// Reads FP16 or FP64 and converts it to FP32, one block of elements at a time.
 void read_converted(const StoredArray& array, const ReadBytes& read, std::span<float> target) {
   const uint64_t size = size_of(array.type);
   std::vector<std::byte> buffer(std::min<uint64_t>(target.size(), block_elements) * size);

@@ -1,6 +1,6 @@
-// What the readers of array files share: the description of an array as a file states it, its checks, and the reading
-// of its elements into a LoadedArray. Included by the implementation of trainer/arrays/array_file.h only.
-// The readers are npy_file.cpp, safetensors_file.cpp and hdf5_array.cpp.
+// The part that the readers of array files share: the description of an array as a file states it, its checks, and the
+// reading of its elements into a LoadedArray. Only the implementation of trainer/arrays/array_file.h includes this
+// header. The readers are npy_file.cpp, safetensors_file.cpp and hdf5_array.cpp.
 #pragma once
 
 #include <cstddef>
@@ -29,27 +29,27 @@ struct StoredArray {
   ElementType type = ElementType::f32;
 };
 
-// Bytes of the elements in the file. ExitCode::bad_data if there is no axis, an axis is empty, or the number of bytes,
-// also as FP32, is beyond 63 bits.
+// Returns the number of bytes that the elements take in the file. Throws ExitCode::bad_data if there is no axis, if an
+// axis is empty, or if the number of bytes, in the file or as FP32, is beyond 63 bits.
 uint64_t stored_bytes(const StoredArray& array);
 
-// Fills the span with the array's next bytes: row-major, little-endian. Throws if it cannot.
+// Fills the span with the next bytes of the array, which is row-major and little-endian. Throws if it cannot.
 using ReadBytes = std::function<void(std::span<std::byte>)>;
 
-// Takes memory and reads stored_bytes() bytes.
+// Takes memory for the array and reads its stored_bytes() bytes.
 LoadedArray read_stored(const StoredArray& array, const ReadBytes& read);
 
-// "file, tensor "name"".
+// Returns the text that stands for an array in messages: file, tensor "name".
 std::string place_of(const std::filesystem::path& path, std::string_view name);
 
-// The end of a message that lists an array file's contents: up to ten names, quoted, and how many more there are.
+// Returns the end of a message that lists the arrays of a file: up to ten names in quotes, and how many more there are.
 std::string listed(const std::vector<std::string>& names, size_t total);
 
 // Throws ExitCode::bad_data: "PLACE: COMPLAINT".
 [[noreturn]] void fail_array(const std::string& place, std::string_view complaint,
                              const std::string& remedy = "write the file again, or restore it from a copy");
 
-// One reader for each kind of file. name: of the array in the file; empty: the only one.
+// One reader for each kind of file. `name` is that of the array in the file; an empty name asks for the only array.
 LoadedArray load_npy(const std::filesystem::path& path);
 LoadedArray load_safetensors(const std::filesystem::path& path, const std::string& name);
 LoadedArray load_hdf5(const std::filesystem::path& path, const std::string& name);

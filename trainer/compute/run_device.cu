@@ -9,7 +9,7 @@
 namespace nibble::cuda {
 namespace {
 
-// Products that the recipe's linear layers may run, by the formats of their operands.
+// Returns the pairs of operand formats of all GEMMs that the recipe's linear layers may run.
 std::set<std::pair<Format, Format>> products_of(const Recipe& recipe) {
   std::set<std::pair<Format, Format>> products{{Format::bf16, Format::bf16}};
   const auto add = [&products](const LinearRecipe& linear) {

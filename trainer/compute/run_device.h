@@ -1,4 +1,4 @@
-// Where a run computes, by its configuration.
+// The device of a run, and the functions that differ between the CPU and GPUs.
 #pragma once
 
 #include <string>
@@ -10,22 +10,22 @@
 
 namespace nibble {
 
-// As dist/device/device.h resolves it.
+// Returns the device that the key `device` names; `auto` is resolved as dist/device/device.h says.
 DeviceKind device_of(const RunConfig& config);
 
-// Before any memory is taken; may throw on some ranks only. On a GPU: binds this process to that of its number among
-// the ranks of its machine, and says which libraries multiply.
+// Prepares the device; call it before any memory is taken. On a GPU it binds this process to the GPU whose number is
+// the rank's number within its machine, and chooses the libraries that multiply. May throw on some ranks only.
 void use_device(const Communicator& communicator, const RunConfig& config);
 
-// The GPU and what multiplies there, a line each; nothing on the CPU.
+// Describes the GPU and the libraries that multiply on it, one line each. Returns no lines on the CPU.
 std::vector<std::string> describe_device(const RunConfig& config);
 
-// Of this rank: what MFU is a share of. On the CPU measured (trainer/compute/measured_peak.h), on a GPU by its data
-// sheet; 0 where that is not known.
+// Returns the peak FLOP/s of this rank, the denominator of MFU. It is measured on the CPU
+// (trainer/compute/measured_peak.h) and taken from the data sheet on a GPU; 0 if it is not known.
 double peak_flops(const RunConfig& config);
 
-// The algorithms of libraries' products that this process has chosen, as a text, and chosen by an earlier one: a run
-// that continues has the bits of the one before. Empty on the CPU, which chooses nothing.
+// Return and restore the GEMM algorithms of the libraries that this process has chosen, as a text. A resumed run that
+// restores the choice of the earlier process computes the same bits. The text is empty on the CPU, which chooses none.
 std::string product_plan(const RunConfig& config);
 void use_product_plan(const RunConfig& config, const std::string& plan);
 

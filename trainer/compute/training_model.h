@@ -1,4 +1,4 @@
-// The model that a run trains, of its shape and with its memory plan, under any recipe.
+// The model that a run trains: its shape and memory plan come from the configuration, its recipe is given.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,7 @@
 
 namespace nibble {
 
-// Takes memory for forward and backward passes over the run's micro-batches.
+// Makes the model and takes memory for forward and backward passes over the run's micro-batches.
 std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, const Recipe& recipe);
 
 }  // namespace nibble
