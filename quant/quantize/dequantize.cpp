@@ -23,7 +23,7 @@ NIBBLE_VECTORIZE void round_values(const float* values, double scale, size_t cou
   round_scaled(values, scale, count, output);
 }
 
-constexpr int64_t chunk = 128;  // what one outer scale covers
+constexpr int64_t chunk = 128;  // the elements that share an outer scale
 
 template <class Output>
 void decode_row(const QuantizedTensor& operand, int64_t row, Output* output) {

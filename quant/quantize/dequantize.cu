@@ -12,13 +12,13 @@ namespace {
 template <class Output>
 struct Decoding {
   DeviceOperand operand;
-  double rotation;  // what takes the length of the rotation out
+  double rotation;  // the factor that takes the length of the rotation out
   int64_t first_row;
   Output* output;  // [rows, inner]
 };
 
-// value * scale, rounded once, as round_once() does it in double. Where the scale is an FP32 number, FP32 suffices:
-// many a GPU computes slowly in double.
+// Returns value * scale, rounded once, as round_once() does it in double. Where the scale is an FP32 number, FP32
+// suffices: many GPUs compute slowly in double.
 __device__ __forceinline__ void scale_once(float value, double scale, float& output) {
   const float single = static_cast<float>(scale);
   if (static_cast<double>(single) == scale) {
@@ -30,10 +30,10 @@ __device__ __forceinline__ void scale_once(float value, double scale, float& out
 __device__ __forceinline__ void scale_once(float value, double scale, BFloat16& output) {
   const float single = static_cast<float>(scale);
   const float product = value * single;
-  constexpr float smallest = 0x1p-100f;  // from here on the error of a product is an FP32 number
+  constexpr float smallest = 0x1p-100f;  // from here on the error of the FP32 product is itself an FP32 number
   if (static_cast<double>(single) == scale && (absolute(product) >= smallest || value == 0)) {
     const float error = std::fma(value, single, -product);
-    // As in bf16_nearest_once(): half way between two BF16 numbers the error decides.
+    // As in bf16_nearest_once(), the error decides where the product is half way between two BF16 numbers.
     const bool tie = (bits_of(product) & 0xFFFFu) == 0x8000u && error != 0;
     const bool above = (error > 0) == (product > 0);
     output = bf16_nearest(tie ? float_of_bits(bits_of(product) + (above ? 1u : ~0u)) : product);
@@ -42,7 +42,7 @@ __device__ __forceinline__ void scale_once(float value, double scale, BFloat16& 
   }
 }
 
-// A thread decodes what fills one access to the output. blockIdx.x is the row.
+// A thread decodes as many values as fill one access to the output. blockIdx.x is the row.
 template <Format format, class Output, int width>
 __global__ void decode_kernel(Decoding<Output> problem) {
   DeviceOperand operand = problem.operand;
@@ -53,7 +53,7 @@ __global__ void decode_kernel(Decoding<Output> problem) {
   double scale = static_cast<double>(*operand.tensor_scale) * problem.rotation;
   if (operand.outer_scales != nullptr) {
     scale *= static_cast<double>(operand.outer_scales[row * (operand.inner / outer_block) + first / outer_block]);
-    operand.outer_scales = nullptr;  // it takes its part in the one rounding
+    operand.outer_scales = nullptr;  // scale_once() below applies the outer scale, so that there is one rounding
   }
   float values[width];
   if constexpr (width == 1) {
@@ -69,10 +69,10 @@ __global__ void decode_kernel(Decoding<Output> problem) {
 
 template <class T, class Output>
 struct Conversion {
-  const T* values;  // of the first row
+  const T* values;  // values of the first row
   Output* output;   // [rows, inner]
   int64_t rows, inner;
-  int64_t stride;  // of the transposed values
+  int64_t stride;  // stride of the transposed values
 };
 
 template <class T, class Output, int width>
@@ -83,7 +83,7 @@ __global__ void convert_kernel(Conversion<T, Output> problem) {
 }
 
 constexpr int tile = 32;
-constexpr int tile_threads = 8;  // by 32
+constexpr int tile_threads = 8;  // threads a column; 32 a row
 
 template <class T, class Output>
 __global__ void transpose_kernel(Conversion<T, Output> problem) {

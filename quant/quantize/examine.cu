@@ -1,4 +1,4 @@
-// source_was_finite(), examine() and count_non_finite() of quant/quantize/quantize.h.
+// Implements source_was_finite(), examine() and count_non_finite() of quant/quantize/quantize.h on a GPU.
 #include <algorithm>
 
 #include "dist/device/arena.h"
@@ -22,7 +22,7 @@ __device__ __forceinline__ Pack<float, width> load_elements(const Elements<T>& e
   return load_floats<width>(elements.values + first);
 }
 
-// Values of an nvfp4 operand without outer scales, as dequantize() rounds them to FP32.
+// The values of an nvfp4 operand without outer scales, rounded to FP32 as dequantize() does.
 struct SavedElements {
   DeviceOperand operand;
   int64_t count;
@@ -39,7 +39,8 @@ __device__ __forceinline__ Pack<float, width> load_elements(const SavedElements&
 
 constexpr int block_threads = 512;
 
-// How many of the elements that the grid's threads share are not finite; the same for all threads of a block.
+// The blocks of the grid share the elements. Returns how many of this block's elements are not finite; all its threads
+// get the same number.
 template <int width, class Source>
 __device__ int64_t non_finite_of_block(const Source& elements) {
   __shared__ int64_t of_warp[block_threads / warp_lanes];
@@ -70,7 +71,8 @@ struct Examination {
   float* met_amax;  // null: not asked for
 };
 
-// One block, which has next to nothing to do where all is finite. Where it is not, the step is lost anyway.
+// Runs as one block, which has next to nothing to do where everything is finite. Where something is not, the step is
+// lost anyway.
 template <class Source, int width>
 __global__ void __launch_bounds__(block_threads) examine_kernel(Examination<Source> problem) {
   const float amax = problem.tensor_scale[1];
@@ -99,7 +101,7 @@ __global__ void __launch_bounds__(block_threads) count_kernel(Count<T> problem) 
   if (threadIdx.x == 0 && found > 0) atomicAdd(problem.total, static_cast<unsigned long long>(found));
 }
 
-// Calls function(elements, width).
+// Calls function(elements, width) with the elements of a tensor and the width of one access.
 template <class Function>
 void with_elements(const Tensor& tensor, Function&& function) {
   const auto call = [&]<class T>(T) {

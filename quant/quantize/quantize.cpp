@@ -32,7 +32,7 @@ QuantizedTensor plain_operand(const QuantizeProblem& problem, const QuantizedTen
 
 // ---- Quantised formats ----
 
-// Whether the twins of cast_kernels.h know the rule.
+// Returns whether the SIMD kernels of cast_kernels.h implement the rule.
 bool twins_know(const OperandSpec& spec, int64_t rows, int64_t inner) {
   const bool rule =
       spec.scale == ScaleRule::amax || (spec.scale == ScaleRule::four_over_six && spec.block == BlockShape::row);
@@ -42,11 +42,11 @@ bool twins_know(const OperandSpec& spec, int64_t rows, int64_t inner) {
          round_up<int64_t>(rows, lanes) * (inner / lanes) <= int64_t{1} << 32;
 }
 
-constexpr int64_t longest_range = 2048;  // positions
+constexpr int64_t longest_range = 2048;  // largest number of positions in a range
 
-// Signs of the blocks of a range, as the twins take them.
+// The signs of the blocks of a range, in the form that the SIMD kernels take.
 struct RangeSigns {
-  uint16_t of_block[longest_range / lanes + 1] = {};  // the twins look at one beyond
+  uint16_t of_block[longest_range / lanes + 1] = {};  // the SIMD kernels read one beyond the range
 };
 void set_signs(const SlabSource& source, const TileRange& range, RangeSigns& signs) {
   PhiloxBlock chunk = fixed_signs(source.rotate, 0);
@@ -69,10 +69,11 @@ TileRange tile_range(const SlabRange& range) {
 struct Making {
   Making(InstructionSet level, const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage);
 
-  // amax: of the tensor, or what a history gave.
+  // Sets the scale of the tensor. amax is that of the tensor, or of a history.
   void set_scale(float amax);
   void cast(const SlabRange& range);
-  // `plain`, or null: the amax of the source as it is, of another operand.
+  // Adds the range to the operand's amax, and to `plain`, unless it is null, the amax of the source before the
+  // rotation.
   void include_amax(const SlabRange& range, SharedMax* plain);
   void finish();
 
@@ -80,7 +81,7 @@ struct Making {
   const QuantizedTensor& storage;
   SlabSource source;
   CastProblem problem_of_cast;
-  const CastKernels* kernels;  // null: none that knows the rule
+  const CastKernels* kernels;  // null: no SIMD kernel implements the rule
   SharedMax amax, corrected;
 
  private:
@@ -147,7 +148,7 @@ void Making::cast_tiles(const TileRange& range) const {
   RangeSigns signs;
   if (spec.rotate != 0) set_signs(source, range, signs);
   const TensorScale& scale = problem_of_cast.scale;
-  // Words 1 to 3 of random_block()'s counters; the index needs no more than word 0.
+  // `counter` has words 1 to 3 of random_block()'s counters; the index fits word 0.
   const TileCast cast{.source = tile_source(source),
                       .range = range,
                       .signs = spec.rotate != 0 ? signs.of_block : nullptr,
@@ -196,13 +197,15 @@ void Making::finish() {
   tensor_scale[1] = largest;
 }
 
-constexpr int64_t pair_part = 128;  // a pair of operands is made from squares of the source that stay in the L2 cache
+// A pair of operands is made from squares of the source with this side, which stay in the L2 cache.
+constexpr int64_t pair_part = 128;
 
 SlabRange transposed(const SlabRange& range) {
   return {range.first_position, range.last_position, range.first_row, range.last_row};
 }
 
-// `body(making, range)` for every part of every operand: of one operand, or of a pair, square by square of the source.
+// Calls body(making, range) for ranges that cover every operand: those of one operand, or of a pair, square by square
+// of the source.
 template <class Body>
 void for_each_part(std::span<Making*> operands, Body body) {
   if (operands.empty()) return;
@@ -221,8 +224,9 @@ void for_each_part(std::span<Making*> operands, Body body) {
   });
 }
 
-// Of operands that need it: one pass over those that are rotated, which also finds that of the source as it is where a
-// twin does so at little cost, else a pass over contiguous memory.
+// Finds the amax of the operands that need it. One pass covers those that are rotated; it also finds the amax of the
+// source before the rotation where a SIMD kernel does so at little cost. Otherwise that takes a pass over contiguous
+// memory.
 void find_amax(std::span<Making*> operands) {
   std::array<Making*, 2> rotated{};
   size_t rotated_count = 0;
@@ -245,7 +249,7 @@ void find_amax(std::span<Making*> operands) {
   for (size_t i = 0; i < plain_count; ++i) plain[i]->amax.include(of_source.value());
 }
 
-// At most two operands, of one source.
+// Makes at most two operands from one source.
 void make(std::span<Making*> operands) {
   find_amax(operands);
   for (Making* making : operands) {

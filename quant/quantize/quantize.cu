@@ -1,4 +1,4 @@
-// The order of the quantiser's passes on the device. Its tensor scale never visits the host.
+// The order of the quantiser's passes on a GPU. The tensor scale never visits the host.
 #include "quant/quantize/quantize.h"
 
 #include "quant/quantize/cuda/quantize_cast.cuh"

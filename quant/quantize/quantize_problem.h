@@ -1,4 +1,4 @@
-// What both devices check and decide about a QuantizeProblem before any work. Internal to quant.
+// The checks and decisions about a QuantizeProblem that both devices share and make before any work. Internal to quant.
 #pragma once
 
 #include "quant/format/codec.h"
@@ -6,32 +6,34 @@
 
 namespace nibble {
 
-// [rows, inner] of the operand, not of the source.
+// The shape [rows, inner] of the operand, not of the source.
 struct OperandShape {
   int64_t rows = 0;
   int64_t inner = 0;
 };
 OperandShape operand_shape(const QuantizeProblem& problem);
 
-// Defects of the caller: NIBBLE_CHECK. The second is for quantised formats; `storage` may have any layout.
+// These check the arguments; a violation is a defect of the caller (NIBBLE_CHECK). check_storage() is for quantised
+// formats; `storage` may have any layout.
 void check_source(const QuantizeProblem& problem, const QuantizedTensor& storage);
 void check_storage(const QuantizeProblem& problem, const QuantizedTensor& storage);
 void check_pair(const QuantizePairProblem& problem);
 
-// Whether the scale of the tensor comes from its own amax, so that a pass over the source goes before the cast.
+// Returns whether the scale of the tensor comes from its own amax, so that a pass over the source must precede the
+// cast.
 bool needs_amax_pass(const QuantizeProblem& problem);
 
-// What the largest magnitude of the tensor, or of what an outer scale covers, becomes.
+// Returns the magnitude that the largest magnitude of the tensor, or of an outer scale's elements, becomes.
 float largest_for_scale(const OperandSpec& spec);
 
-// The scale above the blocks of formats that take none from an amax: MX.
+// Returns the scale above the blocks of formats that take none from an amax: MX.
 TensorScale fixed_tensor_scale(const OperandSpec& spec);
 
-// Whether requantize() on the device reads the codes of `saved` themselves.
+// Returns whether requantize() on a GPU reads the codes of `saved` themselves.
 bool decodes_on_load(const QuantizeProblem& problem, const QuantizedTensor& saved);
 
-// Formats that are not quantised. False: the operand is a view of the source, and done; true: the source is yet to be
-// converted into its values.
+// Sets the operand of a format that is not quantised. Returns false if the operand is a view of the source, and done;
+// true if the source is yet to be converted into the operand's values.
 bool set_plain_operand(const QuantizeProblem& problem, const QuantizedTensor& storage, QuantizedTensor& operand);
 
 }  // namespace nibble

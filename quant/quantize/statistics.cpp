@@ -17,7 +17,8 @@ namespace nibble {
 namespace cpu {
 namespace {
 
-// The FP32 scales are rounded quotients: an element is beyond reach only if it is so by more than that.
+// The FP32 scales are rounded quotients, so an element counts as clipped only if it is beyond reach by more than their
+// rounding error.
 constexpr double reach_tolerance = 1 + 0x1p-22;
 
 struct alignas(64) LaneDoubles {
@@ -27,16 +28,16 @@ struct alignas(64) LaneCounts {
   int32_t value[lanes];
 };
 
-// What a slab adds, in the units of the source.
+// The sums over a row block, in the units of the source.
 struct SlabSums {
   LaneDoubles squares{}, products{}, quantized_squares{}, error_squares{};
   LaneCounts nonzero{}, underflowed{}, clipped{}, zeros{};
 };
 
-// The part of a slab that shares a block scale.
+// The positions of a row block that share a block scale.
 struct SlabBlock {
   int first = 0, positions = 0;
-  LaneDoubles scale_above;  // FP32 scales: decoded values times this are the operand's
+  LaneDoubles scale_above;  // the FP32 scales: decoded values times this are the operand's
   LaneDoubles reach;        // largest magnitude that a code stands for
 };
 
@@ -61,10 +62,10 @@ struct Measuring {
   SlabSource source;
   const QuantizedTensor& operand;
   FormatTraits traits;
-  double rotation;  // what a length in the source's units is times to be one of the orthogonal rotation
+  double rotation;  // a length in the source's units times this is a length of the orthogonal rotation
 };
 
-// values[i] = what element first + i of a row is before the FP32 scales.
+// Sets values[i] to element first + i of a row, before the FP32 scales.
 void decode_values(const QuantizedTensor& operand, int64_t row, int64_t first, int count, float* values) {
   if (is_quantized(operand.format)) return decode_chunk(operand, row, first, count, values);
   for (int64_t i = 0; i < count; ++i) {
@@ -74,7 +75,7 @@ void decode_values(const QuantizedTensor& operand, int64_t row, int64_t first, i
   }
 }
 
-// The lanes without a row are left as they are.
+// Decodes the operand's part of a row block. Lanes without a row keep their values.
 void load_decoded(const QuantizedTensor& operand, const SlabPlace& place, int64_t present, Slab& decoded) {
   alignas(64) float values[slab_positions];
   for (int64_t lane = 0; lane < present; ++lane) {
@@ -97,7 +98,7 @@ void include_scale(double scale, OperandStatistics& statistics) {
   statistics.largest_scale = std::max(statistics.largest_scale, scale);
 }
 
-// The scale of one row of a block; returns its value.
+// Counts the scale of one row of a block; returns its value.
 double count_scale(const Measuring& measuring, int64_t row, int64_t position, bool all_zero, double above,
                    OperandStatistics& statistics) {
   const QuantizedTensor& operand = measuring.operand;
@@ -195,7 +196,7 @@ OperandStatistics measure(const QuantizeProblem& problem, const QuantizedTensor&
                             .rotation = std::exp2(-0.5 * operand.rotation_bits)};
   NIBBLE_CHECK(measuring.source.rows == operand.rows && measuring.source.inner == operand.inner,
                "an operand of another shape than its source");
-  // Sums over fixed ranges, added in order: threads cannot change a bit.
+  // The sums are taken over fixed ranges and added in order, so threads cannot change a bit.
   const SlabRanges cuts(measuring.source);
   std::vector<OperandStatistics> parts(cuts.count());
   parallel_for(parts.size(), 1, [&](size_t begin, size_t end) {

@@ -18,7 +18,7 @@ using namespace weight_rounding;
 
 static_assert(block == Partition::block, "ranks own whole blocks");
 
-constexpr uint64_t together = 16;  // elements that are rounded or not
+constexpr uint64_t together = 16;  // elements of which all are rounded or none
 constexpr uint64_t fp8_bytes = block + block / fp8_group;
 constexpr uint64_t nvfp4_bytes = block / 2 + block / nvfp4_group + 16;
 constexpr size_t blocks_at_once = 16;
@@ -27,7 +27,7 @@ uint64_t coded_bytes(WeightFormat format) {
   return format == WeightFormat::fp8 ? fp8_bytes : nvfp4_bytes;
 }
 
-// packed: codes, then scales.
+// `packed` holds the codes, then the scales.
 NIBBLE_VECTORIZE void encode_fp8(const BFloat16* __restrict weights, uint8_t* __restrict packed) {
   for (int group = 0; group < block / fp8_group; ++group) {
     const BFloat16* const from = weights + group * fp8_group;
@@ -36,7 +36,7 @@ NIBBLE_VECTORIZE void encode_fp8(const BFloat16* __restrict weights, uint8_t* __
     for (int i = 0; i < fp8_group; ++i) largest_here = std::max(largest_here, magnitude(from[i]));
     const uint32_t power = fp8_power(largest_here);
     const float factor = power_reciprocal(power);
-    uint32_t wide[fp8_group];  // loops over one width of numbers come out as whole vectors
+    uint32_t wide[fp8_group];  // loops over numbers of one width compile to whole vectors
     for (int i = 0; i < fp8_group; ++i) wide[i] = e4m3_nearest(element(from[i]) * factor);
     for (int i = 0; i < fp8_group; ++i) codes[i] = static_cast<uint8_t>(wide[i]);
     packed[block + group] = static_cast<uint8_t>(power);
@@ -51,7 +51,7 @@ NIBBLE_VECTORIZE void decode_fp8(const uint8_t* __restrict packed, BFloat16* __r
   }
 }
 
-// packed: codes, then scales, then the power.
+// `packed` holds the codes, then the scales, then the power.
 NIBBLE_VECTORIZE void encode_nvfp4(const BFloat16* __restrict weights, uint8_t* __restrict packed) {
   constexpr int groups = block / nvfp4_group;
   uint32_t of_group[groups];
@@ -112,7 +112,8 @@ bool is_rounded(const WeightBlock& place, uint64_t element) {
   return ((place.rounded[bit / 32] >> (bit % 32)) & 1u) != 0;
 }
 
-// BF16 numbers, of which some are rounded: the others count as zeros, which change no scale.
+// Packs BF16 numbers of which some are rounded. While the scales are found, the others count as zeros, which change no
+// scale.
 void pack_mixed(WeightFormat format, const WeightBlock& place, const BFloat16* weights, uint8_t* packed) {
   std::array<BFloat16, block> values{};
   for (uint64_t i = 0; i < place.elements; ++i) {

@@ -16,15 +16,15 @@ constexpr int code_bytes_fp8 = block;
 constexpr int code_bytes_nvfp4 = block / 2;
 
 struct Packing {
-  const WeightBlock* table;  // of the launch's first block
-  BFloat16* weights;         // its first element; aligned to 16 bytes
-  uint8_t* packed;           // all bytes; aligned to 16 bytes
+  const WeightBlock* table;  // entry of the launch's first block
+  BFloat16* weights;         // first element of the launch's first block; aligned to 16 bytes
+  uint8_t* packed;           // the whole packed buffer; aligned to 16 bytes
 };
 
 __device__ __forceinline__ BFloat16 half_of(const uint32_t* words, int i) {
   return BFloat16{static_cast<uint16_t>(words[i / 2] >> (16 * (i % 2)))};
 }
-// Eight BF16 numbers, decode(i) being number i.
+// Packs eight BF16 numbers, decode(i) being number i.
 template <class Decode>
 __device__ __forceinline__ uint4 eight_halves(const Decode& decode) {
   uint32_t words[at_once / 2];
@@ -35,7 +35,8 @@ __device__ __forceinline__ uint4 eight_halves(const Decode& decode) {
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// The largest value of neighbouring lanes, `from` to `to` of them, powers of two.
+// Takes values that are equal within groups of `from` neighbouring lanes, and returns the largest value of each group
+// of `to` lanes. Both are powers of two.
 __device__ __forceinline__ uint32_t largest_of_lanes(uint32_t value, int from, int to) {
 #pragma unroll
   for (int step = from; step < to; step *= 2) {
@@ -57,7 +58,7 @@ __device__ __forceinline__ uint32_t largest_of_block(uint32_t value, uint32_t* o
 
 struct Eight {
   float value[at_once];
-  uint32_t largest;  // magnitude
+  uint32_t largest;  // largest magnitude of the eight
 };
 __device__ __forceinline__ Eight read_eight(uint4 halves, bool rounded) {
   const uint32_t words[] = {halves.x, halves.y, halves.z, halves.w};

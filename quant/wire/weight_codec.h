@@ -1,9 +1,9 @@
-// Weights on their way from the rank that updates them to all ranks: rounded to FP8 or NVFP4 and packed.
+// The code in which weights travel from the rank that updates them to all ranks: rounded to FP8 or NVFP4 and packed.
 //
-// Rounded are the weights of linear layers (segments that decay); everything else keeps its BF16 bits. The flat buffer
-// is cut into the blocks of Partition, so what a weight becomes does not depend on the number of ranks. A block that is
-// full and all of which is rounded travels as codes and scales, any other one as BF16 numbers, rounded where they are
-// to be. docs/numerics.md states the rounding. The same bits on every device.
+// The weights of linear layers (segments that decay) are rounded; everything else keeps its BF16 bits. The flat buffer
+// is cut into the blocks of Partition, so the rounded value of a weight does not depend on the number of ranks. A block
+// that is full and all of which is rounded travels as codes and scales. Any other block travels as BF16 numbers, of
+// which those to be rounded are rounded. docs/numerics.md states the rounding. All devices give the same bits.
 //
 // Packed blocks follow each other, each a multiple of 16 bytes:
 //   fp8    4096 E4M3 codes, 128 E8M0 scales (8.25 bits a weight)
@@ -25,26 +25,29 @@ namespace nibble {
 enum class WeightFormat : uint8_t { bf16, fp8, nvfp4 };
 
 struct WeightBlock {
-  uint64_t offset = 0;       // of its bytes among the packed ones
-  uint32_t elements = 0;     // 4096 but in the last one
+  uint64_t offset = 0;       // where the block's bytes begin among the packed ones
+  uint32_t elements = 0;     // 4096, fewer in the last block
   uint32_t coded = 0;        // 1: travels as codes
   uint32_t rounded[8] = {};  // bit i % 32 of word i / 32: elements [16 i, 16 i + 16) are rounded
 };
 
 class WeightCodec {
  public:
-  // format: fp8 or nvfp4. elements: of the flat buffer, a multiple of 16, as are offsets of segments. A table of 48
-  // bytes a block comes from the arena, in the measuring pass and again after commit(); it is on the weights' device.
+  // format is fp8 or nvfp4. `elements` is the size of the flat buffer, a multiple of 16, as are the offsets of
+  // segments. The constructor takes a table of 48 bytes a block from the arena, in the measuring pass and again after
+  // commit(); it is on the weights' device.
   WeightCodec(Arena& arena, WeightFormat format, std::span<const ParameterSegment> segments, uint64_t elements);
 
   uint64_t packed_bytes() const { return offset(elements_); }
-  // Where the bytes of the weights from `element` on begin: the beginning of a block, or the end of the buffer.
+  // Returns where the bytes of the weights from `element` on begin. `element` is the beginning of a block, or the end
+  // of the buffer.
   uint64_t offset(uint64_t element) const;
-  // Weights that are rounded.
+  // The number of weights that are rounded.
   uint64_t rounded_weights() const { return rounded_weights_; }
 
-  // weights: bf16, the whole flat buffer; packed: u8 [packed_bytes]. pack() fills in the bytes of elements [begin,
-  // end), whole blocks; unpack() sets all weights. A NaN or infinity makes NaN of all that shares its largest scale.
+  // `weights` is bf16, the whole flat buffer; `packed` is u8 [packed_bytes]. pack() fills in the bytes of elements
+  // [begin, end), whole blocks; unpack() sets all weights. A NaN or infinity makes NaN of every weight that shares its
+  // largest scale.
   void pack(const Tensor& weights, uint64_t begin, uint64_t end, const Tensor& packed) const;
   void unpack(const Tensor& packed, const Tensor& weights) const;
 
@@ -56,7 +59,7 @@ class WeightCodec {
   Tensor table_;                   // u8: WeightBlock [blocks]
 };
 
-// Blocks [first, end) of the table, which lies on the device of the tensors.
+// The work of one call: blocks [first, end) of the table, which lies on the device of the tensors.
 struct WeightPacking {
   WeightFormat format = WeightFormat::fp8;
   const WeightBlock* table = nullptr;

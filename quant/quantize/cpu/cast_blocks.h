@@ -1,4 +1,4 @@
-// Pieces that the cast_*.cpp files share, all element-wise over the 16 lanes of a slab.
+// Functions that the cast_*.cpp files share, all element-wise over the 16 lanes of a row block.
 #pragma once
 
 #include <cstring>
@@ -8,7 +8,7 @@
 
 namespace nibble::cpu {
 
-// Bits of each lane's largest magnitude over `positions` positions.
+// Finds the bits of each lane's largest magnitude over `positions` positions.
 NIBBLE_INLINE void lane_amax(const float (*values)[lanes], int positions, LaneWords& amax) {
   for (uint32_t& word : amax.word) word = 0;
   for (int position = 0; position < positions; ++position) {
@@ -25,7 +25,8 @@ NIBBLE_INLINE uint32_t largest_of(const LaneWords& words) {
   return largest;
 }
 
-// random_block() for the 16 lanes: block `index` of the operand for lane 0, `stride` blocks further for each lane.
+// Draws random_block() for the 16 lanes: block `index` of the operand for lane 0, `stride` blocks further for each next
+// lane.
 NIBBLE_INLINE void draw_noise(const NoiseStream& stream, int64_t index, int64_t stride, LaneWords (&noise)[4]) {
   for (int lane = 0; lane < lanes; ++lane) {
     const PhiloxBlock drawn = random_block(stream, static_cast<uint64_t>(index + lane * stride));
@@ -37,11 +38,11 @@ NIBBLE_INLINE uint32_t noise_byte(const LaneWords (&noise)[4], int position, int
   return (noise[position >> 2].word[lane] >> (8 * (position & 3))) & 0xFFu;
 }
 
-// Codes of 16 positions, four bits each, two words a lane, as a tile holds them (quant/format/tile.h).
+// The codes of 16 positions, four bits each, two words a lane, in the order of a tile (quant/format/tile.h).
 struct PackedCodes {
   LaneWords half[2];
 };
-// `code(position, lane)`.
+// Packs the codes that code(position, lane) returns.
 template <class Code>
 NIBBLE_INLINE void pack_codes(Code code, PackedCodes& packed) {
   for (int half = 0; half < 2; ++half) {
@@ -55,7 +56,7 @@ NIBBLE_INLINE void pack_codes(Code code, PackedCodes& packed) {
   }
 }
 
-// The eight codes of a word in the order of a row: the first in the low nibble.
+// Returns the eight codes of a word in the order of a row: the first in the low nibble.
 NIBBLE_INLINE uint32_t in_row_order(uint32_t word) {
   uint32_t low = word & 0x0F0F0F0Fu;
   uint32_t high = (word >> 4) & 0x0F0F0F0Fu;
@@ -68,7 +69,7 @@ NIBBLE_INLINE int64_t lanes_present(const CastProblem& problem, int64_t row) {
   return problem.rows - row < lanes ? problem.rows - row : lanes;
 }
 
-// 16 codes of each lane at `position` of the operand.
+// Stores the 16 codes of each lane at `position` of the operand.
 NIBBLE_INLINE void store_codes(const CastProblem& problem, int64_t row, int64_t position, const PackedCodes& packed) {
   const int64_t present = lanes_present(problem, row);
   if (problem.layout == OperandLayout::tiles) {

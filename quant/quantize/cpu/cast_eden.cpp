@@ -1,5 +1,5 @@
-// MS-EDEN (Quartet II, arXiv:2601.22813): elements to nearest, then the block scale times S = <v, v>/<v, e>, which
-// makes the projection of the rounded block on the true one exact, stochastically rounded to E4M3.
+// MS-EDEN (Quartet II, arXiv:2601.22813): the elements are rounded to nearest, then the block scale times S = <v,
+// v>/<v, e>, which makes the projection of the rounded block on the true one exact, is rounded stochastically to E4M3.
 #include "quant/format/block_rules.h"
 #include "quant/quantize/cpu/cast_blocks.h"
 
@@ -9,7 +9,8 @@ namespace {
 constexpr int block_size = 16;
 constexpr int slab_blocks = slab_positions / block_size;
 
-// Codes of a block of every lane, its values times `factor` rounded to nearest; and the two products S is made of.
+// Rounds a block of every lane, its values times `factor`, to nearest codes, and sums the two products that S is made
+// of.
 NIBBLE_INLINE void encode_nearest(const float (*values)[lanes], const LaneFloats& factor, PackedCodes& packed,
                                   LaneFloats& squares, LaneFloats& products) {
   for (int lane = 0; lane < lanes; ++lane) squares.value[lane] = products.value[lane] = 0;
@@ -47,7 +48,7 @@ NIBBLE_INLINE void encode_slab(const CastProblem& problem, const SlabPlace& plac
   }
 }
 
-// One correction for the blocks of a slab: each counts by its squared scale, or not.
+// Gives the blocks of a row block one correction, in which each block counts by its squared scale, or all count alike.
 NIBBLE_INLINE void share_correction(int blocks, bool weighted, Corrections& corrections) {
   LaneFloats squares{};
   LaneFloats products{};

@@ -1,9 +1,9 @@
-// What quantize.cpp and the instruction-set twins of the quantiser (cast_nvfp4_avx512.cpp, cast_nvfp4_avx512_vnni.cpp)
-// agree on: NVFP4 with the rules of NVIDIA's recipe and of four over six. Other rules, and machines without AVX-512,
-// take the slabs of cast.h; the bits are the same. Internal to quant; tests use it to run every level.
+// The SIMD kernels of the quantiser, which quantize.cpp calls and cast_nvfp4_avx512.cpp implements: NVFP4 with the
+// rules of NVIDIA's recipe and of four over six. Other rules, and machines without AVX-512, take the row blocks of
+// cast.h; the bits are the same. Internal to quant; tests use this header to run every level.
 //
-// The twins are compiled with flags that the machine may not have, so this header holds plain data only: an inline
-// function here could be emitted by a twin and be picked by the linker for everybody.
+// cast_nvfp4_avx512.cpp is compiled with flags that the machine may not have, so this header holds plain data only: an
+// inline function here could be emitted there and be picked by the linker for everybody.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct QuantizedTensor;
 
 namespace nibble::cpu {
 
-// An operand as its source holds it: element (row, position) is data[row * stride + position], or, where it is the
+// An operand in the memory of its source: element (row, position) is data[row * stride + position], or, where it is the
 // transpose, data[position * stride + row].
 struct TileSource {
   const void* data;
@@ -30,7 +30,7 @@ struct TileSource {
   int64_t inner;  // a multiple of 16
 };
 
-// first_row and both positions are multiples of 16.
+// A part of an operand. first_row and both positions are multiples of 16.
 struct TileRange {
   int64_t first_row, last_row;
   int64_t first_position, last_position;
@@ -41,25 +41,27 @@ enum class TileRounding : uint8_t { nearest, stochastic, stochastic_published };
 struct TileCast {
   TileSource source;
   TileRange range;
-  const uint16_t* signs;  // rotation of 16 points: of each block of the range, bit k set: position k times -1; or null.
+  // The signs of a rotation of 16 points, one word for each block of the range: bit k set multiplies position k by -1.
+  // Null: no rotation.
+  const uint16_t* signs;
   TileRounding rounding;
   bool four_over_six;  // with squared errors; not with square blocks, nor with stochastic_published
   bool square;
-  float encode, decode;  // of the tensor scale
-  float multiplier;      // block amax * multiplier is what is rounded to E4M3
-  uint32_t key[2];       // of Philox
-  uint32_t counter[3];   // words 1 to 3; word 0 is the index of the block, which must be below 2^32
-  bool tiles;            // layout of the operand
+  float encode, decode;  // the tensor scale and its reciprocal
+  float multiplier;      // block amax * multiplier is rounded to E4M3
+  uint32_t key[2];       // Philox's key
+  uint32_t counter[3];   // words 1 to 3 of Philox's counter; word 0 is the index of the block, which must be below 2^32
+  bool tiles;            // the operand is in tiles, else in rows
   uint8_t* codes;
   uint8_t* block_scales;
 };
 
-// Bits of the largest magnitude, as amax_of_slab() has it.
+// The bits of the largest magnitudes of a range, in the order of amax_of_slab().
 struct TileAmax {
   TileSource source;
   TileRange range;
-  const uint16_t* signs;  // as above
-  bool want_plain;        // also that of the source as it is
+  const uint16_t* signs;  // as in TileCast
+  bool want_plain;        // also find `plain`, the amax of the source before the rotation
   uint32_t rotated, plain;
 };
 
@@ -71,10 +73,10 @@ struct CastKernels {
 extern const CastKernels cast_kernels_avx512;
 extern const CastKernels cast_kernels_avx512_vnni;
 
-// Null where the level has none.
+// Returns the SIMD kernels of a level, or null where it has none.
 const CastKernels* cast_kernels_of(InstructionSet level);
 
-// quantize() and quantize_pair() on a level that the machine has.
+// quantize() and quantize_pair() with the kernels of a level that the machine has.
 QuantizedTensor quantize_with(InstructionSet level, const QuantizeProblem& problem, const QuantizedTensor& storage);
 QuantizedPair quantize_pair_with(InstructionSet level, const QuantizePairProblem& problem);
 

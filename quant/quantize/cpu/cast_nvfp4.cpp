@@ -10,10 +10,10 @@ namespace {
 constexpr int block_size = 16;
 using BlockValues = const float (*)[lanes];  // [16 positions][16 lanes]
 
-// The FP32 scale above the block scales: of the tensor, or of each lane's 128 elements.
+// The FP32 scale above the block scales: that of the tensor, or that of each lane's 128 elements.
 struct LaneScale {
   LaneFloats encode, decode;
-  LaneFloats multiplier;  // block amax * multiplier is what is rounded to E4M3
+  LaneFloats multiplier;  // block amax * multiplier is rounded to E4M3
 };
 
 NIBBLE_INLINE void set_lane(LaneScale& scale, int lane, const TensorScale& from, float reciprocal_range) {
@@ -22,8 +22,8 @@ NIBBLE_INLINE void set_lane(LaneScale& scale, int lane, const TensorScale& from,
   scale.multiplier.value[lane] = from.encode * reciprocal_range;
 }
 
-// One error for a square tile, by a sum that is the same for its transpose: W and W^T must choose the same scale. The
-// pairs [i][j] + [j][i] come first, then they are added position by position, then lane by lane.
+// Returns one error for a square block, by a sum that is the same for its transpose: W and W^T must choose the same
+// scale. The pairs [i][j] + [j][i] come first, then they are added position by position, then lane by lane.
 template <ErrorMetric metric>
 NIBBLE_INLINE float tile_error(const float (&errors)[lanes][lanes]) {
   LaneFloats sums{};
@@ -38,7 +38,8 @@ NIBBLE_INLINE float tile_error(const float (&errors)[lanes][lanes]) {
   return whole;
 }
 
-// Error of every lane's block under a candidate scale, in units of the tensor scale. A square tile has one error.
+// Finds the error of every lane's block under a candidate scale, in units of the tensor scale. A square block has one
+// error.
 template <ErrorMetric metric, class Round>
 NIBBLE_INLINE void candidate_error(BlockValues values, const LaneScale& tensor, const LaneWords& candidate, bool square,
                                    Round round, LaneFloats& error) {
@@ -68,7 +69,7 @@ struct ChosenScale {
   LaneWords four;  // ~0 where four over six chose its second candidate, else 0
 };
 
-// Four over six: the block maximum at `range` or at two thirds of it; the first wins ties.
+// Four over six puts the block maximum at `range` or at two thirds of it; the first wins ties.
 template <ErrorMetric metric, bool guarded, class Round, class RoundFour>
 NIBBLE_INLINE void choose_of_two(BlockValues values, const LaneScale& tensor, const LaneFloats& d, bool square,
                                  Round round, RoundFour round_four, ChosenScale& chosen) {
@@ -90,7 +91,7 @@ NIBBLE_INLINE void choose_of_two(BlockValues values, const LaneScale& tensor, co
   }
 }
 
-// The smaller of equals.
+// Searches the scale of least error; of equal errors the smaller scale wins.
 template <class Round>
 NIBBLE_INLINE void search_scale(BlockValues values, const LaneScale& tensor, const LaneFloats& d, bool square,
                                 Round round, LaneWords& scales) {
@@ -160,7 +161,7 @@ NIBBLE_INLINE void choose_scale(const OperandSpec& spec, BlockValues values, con
   }
 }
 
-// One block of every lane. `encode(position, lane, value)` makes a code.
+// Encodes one block of every lane. encode(position, lane, value) returns a code.
 template <class Encode>
 NIBBLE_INLINE void encode_block(BlockValues values, const LaneScale& tensor, const LaneWords& scales, Encode encode,
                                 PackedCodes& packed) {
@@ -230,7 +231,8 @@ NIBBLE_INLINE void cast_block(const CastProblem& problem, BlockValues values, co
   scales = chosen.code;
 }
 
-// The scales above the blocks; of 128 elements where the recipe says so.
+// Finds the scales above the blocks: those of 128 elements where the recipe says so, which are stored. Returns the bits
+// of the largest amax of those, else 0.
 NIBBLE_INLINE uint32_t outer_scale(const CastProblem& problem, const SlabPlace& place, const Slab& slab, float range,
                                    float largest, LaneScale& tensor) {
   if (problem.outer_scales == nullptr) {

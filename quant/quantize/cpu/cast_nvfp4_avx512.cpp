@@ -1,4 +1,4 @@
-// The quantiser for AVX-512 (F, BW, VL, DQ), with and without VNNI: the same bits as cast_nvfp4.cpp. A tile of 16 rows
+// The quantiser for AVX-512 (F, BW, VL, DQ), with and without VNNI, with the bits of cast_nvfp4.cpp. A tile of 16 rows
 // (lanes) by 16 positions is 16 vectors in registers from the source to its codes.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wuninitialized"  // g++ 12's own intrinsics: bug 105593
@@ -19,7 +19,7 @@ namespace {
 
 struct TileCodes {
   Words half[2];
-  Words scales;  // in the low byte
+  Words scales;  // scales in the low bytes
 };
 
 template <TileRounding rounding_, bool four_over_six_, class Byte>
@@ -33,7 +33,7 @@ class Caster {
         nearest_(nearest_table()),
         parts_(stochastic_table(rounding_ == TileRounding::stochastic ? 255 : 0)) {}
 
-  // Two tiles whose scales are known.
+  // Two tiles and their scales, between prepare() and finish().
   template <class Tiles>
   struct Stage {
     Tiles tiles;
@@ -69,7 +69,7 @@ class Caster {
     }
   }
 
-  // A call of its own: it has all registers for itself.
+  // finish() is a call of its own so that it has all registers for itself.
   template <class Tiles>
   __attribute__((noinline)) void finish(const Stage<Tiles>& stage) const {
     TileCodes made[2];
@@ -101,7 +101,7 @@ class Caster {
       Floats factor = stage.factor[tile];
       if constexpr (four_over_six_) choose(tiles, tile, stage.places[tile], amax, scale, factor, noise);
       made[tile].scales = scale.code;
-      // Only under a scale that became zero do values exceed what the codes' arithmetic is for.
+      // Values exceed the range of the codes' arithmetic only under a scale that became zero.
       const __mmask16 zero = _mm512_cmp_ps_mask(scale.value, _mm512_setzero_ps(), _CMP_EQ_OQ);
       if (__builtin_expect(_mm512_mask_cmp_ps_mask(zero, amax, _mm512_setzero_ps(), _CMP_NEQ_OQ) != 0, 0)) {
         encode<true>(tiles, tile, factor, noise, made[tile]);
@@ -121,7 +121,7 @@ class Caster {
     for (int tile = 0; tile < 2; ++tile) set_indices(places[tile], indices + 2 * tile);
     draw_noise<2>(prefix, indices, noises);
   }
-  // Of the blocks of even lanes and of odd lanes.
+  // Sets the indices of the blocks of even lanes and of odd lanes.
   ALWAYS_INLINE void set_indices(const TilePlace& place, Words* indices) const {
     const auto first = static_cast<int>(place.row * blocks_ + place.position / block_size);
     const auto step = static_cast<int>(place.row_step * blocks_);
@@ -130,7 +130,7 @@ class Caster {
     indices[1] = _mm512_add_epi32(indices[0], _mm512_set1_epi32(step));
   }
 
-  // Four over six: the second candidate, with noise of its own, where its squared error is lower.
+  // Four over six takes the second candidate, with noise of its own, where its squared error is lower.
   template <class Tiles>
   ALWAYS_INLINE void choose(const Tiles& tiles, int tile, const TilePlace& place, Floats amax, Scale& scale,
                             Floats& factor, Words (&noise)[4]) const {
@@ -168,7 +168,7 @@ class Caster {
     }
   }
 
-  // In units of the tensor scale, position by position.
+  // Adds the squared error of position j, in units of the tensor scale; positions are added in order.
   template <int j>
   ALWAYS_INLINE void add_error(Floats magnitude, const Scale& scale, Floats factor, Words noise, Floats& sum) const {
     const Floats bounded = _mm512_min_ps(_mm512_mul_ps(magnitude, factor), _mm512_set1_ps(6.0f));
@@ -210,7 +210,7 @@ class Caster {
     return published_code<Byte, j>(parts_, scaled, noise);
   }
 
-  // Of the even and of the odd ones of 32 rows.
+  // Stores two tiles that hold the even and the odd ones of 32 rows.
   ALWAYS_INLINE void store_interleaved(const TileCodes (&made)[2], const TilePlace& place) const {
     const Words low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const Words high = _mm512_add_epi32(low, words(8));
@@ -223,7 +223,7 @@ class Caster {
     store(merged(high), place.row + 16, place.position, 16);
   }
 
-  // Of 16 rows from `row`, of which `present` exist.
+  // Stores a tile of 16 rows from `row`, of which `present` exist.
   ALWAYS_INLINE void store(const TileCodes& made, int64_t row, int64_t position, int64_t present) const {
     const __mmask16 mask = lane_mask(present);
     const __m128i scales = _mm512_maskz_cvtepi32_epi8(mask, made.scales);
@@ -285,7 +285,7 @@ class AmaxFinder {
   uint32_t plain() const {
     return _mm512_reduce_max_epu32(plain_);
   }
-  // Rounding to BF16 keeps the order, so the largest is rounded alone. NaN stays.
+  // Rounding to BF16 keeps the order, so only the largest magnitude is rounded. NaN stays.
   uint32_t rotated() const {
     const uint32_t largest = _mm512_reduce_max_epu32(_mm512_max_epu32(rotated_[0], rotated_[1]));
     if (largest > 0x7F800000u) return largest;

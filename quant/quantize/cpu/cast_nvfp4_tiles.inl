@@ -4,7 +4,7 @@
 //   set_amax(amax)          the largest magnitude of each lane, of both tiles; neither is NaN
 //   largest()               bits of the largest magnitudes in any order; NaN counts as larger than infinity
 
-// Rows of the operand that the lanes of a tile are: first, first + step, ...
+// The place of a tile in its operand. Its lanes are the rows row, row + row_step, ...
 struct TilePlace {
   int64_t row;
   int64_t row_step;
@@ -39,7 +39,7 @@ ALWAYS_INLINE void set_amax_of_values(const Tiles& tiles, Floats (&amax)[2]) {
   }
 }
 
-// As integers the bits of magnitudes are ordered, infinity and NaN last.
+// Includes a magnitude's bits: as integers they are ordered, infinity and NaN last.
 ALWAYS_INLINE void include_magnitude(Floats value, Words& largest) {
   largest = _mm512_max_epu32(largest, _mm512_and_si512(bits_of(value), words(0x7FFFFFFFu)));
 }
@@ -57,7 +57,7 @@ ALWAYS_INLINE Words largest_of_values(const Tiles& tiles) {
   return _mm512_max_epu32(largest[0], largest[1]);
 }
 
-// The largest magnitudes of `count` pairs of BF16 numbers.
+// Returns the largest magnitudes of `count` vectors of pairs of BF16 numbers.
 template <int count>
 ALWAYS_INLINE Words largest_pair(const Words* pairs, int64_t stride) {
   Words largest[2] = {};
@@ -69,7 +69,8 @@ ALWAYS_INLINE Words largest_pair(const Words* pairs, int64_t stride) {
   return _mm512_max_epu16(largest[0], largest[1]);
 }
 
-// BF16, lanes side by side: 32 columns, the even ones in the low halves of words, the odd ones in the high halves.
+// Two tiles of a BF16 source whose lanes lie side by side: of 32 columns, tile 0 has the even ones, in the low halves
+// of words, and tile 1 the odd ones, in the high halves.
 struct ColumnPairs {
   const uint16_t* first;
   int64_t stride;
@@ -87,7 +88,7 @@ struct ColumnPairs {
   }
 };
 
-// The same where the tiles are 16 neighbours each, of which some may be missing.
+// Two tiles of such a BF16 source that are 16 neighbouring columns each, of which some may be missing.
 struct Columns {
   const uint16_t* first;
   int64_t stride;
@@ -110,7 +111,7 @@ struct F32Columns {
   ALWAYS_INLINE Words largest() const { return largest_of_values(*this); }
 };
 
-// BF16, positions side by side: after transposing, words of two positions, eight a tile.
+// Two tiles of a BF16 source whose positions lie side by side: after transposing, words of two positions, eight a tile.
 struct Rows {
   Words pairs[16];
   ALWAYS_INLINE Floats value(int tile, int i) const {
@@ -128,7 +129,7 @@ struct Rows {
     return largest_of_pairs(largest_pair<16>(pairs, 32));
   }
 };
-// FP32 values in memory: of transposed rows, or rotated.
+// Two tiles of FP32 values in memory: those of transposed rows, or rotated ones.
 struct Kept {
   Floats values[2][16];
   ALWAYS_INLINE Floats value(int tile, int i) const { return values[tile][i]; }
@@ -139,7 +140,7 @@ struct Kept {
 struct Rotation {
   const uint16_t* signs;
   int64_t first_position;
-  bool f32;  // the source: only the nearest BF16 numbers count
+  bool f32;  // the source is FP32: it is rounded to BF16 first
 
   template <class Tiles>
   ALWAYS_INLINE void load(const Tiles& tiles, const TilePlace& place, int tile, Floats (&v)[16]) const {
@@ -154,8 +155,8 @@ struct Rotation {
 //
 // Work has Stage<Tiles>, with members tiles and places, prepare(stage) and finish(stage).
 
-// Prepares two tiles before it finishes the two before them: the latency of scales, each a chain of dependent
-// operations, is hidden behind the codes of others.
+// Prepares two tiles before it finishes the two before them. The latency of the scales, each a chain of dependent
+// operations, is thus hidden behind the codes of others.
 template <class Tiles, class Work>
 class Pipeline {
  public:
@@ -232,7 +233,7 @@ void work_on_f32_rows(const TileSource& source, const TileRange& range, Work& wo
   }
 }
 
-// From column `first_row` of the range's positions.
+// Works on the columns from `first_row` on, at the range's positions.
 template <class Tiles, class Element, class Work>
 void work_on_columns(const TileSource& source, const TileRange& range, int64_t first_row, Work& work) {
   Pipeline<Tiles, Work> pipeline(work);
@@ -258,7 +259,7 @@ void work_on_column_pairs(const TileSource& source, const TileRange& range, Work
   }
 }
 
-// `together`: the lanes of a tile are consecutive rows.
+// Works on a range. `together` makes the lanes of each tile consecutive rows.
 template <class Work>
 void work_on(const TileSource& source, const TileRange& range, bool together, Work& work) {
   if (!source.transpose) {

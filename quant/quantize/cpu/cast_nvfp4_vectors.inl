@@ -21,7 +21,8 @@ ALWAYS_INLINE Words bits_of(Floats value) {
 ALWAYS_INLINE Floats floats_of(Words value) {
   return _mm512_castsi512_ps(value);
 }
-// `elsewhere` is overwritten where it is not needed any more: the first operand of the instruction.
+// Selects bit by bit. `elsewhere` is the first operand, which the instruction overwrites, so the caller should not need
+// it any more.
 ALWAYS_INLINE Words select(Words mask, Words where_set, Words elsewhere) {
   return _mm512_ternarylogic_epi32(elsewhere, where_set, mask, 0xD8);
 }
@@ -31,11 +32,11 @@ ALWAYS_INLINE Words exclusive_or(Words a, Words b, Words c) {
 ALWAYS_INLINE Floats with_sign_of(Floats sign, Floats magnitude) {
   return floats_of(select(words(0x80000000u), bits_of(sign), bits_of(magnitude)));
 }
-// Neither argument is NaN.
+// Returns the larger magnitude. Neither argument may be NaN.
 ALWAYS_INLINE Floats largest_magnitude(Floats a, Floats b) {
   return _mm512_range_ps(a, b, 0x0B);
 }
-// The value, but no farther from zero than `limit`.
+// Returns the value, but no farther from zero than `limit`.
 ALWAYS_INLINE Floats clamped(Floats value, Floats limit) {
   return _mm512_range_ps(value, limit, 0x02);
 }
@@ -72,7 +73,7 @@ ALWAYS_INLINE void transpose(Words (&r)[16]) {
   }
 }
 
-// The BF16 numbers in the low and in the high halves.
+// These return the BF16 numbers in the low and in the high halves of words.
 ALWAYS_INLINE Floats low_half(Words pair) {
   return floats_of(_mm512_slli_epi32(pair, 16));
 }
@@ -84,7 +85,7 @@ ALWAYS_INLINE Floats high_half(Words pair) {
 
 constexpr uint32_t philox_multiplier[2] = {0xD2511F53u, 0xCD9E8D57u};
 
-// What is the same for all counters that differ in word 0 only: two rounds are half done.
+// The values that are the same for all counters that differ in word 0 only: with them two rounds are half done.
 struct PhiloxPrefix {
   uint32_t key[10][2];
   uint32_t first;      // round 1: word 2 is hi(word 0 * m0) ^ first
@@ -133,8 +134,8 @@ ALWAYS_INLINE PhiloxState philox_start(const PhiloxPrefix& prefix, Words index) 
   return state;
 }
 
-// The random words of 16 lanes of `tiles` tiles: of tile t, lane 2 j from indices[2 t] and lane 2 j + 1 from indices
-// [2 t + 1], in their element j.
+// Draws the random words of 16 lanes of `tiles` tiles. In tile t, lane 2 j takes element j of indices[2 t], and lane 2
+// j + 1 element j of indices[2 t + 1].
 template <int tiles>
 ALWAYS_INLINE void draw_noise(const PhiloxPrefix& prefix, const Words* indices, Words (&noise)[tiles][4]) {
   PhiloxState states[2 * tiles];
@@ -182,12 +183,12 @@ ALWAYS_INLINE void butterflies(Floats (&v)[16]) {
   }
 }
 
-// Without the rounding of the result. Products by the factors are exact, so that fusing them changes nothing.
+// Rotates without rounding the result. Products by the factors are exact, so fusing them changes nothing.
 ALWAYS_INLINE void rotate(Floats (&v)[16], uint32_t signs) {
   alignas(64) float factor[16];
   _mm512_store_ps(factor,
                   _mm512_mask_blend_ps(static_cast<__mmask16>(signs), _mm512_set1_ps(0.25f), _mm512_set1_ps(-0.25f)));
-  __asm__("" : "+m"(factor));  // broadcast by loads, not by shuffles of the register
+  __asm__("" : "+m"(factor));  // makes the compiler broadcast by loads, not by shuffles of the register
 #pragma GCC unroll 8
   for (int i = 0; i < 16; i += 2) {
     const Floats a = _mm512_mul_ps(v[i], _mm512_set1_ps(factor[i]));
@@ -204,12 +205,12 @@ ALWAYS_INLINE void rotate(Floats (&v)[16], uint32_t signs) {
 // ---- E4M3 scales of blocks, one a lane ----
 
 struct Scale {
-  Words code;  // in the low byte
+  Words code;  // code in the low byte
   Floats value;
 };
 
-// Nearest; of a magnitude. Adding 2^20 times the power of two below (at least 2^-6) rounds to the last digit of E4M3;
-// 19 more units of it make the low byte of exponent and mantissa added up the code.
+// Rounds a magnitude to the nearest E4M3 number. Adding 2^20 times the power of two below (at least 2^-6) rounds to the
+// last digit of E4M3; adding 19 more units of it makes the low byte of the sum of exponent and mantissa the code.
 ALWAYS_INLINE Scale scale_nearest(Floats d) {
   const Floats bounded = _mm512_min_ps(d, _mm512_set1_ps(448.0f));
   const Words power = _mm512_max_epu32(_mm512_and_si512(bits_of(bounded), words(0x7F800000u)), words(121u << 23));
@@ -219,7 +220,7 @@ ALWAYS_INLINE Scale scale_nearest(Floats d) {
           _mm512_fnmadd_ps(floats_of(power), unit, sum)};
 }
 
-// codec.h's block_scale_guarded().
+// Does block_scale_guarded() of quant/format/codec.h.
 ALWAYS_INLINE Scale scale_guarded(Floats d) {
   const Floats enlarged = _mm512_mul_ps(d, _mm512_set1_ps(1.0625f));
   const Scale normal = scale_nearest(enlarged);
@@ -237,16 +238,16 @@ ALWAYS_INLINE Floats element_factor(const Scale& scale, float decode) {
 
 // ---- E2M1 ----
 //
-// On each of the three parts of the grid, with steps 0.5 below 2, 1 below 4 and 2 above, a power of two is added whose
-// last digit is the step (of stochastic rounding: a 256th of it), and with it the code at which the part begins. The
-// code, or the code times 256, then stands in the last digits of the sum, under the sign of the value.
+// The grid has three parts, with steps 0.5 below 2, 1 below 4 and 2 above. In each part a power of two is added whose
+// last digit is the step (for stochastic rounding, a 256th of the step), and with it the code at which the part begins.
+// The code, or the code times 256, then stands in the last digits of the sum, under the sign of the value.
 
 constexpr float halves = 4194304.0f;    // 2^22: the last digit is 0.5
 constexpr float wholes = 8388608.0f;    // 2^23: 1
 constexpr float doubles = 16777216.0f;  // 2^24: 2
 
-// By twice the value, rounded to an integer of 5 bits: at the borders both parts give the same. Up to 9.75, which no
-// block exceeds whose scale is not zero, a magnitude above 6 saturates.
+// The table is indexed by twice the value, rounded to an integer of 5 bits: at the borders both parts give the same
+// code. Up to 9.75, which no block exceeds whose scale is not zero, a magnitude above 6 saturates.
 constexpr float saturated = 536870912.0f + 448.0f;  // 2^29: the last digit is 64
 alignas(64) constexpr float nearest_parts[32] = {
     halves,     halves,      halves,      halves,      halves,      wholes + 2,  wholes + 2,  wholes + 2,
@@ -267,13 +268,14 @@ ALWAYS_INLINE Floats part_of(const NearestParts& parts, Floats value) {
 ALWAYS_INLINE Words nearest_code(const NearestParts& parts, Floats value) {
   return bits_of(_mm512_add_ps(value, with_sign_of(value, part_of(parts, value))));
 }
-// The magnitude that a magnitude of at most 6 is rounded to.
+// Returns the value that a magnitude of at most 6 is rounded to.
 ALWAYS_INLINE Floats nearest_magnitude(const NearestParts& parts, Floats magnitude) {
   const Floats part = part_of(parts, magnitude);
   return _mm512_sub_ps(_mm512_add_ps(magnitude, part), part);
 }
 
-// By the low bits of the exponent: 15 below 2, 0 below 4, 1 above. `round_up` 256ths of the step are added.
+// The table is indexed by the low bits of the exponent: 15 below 2, 0 below 4, 1 above. `round_up` 256ths of the step
+// are added.
 ALWAYS_INLINE Floats stochastic_table(int round_up) {
   const auto more = static_cast<float>(round_up);
   const float below2 = halves / 256 + more * 0.001953125f;
@@ -287,7 +289,7 @@ ALWAYS_INLINE Floats stochastic_part(Floats parts, Floats value) {
   return _mm512_permutexvar_ps(exponent, parts);
 }
 
-// sum + factor * (byte `j` of each word), factor 1 or -1.
+// Adds factor * (byte `j` of each word) to the sum; the factor is 1 or -1.
 struct ByteByShift {
   template <int j, int factor>
   static ALWAYS_INLINE Words add(Words sum, Words bytes) {
@@ -295,7 +297,7 @@ struct ByteByShift {
     return factor > 0 ? _mm512_add_epi32(sum, byte) : _mm512_sub_epi32(sum, byte);
   }
 };
-// In assembly, so that the rest of the file may run on a processor without VNNI.
+// ByteByDot is in assembly, so that the rest of the file may run on a processor without VNNI.
 struct ByteByDot {
   template <int j, int factor>
   static ALWAYS_INLINE Words add(Words sum, Words bytes) {
@@ -305,8 +307,8 @@ struct ByteByDot {
   }
 };
 
-// Centred: a value times 1 - 2^-24 rounds to nearest as the value does with ties down, since a tie is that much below
-// its successor at least.
+// Rounds with centred noise: a value times 1 - 2^-24 rounds to nearest as the value does with ties down, since a tie is
+// at least that much below its successor.
 template <class Byte, int j>
 ALWAYS_INLINE Words stochastic_code(Floats parts, Floats value, Words noise) {
   const Floats part = with_sign_of(value, stochastic_part(parts, value));
@@ -334,8 +336,8 @@ constexpr uint32_t rotated_left(uint32_t value, int by) {
   return by % 32 == 0 ? value : value << (by % 32) | value >> (32 - by % 32);
 }
 
-// Eight codes, in bits `low` to low + 2 under the sign, to one word: position k in nibble 2 (k % 4) + k / 4. A sign
-// first lands three nibbles (low = 8) or one (low = 0) lower than it belongs.
+// Puts code k of eight into a word, in nibble 2 (k % 4) + k / 4. The code is in bits `low` to low + 2, under the sign.
+// A sign first lands three nibbles (low = 8) or one (low = 0) lower than it belongs.
 template <int low, int k>
 ALWAYS_INLINE Words placed(Words packed, Words code) {
   constexpr int by = (8 * (k & 3) + (k & 4) + 32 - low) % 32;
@@ -355,7 +357,7 @@ ALWAYS_INLINE Words pack(const Words (&codes)[8]) {
   return select(words(0x88888888u), _mm512_rol_epi32(packed, low == 0 ? 4 : 12), packed);
 }
 
-// cast_blocks.h's in_row_order().
+// Does in_row_order() of cast_blocks.h.
 ALWAYS_INLINE Words in_row_order(Words word) {
   Words low = _mm512_and_si512(word, words(0x0F0F0F0Fu));
   Words high = _mm512_and_si512(_mm512_srli_epi32(word, 4), words(0x0F0F0F0Fu));

@@ -1,4 +1,5 @@
-// Formats whose block scale is a power of two (MXFP4, MXFP8), or that have none (FP8 with a scale a tensor).
+// Casts to formats whose block scale is a power of two (MXFP4, MXFP8), or that have no block scale (FP8 with a scale a
+// tensor).
 #include "quant/format/block_rules.h"
 #include "quant/quantize/cpu/cast_blocks.h"
 
@@ -87,7 +88,7 @@ NIBBLE_INLINE void cast_mx_block(const CastProblem& problem, const SlabPlace& pl
     } else {
       PackedCodes packed;
       if (stochastic) {
-        LaneWords noise[4];  // one counter for 16 elements
+        LaneWords noise[4];  // one Philox block for 16 elements
         draw_noise(problem.noise, (place.row * blocks + block) * 2 + half / lanes, blocks * 2, noise);
         pack_codes(
             [&](int position, int lane) __attribute__((always_inline)) {

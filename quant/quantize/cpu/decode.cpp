@@ -17,7 +17,7 @@ NIBBLE_VECTORIZE void decode_e2m1(const uint8_t* codes, int count, float* values
     for (uint32_t i = 0; i < 8; ++i) values[first + static_cast<int>(i)] = e2m1_to_float(word >> (4 * i) & 15u);
   }
 }
-// A row of consecutive tiles: in each, four bytes of eight codes in either half.
+// Decodes one row of consecutive tiles: in each tile a row has four bytes of eight codes in either half.
 NIBBLE_VECTORIZE void decode_tiles(const uint8_t* codes, int count, float* values) {
   for (int first = 0; first < count; first += 8) {
     const int half = first / 8 % 2;
@@ -36,8 +36,8 @@ NIBBLE_VECTORIZE void decode_e5m2(const uint8_t* codes, int count, float* values
 }
 struct ScaleRun {
   const uint8_t* codes;
-  int64_t stride;  // from block to block
-  bool powers;     // E8M0
+  int64_t stride;  // bytes from block to block
+  bool powers;     // the scales are E8M0
   int block;
 };
 NIBBLE_VECTORIZE void scale_blocks(const ScaleRun& scales, int count, float* values) {

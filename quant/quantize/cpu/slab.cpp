@@ -74,7 +74,7 @@ NIBBLE_INLINE void butterfly(float* __restrict upper, float* __restrict lower) {
   }
 }
 
-// Two stages, strides `stride` and 2 * stride, in one pass over the group.
+// Does two butterfly stages, with strides `stride` and 2 * stride, in one pass over the group.
 NIBBLE_INLINE void two_stages(float (*group)[lanes], int points, int stride) {
   for (int base = 0; base < points; base += 4 * stride) {
     for (int i = base; i < base + stride; ++i) {
@@ -96,7 +96,7 @@ NIBBLE_INLINE void two_stages(float (*group)[lanes], int points, int stride) {
   }
 }
 
-// hadamard.h's rotate_points on every lane of every group of `points` positions.
+// Does rotate_points() of quant/format/hadamard.h on every lane of every group of `points` positions.
 NIBBLE_VECTORIZE void rotate_slab(Slab& slab, int positions, int points, const PhiloxBlock& signs) {
   for (int position = 0; position < positions; ++position) {
     const float factor = hadamard_factor(sign_of(signs, position), points);

@@ -1,6 +1,6 @@
-// What the quantiser works on: a slab is 16 rows of an operand (lanes) by up to 128 positions along its inner axis, in
-// FP32, rotated. Amax, scales and codes of blocks are then element-wise over the lanes, whichever axis of the source
-// the blocks run along. Internal to quant.
+// Row blocks, the SIMD blocks that the CPU's quantiser works on: 16 rows of an operand (lanes) by up to 128 positions
+// along its inner axis, in FP32, rotated. Amax, scales and codes of format blocks are then element-wise over the lanes,
+// whichever axis of the source the format blocks run along. Internal to quant.
 #pragma once
 
 #include <algorithm>
@@ -33,7 +33,7 @@ struct SlabSource {
   DType dtype = DType::bf16;
   bool transpose = false;  // element k of operand row r is data[k * stride + r] instead of data[r * stride + k]
   int64_t stride = 0;
-  int64_t rows = 0;  // of the operand
+  int64_t rows = 0;  // rows of the operand
   int64_t inner = 0;
   int rotate = 0;
   int rotations = 1;
@@ -45,16 +45,16 @@ SlabSource slab_source(const Tensor& source, bool transpose, const OperandSpec& 
 struct SlabPlace {
   int64_t row = 0;       // a multiple of 16
   int64_t position = 0;  // a multiple of 128
-  int positions = 0;     // up to 128
+  int positions = 0;     // 128, fewer at the end of the inner axis
 };
 
-// Lanes beyond the last row are zero, and positions up to the next multiple of 16.
+// Loads and rotates a row block. Lanes beyond the last row, and positions up to the next multiple of 16, become zero.
 void load_slab(const SlabSource& source, const SlabPlace& place, Slab& slab);
 
-// Bits of the largest magnitude: as integers the bits of magnitudes are ordered, infinity and NaN last.
+// Returns the bits of the largest magnitude: as integers the bits of magnitudes are ordered, infinity and NaN last.
 uint32_t amax_of_slab(const Slab& slab, int positions);
 
-// Rows [first_row, last_row) by positions [first_position, last_position) of an operand.
+// The part of an operand at rows [first_row, last_row) and positions [first_position, last_position).
 struct SlabRange {
   int64_t first_row = 0, last_row = 0;            // first_row a multiple of 16
   int64_t first_position = 0, last_position = 0;  // first_position a multiple of 128

@@ -1,4 +1,4 @@
-// MS-EDEN, one block a thread: cast_eden.cpp's arithmetic.
+// MS-EDEN, one block a thread, in the arithmetic of quant/quantize/cpu/cast_eden.cpp.
 #pragma once
 
 #include "quant/format/block_rules.h"
@@ -7,7 +7,7 @@
 
 namespace nibble::cuda {
 
-// Codes of a block, its values times `factor` rounded to nearest; and the two products S is made of.
+// A block whose values times `factor` were rounded to nearest: its codes, and the two products that S is made of.
 struct NearestBlock {
   uint4 codes;
   float squares, products;
@@ -25,7 +25,7 @@ __device__ __forceinline__ NearestBlock encode_nearest(const float (&values)[run
   return {make_uint4(e2m1_nearest_eight(scaled), e2m1_nearest_eight(scaled + 8), 0, 0), squares, products};
 }
 
-// One correction for the eight blocks of 128 elements: each counts by its squared scale, or not.
+// Gives the eight blocks of 128 elements one correction, in which each counts by its squared scale, or all count alike.
 __device__ __forceinline__ void share_correction(float scale, bool weighted, NearestBlock& block) {
   const float weight = weighted ? scale * scale : 1.0f;
   const float own_squares = weight * block.squares;
@@ -41,7 +41,7 @@ __device__ __forceinline__ uint32_t first_noise_word(const OperandCast& operand,
   return random_block(operand.noise, static_cast<uint64_t>(row * (operand.inner / run_length) + block)).word[0];
 }
 
-// The tensor scale first: Algorithm 1 of the paper.
+// Casts with the tensor scale first: Algorithm 1 of the paper.
 __device__ __forceinline__ CastRun cast_scale_first(const OperandCast& operand, const CastRules& rules,
                                                     const TensorScale& tensor, const Run& run) {
   const float multiplier = tensor.encode * operand.reciprocal_range;
@@ -56,7 +56,7 @@ __device__ __forceinline__ CastRun cast_scale_first(const OperandCast& operand, 
   return {block.codes, e4m3_stochastic(correction * scale, noise >> 8), 0};
 }
 
-// The tensor scale last: post hoc range alignment. round_corrected_scale() finishes it.
+// Casts with the tensor scale last: post hoc range alignment. round_corrected_scale() finishes it.
 __device__ __forceinline__ CastRun cast_post_hoc(const OperandCast& operand, const CastRules& rules, const Run& run) {
   const bool published = rules.correction == EdenCorrection::post_hoc_published;
   const float pseudo = pseudo_scale(amax_bits(run.values), operand.reciprocal_range, published);

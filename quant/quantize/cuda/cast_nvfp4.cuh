@@ -1,4 +1,5 @@
-// NVFP4 with rounding to nearest and stochastic rounding, one block a thread: cast_nvfp4.cpp's arithmetic.
+// NVFP4 with rounding to nearest and stochastic rounding, one block a thread, in the arithmetic of
+// quant/quantize/cpu/cast_nvfp4.cpp.
 #pragma once
 
 #include "quant/format/block_rules.h"
@@ -7,13 +8,13 @@
 
 namespace nibble::cuda {
 
-// The FP32 scale above a block: of the tensor, or of 128 elements.
+// The FP32 scale above a block: that of the tensor, or that of 128 elements.
 struct UpperScale {
   float encode, decode;
-  float multiplier;  // block amax * multiplier is what is rounded to E4M3
+  float multiplier;  // block amax * multiplier is rounded to E4M3
 };
 
-// The 16x16 matrix whose row r is lane r's (of 16), transposed.
+// Transposes the 16x16 matrix whose row r is held by lane r of 16.
 __device__ __forceinline__ void transpose_among_lanes(float (&values)[run_length]) {
   const int lane = static_cast<int>(threadIdx.x) % run_length;
   for (int bit = 1; bit < run_length; bit *= 2) {
@@ -27,8 +28,8 @@ __device__ __forceinline__ void transpose_among_lanes(float (&values)[run_length
   }
 }
 
-// One error for a square block, by a sum that is the same for its transpose: first the pairs [i][j] + [j][i], then
-// position by position, then row by row.
+// Returns one error for a square block, by a sum that is the same for its transpose: first the pairs [i][j] + [j][i]
+// are added, then position by position, then row by row.
 __device__ __forceinline__ float square_error(ErrorMetric metric, const float (&errors)[run_length]) {
   float mirrored[run_length];
   for (int i = 0; i < run_length; ++i) mirrored[i] = errors[i];
@@ -44,7 +45,8 @@ __device__ __forceinline__ float square_error(ErrorMetric metric, const float (&
   return whole;
 }
 
-// Error of a block under a candidate scale, in units of the scale above. `round(i, magnitude)`: element i's value.
+// Returns the error of a block under a candidate scale, in units of the scale above. round(i, magnitude) returns the
+// rounded value of element i.
 template <class Round>
 __device__ __forceinline__ float candidate_error(const float (&values)[run_length], const UpperScale& upper,
                                                  uint32_t candidate, ErrorMetric metric, bool square, Round round) {
@@ -67,7 +69,7 @@ struct ChosenScale {
   bool four;  // four over six chose its second candidate
 };
 
-// Four over six: the block maximum at `range` or at two thirds of it; the first wins ties.
+// Four over six puts the block maximum at `range` or at two thirds of it; the first wins ties.
 template <bool guarded, class Round, class RoundFour>
 __device__ __forceinline__ ChosenScale choose_of_two(const CastRules& rules, const float (&values)[run_length],
                                                      const UpperScale& upper, float d, Round round,
@@ -84,7 +86,7 @@ __device__ __forceinline__ ChosenScale choose_of_two(const CastRules& rules, con
   return {better ? four : six, better};
 }
 
-// The smaller of equals.
+// Searches the scale of least error; of equal errors the smaller scale wins.
 template <class Round>
 __device__ __forceinline__ uint32_t search_scale(const float (&values)[run_length], const UpperScale& upper, float d,
                                                  bool square, Round round) {
@@ -140,7 +142,7 @@ __device__ __forceinline__ CastRun cast_block_nearest(const CastRules& rules, co
   return {make_uint4(e2m1_nearest_eight(scaled), e2m1_nearest_eight(scaled + 8), 0, 0), scale, 0};
 }
 
-// `index`: the block's in the operand.
+// Casts a block with stochastic rounding. `index` is the block's index in the operand.
 __device__ __forceinline__ CastRun cast_block_stochastic(const CastRules& rules, const float (&values)[run_length],
                                                          const UpperScale& upper, const NoiseStream& stream,
                                                          int64_t index) {
@@ -174,7 +176,8 @@ __device__ __forceinline__ CastRun cast_block_published(const CastRules& rules, 
           scale, 0};
 }
 
-// The scale above this lane's block; of 128 elements where the recipe says so, which is stored.
+// Returns the scale above this lane's block: that of 128 elements where the recipe says so, which is stored, else that
+// of the tensor.
 __device__ __forceinline__ UpperScale upper_scale(const OperandCast& operand, const CastRules& rules,
                                                   const TensorScale& tensor, const Run& run) {
   TensorScale scale = tensor;

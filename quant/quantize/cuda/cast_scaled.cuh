@@ -1,4 +1,5 @@
-// MXFP4, MXFP8 (two lanes a block) and FP8, 16 elements a thread: cast_scaled.cpp's arithmetic.
+// MXFP4, MXFP8 (two lanes a block) and FP8, 16 elements a thread, in the arithmetic of
+// quant/quantize/cpu/cast_scaled.cpp.
 #pragma once
 
 #include "quant/format/block_rules.h"
@@ -7,7 +8,7 @@
 
 namespace nibble::cuda {
 
-// Codes of a byte each.
+// Encodes 16 values in codes of a byte each.
 __device__ __forceinline__ uint4 encode_bytes(ElementCode element, const float (&scaled)[run_length]) {
   uint32_t words[4];
   for (int i = 0; i < 4; ++i) {
@@ -24,7 +25,8 @@ __device__ __forceinline__ float add_squares(float sum, const float (&values)[ru
   return sum;
 }
 
-// The squares of 32 elements are added in order: those of the even lane, then those of the odd one.
+// Returns the MX scale of the root mean square. The squares of 32 elements are added in order: those of the even lane,
+// then those of the odd one.
 __device__ __forceinline__ uint32_t mx_rms_scale(const float (&values)[run_length], uint32_t amax) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
   const uint32_t power = e8m0_down(float_of_bits(amax));
@@ -52,7 +54,7 @@ __device__ __forceinline__ CastRun cast_mx(const OperandCast& operand, const Cas
   for (int i = 0; i < run_length; ++i) scaled[i] = run.values[i] * factor;
   if (rules.element != ElementCode::e2m1) return {encode_bytes(rules.element, scaled), scale, 0};
   if (!stochastic) return {make_uint4(e2m1_nearest_eight(scaled), e2m1_nearest_eight(scaled + 8), 0, 0), scale, 0};
-  // One counter for 16 elements.
+  // One Philox block serves 16 elements.
   const int64_t index = run.row * (operand.inner / run_length) + run.position / run_length;
   const PhiloxBlock noise = random_block(operand.noise, static_cast<uint64_t>(index));
   return {pack_codes([&](int i) { return e2m1_stochastic_centred(scaled[i], random_byte(noise, i)); }), scale, 0};

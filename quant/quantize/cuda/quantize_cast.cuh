@@ -1,5 +1,6 @@
-// The kernel that makes codes and block scales: one square of the source a block, for one operand or, from the same
-// read of the square, for two. It exists once for every kind of operand that deserves registers of its own.
+// The kernel that makes codes and block scales. A thread block takes one square of the source, for one operand or, from
+// the same read of the square, for two. The kernel is compiled once for every kind of operand that deserves registers
+// of its own.
 #pragma once
 
 #include <type_traits>
@@ -24,7 +25,7 @@ enum class CastKind : uint8_t {
   any             // a pair of different kinds
 };
 
-// What is known when the kernel is compiled, put in place of what the problem says.
+// Returns the rules with everything that is known when the kernel is compiled in place of what the problem says.
 template <CastKind kind>
 __device__ __forceinline__ CastRules rules_of(const CastRules& given) {
   CastRules rules = given;
@@ -45,12 +46,12 @@ __device__ __forceinline__ CastRules rules_of(const CastRules& given) {
   return rules;
 }
 
-// Shared by the threads of a block.
+// State that the threads of a block share.
 constexpr int tile_scale_bytes = tile_side * runs_across;
 struct CastState {
-  alignas(16) uint8_t block_scales[tile_scale_bytes];  // of one operand, in their swizzled order
+  alignas(16) uint8_t block_scales[tile_scale_bytes];  // block scales of one operand, in their swizzled order
   TensorScale scale[2];
-  PhiloxBlock signs[2][2];  // of operands, of rotations
+  PhiloxBlock signs[2][2];  // [operand][rotation]
   uint32_t amax[2];
   uint32_t corrected[2];
 };
@@ -62,7 +63,7 @@ __device__ __forceinline__ uint32_t* met_amax(const OperandCast& operand) {
   return reinterpret_cast<uint32_t*>(operand.tensor_scale + 1);
 }
 
-// The scale that the cast uses; of no account with ScaleOrigin::corrected.
+// Returns the scale that the cast uses; it has no meaning with ScaleOrigin::corrected.
 __device__ __forceinline__ TensorScale scale_before_cast(const OperandCast& operand) {
   switch (operand.origin) {
     case ScaleOrigin::amax_pass: return tensor_scale_of(float_of_bits(*met_amax(operand)), operand.largest);
@@ -77,7 +78,7 @@ __device__ __forceinline__ float nan_unless_finite(float amax, float decode) {
   return is_finite(amax) ? decode : float_of_bits(0x7FC00000u);
 }
 
-// The square's place in the source, and in an operand.
+// The place of the square in the source, or in an operand.
 struct TileOrigin {
   int64_t row, col;
 };
@@ -89,7 +90,7 @@ __device__ __forceinline__ TileOrigin origin_in(const OperandCast& operand, cons
   return operand.transpose ? TileOrigin{tile.col, tile.row} : tile;
 }
 
-// Signs of the tile's 128 positions: different threads for different rotations. A barrier must follow.
+// Draws the signs of the square's 128 positions: different threads for different rotations. A barrier must follow.
 __device__ __forceinline__ void draw_signs(const CastLaunch& problem, const TileOrigin& tile,
                                            PhiloxBlock (&signs)[2][2]) {
   const int operand = static_cast<int>(threadIdx.x) / warp_lanes;
@@ -100,7 +101,7 @@ __device__ __forceinline__ void draw_signs(const CastLaunch& problem, const Tile
   signs[operand][index] = signs_of(cast.rotation, index, origin_in(cast, tile).col / tile_side);
 }
 
-// The run of this lane, rotated. All lanes of the warp.
+// Takes the run of this lane and rotates it. All lanes of the warp must call it.
 template <class T>
 __device__ __forceinline__ Run take_run(const OperandCast& operand, const SourceTile<T>& tile, const TileOrigin& origin,
                                         const RunPlace& place, const PhiloxBlock* signs) {
@@ -140,7 +141,7 @@ __device__ __forceinline__ void store_codes(const OperandCast& operand, const Ca
   }
 }
 
-// One operand's codes of the tile; block scales go to `state`.
+// Makes one operand's codes of the square; block scales go to `state`.
 template <class T, CastKind kind>
 __device__ __forceinline__ void cast_tile(const OperandCast& operand, const SourceTile<T>& tile,
                                           const TileOrigin& origin, int index, CastState& state) {
@@ -181,7 +182,7 @@ __device__ __forceinline__ void cast_tile(const OperandCast& operand, const Sour
   if (is_post_hoc(rules)) atomicMax(&state.corrected[index], corrected);
 }
 
-// The scale tiles that this tile fills, zeros in their padding included.
+// Stores the swizzle cells of block scales that this square fills, zeros in their padding included.
 template <CastKind kind>
 __device__ __forceinline__ void store_block_scales(const OperandCast& operand, const TileOrigin& origin,
                                                    const CastState& state) {
@@ -198,7 +199,7 @@ __device__ __forceinline__ void store_block_scales(const OperandCast& operand, c
   if (static_cast<int>(threadIdx.x) < chunks) to[threadIdx.x] = from[threadIdx.x];
 }
 
-// Blocks that a multiprocessor is to hold: what registers are bounded by, as far as nothing spills.
+// The number of blocks that a multiprocessor is to hold. It bounds the registers, as far as nothing spills.
 template <class T>
 constexpr int resident_blocks(CastKind kind) {
   switch (kind) {
@@ -248,7 +249,7 @@ __global__ void __launch_bounds__(quantize_threads, resident_blocks<T>(kind))
   }
 }
 
-// quantize_cast_bf16.cu, quantize_cast_f32.cu, quantize_cast_saved.cu.
+// Implemented in quantize_cast_bf16.cu, quantize_cast_f32.cu and quantize_cast_saved.cu.
 template <class T>
 void launch_cast(CastKind kind, unsigned tiles, const CastLaunch& problem);
 

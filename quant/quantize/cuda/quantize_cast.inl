@@ -1,5 +1,5 @@
-// Bodies of launch_cast, compiled once for every kind of source. Internal to quant.
-// The kinds are quantize_cast_f32.cu, quantize_cast_bf16.cu and quantize_cast_saved.cu.
+// The body of launch_cast, compiled once for every kind of source, in quantize_cast_f32.cu, quantize_cast_bf16.cu and
+// quantize_cast_saved.cu. Internal to quant.
 #include "dist/base/error.h"
 #include "quant/quantize/cuda/quantize_cast.cuh"
 

@@ -1,4 +1,4 @@
-// What the quantiser's kernels know of the operands they make.
+// The problem of the quantiser's kernels: a source and the operands that are made from it.
 #pragma once
 
 #include "quant/format/hadamard.h"
@@ -41,20 +41,21 @@ struct OperandCast {
   bool transpose;
   int64_t rows, inner;
   float reciprocal_range;  // nvfp4: 1 / range
-  float largest;           // what the amax becomes
+  float largest;           // the magnitude that the amax becomes
   ScaleOrigin origin;
   float given_amax;
   TensorScale fixed_scale;
 
-  uint8_t* codes;         // [rows, inner] or, four bits, [rows, inner/2]
+  uint8_t* codes;         // [rows, inner] or, for codes of four bits, [rows, inner/2]
   uint8_t* block_scales;  // swizzled
   float* outer_scales;    // [rows, inner/128]
   float* corrected;       // post hoc MS-EDEN: [rows, inner/16]
-  // {decode scale, amax}. While the operand is made: the largest corrected scale, and amax, as they are found.
+  // tensor_scale is {decode scale, amax}. While the operand is made, it holds the largest corrected scale and the amax
+  // found so far.
   float* tensor_scale;
 };
 
-// One source, one operand or two.
+// The problem of a launch: one source, one operand or two.
 struct CastLaunch {
   SourceMatrix source;
   int count;
@@ -66,22 +67,23 @@ __device__ __forceinline__ bool is_post_hoc(const CastRules& rules) {
          (rules.correction == EdenCorrection::post_hoc || rules.correction == EdenCorrection::post_hoc_published);
 }
 
-// 16 codes of 4 bits in x and y, or of 8 bits in all words; and what goes into block_scales, or, post hoc, corrected.
+// The codes of a run, 16 of 4 bits in x and y, or of 8 bits in all words; and the number that goes into block_scales,
+// or, for post hoc MS-EDEN, into `corrected`.
 struct CastRun {
   uint4 codes;
   uint32_t block_scale;
   float corrected;
 };
 
-// One run in the registers of a thread. Absent runs, beyond the operand's edges, are zeros.
+// One run in the registers of a thread. Runs beyond the operand's edges are absent; their values are zeros.
 struct Run {
   float values[run_length];
-  int64_t row, position;  // of the operand
+  int64_t row, position;  // place in the operand
   int lane_run;           // 0..7: the run within its 128 positions
   bool present;
 };
 
-// `code(i)`: the code of element i.
+// Packs the codes that code(i) returns for element i.
 template <class Code>
 __device__ __forceinline__ uint4 pack_codes(Code code) {
   uint2 packed = make_uint2(0, 0);

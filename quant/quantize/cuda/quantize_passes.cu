@@ -31,7 +31,7 @@ struct AmaxTargets {
   uint32_t* of[2];  // or null
 };
 
-// Of the block; by all its threads.
+// Includes the block's amax in the targets. All threads of the block must call it.
 __device__ __forceinline__ void include_amax(uint32_t amax, uint32_t* block_amax, const AmaxTargets& targets) {
   amax = __reduce_max_sync(all_lanes, amax);
   if (threadIdx.x % warp_lanes == 0) atomicMax(block_amax, amax);
@@ -148,8 +148,8 @@ void find_amax_of(const CastLaunch& problem) {
 
 // ---- Post hoc MS-EDEN ----
 
-// Four block scales of a row a thread, in the order of the swizzled bytes: a block writes two scale tiles. Grid y: the
-// operand.
+// A thread rounds four block scales of a row, in the order of the swizzled bytes: a thread block writes two swizzle
+// cells. Grid y is the operand.
 constexpr int corrected_threads = 256;
 
 __global__ void __launch_bounds__(corrected_threads)

@@ -1,5 +1,5 @@
-// What goes before and after the cast of quant/quantize/cuda/quantize_cast.cuh. All is put on the compute stream; the
-// host waits for nothing.
+// The passes before and after the cast of quant/quantize/cuda/quantize_cast.cuh. They are put on the compute stream;
+// the host waits for nothing.
 #pragma once
 
 #include "quant/quantize/cuda/quantize_operand.cuh"
@@ -9,20 +9,20 @@ namespace nibble::cuda {
 
 unsigned tiles_of(const SourceMatrix& source);
 
-// tensor_scale = {0, 0} of every operand: what maxima start from.
+// Sets tensor_scale = {0, 0} in every operand, from which maxima start.
 void clear_tensor_scales(const CastLaunch& problem);
 
-// The amax of operands whose scale comes from it: one pass over contiguous memory where none of them is rotated, else
-// one over squares that serves both; saved operands always in squares.
+// Finds the amax of operands whose scale comes from it: one pass over contiguous memory where none of them is rotated,
+// else one over squares that serves both; saved operands always in squares.
 void find_amax(SourceKind kind, const CastLaunch& problem);
 
-// After the cast: block scales of post hoc MS-EDEN.
+// Rounds the block scales of post hoc MS-EDEN, after the cast.
 void round_corrected_scales(const CastLaunch& problem);
 
-// tensor_scale[0] of operands that do not have it yet: NaN if the amax is not finite. Last of all.
+// Sets tensor_scale[0] of operands that do not have it yet: NaN if the amax is not finite. It comes last of all.
 void finish_tensor_scales(const CastLaunch& problem);
 
-// Between f32 and bf16, rounding to nearest.
+// Converts between f32 and bf16, rounding to nearest.
 void convert(const Tensor& from, const Tensor& to);
 
 }  // namespace nibble::cuda

@@ -1,5 +1,5 @@
-// Rotations of quant/format/hadamard.h on runs: the stages up to stride 8 in the registers of a thread, longer strides
-// among the eight lanes that hold a row.
+// Does the rotations of quant/format/hadamard.h on runs: the stages up to stride 8 in the registers of a thread, longer
+// strides among the eight lanes that hold a row.
 #pragma once
 
 #include <type_traits>
@@ -21,7 +21,8 @@ __device__ __forceinline__ PhiloxBlock signs_of(const Rotation& rotation, int in
   return rotation.drawn ? drawn_signs(rotation.signs, index, chunk) : fixed_signs(rotation.points, index);
 }
 
-// All lanes of a warp at once; `run`: which of the eight of a row. `signs`: of each rotation, for these 128 positions.
+// Rotates a run. All lanes of a warp must call it. `run` is the run among the eight of a row; `signs` holds the signs
+// of each rotation, for these 128 positions.
 template <class T>
 __device__ __forceinline__ void rotate_run(const Rotation& rotation, const PhiloxBlock* signs, int run,
                                            float (&values)[run_length]) {

@@ -1,7 +1,7 @@
-// The part of a source that a block of the quantiser's kernels works on: a square of 128 x 128 elements in shared
-// memory, read once from global memory whichever way, or ways, its operands run. A thread takes runs from it: 16
-// consecutive positions along the inner axis of one operand row, that is, along a row of the square or down a column.
-// Eight neighbouring lanes hold the 128 positions of a row.
+// The part of a source that a thread block of the quantiser's kernels works on: a square of 128 x 128 elements in
+// shared memory, which is read from global memory once, in whichever way, or ways, its operands run. A thread takes
+// runs from it: 16 consecutive positions along the inner axis of one operand row, that is, along a row of the square or
+// down a column. Eight neighbouring lanes hold the 128 positions of a row.
 #pragma once
 
 #include "dist/device/launch.cuh"
@@ -15,16 +15,16 @@ constexpr int run_length = 16;
 constexpr int runs_across = tile_side / run_length;
 constexpr int quantize_threads = 256;
 
-// What a source consists of, beside float and BFloat16: an nvfp4 operand, decoded as it is read.
+// The kinds of elements of a source: float, BFloat16, or SavedCode, an nvfp4 operand that is decoded as it is read.
 struct SavedCode;
 enum class SourceKind : uint8_t { f32, bf16, saved };
 
-// Row-major. `vectors`: every row begins at a multiple of 16 bytes.
+// A row-major source. `vectors`: every row begins at a multiple of 16 bytes.
 struct SourceMatrix {
-  const void* data;  // of a saved operand: two codes a byte
+  const void* data;  // a saved operand has two codes a byte
   int64_t rows, cols;
   bool vectors;
-  // Of a saved operand only.
+  // The following are set for a saved operand only.
   const uint8_t* block_scales;  // swizzled
   const float* tensor_scale;
 };
@@ -43,8 +43,8 @@ __device__ __forceinline__ void unpack(const uint4& chunk, float (&values)[8]) {
   }
 }
 
-// `T`: float or BFloat16. Chunks of 16 bytes lie in an order in which lanes that read a row, or 16 rows of a square
-// block, or down columns, meet different banks.
+// A square of float or BFloat16 numbers. Chunks of 16 bytes lie in an order in which lanes that read a row, or 16 rows
+// of a square block, or down columns, meet different banks.
 template <class T>
 class SourceTile {
  public:
@@ -54,7 +54,8 @@ class SourceTile {
 
   __device__ __forceinline__ explicit SourceTile(uint4* memory) : chunks_(memory) {}
 
-  // By all threads of the block; elements outside the source are zero. A barrier must follow.
+  // Loads the square; elements outside the source are zero. All threads of the block must call it, and a barrier must
+  // follow.
   __device__ __forceinline__ void load(const SourceMatrix& source, int64_t first_row, int64_t first_col) {
     constexpr int batch = 8;  // loads in flight
     constexpr int count = tile_side * row_chunks;
@@ -72,7 +73,7 @@ class SourceTile {
     }
   }
 
-  // Positions [16 run, 16 run + 16) of operand row `row`: of the tile, or, `transpose`, of its transpose.
+  // Reads positions [16 run, 16 run + 16) of operand row `row`, of the square or, with `transpose`, of its transpose.
   __device__ __forceinline__ void read(bool transpose, int row, int run, float (&values)[run_length]) const {
     if (transpose) {
       const T* elements = reinterpret_cast<const T*>(chunks_);
@@ -115,8 +116,8 @@ class SourceTile {
   uint4* chunks_;
 };
 
-// A code times its block scale is exact in BF16; that times the scale of the tensor is rounded to FP32, once, as
-// dequantize() does it.
+// A square of a saved operand. A code times its block scale is exact in BF16; that times the scale of the tensor is
+// rounded to FP32, once, as in dequantize().
 template <>
 class SourceTile<SavedCode> {
  public:
@@ -124,7 +125,8 @@ class SourceTile<SavedCode> {
 
   __device__ __forceinline__ explicit SourceTile(uint4* memory) : tile_(memory) {}
 
-  // As above. A thread decodes one run of four rows, 32 apart: what one access to the swizzled scales holds.
+  // Loads the square under the conditions of SourceTile::load. A thread decodes one run of four rows, 32 apart: one
+  // access to the swizzled scales holds their scales.
   __device__ __forceinline__ void load(const SourceMatrix& source, int64_t first_row, int64_t first_col) {
     constexpr int rows_apart = quantize_threads / runs_across;
     static_assert(rows_apart == 32);
@@ -177,13 +179,14 @@ class SourceTile<SavedCode> {
   float tensor_scale_;
 };
 
-// Which run of its operand's tile a lane takes. 32 groups of a warp's width are a tile.
+// The run of the operand's square that a lane takes. 32 groups of a warp's width are a square.
 struct RunPlace {
   int row, run;
 };
 constexpr int run_groups = tile_side * runs_across / warp_lanes;
 
-// Four rows of 128 positions; or, for square blocks, two blocks side by side, the low four bits of a lane its row.
+// Returns the run of this lane in a group: four rows of 128 positions; or, for square blocks, two blocks side by side,
+// with the low four bits of a lane as its row.
 __device__ __forceinline__ RunPlace run_place(int group, bool square) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
   if (square) return {group / 4 * 16 + lane % 16, group % 4 * 2 + lane / 16};
@@ -201,7 +204,7 @@ __device__ __forceinline__ uint32_t amax_bits(const float (&values)[run_length])
   return largest;
 }
 
-// The largest of `count` neighbouring lanes, a power of two.
+// Returns the largest value of `count` neighbouring lanes, a power of two.
 __device__ __forceinline__ uint32_t largest_of_lanes(uint32_t value, int count) {
   for (int distance = 1; distance < count; distance *= 2) {
     const uint32_t other = __shfl_xor_sync(all_lanes, value, distance);
