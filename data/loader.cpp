@@ -14,11 +14,11 @@ namespace nibble {
 namespace {
 
 std::vector<std::string> expand_pattern(const std::string& pattern) {
-  // A name that happens to contain pattern characters is meant literally.
+  // A file whose name contains pattern characters is found by its exact name.
   std::error_code ignored;
   if (std::filesystem::is_regular_file(pattern, ignored)) return {pattern};
   glob_t matches = {};
-  // A directory that is not there holds no match; one that cannot be read is another error.
+  // A directory that does not exist has no matches; one that cannot be read is an error.
   const auto stop_at_error = [](const char* /*path*/, int error) {
     return error == ENOENT || error == ENOTDIR ? 0 : 1;
   };

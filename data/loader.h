@@ -1,7 +1,7 @@
-// Windows of tokens for training: opens shards, and hands out sample k, for any k, in the sampler's order.
+// Windows of tokens for training. The loader opens shards and returns sample k, for any k, in the sampler's order.
 //
-// A window is sequence_length + 1 consecutive tokens of one shard; windows start every sequence_length tokens, so every
-// token but a shard's first is a target exactly once, up to a rest at the end of the shard that is too short.
+// A window is sequence_length + 1 consecutive tokens of one shard. Windows start every sequence_length tokens, so every
+// token but a shard's first is a target exactly once, except for a rest at the end of the shard that is too short.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +16,16 @@
 
 namespace nibble {
 
-// Files that match the patterns (as of a shell): patterns in the given order, the matches of one sorted by their bytes.
-// ExitCode::missing_input for a pattern without matches, ExitCode::bad_config for a file that is named twice.
+// Returns the files that match the patterns of a shell, in the order of the patterns; the matches of one pattern are
+// sorted by their bytes. Throws ExitCode::missing_input for a pattern without matches, and ExitCode::bad_config for a
+// file that is named twice.
 std::vector<std::string> expand_patterns(const std::vector<std::string>& patterns);
 
-// Not for several threads at once.
+// A loader must not be used by several threads at once.
 class Loader {
  public:
-  // With shuffle = false, sample k is window k modulo windows(). ExitCode::bad_data for a damaged shard, for shards of
-  // different tokenizers, and if no shard holds a window.
+  // Without `shuffle`, sample k is window k modulo windows(). Throws ExitCode::bad_data for a damaged shard, for shards
+  // of different tokenizers, and if no shard holds a window.
   Loader(const std::vector<std::string>& patterns, uint64_t sequence_length, uint64_t seed, bool shuffle);
 
   uint64_t windows() const { return sampler_.windows(); }
@@ -33,15 +34,15 @@ class Loader {
   uint64_t sequence_length() const { return sequence_length_; }
   size_t shards() const { return shards_.size(); }
 
-  // Sample number `sample`: tokens[i] is followed by targets[i]. Both spans have sequence_length elements. So has
-  // `documents`, if it is wanted: documents[i] is the index of the first of these tokens that is in token i's document,
-  // as TokenShard::find_documents() tells it.
+  // Loads sample number `sample`: tokens[i] is followed by targets[i]. Both spans have sequence_length elements. So has
+  // `documents`, unless it is empty: documents[i] is the index of the first of these tokens that is in token i's
+  // document, as TokenShard::find_documents() returns it.
   void load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets, std::span<int32_t> documents = {});
 
   uint32_t vocab_size() const { return shards_.front()->vocab_size(); }
   Hash128 tokenizer_hash() const { return shards_.front()->tokenizer(); }
-  // 32 hexadecimal digits over the shards in order: file names without their folders, sizes, identities. Equal
-  // fingerprints, seeds and sequence lengths mean equal samples.
+  // Returns 32 hexadecimal digits: a hash over the shards in order, of their file names without folders, sizes and
+  // identities. Equal fingerprints, seeds and sequence lengths mean equal samples.
   std::string fingerprint() const;
 
  private:
@@ -49,7 +50,7 @@ class Loader {
 
   uint64_t sequence_length_;
   std::vector<std::unique_ptr<TokenShard>> shards_;
-  std::vector<uint64_t> first_window_;  // of every shard, and the total
+  std::vector<uint64_t> first_window_;  // first window of every shard, and the total
   uint64_t tokens_ = 0;
   std::vector<int32_t> window_;  // [sequence_length + 1]
   Sampler sampler_;

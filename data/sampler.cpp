@@ -35,7 +35,7 @@ uint64_t Sampler::permute(uint64_t epoch, uint64_t index) const {
 uint64_t Sampler::window(uint64_t sample) const {
   uint64_t index = sample % windows_;
   if (!shuffle_) return index;
-  // The network permutes the whole domain, so the walk returns to the range of windows it started in.
+  // The network permutes the whole domain, so the walk returns to the range of windows in which it started.
   do {
     index = permute(epoch(sample), index);
   } while (index >= windows_);

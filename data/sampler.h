@@ -1,9 +1,10 @@
-// The order in which the windows of a data set are read: in every epoch a permutation that is a pure function of
-// (seed, epoch), evaluated at one point. No state: sample k of a run is known without the samples before it.
+// The order in which the windows of a data set are read. Every epoch has a permutation that is a pure function of
+// (seed, epoch) and is evaluated at one point, so sample k of a run is known without the samples before it.
 //
 // The permutation is a balanced Feistel network of 8 rounds over the smallest domain of 2^(2h) >= windows, h >= 1,
-// walked until it falls below `windows`. x = left * 2^h + right; round r replaces (left, right) by
-// (right, left ^ (F & (2^h - 1))), with F the XXH3-64 of the four little-endian 64-bit integers seed, epoch, r, right.
+// applied repeatedly until the result is below `windows`. With x = left * 2^h + right, round r replaces (left, right)
+// by (right, left ^ (F & (2^h - 1))), where F is the XXH3-64 of the four little-endian 64-bit integers seed, epoch, r,
+// right.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +13,9 @@ namespace nibble {
 
 class Sampler {
  public:
-  // windows >= 1.
+  // Requires windows >= 1.
   Sampler(uint64_t windows, uint64_t seed, bool shuffle);
-  // Window of the sample with this global number: number / windows is the epoch.
+  // Returns the window of the sample with this global number; number / windows is the epoch.
   uint64_t window(uint64_t sample) const;
   uint64_t epoch(uint64_t sample) const { return sample / windows_; }
   uint64_t windows() const { return windows_; }

@@ -58,7 +58,7 @@ GradientNorm gradient_norm(Communicator& communicator, const Partition& partitio
   NIBBLE_CHECK(
       partition.ranks() == communicator.size() && static_cast<uint64_t>(shard.elements()) == partition.count(rank),
       "gradient shard");
-  std::vector<uint64_t> offsets;  // of each rank's block sums, in bytes
+  std::vector<uint64_t> offsets;  // where each rank's block sums begin, in bytes
   offsets.reserve(static_cast<size_t>(communicator.size()) + 1);
   for (int other = 0; other < communicator.size(); ++other) {
     offsets.push_back(div_ceil(partition.begin(other), Partition::block) * sizeof(double));

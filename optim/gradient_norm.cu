@@ -10,7 +10,7 @@ namespace {
 
 constexpr int lanes = 16;
 constexpr int lanes_a_thread = 4;
-constexpr int threads_a_block = lanes / lanes_a_thread;  // of Partition
+constexpr int threads_a_block = lanes / lanes_a_thread;  // threads for one block of Partition
 constexpr int threads = 128;
 
 struct Squares {
@@ -21,11 +21,11 @@ struct Squares {
 };
 
 __device__ __forceinline__ void add_square(double& lane, float value) {
-  // The square is exact in double, so that one rounding is what the CPU's two operations come to.
+  // The square is exact in double, so that the one rounding of the fma equals the CPU's two operations.
   lane = fma(static_cast<double>(value), static_cast<double>(value), lane);
 }
 
-// Four neighbouring threads add up the squares of one block of Partition, four lanes each.
+// Four neighbouring threads add the squares of one block of Partition, four lanes each.
 __global__ void square_sums_kernel(Squares squares) {
   const int64_t thread = global_thread();
   const int64_t block = thread / threads_a_block;
@@ -50,7 +50,8 @@ __global__ void square_sums_kernel(Squares squares) {
       if (rows * lanes + quarter * lanes_a_thread + j < count) add_square(lane[j], values[rows * lanes + j]);
     }
   }
-  // Lane j + lane j + 8, then j + 4, across threads; j + 2 and j + 1 within the first of them.
+  // The tree adds lanes j and j + 8, then j and j + 4, across threads, and then j + 2 and j + 1 inside the first
+  // thread.
 #pragma unroll
   for (int step = threads_a_block / 2; step > 0; step /= 2) {
 #pragma unroll
@@ -64,7 +65,7 @@ __global__ void square_sums_kernel(Squares squares) {
   squares.sums[block] = lane[0] + lane[1];
 }
 
-// The kernel writes its few sums where the host reads them. Made once, for the largest shard of the process.
+// Returns memory that the kernel writes and the host reads. It is allocated again only when a larger shard comes.
 std::span<double> sums_on_host(size_t count) {
   static double* memory = nullptr;
   static size_t capacity = 0;

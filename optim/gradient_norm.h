@@ -1,5 +1,5 @@
-// The norm of the whole gradient from the shards of all ranks: the same bits on every rank and for any number of ranks,
-// because squares are summed in double inside the fixed blocks of Partition and then over the blocks in order.
+// The norm of the whole gradient from the shards of all ranks. It has the same bits on every rank and for any number of
+// ranks, because squares are summed in double inside the fixed blocks of Partition and then over the blocks in order.
 #pragma once
 
 #include <span>
@@ -12,19 +12,19 @@ namespace nibble {
 
 struct GradientNorm {
   double norm = 0;
-  bool finite = true;  // no NaN and no infinity in any rank's shard; otherwise norm is not a number or infinite
+  bool finite = true;  // no rank's shard has a NaN or an infinity; if false, norm is NaN or infinite
 };
 
-// Collective, over communicator.host(). shard: this rank's part of the gradient, f32 [partition.count(rank)], on any
-// device; its squares are summed there.
+// Collective, over communicator.host(). `shard` is this rank's part of the gradient, f32 [partition.count(rank)], on
+// any device; its squares are summed there.
 GradientNorm gradient_norm(Communicator& communicator, const Partition& partition, const Tensor& shard);
 
-// Factor that brings a gradient of this norm down to max_norm; 1 where it is smaller already, and for max_norm 0 (no
-// clipping).
+// Returns the factor that reduces a gradient of this norm to max_norm; 1 if the norm is smaller already, or if max_norm
+// is 0 (no clipping).
 float clip_scale(double norm, double max_norm);
 
-// sums[i]: of the squares of elements [i * Partition::block, ...) of the shard, in double; on the CPU. Lane j of 16
-// takes elements j, j + 16, ... of a block; the lanes are added in a fixed tree.
+// Sums of squares of a shard: sums[i] is the sum over elements [i * Partition::block, ...), in double, on the CPU. Lane
+// j of 16 takes elements j, j + 16, ... of a block; the lanes are added in a fixed tree.
 struct SquareSums {
   Tensor shard;  // f32
   std::span<double> sums;

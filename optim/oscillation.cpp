@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t elements_at_once = 8192;
 
-// path += |now - before|; an element that is not a number on either side has not moved. Then before = now.
+// path += |now - before|; an element whose difference is NaN counts as not moved. Then before = now.
 NIBBLE_VECTORIZE void extend_paths(const float* now, float* before, float* path, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     const float distance = std::fabs(now[i] - before[i]);
@@ -21,7 +21,7 @@ NIBBLE_VECTORIZE void extend_paths(const float* now, float* before, float* path,
   }
 }
 
-// Compared as a product: a path of zero needs no division, and nothing that stood still is reset.
+// The comparison is a product, so that a path of zero needs no division and an element that did not move is not reset.
 bool oscillates(float quantized_path, float weight_path, float threshold) {
   return weight_path > 0 && quantized_path >= threshold * weight_path;
 }
@@ -71,7 +71,7 @@ uint64_t Oscillation::after_update(uint64_t step, const Shard& shard) {
   return place == config_.window ? reset(shard) : 0;
 }
 
-// weights_ and last_quantized_ are those of now.
+// weights_ and last_quantized_ hold the values after the update.
 uint64_t Oscillation::reset(const Shard& shard) {
   const std::span<float> weights = all_of(weights_);
   uint64_t count = 0;

@@ -10,8 +10,8 @@
 namespace nibble {
 namespace {
 
-// (1 + cos(pi t)) / 2 for t in [0, 1], error below 1e-15. The C library's cosine may differ in its last bit between
-// instruction sets; this does not.
+// Returns (1 + cos(pi t)) / 2 for t in [0, 1], with an error below 1e-15. The C library's cosine may differ in its last
+// bit between instruction sets; this function does not.
 double half_cosine(double t) {
   constexpr double pi = 3.14159265358979323846;
   const double x = pi * (0.5 - t);  // cos(pi t) = sin(x), |x| <= pi/2
@@ -25,7 +25,8 @@ double ratio_of(uint64_t part, uint64_t whole) {
   return static_cast<double>(part) / static_cast<double>(whole);
 }
 
-// 1 at the peak, 0 at the end. step is between the end of the warm-up and total_steps.
+// Returns the factor of the decay, 1 at the peak and 0 at the end. `step` is between the end of the warm-up and
+// total_steps.
 double shape(const ScheduleConfig& config, uint64_t step) {
   if (config.kind == ScheduleKind::cosine || config.kind == ScheduleKind::linear) {
     const double progress = ratio_of(step - config.warmup_steps, config.total_steps - config.warmup_steps);

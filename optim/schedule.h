@@ -1,5 +1,5 @@
-// The learning rate as a pure function of the step: linear warm-up, then one of four shapes. The same bits everywhere:
-// only additions, multiplications, divisions and square roots are used, no library transcendentals.
+// The learning rate as a pure function of the step: a linear warm-up, then one of four shapes. Its bits are the same
+// everywhere, because only additions, multiplications, divisions and square roots are used, no library transcendentals.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ enum class ScheduleKind : uint8_t {
   cosine,
   linear,
   wsd,       // warm-up, stable, then a linear decay over the last decay_share of the steps
-  wsd_sqrt,  // the same with the decay 1 - sqrt(progress) (Haegele et al. 2024, arXiv 2405.18392)
+  wsd_sqrt,  // as wsd, with the decay 1 - sqrt(progress) (Haegele et al. 2024, arXiv 2405.18392)
 };
 
 struct ScheduleConfig {
@@ -19,13 +19,14 @@ struct ScheduleConfig {
   double min_ratio = 0;       // learning rate at total_steps / peak
   uint64_t warmup_steps = 0;  // step s of the warm-up has peak * (s + 1) / warmup_steps
   uint64_t total_steps = 0;
-  double decay_share = 0.2;  // wsd: share of total_steps, in [0, 1]
+  double decay_share = 0.2;  // of wsd and wsd_sqrt: share of total_steps, in [0, 1]
 };
 
-// Throws ExitCode::bad_config: a peak that is negative or not finite, ratios outside [0, 1], more warm-up than steps.
+// Throws ExitCode::bad_config for a peak that is negative or not finite, ratios outside [0, 1], and more warm-up than
+// steps.
 void validate(const ScheduleConfig& config);
 
-// Of the update of `step`, counted from 0. From total_steps on: peak * min_ratio.
+// Returns the learning rate of the update of `step`, counted from 0; from total_steps on it is peak * min_ratio.
 double learning_rate(const ScheduleConfig& config, uint64_t step);
 
 }  // namespace nibble

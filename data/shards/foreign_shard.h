@@ -3,9 +3,9 @@
 // llm.c (and modded-nanogpt, whose files are the same): 256 int32 {magic, version, tokens, 0 ...}, then the tokens.
 //   magic 20240520, version 1: GPT-2's ids (vocabulary 50,257), uint16
 //   magic 20240801, version 7: Llama 3's ids (vocabulary 128,256), uint32
-// The format has neither hashes nor document ends: the size is checked when the file is opened, every id when it is
-// read. llm.c's programs write a mark before every document: its end-of-text token in GPT-2's ids (50256), its
-// beginning-of-text token in Llama 3's (128000). Little-endian.
+// Numbers are little-endian. The format has neither hashes nor document ends: the size is checked when the file is
+// opened, and every id when it is read. llm.c's programs write a mark before every document: the end-of-text token in
+// GPT-2's ids (50256), the beginning-of-text token in Llama 3's (128000).
 #pragma once
 
 #include <string>
@@ -18,10 +18,10 @@ namespace nibble {
 
 class LlmcShard : public TokenShard {
  public:
-  // Whether a file with this magic number is one of llm.c's.
+  // Returns true if a file with this magic number is one of llm.c's.
   static bool recognises(uint32_t magic);
 
-  // ExitCode::bad_data for a file that is not what its header says.
+  // Throws ExitCode::bad_data for a file that is not what its header says.
   explicit LlmcShard(const std::filesystem::path& path);
 
   const std::string& name() const override { return name_; }
@@ -30,14 +30,14 @@ class LlmcShard : public TokenShard {
   uint32_t vocab_size() const override { return kind_.vocab_size; }
   uint32_t eos_id() const override { return kind_.eos_id; }
   Hash128 tokenizer() const override { return {}; }
-  // Of the header, the size, and the first and last 64 KiB: the format has no hash, and reading terabytes at the start
-  // of every run would be no service.
+  // Returns a hash of the header, the size, and the first and last 64 KiB. The format has no hash, and reading
+  // terabytes at the start of every run would take too long.
   uint64_t identity() const override { return identity_; }
   void read(uint64_t first, std::span<int32_t> ids) override;
-  // By the marks among `ids`: a mark belongs to the document that it begins.
+  // Documents begin at the marks among `ids`: a mark belongs to the document that it begins.
   void find_documents(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> starts) override;
 
-  // "llm.c version 1 (GPT-2 tokens)"
+  // Returns a text such as "llm.c version 1 (GPT-2 tokens)".
   std::string describe() const;
   uint32_t token_bytes() const { return kind_.token_bytes; }
 

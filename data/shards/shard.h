@@ -2,8 +2,8 @@
 //
 //   header, 4096 bytes | tokens | document ends, u64 each | hashes, u64 each: every block of tokens, the document ends
 //
-// Everything is little-endian. The header carries a hash of the hashes and one of itself, so it identifies the content.
-// Implemented in shard_header.cpp, shard_reader.cpp and shard_writer.cpp.
+// Everything is little-endian. The header has a hash of the hashes and a hash of itself, so it identifies the content.
+// The sources are shard_header.cpp, shard_reader.cpp and shard_writer.cpp.
 #pragma once
 
 #include <array>
@@ -35,7 +35,7 @@ struct ShardHeader {
   uint32_t block_bytes = 1U << 20U;  // a power of two, 4 KiB to 1 GiB
   uint64_t content_hash = 0;         // XXH3-64 of the hashes at the end of the file
 
-  // Offsets and sizes in bytes. Valid for headers that parse() has accepted.
+  // Offsets and sizes are in bytes and valid for headers that parse() has accepted.
   uint64_t payload_bytes() const { return tokens * token_bytes; }
   uint64_t blocks() const { return (payload_bytes() + block_bytes - 1) / block_bytes; }
   uint64_t documents_offset() const { return bytes + payload_bytes(); }
@@ -43,22 +43,23 @@ struct ShardHeader {
   uint64_t file_bytes() const { return hashes_offset() + (blocks() + 1) * sizeof(uint64_t); }
 
   std::array<std::byte, bytes> serialize() const;
-  // Checks every field, and that a file of `file_size` bytes is exactly what the header describes. ExitCode::bad_data.
+  // Checks every field, and that a file of `file_size` bytes is exactly what the header describes. Throws
+  // ExitCode::bad_data if not.
   static ShardHeader parse(std::span<const std::byte> data, uint64_t file_size, const std::string& name);
 };
 
-// Writes one shard. Memory: one block, and 8 bytes a document.
+// Writes one shard. It needs memory for one block and 8 bytes a document.
 class ShardWriter {
  public:
-  // Takes vocab_size, eos_id, tokenizer and block_bytes from `format`; token_bytes is 2 where every id fits.
+  // Takes vocab_size, eos_id, tokenizer and block_bytes from `format`; token_bytes is 2 if every id fits, else 4.
   ShardWriter(const std::filesystem::path& path, const ShardHeader& format);
-  // Appends the tokens and the end-of-document token. ExitCode::bad_data for an id outside the vocabulary.
+  // Appends the tokens and the end-of-document token. Throws ExitCode::bad_data for an id outside the vocabulary.
   void add_document(std::span<const int32_t> tokens);
   uint64_t tokens() const { return header_.tokens; }
   uint64_t documents() const { return ends_.size(); }
-  // Completes the file under its temporary name. A shard without documents is a defect.
+  // Completes the file under its temporary name. A shard without documents is a defect (NIBBLE_CHECK).
   void finish();
-  void publish();  // finish(), then the file appears under its name
+  void publish();  // calls finish(), then renames the file to its name
   std::string name() const { return file_.name(); }
 
  private:
@@ -74,9 +75,9 @@ class ShardWriter {
   bool finished_ = false;
 };
 
-// Reads one shard. Opening checks the header, the size and the table of hashes; a block of tokens is checked (hash, ids
-// below the vocabulary size) when it is first touched, the document ends likewise. Failures are ExitCode::bad_data and
-// name the shard, the byte and the id. Not for several threads at once.
+// Reads one shard. Opening checks the header, the size and the table of hashes. A block of tokens is checked (hash, ids
+// below the vocabulary size) when it is first touched, and so are the document ends. Failures are ExitCode::bad_data
+// and name the shard, the byte and the id. A reader must not be used by several threads at once.
 class ShardReader : public TokenShard {
  public:
   explicit ShardReader(const std::filesystem::path& path);
@@ -88,14 +89,14 @@ class ShardReader : public TokenShard {
   uint32_t eos_id() const override { return header_.eos_id; }
   Hash128 tokenizer() const override { return header_.tokenizer; }
   uint64_t identity() const override { return header_hash_; }
-  // XXH3-64 of the header, and so an identity of everything in the shard.
+  // Returns the XXH3-64 of the header, which identifies everything in the shard.
   uint64_t header_hash() const { return header_hash_; }
   void read(uint64_t first, std::span<int32_t> ids) override;
-  // By the table of document ends: the end-of-document token belongs to the document that it ends.
+  // Documents follow the table of document ends: the end-of-document token belongs to the document that it ends.
   void find_documents(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> starts) override;
-  // Index of the token after the last one of document i, for every document.
+  // Returns, for every document, the index of the token after its last one.
   const std::vector<uint64_t>& document_ends();
-  // Reads everything, calls report(text) for every damaged part, and tells the number of damaged parts. `visit` sees
+  // Reads everything, calls report(text) for every damaged part, and returns the number of damaged parts. `visit` gets
   // the tokens of every sound block in order.
   uint64_t verify(const std::function<void(const std::string&)>& report,
                   const std::function<void(std::span<const int32_t>)>& visit);
@@ -115,8 +116,8 @@ class ShardReader : public TokenShard {
   std::vector<std::byte> buffer_;
 };
 
-// Consecutive shards PREFIX-00000.bin, PREFIX-00001.bin, ... of about `shard_tokens` tokens. No document is cut; one
-// that is longer than a shard gets a longer shard. Nothing appears in the directory before publish().
+// Writes consecutive shards PREFIX-00000.bin, PREFIX-00001.bin, ... of about `shard_tokens` tokens. No document is cut;
+// one that is longer than a shard gets a longer shard. Nothing appears in the directory before publish().
 class ShardSeries {
  public:
   ShardSeries(std::filesystem::path directory, std::string prefix, const ShardHeader& format, uint64_t shard_tokens);

@@ -1,3 +1,4 @@
+// The header of a shard: its layout in bytes, and the checks of its fields.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,7 +13,7 @@
 namespace nibble {
 namespace {
 
-// The control characters show a file that went through a text-mode copy or was printed by accident.
+// The control characters reveal a file that was copied in text mode or printed by accident.
 constexpr std::string_view magic("NIBBLE\x1A\n", 8);
 constexpr uint32_t version = 1;
 
@@ -35,7 +36,7 @@ constexpr size_t at_header_hash = ShardHeader::bytes - sizeof(uint64_t);
               "restore the shard from a copy, or make it again with nibble tokenize");
 }
 
-// Checks fields that the sizes depend on; afterwards none of the sizes can wrap around 64 bits.
+// Checks the fields that the sizes depend on; afterwards none of the sizes can wrap around 64 bits.
 void check_fields(const ShardHeader& header, const std::string& name) {
   if (header.token_bytes != 2 && header.token_bytes != 4) {
     fail(name, fmt::format("tokens of {} bytes, not 2 or 4", header.token_bytes));

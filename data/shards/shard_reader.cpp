@@ -1,3 +1,4 @@
+// Reading and checking a shard.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,7 +22,7 @@ ShardReader::ShardReader(const std::filesystem::path& path) : file_(path), name_
   file_.read(0, data);
   header_ = ShardHeader::parse(data, file_.size(), name_);
   header_hash_ = hash64(data);
-  // parse() has tied these sizes to the size of the file.
+  // parse() has checked that these sizes agree with the size of the file.
   hashes_.resize(header_.blocks() + 1);
   file_.read(header_.hashes_offset(), std::as_writable_bytes(std::span(hashes_)));
   const uint64_t hash = hash64(std::as_bytes(std::span(hashes_)));

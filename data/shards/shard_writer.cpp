@@ -1,3 +1,4 @@
+// Writing one shard, and a series of shards.
 #include <fmt/format.h>
 
 #include <utility>

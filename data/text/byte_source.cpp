@@ -40,7 +40,7 @@ class ZstdSource : public ByteSource {
       const size_t status = ZSTD_decompressStream(context_.get(), &output, &pending_);
       if (ZSTD_isError(status) != 0) fail(ZSTD_getErrorName(status));
       inside_frame_ = status != 0;
-      // A full output buffer may leave decoded bytes inside the context, to be fetched without new input.
+      // A full output buffer may leave decoded bytes inside the context, which need no new input.
       flushing_ = output.pos == output.size && inside_frame_;
       if (pending_.pos == before && output.pos == 0) flushing_ = false;
     }

@@ -11,7 +11,8 @@ namespace nibble {
 class ByteSource {
  public:
   virtual ~ByteSource() = default;
-  // Number of bytes put into `data`, 0 only at the end. A damaged or truncated frame is ExitCode::bad_data.
+  // Returns the number of bytes put into `data`, 0 only at the end. Throws ExitCode::bad_data for a damaged or
+  // truncated frame.
   virtual size_t read(std::span<std::byte> data) = 0;
 };
 

@@ -19,7 +19,7 @@ DocumentSplit::DocumentSplit(double validation_share) {
     throw Error(ExitCode::usage, fmt::format("a validation share of {} is not in [0, 1)", validation_share),
                 "give the share of documents to hold out, for example 0.005");
   }
-  // Exact: a double below 1 times 2^64 is below 2^64.
+  // The product is exact: a double below 1 times 2^64 is below 2^64.
   limit_ = static_cast<uint64_t>(std::ldexp(validation_share, 64));
 }
 

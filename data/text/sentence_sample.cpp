@@ -22,8 +22,8 @@ void SentenceSample::add(std::string_view document, uint64_t document_hash) {
   }
 }
 
-// The document's hash and the index salt the line's own, so that frequent lines are thinned out and not kept or dropped
-// as a whole.
+// The seed of a line's hash is the document's hash plus the line's index, so that frequent lines are thinned out and
+// not kept or dropped as a whole.
 void SentenceSample::offer(std::string_view text, uint64_t document, uint64_t index) {
   const uint64_t hash = hash64(text, document + index);
   if (hash > limit_) return;

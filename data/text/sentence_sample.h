@@ -1,5 +1,5 @@
-// A bounded sample of lines to train a tokenizer on. Which lines are kept depends on their hashes only, so the sample
-// is spread over all documents, and the same for the same text.
+// A bounded sample of lines to train a tokenizer on. The hashes of the lines alone decide which are kept, so the sample
+// is spread over all documents and is the same for the same text.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,8 @@ class SentenceSample {
   // Offers the lines of a document; lines above 4 KiB are cut.
   void add(std::string_view document, uint64_t document_hash);
   uint64_t bytes() const { return bytes_; }
-  // The lines of the training documents in the order in which they came, without their line feeds. Empties the sample.
+  // Returns the lines of the training documents in the order in which they came, without their line feeds, and empties
+  // the sample.
   std::vector<std::string> take(const DocumentSplit& split);
 
  private:

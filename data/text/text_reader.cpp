@@ -76,7 +76,7 @@ void TextReader::check_utf8(std::string& text, uint64_t offset, uint64_t line) {
   }
 }
 
-// The next document of plain text, or the next line of JSON, as it stands in the file.
+// Reads the next document of plain text, or the next line of JSON, as it is in the file.
 bool TextReader::next_raw(std::string& text, uint64_t& offset, uint64_t& line) {
   text.clear();
   const DocumentRule rule = json_ ? DocumentRule::line : options_.documents;

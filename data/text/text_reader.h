@@ -1,5 +1,5 @@
-// Documents of a text file. NAME.jsonl holds one JSON object a line, whose text is under a key; every other name is
-// plain text. Both may be compressed (.zst). Memory is bounded by the longest document.
+// Reads the documents of a text file. NAME.jsonl holds one JSON object a line, with the text under a key; every other
+// name is plain text. Both may be compressed (.zst). Memory is bounded by the longest document.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 
 namespace nibble {
 
-// What a document of a plain text file is. A paragraph ends at an empty line. Documents of lines and paragraphs do not
-// contain the line feed that ends them; empty ones are left out.
+// How a plain text file is cut into documents. A paragraph ends at an empty line. Documents of lines and paragraphs do
+// not contain the line feed that ends them; empty ones are left out.
 enum class DocumentRule : uint8_t { file, line, paragraph };
 
 struct TextOptions {
@@ -25,17 +25,18 @@ struct TextOptions {
 
 struct Document {
   std::string text;   // valid UTF-8, not empty
-  uint64_t line = 0;  // of its beginning in the file, from 1
+  uint64_t line = 0;  // line of the file where it begins, from 1
 };
 
 class TextReader {
  public:
-  // ExitCode::missing_input if the file is not there.
+  // Throws ExitCode::missing_input if the file does not exist.
   TextReader(const std::filesystem::path& path, TextOptions options);
-  // False at the end of the file. ExitCode::bad_data names the file, the line and the byte (after decompression).
+  // Returns false at the end of the file. Throws ExitCode::bad_data, which names the file, the line and the byte (after
+  // decompression).
   bool next(Document& document);
-  uint64_t bytes_read() const { return offset_; }        // after decompression
-  uint64_t replaced_bytes() const { return replaced_; }  // by U+FFFD
+  uint64_t bytes_read() const { return offset_; }        // bytes, after decompression
+  uint64_t replaced_bytes() const { return replaced_; }  // bytes that U+FFFD replaced
 
  private:
   bool next_line();
@@ -53,7 +54,7 @@ class TextReader {
   size_t buffer_end_ = 0;
   uint64_t offset_ = 0;  // bytes handed out as lines so far
   uint64_t line_number_ = 0;
-  std::string line_;  // with its line feed, if it has one
+  std::string line_;  // includes its line feed, if it has one
   uint64_t replaced_ = 0;
 };
 

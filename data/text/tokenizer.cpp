@@ -16,13 +16,14 @@ namespace nibble {
 namespace {
 
 constexpr uint64_t max_model_bytes = 64ULL << 20U;
-// SentencePiece needs about 100 bytes of memory a byte of text at a time.
+// SentencePiece needs about 100 bytes of memory for each byte of the text that it encodes at once.
 constexpr size_t max_encode_bytes = size_t{1} << 16U;
-// SentencePiece writes a space as U+2581 and cannot tell the two apart afterwards: the character itself goes as bytes.
+// SentencePiece writes a space as U+2581 and cannot tell the two apart afterwards, so the character U+2581 itself is
+// encoded as bytes.
 constexpr std::string_view space_mark = "\xE2\x96\x81";
 
-// What a lossy model gets wrong: spaces at the edges and in rows, line ends, tabs, letters outside any vocabulary,
-// compatibility forms, NUL, and SentencePiece's own marks.
+// The text contains what a lossy model gets wrong: spaces at the edges and in rows, line ends, tabs, letters outside
+// any vocabulary, compatibility forms, NUL, and SentencePiece's own marks.
 constexpr char probe[] =
     " \n  two  spaces \n\t\ttabs\r\n \xEF\xAC\x81 e\xCC\x81 \xE2\x91\xA0 \xF0\x9F\x98\x80 "
     "\xE2\x96\x81\xE2\x96\x85 <s></s><unk><0x41> \xE6\x97\xA5\xE6\x9C\xAC \0 \xEF\xBF\xBF ";
@@ -90,7 +91,7 @@ void Tokenizer::append_encoded(std::string_view text, std::vector<int32_t>& ids)
 
 std::vector<std::vector<int32_t>> Tokenizer::encode_all(std::span<const std::string> documents) const {
   std::vector<std::string_view> pieces;
-  std::vector<size_t> first_piece;  // of every document
+  std::vector<size_t> first_piece;  // first piece of every document
   for (const std::string& document : documents) {
     if (const auto bad = find_invalid_utf8(document)) {
       throw Error(ExitCode::bad_data, fmt::format("byte {} of the text is not UTF-8", *bad),

@@ -1,8 +1,8 @@
-// Text to token ids and back: byte-pair encoding by SentencePiece, with bytes for what the vocabulary lacks.
+// Text to token ids and back: byte-pair encoding by SentencePiece, with bytes for characters outside the vocabulary.
 //
 // decode(encode(text)) == text for every valid UTF-8 text: no normalisation, no prefix, no special meaning for any
 // string. Line feed and tab are tokens of their own. Ids: 0 unknown (never produced), 1 beginning, 2 end of document.
-// Implemented in tokenizer.cpp; train_tokenizer() in tokenizer_training.cpp.
+// The sources are tokenizer.cpp and, for Tokenizer::train(), tokenizer_training.cpp.
 #pragma once
 
 #include <cstdint>
@@ -23,14 +23,15 @@ namespace nibble {
 
 class Tokenizer {
  public:
-  // 256 bytes, three special ids, line feed, tab, and room for letters and merges.
+  // The minimum holds 256 bytes, three special ids, line feed, tab, and room for letters and merges.
   static constexpr uint32_t min_vocab_size = 320;
   static constexpr uint32_t max_vocab_size = 1U << 20U;
 
-  // The same sentences (valid UTF-8, no line feeds) and size give the same model, byte for byte, on every machine with
-  // the same SentencePiece. ExitCode::bad_data if the text is too small for the vocabulary.
+  // Trains a model. The same sentences (valid UTF-8, no line feeds) and size give the same model, byte for byte, on
+  // every machine with the same SentencePiece. Throws ExitCode::bad_data if the text is too small for the vocabulary.
   static Tokenizer train(std::vector<std::string> sentences, uint32_t vocab_size);
-  // ExitCode::missing_input; ExitCode::bad_data if it is not a model or does not reproduce text exactly.
+  // Throws ExitCode::missing_input if there is no such file, and ExitCode::bad_data if it is not a model or does not
+  // reproduce text exactly.
   static Tokenizer load(const std::filesystem::path& path);
   static Tokenizer from_model(std::string model, const std::string& name);
   ~Tokenizer();
@@ -39,11 +40,11 @@ class Tokenizer {
 
   void save(const std::filesystem::path& path) const;
 
-  // Adds no beginning and no end. ExitCode::bad_data if the text is not UTF-8.
+  // Adds no beginning and no end token. Throws ExitCode::bad_data if the text is not UTF-8.
   std::vector<int32_t> encode(std::string_view text) const;
-  // The same for many documents, on the compute threads.
+  // Encodes many documents like encode(), on the compute threads.
   std::vector<std::vector<int32_t>> encode_all(std::span<const std::string> documents) const;
-  // Special ids give nothing; bytes that are no UTF-8 give U+FFFD. Every id is in [0, vocab_size).
+  // Special ids give no text; bytes that are not UTF-8 give U+FFFD. Every id must be in [0, vocab_size).
   std::string decode(std::span<const int32_t> ids) const;
 
   uint32_t vocab_size() const { return vocab_size_; }

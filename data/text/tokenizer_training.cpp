@@ -1,3 +1,4 @@
+// Training a SentencePiece model with the settings that make it lossless.
 #include <fmt/format.h>
 #include <sentencepiece_trainer.h>
 
@@ -35,8 +36,8 @@ void for_each_character(std::string_view text, Visit&& visit) {
   }
 }
 
-// The characters that get a token of their own: the most frequent ones, up to 99.95 % of the text and about half of the
-// vocabulary beside the bytes. The others are always written in bytes.
+// Chooses the characters that get a token of their own: the most frequent ones, up to 99.95 % of the text and about
+// half of the vocabulary beside the bytes. All other characters are encoded as bytes.
 std::unordered_set<std::string> choose_alphabet(const std::vector<std::string>& sentences, uint32_t vocab_size) {
   std::unordered_map<std::string, uint64_t> counts;
   uint64_t total = 0;
@@ -59,7 +60,7 @@ std::unordered_set<std::string> choose_alphabet(const std::vector<std::string>& 
   return alphabet;
 }
 
-// No merge crosses a tab, so it stands in for the characters outside the alphabet.
+// Replaces characters outside the alphabet by tabs, because no merge crosses a tab.
 void mask_rare_characters(std::vector<std::string>& sentences, const std::unordered_set<std::string>& alphabet) {
   for (std::string& sentence : sentences) {
     std::string masked;
@@ -79,7 +80,7 @@ Tokenizer Tokenizer::train(std::vector<std::string> sentences, uint32_t vocab_si
                 "choose another --vocab-size");
   }
   mask_rare_characters(sentences, choose_alphabet(sentences, vocab_size));
-  // Without a token for it, a space could not be told from SentencePiece's mark for it.
+  // The vocabulary must have a token for a space; otherwise a space could not be told from SentencePiece's mark for it.
   sentences.emplace_back(" ");
   const std::unordered_map<std::string, std::string> options = {
       {"model_type", "bpe"},

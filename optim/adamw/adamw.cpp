@@ -19,10 +19,11 @@ namespace {
 
 using cpu::AdamWUpdate;
 
-constexpr size_t elements_a_block = 8;  // 16 random bits each
+constexpr size_t elements_a_block = 8;  // one block of random bits has 16 bits for each
 constexpr size_t elements_at_once = 64 * cpu::adamw_strip;
 
-// By repeated squaring: the C library's pow may differ in its last bit between instruction sets.
+// The power is computed by repeated squaring, because the C library's pow may differ in its last bit between
+// instruction sets.
 double power(double base, uint64_t exponent) {
   double result = 1;
   for (double square = base; exponent != 0; exponent >>= 1, square *= square) {
@@ -50,7 +51,7 @@ AdamWUpdate constants(const AdamWConfig& config, const AdamW::Step& step) {
           .second_moment_noise = stream(Purpose::moment_v_rounding)};
 }
 
-// What of the segments lies in elements [begin, end) of the flat buffers.
+// Returns the parts of the segments that lie in elements [begin, end) of the flat buffers.
 std::vector<AdamWPiece> pieces_of(const std::vector<ParameterSegment>& segments, uint64_t begin, uint64_t end,
                                   float decay_rate) {
   std::vector<AdamWPiece> pieces;

@@ -8,9 +8,9 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr int at_once = 8;  // elements of a thread: one block of random bits of each stream
+constexpr int at_once = 8;  // elements of a thread; they use one block of random bits of each stream
 constexpr int threads = 256;
-constexpr int most_pieces = 64;  // of a launch; its parameters must stay below 4 KiB
+constexpr int most_pieces = 64;  // pieces of a launch, whose parameters must stay below 4 KiB
 
 enum class Weights { f32, bf16, bf16_with_master };
 
@@ -18,7 +18,7 @@ struct Piece {
   uint64_t place, element, count;  // as in AdamWPiece
   uint32_t tensor_id;
   float decay_rate;
-  uint32_t first_block;  // of the grid
+  uint32_t first_block;  // first block of the grid that works on this piece
 };
 
 struct Batch {
@@ -32,7 +32,7 @@ struct Batch {
   Piece piece[most_pieces];
 };
 
-// Eight numbers from `from` on, of which `count` exist; those that do not are zero.
+// Loads eight numbers from `from` on, of which `count` exist; those that do not exist are zero.
 __device__ __forceinline__ void load_eight(const float* from, int count, float (&to)[at_once]) {
   if (count == at_once) {
     const float4 low = reinterpret_cast<const float4*>(from)[0];
@@ -69,7 +69,7 @@ __device__ __forceinline__ void store_eight(float* to, int count, const float (&
     if (i < count) to[i] = values[i];
   }
 }
-// round(value, i): the bits of element i.
+// Stores up to eight numbers as BF16; round(value, i) returns the bits of element i.
 template <class Round>
 __device__ __forceinline__ void store_eight(BFloat16* to, int count, const float (&values)[at_once],
                                             const Round& round) {
@@ -89,7 +89,7 @@ __device__ __forceinline__ void store_eight(BFloat16* to, int count, const float
   }
 }
 
-// Rounds with the random bits of one block of a stream.
+// Stores up to eight numbers as BF16, rounded with the random bits of one block of a stream.
 __device__ __forceinline__ void store_eight_stochastic(BFloat16* to, int count, const float (&values)[at_once],
                                                        NoiseStream stream, uint32_t tensor_id, uint64_t block) {
   stream.tensor_id = tensor_id;

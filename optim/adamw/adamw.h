@@ -1,12 +1,13 @@
 // AdamW (Loshchilov, Hutter 2019, arXiv 1711.05101) on this rank's shard of flat parameter buffers.
 //
-// For each element, in FP32 and in this order of operations (c1 = 1 - beta1, c2 = 1 - beta2, rounded to FP32 once):
+// Each element is updated in FP32 and in this order of operations (c1 = 1 - beta1, c2 = 1 - beta2, rounded to FP32
+// once):
 //   g = gradient * grad_scale;  m = beta1 m + c1 g;  v = beta2 v + c2 (g g)
 //   w = w - (rate * ((m * correction1) / (sqrt(v * correction2) + epsilon)) + (rate * weight_decay) * w)
-// with correction_i = 1 / (1 - beta_i^(step+1)) from double arithmetic, and the decay term only where a segment asks
-// for it. What is stored in BF16 (weights without FP32 masters, moments if chosen) is rounded stochastically with 16
-// random bits an element: element i of a tensor takes 16-bit half i % 8 (low half of a word first) of block i / 8 of
-// the stream {seed, step, micro_batch 0, tensor_id, purpose}. So the result depends neither on ranks nor on threads.
+// with correction_i = 1 / (1 - beta_i^(step+1)) from double arithmetic, and the decay term only if the segment asks for
+// it. Values stored in BF16 (weights without FP32 masters, moments if chosen) are rounded stochastically with 16 random
+// bits an element: element i of a tensor takes 16-bit half i % 8 (low half of a word first) of block i / 8 of the
+// stream {seed, step, micro_batch 0, tensor_id, purpose}. The result therefore depends neither on ranks nor on threads.
 #pragma once
 
 #include <cstdint>
@@ -26,22 +27,22 @@ struct AdamWConfig {
   double beta2 = 0.95;
   double epsilon = 1e-8;
   double weight_decay = 0.1;
-  // Where BF16 weights are kept between steps: in themselves (bf16), or in an FP32 copy that they are rounded from, to
-  // nearest even (f32). FP32 weights are their own master whatever this says.
+  // The type that BF16 weights have between steps: bf16 keeps the weights themselves; f32 keeps an FP32 copy, from
+  // which the weights are rounded to nearest even. FP32 weights are their own master, whatever this says.
   DType master_dtype = DType::bf16;
   DType moment_dtype = DType::f32;  // f32 or bf16
-  // The state stays in memory of the CPU and is updated there, while weights and gradients are on a GPU. The same bits.
-  // Says nothing where the weights are on the CPU.
+  // The state stays in memory of the CPU and is updated there, while weights and gradients are on a GPU. The bits are
+  // the same. It has no effect if the weights are on the CPU.
   bool offload = false;
 };
 
-// Throws ExitCode::bad_config for betas outside [0, 1), an epsilon that is not positive, a negative decay, or dtypes
+// Throws ExitCode::bad_config for betas outside [0, 1), an epsilon that is not positive, a negative decay, and dtypes
 // other than f32 and bf16.
 void validate(const AdamWConfig& config);
 
 struct AdamWProblem;
 
-// State that a checkpoint keeps: "adam_m", "adam_v" and, with FP32 masters of BF16 weights, "master".
+// State that a checkpoint keeps: "adam_m", "adam_v" and, for BF16 weights with FP32 masters, "master".
 struct NamedState {
   std::string name;
   Tensor shard;  // [end - begin]
@@ -56,22 +57,22 @@ class AdamW {
     uint64_t seed = 0;
   };
 
-  // Owns elements [begin, end) of the flat buffers; begin is a multiple of 8. The state's memory comes from the arena.
-  // weights_dtype: of the flat weights, f32 or bf16. The arena is on the device of the weights, or, with offload, on
-  // the CPU.
+  // Owns elements [begin, end) of the flat buffers; `begin` is a multiple of 8. The memory of the state comes from the
+  // arena. weights_dtype is the type of the flat weights, f32 or bf16. The arena is on the device of the weights, or on
+  // the CPU with offload.
   AdamW(Arena& arena, const AdamWConfig& config, std::vector<ParameterSegment> segments, uint64_t begin, uint64_t end,
         DType weights_dtype);
 
-  // Sets the shard (masters and weights) to these values, rounded to nearest even where stored in BF16. values:
-  // [end - begin], on the CPU; weights: the whole flat buffer, on any device.
+  // Sets the shard (masters and weights) to these values, rounded to nearest even where BF16 stores them. `values` is
+  // [end - begin], on the CPU; `weights` is the whole flat buffer, on any device.
   void set_weights(std::span<const float> values, const Tensor& weights);
 
-  // The shard as the next update finds it (masters where there are some), as set_weights() takes it. values: [end -
-  // begin].
+  // Returns in `values` [end - begin] the weights that the next update will use (the masters, if there are any). They
+  // may be passed to set_weights().
   void read_weights(std::span<float> values, const Tensor& weights) const;
 
-  // Updates the shard of `weights`, the whole flat buffer. gradients: f32 [end - begin], all finite, on the device of
-  // the weights; both begin at multiples of 16 bytes.
+  // Updates the shard of `weights`, which is the whole flat buffer. `gradients` is f32 [end - begin], all finite, on
+  // the device of the weights; both begin at multiples of 16 bytes.
   void step(const Step& step, const Tensor& weights, const Tensor& gradients);
 
   std::vector<NamedState> state() const;

@@ -1,4 +1,4 @@
-// AdamW for AVX2. Same bits as adamw_portable.cpp.
+// AdamW for AVX2, with the bits of adamw_portable.cpp.
 #include <immintrin.h>
 
 #include <cmath>
@@ -10,10 +10,10 @@
 namespace nibble::cpu {
 namespace {
 
-// Philox on four counters, in the low halves of 64-bit elements; what lies above them is ignored.
+// Runs Philox on four counters, in the low halves of 64-bit elements; the high halves are ignored.
 NIBBLE_INLINE void random_halves(const NoiseStream& stream, uint64_t block, uint16_t* halves) {
   const auto all = [](uint32_t value) { return _mm256_set1_epi64x(static_cast<long long>(uint64_t{value})); };
-  // Elements 0 and 2 are blocks 0 and 1, the others 2 and 3: then unpacking leaves blocks in order.
+  // Elements 0 and 2 are blocks 0 and 1, and the others are blocks 2 and 3, so that unpacking leaves blocks in order.
   const __m256i order = _mm256_setr_epi64x(0, 2, 1, 3);
   constexpr int vectors = 4;
   __m256i words[vectors][4];

@@ -1,4 +1,4 @@
-// AdamW for AVX-512. Same bits as adamw_portable.cpp.
+// AdamW for AVX-512, with the bits of adamw_portable.cpp.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wuninitialized"  // g++ 12's own intrinsics: bug 105593
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -14,10 +14,10 @@
 namespace nibble::cpu {
 namespace {
 
-// Philox on eight counters, in the low halves of 64-bit elements; what lies above them is ignored.
+// Runs Philox on eight counters, in the low halves of 64-bit elements; the high halves are ignored.
 NIBBLE_INLINE void random_halves(const NoiseStream& stream, uint64_t block, uint16_t* halves) {
   const auto all = [](uint32_t value) { return _mm512_set1_epi64(static_cast<long long>(uint64_t{value})); };
-  // Elements 0, 2, 4, 6 are blocks 0 to 3 and the others 4 to 7: then unpacking leaves blocks in order.
+  // Elements 0, 2, 4, 6 are blocks 0 to 3, and the others are blocks 4 to 7, so that unpacking leaves blocks in order.
   const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
   __m512i words[2][4];
 #pragma GCC unroll 2
@@ -32,7 +32,7 @@ NIBBLE_INLINE void random_halves(const NoiseStream& stream, uint64_t block, uint
   }
   auto key0 = static_cast<uint32_t>(stream.seed);
   auto key1 = static_cast<uint32_t>(stream.seed >> 32);
-  constexpr int exclusive_or = 0x96;  // of three
+  constexpr int exclusive_or = 0x96;  // truth table of a three-input exclusive or
   for (int round = 0; round < 10; ++round) {
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {

@@ -1,3 +1,4 @@
+// AdamW with its state in memory of the CPU and weights and gradients on a GPU.
 #include <algorithm>
 #include <array>
 
@@ -10,7 +11,7 @@ namespace {
 
 constexpr uint64_t strip = uint64_t{1} << 20;  // elements, a multiple of 8
 
-// Memory of the CPU for one strip, and what tells that it has been filled.
+// Memory of the CPU for one strip, and the event of its having been filled.
 struct Slot {
   float* gradients = nullptr;
   void* weights = nullptr;
@@ -18,8 +19,8 @@ struct Slot {
 };
 struct Slots {
   std::array<Slot, 2> slot;
-  cudaEvent_t before = nullptr;  // on the compute stream: gradients and weights are there
-  cudaEvent_t after = nullptr;   // on the communication stream: the weights are back
+  cudaEvent_t before = nullptr;  // on the compute stream: gradients and weights are complete
+  cudaEvent_t after = nullptr;   // on the communication stream: the weights have been copied back
 };
 
 cudaEvent_t make_event() {
@@ -28,7 +29,7 @@ cudaEvent_t make_event() {
   return event;
 }
 
-// Made once a process, and never released: at its end the driver may be gone.
+// The slots are made once a process and never released, because the driver may be gone at the end of the process.
 const Slots& slots() {
   static const Slots* const made = [] {
     auto* result = new Slots;
@@ -58,7 +59,7 @@ void update_in_strips(const StripUpdate& problem) {
   const uint64_t strips = div_ceil(elements, strip);
   const Slots& both = slots();
   const auto end_of = [&](uint64_t number) { return std::min(elements, (number + 1) * strip); };
-  // In the order of the stream, a slot is filled again after its weights have left.
+  // The order of the stream guarantees that a slot is filled again only after its weights have left.
   const auto fill = [&](uint64_t number) {
     const Slot& slot = both.slot[number % 2];
     copy_part(problem.gradients, slot.gradients, number * strip, end_of(number), cudaMemcpyDeviceToHost);

@@ -1,4 +1,4 @@
-// AdamW in the compiler's baseline.
+// AdamW for the compiler's baseline instruction set.
 #include <cmath>
 
 #include "dist/base/vectorize.h"

@@ -1,19 +1,20 @@
-// The loops of optim/adamw/adamw_update.h, compiled once for each instruction set, in a namespace without a name.
-// Before it:
+// The loops of optim/adamw/adamw_update.h, compiled once for each instruction-set level, in a namespace without a name.
+// The including file defines before it
 //   random_halves(const NoiseStream& stream, uint64_t block, uint16_t* halves)
-// the 128 random halves of blocks block .. block + 15 of a stream, in the order of optim/adamw/adamw.h; halves is
-// aligned to 64 bytes.
+// which writes the 128 random halves of blocks block .. block + 15 of a stream, in the order of optim/adamw/adamw.h;
+// `halves` is aligned to 64 bytes.
 
-// What one buffer holds, and how values are rounded to it.
+// What a buffer holds, and how values are rounded to it.
 enum class Storage { none, f32, bf16_nearest, bf16_stochastic };
 
 template <Storage storage>
 NIBBLE_INLINE float load(const float* exact, const BFloat16* rounded, size_t i) {
-  // The one that is null is not read. NOLINTNEXTLINE(clang-analyzer-core.*)
+  // The null pointer of the two is not read. NOLINTNEXTLINE(clang-analyzer-core.*)
   return storage == Storage::f32 ? exact[i] : to_float(rounded[i]);
 }
 
-// A full strip. master and weights: how each is written; the one that is read is the master, if there is one.
+// Updates a full strip. `master` and `weights` say how each is written; the master is read if there is one, else the
+// weights.
 template <Storage moments, Storage master, Storage weights>
 NIBBLE_INLINE void update_strip(const AdamWUpdate& update, const AdamWBuffers& at, uint64_t element) {
   alignas(64) uint16_t halves[3][adamw_strip];
@@ -49,7 +50,7 @@ NIBBLE_INLINE T* at_offset(T* pointer, size_t offset) {
   return pointer == nullptr ? nullptr : pointer + offset;
 }
 
-// A strip of which only `count` elements exist is updated in a copy.
+// A copy in which a strip is updated that has only `count` elements.
 struct StripCopy {
   float gradients[adamw_strip] = {};
   float f32[3][adamw_strip] = {};      // moments and master
