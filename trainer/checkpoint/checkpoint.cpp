@@ -25,8 +25,8 @@ namespace nibble {
 
 namespace {
 
-// The first file in the manifest's order that is damaged on disk, described; empty if all are whole. Collective: the
-// files are shared out over the ranks.
+// Describes the first file in the manifest's order that is damaged on disk; the text is empty if all are whole.
+// Collective: each rank checks a part of the files.
 std::string first_damage(Communicator& communicator, const std::filesystem::path& directory,
                          const std::vector<ManifestFile>& files) {
   const auto ranks = static_cast<size_t>(communicator.size());
@@ -47,7 +47,7 @@ struct Examined {
   std::string damage;  // empty: info is complete
 };
 
-// Collective. `step`: the step that the directory's name promises.
+// Reads the manifest and compares the hash of every file. Collective. `step` is the one in the directory's name.
 Examined examine(Communicator& communicator, const std::filesystem::path& directory, std::optional<uint64_t> step) {
   const std::filesystem::path path = directory / "manifest.json";
   Examined result;
@@ -97,7 +97,7 @@ void set_aside(const std::filesystem::path& directory) {
   }
 }
 
-// The ranks must agree on what there is, so rank 0 looks.
+// Lists the checkpoints on rank 0 and sends the list to all ranks, which must agree on it.
 std::vector<StepDirectory> agreed_list(Communicator& communicator, const std::filesystem::path& run_directory) {
   std::string text;
   run_together(communicator, [&] {
@@ -125,7 +125,7 @@ std::vector<StepDirectory> agreed_list(Communicator& communicator, const std::fi
               "use the configuration in its config.yaml");
 }
 
-// The saved tensors and files of one checkpoint, opened as they are needed.
+// Reads the saved tensors of one group of a checkpoint. Rank files are opened when they are needed.
 class SliceReader {
  public:
   SliceReader(const CheckpointInfo& checkpoint, const CheckpointInfo::Group& group)
@@ -143,7 +143,7 @@ class SliceReader {
     return *found->second;
   }
 
-  // Elements [begin, begin + destination size) of a saved tensor.
+  // Reads the elements [begin, begin + destination size) of a saved tensor.
   void read(const TensorEntry& saved, uint64_t begin, std::span<std::byte> destination) {
     const size_t width = size_of(group_.dtype);
     const uint64_t flat_begin = saved.offset + begin;

@@ -1,8 +1,8 @@
-// Checkpoints: RUN_DIR/checkpoints/step-00000100/, one HDF5 file a rank, a manifest with the hash of every file, and an
-// index for h5py users (docs/formats.md, "Checkpoints"). A checkpoint appears by the rename of a complete, synced
-// directory; HDF5 opens no file before its hash has been compared with the manifest's. Any number of ranks may load
-// what any number of ranks saved.
-// Loading is checkpoint.cpp, saving checkpoint_save.cpp, `nibble inspect` of a checkpoint checkpoint_inspect.cpp.
+// Checkpoints. A checkpoint is a directory RUN_DIR/checkpoints/step-00000100/ with one HDF5 file for each rank, a
+// manifest with the hash of every file, and an index for users of h5py (docs/formats.md, "Checkpoints"). It appears by
+// the rename of a complete, synced directory, and HDF5 opens no file before its hash has been compared with the
+// manifest's. The number of ranks that load may differ from the number that saved.
+// checkpoint.cpp loads, checkpoint_save.cpp saves, and checkpoint_inspect.cpp serves `nibble inspect`.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,8 @@
 
 namespace nibble {
 
-// Where a tensor lies in the flat buffers. Elements of a flat buffer that belong to no tensor are zero and not stored.
+// The position of a tensor in the flat buffers. Elements of a flat buffer that belong to no tensor are zero and are not
+// stored.
 struct TensorEntry {
   std::string name;            // letters, digits, '_', '-' and '.'; unique
   std::vector<int64_t> shape;  // 1 to 4 axes
@@ -27,13 +28,13 @@ struct TensorEntry {
 };
 std::vector<TensorEntry> tensor_entries(const ParameterTable& table);
 
-// One flat buffer's part on this rank. group: "parameters", "optimizer/adam_m", ...
+// The part of one flat buffer that this rank holds.
 struct StateBuffer {
-  std::string group;
-  Tensor shard;  // [shard_end - shard_begin]
+  std::string group;  // "parameters", "optimizer/adam_m", ...
+  Tensor shard;       // [shard_end - shard_begin]
 };
 
-// Numbers that are the same on every rank: stored once, in the first rank's file.
+// Numbers that are the same on every rank. They are stored once, in the first rank's file.
 struct ReplicatedArray {
   std::string name;  // "quantization/amax_history": a group and a name
   Tensor values;     // f32, 1 to 4 axes, none of them empty
@@ -53,9 +54,10 @@ struct CheckpointState {
   std::vector<ReplicatedArray> replicated = {};
 };
 
-// Collective; call while holding the run's lock (trainer/run/run_directory.h). Returns the new checkpoint's directory;
-// one of the same step is replaced. On any failure (ExitCode::io: no space, the bytes needed are named;
-// ExitCode::cannot_create) all ranks throw, nothing is left behind, and earlier checkpoints are as they were.
+// Writes a checkpoint and returns its directory; a checkpoint of the same step is replaced. Collective; the caller
+// holds the run's lock (trainer/run/run_directory.h). After any failure all ranks throw ExitCode::io (the message names
+// the bytes needed if there is no space) or ExitCode::cannot_create, nothing is left behind, and earlier checkpoints
+// are unchanged.
 std::filesystem::path save_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,
                                       const CheckpointState& state);
 
@@ -78,7 +80,7 @@ struct CheckpointInfo {
   uint64_t step = 0;
   uint64_t tokens = 0;
   uint64_t seed = 0;
-  int ranks = 0;  // of the run that saved
+  int ranks = 0;  // number of ranks of the run that saved
   std::string config_yaml;
   std::string data_fingerprint;
   std::string nibble_version;
@@ -88,46 +90,48 @@ struct CheckpointInfo {
   SkippedSteps skipped;
   std::vector<Replicated> replicated;
 
-  // Null if there is no such array.
+  // Returns null if there is no such array.
   const Replicated* find_replicated(const std::string& name) const;
 };
 
-// What find_checkpoint does with a damaged checkpoint besides warning: leave it, or rename it to NAME.corrupt so that
-// it is never tried again (for the holder of the run's lock).
+// Says what find_checkpoint() does with a damaged checkpoint besides warning: leave it as it is, or rename it to
+// NAME.corrupt so that it is never tried again. Only the holder of the run's lock may set checkpoints aside.
 enum class DamagedCheckpoint : uint8_t { leave, set_aside };
 
-// Collective. The newest checkpoint of the run all of whose files have the hashes that its manifest names. A damaged
-// one is reported in a warning that names the file, and skipped. ExitCode::bad_data if all are damaged,
-// ExitCode::missing_input if there is none: nobody starts from scratch by accident.
+// Collective. Returns the newest checkpoint of the run whose files all have the hashes that its manifest names. A
+// damaged checkpoint is skipped with a warning that names the file. Throws ExitCode::bad_data if all are damaged and
+// ExitCode::missing_input if there is none, so that no run starts from scratch by accident.
 CheckpointInfo find_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,
                                DamagedCheckpoint damaged = DamagedCheckpoint::leave);
 
-// Collective. The same for a path given by a user: a run directory (its newest valid checkpoint) or one checkpoint's
-// directory (ExitCode::bad_data if it is damaged).
+// Collective. Opens a path that a user has given: the directory of one checkpoint, or a run directory, which means the
+// run's newest valid checkpoint. Throws as find_checkpoint() does, and ExitCode::bad_data if the one checkpoint is
+// damaged.
 CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem::path& path);
 
-// Fills destination [end - begin] with elements [begin, end) of a flat buffer laid out by `tensors`, from whichever
-// rank files hold them; gaps between tensors become zero. ExitCode::bad_data if the checkpoint lacks the group or a
-// tensor, or holds it in another shape or dtype than the destination's. Not collective.
+// Fills destination [end - begin] with the elements [begin, end) of a flat buffer in which `tensors` lie. They are read
+// from all rank files that hold some of them; gaps between tensors become zero. Throws ExitCode::bad_data if the
+// checkpoint lacks the group or a tensor, or holds it in another shape or dtype than the destination's. Not collective.
 void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, const std::vector<TensorEntry>& tensors,
                  uint64_t begin, uint64_t end, const Tensor& destination);
 
-// Fills destination, f32 of the saved array's shape. ExitCode::bad_data if the checkpoint lacks the array or holds it
-// in another shape. Not collective.
+// Fills `destination`, which is f32 and has the saved array's shape. Throws ExitCode::bad_data if the checkpoint lacks
+// the array or holds it in another shape. Not collective.
 void load_replicated(const CheckpointInfo& checkpoint, const std::string& name, const Tensor& destination);
 
-// Rank 0, holding the lock, after save_checkpoint of step `newest`. Removes checkpoints older than `newest` unless they
-// are among the keep_last newest (`newest` counts, at least 1) or their step is a multiple of keep_every (0 = none
-// are). Damaged manifests are neither counted nor removed. A removal that is interrupted never leaves a half
-// checkpoint.
+// Removes checkpoints that are older than `newest`, except the keep_last newest (at least 1; `newest` counts as one)
+// and those whose step is a multiple of keep_every (0 = no such exception). A checkpoint with a damaged manifest is
+// neither counted nor removed. An interrupted removal never leaves a part of a checkpoint under its name. Called by
+// rank 0, which holds the lock, after save_checkpoint() of step `newest`.
 void prune_checkpoints(const std::filesystem::path& run_directory, uint64_t newest, uint64_t keep_last,
                        uint64_t keep_every);
 
-// Rank 0, holding the lock, at start: removes what a killed save or prune left in checkpoints/.
+// Removes what a killed save or removal has left in checkpoints/. Called by rank 0, which holds the lock, when a run
+// starts.
 void remove_leftovers(const std::filesystem::path& run_directory);
 
-// Prints a checkpoint (a path as for open_checkpoint) to standard output: manifest, tensors, and the state of every
-// file. Throws ExitCode::bad_data at the end if a file is damaged.
+// Prints manifest, tensors and the state of every file of a checkpoint to standard output; `path` is as for
+// open_checkpoint(). Throws ExitCode::bad_data at the end if a file is damaged.
 void inspect_checkpoint(const std::filesystem::path& path);
 
 }  // namespace nibble

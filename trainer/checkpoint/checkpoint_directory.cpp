@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::string_view step_prefix = "step-";
 
-// The step of a name that step_directory_name makes.
+// Returns the step of a name that step_directory_name() made, or nothing for another name.
 std::optional<uint64_t> step_of(const std::string& name) {
   if (!name.starts_with(step_prefix)) return std::nullopt;
   uint64_t step = 0;
@@ -40,7 +40,8 @@ bool has_good_manifest(const std::filesystem::path& directory) {
   }
 }
 
-// Under its temporary name a checkpoint is gone for every reader at once; the files follow.
+// Renames the checkpoint to a temporary name, so that it disappears for every reader at once, and then removes its
+// files.
 void remove_checkpoint(const StepDirectory& checkpoint) {
   const std::filesystem::path doomed = checkpoint.path.parent_path() / (std::string(temporary_prefix) + "removed-" +
                                                                         step_directory_name(checkpoint.step));

@@ -1,5 +1,5 @@
-// The names in RUN_DIR/checkpoints. step-00000100 is a complete checkpoint; names that start with ".tmp." are
-// unfinished or half removed and never read.
+// The names in RUN_DIR/checkpoints. A name like step-00000100 is a complete checkpoint; names that start with ".tmp."
+// are unfinished or partly removed and are never read.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct StepDirectory {
   uint64_t step = 0;
   std::filesystem::path path;
 };
-// The checkpoints of a run, newest first; empty if there are none. Symbolic links and other names are passed over.
+// Returns the checkpoints of a run, newest first. Symbolic links and other names are ignored.
 std::vector<StepDirectory> list_checkpoints(const std::filesystem::path& run_directory);
 
 }  // namespace nibble

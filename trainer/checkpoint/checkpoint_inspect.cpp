@@ -1,4 +1,4 @@
-// `nibble inspect` of a checkpoint.
+// Prints a checkpoint for `nibble inspect`.
 #include <fmt/format.h>
 
 #include <cstdio>

@@ -1,4 +1,5 @@
-// Writing a checkpoint: every rank its file, rank 0 the index, the configuration and the manifest, then the rename.
+// Writes a checkpoint: every rank writes its own file, rank 0 writes the index, the configuration and the manifest, and
+// a rename makes the complete directory visible.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -25,11 +26,11 @@ namespace nibble {
 
 namespace {
 
-// What a rank tells the others. Plain bytes.
+// The report of one rank to all others. It is sent as plain bytes.
 struct RankReport {
   uint64_t shard_begin = 0;
   uint64_t shard_end = 0;
-  uint64_t bytes = 0;  // planned, then written
+  uint64_t bytes = 0;  // first the planned size of the rank's file, then the written one
   std::array<char, 32> hash{};
 };
 
@@ -43,7 +44,8 @@ std::vector<RankReport> gather(Communicator& communicator, const RankReport& own
   return reports;
 }
 
-// An upper bound of the file's size: alignment and metadata of every dataset, and the file's own.
+// Returns an upper bound of the size of this rank's file. It includes alignment and metadata of every dataset and the
+// metadata of the file.
 uint64_t planned_bytes(const CheckpointState& state) {
   constexpr uint64_t per_dataset = 8192;
   uint64_t bytes = (uint64_t{1} << 20) + state.config_yaml.size();
@@ -86,7 +88,7 @@ void require_space(const std::filesystem::path& directory, const std::vector<Ran
   }
 }
 
-// A new directory beside the checkpoints, by a name that no reader looks at.
+// Makes a new directory beside the checkpoints, with a name that readers ignore.
 std::filesystem::path make_temporary_directory(const std::filesystem::path& parent, uint64_t step) {
   for (int number = 0;; ++number) {
     std::filesystem::path path =
@@ -96,7 +98,7 @@ std::filesystem::path make_temporary_directory(const std::filesystem::path& pare
   }
 }
 
-// What [begin, end) of the flat buffers holds of a tensor; count is 0 if nothing.
+// Returns the slice of a tensor that lies in [begin, end) of the flat buffers; its count is 0 if none of it does.
 TensorSlice slice_of(const StateBuffer& buffer, const TensorEntry& tensor, uint64_t begin, uint64_t end) {
   const uint64_t from = std::max(begin, tensor.offset);
   const uint64_t to = std::min(end, tensor.offset + tensor.count);
@@ -184,8 +186,8 @@ Manifest make_manifest(const CheckpointState& state, const std::vector<RankRepor
   return manifest;
 }
 
-// The moment a checkpoint comes to be. One of the same step gives way: the two directories change names in one step
-// where the file system can do that.
+// Makes the checkpoint visible under its name. An older checkpoint of the same step is replaced: the two directories
+// exchange their names, at once if the file system can do that.
 void publish(const std::filesystem::path& temporary, const std::filesystem::path& directory) {
   if (std::rename(temporary.c_str(), directory.c_str()) != 0) {
     if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR) fail_system_call("publish", directory, errno);

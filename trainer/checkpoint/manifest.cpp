@@ -29,7 +29,7 @@ void require(bool good, const std::string& complaint) {
   if (!good) throw Error(ExitCode::bad_data, complaint);
 }
 
-// A name that may become an HDF5 link: no separators, nothing hidden.
+// Returns whether a name may become an HDF5 link: it has no separators and does not start with a dot.
 bool is_plain_name(std::string_view name) {
   const auto allowed = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
@@ -58,7 +58,7 @@ uint64_t unsigned_of(const Json& object, const char* key) {
   return value.get<uint64_t>();
 }
 
-// Of members that the first checkpoints did not have.
+// Reads a member that is 0 if it is missing: manifests of older programs do not have it.
 uint64_t unsigned_or_zero(const Json& object, const char* key) {
   return object.contains(key) ? unsigned_of(object, key) : 0;
 }
@@ -70,7 +70,7 @@ DType dtype_of(const std::string& name) {
   throw Error(ExitCode::bad_data, fmt::format("unknown dtype {}", name));
 }
 
-// Of the array `name`, with the number of its elements.
+// Reads the shape of the array `name` and computes the number of its elements.
 std::vector<int64_t> parse_shape(const Json& extents, const std::string& name, uint64_t& count) {
   std::vector<int64_t> shape;
   count = 1;
@@ -93,7 +93,7 @@ TensorEntry parse_tensor(const Json& object, uint64_t& next_offset) {
   return tensor;
 }
 
-// A member that manifests did not have before there were such arrays.
+// Reads the list of replicated arrays. Manifests of older programs do not have it.
 void parse_replicated(const Json& root, CheckpointInfo& info) {
   if (!root.contains("replicated")) return;
   for (const Json& object : root.at("replicated")) {
@@ -202,7 +202,7 @@ std::string manifest_text(const Manifest& manifest) {
     root["files"].push_back({{"name", file.name}, {"bytes", file.digest.bytes}, {"xxh3_128", file.digest.hash}});
   }
   std::string text = root.dump(2);
-  text.resize(text.size() - 2);  // "\n}", which follows the hash
+  text.resize(text.size() - 2);  // removes "\n}", which comes again after the hash
   const std::string hash = to_hex(hash128(text));
   return text.append(hash_member).append(hash).append(text_end);
 }

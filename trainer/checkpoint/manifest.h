@@ -1,5 +1,5 @@
-// manifest.json of a checkpoint: what it holds, and the size and hash of every other file. The last member is the hash
-// of all text before it, so that no byte of the manifest can change unnoticed.
+// The file manifest.json of a checkpoint: it describes the contents and holds the size and hash of every other file.
+// Its last member is the hash of all text before it, so that no byte of the manifest can change unnoticed.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ struct ManifestFile {
 
 struct Manifest {
   CheckpointInfo info;  // without directory and config_yaml, which are not in the file
-  // config.yaml, index.h5, then the rank files in order.
+  // The order is config.yaml, index.h5, then the rank files by rank.
   std::vector<ManifestFile> files;
 };
 
@@ -28,12 +28,12 @@ constexpr uint64_t max_manifest_bytes = uint64_t{256} << 20;
 std::string rank_file_name(int rank);  // "rank-00003.h5"
 
 std::string manifest_text(const Manifest& manifest);
-// Checks the hash, the version of the format and every member: names, sizes that do not overflow, tensors and shards in
-// order. `path` is for messages. ExitCode::bad_data.
+// Parses a manifest; `path` stands for it in messages. Throws ExitCode::bad_data if its hash, the version of its format
+// or any member is wrong: names, sizes that overflow, tensors or shards out of order.
 Manifest parse_manifest(const std::string& text, const std::filesystem::path& path);
 
-// Compares a file of a checkpoint with its manifest entry: empty if it is whole, else what is wrong, naming the file,
-// what was expected and what was found.
+// Compares a file of a checkpoint with its manifest entry. Returns an empty text if the file is whole, else a text that
+// names the file, what was expected and what was found.
 std::string damage_of(const std::filesystem::path& directory, const ManifestFile& file);
 
 }  // namespace nibble

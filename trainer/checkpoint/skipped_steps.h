@@ -5,7 +5,7 @@
 
 namespace nibble {
 
-// The skipped steps so far: state of a run, saved in its checkpoints.
+// Counts the steps that a run has skipped so far. The counts are saved in its checkpoints.
 struct SkippedSteps {
   uint64_t in_a_row = 0;
   uint64_t total = 0;

@@ -72,7 +72,7 @@ bool AmaxHistory::is_in(const CheckpointInfo& checkpoint) {
   return checkpoint.find_replicated(array_name) != nullptr;
 }
 
-// A history that is longer than needed is that of the recipe before its late switch.
+// The checkpoint may have a longer history than is needed: that of the recipe before its late switch.
 void AmaxHistory::load(const CheckpointInfo& checkpoint) {
   if (!needed()) return;
   const auto operands = static_cast<int64_t>(steps_.size());

@@ -32,7 +32,8 @@ int64_t retained_of(const Layers& layers) {
                          [](int64_t sum, const auto& layer) { return sum + layer.count; });
 }
 
-// The numbers of the `count` largest norms, ascending; of equal norms the first.
+// Appends the numbers of the `count` channels with the largest norms, in ascending order. Among equal norms the lower
+// number is chosen.
 void append_largest(std::span<const float> norms, int64_t count, int64_t first, std::vector<int64_t>& result) {
   std::vector<int64_t> order(norms.size());
   std::iota(order.begin(), order.end(), int64_t{0});
@@ -43,7 +44,8 @@ void append_largest(std::span<const float> norms, int64_t count, int64_t first, 
   for (const int64_t channel : order) result.push_back(first + channel);
 }
 
-// Checks what a checkpoint says before it is used. A layer without retained channels passes over those chosen for it.
+// Checks the choice of a checkpoint and returns it. Channels of layers that retain none are allowed; the model ignores
+// them.
 std::vector<int64_t> checked_choice(const CheckpointInfo& checkpoint, std::span<const float> numbers,
                                     const Layers& layers) {
   const auto refuse = [&](const std::string& what) {

@@ -1,7 +1,7 @@
-// Which input channels of each linear layer a recipe retains in eight bits (model/layers/outlier_channels.h): those of
-// the largest squared norms, summed over the micro-batches of the applied steps of a window. The sums have the order of
-// the gradient's (dist/zero/tree_reduction.h), so that the choice does not depend on the number of ranks; it is made
-// once.
+// Chooses the input channels of each linear layer that a recipe retains in eight bits
+// (model/layers/outlier_channels.h): the channels with the largest squared norms, summed over the micro-batches of the
+// applied steps of a window. The values are added in the order of the gradient's sum (dist/zero/tree_reduction.h), so
+// that the choice does not depend on the number of ranks. It is made once in a run.
 #pragma once
 
 #include <cstdint>
@@ -21,26 +21,27 @@ namespace nibble {
 
 class OutlierSelection {
  public:
-  // Memory comes from the arenas, one on the CPU and one where the model computes: construct in the measuring pass and
-  // again after commit(). `layers`: LanguageModel::outlier_layers() of the recipe before its late switch; `groups`: of
-  // the gradient's sum.
+  // Memory comes from the arenas in `memory`: construct the object in their measuring pass and again after commit().
+  // `layers` is LanguageModel::outlier_layers() of the recipe before its late switch; `groups` is the number of groups
+  // of the gradient's sum.
   OutlierSelection(const StateMemory& memory, Communicator& communicator, const OutlierRule& rule,
                    std::vector<LanguageModel::OutlierLayer> layers, uint64_t groups);
 
-  // Makes the model retain what has been chosen. Call for every new model.
+  // Makes the model retain the chosen channels. Call it for every new model.
   void attach(LanguageModel& model) const;
 
-  // Around each of this rank's gradient groups in an attempt at a step (counted from 0).
+  // Call these before and after each of this rank's gradient groups in an attempt at a step (counted from 0).
   void begin_group(uint64_t step, LanguageModel& model);
   void end_group(uint64_t step, LanguageModel& model);
-  // Collective, after the last group.
+  // Adds up the norms of all ranks. Collective; call it after the last group.
   void end_attempt(uint64_t step);
-  // After the step. Chooses at the end of the window, and then the model retains.
+  // Call it after the step. At the end of the window it chooses the channels and makes the model retain them.
   void after_step(uint64_t step, bool applied, LanguageModel& model);
 
-  // What a checkpoint after `steps` steps must keep: norms inside the window, the choice after it.
+  // Returns the arrays that a checkpoint after `steps` steps must keep: the norms during the window, and the choice
+  // after it.
   std::vector<ReplicatedArray> arrays(uint64_t steps) const;
-  // ExitCode::bad_data where the checkpoint lacks what it should have, or it does not fit the layers.
+  // Throws ExitCode::bad_data if the checkpoint lacks such an array or if it does not fit the layers.
   void load(const CheckpointInfo& checkpoint);
 
  private:
@@ -53,15 +54,15 @@ class OutlierSelection {
   std::vector<LanguageModel::OutlierLayer> layers_;
   Partition partition_;  // of the channels of all layers
   std::optional<TreeReduction> reduction_;
-  Tensor group_norms_;          // f32 [channels of all layers], of one group, where the model computes
-  std::span<float> group_sum_;  // the same in the reduction
-  Tensor norms_;                // f32 [channels of all layers]
-  Tensor step_norms_;           // of the last attempt
+  Tensor group_norms_;          // f32 [channels of all layers], the norms of one group; on the model's device
+  std::span<float> group_sum_;  // the group's norms in the memory of the reduction
+  Tensor norms_;                // f32 [channels of all layers], summed over the applied steps of the window
+  Tensor step_norms_;           // f32 [channels of all layers], the norms of the last attempt
   Tensor choice_;  // f32 [retained channels of all layers]: numbers as in LanguageModel::set_outlier_channels()
   bool made_ = false;
 };
 
-// Makes the model of a checkpoint retain what its run has chosen, where it has.
+// Makes a model retain the channels that the run of a checkpoint has chosen, if it has chosen any.
 void retain_outliers_of(const CheckpointInfo& checkpoint, LanguageModel& model);
 
 }  // namespace nibble

@@ -48,7 +48,7 @@ void RecipeState::end_attempt(uint64_t step) {
   if (outliers_) outliers_->end_attempt(step);
 }
 
-// Q(w) is what the forward passes of the next step use.
+// Q(w) holds the quantised weights that the forward passes of the next step use.
 Oscillation::Shard RecipeState::shard(uint64_t step, LanguageModel& model) {
   const int rank = owners_.communicator.rank();
   const uint64_t begin = owners_.partition.begin(rank);
@@ -71,7 +71,7 @@ bool RecipeState::after_update(uint64_t step, bool applied, LanguageModel& model
   if (!oscillation_) return false;
   uint64_t count = 0;
   run_together(owners_.communicator, [&] { count = oscillation_->after_update(step, shard(step, model)); });
-  // The next step judges itself, by what its own quantisers meet.
+  // This count belongs to no step. The next step must find non-finite weights itself, so it quantises them again.
   if (model.take_non_finite_count() != 0) model.set_weights_changed();
   if (!oscillation_->resets_at(step)) return false;
   report_resets(step, count);

@@ -1,6 +1,6 @@
-// What a recipe remembers from one step to the next, besides weights and moments: amax histories, outlier channels, the
-// paths of oscillating weights. All of it follows the run bit for bit: the same on every number of ranks, restored by a
-// resume, untouched by an attempt at a step that is not applied.
+// The state that a recipe carries from one step to the next, besides weights and moments: amax histories, outlier
+// channels, and the paths of oscillating weights. The state has the same bits for every number of ranks and after a
+// resume, and an attempt at a step that is not applied does not change it.
 #pragma once
 
 #include <optional>
@@ -21,35 +21,36 @@ namespace nibble {
 
 class RecipeState {
  public:
-  // What the state belongs to; all of it outlives the state.
+  // The objects of the run that the state works with. They must outlive it.
   struct Owners {
     Communicator& communicator;
     const RunConfig& config;
-    uint64_t groups;  // of the gradient's sum
+    uint64_t groups;  // number of groups of the gradient's sum
     const Partition& partition;
     AdamW& optimizer;
     Tensor weights;  // the whole flat buffer
   };
 
-  // Memory comes from the arenas: construct in the measuring pass and again after commit(). The model follows the
-  // recipe as it is before its late switch.
+  // Memory comes from the arenas in `memory`: construct the object in their measuring pass and again after commit().
+  // The model follows the recipe as it is before its late switch.
   RecipeState(const StateMemory& memory, const Owners& owners, const LanguageModel& model);
 
-  // For every new model of the run.
+  // Makes a model use the state. Call it for every new model of the run.
   void attach(LanguageModel& model) const;
 
-  // An attempt at a step (counted from 0) and each of this rank's groups in it. end_attempt() is collective.
+  // Call these around an attempt at a step (counted from 0) and around each of this rank's groups in it. end_attempt()
+  // is collective.
   void begin_attempt(LanguageModel& model) const { amax_.begin_attempt(model); }
   void begin_group(uint64_t step, LanguageModel& model);
   void end_group(uint64_t step, LanguageModel& model);
   void end_attempt(uint64_t step);
-  // Around the update of every step, also one that is not applied; collective. The model's weights are
-  // as the optimizer left them, on all ranks. True if this changed the shards of weights, which are then to be gathered
-  // again.
+  // Collective. Call these before and after the update of every step, even if it is not applied; the weights on all
+  // ranks are then those before or after the optimizer's update. after_update() returns true if it changed this rank's
+  // shard of the weights, so that the weights must be gathered again.
   void before_update(uint64_t step, LanguageModel& model);
   bool after_update(uint64_t step, bool applied, LanguageModel& model);
 
-  // What a checkpoint after `steps` steps must keep.
+  // Adds to a checkpoint, taken after `steps` steps, what the state needs for a resume.
   void save(uint64_t steps, CheckpointState& checkpoint) const;
   void load(const CheckpointInfo& checkpoint, const std::vector<TensorEntry>& tensors);
 

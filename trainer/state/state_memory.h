@@ -1,5 +1,5 @@
-// Where state lives that a recipe carries from one step to the next: what the model adds to while it computes lies on
-// its device, everything else on the CPU.
+// The memory of the state that a recipe carries from one step to the next. Values that the model updates while it
+// computes lie on its device; all others lie on the CPU.
 #pragma once
 
 #include "dist/device/arena.h"

@@ -20,9 +20,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t block_elements = 4096;  // of a gradient, summed as one
+constexpr size_t block_elements = 4096;  // gradient elements of one partial sum
 
-// What a gradient g shares with the probe's, p.
+// Sums that compare a gradient g with the gradient p of the probe.
 struct GradientSums {
   double elements = 0;
   double zeros = 0;          // of g
@@ -47,7 +47,8 @@ struct GradientSums {
   double relative_error() const { return error_squares == 0 ? 0 : error_squares / probe_squares; }
 };
 
-// Lane i takes elements i, i+16, ...; the lanes are added in order.
+// Lane i adds up the elements i, i+16, ...; then the lanes are added in order, so that the result is the same for every
+// vector width.
 NIBBLE_VECTORIZE GradientSums sums_of(const float* gradient, const float* probe, size_t count) {
   constexpr size_t lanes = 16;
   double zeros[lanes] = {}, squares[lanes] = {}, probe_squares[lanes] = {}, products[lanes] = {}, errors[lanes] = {};
@@ -97,7 +98,7 @@ bool quantises(const LinearRecipe& recipe) {
                      [&](OperandRole role) { return is_quantized(spec_of(recipe, role).format); });
 }
 
-// Before or after a late switch, in some layer.
+// Returns whether the recipe quantises in some layer, before or after a late switch.
 bool quantises(const Recipe& recipe) {
   const auto before = [](const Recipe& part) {
     return quantises(part.linear) || std::any_of(part.layers.begin(), part.layers.end(),
@@ -153,7 +154,7 @@ bool Telemetry::due(uint64_t step) const {
 }
 
 void Telemetry::begin(LanguageModel& model) {
-  // A validation may have made the weight operands already: they are made again, with the same bits, to be measured.
+  // A validation may have quantised the weights already. They are quantised again, with the same bits, to be measured.
   model.set_weights_changed();
   model.set_statistics(&statistics_);
 }
@@ -200,7 +201,7 @@ void Telemetry::run_probe(const ExaminedMicroBatch& micro_batch) {
   probe_->set_weights_changed();
   probe_->forward_backward(micro_batch.tokens, micro_batch.targets, micro_batch.context, micro_batch.loss_scale,
                            micro_batch.documents);
-  probe_->take_non_finite_count();  // the step judges itself
+  probe_->take_non_finite_count();  // discards the count: the probe has no part in judging the step
 }
 
 std::optional<TelemetryRecord> Telemetry::collect(uint64_t step) {

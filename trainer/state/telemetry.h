@@ -1,7 +1,7 @@
-// What quantisation does to a run while it trains: every telemetry.every steps, on the step's first micro-batch, what
-// each quantiser lost, and how far each linear weight's gradient lies from the one that a probe finds: the same weights
-// and micro-batch without quantisation. A step with telemetry has the same bits as one without, and the figures do not
-// depend on the number of ranks.
+// Measures the errors of quantisation while a run trains. Every telemetry.every steps, on the step's first micro-batch,
+// it records the error of each quantiser, and how far the gradient of each linear weight lies from that of a probe: a
+// model with the same weights and micro-batch that does not quantise. A step with telemetry has the same bits as one
+// without, and the figures do not depend on the number of ranks.
 #pragma once
 
 #include <cstdint>
@@ -18,10 +18,10 @@
 
 namespace nibble {
 
-// The micro-batch that was examined, and what came of it.
+// The micro-batch that is measured: its inputs and its gradients.
 struct ExaminedMicroBatch {
   Tensor weights;    // [flat_size], model dtype
-  Tensor gradients;  // f32 [flat_size]: of this micro-batch alone
+  Tensor gradients;  // f32 [flat_size], of this micro-batch alone
   Tensor tokens, targets, documents;
   StepContext context;
   float loss_scale = 1;
@@ -29,21 +29,21 @@ struct ExaminedMicroBatch {
 
 class Telemetry {
  public:
-  // Collective. Plans and takes the probe's memory on the one rank that examines, if there is to be a probe. groups: of
-  // the gradient sum; group 0 holds the micro-batch that is examined.
+  // Collective. Plans and takes the probe's memory, if there is a probe, on the one rank that measures. `groups` is the
+  // number of groups of the gradient's sum; the measured micro-batch is in group 0.
   Telemetry(Communicator& communicator, const RunConfig& config, uint64_t groups);
 
-  // Whether the first micro-batch of this step (counted from 0) is to be examined.
+  // Returns whether the first micro-batch of this step (counted from 0) is measured.
   bool due(uint64_t step) const;
-  // On the rank of group 0, before and after the micro-batch's forward_backward(), with gradients that began at zero.
-  // Another attempt at the step overwrites the figures.
+  // The rank of group 0 calls these before and after the micro-batch's forward_backward(), with gradients that were
+  // zero before. Another attempt at the step overwrites the figures.
   void begin(LanguageModel& model);
   void end(LanguageModel& model, const ExaminedMicroBatch& micro_batch);
-  // Collective, after the last attempt at the step. The figures are on rank 0; elsewhere, and where none are due,
-  // nothing.
+  // Collective; call it after the last attempt at the step. Returns the figures on rank 0 if they are due; nothing on
+  // other ranks and steps.
   std::optional<TelemetryRecord> collect(uint64_t step);
 
-  // "every 100 steps, with a bf16 probe on rank 0: 12.3 MB"; "off".
+  // Returns a text such as "every 100 steps, with a bf16 probe on rank 0: 12.3 MB", or "off".
   std::string describe() const;
 
  private:
@@ -53,7 +53,7 @@ class Telemetry {
 
   Communicator& communicator_;
   const RunConfig& config_;
-  int rank_ = 0;  // the one that examines
+  int rank_ = 0;  // the rank that measures
   std::unique_ptr<LanguageModel> probe_;
   std::unique_ptr<Arena> probe_arena_;
   Tensor probe_gradients_;  // f32 [flat_size]
