@@ -11,15 +11,16 @@ namespace nibble {
 
 class MicroBatch {
  public:
-  // document_mask: whether attention is to stay inside documents (data.document_mask).
+  // `document_mask` says whether attention stays inside documents (data.document_mask).
   MicroBatch(int64_t sequences, int64_t sequence_length, bool document_mask);
 
-  // Samples first .. first+count-1 of the loader; count is at most the `sequences` of the constructor.
+  // Loads the samples first .. first+count-1 of the loader; `count` is at most the constructor's `sequences`.
   void load(Loader& loader, uint64_t first, int64_t count);
 
   Tensor tokens() { return view(tokens_); }    // i32 [count, sequence_length]
-  Tensor targets() { return view(targets_); }  // the same, one token later
-  // i32 [count, sequence_length]: where in its sequence each token's document begins; empty without document_mask.
+  Tensor targets() { return view(targets_); }  // i32 [count, sequence_length]: for each token the one after it
+  // i32 [count, sequence_length]: for each token the position in its sequence at which its document begins. Empty
+  // without document_mask.
   Tensor documents() { return documents_.empty() ? Tensor() : view(documents_); }
 
  private:

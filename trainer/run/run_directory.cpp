@@ -36,7 +36,7 @@ std::string own_entry() {
   return entry.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
-// The holder as the lock file tells it; the holder may be just writing it.
+// Reads the holder from the lock file. The text may be incomplete, if the holder is writing it at this moment.
 std::string holder_of(int descriptor) {
   std::array<char, 4096> text{};
   const ssize_t length = pread(descriptor, text.data(), text.size(), 0);
@@ -46,7 +46,8 @@ std::string holder_of(int descriptor) {
                      entry.value("started", "?"));
 }
 
-// Shows at the start, not at the first checkpoint, that files can be made and synced here.
+// Makes and syncs a file, so that a directory where this is impossible is refused at the start and not at the first
+// checkpoint.
 void probe(const std::filesystem::path& directory) {
   const std::filesystem::path file = directory / fmt::format("{}probe.{}", temporary_prefix, getpid());
   unlink(file.c_str());
@@ -96,7 +97,7 @@ DirectoryLock& DirectoryLock::operator=(DirectoryLock&& other) noexcept {
   return *this;
 }
 
-// The file stays: removing it could take it from under a process that has just opened it to lock it.
+// Frees the lock but keeps the file: another process may have opened it to lock it, and would then lock a removed file.
 void DirectoryLock::release() noexcept {
   if (descriptor_ < 0) return;
   if (ftruncate(descriptor_, 0) != 0) log_warning("cannot empty the lock file");

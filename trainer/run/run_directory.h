@@ -1,4 +1,5 @@
-// The directory of a run: who may write there, and what lies where. Rank 0 of the one run that trains holds the lock.
+// The directory of a run: its files, and a lock that lets only one process train there. Rank 0 of the run that trains
+// holds the lock.
 #pragma once
 
 #include <filesystem>
@@ -8,12 +9,13 @@
 
 namespace nibble {
 
-// An exclusive lock on a file that names its holder (process, host, start time, as JSON). The kernel frees it when the
-// holder ends, however that happens, so a lock left by a dead process is simply taken over.
+// An exclusive lock on a file that names its holder (process, host, start time, as JSON). The kernel frees the lock
+// when the holder ends, even by a crash, so a file that a dead process has left does not block the next run.
 class DirectoryLock {
  public:
   DirectoryLock() = default;  // holds nothing
-  // ExitCode::directory_in_use naming the holder; ExitCode::cannot_create if the file cannot be written.
+  // Takes the lock. Throws ExitCode::directory_in_use, naming the holder, or ExitCode::cannot_create if the file cannot
+  // be written.
   explicit DirectoryLock(const std::filesystem::path& lock_file);
   ~DirectoryLock();
   DirectoryLock(DirectoryLock&& other) noexcept;
@@ -28,13 +30,13 @@ class DirectoryLock {
 
 class RunDirectory {
  public:
-  // Collective. Takes the lock for a new run: creates the directory and what belongs in it, proves that it can be
-  // written, and writes config.yaml. ExitCode::cannot_create if it cannot be written or holds a run already (a
-  // checkpoint or metrics), ExitCode::directory_in_use if another process trains there.
+  // Collective. Creates the directory of a new run and its subdirectories, takes the lock, makes sure that files can be
+  // written, and writes config.yaml. Throws ExitCode::cannot_create if the directory cannot be written or holds a run
+  // already (a checkpoint or metrics), and ExitCode::directory_in_use if another process trains there.
   static RunDirectory create(Communicator& communicator, const std::filesystem::path& path,
                              const std::string& config_yaml);
-  // Collective. Takes the lock of an existing run. ExitCode::missing_input if there is no such directory; else as
-  // create.
+  // Collective. Takes the lock of an existing run. Throws ExitCode::missing_input if there is no such directory,
+  // otherwise as create() does.
   static RunDirectory open(Communicator& communicator, const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
@@ -42,11 +44,11 @@ class RunDirectory {
   std::filesystem::path metrics_file() const { return path_ / "metrics.jsonl"; }
   std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
-  // Which algorithms multiply on the GPU: quant/gemm/gemm_provider.h.
+  // The GEMM algorithms that the run uses on the GPU (quant/gemm/gemm_provider.h).
   std::filesystem::path product_plan() const { return path_ / "gemm_plan.txt"; }
   std::filesystem::path heartbeat() const { return path_ / "heartbeat"; }
 
-  // Replaces config.yaml (a resumed run whose free keys changed). Rank 0 only.
+  // Replaces config.yaml when free keys have changed in a resumed run. Rank 0 only.
   void write_config(const std::string& config_yaml) const;
 
  private:

@@ -18,7 +18,7 @@ OperatorFamily family_at(size_t index) {
   return static_cast<OperatorFamily>(index);
 }
 
-// Nanoseconds as microseconds, the unit of the trace format.
+// Converts nanoseconds to microseconds, the unit of the trace format.
 std::string microseconds(int64_t nanoseconds) {
   return fmt::format("{}.{:03}", nanoseconds / 1000, nanoseconds % 1000);
 }
@@ -116,7 +116,7 @@ ProfileRecord RunProfile::record_since(const ProfileTotals& before, uint64_t fir
   return record;
 }
 
-// This rank's part of the list of events.
+// Returns this rank's part of the trace's list of events.
 std::string RunProfile::trace_events() const {
   const int rank = communicator_.rank();
   if (rank >= traced_ranks) return {};

@@ -31,7 +31,7 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// "loss nan, gradient norm inf, 12 values in quantisers"
+// Returns a text such as "loss nan, gradient norm inf, 12 such values in quantisers".
 std::string numbers_of(const StepAttempt& attempt) {
   return fmt::format("loss {}, gradient norm {}, {} such values in quantisers", attempt.loss, attempt.grad_norm,
                      attempt.non_finite);
@@ -95,10 +95,10 @@ class TrainingLoop {
   const RunConfig& config_;
   const RunDirectory& directory_;
   Heartbeat heartbeat_;
-  double peak_flops_ = 0;                // of all ranks together
-  std::unique_ptr<RunProfile> profile_;  // if wanted
-  std::string product_plan_;             // as it is kept in the run directory
-  // Rank 0 only.
+  double peak_flops_ = 0;                // FLOP/s of all ranks together
+  std::unique_ptr<RunProfile> profile_;  // null if profile.every is 0
+  std::string product_plan_;             // the text that the run directory keeps
+  // The members below are set on rank 0 only.
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<TensorboardWriter> tensorboard_;
   std::unique_ptr<ProgressDisplay> progress_;
@@ -116,7 +116,8 @@ uint64_t TrainingLoop::continue_from(const CheckpointInfo& checkpoint) {
 }
 
 void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
-  communicator_.barrier();  // the others measure at the same time; and the clocks of all profiles start together
+  // All ranks measure the peak at the same time, and the clocks of all profiles start together.
+  communicator_.barrier();
   const auto profile_every = static_cast<uint64_t>(config_.profile.every);
   if (profile_every != 0)
     profile_ = std::make_unique<RunProfile>(communicator_, profile_every, directory_.path(), device_of(config_));
@@ -152,7 +153,8 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
   progress_ = std::make_unique<ProgressDisplay>(kind, total_steps(), first_step);
 }
 
-// A stop can cut a validation short after its step's checkpoint was due: then it is made up for.
+// Returns whether the validation of this step is missing. A request to stop can interrupt a validation after the step's
+// checkpoint was written; the resumed run then validates first.
 bool TrainingLoop::validation_pending(uint64_t step) {
   if (!session_.has_validation() || step == 0 || !(due(step, config_.eval.every) || step == total_steps()))
     return false;
@@ -168,7 +170,7 @@ bool TrainingLoop::validation_pending(uint64_t step) {
   return communicator_.all_reduce_max(missing) != 0;
 }
 
-// Rank 0. Of a step whose first attempt was not finite.
+// Warns of a step whose first attempt was not finite. Rank 0 only.
 void TrainingLoop::warn_of(uint64_t step, const StepResult& result) {
   const bool applied = result.decision == StepDecision::apply;
   const std::string text = applied ? transient_text(step, *result.first) : skipped_text(step, result);
@@ -179,7 +181,7 @@ void TrainingLoop::warn_of(uint64_t step, const StepResult& result) {
                      {"same_bits", result.same_bits}});
 }
 
-// Rank 0.
+// Rank 0 only.
 void TrainingLoop::log_telemetry(const TelemetryRecord& record) {
   metrics_->event(to_event(record));
   if (!tensorboard_) return;
@@ -256,7 +258,7 @@ void TrainingLoop::train_one(uint64_t step) {
   if (result.decision == StepDecision::give_up) give_up(step);
 }
 
-// False if a stop was requested meanwhile.
+// Returns false if a stop was requested before the validation was complete.
 bool TrainingLoop::validate_after(uint64_t step) {
   heartbeat_.set(step, "validate");
   const std::optional<double> loss = session_.validate(step, stop_requested);
@@ -322,7 +324,8 @@ ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
     const bool last = step == total_steps();
     bool stop = stop_wanted();
     if (!stop && session_.has_validation() && (last || due(step, config_.eval.every))) stop = !validate_after(step);
-    // A stop leaves out the validation, and the resumed run makes it up: that is not done even after the last step.
+    // A request to stop leaves out the validation, and the resumed run computes it. So a run that is stopped after its
+    // last step is not complete if it has a validation set.
     const bool complete = last && !(stop && session_.has_validation());
     stop = stop || step == stop_at;
     if (stop || last || due(step, config_.checkpoint.every)) save(step);

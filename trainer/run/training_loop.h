@@ -1,4 +1,4 @@
-// A run from its first step to its last: when to train, validate, checkpoint, report and stop.
+// The loop over the steps of a run. It decides when to train, validate, checkpoint, report and stop.
 #pragma once
 
 #include <optional>
@@ -11,11 +11,11 @@
 
 namespace nibble {
 
-// Collective. Trains until train.steps, or train.stop_at, or a request to stop (dist/base/signals.h). With a checkpoint
-// the run goes on after its step, else it starts with fresh weights and writes the checkpoint of step 0 first, so that
-// a run that has started can always be resumed. Returns ok when the run is complete, start_again when it stopped
-// earlier with a checkpoint. Throws ExitCode::numerics when more steps were skipped, because they were not finite, than
-// guard.* allows.
+// Collective. Trains until train.steps, train.stop_at or a request to stop (dist/base/signals.h). With a checkpoint the
+// run continues after its step. Without one it starts with fresh weights and writes the checkpoint of step 0 first, so
+// that a run that has started can always be resumed. Returns ok when the run is complete, and start_again when it
+// stopped earlier with a checkpoint. Throws ExitCode::numerics when more steps were skipped, because they were not
+// finite, than guard.* allows.
 ExitCode run_training(Communicator& communicator, TrainingSession& session, const RunDirectory& directory,
                       const std::optional<CheckpointInfo>& checkpoint);
 

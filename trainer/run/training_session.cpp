@@ -29,7 +29,7 @@ uint64_t gradient_groups(const RunConfig& config) {
   return static_cast<uint64_t>(div_ceil(config.micro_batches_per_step(), config.train.group_micro_batches));
 }
 
-// The model's vocabulary: as configured, or the data's rounded up.
+// Returns the vocabulary size of the model: the configured one, or that of the data rounded up.
 int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
   const auto of_data = static_cast<int64_t>(loader.vocab_size());
   if (config.model.vocab_size == 0) return round_up(of_data, vocabulary_multiple);
@@ -62,7 +62,7 @@ std::vector<ParameterSegment> segments(const ParameterTable& table) {
   return result;
 }
 
-// "12 forward nvfp4, grad_input nvfp4, grad_weight nvfp4; 5 forward bf16, ..."
+// Counts the layers that run alike: "12 forward nvfp4, grad_input nvfp4, grad_weight nvfp4; 5 forward bf16, ...".
 std::string layer_summary(const LanguageModel& model) {
   std::map<std::string, int> count;  // by how the three GEMMs run
   for (const std::string& line : model.describe_layers()) ++count[line.substr(line.find(": ") + 2)];
@@ -87,7 +87,7 @@ SkipBudget skip_budget(const RunConfig& config) {
           .total = static_cast<uint64_t>(config.guard.skip_total)};
 }
 
-// Of everything that two attempts at a step must share.
+// Returns a hash of everything that must be equal in two attempts at a step.
 uint64_t bits_of(double loss, double grad_norm, const Tensor& gradient) {
   const std::array<double, 2> numbers{loss, grad_norm};
   const HostCopy values(gradient);
@@ -127,13 +127,13 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
 TrainingSession::~TrainingSession() = default;
 
 void TrainingSession::build_model(const Recipe& recipe) {
-  model_.reset();  // its memory first
+  model_.reset();  // frees its memory before the new model takes its own
   model_ = make_training_model(config_, recipe);
   if (recipe_state_ != nullptr) recipe_state_->attach(*model_);
 }
 
-// A model keeps nothing from one step to the next but what it is bound to: so a late switch of formats is
-// another model, with a memory plan of its own.
+// Makes another model, with its own memory plan, when the recipe switches formats. No state is lost: a model keeps
+// nothing from one step to the next except the buffers that it is bound to.
 void TrainingSession::follow_recipe(uint64_t step) {
   const auto steps = static_cast<uint64_t>(config_.train.steps);
   const bool late = step >= switch_step(config_.recipe, steps);
@@ -276,8 +276,8 @@ void TrainingSession::load(const CheckpointInfo& checkpoint) {
   guard_ = StepGuard(skip_budget(config_), checkpoint.skipped);
 }
 
-// again: trusts nothing that an earlier attempt has left in memory but the weights and the data. Quantised weights are
-// then made for each group, so that the count of what is not finite does not depend on the number of ranks.
+// With `again`, nothing that an earlier attempt has left in memory is used except weights and data. The weights are
+// then quantised for each group, so that the count of non-finite values does not depend on the number of ranks.
 void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
   const auto group_size = static_cast<uint64_t>(config_.train.group_micro_batches);
   const auto micro_batches = static_cast<uint64_t>(config_.micro_batches_per_step());
@@ -356,7 +356,7 @@ TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
                       .non_finite = static_cast<uint64_t>(tree_sum(group_non_finite_)),
                       .first_rank = first_bad_rank()};
   const bool finite = std::isfinite(attempt.loss) && norm.finite && attempt.non_finite == 0;
-  // A fault may have hit what only one rank holds of the common numbers.
+  // A fault of one machine may have changed these numbers on one rank only, so all ranks must agree.
   attempt.finite = communicator_.all_reduce_max(finite ? 0 : 1) == 0;
   return {attempt, gradient};
 }
@@ -388,7 +388,7 @@ StepResult TrainingSession::train_step(uint64_t step) {
     gather_weights();
   }
   if (recipe_state_->after_update(step, applied, *model_)) gather_weights();
-  if (!applied) model_->set_weights_changed();  // what is not finite in them must be counted in the next step too
+  if (!applied) model_->set_weights_changed();  // the next step must count non-finite weights again
   return result;
 }
 
@@ -403,7 +403,7 @@ std::optional<double> TrainingSession::validate(uint64_t step, const std::functi
                        .seed = config_.run.seed,
                        .step = step},
                       *micro_batch_, interrupted);
-  // The next step judges itself, by what its own quantisers meet.
+  // This count belongs to no step. The next step must find non-finite weights itself, so it quantises them again.
   if (model_->take_non_finite_count() != 0) model_->set_weights_changed();
   return loss;
 }

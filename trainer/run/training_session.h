@@ -1,4 +1,4 @@
-// Everything a rank trains with: model, data, optimizer, gradient sum. One object is one process's share of a run.
+// The part of a run that one rank computes: model, data, optimizer and gradient sum. Each process has one object.
 #pragma once
 
 #include <cstdint>
@@ -27,28 +27,28 @@
 
 namespace nibble {
 
-// One computation of a step's loss and gradient: a pure function of weights, data and seed. The same bits on every rank
-// and for every number of ranks, but for the count of a first attempt.
+// The outcome of one computation of a step's loss and gradient, which is a pure function of weights, data and seed. It
+// has the same bits on every rank and for every number of ranks, except `non_finite` of a first attempt.
 struct StepAttempt {
   double loss = 0;  // mean over the step's tokens, nats
   double grad_norm = 0;
-  uint64_t non_finite = 0;  // values that quantisers met; an operand that is made again counts again
-  bool finite = true;       // on every rank: loss, norm, and all that quantisers met
-  int first_rank = -1;      // the lowest rank whose micro-batches were not finite; -1: none, or only their sum
+  uint64_t non_finite = 0;  // non-finite values in the inputs of quantisers; each quantisation counts anew
+  bool finite = true;       // loss, norm and all inputs of quantisers are finite on every rank
+  int first_rank = -1;      // the lowest rank whose micro-batches were not finite; -1 = none (perhaps only their sum)
 };
 
 struct StepResult {
-  StepDecision decision = StepDecision::apply;  // skip and give_up: the weights are untouched
-  StepAttempt attempt;                          // the last one
-  std::optional<StepAttempt> first;             // the one before it, which was not finite
+  StepDecision decision = StepDecision::apply;  // skip and give_up leave the weights unchanged
+  StepAttempt attempt;                          // the last attempt
+  std::optional<StepAttempt> first;             // the attempt before it, if there was one: it was not finite
   bool same_bits = true;                        // both attempts had the same loss and gradient on every rank
   double learning_rate = 0;
-  std::optional<TelemetryRecord> telemetry;  // rank 0, where it was due: of the last attempt
+  std::optional<TelemetryRecord> telemetry;  // of the last attempt, on rank 0, if it was due
 };
 
 class TrainingSession {
  public:
-  // Collective. Opens the data, settles the vocabulary size, plans and takes all memory. Weights are zero until
+  // Collective. Opens the data, decides the vocabulary size, plans and takes all memory. Weights are zero until
   // initialize_weights() or load().
   TrainingSession(Communicator& communicator, const RunConfig& config);
   ~TrainingSession();
@@ -56,23 +56,23 @@ class TrainingSession {
   // The configuration with the vocabulary size filled in.
   const RunConfig& config() const { return config_; }
   const LanguageModel& model() const { return *model_; }
-  // What identifies the training data: names, sizes and hashes of the shards, in order.
+  // Returns a text that identifies the training data: names, sizes and hashes of the shards, in order.
   std::string data_fingerprint() const;
   bool has_validation() const { return validation_loader_ != nullptr; }
-  // What the run will use, a line each: parameters, memory, data.
+  // Describes what the run will use, one line each: parameters, memory, data.
   std::vector<std::string> describe() const;
 
   void initialize_weights();
   void load(const CheckpointInfo& checkpoint);
   CheckpointState checkpoint_state(uint64_t step) const;
 
-  // Collective. The optimizer step after `step` completed ones. One that is not finite is computed once more, from
-  // weights that are quantised anew.
+  // Collective. Computes the optimizer step that follows `step` completed ones. A step that is not finite is computed
+  // once more, with all weights quantised again.
   StepResult train_step(uint64_t step);
   const StepGuard& guard() const { return guard_; }
 
-  // Collective. Mean cross-entropy of the validation set (nats a token) with the weights after `step` steps and the
-  // recipe of the last of them; nothing if interrupted() became true on some rank meanwhile.
+  // Collective. Returns the mean cross-entropy of the validation set (nats per token) with the weights after `step`
+  // steps and the recipe of the last of them; nothing if interrupted() became true on some rank before the end.
   std::optional<double> validate(uint64_t step, const std::function<bool()>& interrupted);
 
  private:
@@ -93,7 +93,7 @@ class TrainingSession {
   Communicator& communicator_;
   RunConfig config_;
   DeviceKind device_;
-  std::unique_ptr<Communicator> device_communicator_;  // of GPUs; on the CPU there is none
+  std::unique_ptr<Communicator> device_communicator_;  // for data in GPU memory; null on the CPU
   std::unique_ptr<Loader> train_loader_;
   std::unique_ptr<Loader> validation_loader_;
   std::unique_ptr<LanguageModel> model_;
@@ -101,7 +101,7 @@ class TrainingSession {
 
   std::unique_ptr<SharedArena> shared_arena_;  // weights and gradients
   std::unique_ptr<Arena> state_arena_;         // optimizer state
-  std::unique_ptr<Arena> recipe_arena_;        // what a recipe remembers on the CPU
+  std::unique_ptr<Arena> recipe_arena_;        // the recipe's state on the CPU
   std::unique_ptr<Partition> partition_;
   Tensor weights_;  // [flat_size], model dtype
   std::unique_ptr<GradientReduction> reduction_;
@@ -114,7 +114,7 @@ class TrainingSession {
   std::unique_ptr<MicroBatch> micro_batch_;
   std::unique_ptr<Telemetry> telemetry_;
   std::vector<double> group_losses_;      // summed cross-entropy of each gradient group of the step
-  std::vector<double> group_non_finite_;  // non-finite values that its quantisers met
+  std::vector<double> group_non_finite_;  // non-finite values in the inputs of each group's quantisers
 };
 
 }  // namespace nibble

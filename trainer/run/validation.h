@@ -1,4 +1,4 @@
-// The loss of a model on a validation set, shared out over the ranks.
+// The loss of a model on a validation set. Each rank computes a part of the micro-batches.
 #pragma once
 
 #include <cstdint>
@@ -15,13 +15,14 @@ namespace nibble {
 struct ValidationSet {
   Loader& loader;
   uint64_t sequences = 0;            // 0 = all windows
-  uint64_t sequences_per_batch = 1;  // the micro-batch: part of the definition of the loss, as quantisers see it whole
+  uint64_t sequences_per_batch = 1;  // size of a micro-batch; the loss depends on it, as quantisers take a whole one
   uint64_t seed = 0;
-  uint64_t step = 0;  // optimizer steps behind the weights
+  uint64_t step = 0;  // number of optimizer steps that made the weights
 };
 
-// Collective. Mean cross-entropy in nats a token of the model bound to its weights: the same bits on every rank and for
-// any number of ranks. Nothing if interrupted() became true on some rank meanwhile.
+// Collective. Returns the mean cross-entropy, in nats per token, of a model that is bound to its weights. The bits are
+// the same on every rank and for any number of ranks. Returns nothing if interrupted() became true on some rank before
+// the end.
 std::optional<double> validation_loss(Communicator& communicator, LanguageModel& model, const ValidationSet& set,
                                       MicroBatch& micro_batch, const std::function<bool()>& interrupted);
 

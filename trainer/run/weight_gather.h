@@ -1,5 +1,6 @@
-// After an update every rank has its shard of the weights; this brings all of them to all ranks: as they are, or
-// rounded to a format of fewer bits, the same on every rank and for any number of ranks, the shard's owner included.
+// Brings all weights to all ranks after an update, which leaves every rank with its own shard. The weights are sent
+// unchanged or rounded to a format of fewer bits. All ranks get the same bits, the shard's owner included, and the bits
+// do not depend on the number of ranks.
 #pragma once
 
 #include <optional>
@@ -16,16 +17,16 @@ namespace nibble {
 
 class WeightGather {
  public:
-  // With a format that rounds, memory for the packed weights comes from `memory`: construct in the measuring pass and
-  // again after commit(). What is referred to must outlive the object.
+  // With a format that rounds, memory for the packed weights comes from `memory`: construct the object in its measuring
+  // pass and again after commit(). All arguments that are references or spans must outlive the object.
   WeightGather(WeightFormat format, SharedArena& memory, const Partition& partition, int rank,
                std::span<const ParameterSegment> segments);
 
-  // Collective. weights: the whole flat buffer, allocated from `memory`, in which this rank's shard is what the
-  // optimizer left there; bf16 where the format rounds. Gathering what was gathered before changes nothing.
+  // Collective. `weights` is the whole flat buffer, allocated from `memory`; its part that is this rank's shard holds
+  // the result of the optimizer. It must be bf16 if the format rounds. Gathering twice changes nothing.
   void gather(const Tensor& weights);
 
-  // "nvfp4, 4.61 bits a weight"; empty where nothing is rounded.
+  // Returns a text such as "nvfp4, 4.61 bits a weight", or an empty text if nothing is rounded.
   std::string describe() const;
 
  private:
