@@ -59,7 +59,7 @@ bool has_integer_blocks(const QuantizedTensor& tensor) {
   return tensor.format == Format::nvfp4 && tensor.outer_scales.empty();
 }
 
-// The product of the tensor scales times the power of two that rotations and doubled integers leave.
+// Returns the product of the tensor scales times the power of two that rotations and doubled integers leave.
 double output_scale(const QuantizedTensor& a, const QuantizedTensor& b, bool integer_blocks) {
   for (const QuantizedTensor* tensor : {&a, &b}) {
     NIBBLE_CHECK(!is_quantized(tensor->format) ||
@@ -72,7 +72,7 @@ double output_scale(const QuantizedTensor& a, const QuantizedTensor& b, bool int
   return nibble::output_scale(g_a, g_b, -(rotation_bits / 2) - (integer_blocks ? 2 : 0));
 }
 
-// Halves the largest block until every thread has several.
+// Chooses the block of a thread: halves the largest one until every thread has several.
 BlockExtent choose_block(const GemmKernels& kernels, int64_t m, int64_t n) {
   BlockExtent block{std::min(kernels.block_rows, round_up(m, kernels.row_step)),
                     std::min(kernels.block_columns, round_up(n, kernels.column_step))};
@@ -89,7 +89,7 @@ BlockExtent choose_block(const GemmKernels& kernels, int64_t m, int64_t n) {
   return block;
 }
 
-// Products of values, decoded from whatever format.
+// Computes the GEMM of two operands of any format from their decoded values.
 void plain_gemm(const GemmKernels& kernels, const GemmProblem& problem, double alpha) {
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;

@@ -1,4 +1,4 @@
-// Which provider multiplies what (quant/gemm/gemm_provider.h).
+// Chooses the backend of each GEMM (quant/gemm/gemm_provider.h).
 #include "quant/gemm/gemm.h"
 
 #include <array>
@@ -26,7 +26,7 @@ std::string name_of_pair(Format a, Format b) {
   return std::string(nibble::name_of(a)) + (a == b ? "" : " x " + std::string(nibble::name_of(b)));
 }
 
-// Scales in blocks are where libraries have gone wrong.
+// Only formats with block scales are tested: their scales are where libraries have gone wrong.
 bool passed_self_test(GemmBackend& backend, const GemmShape& shape) {
   if (traits_of(shape.a).block == 0) return true;
   return is_sound(backend, shape.a) && (shape.b == shape.a || is_sound(backend, shape.b));
@@ -74,7 +74,7 @@ bool is_decoded(const GemmShape& shape) {
   return shape.outer_scales || shape.a != shape.b || is_quantized(shape.a);
 }
 
-// Why the automatic choice is not a native one.
+// Returns why the automatic choice is not a native backend.
 std::string reason_for_emulation(const GemmShape& shape) {
   const std::string refusal = cublaslt_gemm().refusal(shape);
   if (!refusal.empty()) return refusal;
@@ -113,7 +113,7 @@ size_t gemm_scratch_bytes(const GemmShape& shape) {
 void gemm(const GemmProblem& problem) {
   const GemmShape shape = shape_of(problem);
   if (shape.m == 0 || shape.n == 0) return;
-  if (shape.k == 0) {  // libraries do not agree on what that is
+  if (shape.k == 0) {  // libraries do not agree on the result
     exact_gemm().multiply(problem);
     return;
   }

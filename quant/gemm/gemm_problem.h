@@ -1,4 +1,4 @@
-// The arguments of matrix products; quant/gemm/gemm.h says what is computed.
+// The arguments of GEMMs; quant/gemm/gemm.h says what is computed.
 #pragma once
 
 #include "quant/tensor/quantized_tensor.h"
@@ -10,15 +10,15 @@ struct GemmProblem {
   QuantizedTensor a;        // [m, k]
   QuantizedTensor b;        // [n, k]
   Tensor output;            // [m, n], f32 or bf16: a b^T
-  bool accumulate = false;  // output (f32) += a b^T, the product being rounded to FP32 first
-  Tensor scratch = {};      // u8 [gemm_scratch_bytes() or more]; contents mean nothing afterwards
+  bool accumulate = false;  // output (f32) += a b^T, which is rounded to FP32 first
+  Tensor scratch = {};      // u8 [gemm_scratch_bytes() or more]; its contents afterwards have no meaning
 };
 
-// What the choice of a product depends on.
+// The properties of a problem on which the choice of a backend depends.
 struct GemmShape {
   Format a = Format::bf16, b = Format::bf16;
   int64_t m = 0, n = 0, k = 0;
-  bool outer_scales = false;  // of either operand
+  bool outer_scales = false;  // either operand has outer scales
 };
 
 inline GemmShape shape_of(const GemmProblem& problem) {
@@ -30,8 +30,8 @@ inline GemmShape shape_of(const GemmProblem& problem) {
           .outer_scales = !problem.a.outer_scales.empty() || !problem.b.outer_scales.empty()};
 }
 
-// A small FP32 product on one thread, for use inside a parallel region (attention heads):
-// c[i, j] (+)= sum over k ascending of fma(a[i, k], b[k, j]). Strides are in elements; c is row-major.
+// A small FP32 matrix product on one thread, for use inside a parallel region (attention heads): c[i, j] (+)= sum over
+// k ascending of fma(a[i, k], b[k, j]). Strides are in elements; c is row-major.
 struct SmallMatmul {
   const float* a;
   int64_t a_row_stride, a_col_stride;

@@ -1,4 +1,4 @@
-// What the products of all formats share (gemm.cpp, bf16_gemm.cpp, gemm_codes.cpp). Internal to quant.
+// Functions that the CPU's GEMMs of all formats share (gemm.cpp, bf16_gemm.cpp, gemm_codes.cpp). Internal to quant.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace nibble::cpu {
 
-// What gemm() asks of every pair of operands.
+// Checks what gemm() requires of every pair of operands.
 inline void check_product(const GemmProblem& problem) {
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;

@@ -23,7 +23,8 @@ Bf16Operand as_operand(const QuantizedTensor& tensor) {
   return {values.as<BFloat16>(), tensor.rows, tensor.inner, 1};
 }
 
-// Halves the largest block until every thread has some, and several if that leaves blocks that are worth packing.
+// Chooses the block of a thread: halves the largest one until every thread has some, and several if that leaves blocks
+// that are worth packing.
 BlockExtent choose_block(const Bf16Kernels& kernels, int64_t m, int64_t n) {
   BlockExtent block{std::min(kernels.block_rows, round_up(m, kernels.row_step)),
                     std::min(kernels.block_columns, round_up(n, kernels.column_step))};
@@ -45,7 +46,7 @@ BlockExtent choose_block(const Bf16Kernels& kernels, int64_t m, int64_t n) {
   };
   halve_until(4 * threads, worthwhile);
   halve_until(threads, smallest);
-  // Blocks of one size, so that none is left to the end.
+  // Blocks have one size, so that no small one is left to the end.
   block.rows = round_up(div_ceil(m, div_ceil(m, block.rows)), kernels.row_step);
   block.columns = round_up(div_ceil(n, div_ceil(n, block.columns)), kernels.column_step);
   return block;

@@ -1,9 +1,9 @@
-// BF16 x BF16 products: what quant/gemm/cpu/bf16_gemm.cpp, quant/gemm/cpu/packed_matmul.cpp and the instruction-set
-// twins (bf16_gemm_portable.cpp, bf16_gemm_avx2.cpp, ...) agree on. Internal to quant; tests use it to run every kernel
-// that the machine has. The sums are those of quant/gemm/cpu/packed_matmul.h.
+// BF16 x BF16 GEMMs: the kernels of each instruction-set level (bf16_gemm_portable.cpp, bf16_gemm_avx2.cpp, ...), which
+// quant/gemm/cpu/bf16_gemm.cpp and quant/gemm/cpu/packed_matmul.cpp call. Internal to quant; tests use this header to
+// run every kernel that the machine has. The sums are those of quant/gemm/cpu/packed_matmul.h.
 //
-// The twins are compiled with flags that the machine may not have, so this header holds plain data only: an inline
-// function here could be emitted by a twin and be picked by the linker for everybody.
+// The kernels are compiled with flags that the machine may not have, so this header holds plain data only: an inline
+// function here could be emitted by a kernel's source and be picked by the linker for everybody.
 #pragma once
 
 #include <cstddef>
@@ -37,11 +37,11 @@ struct Bf16GemmBlock {
   DType output_dtype;
   int64_t output_stride;
   float alpha;
-  bool accumulate;  // f32: output += the rounded product
+  bool accumulate;  // f32: output += the rounded result
 };
 
 struct Bf16Kernels {
-  int64_t block_rows, block_columns;  // the largest Bf16GemmBlock, which scratch_bytes suffices for
+  int64_t block_rows, block_columns;  // the largest Bf16GemmBlock, for which scratch_bytes suffices
   int64_t row_step, column_step;      // multiples of these waste no work
   size_t scratch_bytes;               // 64-byte aligned memory that each call but pack_right needs
   void (*gemm_block)(const Bf16GemmBlock& block, std::byte* scratch);
@@ -55,10 +55,10 @@ extern const Bf16Kernels bf16_avx2;
 extern const Bf16Kernels bf16_avx512;       // FP32 multiply-adds
 extern const Bf16Kernels bf16_avx512_bf16;  // BF16 dot products
 
-// The faster kernels of a level that the machine has.
+// Returns the fastest kernels of a level that the machine has.
 const Bf16Kernels& bf16_kernels_of(InstructionSet level);
 
-// gemm() of two BF16 operands; packed_matmul() with a right operand packed by the same kernels.
+// gemm() of two BF16 operands; packed_matmul() with a right operand that was packed by the same kernels.
 void bf16_gemm_with(const Bf16Kernels& kernels, const GemmProblem& problem);
 void packed_matmul_with(const Bf16Kernels& kernels, const PackedMatmul& problem);
 

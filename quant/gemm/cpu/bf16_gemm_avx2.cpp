@@ -1,4 +1,4 @@
-// BF16 products for AVX2 and FMA.
+// BF16 GEMM kernels for AVX2 and FMA.
 #include <immintrin.h>
 
 #include <utility>
@@ -38,7 +38,7 @@ inline __attribute__((always_inline)) UnsignedVector load_words(const uint16_t* 
   for (int64_t i = 0; i < count; ++i) some[i] = from[i];
   return load_words(some);
 }
-inline __attribute__((always_inline)) UnsignedVector rounded(Vector value) {  // in the low halves
+inline __attribute__((always_inline)) UnsignedVector rounded(Vector value) {  // the result is in the low halves
   const auto bits = reinterpret_cast<UnsignedVector>(value);
   const UnsignedVector nearest = bits + 0x7FFFU + ((bits >> 16) & 1U);
   return (value == value ? nearest : bits | 0x00400000U) >> 16;

@@ -1,4 +1,4 @@
-// BF16 products for AVX-512 (F, BW, VL, DQ) by FP32 multiply-adds.
+// BF16 GEMM kernels for AVX-512 (F, BW, VL, DQ) by FP32 multiply-adds.
 #include <immintrin.h>
 
 #include <utility>
@@ -25,7 +25,7 @@ inline __attribute__((always_inline)) Vector broadcast(const float* from) {
 inline __attribute__((always_inline)) Vector multiply_add(Vector left, Vector right, Vector sum) {
   return _mm512_fmadd_ps(left, right, sum);
 }
-inline __attribute__((always_inline)) UnsignedVector rounded(Vector value) {  // in the high halves
+inline __attribute__((always_inline)) UnsignedVector rounded(Vector value) {  // the result is in the high halves
   const auto bits = reinterpret_cast<UnsignedVector>(value);
   const UnsignedVector nearest = bits + 0x7FFFU + ((bits >> 16) & 1U);
   return value == value ? nearest : bits | 0x00400000U;

@@ -1,4 +1,4 @@
-// BF16 products by the BF16 dot products of AVX-512.
+// BF16 GEMM kernels by the BF16 dot products of AVX-512.
 #include <immintrin.h>
 
 #include <utility>

@@ -1,4 +1,5 @@
-// The BF16 product for one instruction set. A twin defines, in an anonymous namespace,
+// The BF16 GEMM kernels of one instruction-set level. A source that includes this file defines before, in an anonymous
+// namespace,
 //   lanes, Vector, UnsignedVector            vectors of that many 32-bit elements
 //   broadcast(const Element*)                one element in every lane, as a Vector
 //   members, Element                         2, float: a pair of the inner axis is two steps of an FP32 multiply-add
@@ -7,12 +8,15 @@
 //   load_words(const uint16_t*)              `lanes` words, each in 32 bits
 //   load_words(const uint16_t*, count)       the first `count` <= lanes of them, then zeros
 //   round_pair(low, high)                    2 * lanes BF16 numbers, rounded as bf16_nearest does, in low's order first
-//   tile_rows, tile_vectors                  register tile of the micro-kernel; tile_rows <= lanes
+//   tile_rows, tile_vectors                  register block of the micro-kernel; tile_rows <= lanes
 //   depth_pairs                              pairs a panel, a multiple of lanes: a right panel stays in the L1 cache
-//   block_rows, block_columns                multiples of the tile
-// and then includes this file, still inside the namespace: everything here must have internal linkage, because the
-// twins are compiled for different machines. For the same reason nothing here calls an inline function of a shared
-// header, unless that is forced inline.
+//   block_rows, block_columns                multiples of the register block
+// and then includes it, still inside the namespace: everything here must have internal linkage, because the sources are
+// compiled for different machines. For the same reason nothing here calls an inline function of a shared header, unless
+// that is forced inline.
+//
+// Shapes: a [m, k] and b [n, k] are the operands, left and right, and c or the output is [m, n]; k is the inner axis,
+// which is taken in pairs. In packed_matmul() b is [k, n].
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
@@ -33,7 +37,7 @@ struct AcrossInner {
   static constexpr int64_t row = 1, member = lanes, pair = members * lanes;
 };
 
-// c[rows, tile_columns]: the chain over pairs, from zero or, to resume, from c.
+// Adds to c [rows, tile_columns] the chain of multiply-adds over pairs, starting from zero or, to resume, from c.
 template <class Left, int rows>
 void multiply_tile(int64_t pairs, const Element* a, const Element* b, float* c, int64_t c_stride, bool resume) {
   Vector sums[rows][tile_vectors];
@@ -43,7 +47,7 @@ void multiply_tile(int64_t pairs, const Element* a, const Element* b, float* c, 
 #pragma GCC unroll 4
     for (int v = 0; v < tile_vectors; ++v) sums[r][v] = resume ? load(from + v * lanes) : Vector{};
   }
-  __asm__("" : "+r"(c));  // or the compiler keeps the address of every row until the end, in memory
+  __asm__("" : "+r"(c));  // without this the compiler keeps the address of every row until the end, in memory
   for (int64_t pair = 0; pair < pairs; ++pair, a += Left::pair) {
 #pragma GCC unroll 2
     for (int64_t member = 0; member < members; ++member, b += tile_columns) {
@@ -73,7 +77,7 @@ struct KernelsByRows<Left, std::integer_sequence<int, index...>> {
   static constexpr TileKernel kernels[] = {multiply_tile<Left, index + 1>...};
 };
 
-// Left panels of some rows and `pairs` pairs, and how to multiply them.
+// Left panels of some rows and `pairs` pairs, and the kernels that multiply them.
 struct LeftPanels {
   const Element* panels;
   int64_t tile_stride;  // elements from one tile's rows to the next's
@@ -111,9 +115,9 @@ constexpr size_t scratch_bytes =
     static_cast<size_t>(left_elements + right_elements + block_rows * block_columns) * sizeof(float);
 
 // --- one block of a GEMM ---------------------------------------------------------------------------------------------
-// Where a tile goes.
+// The place of a register block in the output.
 struct TileOutput {
-  int64_t offset;  // of its first element in the output
+  int64_t offset;  // offset of its first element in the output
   int64_t rows, columns;
 };
 
@@ -145,7 +149,7 @@ ALWAYS_INLINE void write_rows(const Bf16GemmBlock& block, const TileOutput& outp
   write_whole_rows<Write::f32>(block, output, tile);
 }
 
-// A tile that is cut off at the right: through a full row.
+// Writes a register block that the output's right edge cuts off, through a full row of memory.
 inline __attribute__((noinline)) void write_cut_rows(const Bf16GemmBlock& block, const TileOutput& output,
                                                      const float* tile) {
   alignas(64) float row[tile_columns] = {};
@@ -198,10 +202,11 @@ struct Pass {
   bool first, last;
 };
 
-constexpr int64_t left_group = 4;  // tiles packed at a time, to use up the lines of operands read across
+// So many register blocks are packed at a time, to use up the cache lines of operands that are read across.
+constexpr int64_t left_group = 4;
 
-// The tiles of one right panel: columns [j, j + columns) of the block. The first panel's turn packs the left operand,
-// some tiles at a time, while the rows of the next ones are on their way.
+// Computes the register blocks of one right panel: columns [j, j + columns) of the block. The turn of the first panel
+// packs the left operand, some register blocks at a time, while the rows of the next ones are being fetched.
 ALWAYS_INLINE void multiply_panel(const Bf16GemmBlock& block, const Pass& pass, int64_t j, const Scratch& scratch,
                                   float* tile, int64_t next_tile) {
   const int64_t columns = smaller(tile_columns, block.columns - j);
@@ -257,7 +262,7 @@ void gemm_block(const Bf16GemmBlock& block, std::byte* memory) {
 }
 
 // --- small products with a packed right operand ----------------------------------------------------------------------
-// Packed: the right panels of all pairs, one after another.
+// A packed right operand consists of the right panels of all pairs, one after another.
 inline int64_t packed_panel_elements(int64_t k) {
   return (k + 1) / 2 * members * tile_columns;
 }
@@ -272,7 +277,7 @@ void pack_right_operand(const MatrixBf16& b, int64_t k, int64_t n, std::byte* pa
   }
 }
 
-// Through a full tile of its own.
+// Computes a register block that is cut off at the right, through a full one of its own.
 inline __attribute__((noinline)) void multiply_cut_tile(TileKernel kernel, int64_t pairs, const Element* a,
                                                         const Element* b, const PackedMatmul& problem, float* c,
                                                         int64_t rows, int64_t columns, bool resume) {
@@ -287,7 +292,7 @@ inline __attribute__((noinline)) void multiply_cut_tile(TileKernel kernel, int64
   }
 }
 
-// Rows [first, first + rows) of the product.
+// Computes rows [first, first + rows) of c.
 inline void multiply_some_rows(const PackedMatmul& problem, int64_t first, int64_t all_rows, Element* panels) {
   const Bf16Operand a{problem.a.data, problem.m, problem.a.row_stride, problem.a.col_stride};
   int64_t k = 0;

@@ -1,4 +1,5 @@
-// Part of bf16_gemm_kernels.inl: copies pieces of the operands into panels, the order in which the micro-kernels read.
+// A part of bf16_gemm_kernels.inl: it copies pieces of the operands into panels, the order in which the micro-kernels
+// read.
 
 // --- vectors ---------------------------------------------------------------------------------------------------------
 ALWAYS_INLINE Vector load(const void* from) {
@@ -12,14 +13,14 @@ ALWAYS_INLINE void store(void* to, Any value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
 
-// Which element of (low, high) becomes element i when, inside every quarter of 128 bits, pieces of `width` elements of
-// both are interleaved: those of the quarters' first halves, or of their second.
+// Returns the index of the element of (low, high) that becomes element i when, inside every quarter of 128 bits, pieces
+// of `width` elements of both are interleaved: those of the quarters' first halves, or of their second.
 constexpr int interleaved(int width, bool second, int i) {
   const int place = i % 4;
   const int from = i - place + place / (2 * width) * width + place % width + (second ? 2 : 0);
   return place / width % 2 != 0 ? lanes + from : from;
 }
-// The same when the even quarters of both are put side by side, or the odd ones.
+// Returns that index when the even quarters of both are put side by side, or the odd ones.
 constexpr int gathered(int, bool odd, int i) {
   const int quarter = 2 * (i / 4) + (odd ? 1 : 0);
   return quarter < lanes / 4 ? 4 * quarter + i % 4 : lanes + 4 * (quarter - lanes / 4) + i % 4;
@@ -61,7 +62,8 @@ ALWAYS_INLINE void transpose(UnsignedVector (&tile)[lanes]) {
 constexpr int64_t member_stride = depth_pairs + 16;  // no power of two, so that rows do not share a cache set
 constexpr int64_t row_stride = members * member_stride;
 
-// `pairs`, even members in the low halves; the odd member's vector goes to `to`, the even one's to `to + distance`.
+// Stores `pairs`, which has the even members in the low halves: the odd member's vector goes to `to`, the even one's to
+// `to + distance`.
 ALWAYS_INLINE void store_pairs(Element* to, int64_t distance, UnsignedVector pairs) {
   if constexpr (members == 1) {
     store(to, pairs);
@@ -71,10 +73,10 @@ ALWAYS_INLINE void store_pairs(Element* to, int64_t distance, UnsignedVector pai
   }
 }
 
-// How the words of `lanes` rows at one inner position are read; missing rows are zero.
+// The way in which the words of `lanes` rows at one inner position are read; missing rows are zero.
 enum class Across : uint8_t {
-  whole,  // they lie side by side, and all are there: what lies behind a panel may be read, and is not used
-  cut,    // side by side up to the operand's last row
+  whole,  // the words lie side by side, and all are there: the words behind a panel may be read, and are not used
+  cut,    // the words lie side by side up to the operand's last row
   strided,
 };
 template <Across how>
@@ -88,8 +90,8 @@ ALWAYS_INLINE UnsignedVector load_across(const Bf16Operand& operand, int64_t row
   return load_words(words);
 }
 
-// Groups of rows of an operand whose inner axis is strided: group g has the rows first_row + g * step and following,
-// its elements start at panel + g * distance and are `width` apart.
+// Groups of rows of an operand whose inner axis is strided: group g has the rows from first_row + g * step on; its
+// elements start at panel + g * distance and are `width` apart.
 struct Groups {
   int64_t first_row, step, count, distance, width;
 };
@@ -129,12 +131,12 @@ inline __attribute__((noinline)) UnsignedVector load_last_pairs(const BFloat16* 
   for (int64_t i = 0; i < count; ++i) words[i] = from[i];
   return reinterpret_cast<UnsignedVector>(load(words));
 }
-// `count` elements as pairs, then zeros; reads nothing beyond them.
+// Loads `count` elements as pairs, then zeros; reads nothing beyond them.
 ALWAYS_INLINE UnsignedVector load_along(const BFloat16* from, int64_t count) {
   return count >= 2 * lanes ? reinterpret_cast<UnsignedVector>(load(from)) : load_last_pairs(from, count);
 }
 
-// Right panel of an operand that lies along the inner axis.
+// Packs the right panel of an operand that lies along the inner axis.
 inline void pack_right_along(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k,
                              int64_t count, Element* panel) {
   const int64_t pairs = (count + 1) / 2;

@@ -1,4 +1,4 @@
-// BF16 products for any machine.
+// BF16 GEMM kernels for any machine.
 #include <utility>
 
 #include "quant/format/codec.h"

@@ -1,4 +1,4 @@
-// The matrix product for AVX2 and FMA. Same bits as gemm_portable.cpp.
+// The GEMM kernels on decoded values for AVX2 and FMA. They give the bits of gemm_portable.cpp.
 #include <immintrin.h>
 
 #include <utility>

@@ -1,4 +1,4 @@
-// The matrix product for AVX-512 (F, BW, VL, DQ). Same bits as gemm_portable.cpp.
+// The GEMM kernels on decoded values for AVX-512 (F, BW, VL, DQ). They give the bits of gemm_portable.cpp.
 #include <immintrin.h>
 
 #include <utility>

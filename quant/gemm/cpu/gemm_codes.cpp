@@ -12,7 +12,7 @@
 namespace nibble::cpu {
 namespace {
 
-constexpr int64_t largest_side = 512;  // of a block
+constexpr int64_t largest_side = 512;  // rows or columns of a block
 
 CodeOperand as_code_operand(const QuantizedTensor& tensor) {
   const bool tiles = tensor.layout == OperandLayout::tiles;
@@ -34,7 +34,8 @@ CodeOperand as_code_operand(const QuantizedTensor& tensor) {
   return operand;
 }
 
-// An output that no cache keeps until it is read is better not fetched into one, which a partial store would do.
+// Returns whether stores shall go past the caches: an output that no cache keeps until it is read had better not be
+// fetched into one, which a partial store would do.
 bool goes_past_caches(const Tensor& output, bool accumulate) {
   constexpr size_t kept = size_t{1} << 20;
   constexpr size_t line = 64;
@@ -43,7 +44,7 @@ bool goes_past_caches(const Tensor& output, bool accumulate) {
          reinterpret_cast<uintptr_t>(output.data()) % line == 0;
 }
 
-// `whole` in `parts` nearly equal pieces, each a multiple of step.
+// Returns the size of the pieces when `whole` is cut into `parts` nearly equal ones, each a multiple of step.
 int64_t piece(int64_t whole, int64_t parts, int64_t step) {
   return round_up(div_ceil(whole, parts), step);
 }
@@ -61,8 +62,8 @@ const CodeKernels& code_kernels_of(InstructionSet level) {
   return code_kernels_portable;
 }
 
-// Every block unpacks its own rows and columns, which is cheap for large blocks; but all threads shall end together,
-// and one that is held up by other programs shall not hold up the rest for long.
+// Every block unpacks its own rows and columns, which is cheap for large blocks. But all threads should end together,
+// and one that other programs hold up should not hold up the rest for long.
 CodeBlockShape choose_code_block(const CodeKernels& kernels, int64_t m, int64_t n, int threads) {
   constexpr double lost_at_the_end = 0.25;  // blocks
   CodeBlockShape best{kernels.row_step, kernels.column_step};

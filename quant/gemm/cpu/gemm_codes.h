@@ -1,8 +1,8 @@
-// nvfp4 x nvfp4 as integer dot products (quant/gemm/gemm.h): what gemm_codes.cpp and the instruction-set twins
-// (gemm_codes_portable.cpp, gemm_codes_avx2.cpp, ...) agree on. Internal to quant.
+// nvfp4 x nvfp4 GEMMs as integer dot products of codes (quant/gemm/gemm.h): the kernels of each instruction-set level
+// (gemm_codes_portable.cpp, gemm_codes_avx2.cpp, ...), which gemm_codes.cpp calls. Internal to quant.
 //
-// The twins are compiled with flags that the machine may not have, so this header holds plain data only: an inline
-// function here could be emitted by a twin and be picked by the linker for everybody.
+// The kernels are compiled with flags that the machine may not have, so this header holds plain data only: an inline
+// function here could be emitted by a kernel's source and be picked by the linker for everybody.
 #pragma once
 
 #include <cstddef>
@@ -38,7 +38,7 @@ struct CodeBlock {
   int64_t output_stride;
   double alpha;  // 24 significant bits
   bool accumulate;
-  bool past_caches;  // stores go to memory at once; the output and its rows are aligned to 64 bytes
+  bool past_caches;  // stores go past the caches to memory; the output and its rows are aligned to 64 bytes
 };
 
 struct CodeKernels {
@@ -56,14 +56,14 @@ extern const CodeKernels code_kernels_avx512_vnni;
 
 const CodeKernels& code_kernels_of(InstructionSet level);
 
-// The shape of the parts into which an output [m, n] is cut.
+// The shape of the blocks into which an output [m, n] is cut.
 struct CodeBlockShape {
   int64_t rows, columns;
 };
 CodeBlockShape choose_code_block(const CodeKernels& kernels, int64_t m, int64_t n, int threads);
 
-// gemm() of two nvfp4 operands without outer scales, on a level that the machine has; alpha includes the 1/4 of the
-// doubled integers.
+// Computes gemm() of two nvfp4 operands without outer scales, on a level that the machine has; alpha includes the 1/4
+// of the doubled integers.
 void code_gemm(InstructionSet level, const GemmProblem& problem, double alpha);
 
 }  // namespace nibble::cpu

@@ -1,4 +1,5 @@
-// The product of codes for one instruction set. A twin defines, in an anonymous namespace,
+// The GEMM kernels on codes of one instruction-set level. A source that includes this file defines before, in an
+// anonymous namespace,
 //   lanes, Vector, UnsignedVector, IntVector        vectors of that many 32-bit elements
 //   CodeVector, Halves                              the same number of bytes, uint8_t; half of them, uint16_t
 //   fused(a, b, c)                                  a * b + c rounded once, per lane
@@ -7,28 +8,33 @@
 //   lookup(table, index)                            bytes table[index[i]], index < 16
 //   stream(to, Vector or Halves)                    a store to aligned memory, past the caches, which
 //   fence()                                         orders before later stores
-//   Dot types with                                  sums of products of 2 q + 12 (uint8) and 2 q (int8), q being codes
-//     constants                                     how many vectors for a column of a block it wants, which
-//     prepare(values[4], scale, to)                 makes of the 2 q and stores at `to` every record_line bytes
-//     Sum
-//     first(left, right, constants),                the sum over the first quad of positions and
-//     next(Sum, left, right)                        over one more
-//     scaled(Sum, scale, constants)                 float(sum of products of 2 q and 2 q) * scale, exactly
-//   rows_at_once                                    whose sums it makes side by side
-//   kernel_rows, kernel_vectors                     register tile: kernel_rows divides 16
-//   panel_columns                                   columns of a right panel: multiples of 16 and of the register
-//   tile's pass_blocks                                     blocks of 16 of a right panel, which stays in the L1 cache
-// and then includes this file, still inside the namespace: everything here must have internal linkage, because the
-// twins are compiled for different machines. For the same reason nothing here calls an inline function of a shared
+//   kernel_rows, kernel_vectors                     register block: kernel_rows divides 16
+//   panel_columns                                   columns of a right panel: a multiple of 16 and of the register
+//                                                   block's columns
+//   pass_blocks                                     blocks of 16 of a right panel, which stays in the L1 cache
+// and a class of dot products, sums of products of 2 q + 12 (uint8, left) and 2 q (int8, right), q being the values of
+// codes, with
+//   constants                                       the number of extra vectors for a column of a block, which
+//   prepare(values[4], scale, to)                   computes from the 2 q and stores at `to`, record_line bytes apart
+//   Sum                                             the type of a sum
+//   first(left, right, constants)                   the sum over the first quad of positions
+//   next(Sum, left, right)                          the sum with one more quad
+//   scaled(Sum, scale, constants)                   float(sum of products of 2 q and 2 q) * scale, exactly
+//   rows_at_once                                    rows whose sums the kernel makes side by side
+//   unpacking_cost                                  CodeKernels::unpacking_cost
+// It then includes this file, still inside the namespace: everything here must have internal linkage, because the
+// sources are compiled for different machines. For the same reason nothing here calls an inline function of a shared
 // header, unless that is forced inline.
+//
+// Shapes: a [m, k] and b [n, k] are the operands, left and right, and c or the output is [m, n]; k is the inner axis. A
+// block is 16 positions of it, a quad 4.
 
 #include "quant/isa/gemm_vectors.inl"
 
 // --- panels ----------------------------------------------------------------------------------------------------------
-// Left panel, kernel_rows rows, for each block of 16: quads of positions uint8 [4][kernel_rows][4], 2 q + 12; float
-// [kernel_rows], block scales.
-// Right panel, panel_columns columns, for each block of 16 and 16 columns a record: int8 [4][16][4], 2 q; float [16],
-// block scales; what the dot product prepares.
+// A left panel has kernel_rows rows, and for each block of 16: quads of positions uint8 [4][kernel_rows][4], 2 q + 12;
+// and float [kernel_rows], the block scales. A right panel has panel_columns columns, and for each block of 16 and 16
+// columns a record: int8 [4][16][4], 2 q; float [16], the block scales; and the constants of the dot product.
 constexpr int64_t left_block_bytes = kernel_rows * (16 + 4);
 constexpr int64_t record_line = 64;
 constexpr int64_t kernel_columns = kernel_vectors * lanes;
@@ -48,7 +54,7 @@ struct TileBuffer {
   uint8_t scales[tile_rows];
 };
 
-// Eight codes of a row as they lie in a tile: byte i = code i and, above it, code i + 4.
+// Reorders eight codes of a row for a tile: byte i = code i and, above it, code i + 4.
 ALWAYS_INLINE uint32_t as_in_tile(uint32_t codes) {
   const auto spread = [](uint32_t four) __attribute__((always_inline)) {
     const uint32_t pairs = (four | (four << 8)) & 0x00FF00FFU;
@@ -79,7 +85,7 @@ ALWAYS_INLINE Tile tile_at(const CodeOperand& operand, int64_t first_row, int64_
           operand.scales + line * operand.scale_stride + block * tile_rows};
 }
 
-// Vector `part` of a quad of positions, each code replaced by its entry in the table.
+// Returns vector `part` of a quad of positions, each code replaced by its entry in the table.
 ALWAYS_INLINE CodeVector unpack(const uint8_t* codes, int quad, int part, CodeVector table) {
   using Pairs = uint16_t __attribute__((vector_size(sizeof(CodeVector))));
   Pairs packed;
@@ -102,7 +108,7 @@ ALWAYS_INLINE CodeVector repeat_table(const uint8_t* table) {
   return result;
 }
 
-// The 16 rows from first_row, blocks [first_block, first_block + depth), as 16 / kernel_rows left panels.
+// Unpacks the 16 rows from first_row, blocks [first_block, first_block + depth), into 16 / kernel_rows left panels.
 inline void unpack_rows(const CodeOperand& a, int64_t first_row, int64_t first_block, int64_t depth,
                         std::byte* panels) {
   const CodeVector table = repeat_table(biased_values);
@@ -147,7 +153,7 @@ ALWAYS_INLINE void unpack_record(Tile tile, CodeVector table, std::byte* to) {
   }
 }
 
-// The panel of the columns from first_column.
+// Unpacks the right panel of the columns from first_column.
 template <class Dot>
 void unpack_columns(const CodeOperand& b, int64_t first_column, int64_t first_block, int64_t depth, std::byte* panel) {
   const CodeVector table = repeat_table(doubled_values);

@@ -1,4 +1,4 @@
-// The product of codes for AVX-512 (F, BW, VL, DQ). Same bits as gemm_codes_portable.cpp.
+// The GEMM kernels on codes for AVX-512 (F, BW, VL, DQ). They give the bits of gemm_codes_portable.cpp.
 #include <immintrin.h>
 
 #include <utility>

@@ -1,4 +1,4 @@
-// The product of codes for AVX-512 with VNNI. Same bits as gemm_codes_portable.cpp.
+// The GEMM kernels on codes for AVX-512 with VNNI. They give the bits of gemm_codes_portable.cpp.
 #include <immintrin.h>
 
 #include <utility>

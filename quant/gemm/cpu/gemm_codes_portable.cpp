@@ -1,4 +1,4 @@
-// The product of codes for any machine: correct first, and the definition of the bits that the other twins give.
+// The GEMM kernels on codes for any machine: correct first, and the definition of the bits that the other levels give.
 #include <utility>
 
 #include "quant/format/tile.h"
@@ -36,7 +36,8 @@ ALWAYS_INLINE void stream(Element* to, Values values) {
 }
 ALWAYS_INLINE void fence() {}
 
-// In FP32, which is exact for integers of this size and, on old machines, the faster multiplication.
+// The dot product is taken in FP32, which is exact for integers of this size and, on old machines, the faster
+// multiplication.
 struct FloatDot {
   static constexpr int constants = 1;
   static constexpr double unpacking_cost = 0.1;

@@ -1,4 +1,4 @@
-// Part of gemm_codes.inl: the micro-kernel, the loops around it and the epilogue.
+// A part of gemm_codes.inl: the micro-kernel, the loops around it and the epilogue.
 
 ALWAYS_INLINE int32_t read_int(const std::byte* from) {
   int32_t value;
@@ -11,8 +11,8 @@ ALWAYS_INLINE float read_float(const std::byte* from) {
   return value;
 }
 
-// One block of 16: sums[rows] += the product of rows of the left panel. Several rows at once give the processor chains
-// of dot products that do not wait for each other.
+// Adds one block of 16 of the left panel's rows to sums[rows]. Several rows at once give the processor chains of dot
+// products that do not wait for each other.
 template <class Dot, int rows>
 ALWAYS_INLINE void multiply_rows(const std::byte* left, const IntVector (&values)[kernel_vectors][4],
                                  const Vector (&scales)[kernel_vectors],
@@ -41,8 +41,9 @@ ALWAYS_INLINE void multiply_rows(const std::byte* left, const IntVector (&values
   }
 }
 
-// c[rows, kernel_columns], rows panel_columns apart: one rounding a block of 16, blocks ascending, from zero or, to
-// resume, from c. The sums of one block over its scales are exact, so that the two scales may come one after the other.
+// Adds `blocks` blocks to c [rows, kernel_columns], rows panel_columns apart: one rounding a block of 16, blocks
+// ascending, starting from zero or, to resume, from c. The sums of one block over its scales are exact, so the two
+// scales may be applied one after the other.
 template <class Dot, int rows>
 void multiply_panels(int64_t blocks, const std::byte* left, const std::byte* right, float* c, bool resume) {
   Vector sums[rows][kernel_vectors];
@@ -93,8 +94,8 @@ struct KernelsByRows<Dot, std::integer_sequence<int, index...>> {
 };
 
 // --- epilogue --------------------------------------------------------------------------------------------------------
-// alpha outside the normal range of FP32 takes the way through double: the product of two 24-bit numbers is exact
-// there, so that it is rounded once, as in FP32.
+// Where alpha is outside the normal range of FP32, the scaling goes through double: the product of two 24-bit numbers
+// is exact there, so that it is rounded once, as in FP32.
 template <bool wide>
 ALWAYS_INLINE Vector scaled_by(Vector value, double alpha) {
   if constexpr (!wide) return value * broadcast(static_cast<float>(alpha));
@@ -103,7 +104,7 @@ ALWAYS_INLINE Vector scaled_by(Vector value, double alpha) {
   return result;
 }
 
-// bf16_nearest() of quant/format/codec.h.
+// Does bf16_nearest() of quant/format/codec.h.
 ALWAYS_INLINE Halves to_bf16(Vector value) {
   const auto bits = reinterpret_cast<UnsignedVector>(value);
   const UnsignedVector rounded = bits + 0x7FFFU + ((bits >> 16) & 1U);
@@ -123,7 +124,7 @@ ALWAYS_INLINE void put(Element* to, Values values, int64_t count, bool past_cach
   }
 }
 
-// Where the product goes is fetched while it is computed.
+// Fetches the part of the output that the current sums will be written to, while they are computed.
 ALWAYS_INLINE void prefetch_output(const CodeBlock& block, int64_t row, int64_t rows, int64_t column, int64_t columns) {
   const int64_t size = block.output_dtype == DType::bf16 ? 2 : 4;
   for (int64_t i = 0; i < rows; ++i) {
@@ -182,7 +183,7 @@ inline bool needs_wide_alpha(double alpha) {
 }
 
 // --- one block of the output -----------------------------------------------------------------------------------------
-constexpr int64_t left_cache_bytes = 512 * 1024;  // of the L2 cache, for the left panels
+constexpr int64_t left_cache_bytes = 512 * 1024;  // bytes of the L2 cache for the left panels
 constexpr int64_t min_of(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
@@ -190,8 +191,8 @@ constexpr int64_t padded(int64_t value, int64_t step) {
   return (value + step - 1) / step * step;
 }
 
-// How a block is worked through: its rows unpacked a chunk of the inner axis at a time; in each chunk the columns panel
-// by panel, a pass of the inner axis at a time. Sums wait in scratch memory between passes.
+// The order in which a block is computed: its rows are unpacked a chunk of the inner axis at a time; in each chunk the
+// columns follow panel by panel, a pass of the inner axis at a time. Sums wait in scratch memory between passes.
 struct Plan {
   int64_t rows, columns;  // padded
   int64_t chunk;          // blocks of 16
@@ -220,7 +221,7 @@ size_t scratch_bytes(const CodeBlock& block) {
   return static_cast<size_t>(plan.left_bytes + plan.right_bytes + plan.sum_floats * 4);
 }
 
-// One right panel, from block `first` of the inner axis, times all left panels of the chunk.
+// One pass: one right panel, from block `first` of the inner axis, times all left panels of the chunk.
 struct Pass {
   const std::byte* left;  // at this pass's first block
   int64_t left_stride;    // from panel to panel

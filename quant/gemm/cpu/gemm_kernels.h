@@ -1,9 +1,9 @@
-// Products of values, for all formats: what gemm.cpp and the instruction-set twins (gemm_portable.cpp, gemm_avx2.cpp,
-// gemm_avx512.cpp) agree on. Products of two nvfp4 operands are those of quant/gemm/cpu/gemm_codes.h. Internal to
-// quant; tests use it to run every level that the machine has.
+// GEMMs on decoded values, for all formats: the kernels of each instruction-set level (gemm_portable.cpp,
+// gemm_avx2.cpp, gemm_avx512.cpp), which gemm.cpp calls. GEMMs of two nvfp4 operands are those of
+// quant/gemm/cpu/gemm_codes.h. Internal to quant; tests use this header to run every level that the machine has.
 //
-// The twins are compiled with flags that the machine may not have, so this header holds plain data only: an inline
-// function here could be emitted by a twin and be picked by the linker for everybody.
+// The kernels are compiled with flags that the machine may not have, so this header holds plain data only: an inline
+// function here could be emitted by a kernel's source and be picked by the linker for everybody.
 #pragma once
 
 #include <cstddef>
@@ -49,7 +49,7 @@ struct GemmBlock {
 };
 
 struct GemmKernels {
-  int64_t block_rows, block_columns;  // the largest GemmBlock, which scratch_bytes suffices for
+  int64_t block_rows, block_columns;  // the largest GemmBlock, for which scratch_bytes suffices
   int64_t row_step, column_step;      // multiples of these waste no work
   size_t scratch_bytes;               // 64-byte aligned memory that each call needs
   void (*gemm_block)(const GemmBlock& block, std::byte* scratch);

@@ -1,13 +1,17 @@
-// The matrix product for one instruction set. A twin defines, in an anonymous namespace,
+// The GEMM kernels on decoded values of one instruction-set level. A source that includes this file defines before, in
+// an anonymous namespace,
 //   lanes, Vector, UnsignedVector, IntVector            vectors of that many 32-bit elements
 //   fused(a, b, c)                                      a * b + c rounded once, per lane
 //   broadcast(float)
-//   plain_rows, plain_vectors                           register tile of the micro-kernel
-//   block_rows, block_columns                           multiples of the tile
+//   plain_rows, plain_vectors                           register block of the micro-kernel
+//   block_rows, block_columns                           multiples of the register block
 //   row_step, column_step                               multiples of these waste no work
-// and then includes this file, still inside the namespace: everything here must have internal linkage, because the
-// twins are compiled for different machines. For the same reason nothing here calls an inline function of a shared
-// header, unless that is forced inline.
+// and then includes it, still inside the namespace: everything here must have internal linkage, because the sources are
+// compiled for different machines. For the same reason nothing here calls an inline function of a shared header, unless
+// that is forced inline.
+//
+// Shapes: a [m, k] and b [n, k] are the operands, and c or the output is [m, n]; k is the inner axis. In small_matmul()
+// b is [k, n].
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #include "quant/isa/gemm_vectors.inl"
@@ -18,7 +22,7 @@
 constexpr int64_t plain_columns = plain_vectors * lanes;
 constexpr int64_t plain_depth = 256;  // inner elements a panel: a B panel stays in the L1 cache
 
-// c[rows, plain_columns] = fma chain over k, from zero or, to resume, from c.
+// Adds to c [rows, plain_columns] the chain of fused multiply-adds over k, starting from zero or, to resume, from c.
 template <int rows>
 void multiply_plain(int64_t depth, const float* a, const float* b, float* c, int64_t c_stride, bool resume) {
   Vector sums[rows][plain_vectors];
@@ -55,13 +59,13 @@ struct KernelsByRows<std::integer_sequence<int, index...>> {
 using PlainKernels = KernelsByRows<std::make_integer_sequence<int, plain_rows>>;
 
 // --- one block of the output -----------------------------------------------------------------------------------------
-// Where a block's product goes: c[rows, columns], inside a larger matrix or a buffer.
+// The memory for a block's results: c [rows, columns], inside a larger matrix or a buffer.
 struct Target {
   float* c;
   int64_t stride;
 };
 
-// Runs a micro-kernel on one tile; one that is cut off at the right goes through a full tile of its own.
+// Runs a micro-kernel on one register block; one that is cut off at the right goes through a full one of its own.
 template <class Kernel, class Panel>
 ALWAYS_INLINE void run_tile(Kernel kernel, int64_t depth, const Panel* a, const Panel* b, Target target, int64_t rows,
                             int64_t columns, int64_t full_columns, bool resume) {
@@ -84,7 +88,7 @@ constexpr int64_t a_panel_bytes = (block_rows * plain_depth * 4 + panel_slack + 
 constexpr int64_t b_panel_bytes = (block_columns * plain_depth * 4 + panel_slack + 63) / 64 * 64;
 static_assert(block_rows % plain_rows == 0 && block_columns % plain_columns == 0);
 
-// Rows and columns of the operands that one block needs.
+// The rows and columns of the operands that one block needs.
 struct Extent {
   int64_t first_row, rows, first_column, columns;
 };
@@ -109,8 +113,8 @@ inline void multiply_plain_block(const GemmOperand& a, const GemmOperand& b, int
 }
 
 // --- epilogue --------------------------------------------------------------------------------------------------------
-// alpha outside the normal range of FP32 takes the way through double: the product of two 24-bit numbers is exact
-// there, so that it is rounded once, as in FP32.
+// Where alpha is outside the normal range of FP32, the scaling goes through double: the product of two 24-bit numbers
+// is exact there, so that it is rounded once, as in FP32.
 template <bool wide>
 ALWAYS_INLINE float scaled(float value, double alpha, float narrow_alpha) {
   return wide ? static_cast<float>(static_cast<double>(value) * alpha) : value * narrow_alpha;

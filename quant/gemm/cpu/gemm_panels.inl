@@ -1,6 +1,6 @@
-// Part of gemm_kernels.inl: copies pieces of the operands into panels, the order in which the micro-kernels read.
+// A part of gemm_kernels.inl: it copies pieces of the operands into panels, the order in which the micro-kernels read.
 //
-// Panel of width W: float [k][W], values decoded up to the tensor scale (quant/gemm/gemm.h); missing rows are zero.
+// A panel of width W is float [k][W], values decoded up to the tensor scale (quant/gemm/gemm.h); missing rows are zero.
 
 // --- vectors ---------------------------------------------------------------------------------------------------------
 template <int step, int... index>
@@ -24,7 +24,7 @@ ALWAYS_INLINE void transpose(Vector (&tile)[lanes]) {
 }
 
 // --- plain panels ----------------------------------------------------------------------------------------------------
-// Codes of consecutive elements, one a lane.
+// Returns the codes of consecutive elements, one a lane.
 template <ElementCode element>
 ALWAYS_INLINE UnsignedVector spread_codes(const uint8_t* codes) {
   using LaneBytes = uint8_t __attribute__((vector_size(lanes)));
@@ -48,8 +48,8 @@ inline __attribute__((noinline)) UnsignedVector spread_some(const uint8_t* codes
   return spread_codes<ElementCode::e4m3>(bytes);
 }
 
-// Elements k .. k + count - 1 of one row, count >= lanes standing for all lanes, the others zero. k is a multiple of
-// lanes, which divides every block; in formats with blocks count is a multiple of 16.
+// Loads elements k .. k + count - 1 of one row, the others zero; count >= lanes stands for all lanes. k is a multiple
+// of lanes, which divides every block; in formats with blocks count is a multiple of 16.
 template <Format format>
 ALWAYS_INLINE Vector load_along_inner(const GemmOperand& operand, int64_t row, int64_t k, int64_t count) {
   if constexpr (format == Format::f32) {
@@ -71,8 +71,8 @@ ALWAYS_INLINE Vector load_along_inner(const GemmOperand& operand, int64_t row, i
   }
 }
 
-// A store may write up to lanes - 1 elements beyond its panel row: the rows are written in ascending order, so the next
-// one repairs it, and the buffer has room behind the last.
+// Packs an operand that lies along the inner axis. A store may write up to lanes - 1 elements beyond its panel row: the
+// rows are written in ascending order, so the next one repairs it, and the buffer has room behind the last.
 template <Format format, int width>
 void pack_along_inner(const GemmOperand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
                       float* panel) {
@@ -102,7 +102,7 @@ inline __attribute__((noinline)) Vector load_partial_bits(const uint16_t* from, 
   return bits;
 }
 
-// The same for BF16, which is transposed in pairs of neighbours along k.
+// Packs a BF16 operand that lies along the inner axis. It is transposed in pairs of neighbours along k.
 template <int width>
 void pack_bf16_along_inner(const GemmOperand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
                            float* panel) {
@@ -181,7 +181,7 @@ void pack_f32(const GemmOperand& operand, int64_t first_row, int64_t rows, int64
   }
 }
 
-// Rows [first_row, first_row + rows), inner [first_k, first_k + count), as consecutive panels.
+// Packs rows [first_row, first_row + rows), inner positions [first_k, first_k + count), into consecutive panels.
 template <int width>
 void pack_panels(const GemmOperand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
                  float* panels) {

@@ -1,4 +1,5 @@
-// The matrix product for any machine: correct first, and the definition of the bits that the other twins give.
+// The GEMM kernels on decoded values for any machine: correct first, and the definition of the bits that the other
+// levels give.
 #include <utility>
 
 #include "quant/format/codec.h"

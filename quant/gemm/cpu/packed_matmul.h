@@ -1,9 +1,9 @@
-// A small BF16 product on one thread, for use inside a parallel region (attention heads): c = a b with BF16 operands
-// and FP32 sums. The right operand is packed once and used for many products.
+// A small BF16 matrix product on one thread, for use inside a parallel region (attention heads): c = a b with BF16
+// operands and FP32 sums. The right operand is packed once and used for many products.
 //
-// The sums of c[i, j] run over k in pairs, the odd member first: c = fma(a[i, 2p+1], b[2p+1, j], c), then
-// c = fma(a[i, 2p], b[2p, j], c), with subnormal numbers, given or made, taken as zero: what one VDPBF16PS does. A k
-// that is odd is filled up with zeros. The same bits on every instruction set.
+// The sums of c[i, j] run over k in pairs, the odd member first: c = fma(a[i, 2p+1], b[2p+1, j], c), then c = fma(a[i,
+// 2p], b[2p, j], c), with subnormal inputs and results treated as zero, as one VDPBF16PS does. An odd k is filled up
+// with zeros. The bits are the same on every instruction set.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ struct MatrixBf16 {
   int64_t row_stride, col_stride;  // elements
 };
 
-// Memory of a packed right operand [k, n], aligned to 64 bytes.
+// Returns the bytes of a packed right operand [k, n], whose memory is aligned to 64 bytes.
 size_t packed_right_bytes(int64_t k, int64_t n);
 void pack_right(const MatrixBf16& b, int64_t k, int64_t n, std::byte* packed);
 

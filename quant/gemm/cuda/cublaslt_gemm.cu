@@ -1,4 +1,4 @@
-// Products of operands as they are, by cuBLASLt.
+// GEMMs of operands as they are, by cuBLASLt.
 #include "dist/device/cuda_device.h"
 #include "quant/gemm/cuda/cublaslt_product.h"
 #include "quant/gemm/cuda/gemm_backend.h"
@@ -10,7 +10,7 @@
 namespace nibble::cuda {
 namespace {
 
-// Operands that cuBLASLt multiplies with one another.
+// The families of formats that cuBLASLt multiplies with one another.
 enum class Family : uint8_t { none, bf16, f32, fp8, mxfp8, nvfp4 };
 
 Family family_of(Format format) {
@@ -54,7 +54,8 @@ std::string refusal_of_device(Family family) {
   return "cuBLASLt " + name_of_cublaslt_version(cublaslt_version()) + " " + fault;
 }
 
-// What the kernels for narrow formats ask of the shape: rows of 16 bytes.
+// Returns why the kernels for narrow formats refuse the shape, or nothing: they want rows that are multiples of 16
+// bytes.
 std::string refusal_of_shape(Family family, const GemmShape& shape) {
   const bool eight_bits = family == Family::fp8 || family == Family::mxfp8;
   if (eight_bits && (shape.k % 16 != 0 || shape.n % 16 != 0)) {

@@ -42,7 +42,7 @@ CublasLt functions_of(const DynamicLibrary& library) {
   return lt;
 }
 
-// Never given back: at the end of the process the driver may be gone first.
+// Allocates memory that is never freed: at the end of the process the driver may be gone first.
 void allocate_memory(CublasLt& lt) {
   lt.workspace = allocate(cublaslt_workspace_bytes);
   if (lt.workspace == nullptr) {

@@ -1,6 +1,6 @@
-// Descriptors as the cuBLAS documentation of narrow formats asks for them. cuBLASLt is column-major: the row-major
-// output [m, n] is its D, n x m, so that our b is its A and our a its B, and an operand [rows, inner] is a matrix
-// inner x rows of it, A to be transposed and B not.
+// Builds the descriptors that the cuBLAS documentation of narrow formats asks for. cuBLASLt is column-major: the
+// row-major output [m, n] is its D, n x m, so that our b is its A and our a its B, and an operand [rows, inner] is a
+// matrix inner x rows of it, A to be transposed and B not.
 #include "quant/gemm/cuda/cublaslt_product.h"
 
 #include <algorithm>
@@ -27,7 +27,7 @@ GemmPlanOrigin origin() {
   return {device_properties().name, cublaslt_version()};
 }
 
-// What cuBLASLt needs to know of a product, for as long as it is being asked for.
+// The descriptors of one GEMM, alive while cuBLASLt is called.
 class Descriptors {
  public:
   Descriptors(const CublasLt& lt, const LibraryProduct& product);
@@ -58,12 +58,12 @@ class Descriptors {
   const LibraryProduct& product_;
   cublasLtMatmulDesc_t operation_ = nullptr;
   cublasLtMatmulPreference_t preference_ = nullptr;
-  cublasLtMatrixLayout_t a_ = nullptr;  // of cuBLASLt's A
+  cublasLtMatrixLayout_t a_ = nullptr;  // layout of cuBLASLt's A
   cublasLtMatrixLayout_t b_ = nullptr;
   cublasLtMatrixLayout_t d_ = nullptr;
 };
 
-// The largest power of two, up to what vector loads use, that divides the address.
+// Returns the largest power of two, up to the width of vector loads, that divides the address.
 uint32_t alignment_of(const void* memory) {
   const auto address = reinterpret_cast<uintptr_t>(memory);
   return static_cast<uint32_t>(std::min<uintptr_t>(address & (~address + 1), 16));
@@ -127,7 +127,8 @@ void Descriptors::describe_preference() {
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(product_.output));
 }
 
-// Not split along the inner axis. An algorithm that has no such option is not.
+// Returns whether the algorithm does not split the sums along the inner axis. An algorithm without such an option does
+// not.
 bool Descriptors::is_repeatable(const cublasLtMatmulAlgo_t& algorithm) const {
   size_t written = 0;
   int32_t splits = 1;
@@ -191,7 +192,7 @@ GemmPlanKey key_of(const LibraryProduct& product) {
            product.output_stride}};
 }
 
-// Keys whose planned algorithm has been checked, so that a plan from outside is checked once.
+// The keys whose planned algorithm has been checked, so that a plan from outside is checked once.
 std::set<GemmPlanKey>& checked_keys() {
   static std::set<GemmPlanKey> of_process;
   return of_process;

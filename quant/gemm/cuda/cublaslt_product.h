@@ -1,4 +1,4 @@
-// One product by cuBLASLt, its algorithm planned. Internal to quant; builds with CUDA only.
+// One GEMM by cuBLASLt, its algorithm planned. Internal to quant; only in builds with CUDA.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,7 @@ struct LibraryProduct {
   const float* alpha = nullptr;  // on the device
 };
 
-// False, and nothing done, where the library has no algorithm for it.
+// Puts the GEMM on the compute stream. Returns false, and does nothing, where the library has no algorithm for it.
 bool multiply(const LibraryProduct& product);
 
 }  // namespace nibble::cuda

@@ -21,7 +21,7 @@ std::string version_text(size_t version) {
          std::to_string(version % 100);
 }
 
-// Looked for once, and open until the process ends.
+// The library, which is searched once and stays open until the process ends.
 struct Loaded {
   CudnnLibrary library;
   CudnnFunctions functions{};
@@ -76,7 +76,7 @@ std::string message(cudnnStatus_t status, const std::string& operation) {
          (text[0] == '\0' ? "" : std::string(": ") + text.data());
 }
 
-// "deviceVer": 1030 is compute capability 10.3.
+// Returns the major compute capability of a described GPU: "deviceVer": 1030 is compute capability 10.3.
 int described_major(std::string_view json) {
   constexpr std::string_view key = "\"deviceVer\":";
   int version = 0;
@@ -120,7 +120,7 @@ void check_cudnn_execution(cudnnStatus_t status, const std::string& operation) {
 }
 
 cudnnHandle_t cudnn_handle() {
-  // Never destroyed: at the end of the process the driver may be gone.
+  // The handle is never destroyed: at the end of the process the driver may be gone.
   static const cudnnHandle_t handle = [] {
     const cudaStream_t stream = compute_stream();
     cudnnHandle_t made = nullptr;

@@ -1,11 +1,11 @@
-// The little that nibble needs of cuDNN's backend API, which describes a computation as a graph of operations, asks
-// which engines can run it, and makes a plan of one: descriptors that free themselves, engine configurations and plans.
-// Shared by the providers that build graphs: attention and block-scaled products. Host code, compiled only where
-// cudnn.h is found; sources that include it are named cudnn_*.cu.
+// The part of cuDNN's backend API that nibble uses: descriptors that free themselves, engine configurations and plans.
+// The API describes a computation as a graph of operations, asks which engines can run it, and makes a plan of one.
+// Attention and block-scaled GEMMs build such graphs. Host code, compiled only where cudnn.h is found; sources that
+// include it are named cudnn_*.cu.
 //
-// cuDNN is opened when it is first asked for. Graphs can be built for a GPU that is only described, on machines
-// without one: cuDNN then says which engines would run them. It still wants some libcuda.so.1, if only the toolkit's
-// stub. Source: cuDNN's documentation of the backend API and its header cudnn_graph.h.
+// cuDNN is opened at the first use. Graphs can be built for a GPU that is only described, on machines without one:
+// cuDNN then says which engines would run them. Even then it wants some libcuda.so.1, if only the toolkit's stub.
+// Source: cuDNN's documentation of the backend API and its header cudnn_graph.h.
 #pragma once
 
 #include <cudnn.h>
@@ -34,7 +34,7 @@ struct CudnnFunctions {
   decltype(&::cudnnBackendExecute) execute;
 };
 
-// Whether this machine has a cuDNN that nibble can use (9.10 or later), and if not, why.
+// Whether this machine has a cuDNN that nibble can use (9.10 or later), and if it has none, why.
 struct CudnnLibrary {
   bool available = false;
   size_t version = 0;  // 91900 for 9.19.0
@@ -44,18 +44,19 @@ const CudnnLibrary& cudnn_library();
 std::string cudnn_version_text();  // "cuDNN 9.19.0"
 inline constexpr size_t oldest_cudnn = 91000;
 
-// Throws ExitCode::bad_config where cuDNN is not available.
+// Returns cuDNN's functions. Throws ExitCode::bad_config where cuDNN is not available.
 const CudnnFunctions& cudnn();
 
-// Throws `code`, with cuDNN's own words, unless the status is success. `operation`: what was tried. The default is for
-// descriptions that cuDNN refuses, which callers may answer with another provider.
+// Both throw, with cuDNN's own words, unless the status is success. `operation` names what was tried. check_cudnn() is
+// for descriptions that cuDNN refuses, for which callers may take another backend; check_cudnn_execution() is for
+// failures of execution.
 void check_cudnn(cudnnStatus_t status, const std::string& operation);
 void check_cudnn_execution(cudnnStatus_t status, const std::string& operation);
 
-// One handle a process, on its GPU and its compute stream. use_device() comes first.
+// Returns the one handle of the process, on its GPU and its compute stream. use_device() must come first.
 cudnnHandle_t cudnn_handle();
 
-// One descriptor. What it is set to refer to must live as long as it does.
+// One descriptor. Everything that it refers to must live as long as it does.
 class CudnnDescriptor {
  public:
   CudnnDescriptor() = default;
@@ -99,14 +100,14 @@ class CudnnDescriptor {
   cudnnBackendDescriptor_t descriptor_ = nullptr;
 };
 
-// Where a graph is to run: on the GPU of this process, or on one of which there is only a description.
+// The GPU on which a graph is to run: the GPU of this process, or one of which there is only a description.
 class CudnnTarget {
  public:
   static CudnnTarget this_gpu();
-  // `json`: the attributes that cuDNN's device-properties descriptor takes (tests/cuda/devices has some).
+  // `json` holds the attributes that cuDNN's device-properties descriptor takes (tests/cuda/devices has some).
   static CudnnTarget described(const std::string& json);
 
-  int major() const { return major_; }                                       // of its compute capability
+  int major() const { return major_; }                                       // major number of its compute capability
   cudnnHandle_t handle() const { return handle_; }                           // null for a described one
   cudnnBackendDescriptor_t properties() const { return properties_.get(); }  // null for a real one
 
@@ -116,13 +117,14 @@ class CudnnTarget {
   CudnnDescriptor properties_;
 };
 
-// A graph of operations. `operations` must stay alive, with the tensors that they connect.
+// Makes a graph of operations. `operations` must stay alive, with the tensors that they connect.
 CudnnDescriptor cudnn_operation_graph(std::span<const cudnnBackendDescriptor_t> operations, const CudnnTarget& target);
 
-// The engine configurations that cuDNN's heuristic (mode A) proposes, best first: none if it supports no engine.
+// Returns the engine configurations that cuDNN's heuristic (mode A) proposes, best first; none if it supports no
+// engine.
 std::vector<CudnnDescriptor> cudnn_heuristic_configurations(const CudnnDescriptor& graph, const CudnnTarget& target);
 
-// A configuration of the caller's choice.
+// An engine configuration of the caller's choice.
 struct CudnnEngineChoice {
   int64_t engine = 0;
   std::vector<std::pair<cudnnBackendKnobType_t, int64_t>> knobs;
@@ -139,17 +141,17 @@ class CudnnEngineConfiguration {
   CudnnDescriptor configuration_;
 };
 
-// The number of the engine that a configuration uses.
+// Returns the number of the engine that a configuration uses.
 int64_t cudnn_engine_of(const CudnnDescriptor& configuration);
 
-// What cuDNN made of a configuration: kernels and the size of their workspace. Making one may take seconds, because
-// kernels are compiled.
+// A plan that cuDNN made of a configuration: kernels and the size of their workspace. Making one may take seconds,
+// because kernels are compiled.
 class CudnnPlan {
  public:
   CudnnPlan(const CudnnDescriptor& configuration, const CudnnTarget& target);
   size_t workspace_bytes() const { return workspace_bytes_; }
 
-  // Puts the plan on the compute stream. `unique_ids` name the tensors that `pointers` are of; pointers of by-value
+  // Puts the plan on the compute stream. `unique_ids` name the tensors to which `pointers` belong; pointers of by-value
   // tensors are to host memory.
   void execute(std::span<const int64_t> unique_ids, std::span<void* const> pointers, void* workspace) const;
 

@@ -1,4 +1,4 @@
-// nvfp4 products as a graph of cuDNN's backend API: both operands dequantised by block, multiplied, scaled by alpha,
+// nvfp4 GEMMs as a graph of cuDNN's backend API: both operands dequantised by block, multiplied, scaled by alpha,
 // perhaps added to the output.
 #include "quant/gemm/cuda/cudnn_gemm.h"
 
@@ -22,7 +22,7 @@ namespace {
 constexpr size_t workspace_bytes = size_t{64} << 20;
 constexpr int32_t scale_block = 16;
 
-// Unique ids of what the caller gives.
+// The unique ids of the tensors that the caller gives.
 enum Id : int64_t { id_a = 1, id_b, id_a_scales, id_b_scales, id_alpha, id_output, id_sum, first_virtual };
 
 using Extents = std::array<int64_t, 3>;
@@ -72,7 +72,7 @@ cudnnBackendDescriptor_t Graph::virtual_tensor(const TensorShape& shape) {
   return describe(shape, next_virtual_++).set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, true).finalize().get();
 }
 
-// In the order of quant/format/swizzle.h.
+// Describes block scales in the order of quant/format/swizzle.h.
 cudnnBackendDescriptor_t Graph::scales(const TensorShape& shape, int64_t id) {
   const cudnnBackendTensorReordering_t swizzled = CUDNN_TENSOR_REORDERING_F8_128x4;
   return describe(shape, id)
@@ -150,10 +150,11 @@ Graph::Graph(const CudnnGemmShape& shape, const CudnnTarget& target) {
 
 struct PlannedProduct {
   std::unique_ptr<Graph> graph;
-  std::unique_ptr<CudnnPlan> plan;  // null: cuDNN has none that fits
+  std::unique_ptr<CudnnPlan> plan;  // null: cuDNN has no plan that fits
 };
 
-// The first configuration that makes a plan with a workspace of ours: the same in every run with the same library.
+// Makes the plan of the first configuration whose workspace fits ours: it is the same in every run with the same
+// library.
 PlannedProduct make_plan(const CudnnGemmShape& shape) {
   PlannedProduct planned;
   const CudnnTarget target = CudnnTarget::this_gpu();
@@ -184,7 +185,7 @@ const CudnnPlan* plan_for(const CudnnGemmShape& shape) {
   return found->second.plan.get();
 }
 
-// Never given back: at the end of the process the driver may be gone first.
+// Returns the workspace, which is never freed: at the end of the process the driver may be gone first.
 void* workspace() {
   static void* const memory = [] {
     void* const taken = allocate(workspace_bytes);

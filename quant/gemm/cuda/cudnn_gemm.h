@@ -1,5 +1,6 @@
-// nvfp4 products as graphs of cuDNN: what cudnn_gemm.cu (or, without cuDNN's headers, cudnn_gemm_absent.cu) offers
-// beside the provider cudnn_gemm(). Internal to quant, and to the test that asks cuDNN about GPUs that are not there.
+// nvfp4 GEMMs as graphs of cuDNN: what cudnn_gemm.cu (or, without cuDNN's headers, cudnn_gemm_absent.cu) offers beside
+// the backend cudnn_gemm(). Internal to quant, and to the test that asks cuDNN about GPUs that the machine does not
+// have.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,8 @@ struct CudnnGemmShape {
   bool accumulate = false;
 };
 
-// How many engine configurations cuDNN proposes for the product on the GPU that `device_json` describes; 0: it refuses.
+// Returns how many engine configurations cuDNN proposes for the GEMM on the GPU that `device_json` describes; 0: it
+// refuses.
 int64_t cudnn_gemm_configurations(const CudnnGemmShape& shape, const std::string& device_json);
 
 }  // namespace nibble::cuda

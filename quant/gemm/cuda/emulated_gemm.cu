@@ -1,7 +1,7 @@
-// Products of operands that the device does not multiply as they are: decoded into scratch memory, then multiplied by
-// cuBLASLt. In BF16, which holds code * block scale exactly (MX values that leave BF16's range become subnormal or
-// infinite); in FP32 where one operand is f32 or has outer scales. Large operands are decoded some rows at a time; the
-// inner axis is never cut.
+// GEMMs of operands that the device does not multiply as they are. The operands are decoded into scratch memory, then
+// multiplied by cuBLASLt: in BF16, which holds code * block scale exactly (MX values that leave BF16's range become
+// subnormal or infinite); in FP32 where one operand is f32 or has outer scales. Large operands are decoded some rows at
+// a time; the inner axis is never cut.
 #include <algorithm>
 
 #include "quant/gemm/cuda/cublaslt_product.h"
@@ -17,8 +17,9 @@ namespace {
 // ---- Decoding ----
 
 constexpr int decode_threads = 256;
-constexpr int64_t decode_columns = 128;  // of a block, by swizzle_rows rows: two tiles of swizzled scales, or one
-constexpr int together = 8;              // elements a thread decodes at a time
+// A thread block decodes swizzle_rows rows by so many columns: one or two cells of swizzled scales.
+constexpr int64_t decode_columns = 128;
+constexpr int together = 8;  // elements a thread decodes at a time
 
 template <class T>
 struct Decode {
@@ -104,7 +105,7 @@ bool is_decoded(Format format, bool fp32) {
   return format != (fp32 ? Format::f32 : Format::bf16);
 }
 
-// Of an operand [rows, k]: how many rows are decoded at a time, and the bytes for them.
+// How many rows of an operand [rows, k] are decoded at a time, and the bytes for them.
 struct Part {
   int64_t rows = 0, bytes = 0;
 };
@@ -127,7 +128,7 @@ Parts parts_of(const GemmShape& shape) {
   return {fp32, part_of(shape.a, shape.m, shape.k, fp32), part_of(shape.b, shape.n, shape.k, fp32)};
 }
 
-// Rows [first, first + rows) as the product reads them: decoded now, or where they lie.
+// Returns rows [first, first + rows) for the library: decoded by this call, or a view of them.
 LibraryOperand prepare(const DeviceOperand& operand, bool fp32, int64_t first, int64_t rows, void* scratch) {
   LibraryOperand result;
   result.type = fp32 ? CUDA_R_32F : CUDA_R_16BF;
@@ -177,7 +178,7 @@ bool EmulatedGemm::multiply(const GemmProblem& problem) {
   for (int64_t j = 0; j < shape.n; j += parts.b.rows) {
     product.b = prepare(b, parts.fp32, j, std::min(parts.b.rows, shape.n - j), scratch + parts.a.bytes);
     for (int64_t i = 0; i < shape.m; i += parts.a.rows) {
-      const bool decoded = j == 0 || parts.a.rows < shape.m;  // else it still lies there
+      const bool decoded = j == 0 || parts.a.rows < shape.m;  // else the rows of the call before are still there
       if (decoded) product.a = prepare(a, parts.fp32, i, std::min(parts.a.rows, shape.m - i), scratch);
       product.output = static_cast<std::byte*>(problem.output.data()) + (i * shape.n + j) * element;
       if (!cuda::multiply(product)) return false;

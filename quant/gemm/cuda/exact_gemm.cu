@@ -1,5 +1,5 @@
-// Products with the bits of the CPU (quant/gemm/gemm.h). One block of 256 threads computes 64 x 64 outputs, each thread
-// 4 x 4 of them with chains of its own; operands are decoded into shared memory, inner position first, so that a thread
+// GEMMs with the bits of the CPU (quant/gemm/gemm.h). One block of 256 threads computes 64 x 64 outputs, each thread 4
+// x 4 of them with sums of its own; operands are decoded into shared memory, inner position first, so that a thread
 // reads four rows at once.
 #include "quant/format/flushed_math.h"
 #include "quant/gemm/cuda/gemm_backend.h"
@@ -13,12 +13,12 @@ namespace {
 constexpr int tile = 64;
 constexpr int threads = 256;
 constexpr int mine = 4;    // rows and columns of a thread
-constexpr int depth = 16;  // inner elements a stage, of values
+constexpr int depth = 16;  // inner elements a stage, where values are multiplied
 constexpr int padded_tile = tile + 4;
 
 enum class Chain : uint8_t {
   values,      // c = fma(a, b, c), k ascending
-  bf16_pairs,  // odd member of a pair first, subnormal numbers taken for zero
+  bf16_pairs,  // odd member of a pair first, subnormal numbers treated as zero
 };
 
 struct ExactProduct {
@@ -31,7 +31,7 @@ struct ExactProduct {
 };
 
 struct Place {
-  int64_t row, column;  // of the thread's first output
+  int64_t row, column;  // of the first output of the block or thread
 };
 __device__ __forceinline__ Place place_of_block(const ExactProduct& product) {
   const int64_t block = blockIdx.x;
@@ -74,7 +74,7 @@ __device__ __forceinline__ void write_outputs(const ExactProduct& product, const
   }
 }
 
-// Four elements of `shared` rows, one of each.
+// Reads one element of each of four neighbouring rows from shared memory.
 __device__ __forceinline__ void read_four(const float* from, float (&to)[mine]) {
   const float4 four = *reinterpret_cast<const float4*>(from);
   to[0] = four.x;
@@ -88,7 +88,7 @@ __device__ __forceinline__ float prepared(float value) {
   return chain == Chain::bf16_pairs ? flushed(value) : value;
 }
 
-// Four elements of a row of an operand whose rows are multiples of four elements, k being one too.
+// Reads four elements of a row of an operand whose rows are multiples of four elements; k is a multiple of four, too.
 __device__ __forceinline__ void read_four_along_inner(const DeviceOperand& operand, int64_t row, int64_t k,
                                                       float (&values)[4]) {
   const int64_t place = row * operand.inner + k;
@@ -105,7 +105,7 @@ __device__ __forceinline__ void read_four_along_inner(const DeviceOperand& opera
   }
 }
 
-// Elements [first_k, first_k + depth) of the 64 rows from first_row; zeros beyond the operand.
+// Loads elements [first_k, first_k + depth) of the 64 rows from first_row; zeros beyond the operand.
 template <Chain chain>
 __device__ void load_values(const DeviceOperand& operand, int64_t first_row, int64_t first_k,
                             float (*to)[padded_tile]) {
@@ -168,7 +168,8 @@ __global__ void __launch_bounds__(threads, 2) values_kernel(ExactProduct product
     load_values<chain>(product.a, first.row, k, a);
     load_values<chain>(product.b, first.column, k, b);
     __syncthreads();
-    // Not beyond the end: adding zero would make +0 of -0. An odd inner axis of pairs is filled up with zeros.
+    // The sums stop at the end of the inner axis: adding zero would make +0 of -0. An odd inner axis of pairs is filled
+    // up with zeros.
     const int count = inner - k < depth ? static_cast<int>(inner - k) : depth;
     if (chain == Chain::values) {
       for (int i = 0; i < count; ++i) add_step<chain>(a[i] + row, b[i] + column, sums);
@@ -186,8 +187,8 @@ __global__ void __launch_bounds__(threads, 2) values_kernel(ExactProduct product
 // ---- nvfp4 x nvfp4: integers ----
 
 constexpr int stage_blocks = 4;
-// Four consecutive 2 q of a row in a word, [block][quad][row]; blocks are 8 banks apart, so that a warp that unpacks 8
-// rows of 4 blocks meets no bank twice.
+// A word holds four consecutive 2 q of a row, [block][quad][row]; blocks are 8 banks apart, so that a warp that unpacks
+// 8 rows of 4 blocks meets no bank twice.
 constexpr int quad_words = tile;
 constexpr int block_words = 4 * quad_words + 8;
 struct CodeTile {
@@ -195,7 +196,7 @@ struct CodeTile {
   alignas(16) float scales[stage_blocks][padded_tile];
 };
 
-// Four codes, in the low 16 bits, as four signed bytes 2 q.
+// Returns four codes, given in the low 16 bits, as four signed bytes 2 q.
 __device__ __forceinline__ int doubled_codes(unsigned codes) {
   const unsigned index = codes & 0x7777U;
   const unsigned positive = __byte_perm(0x03020100U, 0x0C080604U, index);
@@ -204,7 +205,7 @@ __device__ __forceinline__ int doubled_codes(unsigned codes) {
   return static_cast<int>((positive & ~sign) | (negative & sign));
 }
 
-// Blocks [first_block, first_block + stage_blocks) of the 64 rows from first_row; zeros beyond the operand.
+// Loads blocks [first_block, first_block + stage_blocks) of the 64 rows from first_row; zeros beyond the operand.
 __device__ __forceinline__ void load_codes(const DeviceOperand& operand, int64_t first_row, int64_t first_block,
                                            CodeTile& to) {
   const int local = static_cast<int>(threadIdx.x) / stage_blocks;

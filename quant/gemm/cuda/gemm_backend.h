@@ -1,5 +1,5 @@
-// One way of multiplying on a GPU; quant/gemm/gemm_provider.h lists them. Internal to quant, and to tests.
-// Implemented in exact_gemm.cu, cublaslt_gemm.cu, cudnn_gemm.cu and emulated_gemm.cu.
+// The interface of a GEMM backend on a GPU; quant/gemm/gemm_provider.h lists the backends. Internal to quant, and to
+// tests. Implemented in exact_gemm.cu, cublaslt_gemm.cu, cudnn_gemm.cu and emulated_gemm.cu.
 #pragma once
 
 #include <cstdint>
@@ -12,17 +12,18 @@ namespace nibble::cuda {
 class GemmBackend {
  public:
   virtual ~GemmBackend() = default;
-  // Why it cannot multiply such operands on this device; empty: it can. A shape of 0 x 0 x 0 asks for any shape.
+  // Returns why the backend cannot multiply such operands on this device; empty: it can. A shape of 0 x 0 x 0 asks for
+  // any shape.
   virtual std::string refusal(const GemmShape& shape) = 0;
   virtual size_t scratch_bytes(const GemmShape& /*shape*/) { return 0; }
-  // Puts the product on the compute stream. False, and nothing done, where the library refuses after all.
+  // Puts the GEMM on the compute stream. Returns false, and does nothing, where the library refuses after all.
   virtual bool multiply(const GemmProblem& problem) = 0;
-  // "cuBLASLt 13.1.0"
+  // Returns a description such as "cuBLASLt 13.1.0".
   virtual std::string description() = 0;
 };
 
-// Bytes of a decoded operand above which emulation decodes it some rows (128 or more) at a time; 256 MiB at first. To
-// be set before scratch memory is planned.
+// Sets the size in bytes of a decoded operand above which emulation decodes it some rows (128 or more) at a time; 256
+// MiB at first. It must be set before scratch memory is planned.
 void set_largest_decoded_part(int64_t bytes);
 
 GemmBackend& exact_gemm();

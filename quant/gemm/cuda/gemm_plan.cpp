@@ -21,7 +21,7 @@ constexpr std::string_view library_label = "library ";
               "delete the plan; the next run chooses its algorithms anew");
 }
 
-// Takes the first line off, without its end.
+// Removes the first line from the text and returns it without its end.
 std::string_view take_line(std::string_view& text) {
   const size_t end = text.find('\n');
   const std::string_view line = text.substr(0, end);

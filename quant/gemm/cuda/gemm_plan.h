@@ -1,5 +1,5 @@
-// Which algorithm of cuBLASLt multiplies what: chosen once, kept, and carried from run to run as text, since another
-// algorithm may sum in another order.
+// The algorithms of cuBLASLt for the GEMMs of a run: each is chosen once, kept, and carried from run to run as text,
+// since another algorithm may sum in another order.
 //
 //   nibble gemm plan 1
 //   device NVIDIA H100 80GB HBM3
@@ -28,7 +28,7 @@ struct PlannedAlgorithm {
   friend bool operator==(const PlannedAlgorithm&, const PlannedAlgorithm&) = default;
 };
 
-// What a plan is valid for.
+// The device and the library version for which a plan is valid.
 struct GemmPlanOrigin {
   std::string device;
   uint64_t library_version = 0;
@@ -37,15 +37,15 @@ struct GemmPlanOrigin {
 
 class GemmPlan {
  public:
-  // Null: not chosen yet.
+  // Returns the algorithm of a key, or null where none has been chosen.
   const PlannedAlgorithm* find(const GemmPlanKey& key) const;
   void keep(const GemmPlanKey& key, const PlannedAlgorithm& algorithm);
   void forget(const GemmPlanKey& key);
   void clear() { algorithms_.clear(); }
 
   std::string text(const GemmPlanOrigin& origin) const;
-  // Adds what `text` holds. A plan of another origin is ignored with a warning. Throws ExitCode::bad_data for text that
-  // is no plan.
+  // Adds the algorithms of `text`. A plan of another origin is ignored with a warning. Throws ExitCode::bad_data for
+  // text that is no plan.
   void read(std::string_view text, const GemmPlanOrigin& origin);
 
  private:

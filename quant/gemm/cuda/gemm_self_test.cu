@@ -17,12 +17,12 @@
 namespace nibble::cuda {
 namespace {
 
-// More than one tile of scales both ways, none of them whole.
+// The shape has more than one swizzle cell of scales in both directions, none of them whole.
 constexpr int64_t m = 136;
 constexpr int64_t n = 144;
 constexpr int64_t k = 192;
 
-// One operand's bytes on the CPU, scales swizzled.
+// One operand's bytes on the CPU, with swizzled scales.
 struct ProbeOperand {
   Format format;
   int64_t rows;
@@ -32,7 +32,7 @@ struct ProbeOperand {
   ProbeOperand(Format format_, int64_t rows_, uint8_t code);
   int64_t blocks() const { return k / traits_of(format).block; }
   bool has_powers() const { return traits_of(format).block_scale == ScaleCode::e8m0; }
-  // 2^power.
+  // Sets the scale to 2^power.
   void set_scale(int64_t row, int64_t block, int power) {
     const int one = has_powers() ? 127 : 7 << 3;
     const int step = has_powers() ? 1 : 1 << 3;
@@ -42,7 +42,7 @@ struct ProbeOperand {
 
 uint8_t code_of_one(Format format) {
   switch (traits_of(format).element) {
-    case ElementCode::e2m1: return 0x22;  // two of them
+    case ElementCode::e2m1: return 0x22;  // two codes of 1
     case ElementCode::e5m2: return 0x3C;
     default: return 0x38;
   }
@@ -56,7 +56,7 @@ ProbeOperand::ProbeOperand(Format format_, int64_t rows_, uint8_t code) : format
   }
 }
 
-// Codes and scales of all sizes, magnitudes from an eighth to eight.
+// Fills the operand with codes and scales of all sizes, magnitudes from an eighth to eight.
 void fill_randomly(ProbeOperand& operand, unsigned seed) {
   std::mt19937 generator(seed);
   const ElementCode element = traits_of(operand.format).element;
@@ -73,14 +73,14 @@ void fill_randomly(ProbeOperand& operand, unsigned seed) {
   }
 }
 
-// The same without signs: its products are what rounding errors are measured by.
+// Returns the operand without signs: rounding errors are measured against its GEMM.
 ProbeOperand magnitudes_of(ProbeOperand operand) {
   const uint8_t kept = traits_of(operand.format).code_bits == 4 ? 0x77 : 0x7F;
   for (uint8_t& code : operand.codes) code = code & kept;
   return operand;
 }
 
-// Memory on the device for one product, and the products of two providers.
+// Device memory for one GEMM, and the results of two backends.
 class Bench {
  public:
   Bench(Format a, Format b) : arena_("GEMM self-test", DeviceKind::cuda) {
@@ -93,7 +93,7 @@ class Bench {
     upload(a, a_);
     upload(b, b_);
   }
-  // Into an output that held `before`.
+  // Fills the output with `before`, puts the GEMM into it, and returns it; empty where the backend refuses.
   std::vector<float> multiply(GemmBackend& backend, DType dtype, bool accumulate, float before);
 
  private:
@@ -147,7 +147,7 @@ double none(int64_t /*row*/, int64_t /*column*/) {
   return 0;
 }
 
-// Empty: all as expected.
+// Compares an output with the expected one; returns an empty text if all is as expected.
 std::string compare(const std::vector<float>& got, const Expected& expected, const Tolerance& tolerance) {
   if (got.empty()) return "the library has no algorithm for it";
   for (int64_t row = 0; row < m; ++row) {
@@ -208,7 +208,7 @@ std::string tensor_scales(Subject& subject) {
   return compare(subject.bench.multiply(subject.backend, DType::f32, false, not_a_number), expected, none);
 }
 
-// One element of `a` in a row is not zero: the product is one column of b.
+// Checks the order of elements: one element of `a` in a row is not zero, so the result is one column of b.
 std::string order_of_elements(Subject& subject) {
   ProbeOperand a(subject.a, m, 0);
   ProbeOperand b(subject.b, n, 0);
@@ -245,8 +245,8 @@ std::string numbers_of_all_sizes(Subject& subject, DType dtype, bool accumulate)
   const std::vector<float> wanted = subject.bench.multiply(exact_gemm(), DType::f32, accumulate, accumulate ? 3.0F : 0);
   const auto at = [](int64_t i, int64_t j) { return static_cast<size_t>(i * n + j); };
   const auto expected = [&](int64_t i, int64_t j) { return wanted[at(i, j)]; };
-  // Both sides err by at most a unit of 2^-24 of the sum of magnitudes a term, where 8-bit units do not keep fewer bits
-  // of a sum; the last roundings come on top.
+  // The errors of both sides are at most a unit of 2^-24 of the sum of magnitudes a term, where 8-bit units do not keep
+  // fewer bits of a sum; the last roundings come on top.
   const bool eight_bits = traits_of(subject.a).code_bits == 8;
   const double unit = eight_bits ? 0x1p-12 : 2.0 * static_cast<double>(k) * 0x1p-24;
   const auto tolerance = [&](int64_t i, int64_t j) {
@@ -282,7 +282,7 @@ constexpr std::array<Probe, 7> probes{{
     {"ten times the same", the_same_ten_times},
 }};
 
-// Two operands in E5M2 have no native product.
+// Returns the format of the other operand: no native GEMM takes two operands in E5M2.
 Format partner_of(Format format) {
   return format == Format::mxfp8_e5m2 ? Format::mxfp8_e4m3 : format;
 }

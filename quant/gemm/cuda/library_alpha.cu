@@ -18,7 +18,7 @@ __global__ void constants_kernel(Scalars scalars) {
   *scalars.one = 1.0F;
 }
 
-// Never given back: at the end of the process the driver may be gone first.
+// Allocates memory that is never freed: at the end of the process the driver may be gone first.
 Scalars make_scalars() {
   auto* const memory = static_cast<float*>(allocate(512));
   if (memory == nullptr) {

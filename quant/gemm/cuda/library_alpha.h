@@ -1,18 +1,18 @@
-// Scalars that products of libraries read on the device. Internal to quant; builds with CUDA only.
+// The scalars that GEMMs of libraries read on the device. Internal to quant; only in builds with CUDA.
 #pragma once
 
 #include "quant/tensor/quantized_tensor.h"
 
 namespace nibble::cuda {
 
-// g_a g_b 2^-((bits of rotation of a and b)/2) in FP32, g being the tensor scales: put there by a kernel on the compute
-// stream, for the product that comes next on it.
+// Returns g_a g_b 2^-((bits of rotation of a and b)/2) in FP32, g being the tensor scales. A kernel on the compute
+// stream writes it, for the next GEMM on the stream.
 const float* library_alpha(const QuantizedTensor& a, const QuantizedTensor& b);
 
-// 0, or 1 to accumulate.
+// Returns 0, or 1 to accumulate.
 const float* library_beta(bool accumulate);
 
-// Takes the memory for them, so that no product has to.
+// Allocates the scalars, so that no GEMM has to.
 void allocate_library_scalars();
 
 }  // namespace nibble::cuda
