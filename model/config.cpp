@@ -10,7 +10,7 @@ namespace nibble {
 namespace {
 
 constexpr int64_t block_size = 16;  // elements that share a scale
-// Above any model that fits a machine, below any overflow in products of two sizes.
+// The limit is above any model that fits a machine and below any overflow in products of two sizes.
 constexpr int64_t largest_size = int64_t{1} << 30;
 
 [[noreturn]] void fail(const std::string& what, const std::string& remedy) {
@@ -39,7 +39,8 @@ void check_pattern(const std::string& pattern) {
   }
 }
 
-// The random streams number a tensor's elements with 40 bits. Sizes are at most 2^32 and 2^30: the product fits.
+// The random streams number a tensor's elements with 40 bits. Sizes are at most 2^32 and 2^30, so their product does
+// not overflow.
 void check_matrix(const char* what, int64_t rows, int64_t columns) {
   constexpr int64_t most_elements = int64_t{1} << 40;
   if (rows * columns < most_elements) return;

@@ -1,4 +1,4 @@
-// The shape of a language model. Reading it from YAML is the trainer's business.
+// The shape of a language model. The trainer reads it from YAML.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 namespace nibble {
 
 struct ModelConfig {
-  // One character a block, first to last: '*' attention, '-' MLP. "*-*-" is two layers of a Llama.
+  // One character a block, first to last: '*' is attention, '-' is an MLP. "*-*-" is two layers of a Llama.
   std::string pattern;
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;  // width of the residual stream
@@ -20,14 +20,14 @@ struct ModelConfig {
   int64_t sequence_length = 0;    // longest context
   double rope_theta = 10000.0;
   double norm_epsilon = 1e-5;
-  bool tied_head = false;     // the head shares the embedding's weights
-  double init_std = 0.02;     // normal; projections back into the residual stream: init_std / sqrt(blocks)
+  bool tied_head = false;  // the head shares the embedding's weights
+  double init_std = 0.02;  // standard deviation; of projections back into the residual stream: init_std / sqrt(blocks)
   DType dtype = DType::bf16;  // of weights and activations; f32 is for debugging and tests
 
   int64_t blocks() const { return static_cast<int64_t>(pattern.size()); }
 };
 
-// Throws ExitCode::bad_config naming the key and the remedy: unknown pattern characters, heads that do not divide,
+// Throws ExitCode::bad_config with the key and the remedy for unknown pattern characters, heads that do not divide, and
 // sizes that are not multiples of 16 (every linear layer's axes are quantised in blocks of 16).
 void validate(const ModelConfig& config);
 

@@ -21,7 +21,7 @@ ModelCost model_cost(const ModelConfig& config) {
   const uint64_t norm_parameters = (size(config.blocks()) + 1) * hidden;
   cost.parameters = cost.embedding_parameters + cost.linear_parameters + norm_parameters;
 
-  // A token sees half the context on average: scores and values are each 2 * context / 2 per feature.
+  // A token sees half the context on average, so scores and values each cost 2 * context / 2 FLOP a feature.
   const double attention_flops = 2.0 * static_cast<double>(size(config.sequence_length) * attention_features);
   cost.forward_flops_per_token = 2.0 * static_cast<double>(cost.linear_parameters + head_parameters) +
                                  static_cast<double>(attention_blocks) * attention_flops;

@@ -1,4 +1,4 @@
-// What a model costs, from its shape alone.
+// The parameters and FLOPs of a model, computed from its shape alone.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +8,11 @@
 namespace nibble {
 
 struct ModelCost {
-  uint64_t parameters = 0;            // all, a tied head counted once
+  uint64_t parameters = 0;            // all parameters; a tied head counts once
   uint64_t embedding_parameters = 0;  // embedding and, if untied, head
   uint64_t linear_parameters = 0;     // of the blocks' linear layers
-  // Multiply-adds counted as two. Forward and backward of one token at full context: 6 per linear and head parameter,
-  // plus attention scores and values over the causal half.
+  // FLOPs for forward and backward of one token at full context, where a multiply-add counts as two: 6 per linear and
+  // head parameter, plus attention scores and values over the causal half.
   double training_flops_per_token = 0;
   double forward_flops_per_token = 0;
 };

@@ -11,8 +11,8 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t token_multiple = 16;               // the weight gradient's product sums over tokens in blocks
-constexpr int64_t least_tokens = 256;                // of a chunk
+constexpr int64_t token_multiple = 16;               // the product for the weight's gradient sums over tokens in blocks
+constexpr int64_t least_tokens = 256;                // least tokens of a chunk
 constexpr int64_t cached_logits = int64_t{2} << 20;  // elements
 
 Linear make_linear(const ModelConfig& config, const Recipe& recipe, uint32_t embedding_id, ParameterTable& table) {
@@ -130,7 +130,7 @@ void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses) 
                  .grad_logits = grad_logits_.slice(0, count),
                  .scale = chunk.scale,
                  .losses = losses});
-  // A last chunk that is shorter has rows of the one before behind its own: their gradient is zero, they add nothing.
+  // A shorter last chunk is followed by rows of the previous chunk. Their gradient is set to zero, so they add nothing.
   if (count < chunk_) fill_zero(grad_logits_.slice(count, chunk_));
   linear_.backward({.grad_output = grad_logits_, .grad_input = grad_normed_, .context = chunk.context});
   fill_zero(chunk.gradient);

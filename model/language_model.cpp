@@ -1,3 +1,4 @@
+// A language model: its construction and memory, and the passes over a micro-batch.
 #include "model/language_model.h"
 
 #include <fmt/format.h>
@@ -146,7 +147,7 @@ Tensor LanguageModel::State::take_documents(const Tensor& documents, int64_t seq
   return taken;
 }
 
-// Returns the input of the head, [tokens, hidden].
+// Runs embedding and blocks. Returns the input of the head, [tokens, hidden].
 Tensor LanguageModel::State::run_forward(const Tensor& tokens, const Pass& pass) {
   NIBBLE_CHECK(!embedding_weight.empty(), "bind() comes before the first pass");
   NIBBLE_CHECK(compute_threads() <= threads, "the thread pool has grown since memory was planned");
@@ -160,7 +161,7 @@ Tensor LanguageModel::State::run_forward(const Tensor& tokens, const Pass& pass)
   return input_of(blocks.size()).slice(0, n);
 }
 
-// From the gradient of the head's input.
+// Runs backward of the blocks and the embedding, beginning with the gradient of the head's input.
 void LanguageModel::State::run_backward(const Tensor& tokens, const Pass& pass) {
   announce(first_element.back(), table.flat_size());
   for (size_t b = blocks.size(); b-- > 0;) {
@@ -233,7 +234,8 @@ double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targe
                                      .scale = loss_scale});
     state_->run_backward(ids, pass);
   };
-  // Who measures operands or time waits for the device; who is told of gradients has other streams.
+  // Measuring operands or time waits for the device, and announcing gradients uses other streams; neither can be
+  // captured in a graph.
   const bool makes_weights = std::exchange(state_->weights_changed, false);
   if (state_->measuring || profiling() || state_->gradients_ready) {
     compute();

@@ -1,4 +1,4 @@
-// What a language model says about its linear layers, and passes on to them.
+// The functions of a language model that report on its linear layers or pass settings on to them.
 #include <fmt/format.h>
 
 #include <algorithm>

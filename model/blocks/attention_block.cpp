@@ -46,7 +46,7 @@ void AttentionBlock::allocate(const LayerArenas& arenas) {
     grad_attended_ = allocate_tensor(workspace, dtype, {tokens, shape.output_features()});
     grad_qkv_ = allocate_tensor(workspace, dtype, {tokens, shape.qkv_features()});
   }
-  // Behind the tensors above, which live while these work.
+  // The layers allocate behind the tensors above, which are alive while the layers run.
   norm_.allocate(arenas);
   qkv_linear_.allocate(arenas);
   output_linear_.allocate(arenas);

@@ -1,6 +1,6 @@
-// Attention block: input + W_o attention(rope(W_qkv norm(input))).
-// Saves for backward: the reciprocal root mean squares, the rotated queries, keys and values, the attention output, the
-// log-sum-exp, and what the two linear layers keep; the norm's output only if the first of them reads it in backward.
+// Attention block: input + W_o attention(rope(W_qkv norm(input))). For backward it saves the reciprocal root mean
+// squares, the rotated queries, keys and values, the attention output, the log-sum-exp, and what the two linear layers
+// keep; it saves the norm's output only if the first linear layer reads it in backward.
 #pragma once
 
 #include "model/blocks/block.h"
@@ -31,13 +31,13 @@ class AttentionBlock final : public Block {
   Linear qkv_linear_;
   Linear output_linear_;
 
-  // Saved
+  // Saved from forward to backward.
   Tensor qkv_;          // [tokens, qkv features], rotated
   Tensor attended_;     // [tokens, query_heads * head_dim]
   Tensor log_sum_exp_;  // f32 [tokens * query_heads]
   Tensor normed_;       // [tokens, hidden]; shares hidden_scratch_ unless backward reads it
-  // Workspace
-  Tensor hidden_scratch_;  // [tokens, hidden]: one after the other the projection, and the gradient of normed
+  // Workspace.
+  Tensor hidden_scratch_;  // [tokens, hidden]: first the projection, later the gradient of normed
   Tensor grad_attended_;   // [tokens, query_heads * head_dim]
   Tensor grad_qkv_;        // [tokens, qkv features]
   Tensor attention_workspace_;

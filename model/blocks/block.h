@@ -1,4 +1,4 @@
-// A residual block: output = input + f(norm(input)). The model is a list of these.
+// A residual block: output = input + f(norm(input)). The model is a list of blocks.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ struct Pass {
   int64_t sequences = 0;
   int64_t sequence_length = 0;
   Tensor rope_table;            // f32 [at least sequence_length, head_dim / 2, 2]
-  Tensor document_starts = {};  // of AttentionForward; empty: a token sees all earlier ones
+  Tensor document_starts = {};  // as in AttentionForward; empty: a token sees all earlier ones
   bool keep = false;            // save what backward needs
 };
 
@@ -32,30 +32,31 @@ class Block {
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
 
-  // Called twice: while the arenas measure, and after they have been committed. What forward saves for backward is
-  // allocated in arenas.saved; the block's input is not among it: the caller keeps it.
+  // Called twice: while the arenas measure, and after they have been committed. arenas.saved holds what forward saves
+  // for backward, except the block's input, which the caller keeps.
   virtual void allocate(const LayerArenas& arenas) = 0;
   virtual void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) = 0;
 
-  // input, output: [tokens, hidden]; output may be the input's memory. An empty output runs forward only for what it
-  // saves: so a block that gave its saved tensors away makes them again, with the same bits.
+  // `input` and `output` are [tokens, hidden]; `output` may be the input's memory. With an empty output, forward only
+  // computes what it saves for backward: a block whose saved tensors were given away makes them again, with the same
+  // bits.
   virtual void forward(const Tensor& input, const Tensor& output, const Pass& pass) = 0;
-  // gradient: [tokens, hidden], in place: of the output, then of the input. Adds the parameters' gradients.
+  // Replaces `gradient` [tokens, hidden] of the output by that of the input, and adds the parameters' gradients.
   virtual void backward(const Tensor& input, const Tensor& gradient, const Pass& pass) = 0;
 
   virtual std::vector<Linear*> linears() = 0;
 };
 
-// Where a block stands in the model.
+// The position of a block in the model.
 struct BlockPosition {
   int index = 0;
   int blocks = 0;
 };
 
-// "blocks.3.norm.weight" and the like.
+// Returns a name such as "blocks.3.norm.weight".
 std::string block_parameter_name(const BlockPosition& position, std::string_view suffix);
-// The other way round: the index of the block, -1 for a parameter outside the blocks; nothing for "blocks." without
-// one.
+// The inverse: returns the index of the block, -1 for a parameter outside the blocks, and nullopt for a name that
+// begins with "blocks." but has no index.
 std::optional<int> block_of_parameter(std::string_view name);
 
 // Adds the weight of a linear layer of a block to the table and resolves its recipe.
@@ -63,20 +64,20 @@ struct BlockLinear {
   std::string_view suffix;  // "attention.qkv.weight"
   int64_t features_in = 0;
   int64_t features_out = 0;
-  bool to_residual = false;  // projects back into the residual stream: initialised smaller
+  bool to_residual = false;  // projects back into the residual stream, so its initial values are smaller
 };
 Linear add_block_linear(const BlockLinear& linear, const BlockPosition& position, const ModelConfig& config,
                         const Recipe& recipe, ParameterTable& table);
 
-// The norm at the start of a block, and at the end of the model.
+// The RMS norm at the start of a block and at the end of the model.
 class Norm {
  public:
   Norm(std::string name, const ModelConfig& config, ParameterTable& table);
   void allocate(const LayerArenas& arenas);
   void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
-  // input, output: [tokens, hidden]
+  // `input` and `output` are [tokens, hidden].
   void forward(const Tensor& input, const Tensor& output) const;
-  // Adds to grad_input: the gradient with respect to the input that forward saw.
+  // Adds to grad_input the gradient with respect to the input of the last forward.
   void backward(const Tensor& grad_output, const Tensor& input, const Tensor& grad_input) const;
 
  private:

@@ -36,7 +36,7 @@ void MlpBlock::allocate(const LayerArenas& arenas) {
   normed_ = keeps_normed ? allocate_tensor(saved, dtype, {tokens, hidden}) : hidden_scratch_;
   activated_ = keeps_activated ? allocate_tensor(saved, dtype, {tokens, intermediate}) : grad_activated_;
   if (arenas.training) grad_gate_up_ = allocate_tensor(workspace, dtype, {tokens, 2 * intermediate});
-  // Behind the tensors above, which live while these work.
+  // The layers allocate behind the tensors above, which are alive while the layers run.
   norm_.allocate(arenas);
   gate_up_linear_.allocate(arenas);
   down_linear_.allocate(arenas);

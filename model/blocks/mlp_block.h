@@ -1,6 +1,6 @@
-// MLP block: input + W_down swiglu(W_gate_up norm(input)).
-// Saves for backward: the reciprocal root mean squares, gate and up, and what the two linear layers keep; the norm's
-// output and the activation's output only if the layer that they enter reads them in backward.
+// MLP block: input + W_down swiglu(W_gate_up norm(input)). For backward it saves the reciprocal root mean squares, gate
+// and up, and what the two linear layers keep; it saves the outputs of the norm and of the activation only if the
+// linear layer that reads them in forward reads them in backward too.
 #pragma once
 
 #include "model/blocks/block.h"
@@ -23,12 +23,12 @@ class MlpBlock final : public Block {
   Linear gate_up_linear_;
   Linear down_linear_;
 
-  // Saved
+  // Saved from forward to backward.
   Tensor gate_up_;    // [tokens, 2 * intermediate]
   Tensor normed_;     // [tokens, hidden]; shares hidden_scratch_ unless backward reads it
   Tensor activated_;  // [tokens, intermediate]; shares grad_activated_ unless backward reads it
-  // Workspace
-  Tensor hidden_scratch_;  // [tokens, hidden]: one after the other the projection, and the gradient of normed
+  // Workspace.
+  Tensor hidden_scratch_;  // [tokens, hidden]: first the projection, later the gradient of normed
   Tensor grad_activated_;  // [tokens, intermediate]
   Tensor grad_gate_up_;    // [tokens, 2 * intermediate]
 };

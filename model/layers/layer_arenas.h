@@ -1,4 +1,4 @@
-// Where a layer's memory comes from.
+// The arenas that a layer takes its memory from, and the sizes that it allocates for.
 #pragma once
 
 #include <cstdint>
@@ -7,15 +7,15 @@
 
 namespace nibble {
 
-// `saved` lives from forward to backward; `workspace` within one call, so that layers share it.
+// Memory of `saved` lives from forward to backward. Memory of `workspace` lives within one call, so layers share it.
 struct LayerArenas {
   Arena& weights;
   Arena& saved;
   Arena& workspace;
-  int64_t sequences = 0;  // of a micro-batch: the largest that a call brings
+  int64_t sequences = 0;  // of the largest micro-batch that a call brings
   int64_t sequence_length = 0;
   bool training = true;
-  bool document_mask = false;  // calls may bring documents
+  bool document_mask = false;  // calls may bring document starts
 
   int64_t tokens() const { return sequences * sequence_length; }
 };

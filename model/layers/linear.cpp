@@ -30,7 +30,7 @@ Linear::Linear(LinearDescription description) : description_(std::move(descripti
   plan_outliers();
 }
 
-// A product is split where it has four bits, and no operand that is not quantised.
+// A product is split if one of its operands has four bits and both are quantised.
 void Linear::plan_outliers() {
   const auto splits = [this](OperandRole role_a, OperandRole role_b) {
     const int a = traits_of(operand(role_a).spec.format).code_bits;
@@ -83,7 +83,7 @@ bool Linear::is_view(const OperandSpec& spec) const {
          (spec.format == Format::bf16 && description_.dtype == DType::bf16);
 }
 
-// That of both operands of the product.
+// Returns the layout of both operands of the product that `role` belongs to.
 OperandLayout Linear::layout_of(OperandRole role) const {
   const size_t first = static_cast<size_t>(role) / 2 * 2;
   return product_layout(operands_[first].spec, operands_[first + 1].spec);
@@ -98,7 +98,7 @@ bool Linear::quantizes() const {
   return std::ranges::any_of(operands_, [](const Operand& made) { return is_quantized(made.spec.format); });
 }
 
-// Whether a backward operand is made from the values of the forward operand and those differ from the original.
+// Returns true if a backward operand is made from the values of the forward operand and these differ from the original.
 bool Linear::reads_back(const Operand& backward, const Operand& forward) const {
   return backward.from_saved && !is_view(forward.spec);
 }
@@ -121,19 +121,19 @@ void Linear::allocate_made(Operand& made, Arena& home, Arena& workspace, int64_t
   made.scratch = scratch > 0 ? allocate_tensor(workspace, DType::f32, {scratch}) : Tensor();
 }
 
-// An operand of backward made in advance, in `home`; [rows, inner], from a source [inner, rows].
+// Allocates an operand of backward that is made in advance, in `home`: [rows, inner], from a source [inner, rows].
 void Linear::allocate_kept(Operand& kept, const Operand& forward, const LayerArenas& arenas, Arena& home, int64_t rows,
                            int64_t inner) const {
   kept.dequantized = Tensor();
   if (reads_back(kept, forward)) {
-    // An FP32 operand is a view of the values read back, which therefore stay.
+    // An FP32 operand is a view of the values that are read back, so these values must stay.
     Arena& arena = kept.spec.format == Format::f32 ? home : arenas.workspace;
     kept.dequantized = allocate_tensor(arena, DType::f32, {inner, rows});
   }
   allocate_made(kept, home, arenas.workspace, rows, inner);
 }
 
-// What the product needs beside its operands, behind them.
+// Allocates the scratch memory of a product, behind its operands.
 void Linear::allocate_product(Product product, Arena& workspace, int64_t tokens) {
   const int64_t in = description_.features_in;
   const int64_t out = description_.features_out;
@@ -171,7 +171,7 @@ void Linear::allocate(const LayerArenas& arenas) {
   }
   if (outliers_) outliers_->allocate_for_input(arenas);
   if (training_) {
-    // Forward makes its two operands of X together.
+    // Forward makes the two operands of X together.
     allocate_kept(operand(OperandRole::grad_weight_x), operand(OperandRole::forward_x), arenas, arenas.saved, in,
                   tokens);
   }
@@ -182,7 +182,7 @@ void Linear::allocate(const LayerArenas& arenas) {
   if (outliers_) outliers_->allocate_for_backward(arenas);
   allocate_made(operand(OperandRole::grad_input_dy), workspace, workspace, tokens, out);
   allocate_made(operand(OperandRole::grad_weight_dy), workspace, workspace, out, tokens);
-  // The two products run one after the other, and read both operands' memory.
+  // The two products run one after the other, and each reads the memory of both operands.
   const size_t product_mark = workspace.mark();
   allocate_product(Product::grad_input, workspace, tokens);
   workspace.release(product_mark);
@@ -249,7 +249,7 @@ QuantizedTensor Linear::make(const Operand& made, const Tensor& source, bool tra
   return result;
 }
 
-// An operand of backward, from the values of the forward operand alone. Statistics want these in memory.
+// Makes an operand of backward from the values of the forward operand alone. Statistics need these values in memory.
 QuantizedTensor Linear::make_from_saved(const Operand& made, const QuantizedTensor& forward,
                                         const StepContext& context) {
   if (statistics_ != nullptr) return make(made, read_back(made, forward), true, context);
@@ -271,7 +271,7 @@ QuantizedPair Linear::make_pair(const Operand& rows, const Operand& columns, con
   return result;
 }
 
-// Whether a weight operand is out of date: other weights, or other random bits.
+// Returns true if a weight operand is out of date, because the weights or the random bits have changed.
 bool Linear::must_remake(const Operand& made, bool stale, const OperandContext& made_for,
                          const OperandContext& context) const {
   if (stale) return true;
@@ -289,7 +289,7 @@ void Linear::prepare_forward_weight(const StepContext& context) {
   weight_operand_ = make(made, splits_forward() ? outliers_->split_weight(weight_) : weight_, false, context);
   forward_weight_context_ = now;
   forward_weight_stale_ = false;
-  // What is made from it is out of date, too.
+  // An operand that is made from this one is out of date, too.
   if (operand(OperandRole::grad_input_w).from_saved) backward_weight_stale_ = true;
 }
 

@@ -1,7 +1,8 @@
-// A linear layer, Y = X W^T, and the only caller of recipes: each of its three GEMMs runs on two operands made as the
-// recipe says. Weight operands are made once after each change of the weights (or for every micro-batch, if their signs
-// are drawn for each); the activation operand of the weight gradient is made in forward, so that a quantised layer does
-// not need its input again. Two operands of one tensor are made from one read of it. Random bits: operand_role.h.
+// A linear layer, Y = X W^T, and the only user of recipes: each of its three GEMMs runs on two operands that are made
+// as the recipe says. Weight operands are made once after each change of the weights (or for every micro-batch, if
+// their signs are drawn for each). The activation operand of the weight gradient is made in forward, so that a
+// quantised layer does not need its input again. Two operands of one tensor are made in one read of it.
+// quant/recipe/operand_role.h tells how random bits are keyed.
 #pragma once
 
 #include <array>
@@ -23,21 +24,21 @@
 namespace nibble {
 
 struct LinearDescription {
-  std::string name;        // by which the recipe's rules know the layer
-  uint32_t weight_id = 0;  // [features_out, features_in]
+  std::string name;        // the name that the recipe's rules match
+  uint32_t weight_id = 0;  // tensor id of the weight [features_out, features_in]
   int64_t features_in = 0;
   int64_t features_out = 0;
   DType dtype = DType::bf16;  // of weights and activations
   LinearRecipe recipe;
-  OperandPlaces places = {};  // of the recipe's operands
+  OperandPlaces places = {};  // where the recipe states each operand, for messages
   std::optional<OutlierRule> outliers = {};
 };
 
 struct LinearForward {
   Tensor input;   // [tokens, features_in]
-  Tensor output;  // [tokens, features_out], f32 or bf16; empty: only what backward needs
+  Tensor output;  // [tokens, features_out], f32 or bf16; empty: make only what backward needs
   StepContext context;
-  bool keep = false;  // make what backward needs; then tokens must be LayerArenas::tokens()
+  bool keep = false;  // make what backward needs; requires tokens == LayerArenas::tokens()
 };
 
 struct LinearBackward {
@@ -46,11 +47,11 @@ struct LinearBackward {
   StepContext context;
 };
 
-// By role. `made` is false for operands that no pass has made, or that are not quantised.
+// Statistics by operand role. `made` is false for operands that no pass has made, or that are not quantised.
 struct LinearStatistics {
   std::array<OperandStatistics, operand_roles> operand;
   std::array<bool, operand_roles> made{};
-  double seconds = 0;  // that measuring took
+  double seconds = 0;  // time that measuring took
 };
 
 class Linear {
@@ -60,39 +61,40 @@ class Linear {
 
   // Called twice: while the arenas measure, and after they have been committed.
   void allocate(const LayerArenas& arenas);
-  // True if backward reads the input of forward, which must then be kept.
+  // Returns true if backward reads the input of forward; the caller must then keep it.
   bool keeps_input() const;
-  // Whether one of the six operands is quantised.
+  // Returns true if one of the six operands is quantised.
   bool quantizes() const;
 
-  // Views of the flat buffers: weights of the description's dtype, gradients f32 (empty for inference).
+  // Binds views of the flat buffers: weights of the description's dtype, gradients f32 (empty for inference).
   void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
   void set_weights_changed() { forward_weight_stale_ = backward_weight_stale_ = true; }
-  // From now on, statistics of every operand that is made; nullptr: no more.
+  // From now on, statistics of every operand that is made are written here; nullptr ends this.
   void set_statistics(LinearStatistics* statistics) { statistics_ = statistics; }
-  // Delayed scaling, f32 [operand roles]: the amax to scale by (0: the tensor's own), on the CPU; and where the largest
-  // amax met is kept, on the layer's device.
+  // Delayed scaling, f32 [operand roles]. `scale_by` holds the amax to scale by (0: the tensor's own) and is on the
+  // CPU; `met` keeps the largest amax observed and is on the layer's device.
   void set_amax(const Tensor& scale_by, const Tensor& met);
 
   void forward(const LinearForward& problem);
-  // Of the last forward that kept. Adds the weight's gradient to the bound gradients.
+  // Runs backward of the last forward that had `keep` set, and adds the weight's gradient to the bound gradients.
   void backward(const LinearBackward& problem);
 
-  // Outlier retention: how many channels, 0 without; where forward passes that keep add the channels' squared norms,
-  // f32 [features_in] or empty; and the channels, ascending, from now on.
+  // Outlier retention. outlier_count() is the number of retained channels, 0 without retention. set_channel_norms()
+  // sets where forward passes with `keep` add the channels' squared norms, f32 [features_in] or empty.
+  // set_outlier_channels() sets the retained channels, ascending, from now on.
   int64_t outlier_count() const { return outliers_ ? outliers_->count() : 0; }
   void set_channel_norms(const Tensor& norms);
   void set_outlier_channels(std::span<const int32_t> channels);
 
-  // Elements [begin, end) of the weight as forward uses it, f32; what rotation there is stays. NaN in retained
-  // channels; nothing is done where forward does not quantise the weight.
+  // Writes elements [begin, end) of the weight as forward uses it, f32, in the rotated basis if forward rotates it.
+  // Elements of retained channels are NaN. Nothing is written if forward does not quantise the weight.
   void dequantize_weight(uint64_t begin, uint64_t end, float* values, const StepContext& context);
 
   int amax_history(OperandRole role) const { return operand(role).spec.history; }
 
-  // Non-finite values met by quantisers since the last call. Waits for the device.
+  // Returns how many non-finite values the quantisers have read since the last call. Waits for the device.
   int64_t take_non_finite_count();
-  // "forward nvfp4, grad_input nvfp4, grad_weight bf16, 32 outlier channels mxfp8_e4m3"
+  // Returns a text such as "forward nvfp4, grad_input nvfp4, grad_weight bf16, 32 outlier channels mxfp8_e4m3".
   std::string describe() const;
   const std::string& name() const { return description_.name; }
   uint32_t weight_id() const { return description_.weight_id; }
@@ -100,13 +102,13 @@ class Linear {
 
  private:
   struct Operand {
-    OperandSpec spec;         // `from` taken out: quantize() is given the tensor to read
+    OperandSpec spec;         // without `from`, because quantize() is given the tensor to read
     bool from_saved = false;  // made from the values of the forward operand
     OperandRole role = OperandRole::forward_x;
     QuantizedTensor storage;
-    Tensor scratch;      // f32, of quantize()
-    Tensor dequantized;  // f32 [inner, rows]: the values of the forward operand; empty unless needed. A GPU fills
-                         // it for statistics and outlier channels only
+    Tensor scratch;      // f32, for quantize()
+    Tensor dequantized;  // f32 [inner, rows]: the values of the forward operand; empty unless needed. On a GPU only
+                         // statistics and outlier channels fill it
   };
   enum class Product : uint8_t { forward, grad_input, grad_weight };
   enum class Weight : uint8_t { forward, backward };
@@ -157,7 +159,7 @@ class Linear {
   QuantizedTensor weight_operand_;             // [features_out, features_in]
   QuantizedTensor transposed_weight_operand_;  // [features_in, features_out]
   QuantizedTensor kept_input_operand_;         // [features_in, tokens]
-  std::vector<float> weight_row_;              // [features_in], of dequantize_weight()
+  std::vector<float> weight_row_;              // [features_in], for dequantize_weight()
   std::array<Tensor, 3> product_scratch_;      // u8, by product
   Tensor non_finite_;                          // i64 [1]
   LinearStatistics* statistics_ = nullptr;

@@ -8,7 +8,7 @@
 namespace nibble {
 namespace {
 
-// Coefficients from the highest power down.
+// Evaluates a polynomial; the coefficients begin with the highest power.
 template <size_t count>
 double polynomial(const double (&coefficients)[count], double x) {
   double sum = coefficients[0];
@@ -16,14 +16,14 @@ double polynomial(const double (&coefficients)[count], double x) {
   return sum;
 }
 
-// |p - 1/2| <= 0.425
+// Coefficients for |p - 1/2| <= 0.425.
 constexpr double center_numerator[] = {2509.0809287301226727, 33430.575583588128105, 67265.770927008700853,
                                        45921.953931549871457, 13731.693765509461125, 1971.5909503065514427,
                                        133.14166789178437745, 3.3871328727963666080};
 constexpr double center_denominator[] = {
     5226.4952788528545610, 28729.085735721942674, 39307.895800092710610, 21213.794301586595867,
     5394.1960214247511077, 687.18700749205790830, 42.313330701600911252, 1.0};
-// sqrt(-log(min(p, 1 - p))) <= 5
+// Coefficients for sqrt(-log(min(p, 1 - p))) <= 5.
 constexpr double tail_numerator[] = {7.74545014278341407640e-4, 2.27238449892691845833e-2, 2.41780725177450611770e-1,
                                      1.27045825245236838258,    3.64784832476320460504,    5.76949722146069140550,
                                      4.63033784615654529590,    1.42343711074968357734};
@@ -34,7 +34,7 @@ constexpr double tail_denominator[] = {
 }  // namespace
 
 double log_f64(double x) {
-  constexpr double ln2_high = 0x1.62e42fee00000p-1;  // 32 bits: its product with an exponent is exact
+  constexpr double ln2_high = 0x1.62e42fee00000p-1;  // 32 bits, so that its product with an exponent is exact
   constexpr double ln2_low = 0x1.a39ef35793c76p-33;
   constexpr uint64_t sqrt_half = 0x3FE6A09E667F3BCD;  // bits of sqrt(1/2)
 
@@ -43,13 +43,14 @@ double log_f64(double x) {
   const double exponent = static_cast<double>(static_cast<int64_t>(offset) >> 52);
   const double mantissa = std::bit_cast<double>((offset & 0xFFFFFFFFFFFFF) + sqrt_half);
 
-  // log(mantissa) = 2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...), s^2 < 0.0295: the first term left out is below 2^-63.
+  // log(mantissa) = 2 atanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...) with s^2 < 0.0295; the first omitted term is below
+  // 2^-63.
   const double f = mantissa - 1.0;
   const double s = f / (2.0 + f);
   const double z = s * s;
   double series = 1.0 / 25.0;
   for (int odd = 23; odd >= 3; odd -= 2) series = series * z + 1.0 / odd;
-  // 2 s = f - s f, so that the large term f is exact.
+  // 2 s = f - s f keeps the large term f exact.
   const double tail = 2.0 * s * (z * series) - s * f;
   return exponent * ln2_high + (f + (tail + exponent * ln2_low));
 }

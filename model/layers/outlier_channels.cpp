@@ -10,9 +10,9 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t channel_multiple = 32;  // MX blocks
+constexpr int64_t channel_multiple = 32;  // size of MX blocks
 
-// Rounds f32 to the output's dtype.
+// Rounds f32 values to the output's dtype.
 void round_to(const Tensor& values, const Tensor& output) {
   const QuantizedTensor storage{
       .format = Format::bf16, .rows = output.rows(), .inner = output.cols(), .values = output};

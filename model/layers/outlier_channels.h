@@ -1,12 +1,12 @@
-// Outlier retention of TetraJet-v2 (OutControl, arXiv:2510.27527): a few input channels of a linear layer, those of the
-// largest norms, stay out of its four-bit products and are multiplied in eight bits:
+// Outlier retention of TetraJet-v2 (OutControl, arXiv:2510.27527): a few input channels of a linear layer, those with
+// the largest norms, stay out of its four-bit products and are multiplied in eight bits:
 //
 //   Y = Q4(X') Q4(W')^T + Q8(X_o) Q8(W_o)^T,  dW' = Q4(dY^T) Q4(X'^T)^T,  dW_o = Q8(dY^T) Q8(X_o^T)^T
 //
-// X_o, W_o: the retained columns of X and W, gathered; X', W': X and W with zeros in their place, so that shapes,
-// blocks and rotations are as without retention. dX is one four-bit product with all columns of W; where its W is made
-// from the saved forward operand, the retained columns are the values of Q8(W_o). Both sums of Y are formed in FP32.
-// The official implementation instead sorts the other channels by norm and closes the gaps.
+// X_o and W_o are the retained columns of X and W, gathered. X' and W' are X and W with zeros in these columns, so that
+// shapes, blocks and rotations are as without retention. dX is one four-bit product with all columns of W; if its W is
+// made from the saved forward operand, the retained columns are the values of Q8(W_o). Both sums of Y are formed in
+// FP32. The official implementation instead sorts the other channels by norm and closes the gaps.
 #pragma once
 
 #include <cstdint>
@@ -26,58 +26,58 @@ class OutlierChannels {
     int64_t features_in = 0;
     int64_t features_out = 0;
     DType dtype = DType::bf16;  // of weights and activations
-    bool forward = false;       // splits Y
-    bool grad_weight = false;   // splits dW
+    bool forward = false;       // Y is split
+    bool grad_weight = false;   // dW is split
     bool from_saved = false;    // dW's X is made from the saved forward operand
   };
 
-  // How many of a layer's channels a rule retains: ceil(share * features_in) in whole blocks of 32; 0, the layer is
-  // left alone, where that would be half of them or more.
+  // Returns how many of a layer's channels a rule retains: ceil(share * features_in) in whole blocks of 32, or 0 if
+  // that would be half of them or more; such a layer is left unchanged.
   static int64_t count(const OutlierRule& rule, int64_t features_in);
   OutlierChannels(const OutlierRule& rule, const Layer& layer);
   int64_t count() const { return count_; }
 
-  // Memory, in the stages of a layer's work; workspace of one stage lives together.
+  // These functions take memory for the stages of a layer's work; the workspace of one stage lives together.
   void allocate_for_weight(const LayerArenas& arenas);
   void allocate_for_read_back(Arena& workspace);
   void allocate_for_input(const LayerArenas& arenas);
   void allocate_for_backward(const LayerArenas& arenas);
 
-  // f32 [features_in], or empty: where record() adds the squared norms of a micro-batch's channels.
+  // Sets where record() adds the squared norms of a micro-batch's channels: f32 [features_in], or empty.
   void set_norms(const Tensor& norms) { norms_ = norms; }
   void record(const Tensor& x) const;
 
-  // count() channels, ascending. Until then nothing is split, and the functions below must not be called.
+  // Sets count() channels, ascending. Before this call nothing is split, and the functions below must not be called.
   void set_channels(std::span<const int32_t> channels);
   bool splits_forward() const { return layer_.forward && !channels_.empty(); }
   bool splits_grad_weight() const { return layer_.grad_weight && !channels_.empty(); }
   std::span<const int32_t> channels() const { return channels_; }
 
-  // W', after making Q8(W_o). Valid while the stage's workspace is.
+  // Makes Q8(W_o) and returns W', which is valid as long as the stage's workspace.
   Tensor split_weight(const Tensor& weight);
-  // Dequantised Q4(W'), f32 [features_out, features_in]: puts Q8(W_o) where it is zero.
+  // Puts the values of Q8(W_o) into the zero columns of the dequantised Q4(W'), f32 [features_out, features_in].
   void complete_weight(const Tensor& values);
-  // X', after making Q8(X_o) and, if kept, Q8(X_o^T).
+  // Makes Q8(X_o) and, with `keep`, Q8(X_o^T), and returns X'.
   Tensor split_input(const Tensor& x, bool keep);
-  // The dequantised forward operand, f32 [tokens, features_in], from which the weight gradient's X is made: puts the
-  // retained columns back, or takes them out, according to which of the two products is split.
+  // Corrects the dequantised forward operand, f32 [tokens, features_in], from which the weight gradient's X is made:
+  // sets its retained columns to zero if dW is split, else to the values of Q8(X_o) if Y is split.
   void complete_input(const Tensor& values);
-  // output = x w^T + Q8(X_o) Q8(W_o)^T; x and w: Q4(X') and Q4(W'), scratch: of their product.
+  // output = x w^T + Q8(X_o) Q8(W_o)^T, where x is Q4(X'), w is Q4(W') and `scratch` serves their product.
   void forward(const QuantizedTensor& x, const QuantizedTensor& w, const Tensor& scratch, const Tensor& output);
-  // grad_weight, f32 [features_out, features_in] += dW_o in the retained columns.
+  // Adds dW_o to the retained columns of grad_weight, f32 [features_out, features_in].
   void add_grad_weight(const Tensor& grad_output, const Tensor& grad_weight);
 
-  // Where non-finite elements are counted, i64 [1]; before the first operand is made.
+  // Sets the counter of non-finite elements, i64 [1]; called before the first operand is made.
   void set_non_finite(const Tensor& count) { findings_.non_finite = count; }
 
  private:
   QuantizedTensor make(const Tensor& source, bool transpose, const QuantizedTensor& storage);
 
   Layer layer_;
-  OperandSpec spec_;  // of everything in eight bits
+  OperandSpec spec_;  // of every eight-bit operand
   int64_t count_;
   std::vector<int32_t> channels_;
-  Tensor columns_;  // i32 [count]: the channels, where the operands are
+  Tensor columns_;  // i32 [count]: the channels, on the device of the operands
   Tensor norms_;
   OperandFindings findings_;
 
@@ -94,7 +94,7 @@ class OutlierChannels {
   Tensor output_;                          // f32 [tokens, features_out]
 
   QuantizedTensor grad_output_storage_;           // [features_out, tokens]
-  Tensor forward_scratch_, grad_weight_scratch_;  // u8, of the products
+  Tensor forward_scratch_, grad_weight_scratch_;  // u8, for the products
   Tensor grad_columns_;                           // f32 [features_out, count]
 };
 

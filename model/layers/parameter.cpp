@@ -12,7 +12,7 @@ namespace {
 constexpr uint64_t offset_multiple = 16;
 constexpr uint64_t elements_per_task = 1 << 14;
 
-// Elements [begin, end) of one parameter. Element e uses word e % 4 of random block e / 4.
+// Fills elements [begin, end) of one parameter. Element e uses word e % 4 of random block e / 4.
 void fill_normal(const Parameter& parameter, uint64_t seed, uint64_t begin, uint64_t end, float* values) {
   const NoiseStream stream{.seed = seed, .tensor_id = parameter.tensor_id, .purpose = Purpose::weight_init};
   PhiloxBlock block{};

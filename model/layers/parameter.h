@@ -1,4 +1,4 @@
-// The model's parameters: names, shapes, and where each lies in the flat buffers of weights and gradients.
+// The model's parameters: names, shapes, and positions in the flat buffers of weights and gradients.
 #pragma once
 
 #include <cstdint>
@@ -25,17 +25,17 @@ struct Parameter {
 
 class ParameterTable {
  public:
-  // Returns the tensor id.
+  // Adds a parameter and returns its tensor id.
   uint32_t add(std::string name, std::vector<int64_t> shape, Initialization initialization, double init_std,
                bool decay);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const Parameter& operator[](uint32_t tensor_id) const { return parameters_[tensor_id]; }
-  // Elements of a flat buffer, gaps between parameters (always zero) included.
+  // Returns the number of elements of a flat buffer, including the gaps between parameters, which are always zero.
   uint64_t flat_size() const { return flat_size_; }
-  // Sum of the parameters' elements.
+  // Returns the sum of the parameters' elements.
   uint64_t parameter_count() const;
-  // The parameter's part of a flat buffer, in its own shape.
+  // Returns the parameter's part of a flat buffer, in its own shape.
   Tensor view(const Tensor& flat, uint32_t tensor_id) const;
 
  private:
@@ -43,7 +43,8 @@ class ParameterTable {
   uint64_t flat_size_ = 0;
 };
 
-// Initial values of elements [begin, end) of the flat buffer, as FP32: a pure function of (seed, tensor id, element).
+// Computes the initial values of elements [begin, end) of the flat buffer, as FP32. They are a pure function of (seed,
+// tensor id, element).
 void initialize(const ParameterTable& table, uint64_t seed, uint64_t begin, uint64_t end, float* values);
 
 }  // namespace nibble

@@ -1,4 +1,4 @@
-// Names the micro-batch that a call computes: keys all rounding noise.
+// Identifies the micro-batch that a call computes; it keys all rounding noise.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// exp, sigmoid and silu of model/ops/row/vector_math.h in kernels: the same bits.
+// exp, sigmoid and silu of model/ops/row/vector_math.h for kernels, with the same bits.
 #pragma once
 
 #include "model/ops/row/vector_math.h"

@@ -1,5 +1,5 @@
-// Sixteen FP32 numbers at a time, for NIBBLE_VECTORIZE functions: with vectors of the compiler, loops come out as wide
-// as the machine is where its own vectoriser does not find them, as in sums over a fixed number of lanes.
+// Sixteen FP32 numbers at a time, for NIBBLE_VECTORIZE functions. With vectors of the compiler, loops use the whole
+// width of the machine also where its auto-vectoriser does not find them, as in sums over a fixed number of lanes.
 //
 // Vectors are passed by reference, because passing them by value depends on the instruction set.
 #pragma once
@@ -32,7 +32,7 @@ NIBBLE_INLINE void store(float* place, const Lanes& value) {
   std::memcpy(place, &value, sizeof value);
 }
 
-// The upper halves are `value` rounded as bf16_nearest does; the lower halves are anything.
+// Sets the upper halves of `bits` to `value` rounded as bf16_nearest does; the lower halves are undefined.
 NIBBLE_INLINE void round_upper_halves(UnsignedLanes& bits, const Lanes& value) {
   bits = reinterpret_cast<UnsignedLanes>(value);
   const UnsignedLanes rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
@@ -45,7 +45,8 @@ NIBBLE_INLINE void store(BFloat16* place, const Lanes& value) {
   std::memcpy(static_cast<void*>(place), &halves, sizeof halves);
 }
 
-// The even and the odd elements of 32: neighbours in BF16 are the halves of 32 bits, which takes no shuffles.
+// Loads and stores the even and the odd elements of 32 apart: BF16 neighbours are the halves of 32 bits, so no shuffles
+// are needed.
 constexpr size_t pair_lanes = 2 * lanes;
 NIBBLE_INLINE void load_pairs(Lanes& even, Lanes& odd, const BFloat16* from) {
   UnsignedLanes bits;
@@ -79,7 +80,7 @@ NIBBLE_INLINE void keep_larger(Lanes& value, const Lanes& other) {
   value = other > value ? other : value;
 }
 
-// The lanes are added in the order of LaneSum::total().
+// Returns the sum of the lanes, added in the order of LaneSum::total().
 NIBBLE_INLINE float total(const Lanes& value) {
   const Lanes eight =
       value + __builtin_shufflevector(value, value, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);

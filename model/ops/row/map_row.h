@@ -11,7 +11,7 @@
 namespace nibble {
 namespace detail {
 
-// Neighbours in BF16 are read and written as one number of 32 bits, which takes no shuffles.
+// BF16 neighbours are read and written as one number of 32 bits, so no shuffles are needed.
 NIBBLE_INLINE uint32_t load_pair(const BFloat16* from) {
   uint32_t bits;
   std::memcpy(&bits, from, sizeof bits);
@@ -23,7 +23,7 @@ NIBBLE_INLINE float low_of(uint32_t pair) {
 NIBBLE_INLINE float high_of(uint32_t pair) {
   return std::bit_cast<float>(pair & 0xFFFF0000u);
 }
-// The FP32 number whose upper half is the BF16 number that bf16_nearest gives; its lower half is anything.
+// Returns the bits of an FP32 number whose upper half is what bf16_nearest returns; the lower half is undefined.
 NIBBLE_INLINE uint32_t rounded_bits(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   return value == value ? bits + 0x7FFFu + ((bits >> 16) & 1u) : bits | 0x00400000u;
@@ -35,7 +35,7 @@ NIBBLE_INLINE void store_pair(BFloat16* place, float low, float high) {
 
 }  // namespace detail
 
-// output[i] = function(inputs[i]...), rounded once. The output may be an input. The function's operator() is
+// output[i] = function(inputs[i]...), rounded once. The output may be an input. The function's operator() must be
 // NIBBLE_INLINE.
 template <class Function, class... Inputs>
 NIBBLE_INLINE void map_row(size_t count, float* output, const Function& function, const Inputs*... inputs) {
@@ -54,7 +54,7 @@ NIBBLE_INLINE void map_row(size_t count, BFloat16* output, const Function& funct
   if (count % 2 != 0) store(output[count - 1], function(to_float(inputs[count - 1])...));
 }
 
-// The same with two outputs: function(first, second, inputs...) sets both. No output is an input.
+// Computes two outputs at once: function(first, second, inputs...) sets both. No output may be an input.
 template <class Function, class... Inputs>
 NIBBLE_INLINE void map_row_to_two(size_t count, float* first, float* second, const Function& function,
                                   const Inputs*... inputs) {
@@ -82,8 +82,8 @@ NIBBLE_INLINE void map_row_to_two(size_t count, BFloat16* first, BFloat16* secon
   store(second[count - 1], results[1]);
 }
 
-// Asks for a piece of a row ahead of time. Rows that are read from two places at once, as gate and up are, are more
-// than the processor foresees by itself.
+// Prefetches a piece of a row. Rows that are read in two streams at once, such as gate and up, are more than the
+// processor predicts by itself.
 template <class T>
 NIBBLE_INLINE void prefetch(const T* from, size_t count) {
 #if defined(__GNUC__)

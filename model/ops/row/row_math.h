@@ -1,4 +1,5 @@
-// Reductions over a row of numbers, in one order on every instruction set. Inline, for NIBBLE_VECTORIZE functions.
+// Reductions over a row of numbers, in one order on every instruction set. They are inline, for NIBBLE_VECTORIZE
+// functions.
 #pragma once
 
 #include <algorithm>
@@ -10,11 +11,12 @@
 
 namespace nibble {
 
-constexpr size_t row_vectors = 4;  // that do not wait for each other
+constexpr size_t row_vectors = 4;  // vectors of sums that do not depend on each other
 constexpr size_t row_lanes = row_vectors * lanes;
 
-// Sum of terms of a row: over each lane of four vectors in order, then over the vectors, then over the lanes.
-// terms.load(i, first, second) gives those of elements i to i + 31, in any order; terms.one(i) a single one.
+// Returns the sum of the terms of a row: first over each lane of four vectors in order, then over the vectors, then
+// over the lanes. terms.load(i, first, second) loads the terms of elements i to i + 31, in any order; terms.one(i)
+// returns a single term.
 template <class Terms>
 NIBBLE_INLINE float row_sum(size_t count, const Terms& terms) {
   Lanes sum[row_vectors] = {};
@@ -54,7 +56,7 @@ struct RowValues {
   NIBBLE_INLINE float one(size_t i) const { return row[i]; }
 };
 
-// The largest number, NaN being passed over; -infinity for none.
+// Returns the largest number, ignoring NaN; -infinity for an empty row.
 NIBBLE_INLINE float row_maximum(const float* row, size_t count) {
   Lanes highest[row_vectors];
   for (Lanes& value : highest) value = Lanes{} - std::numeric_limits<float>::infinity();
@@ -76,7 +78,7 @@ NIBBLE_INLINE float row_maximum(const float* row, size_t count) {
   return result;
 }
 
-// exp(row - shift), into place; which may be the row.
+// place[i] = exp(row[i] - shift). `place` may be the row.
 NIBBLE_INLINE void write_exponentials(const float* row, float shift, float* place, size_t count) {
 #pragma GCC ivdep
   for (size_t i = 0; i < count; ++i) place[i] = exp_f32(row[i] - shift);

@@ -1,4 +1,4 @@
-// row_sum() of row_math.h in kernels: the same 64 sums, each in the same order, added up in the same order.
+// row_sum() of row_math.h for kernels: the same 64 sums, each in the same order, and added in the same order.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ namespace nibble::cuda {
 
 constexpr int row_sums = 64;
 
-// Of sixteen lanes, which a warp has twice, in the order of total() in lanes.h.
+// Returns the sum over sixteen lanes, which a warp holds twice, in the order of total() in lanes.h.
 __device__ __forceinline__ float total_of_lanes(float value) {
 #pragma unroll
   for (int distance = 8; distance > 0; distance /= 2) value += __shfl_xor_sync(all_lanes, value, distance);
@@ -21,7 +21,7 @@ struct Pair {
   float even, odd;
 };
 
-// Neighbours of a row; from two accesses where rows begin at odd elements.
+// Loads two neighbours of a row, in two accesses if rows begin at odd elements.
 template <bool aligned, class T>
 __device__ __forceinline__ Pair load_neighbours(const T* from) {
   if constexpr (aligned) {
@@ -32,8 +32,9 @@ __device__ __forceinline__ Pair load_neighbours(const T* from) {
   }
 }
 
-// By a whole warp, for terms whose load() is made of load_pairs(): lane l has the sums of elements 2l and 2l + 1 of
-// every 64. terms.pair(i): the terms of elements i and i + 1; terms.one(i): a single one. Every lane gets the sum.
+// Computes row_sum() with a whole warp, for terms whose load() is made of load_pairs(): lane l has the sums of elements
+// 2l and 2l + 1 of every 64. terms.pair(i) returns the terms of elements i and i + 1; terms.one(i) returns a single
+// term. Every lane gets the sum.
 template <class Terms>
 __device__ float warp_row_sum(int64_t count, const Terms& terms) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
@@ -49,7 +50,7 @@ __device__ float warp_row_sum(int64_t count, const Terms& terms) {
     if (lane < warp_lanes / 2) include(terms.pair(first + 2 * lane));
     first += row_sums / 2;
   }
-  // The rest is not paired: sixteen elements in the third vector, and as many in the last.
+  // The last elements are not paired: sixteen go to the third vector, and as many to the last.
   if (lane >= warp_lanes / 2) {
     const int64_t third = first + lane - warp_lanes / 2;
     if (third < count) sum.even += terms.one(third);

@@ -1,4 +1,4 @@
-// What the operators' kernels share: writing either storage type, choosing a kernel by dtype, checking shapes.
+// Helpers that the operators' kernels share: writing either storage type, choosing a kernel by dtype, checking shapes.
 #pragma once
 
 #include <cstddef>

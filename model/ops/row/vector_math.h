@@ -1,6 +1,6 @@
-// exp, log and sigmoid in FP32 from additions, multiplications (exp: fused), divisions and bit operations: no tables,
-// no branches. So they have the same bits on every machine, and loops over them vectorise. The polynomials are
-// interpolations in Chebyshev nodes, with coefficients rounded to FP32.
+// exp, log and sigmoid in FP32 from additions, multiplications (fused in exp), divisions and bit operations, without
+// tables or branches. They therefore have the same bits on every machine, and loops over them vectorise. The
+// polynomials are interpolations in Chebyshev nodes, with coefficients rounded to FP32.
 #pragma once
 
 #include <bit>
@@ -17,19 +17,18 @@ constexpr float smallest_argument_of_exp = -87.6f;
 constexpr float largest_argument_of_exp = 89.0f;
 
 namespace detail {
-// The bounds between which exp_f32 computes. Beyond them the result is 0 or infinity. Constants that the compiler does
-// not see: of those that it sees it makes branches of the bounds, and blends of these.
+// The bounds between which exp_f32 computes; beyond them the result is 0 or infinity. They are defined in another
+// source, because the compiler turns bounds that it knows into branches, and bounds that it does not know into blends.
 extern const float lowest_exponent, highest_exponent;
 }  // namespace detail
 
-// e^x, less than 1 ulp off from e^-86.98 on, 0 below (there are no subnormal results); infinity for infinity and beyond
-// the range, NaN for NaN.
-// lowest, highest: the bounds between which it is computed.
+// Returns e^x with an error below 1 ulp from e^-86.98 on and 0 below (there are no subnormal results); infinity for
+// infinity and beyond the range, NaN for NaN. It is computed between the bounds `lowest` and `highest`.
 NIBBLE_HOST_DEVICE float exp_f32_between(float x, float lowest, float highest) {
   constexpr float log2_e = 0x1.715476p+0f;
   constexpr float ln2_high = 0x1.62e4p-1f;
   constexpr float ln2_low = 0x1.7f7d1cp-20f;
-  // Adding it leaves the nearest integer in the low bits, plus 126: the biased exponent of 2^(integer - 1).
+  // Adding this leaves the nearest integer in the low bits, plus 126: the biased exponent of 2^(integer - 1).
   constexpr float round_to_integer = 0x1.8p+23f + 126.0f;
   x = x < lowest ? lowest : x;
   x = x > highest ? highest : x;
@@ -37,7 +36,7 @@ NIBBLE_HOST_DEVICE float exp_f32_between(float x, float lowest, float highest) {
   const float shifted = std::fma(x, log2_e, round_to_integer);
   const float exponent = shifted - round_to_integer;
   const float r = std::fma(exponent, -ln2_low, std::fma(exponent, -ln2_high, x));
-  // 2 e^r
+  // The polynomial computes 2 e^r.
   float power = 0x1.6d117cp-9f;
   power = std::fma(power, r, 0x1.120be2p-6f);
   power = std::fma(power, r, 0x1.555518p-4f);
@@ -45,15 +44,15 @@ NIBBLE_HOST_DEVICE float exp_f32_between(float x, float lowest, float highest) {
   power = std::fma(power, r, 1.0f);
   power = std::fma(power, r, 2.0f);
   power = std::fma(power, r, 2.0f);
-  // At the lower bound the integer is -126, and the factor zero.
+  // At the lower bound the integer is -126 and the factor is zero.
   return power * std::bit_cast<float>(std::bit_cast<uint32_t>(shifted) << 23);
 }
 NIBBLE_INLINE float exp_f32(float x) {
   return exp_f32_between(x, detail::lowest_exponent, detail::highest_exponent);
 }
 
-// Natural logarithm, less than 1 ulp off, subnormal arguments included. -infinity for 0, infinity for infinity, NaN for
-// negative numbers and NaN.
+// Returns the natural logarithm with an error below 1 ulp, also for subnormal arguments: -infinity for 0, infinity for
+// infinity, NaN for negative numbers and NaN.
 NIBBLE_HOST_DEVICE float log_f32(float x) {
   constexpr float ln2_high = 0x1.62e4p-1f;
   constexpr float ln2_low = 0x1.7f7d1cp-20f;
@@ -80,12 +79,12 @@ NIBBLE_HOST_DEVICE float log_f32(float x) {
   return x > 0.0f ? positive : other;
 }
 
-// 1 / (1 + e^-x), less than 3 ulp off down to x = -87 and 0 soon below. NaN for NaN.
+// Returns 1 / (1 + e^-x) with an error below 3 ulp down to x = -87, and 0 soon below. NaN gives NaN.
 NIBBLE_INLINE float sigmoid_f32(float x) {
   return 1.0f / (1.0f + exp_f32(-x));
 }
 
-// x sigmoid(x), as close as sigmoid_f32.
+// Returns x sigmoid(x), as accurate as sigmoid_f32.
 NIBBLE_INLINE float silu_f32(float x) {
   return x / (1.0f + exp_f32(-x));
 }
