@@ -50,7 +50,7 @@ int32_t sample_next(LanguageModel& model, const std::vector<int32_t>& tokens, in
   const auto longest = static_cast<size_t>(model.config().sequence_length);
   const size_t used = std::min(tokens.size(), longest);
   std::vector<int32_t> window(tokens.end() - static_cast<std::ptrdiff_t>(used), tokens.end());
-  // Attention is causal: padding behind the text cannot reach it.
+  // Attention is causal, so padding after the text does not change its logits.
   window.resize(static_cast<size_t>(round_up<int64_t>(static_cast<int64_t>(used), token_multiple)), window.back());
   const Tensor logits = model.logits(tensor_of(std::span<int32_t>(window), {static_cast<int64_t>(window.size())}),
                                      {.seed = options.seed, .step = 0, .micro_batch = 0});

@@ -1,4 +1,4 @@
-// Sampling the next token of a text.
+// Samples the next token of a text.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,8 @@
 namespace nibble {
 
 struct SamplingOptions {
-  double temperature = 0.8;  // 0 = the likeliest token
-  double top_p = 0.95;       // sample among the likeliest tokens that together hold this probability
+  double temperature = 0.8;  // 0 = always the most likely token
+  double top_p = 0.95;       // sample among the most likely tokens that together have this probability
   uint64_t seed = 0;
 };
 
@@ -24,8 +24,8 @@ int32_t sample_token(const float* logits, int64_t vocabulary, uint64_t position,
 int32_t sample_next(LanguageModel& model, const std::vector<int32_t>& tokens, int64_t vocabulary,
                     const SamplingOptions& options);
 
-// Length of the text without the replacement characters (U+FFFD) at its end: those stand for a character whose bytes
-// are not all there yet.
+// Returns the length of the text without the replacement characters (U+FFFD) at its end. They stand for a character
+// whose bytes have not all been generated.
 size_t settled_length(std::string_view text);
 
 }  // namespace nibble

@@ -1,5 +1,5 @@
-// A model with a checkpoint's weights, and the state of its recipe where the checkpoint has that; no memory for
-// training.
+// A model with the weights of a checkpoint, and with the state of its recipe if the checkpoint has any. It takes no
+// memory for training.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,7 @@ namespace nibble {
 
 class InferenceModel {
  public:
-  // Not collective. Takes the shape and the recipe from `config` (a resolved configuration: its vocabulary size is
-  // set).
+  // Takes shape and recipe from `config`, a resolved configuration: its vocabulary size is set. Not collective.
   InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t sequences);
   LanguageModel& model() { return *model_; }
 
@@ -27,12 +26,12 @@ class InferenceModel {
   std::unique_ptr<AmaxHistory> amax_;
 };
 
-// Throws ExitCode::bad_data if `what` knows more tokens than the model, whose vocabulary may be rounded up.
+// Throws ExitCode::bad_data if `vocab_size`, that of `what`, is larger than the model's, which may be rounded up.
 void check_vocabulary(const RunConfig& config, const std::string& what, uint32_t vocab_size);
 
-// The configuration inside a checkpoint, with overrides.
+// Returns the configuration inside a checkpoint, with overrides.
 RunConfig config_of_checkpoint(const CheckpointInfo& checkpoint, const std::vector<std::string>& overrides);
-// The configuration of a run directory or a checkpoint's directory, before any checkpoint has been opened.
+// Reads the configuration of a run directory or of a checkpoint's directory without opening a checkpoint. Throws
 // ExitCode::missing_input if there is none.
 RunConfig config_beside(const std::filesystem::path& path, const std::vector<std::string>& overrides);
 

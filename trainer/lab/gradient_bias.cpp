@@ -38,7 +38,8 @@ bool quantizes_backward(const LinearRecipe& recipe) {
                      [&](OperandRole role) { return is_quantized(spec_of(recipe, role).format); });
 }
 
-// Overwrites the gradients that the model is bound to with those of the micro-batch's mean loss; and a copy of them.
+// Overwrites the gradients that the model is bound to with those of the micro-batch's mean loss, and copies them to
+// `gradients`.
 void run_pass(LanguageModel& model, MicroBatch& micro_batch, const StepContext& context, const Tensor& gradient,
               std::span<float> gradients) {
   fill_zero(gradient);
@@ -54,7 +55,7 @@ void run_pass(LanguageModel& model, MicroBatch& micro_batch, const StepContext& 
   }
 }
 
-// Where the gradients of the linear layers whose backward pass is quantised lie in the flat buffer.
+// The range of the flat buffer that holds the gradient of a linear layer whose backward pass is quantised.
 struct Region {
   std::string name;
   uint64_t begin = 0, end = 0;
@@ -129,7 +130,7 @@ GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& l
   MicroBatch micro_batch(config.train.micro_batch_sequences, config.model.sequence_length, config.data.document_mask);
   micro_batch.load(loader, problem.sample, config.train.micro_batch_sequences);
 
-  // The reference first: its memory is given back before the recipe's model takes its own.
+  // The reference comes first, and its memory is freed before the recipe's model takes its own.
   std::unique_ptr<LanguageModel> model = make_training_model(config, unquantized_backward(config.recipe));
   const auto size = static_cast<int64_t>(model->parameters().flat_size());
   const std::vector<Region> regions = quantized_regions(*model, config.recipe);

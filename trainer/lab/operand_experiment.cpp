@@ -9,7 +9,7 @@
 namespace nibble {
 namespace {
 
-// Rows and inner axis of the operand that a source gives.
+// Return the rows and the inner axis of the operand that is made from a source.
 int64_t rows_of(const Tensor& source, bool transpose) {
   return transpose ? source.cols() : source.rows();
 }
@@ -56,7 +56,7 @@ Made quantize_in_own_memory(QuantizeProblem problem, OperandRole role) {
   return made;
 }
 
-// The role of the forward operand that a backward one is made from.
+// Returns the role of the forward operand that a backward operand is made from.
 OperandRole forward_role(const OperandExperiment& experiment) {
   const bool weight = experiment.role == OperandRole::grad_input_w;
   if (!weight && experiment.role != OperandRole::grad_weight_x) {
@@ -93,7 +93,7 @@ OperandResult make_operand(const OperandExperiment& experiment) {
   QuantizeProblem problem = from_input;
   OperandValues saved;
   if (result.spec.from == Source::saved) {
-    // The forward operand is the same matrix, rows and inner axis exchanged.
+    // The forward operand is the same matrix with rows and inner axis exchanged.
     const OperandRole role = forward_role(experiment);
     QuantizeProblem forward = problem_of(experiment, role);
     forward.transpose = !experiment.transpose;

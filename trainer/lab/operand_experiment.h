@@ -1,4 +1,5 @@
-// Makes one operand of a recipe from a tensor, with the random bits that a linear layer would use, and measures it.
+// Makes one operand of a recipe from a tensor, with the random bits that a linear layer would use, and measures its
+// errors.
 #pragma once
 
 #include <memory>
@@ -11,7 +12,7 @@
 namespace nibble {
 
 struct OperandExperiment {
-  LinearRecipe recipe;  // of the layer
+  LinearRecipe recipe;  // the layer's recipe
   OperandRole role = OperandRole::forward_x;
   OperandContext context;
   Tensor input;            // [rows, inner] of the operand, finite
@@ -19,13 +20,13 @@ struct OperandExperiment {
 };
 
 struct OperandResult {
-  OperandSpec spec;                             // as the recipe has it
-  std::unique_ptr<Arena> memory, saved_memory;  // what `operand` lies in, if it is not a view of the input
+  OperandSpec spec;                             // the recipe's specification of the operand
+  std::unique_ptr<Arena> memory, saved_memory;  // own the memory of `operand`, unless it is a view of the input
   QuantizedTensor operand;
-  OperandStatistics statistics;  // against what was quantised last
-  // from: saved: the input was first made into this forward operand, whose values were then quantised.
+  OperandStatistics statistics;  // errors against the values that were quantised last
+  // Set for `from: saved`: the input was first quantised to this forward operand, and then its values were quantised.
   std::optional<OperandSpec> forward;
-  std::optional<OperandStatistics> from_input;  // against the input: both roundings
+  std::optional<OperandStatistics> from_input;  // errors of both roundings together, against the input
 };
 
 struct OperandValues {
@@ -33,11 +34,11 @@ struct OperandValues {
   Tensor tensor;  // f32 [rows, inner]
 };
 
-// Throws bad_config where the operand's blocks or rotations do not divide the matrix, bad_data where a rotation leaves
-// FP32's range.
+// Throws ExitCode::bad_config if the operand's blocks or rotations do not divide the matrix, and ExitCode::bad_data if
+// a rotation leaves the range of FP32.
 OperandResult make_operand(const OperandExperiment& experiment);
 
-// Of a rotated operand: the values of the orthogonal rotation.
+// Returns the values of the operand. Those of a rotated operand are the values of the orthogonal rotation.
 OperandValues operand_values(const QuantizedTensor& operand);
 
 }  // namespace nibble

@@ -14,7 +14,7 @@ namespace nibble {
 namespace {
 
 constexpr double token_fractions[] = {0.10, 0.25, 0.50, 0.75, 1.00};
-constexpr double window_share = 0.05;  // of the common steps
+constexpr double window_share = 0.05;  // length of a window, as a share of the common steps
 
 struct PairedStep {
   uint64_t tokens;
@@ -33,7 +33,7 @@ std::vector<PairedStep> paired_steps(const ComparedRun& base, const ComparedRun&
   return pairs;
 }
 
-// The gap over pairs [begin, end).
+// Computes the gap over the pairs [begin, end).
 Gap gap_over(const std::vector<PairedStep>& pairs, size_t begin, size_t end) {
   Gap gap;
   gap.tokens = pairs[end - 1].tokens;
@@ -96,7 +96,7 @@ ComparedRun load_run(const std::filesystem::path& directory) {
 std::vector<std::string> comparison_obstacles(const ComparedRun& base, const ComparedRun& run) {
   std::vector<std::string> obstacles;
   for (const ConfigDifference& difference : config_differences(base.config, run.config)) {
-    // Where the shards lie does not matter, what they hold does: that is the fingerprint.
+    // The paths of the shards may differ; their contents are compared by the fingerprint.
     if (difference.compare_group.empty() || difference.compare_group == "data") continue;
     obstacles.push_back(fmt::format("{} differs: {} {}, {} {}", difference.key, base.name, difference.before, run.name,
                                     difference.after));

@@ -1,4 +1,4 @@
-// Text that may stand in an HTML file.
+// Escapes text for HTML files.
 #pragma once
 
 #include <string>
@@ -8,9 +8,9 @@
 
 namespace nibble {
 
-// In an element or a quoted attribute.
+// Returns the text as it may stand in an element or in a quoted attribute.
 std::string escaped(std::string_view text);
-// JSON inside a script element.
+// Returns the value as JSON that may stand inside a script element.
 std::string script_json(const nlohmann::json& value);
 
 }  // namespace nibble

@@ -1,4 +1,4 @@
-// JSON has no NaN: a number that is not finite is written as null.
+// Reads numbers from JSON, which has no NaN: a number that is not finite is written as null.
 #pragma once
 
 #include <cmath>
@@ -6,7 +6,8 @@
 
 namespace nibble {
 
-// Throws nlohmann::json::exception for a key that is missing or no number.
+// Returns the number of a key, or NaN for null. Throws nlohmann::json::exception if the key is missing or its value is
+// not a number.
 inline double number_in(const nlohmann::json& object, const char* key) {
   const nlohmann::json& value = object.at(key);
   return value.is_null() ? std::nan("") : value.get<double>();

@@ -24,7 +24,7 @@ double wall_seconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-// Length of the file up to and including its last newline.
+// Returns the length of the file up to and including its last newline.
 off_t whole_lines(int descriptor) {
   off_t end = lseek(descriptor, 0, SEEK_END);
   char last = '\n';
@@ -57,7 +57,7 @@ MetricsLog::~MetricsLog() {
 
 void MetricsLog::write_line(const nlohmann::json& object) {
   const std::string line = object.dump() + "\n";
-  std::string_view rest = line;  // a disk that is nearly full takes a part, and says why at the next attempt
+  std::string_view rest = line;  // a nearly full disk may take a part; the next write() then reports the error
   while (!rest.empty()) {
     const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
     if (written < 0 && errno == EINTR) continue;
@@ -125,7 +125,7 @@ RunHistory read_history(const std::filesystem::path& metrics_file) {
   RunHistory history;
   std::string line;
   for (uint64_t number = 1; std::getline(file, line); ++number) {
-    if (file.eof()) break;  // no newline: the line of a run that was killed, or that is writing just now
+    if (file.eof()) break;  // no newline: the run was killed, or is writing this line at this moment
     try {
       const nlohmann::json object = nlohmann::json::parse(line);
       const std::string event = object.at("event");

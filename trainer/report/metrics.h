@@ -1,5 +1,5 @@
-// metrics.jsonl: what happened in a run, one JSON object a line, append-only (docs/formats.md). Written by rank 0, one
-// write a line, so that a killed run leaves whole lines but perhaps the last.
+// The log metrics.jsonl of a run: one JSON object per line, append-only (docs/formats.md). Rank 0 writes each line with
+// one system call, so that after a kill only the last line can be incomplete.
 #pragma once
 
 #include <cstdint>
@@ -14,26 +14,26 @@
 
 namespace nibble {
 
-// The bits of a double as 16 hexadecimal digits: equal exactly when the bits are equal.
+// Returns the bits of a double as 16 hexadecimal digits.
 std::string hexadecimal_bits(double value);
 
 struct StepMetrics {
-  uint64_t step = 0;    // updates done, this one included
-  uint64_t tokens = 0;  // trained on so far
+  uint64_t step = 0;    // number of updates, this one included
+  uint64_t tokens = 0;  // number of tokens that the run has trained on
   double loss = 0;      // mean cross-entropy of the step's tokens before the update, nats
   double grad_norm = 0;
   double learning_rate = 0;
   double tokens_per_second = 0;
   double mfu = 0;           // model FLOPs / (time * measured peak of all ranks)
-  bool applied = true;      // false: a skipped step, which was not finite
-  bool retried = false;     // computed a second time, since the first attempt was not finite
-  uint64_t non_finite = 0;  // values that quantisers met in the last attempt
+  bool applied = true;      // false for a step that was skipped because it was not finite
+  bool retried = false;     // the step was computed a second time, because the first attempt was not finite
+  uint64_t non_finite = 0;  // non-finite values in the inputs of quantisers in the last attempt
   uint64_t skipped_total = 0;
 };
 
 class MetricsLog {
  public:
-  // Opens for appending; cuts off an incomplete last line that a killed run left behind.
+  // Opens the file for appending. An incomplete last line, left by a killed run, is removed.
   explicit MetricsLog(const std::filesystem::path& path);
   ~MetricsLog();
   MetricsLog(const MetricsLog&) = delete;
@@ -42,9 +42,10 @@ class MetricsLog {
   void step(const StepMetrics& metrics);
   void validation(uint64_t step, uint64_t tokens, double loss);
   void checkpoint(uint64_t step, const std::string& directory, double seconds);
-  // details: an object, whose members the line gets too.
+  // `details` is an object; its members are added to the line.
   void warning(uint64_t step, std::string_view text, const nlohmann::json& details);
-  // "run" at the start of every process, "resume" after it when training goes on from a checkpoint, "telemetry".
+  // Writes an event: "run" at the start of every process, "resume" after it when training continues from a checkpoint,
+  // "telemetry" and "profile".
   void event(const nlohmann::json& object);
 
  private:
@@ -53,7 +54,7 @@ class MetricsLog {
   std::filesystem::path path_;
 };
 
-// What a run's metrics.jsonl says after resumes: points that a resume made again count once.
+// The contents of metrics.jsonl. A step that was computed again after a resume is in it once.
 struct RunHistory {
   struct Validation {
     uint64_t step = 0;
@@ -65,7 +66,8 @@ struct RunHistory {
   std::vector<TelemetryRecord> telemetry;  // ascending
   std::string run;                         // the last "run" event, as JSON text
 };
-// Errors: missing_input, bad_data (a line that is not JSON, with its number).
+// Throws ExitCode::missing_input if there is no such file, and ExitCode::bad_data with the line's number if a line is
+// not JSON.
 RunHistory read_history(const std::filesystem::path& metrics_file);
 
 }  // namespace nibble

@@ -20,8 +20,8 @@ size_t terminal_width() {
 }
 
 void print(const std::string& text) {
-  // A reader that went away must not stop the training, nor make it end as a failure: errors are forgotten, SIGPIPE is
-  // off, and metrics.jsonl has it all.
+  // Errors are ignored and SIGPIPE is off: a reader that has left must neither stop the training nor make it fail, and
+  // metrics.jsonl holds everything that is printed here.
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
   std::clearerr(stdout);

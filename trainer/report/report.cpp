@@ -24,7 +24,7 @@ const char* color(size_t index) {
   return palette[index % std::size(palette)];
 }
 
-// The steps that every run made.
+// Returns the steps that every run made.
 std::set<uint64_t> common_steps(const std::vector<ComparedRun>& runs) {
   std::map<uint64_t, size_t> count;
   for (const ComparedRun& run : runs) {
@@ -59,7 +59,7 @@ std::vector<double> relative_gap_percent(const Curve& base, const Curve& run) {
   return smoothed(gap, smoothing_share * static_cast<double>(gap.size()));
 }
 
-// Curves on the baseline's tokens: uPlot's aligned data, with the few validation points as sparse series.
+// Returns uPlot's aligned data: the curves over the baseline's tokens, with the few validation points as sparse series.
 nlohmann::json loss_data(const Report& report) {
   const std::vector<double>& tokens = report.curves.front().tokens;
   nlohmann::json data = nlohmann::json::array({tokens});
@@ -95,7 +95,7 @@ std::string html_table(const Report& report) {
          rows + "</table>\n";
 }
 
-// "300", or "300 (2 skipped)".
+// Returns the number of steps: "300", or "300 (2 skipped)".
 std::string steps_of(const RunHistory& history) {
   const auto skipped =
       std::count_if(history.steps.begin(), history.steps.end(), [](const StepMetrics& step) { return !step.applied; });
@@ -138,7 +138,7 @@ plot("gap to the baseline (relative, smoothed)", 240, gap_names.map((name, i) =>
   ({label: name, stroke: colors[i + 1], width: 2, points: {show: false}, value: (u, v) => v == null ? "-" : v.toFixed(2) + " %"})), gap_data, "gap, %");
 )js";
 
-// A panel of an SVG: data coordinates to pixels.
+// A panel of an SVG, which maps data coordinates to pixels.
 struct Panel {
   double left, top, width, height;
   double x_min, x_max, y_min, y_max;
@@ -259,7 +259,7 @@ std::string report_svg(const Report& report) {
       "<rect width='100%' height='100%' fill='#fff'/>\n" +
       svg_grid(loss_panel, "loss (nats, smoothed) by tokens");
   for (size_t i = 0; i < report.curves.size(); ++i) {
-    // The baseline is a broad band that the other curves are seen on.
+    // The baseline is a broad line, so that the thin lines of the other curves can be seen on it.
     const auto style = fmt::format("stroke='{}' stroke-width='{}'", color(i), i == 0 ? "4" : "1.5");
     const double legend_y = loss_panel.top + 16 + 16 * static_cast<double>(i);
     svg += svg_curve(loss_panel, tokens, report.curves[i].smoothed_loss, style);

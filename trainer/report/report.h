@@ -1,4 +1,4 @@
-// The comparison as something to look at: one HTML file that needs no network (uPlot is inside), and an SVG.
+// Draws a comparison of runs: as one HTML file, which includes uPlot and needs no network, and as an SVG.
 #pragma once
 
 #include <string>
@@ -21,15 +21,15 @@ struct Curve {
 
 struct Report {
   std::string title;
-  std::vector<Curve> curves;            // the baseline first; all on the baseline's steps that every run made
-  std::vector<ComparedRun> runs;        // in the same order
+  std::vector<Curve> curves;            // the baseline first; all curves have the steps that every run made
+  std::vector<ComparedRun> runs;        // in the order of `curves`
   std::vector<Comparison> comparisons;  // of runs[1..] with runs[0]
 };
 
 Report make_report(const std::vector<ComparedRun>& runs, const std::vector<Comparison>& comparisons);
 std::string report_html(const Report& report);
 std::string report_svg(const Report& report);
-// The table that `nibble compare` prints.
+// Returns the table that `nibble compare` prints.
 std::string comparison_table(const ComparedRun& base, const ComparedRun& run, const Comparison& comparison);
 
 }  // namespace nibble

@@ -1,4 +1,4 @@
-// uPlot's script and style (trainer/third_party/uplot), built into the program.
+// The script and style of uPlot (trainer/report/third_party/uplot), which are built into the program.
 #pragma once
 
 #include <string_view>

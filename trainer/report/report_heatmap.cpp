@@ -14,7 +14,7 @@
 namespace nibble {
 namespace {
 
-// A figure's sums while records are added to their columns.
+// Adds up one figure while records are added to their columns.
 class Accumulator {
  public:
   Accumulator(std::string subject, std::string_view title, size_t cells)
@@ -42,7 +42,7 @@ class Accumulator {
   bool present_ = false;
 };
 
-// Gradient figures first, then operand by operand; add() follows the same order.
+// The order is gradient figures first, then operand by operand; add() follows it too.
 std::vector<Accumulator> make_accumulators(size_t cells) {
   std::vector<Accumulator> all;
   all.reserve(gradient_figures.size() + operand_roles * operand_figures.size());
@@ -69,7 +69,7 @@ void add(const LayerFigures& layer, size_t cell, std::vector<Accumulator>& all) 
   }
 }
 
-// Four significant digits are more than a colour or a tooltip shows.
+// Rounds to four significant digits, which is more than a colour or a tooltip shows.
 nlohmann::json rounded(double value) {
   if (!std::isfinite(value)) return nullptr;
   const std::string text = fmt::format("{:.4g}", value);
@@ -90,7 +90,7 @@ nlohmann::json to_json(const Heatmap& heatmap) {
   return {{"run", heatmap.run}, {"layers", heatmap.layers}, {"columns", columns}, {"figures", figures}};
 }
 
-// The figures that some run has, grouped by subject.
+// Returns the options for the figures that at least one run has, grouped by subject.
 std::string options_html(const std::vector<Heatmap>& heatmaps) {
   std::string html;
   std::string subject;
@@ -111,7 +111,8 @@ std::string options_html(const std::vector<Heatmap>& heatmaps) {
   return html + "</optgroup>";
 }
 
-// One canvas a run, drawn again for every choice. The arrow keys move from cell to cell where the mouse cannot.
+// Each run has one canvas, which is drawn again for every choice. The arrow keys move from cell to cell, for readers
+// without a mouse.
 constexpr std::string_view script = R"js(
 const heat_stops = [[0,34,78],[18,53,112],[59,73,108],[87,93,109],[112,113,115],[138,134,120],[165,156,116],[195,179,105],[254,232,56]];
 function heat_color(share) {

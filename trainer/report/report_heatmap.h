@@ -1,5 +1,6 @@
-// Telemetry as heat maps, layers by time, inside the HTML report: one for each run, of the figure that its reader
-// chooses. Colours are those of cividis, which colour-blind readers see as others do, on one scale for all runs.
+// Telemetry as heat maps in the HTML report: one map for each run, with layers as rows and time as columns. The reader
+// chooses the figure that the maps show. The colours are those of cividis, which colour-blind readers see as others do;
+// all runs have one scale.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@ namespace nibble {
 struct HeatmapFigure {
   std::string subject;        // "forward.x", "weight gradient"
   std::string title;          // "relative error"
-  std::vector<double> cells;  // [layers, columns]; NaN: not measured, or not finite
+  std::vector<double> cells;  // [layers, columns]; NaN = not measured, or not finite
 };
 
 struct Heatmap {
@@ -29,12 +30,12 @@ struct Heatmap {
   std::vector<HeatmapFigure> figures;  // only those that some layer has
 };
 
-// Records in ascending order. A run with more than `most_columns` gets means of consecutive ones. Nothing without
-// records.
+// Makes the heat map of one run from its records in ascending order; returns nothing if there are none. If there are
+// more than `most_columns` records, a column is the mean of consecutive ones.
 std::optional<Heatmap> make_heatmap(const std::string& run, const std::vector<TelemetryRecord>& records,
                                     size_t most_columns = 200);
 
-// A part of an HTML body, which needs no network but heatmap_style in the head. Empty without heat maps.
+// Returns a part of an HTML body; it is empty without heat maps. It needs heatmap_style in the head, and no network.
 std::string heatmaps_html(const std::vector<Heatmap>& heatmaps);
 extern const std::string_view heatmap_style;
 

@@ -47,7 +47,7 @@ LayerFigures layer_of(const nlohmann::json& object) {
   return layer;
 }
 
-// The mean of what is finite.
+// The mean of the values that are finite.
 class Mean {
  public:
   void add(double value) {

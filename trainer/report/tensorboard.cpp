@@ -27,7 +27,7 @@ double wall_seconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-// Little-endian bytes of an integer.
+// Returns the little-endian bytes of an integer.
 template <class Integer>
 std::string little_endian(Integer value) {
   std::string bytes;
@@ -42,7 +42,7 @@ std::string varint(uint64_t value) {
   return bytes;
 }
 
-// Protocol-buffer fields; wire types: 0 varint, 1 fixed 64 bits, 2 length-delimited, 5 fixed 32 bits.
+// Encode protocol-buffer fields. The wire types are 0 varint, 1 fixed 64 bits, 2 length-delimited, 5 fixed 32 bits.
 std::string field_varint(uint32_t field, uint64_t value) {
   return varint(field << 3) + varint(value);
 }
@@ -56,7 +56,7 @@ std::string field_bytes(uint32_t field, std::string_view value) {
   return varint(field << 3 | 2) + varint(value.size()) + std::string(value);
 }
 
-// Field numbers of tensorflow/core/util/event.proto and summary.proto.
+// The field numbers are those of tensorflow/core/util/event.proto and summary.proto.
 constexpr uint32_t event_wall_time = 1, event_step = 2, event_file_version = 3, event_summary = 5,
                    event_session_log = 7;
 constexpr uint32_t summary_value = 1, value_tag = 1, value_simple = 2, session_status = 1, session_start_status = 1;
