@@ -33,7 +33,7 @@ NIBBLE_VECTORIZE void add_squares(const T* first, size_t rows, size_t stride, si
   for (size_t c = 0; c < count; ++c) sums[c] += static_cast<float>(totals[c]);
 }
 
-// Calls body(row) for every row, rows in parallel.
+// Calls body(row) for every row; rows run in parallel.
 template <class Body>
 void for_rows(int64_t rows, const Body& body) {
   parallel_for(static_cast<size_t>(rows), rows_at_once, [&](size_t begin, size_t end) {

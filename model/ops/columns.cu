@@ -33,7 +33,7 @@ struct AddTo {
 
 constexpr int rows_of_block = 8;
 
-// A warp goes along some columns of one row.
+// Each warp goes along some columns of one row.
 template <class Operation, class T>
 __global__ void select_kernel(Selection<T> selection) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * rows_of_block + threadIdx.y;
@@ -77,10 +77,10 @@ struct Squares {
 
 constexpr int strip = warp_lanes;  // columns of a block
 constexpr int strip_warps = 8;
-constexpr int strip_rows = 128;  // that are in shared memory together
+constexpr int strip_rows = 128;  // rows that are in shared memory together
 
-// Each column's squares are one chain of additions, so there are few threads that add. The others bring the numbers:
-// all warps read the next rows while the first one adds those before.
+// Each column's squares are one chain of additions, so only few threads add. The others load the numbers: all warps
+// read the next rows while the first warp adds the previous ones.
 template <class T>
 __global__ void __launch_bounds__(strip* strip_warps) squares_kernel(Squares<T> problem) {
   __shared__ float values[2][strip_rows][strip];
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(strip* strip_warps) squares_kernel(Squares<T> 
       values[buffer][i * strip_warps + warp][lane] =
           inside ? to_float(problem.matrix[row * problem.width + column]) : 0;
     }
-    __syncthreads();  // the buffer after this one is free: the first warp has been through it
+    __syncthreads();  // the first warp has finished with the other buffer, so it is free
     if (warp == 0) {
       const int count = static_cast<int>(problem.rows - first < strip_rows ? problem.rows - first : strip_rows);
 #pragma unroll 8

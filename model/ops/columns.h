@@ -1,18 +1,20 @@
-// Some columns of a matrix, and the others. `columns`, i32 [n], is ascending and within the matrix.
+// Copies and sums of selected columns of a matrix, or of all other columns. `columns`, i32 [n], is ascending and within
+// the matrix.
 #pragma once
 
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
 
-// output [rows, n], dtype of the matrix: the columns side by side.
+// output [rows, n], dtype of the matrix = the selected columns, side by side.
 void gather_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output);
-// output, shape and dtype of the matrix (which it may be): zero in the columns, the matrix elsewhere.
+// output, shape and dtype of the matrix (which it may be) = the matrix, with zeros in the selected columns.
 void copy_without_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output);
-// f32: the columns of the matrix become values [rows, n], or grow by them.
+// For f32: put_columns() overwrites the matrix's columns with values [rows, n]; add_to_columns() adds the values to
+// them.
 void put_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix);
 void add_to_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix);
-// sums, f32 [cols]: each grows by its column's squared L2 norm, summed over the rows in order in double.
+// sums, f32 [cols], += each column's squared L2 norm, summed over the rows in order in double.
 void add_column_squares(const Tensor& matrix, const Tensor& sums);
 
 namespace cuda {

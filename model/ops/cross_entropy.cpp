@@ -13,11 +13,11 @@ namespace {
 constexpr size_t token_grain = 4;
 
 struct RowLoss {
-  float sum;  // of the exponentials of logit - largest logit
+  float sum;  // sum of exp(logit - largest logit)
   float loss;
 };
 
-// Replaces the logits by these exponentials.
+// Replaces the logits by exp(logit - largest logit).
 NIBBLE_VECTORIZE RowLoss row_loss(float* logits, size_t vocab, int32_t target) {
   const float largest = row_maximum(logits, vocab);
   const float distance = largest - logits[target];
@@ -25,7 +25,7 @@ NIBBLE_VECTORIZE RowLoss row_loss(float* logits, size_t vocab, int32_t target) {
   return {sum, log_f32(sum) + distance};
 }
 
-// The gradient may be the exponentials themselves.
+// Scales the exponentials of a row. `gradient` may be the memory of the exponentials.
 template <class T>
 NIBBLE_VECTORIZE void scale_row(const float* exponentials, float factor, T* gradient, size_t vocab) {
 #pragma GCC ivdep

@@ -12,23 +12,23 @@
 namespace nibble::cuda {
 namespace {
 
-// A block a row. Its first warps read, exponentiate and write; the last two add the exponentials up, tile by tile, in
-// the order of row_sum(), which leaves them 64 chains of additions.
+// A block computes a row. Its first warps read, exponentiate and write; the last two add the exponentials, tile by
+// tile, in the order of row_sum(), which gives them 64 chains of additions.
 constexpr int workers = 512;
 constexpr int block_threads = workers + row_sums;
 constexpr int tile = 4096;      // elements
-constexpr int kept_tiles = 4;   // the first of a row, which stay in shared memory: the others are read again
-constexpr int spare_tiles = 2;  // that the others take turns in
+constexpr int kept_tiles = 4;   // the first tiles of a row stay in shared memory; the others are read again
+constexpr int spare_tiles = 2;  // the other tiles use these in turn
 
 template <class T>
 struct Rows {
   const float* logits;
   const int32_t* targets;
-  T* gradient;  // null: none
+  T* gradient;  // null: no gradient
   float* losses;
   float scale;
   int64_t vocab;
-  int64_t kept;  // elements, whole tiles
+  int64_t kept;  // kept elements, whole tiles
 };
 
 template <class T>
@@ -36,7 +36,7 @@ int64_t shared_elements(const Rows<T>& rows) {
   return rows.kept + (rows.vocab > rows.kept ? int64_t{spare_tiles} * tile : 0);
 }
 
-// The largest number of the row, NaN passed over. Keeps the first tiles.
+// Returns the largest number of the row, ignoring NaN. Keeps the first tiles in shared memory.
 template <int width, class T>
 __device__ float largest_of_row(const Rows<T>& rows, const float* row, float* shared) {
   __shared__ float of_warp[workers / warp_lanes];
@@ -63,7 +63,7 @@ __device__ float largest_of_row(const Rows<T>& rows, const float* row, float* sh
   return largest;
 }
 
-// One thread of the 64: its elements of a tile, and of what is left of the row behind whole groups of 64.
+// One thread of 64 adds its elements of a tile, and of the rest of the row that does not fill a group of 64.
 __device__ __forceinline__ float add_in_order(const float* values, int count, int chain, float sum) {
   int first = 0;
 #pragma unroll 8
@@ -77,7 +77,7 @@ __device__ __forceinline__ float add_in_order(const float* values, int count, in
   return sum;
 }
 
-// The sum of exp(row - shift). Leaves those of the kept tiles in their place.
+// Returns the sum of exp(row - shift). The kept tiles are replaced by their exponentials.
 template <int width, class T>
 __device__ float sum_of_exponentials(const Rows<T>& rows, const float* row, float shift, float* shared) {
   __shared__ float sums[row_sums];
@@ -99,7 +99,7 @@ __device__ float sum_of_exponentials(const Rows<T>& rows, const float* row, floa
         store_pack(place + i, values);
       }
     }
-    __syncthreads();  // also ends the sums of the tile before, whose place is free after the next
+    __syncthreads();  // also ends the sums of the previous tile, whose memory the next tile may use
     if (thread >= workers) sum = add_in_order(place, count, thread - workers, sum);
   }
   if (thread >= workers) sums[thread - workers] = sum;

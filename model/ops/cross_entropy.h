@@ -18,7 +18,7 @@ struct CrossEntropy {
 // +infinity makes its token's loss NaN.
 void cross_entropy(const CrossEntropy& problem);
 
-// In token order, in FP64. losses: f32 [tokens]. Waits for the device that they are on.
+// Returns the sum of the losses, f32 [tokens], in token order, in FP64. Waits for the device of the losses.
 double sum_of_losses(const Tensor& losses);
 
 namespace cuda {

@@ -16,7 +16,7 @@ struct Sum {
   int64_t count;
 };
 
-// 16 bytes a thread; what is left over, one by one.
+// A thread adds 16 bytes of elements; the last elements are added one by one.
 template <class T, int width>
 __global__ void add_kernel(Sum<T> sum) {
   const int64_t first = global_thread() * width;

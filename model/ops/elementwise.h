@@ -1,14 +1,14 @@
-// Element by element, shapes and dtypes (f32 or bf16) all equal.
+// Element-wise operations on tensors of equal shape and dtype (f32 or bf16).
 #pragma once
 
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
 
-// output = a + b, one rounding. The output may be a or b itself.
+// output = a + b, rounded once. The output may be a or b itself.
 void add(const Tensor& a, const Tensor& b, const Tensor& output);
 
-// Any dtype.
+// Sets all elements to zero; any dtype.
 void fill_zero(const Tensor& tensor);
 
 namespace cuda {

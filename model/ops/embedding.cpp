@@ -42,7 +42,8 @@ static void embedding_forward(const EmbeddingForward& problem) {
   });
 }
 
-// A task owns a range of columns and takes every token in order, so no row's sum depends on the threads.
+// A task owns a range of columns and takes every token in order, so the sum of a row does not depend on the number of
+// threads.
 static void embedding_backward(const EmbeddingBackward& problem) {
   const int64_t count = problem.tokens.elements();
   check_tokens(problem.tokens, problem.grad_weight.size(0));

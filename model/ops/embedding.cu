@@ -16,7 +16,7 @@ struct Lookup {
   int64_t vocab, units;
 };
 
-// Rows are copied in units of one access. blockIdx.x is the position.
+// Copies rows in units of one memory access. blockIdx.x is the position.
 template <class Unit>
 __global__ void forward_kernel(Lookup lookup) {
   const int64_t unit = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x;
@@ -35,7 +35,7 @@ LaunchShape positions_by_units(int64_t positions, int64_t units, int64_t most_th
 
 constexpr int backward_threads = 256;
 constexpr int backward_warps = backward_threads / warp_lanes;
-constexpr int rounds = 4;  // positions that a thread looks at between two barriers
+constexpr int rounds = 4;  // positions that a thread examines between two barriers
 constexpr int window = backward_threads * rounds;
 
 template <class T>
@@ -46,7 +46,7 @@ struct Scatter {
   int64_t count, vocab, features;
 };
 
-// Whether any of tokens [0, end) is `token`. The nearest are looked at first.
+// Returns true if one of tokens [0, end) is `token`. The nearest positions are examined first.
 __device__ __forceinline__ bool occurs_before(const int32_t* tokens, int64_t end, int32_t token) {
   for (int64_t last = end; last > 0; last -= window) {
     bool found = false;
@@ -60,11 +60,12 @@ __device__ __forceinline__ bool occurs_before(const int32_t* tokens, int64_t end
   return false;
 }
 
-// The positions in [first, first + window) that hold `token`, ascending, into a list of the block; returns how many.
+// A block's list of the positions in [first, first + window) that hold `token`, in ascending order.
 struct Occurrences {
   int32_t offset[window];  // from `first`
   int32_t of_warp[rounds * backward_warps];
 };
+// Fills the list and returns how many positions it holds; all threads of the block call it.
 __device__ __forceinline__ int find_occurrences(const int32_t* tokens, int64_t first, int64_t count, int32_t token,
                                                 Occurrences& list) {
   const int thread = static_cast<int>(threadIdx.x);
@@ -98,8 +99,8 @@ __device__ __forceinline__ int find_occurrences(const int32_t* tokens, int64_t f
   return total;
 }
 
-// One block a position, and a slice of the columns. The one at a token's first occurrence adds the gradients of all of
-// them, in order; the others have nothing to do.
+// A block handles one position and a slice of the columns. The block at a token's first occurrence adds the gradients
+// of all occurrences, in order; the other blocks do nothing.
 template <class T, int width>
 __global__ void __launch_bounds__(backward_threads) backward_kernel(Scatter<T> problem) {
   __shared__ Occurrences list;
@@ -124,7 +125,7 @@ __global__ void __launch_bounds__(backward_threads) backward_kernel(Scatter<T> p
         for (int k = 0; k < width; ++k) sum.value[k] += row.value[k];
       }
     }
-    __syncthreads();  // the list is written anew
+    __syncthreads();  // the list is written anew after this
   }
   if (mine) store_floats(place, sum);
 }

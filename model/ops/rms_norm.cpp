@@ -32,7 +32,8 @@ struct Scaled {
   NIBBLE_INLINE float operator()(float x, float weight) const { return x * factor * weight; }
 };
 
-// One row waits for its own sum and root; for those of several rows the wait is one.
+// The sum and the root of a row have a long latency; several rows are processed together so that their latencies
+// overlap.
 template <class T>
 struct ForwardRows {
   const T* input;
@@ -69,7 +70,7 @@ struct BackwardRows {
   size_t features;
 };
 
-// grad_output * weight * input
+// The terms grad_output * weight * input of a row.
 template <class T>
 struct Products {
   const T* grad_output;
@@ -91,7 +92,7 @@ struct Products {
   }
 };
 
-// grad_weight has the even and the odd elements of 32 apart.
+// In grad_weight, the even and the odd elements of 32 are stored apart.
 template <class T>
 NIBBLE_INLINE void backward_row(const BackwardRows<T>& rows, size_t row, const NormContribution& contribution,
                                 float* grad_weight) {
@@ -123,7 +124,7 @@ NIBBLE_INLINE void backward_row(const BackwardRows<T>& rows, size_t row, const N
   }
 }
 
-// Tokens [begin, end), at most token_grain.
+// Processes tokens [begin, end), at most token_grain.
 template <class T>
 NIBBLE_VECTORIZE void backward_rows(const BackwardRows<T>& rows, size_t begin, size_t end, float* grad_weight) {
   const size_t features = rows.features;
@@ -139,7 +140,8 @@ NIBBLE_VECTORIZE void backward_rows(const BackwardRows<T>& rows, size_t begin, s
   }
 }
 
-// sum += the rows, whose even and odd elements of 32 are apart, in columns [begin, end); begin a multiple of 32.
+// sum += the rows in columns [begin, end), where begin is a multiple of 32. The rows store the even and the odd
+// elements of 32 apart.
 NIBBLE_VECTORIZE void add_rows(const float* rows, size_t count, size_t features, size_t begin, size_t end, float* sum) {
   const size_t whole = features / pair_lanes * pair_lanes;
   Lanes even;

@@ -10,7 +10,7 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr int rows_of_block = 8;  // a warp each
+constexpr int rows_of_block = 8;  // one warp a row
 
 template <class T, bool aligned>
 struct Squares {
@@ -46,7 +46,7 @@ struct Forward {
   int64_t tokens, features;
 };
 
-// A warp a token. The second reading finds the row in the caches.
+// A warp computes a token. It reads the row twice; the second time the row is in the caches.
 template <class T, int width>
 __global__ void __launch_bounds__(rows_of_block* warp_lanes) forward_kernel(Forward<T> problem) {
   const int64_t token = static_cast<int64_t>(blockIdx.x) * rows_of_block + threadIdx.x / warp_lanes;
@@ -76,11 +76,11 @@ struct Backward {
   float* partial_sums;  // [ranges, features]
   float* grad_weight;
   int64_t tokens, features;
-  int64_t range;  // tokens of one
+  int64_t range;  // tokens of a range
   int64_t ranges;
 };
 
-// A warp a token.
+// A warp computes a token.
 template <class T, int width>
 __global__ void __launch_bounds__(rows_of_block* warp_lanes) grad_input_kernel(Backward<T> problem) {
   const int64_t token = static_cast<int64_t>(blockIdx.x) * rows_of_block + threadIdx.x / warp_lanes;
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(rows_of_block* warp_lanes) grad_input_kernel(B
     auto grad_input = load_floats<width>(problem.grad_input + row + i);
 #pragma unroll
     for (int k = 0; k < width; ++k) {
-      float of_weight = 0;  // the other kernel's
+      float of_weight = 0;  // the other kernel computes this one
       contribution.add(grad_output.value[k], input.value[k], weight.value[k], grad_input.value[k], of_weight);
     }
     store_floats(problem.grad_input + row + i, grad_input);
@@ -120,7 +120,7 @@ __global__ void partial_sums_kernel(Backward<T> problem) {
     const NormContribution contribution{problem.inverse_rms[token], 0};
 #pragma unroll
     for (int k = 0; k < width; ++k) {
-      float of_input = 0;  // the other kernel's
+      float of_input = 0;  // the other kernel computes this one
       contribution.add(grad_output.value[k], input.value[k], 0.0f, of_input, sum.value[k]);
     }
   }

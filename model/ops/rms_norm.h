@@ -1,5 +1,5 @@
-// Root-mean-square normalisation over the last axis: output = input * inverse_rms * weight with
-// inverse_rms = 1 / sqrt(mean(input^2) + epsilon). Source: Zhang and Sennrich 2019, arXiv:1910.07467.
+// Root-mean-square normalisation over the last axis: output = input * inverse_rms * weight with inverse_rms = 1 /
+// sqrt(mean(input^2) + epsilon). Source: Zhang and Sennrich 2019, arXiv:1910.07467.
 //
 // Activations and weights are f32 or bf16, one dtype a call; arithmetic is FP32 and every result is rounded once.
 #pragma once
@@ -8,7 +8,7 @@
 
 namespace nibble {
 
-// Tokens are cut into this many ranges of equal length for the gradient of the weight, whatever the number of threads.
+// For the gradient of the weight, tokens are cut into this many ranges of equal length, whatever the number of threads.
 constexpr int64_t rms_norm_workspace_rows = 32;
 
 struct RmsNormForward {

@@ -1,16 +1,16 @@
-// What one token adds to the gradients of the root-mean-square norm: for the CPU's vectors and for kernels.
+// The contribution of one token to the gradients of the root-mean-square norm, for the CPU's vectors and for kernels.
 #pragma once
 
 #include "quant/format/host_device.h"
 
 namespace nibble {
 
-// `along` removes the part of the gradient along the row.
+// The factors of a token; `along` removes the part of the gradient along the row.
 struct NormContribution {
   float inverse_rms;
   float along;
 
-  // sum: of grad_output * weight * input over the row's `features`.
+  // `sum` is the sum of grad_output * weight * input over the row's `features`.
   static NIBBLE_HOST_DEVICE NormContribution of(float inverse_rms, float sum, float features) {
     return {inverse_rms, inverse_rms * inverse_rms * inverse_rms * (sum / features)};
   }

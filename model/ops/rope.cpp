@@ -14,9 +14,9 @@ namespace nibble {
 namespace {
 
 constexpr size_t token_grain = 16;
-constexpr int64_t slice = 32;  // of a half head
+constexpr int64_t slice = 32;  // elements of half a head
 
-// One token's heads and angles.
+// The heads and angles of one token.
 template <class T>
 struct Rotation {
   T* heads;            // [count, 2, half]
@@ -25,7 +25,7 @@ struct Rotation {
   float direction;  // 1, or -1 to rotate back
 };
 
-// Elements [begin, begin + size) of both halves of every head.
+// Rotates elements [begin, begin + size) of both halves of every head.
 template <class T>
 NIBBLE_INLINE void rotate_slice(const Rotation<T>& rotation, int64_t begin, int64_t size) {
   float cosines[slice];
@@ -50,7 +50,7 @@ NIBBLE_INLINE void rotate_slice(const Rotation<T>& rotation, int64_t begin, int6
 template <class T>
 NIBBLE_VECTORIZE void rotate_heads(const Rotation<T>& rotation) {
   int64_t begin = 0;
-  for (; begin + slice <= rotation.half; begin += slice) rotate_slice(rotation, begin, slice);  // of constant size
+  for (; begin + slice <= rotation.half; begin += slice) rotate_slice(rotation, begin, slice);  // constant size
   if (begin < rotation.half) rotate_slice(rotation, begin, rotation.half - begin);
 }
 

@@ -16,11 +16,11 @@ struct Rotation {
   T* qkv;              // [tokens, stride], heads first: [heads, 2, half]
   const float* table;  // [at least length, half, 2]
   int64_t tokens, stride, length, heads, half;
-  int64_t lanes;    // of heads
+  int64_t lanes;    // threads that share the heads of a token
   float direction;  // 1, or -1 to rotate back
 };
 
-// A thread has one pack of the angles of a token, and rotates by them every lanes-th head.
+// A thread has one pack of the angles of a token, and rotates every lanes-th head by them.
 template <class T, int width>
 __global__ void rope_kernel(Rotation<T> rotation) {
   const int64_t packs = rotation.half / width;

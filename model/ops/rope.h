@@ -6,7 +6,7 @@
 
 namespace nibble {
 
-// table: f32 [sequence_length, head_dim / 2, 2]: cosine and sine of every angle, computed in FP64.
+// Fills the table f32 [sequence_length, head_dim / 2, 2] with cosine and sine of every angle, computed in FP64.
 void fill_rope_table(double theta, const Tensor& table);
 
 struct Rope {
@@ -18,7 +18,7 @@ struct Rope {
   int64_t query_heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  bool inverse = false;  // rotate back: takes the gradient of the rotated to the gradient of the original
+  bool inverse = false;  // rotates back: turns the gradient of the rotated into that of the original
 };
 void rope(const Rope& problem);
 

@@ -14,7 +14,7 @@ namespace nibble {
 namespace {
 
 constexpr size_t token_grain = 8;
-constexpr size_t piece = 128;  // elements of a row, whose successors in the next row are fetched meanwhile
+constexpr size_t piece = 128;  // elements of a row; the same elements of the next row are prefetched meanwhile
 
 struct Gated {
   NIBBLE_INLINE float operator()(float gate, float up) const { return silu_f32(gate) * up; }

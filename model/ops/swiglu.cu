@@ -60,7 +60,7 @@ __global__ void backward_kernel(GatedBackward<T> problem) {
   store_floats(problem.grad_gate_up + place + problem.features, up);
 }
 
-// Every thread a pack of a token.
+// Each thread computes one pack of a token.
 LaunchShape tokens_by_packs(int64_t tokens, int64_t packs) {
   const int64_t threads = std::min<int64_t>(256, round_up<int64_t>(packs, warp_lanes));
   return {dim3(narrow<unsigned>(tokens), narrow<unsigned>(div_ceil(packs, threads))), dim3(narrow<unsigned>(threads))};

@@ -1,5 +1,5 @@
-// Gated activation of the MLP: output = silu(gate) * up with silu(x) = x / (1 + exp(-x)).
-// Source: Shazeer 2020, arXiv:2002.05202.
+// Gated activation of the MLP: output = silu(gate) * up with silu(x) = x / (1 + exp(-x)). Source: Shazeer 2020,
+// arXiv:2002.05202.
 //
 // Activations are f32 or bf16, one dtype a call; arithmetic is FP32 and every result is rounded once.
 #pragma once

@@ -23,7 +23,7 @@ namespace {
 
 constexpr int64_t workspace_alignment = 64 / sizeof(float);
 
-// One thread's part: the passes do not run at the same time.
+// Returns the size of one thread's part of the workspace. The two passes do not run at the same time, so they share it.
 int64_t floats_a_thread(const AttentionShape& shape) {
   return std::max(attention::forward_floats(shape), attention::backward_floats(shape));
 }

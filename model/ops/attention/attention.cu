@@ -27,7 +27,8 @@ AttentionProvider attention_provider() {
 namespace cuda {
 namespace {
 
-// Why attention of this shape and dtype is not cuDNN's; empty where it is. An error where it had to be.
+// Returns why attention of this shape and dtype is not computed by cuDNN; empty if it is. Throws if cuDNN is required
+// and cannot run.
 std::string reason_against_cudnn(const AttentionShape& shape, DType dtype) {
   static const bool without_gpu = visible_devices() == 0;
   const AttentionProvider provider = attention_provider();
@@ -54,8 +55,8 @@ void check_workspace(const Tensor& workspace, int64_t floats) {
 
 }  // namespace
 
-// The dtype is not known here: room for whichever pass may run. Where no GPU is visible, as when a run is planned on
-// another machine, this is the exact kernels' need.
+// The dtype is not known here, so there is room for whichever kernels may run. If no GPU is visible, for example when a
+// run is planned on another machine, it is the need of the exact kernels.
 int64_t attention_workspace_floats(const AttentionShape& shape) {
   const int64_t exact = exact_attention::workspace_floats(shape);
   if (shape.sequences == 0 || !reason_against_cudnn(shape, DType::bf16).empty()) return exact;

@@ -1,6 +1,6 @@
 // Causal softmax attention with grouped key and value heads: query head h reads kv head h / (query_heads / kv_heads).
 // Scores are scaled by 1 / sqrt(head_dim). They are formed for a block of queries and a block of keys at a time and
-// never stored; forward keeps a running maximum and sum, backward forms the scores again from log_sum_exp. Sources:
+// never stored; forward keeps a running maximum and sum, and backward forms the scores again from log_sum_exp. Sources:
 // Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023, arXiv:2305.13245; Dao et al. 2022, arXiv:2205.14135.
 //
 // Activations are f32 or bf16, one dtype a call; sums and the softmax are FP32. In bf16 the products are those of
@@ -8,8 +8,8 @@
 // multiplied. A finite later token has no influence on any bit of an earlier one, and neither has the length of the
 // sequence.
 //
-// Several documents may share a sequence: where document_starts are given, a token sees the earlier ones of its own
-// document only, and finite tokens of another have no influence on any bit of it.
+// Several documents may share a sequence: if document_starts are given, a token sees only the earlier ones of its own
+// document, and finite tokens of another document have no influence on any bit of it.
 #pragma once
 
 #include "quant/tensor/tensor.h"
@@ -29,7 +29,8 @@ struct AttentionShape {
   int64_t output_features() const { return query_heads * head_dim; }
 };
 
-// Size of the f32 workspace of forward and backward. On the CPU: for as many compute threads as there are now.
+// Returns the size of the f32 workspace of forward and backward. On the CPU it is for the current number of compute
+// threads.
 int64_t attention_workspace_floats(const AttentionShape& shape, DeviceKind device);
 namespace cpu {
 int64_t attention_workspace_floats(const AttentionShape& shape, int threads);
@@ -41,8 +42,8 @@ struct AttentionForward {
   Tensor output;       // [tokens, query_heads * head_dim]
   Tensor log_sum_exp;  // f32 [sequences, query_heads, sequence_length], of the scaled scores, in nats
   Tensor workspace;    // f32 [attention_workspace_floats]
-  // i32 [tokens]: the index in its sequence of the first token of a token's document, which never falls along a
-  // sequence and is never behind the token. Empty: a token sees all earlier ones of its sequence.
+  // i32 [tokens]: the index in its sequence of the first token of a token's document. Along a sequence it never
+  // decreases, and it is never behind the token. Empty: a token sees all earlier ones of its sequence.
   Tensor document_starts = {};
 };
 void attention_forward(const AttentionForward& problem);
@@ -50,12 +51,12 @@ void attention_forward(const AttentionForward& problem);
 struct AttentionBackward {
   AttentionShape shape;
   Tensor grad_output;           // [tokens, query_heads * head_dim]
-  Tensor qkv;                   // of the forward pass, as are output and log_sum_exp
+  Tensor qkv;                   // as in the forward pass, like output and log_sum_exp
   Tensor output;                // [tokens, query_heads * head_dim]
   Tensor log_sum_exp;           // f32 [sequences, query_heads, sequence_length]
   Tensor grad_qkv;              // [tokens, (query_heads + 2 * kv_heads) * head_dim]: overwritten
   Tensor workspace;             // f32 [attention_workspace_floats]
-  Tensor document_starts = {};  // of the forward pass
+  Tensor document_starts = {};  // as in the forward pass
 };
 void attention_backward(const AttentionBackward& problem);
 

@@ -1,5 +1,5 @@
-// The backward pass of attention. Blocks of scores are formed again, transposed: [keys, queries], so that they are left
-// operands of the gradients of keys and values as they stand.
+// The backward pass of attention on the CPU. Blocks of scores are formed again, transposed: [keys, queries], so that
+// they can be left operands of the gradients of keys and values without another transposition.
 #include "dist/device/thread_pool.h"
 #include "model/ops/attention/attention_blocks.h"
 #include "model/ops/attention/attention_lanes.h"
@@ -11,7 +11,8 @@ namespace {
 // The longest sequence whose gradients of keys and values are all summed at once.
 constexpr int64_t longest_whole = 8192;
 
-// The sums of grad_output * output over a query's elements: the mean, over its probabilities, of their gradients.
+// Computes, for each query, the sum of grad_output * output over its elements, which is the mean of the gradients of
+// its probabilities, weighted by the probabilities.
 template <class T>
 NIBBLE_VECTORIZE void mean_gradients(const Matrix<const T>& grad_output, const Matrix<const T>& output, int64_t rows,
                                      int64_t head_dim, float* means) {
@@ -40,11 +41,11 @@ NIBBLE_VECTORIZE void write_rows(const float* source, float scale, const Matrix<
   }
 }
 
-// What queries see of a block of keys.
+// Which keys of a block the queries see.
 enum class Seen : uint8_t {
   all,
   earlier,      // on the diagonal: key i is seen by the queries from i on
-  own_document  // the same, anywhere, by those whose document it is in
+  own_document  // as `earlier`, at any position, but only by queries of the key's document
 };
 
 // Blocks [keys, queries].
@@ -53,14 +54,14 @@ struct SoftmaxBackwardBlock {
   const float* grad_scores;  // gradients of the probabilities
   const float* log_sum_exp;  // of the queries
   const float* means;        // of the queries: the mean of the gradients over the probabilities
-  const int32_t* starts;     // of the queries' documents; read for Seen::own_document, as the next two
-  int query, key;            // positions of the first ones
+  const int32_t* starts;     // of the queries' documents; like the next two, read only for Seen::own_document
+  int query, key;            // positions of the first query and the first key
   int64_t keys;
   float scale;
 };
 
-// Scores become probabilities, and gradients of probabilities gradients of scaled scores; zeros for queries that do not
-// see a key.
+// Replaces scores by probabilities, and gradients of probabilities by gradients of scaled scores; both are zero where a
+// query does not see a key.
 template <Seen seen, class T>
 NIBBLE_VECTORIZE void softmax_backward_block(const SoftmaxBackwardBlock& block, T* probabilities, T* grad_scores) {
   constexpr int vectors = block_size / lanes;
@@ -86,7 +87,8 @@ NIBBLE_VECTORIZE void softmax_backward_block(const SoftmaxBackwardBlock& block, 
         gradient = visible ? gradient : Lanes{};
       }
       if (seen == Seen::own_document) {
-        // Not before the document, and not behind the query: one unsigned comparison of distances to its start.
+        // A visible key is not before the start of the query's document and not behind the query. One unsigned
+        // comparison of distances to the start tests both.
         IntLanes starts;
         std::memcpy(&starts, block.starts + i * lanes, sizeof starts);
         const IntLanes query = lane_index + (block.query + i * static_cast<int>(lanes));
@@ -108,7 +110,8 @@ void softmax_backward(Seen seen, const SoftmaxBackwardBlock& block, T* probabili
   softmax_backward_block<Seen::own_document>(block, probabilities, grad_scores);
 }
 
-// The gradients of some keys, of some queries, or both, as a sum over the pairs of blocks between them.
+// A part of the pass: the gradients of some keys, of some queries, or of both, as a sum over the pairs of blocks
+// between them.
 struct Part {
   int64_t sequence;
   Range heads;    // query heads of one kv head
@@ -117,7 +120,7 @@ struct Part {
   bool gives_queries, gives_keys;
 };
 
-// What is prepared of a block of queries for its products with all blocks of keys.
+// The operands prepared from a block of queries for its products with all blocks of keys.
 template <class T>
 struct QueryBlock {
   RightOperand<T> queries, queries_transposed, gradients, gradients_transposed;
@@ -133,14 +136,14 @@ struct Workspace {
   static_assert(group_blocks == 4);
   QueryBlock<T> blocks[group_blocks];
   RightOperand<T> keys;
-  float* scores;  // [block_size, block_size], as the next three
+  float* scores;  // [block_size, block_size], like the next three
   float* grad_scores;
   T* probabilities;
   T* rounded_gradients;  // of scores
-  float* log_sum_exp;    // [longest_group], as the next
+  float* log_sum_exp;    // [longest_group], like the next
   float* means;
-  float* grad_queries;  // [sequence_length up to longest_group, head_dim]
-  float* grad_keys;     // [sequence_length up to longest_whole, head_dim]
+  float* grad_queries;  // [sequence_length, but at most longest_group, head_dim]
+  float* grad_keys;     // [sequence_length, but at most longest_whole, head_dim]
   float* grad_values;
 
   Workspace(const AttentionShape& shape, Pieces& pieces) : Workspace(shape, pieces, packed_floats(shape.head_dim)) {}
@@ -188,8 +191,8 @@ class BackwardTask {
   }
 
  private:
-  // A group of queries with all keys of the part that one of them sees. Gradients are written as soon as they are
-  // complete: memory is slow to take them, and takes them while other blocks are computed.
+  // Adds a group of queries, with all keys of the part that one of them sees. Gradients are written as soon as they are
+  // complete, because writing to memory is slow and then overlaps with the computation of other blocks.
   void add_group(int64_t head, Range queries) {
     for (int64_t query = queries.begin; query < queries.end; query += block_size) {
       prepare(head, query, query - queries.begin, std::min(block_size, queries.end - query));
@@ -282,12 +285,13 @@ class BackwardTask {
   const int64_t kv_head_;
   Matrix<const T> key_, value_;
   const Documents documents_;
-  int32_t starts_[longest_group];  // of the queries' documents, where there are several; what is beyond is not used
+  int32_t starts_[longest_group];  // of the queries' documents, if there are several; the rest is not used
 };
 
-// The parts of a backward pass. Where there are enough kv heads for the threads, a part is all of one: five products a
-// pair of blocks. Otherwise, and for very long sequences, keys and queries are cut into groups that are apart: four
-// products for the former and three for the latter. Sums are taken in the same order, so the bits are the same.
+// The parts of a backward pass. If there are enough kv heads for the threads, a part is all of one kv head and costs
+// five products for a pair of blocks. Otherwise, and for very long sequences, keys and queries are cut into separate
+// groups: four products for a group of keys and three for a group of queries. Sums are taken in the same order, so the
+// bits are the same.
 class Parts {
  public:
   explicit Parts(const AttentionShape& shape)
@@ -306,7 +310,7 @@ class Parts {
 
   int64_t count() const { return key_parts_ + query_parts_; }
 
-  // Those with most work first: keys that are seen by most queries, queries that see most keys.
+  // Parts with the most work come first: keys that most queries see, queries that see most keys.
   Part at(int64_t index) const {
     const int64_t length = shape_.sequence_length;
     if (index < key_parts_) {
@@ -335,7 +339,7 @@ class Parts {
 
   const AttentionShape& shape_;
   int64_t heads_a_kv_head_;
-  int64_t kv_heads_;  // of all sequences
+  int64_t kv_heads_;  // of all sequences together
   bool whole_;
   int64_t key_group_, key_parts_;
   int64_t query_group_ = 0, query_parts_ = 0;

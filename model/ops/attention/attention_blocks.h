@@ -1,10 +1,9 @@
-// What the two passes of attention share: blocks of queries and keys, their products, and the pieces of a workspace.
-// Internal to attention.
+// Blocks of queries and keys, their products, and the pieces of a workspace, for the two passes of attention
+// (attention_forward.cpp and attention_backward.cpp). This header is internal to attention.
 //
 // Scores exist for one block of queries and one block of keys at a time. Operands in BF16 are multiplied by
-// packed_matmul, which takes probabilities and gradients of scores rounded to BF16, too; operands in FP32 by
-// small_matmul. Sums are FP32 in both.
-// The passes are attention_forward.cpp and attention_backward.cpp.
+// packed_matmul, for which probabilities and gradients of scores are rounded to BF16, too; operands in FP32 are
+// multiplied by small_matmul. Sums are FP32 in both.
 #pragma once
 
 #include <algorithm>
@@ -49,34 +48,34 @@ struct SequenceHeads {
   Matrix<T> value(int64_t kv_head) const { return query(shape.query_heads + shape.kv_heads + kv_head); }
 };
 
-// One head of one sequence in the output or its gradient: [sequence_length, head_dim].
+// Returns one head of one sequence in the output or its gradient: [sequence_length, head_dim].
 template <class T>
 Matrix<T> output_head(const AttentionShape& shape, T* output, int64_t sequence, int64_t head) {
   const int64_t stride = shape.output_features();
   return {output + sequence * shape.sequence_length * stride + head * shape.head_dim, stride, 1};
 }
 
-// Where the documents of one sequence begin, if these bound what its queries see. Starts never fall along a sequence:
-// the blocks of keys that a block of queries sees begin with that of its first query's document.
+// The document starts of one sequence, if they limit what its queries see. Starts never decrease along a sequence, so
+// the blocks of keys that a block of queries sees begin with the one in which its first query's document begins.
 struct Documents {
   const int32_t* starts;  // [sequence_length], or null: all is one document
 
   Documents(const Tensor& document_starts, const AttentionShape& shape, int64_t sequence)
       : starts(document_starts.empty() ? nullptr : document_starts.as<int32_t>() + sequence * shape.sequence_length) {}
-  // The first key of the first block that a query of the block beginning at `query` sees.
+  // Returns the first key of the first block that the block of queries beginning at `query` sees.
   int64_t first_key(int64_t query) const { return starts == nullptr ? 0 : starts[query] / block_size * block_size; }
-  // Whether one of the queries does not see a key of the block beginning at `key` for its document's sake.
+  // Returns true if the document of one of the queries hides a key of the block beginning at `key`.
   bool hide(int64_t key, Range queries) const { return starts != nullptr && starts[queries.end - 1] > key; }
 };
 
-// Row-major FP32 numbers that a product is written or added to.
+// Row-major FP32 numbers that a product is written to or added to.
 struct Target {
   float* data;
   int64_t row_stride;
   bool accumulate = false;
 };
 
-// The right operand of several products. One in BF16 is packed into memory, one in FP32 stays where it is.
+// The right operand of several products. A BF16 operand is packed into memory; an FP32 operand is used in place.
 template <class T>
 class RightOperand;
 
@@ -89,7 +88,7 @@ class RightOperand<BFloat16> {
     n_ = n;
     pack_right({b.data, b.row_stride, b.col_stride}, k, n, packed_);
   }
-  // c (+)= a[m, k] b
+  // c = a[m, k] b, or c += a[m, k] b if c.accumulate is set.
   void multiply(const Matrix<const BFloat16>& a, int64_t m, const Target& c) const {
     packed_matmul({{a.data, a.row_stride, a.col_stride}, packed_, c.data, c.row_stride, m, n_, k_, c.accumulate});
   }
@@ -122,13 +121,14 @@ inline int64_t aligned(int64_t floats) {
   return round_up(floats, int64_t{16});
 }
 
-// Floats that hold a packed block [block_size, head_dim], or its transpose.
+// Returns how many floats hold a packed block [block_size, head_dim], or its transpose.
 inline int64_t packed_floats(int64_t head_dim) {
   const size_t bytes = std::max(packed_right_bytes(block_size, head_dim), packed_right_bytes(head_dim, block_size));
   return aligned(div_ceil(static_cast<int64_t>(bytes), int64_t{4}));
 }
 
-// Hands out the pieces of a workspace, aligned to 64 bytes as its base is; adds up their sizes if the base is null.
+// Hands out the pieces of a workspace, aligned to 64 bytes like its base. If the base is null, it only adds up their
+// sizes.
 class Pieces {
  public:
   explicit Pieces(float* base) : base_(base) {}
@@ -147,14 +147,14 @@ inline float score_scale(const AttentionShape& shape) {
   return static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.head_dim)));
 }
 
-// Queries of a task, or keys: a group, or less where there would be too few tasks for the threads.
+// Returns the number of queries (or keys) of a task: a group, or fewer if there would be too few tasks for the threads.
 int64_t balanced_group(int64_t heads, int64_t sequence_length);
 
-// Floats of one thread's part of the workspace.
+// Return the number of floats in one thread's part of the workspace.
 int64_t forward_floats(const AttentionShape& shape);
 int64_t backward_floats(const AttentionShape& shape);
 
-// The passes, for checked operands and a workspace of `per_thread` floats a thread.
+// The two passes, for checked operands and a workspace of `per_thread` floats for each thread.
 template <class T>
 void forward(const AttentionForward& problem, float* workspace, int64_t per_thread);
 template <class T>

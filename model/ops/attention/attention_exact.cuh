@@ -1,5 +1,5 @@
-// What the exact kernels of attention share: tiles of operands in shared memory, and sums with the bits of the CPU's
-// (quant/gemm/cpu/packed_matmul.h in bf16, small_matmul of quant/gemm/gemm.h in f32). Internal to attention.
+// Tiles of operands in shared memory, and sums with the bits of the CPU's (quant/gemm/cpu/packed_matmul.h in bf16,
+// small_matmul of quant/gemm/gemm.h in f32), for the exact kernels of attention. This header is internal to attention.
 //
 // A block of 256 threads has a tile of 64 x 64 scores; thread (x, y) of 16 x 16 has rows y + 16 r and columns x + 16 c,
 // so that the sixteen threads of a row are the sixteen lanes of the CPU's sums over it.
@@ -40,7 +40,7 @@ struct Heads {
   }
 };
 
-// The same for query heads, key heads and value heads of qkv, and for the output.
+// The operands for query heads, key heads and value heads of qkv, and for the output.
 template <class T>
 struct QkvHeads {
   Heads<T> query, key, value;
@@ -61,7 +61,7 @@ Heads<T> output_heads(T* output, const AttentionShape& shape) {
   return {output, features, shape.sequence_length * features, shape.head_dim};
 }
 
-// What kernels need of the shape.
+// The part of the shape that kernels need.
 struct Sizes {
   int sequences, sequence_length, query_heads, kv_heads, head_dim;
   float scale;
@@ -70,28 +70,29 @@ struct Sizes {
   __device__ __forceinline__ int heads_a_kv_head() const { return query_heads / kv_heads; }
 };
 
-// Where the documents of a sequence begin, if there is a mask: nibble::attention::Documents for kernels.
+// The document starts of all sequences, if there is a mask: nibble::attention::Documents for kernels.
 template <bool masked>
 struct DocumentStarts {
   const int32_t* starts;  // [sequences, sequence_length]
 
-  // Of the document of one query; 0 for what lies beyond the sequence.
+  // Returns the start of the document of one query; 0 for a position beyond the sequence.
   __device__ __forceinline__ int of(const Sizes& sizes, int sequence, int position) const {
     if (!masked || position >= sizes.sequence_length) return 0;
     return starts[static_cast<int64_t>(sequence) * sizes.sequence_length + position];
   }
-  // The first key of the first tile that a query of the tile beginning at `query` sees. It never falls with `query`.
+  // Returns the first key of the first tile that the tile of queries beginning at `query` sees. It never decreases with
+  // `query`.
   __device__ __forceinline__ int first_key(const Sizes& sizes, int sequence, int query) const {
     return of(sizes, sequence, query) / tile * tile;
   }
 };
 
-// Of log_sum_exp and its like: [sequences, query_heads, sequence_length].
+// Returns the index of a row in log_sum_exp and similar arrays [sequences, query_heads, sequence_length].
 __device__ __forceinline__ int64_t row_of_statistics(const Sizes& sizes, int sequence, int head, int position) {
   return (static_cast<int64_t>(sequence) * sizes.query_heads + head) * sizes.sequence_length + position;
 }
 
-// Whether heads can be read 16 bytes at a time.
+// Returns true if heads can be read 16 bytes at a time.
 template <class T>
 bool rows_are_aligned(const AttentionShape& shape, std::initializer_list<const void*> operands) {
   bool aligned = shape.head_dim % static_cast<int64_t>(16 / sizeof(T)) == 0;
@@ -110,7 +111,7 @@ Sizes sizes_of(const AttentionShape& shape, std::initializer_list<const void*> o
           .aligned = rows_are_aligned<T>(shape, operands)};
 }
 
-// Rows of one operand in global memory: what lies beyond them is zero in a tile.
+// Rows of one operand in global memory. A tile has zeros for rows beyond them.
 template <class T>
 struct Source {
   const T* data;
@@ -119,7 +120,7 @@ struct Source {
   bool aligned;
 };
 
-// The arithmetic of products: in bf16 subnormal numbers, given or made, are zeros of their sign. (A sum that rounds to
+// The arithmetic of products. In bf16, subnormal operands and results are zeros of their sign. (A sum that rounds to
 // the smallest normal number counts as normal here, whatever it was before it was rounded.)
 template <class T>
 struct Arithmetic;
@@ -127,7 +128,7 @@ template <>
 struct Arithmetic<float> {
   static __device__ __forceinline__ float flushed(float value) { return value; }
   static __device__ __forceinline__ float rounded(float value) { return value; }
-  // The sum over a pair of the inner axis.
+  // Returns the sum with the products of a pair of the inner axis added.
   static __device__ __forceinline__ float add_pair(float2 a, float even, float odd, float sum) {
     return std::fma(a.y, odd, std::fma(a.x, even, sum));
   }
@@ -148,8 +149,8 @@ struct Arithmetic<BFloat16> {
   }
 };
 
-// tile[row * stride + column] = source, as products take it. Loops here and in add_products are not unrolled: addresses
-// of several steps do not fit in the registers beside the sums.
+// tile[row * stride + column] = source, in the form that products take. Loops here and in add_products are not
+// unrolled, because addresses of several steps do not fit in the registers beside the sums.
 template <class T, int rows, int columns, int stride>
 __device__ __forceinline__ void load_tile(const Source<T>& source, float* shared) {
   constexpr int width = 16 / sizeof(T);
@@ -192,7 +193,7 @@ __device__ __forceinline__ void load_tile(const Source<T>& source, float* shared
 }
 
 // sums[r][c] += the products of row y + 16 r of `left` [row, inner] and column x + 16 c of `right`, over `count` inner
-// elements in the order of the CPU. All but the last call of a sum have an even count.
+// elements in the order of the CPU. All but the last call for a sum have an even count.
 template <class T, int left_stride, int right_inner_stride, int right_column_stride, int columns>
 __device__ __forceinline__ void add_products(const float* left, const float* right, int count,
                                              float (&sums)[share][columns]) {
@@ -227,7 +228,7 @@ __device__ __forceinline__ void add_products(const float* left, const float* rig
   }
 }
 
-// sums = left right^T, rows of both being rows of heads. `operands`: shared, operand_floats.
+// sums = left right^T; rows of both are rows of heads. `operands` is shared memory of operand_floats.
 template <class T>
 __device__ __forceinline__ void multiply_rows(Source<T> left, Source<T> right, int head_dim, float* operands,
                                               float (&sums)[share][share]) {
@@ -250,8 +251,8 @@ __device__ __forceinline__ void multiply_rows(Source<T> left, Source<T> right, i
   }
 }
 
-// sums += weights right: weights [row, inner] in shared memory, right [inner, columns of this block]: rows of a head.
-// Ends with all threads having done with `weights`.
+// sums += weights right, where weights [row, inner] is in shared memory and right [inner, columns of this block] has
+// rows of a head. When it returns, all threads have finished with `weights`.
 template <class T, int columns>
 __device__ __forceinline__ void multiply_weights(const float* weights, Source<T> right, float* operands,
                                                  float (&sums)[share][columns]) {
@@ -269,14 +270,14 @@ __device__ __forceinline__ void multiply_weights(const float* weights, Source<T>
   __syncthreads();
 }
 
-// The sum over the sixteen threads of a row, in the order of LaneSum::total(); all of them get it.
+// Returns to all sixteen threads of a row the sum of their values, in the order of LaneSum::total().
 __device__ __forceinline__ float total_of_row(float value) {
 #pragma unroll
   for (int width = lanes / 2; width > 0; width /= 2) value += __shfl_xor_sync(all_lanes, value, width, lanes);
   return value;
 }
 
-// Columns of heads that a block of threads computes: 64 in the narrow kernels, 128 in the wide ones.
+// Columns of heads that a thread computes: 64 for a block in the narrow kernels, 128 in the wide ones.
 constexpr int narrow_columns = 4;
 constexpr int wide_columns = 8;
 
@@ -300,7 +301,7 @@ void with_mask(const AttentionShape& shape, Function&& function) {
   }
 }
 
-// What kernels without a mask never read may be missing.
+// Returns null if there are no document starts, which kernels without a mask never read.
 inline const int32_t* starts_or_null(const Tensor& document_starts) {
   return document_starts.empty() ? nullptr : document_starts.as<int32_t>();
 }

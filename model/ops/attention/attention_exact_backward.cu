@@ -1,6 +1,6 @@
-// The backward pass of attention with the bits of the CPU's. Every gradient is one sum in the CPU's order, kept in
-// registers by one block of threads: gradients of keys and values over query heads and blocks of queries, those of
-// queries over blocks of keys. So scores are formed twice, and nothing is added by several blocks.
+// The backward pass of attention with the bits of the CPU. Every gradient is one sum in the CPU's order, kept in
+// registers by one block of threads: gradients of keys and values over query heads and blocks of queries, and gradients
+// of queries over blocks of keys. Scores are therefore formed twice, and no sum is shared by several blocks.
 #include "model/ops/attention/attention_exact.cuh"
 #include "model/ops/attention/attention_exact.h"
 
@@ -13,11 +13,11 @@ struct Backward {
   QkvHeads<const T> heads;
   Heads<const T> output, grad_output;
   QkvHeads<T> gradients;
-  const float* log_sum_exp;  // [sequences, query_heads, sequence_length], as the next
-  float* means;              // of a query's gradients of probabilities, over the probabilities
+  const float* log_sum_exp;  // [sequences, query_heads, sequence_length], like the next
+  float* means;              // for each query the mean of its gradients of probabilities, over the probabilities
   DocumentStarts<masked> documents;
 
-  // Rows of a head from `position` on, with the columns from `first_column` on.
+  // Returns the rows of a head from `position` on, with the columns from `first_column` on.
   __device__ __forceinline__ Source<T> source(const Heads<const T>& operand, int sequence, int head, int position,
                                               int first_column = 0) const {
     const int left = sizes.sequence_length - position;
@@ -26,13 +26,13 @@ struct Backward {
   }
 };
 
-// means[row] = the sum of grad_output * output over a query's elements. Sixteen threads a row: its lanes.
+// means[row] = the sum of grad_output * output over a query's elements. Sixteen threads, the lanes, compute a row.
 template <class T, bool masked>
 __global__ void means_kernel(Backward<T, masked> problem) {
   const Sizes& sizes = problem.sizes;
   const int64_t row = global_thread() / lanes;
   const bool inside = row < row_of_statistics(sizes, sizes.sequences, 0, 0);
-  const int head = static_cast<int>(row % sizes.query_heads);  // of one token: these lie side by side
+  const int head = static_cast<int>(row % sizes.query_heads);  // the heads of a token are neighbours
   const int64_t token = row / sizes.query_heads;
   const int sequence = static_cast<int>(token / sizes.sequence_length);
   const int position = static_cast<int>(token % sizes.sequence_length);
@@ -48,8 +48,8 @@ __global__ void means_kernel(Backward<T, masked> problem) {
   if (inside && threadIdx.x % lanes == 0) problem.means[row_of_statistics(sizes, sequence, head, position)] = sum;
 }
 
-// A thread's share of a tile becomes what is multiplied next: scores become probabilities, gradients of probabilities
-// gradients of scaled scores. `query`, `key`: positions.
+// Replaces a thread's share of a tile by the factors of the next products: scores by probabilities, gradients of
+// probabilities by gradients of scaled scores. `query` and `key` are positions.
 template <class T>
 __device__ __forceinline__ void softmax_backward(float& score, float& gradient, float scale, float log_sum_exp,
                                                  float mean, bool visible) {
@@ -59,7 +59,7 @@ __device__ __forceinline__ void softmax_backward(float& score, float& gradient, 
   gradient = visible ? Arithmetic<T>::rounded(of_score) : 0.0f;
 }
 
-// What write_weights() wrote: every thread reads its own.
+// Reads what write_weights() wrote; every thread reads its own values.
 __device__ __forceinline__ void read_weights(const float* weights, float (&values)[share][share]) {
 #pragma unroll
   for (int r = 0; r < share; ++r) {
@@ -82,7 +82,7 @@ __device__ __forceinline__ void write_weights(const float (&values)[share][share
   }
 }
 
-// This thread's rows and columns of a gradient that is complete.
+// Writes this thread's rows and columns of a complete gradient.
 template <class T, int columns>
 __device__ __forceinline__ void write_gradient(const float (&sums)[share][columns], float scale, const Heads<T>& place,
                                                const Sizes& sizes, int sequence, int head, int position,
@@ -100,8 +100,8 @@ __device__ __forceinline__ void write_gradient(const float (&sums)[share][column
   }
 }
 
-// Which 64 rows of which head, and which of its columns, a block of threads computes. The first blocks of keys, and the
-// last of queries, have most work and go first.
+// The 64 rows of a head, and the columns, that a block of threads computes. The first blocks of keys and the last
+// blocks of queries have the most work and go first.
 struct BackwardPlace {
   int block, sequence, head, first_column;
 
@@ -117,8 +117,8 @@ struct BackwardPlace {
   }
 };
 
-// Tiles [keys, queries], so that they are left operands of the gradients of keys and values. With a mask it has more
-// registers than two blocks a multiprocessor would leave it.
+// Computes tiles [keys, queries], so that they are left operands of the gradients of keys and values. With a mask it
+// needs more registers than two blocks a multiprocessor would leave it.
 template <class T, bool masked, int columns>
 __global__ void __launch_bounds__(threads, masked ? 1 : 2) grad_keys_kernel(Backward<T, masked> problem) {
   alignas(16) __shared__ float operands[operand_floats];
@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(threads, masked ? 1 : 2) grad_keys_kernel(Back
       float gradients[share][share];
       multiply_rows<T>(keys, problem.source(problem.heads.query, place.sequence, head, query), sizes.head_dim, operands,
                        scores);
-      write_weights(scores, weights);  // registers are short during the next product
+      write_weights(scores, weights);  // frees registers for the next product
       multiply_rows<T>(values, problem.source(problem.grad_output, place.sequence, head, query), sizes.head_dim,
                        operands, gradients);
       read_weights(weights, scores);
@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(threads, masked ? 1 : 2) grad_keys_kernel(Back
                  place.first_column);
 }
 
-// Tiles [queries, keys].
+// Computes tiles [queries, keys].
 template <class T, bool masked, int columns>
 __global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T, masked> problem) {
   alignas(16) __shared__ float operands[operand_floats];

@@ -1,4 +1,4 @@
-// The forward pass of attention with the bits of the CPU's: a running maximum and sum of each query's scores.
+// The forward pass of attention with the bits of the CPU: a running maximum and sum of each query's scores.
 #include <limits>
 
 #include "model/ops/attention/attention_exact.cuh"
@@ -16,8 +16,8 @@ struct Forward {
   DocumentStarts<masked> documents;
 };
 
-// Blocks of queries, the last first, as they see most keys; of each, all heads of all sequences; of each, the parts of
-// a head's columns.
+// The work of a block of threads. Blocks of queries come in descending order, because the last see the most keys; each
+// has all heads of all sequences, and each of these has the parts of a head's columns.
 struct ForwardPlace {
   int query, sequence, head, first_column;
 
@@ -34,15 +34,15 @@ struct ForwardPlace {
   }
 };
 
-// What is known of this thread's rows after some blocks of keys.
+// The state of this thread's rows after some blocks of keys.
 template <int columns>
 struct RowState {
   float largest[share];
-  float sums[share];  // of its lane
+  float sums[share];  // of the thread's lane
   float outputs[share][columns];
 };
 
-// The largest of a row's scores as the CPU finds it; all sixteen threads of the row get it.
+// Returns to all sixteen threads of a row the largest of its scores, found as on the CPU.
 __device__ __forceinline__ float largest_of_row(const float (&scores)[share]) {
   float highest = -std::numeric_limits<float>::infinity();
 #pragma unroll
@@ -55,15 +55,16 @@ __device__ __forceinline__ float largest_of_row(const float (&scores)[share]) {
   return __shfl_sync(all_lanes, highest, 0, lanes);
 }
 
-// Which keys of a tile the rows of this thread see: those from hidden[row] on, on the diagonal up to their own.
+// The keys of a tile that the rows of this thread see: from hidden[row] on, and on the diagonal up to the row's own
+// position.
 struct TileMask {
-  bool diagonal, first;  // first: the state is yet to be set
+  bool diagonal, first;  // first: the state is not set yet
   int hidden[share];     // read with a mask
 };
 
-// Scores become probabilities times the final sum, as far as the maximum is known, in `weights`; the state is brought
-// to the new maximum, but for the outputs of this block of keys. A row that has seen nothing yet, as there may be with
-// a mask, has a sum of zero and a maximum that can be subtracted.
+// Writes to `weights` the probabilities times the final sum, as far as the maximum is known, and brings the state to
+// the new maximum, except for the outputs of this block of keys. A row that has seen no key yet, which a mask may
+// cause, has a sum of zero and a maximum that can be subtracted.
 template <class T, bool masked, int columns>
 __device__ __forceinline__ void softmax_block(float (&scores)[share][share], float scale, const TileMask& mask,
                                               RowState<columns>& state, float* weights) {
@@ -124,7 +125,7 @@ __device__ __forceinline__ void finish_rows(const Forward<T, masked>& problem, c
   }
 }
 
-// A block of threads: 64 queries of one head, and up to 16 * columns columns of their output.
+// A block of threads computes 64 queries of one head, and up to 16 * columns columns of their output.
 template <class T, bool masked, int columns>
 __global__ void __launch_bounds__(threads, 2) forward_kernel(Forward<T, masked> problem) {
   alignas(16) __shared__ float operands[operand_floats];

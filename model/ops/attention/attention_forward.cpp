@@ -1,4 +1,4 @@
-// The forward pass of attention: a running maximum and sum of each query's scores, as in FlashAttention.
+// The forward pass of attention on the CPU: a running maximum and sum of each query's scores, as in FlashAttention.
 #include <limits>
 
 #include "dist/device/thread_pool.h"
@@ -11,11 +11,11 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-// What is known of some queries after some blocks of keys.
+// The state of some queries after some blocks of keys.
 struct QueryState {
   float* largest;  // [rows]: scaled scores
-  float* sums;     // [rows, lanes]: of the exponentials of the scores minus the largest
-  float* outputs;  // [rows, head_dim]: of the values times these exponentials
+  float* sums;     // [rows, lanes]: sums of exp(score - largest)
+  float* outputs;  // [rows, head_dim]: sums of the values times these exponentials
 };
 
 struct SoftmaxBlock {
@@ -25,15 +25,15 @@ struct SoftmaxBlock {
   int64_t head_dim;
   float scale;
   bool diagonal;          // row i sees the columns up to i
-  bool first;             // the state is yet to be set
-  const int32_t* starts;  // masked: of the rows' documents
-  int64_t key;            // of the first column
+  bool first;             // the state is not set yet
+  const int32_t* starts;  // with a mask: starts of the rows' documents
+  int64_t key;            // position of the first column
 };
 
 constexpr int block_vectors = block_size / lanes;
 
-// Scales the scores, -infinity for keys that a query does not see: those from `visible` on, and where there is a mask
-// those before `hidden`. Returns the largest of a row.
+// Scales the scores and sets those of keys that a query does not see to -infinity: keys from `visible` on, and, with a
+// mask, keys before `hidden`. Returns the largest of the row.
 template <bool masked>
 NIBBLE_INLINE float scale_row(float* scores, float scale, int visible, int hidden) {
   Lanes highest = Lanes{} - infinity;
@@ -43,7 +43,7 @@ NIBBLE_INLINE float scale_row(float* scores, float scale, int visible, int hidde
     score = score * scale;
     const int column = i * static_cast<int>(lanes);
     if (masked) {
-      // From `hidden` on, and as many as are visible then: one unsigned comparison.
+      // A visible key is in [hidden, visible). One unsigned comparison tests both bounds.
       const auto place = reinterpret_cast<UnsignedLanes>(lane_index + (column - hidden));
       score = place < static_cast<uint32_t>(std::max(visible - hidden, 0)) ? score : Lanes{} - infinity;
     } else if (visible < block_size) {
@@ -55,8 +55,8 @@ NIBBLE_INLINE float scale_row(float* scores, float scale, int visible, int hidde
   return largest(highest);
 }
 
-// Scores become probabilities times the final sum, as far as the maximum is known; the state is brought to the new
-// maximum, but for the outputs of this block. With a mask, a row may have seen nothing yet: its sum is zero then.
+// Replaces scores by probabilities times the final sum, as far as the maximum is known, and brings the state to the new
+// maximum, except for the outputs of this block. With a mask, a row may have seen no key yet; its sum is then zero.
 template <bool masked, class T>
 NIBBLE_VECTORIZE void softmax_block(const SoftmaxBlock& block, T* probabilities) {
   const QueryState state = block.state;
@@ -67,7 +67,7 @@ NIBBLE_VECTORIZE void softmax_block(const SoftmaxBlock& block, T* probabilities)
     const int hidden = masked ? block.starts[row] - static_cast<int>(block.key) : 0;
     largest_here[row] = scale_row<masked>(block.scores + row * block_size, block.scale, visible, hidden);
   }
-  // Differences to the maximum of a row that has seen nothing must be numbers.
+  // A row that has seen no key has a finite maximum, so that differences to it are numbers and not NaN.
   constexpr float none = masked ? std::numeric_limits<float>::max() : infinity;
   for (int row = 0; row < block.rows; row += lanes) {
     Lanes here;
@@ -148,7 +148,7 @@ struct Workspace {
   }
 };
 
-// Some consecutive queries of one head.
+// Computes some consecutive queries of one head.
 template <class T>
 class ForwardTask {
  public:
@@ -167,7 +167,7 @@ class ForwardTask {
     value_ = heads.value(kv_head);
   }
 
-  // At most longest_group queries, from a multiple of block_size on.
+  // Runs at most longest_group queries, which begin at a multiple of block_size.
   void run(Range queries) {
     for (int64_t key = documents_.first_key(queries.begin); key < queries.end; key += block_size) {
       const int64_t columns = std::min(block_size, queries.end - key);
@@ -223,7 +223,7 @@ int64_t forward_floats(const AttentionShape& shape) {
   return Workspace(shape, nullptr).floats;
 }
 
-// A task is a group of queries of one head. Late groups, which see most keys, go first; groups get smaller where there
+// A task is a group of queries of one head. Late groups, which see the most keys, go first; groups are smaller if there
 // are too few for the threads. Queries do not depend on each other, so neither changes a bit.
 template <class T>
 void forward(const AttentionForward& problem, float* workspace, int64_t per_thread) {

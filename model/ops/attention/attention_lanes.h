@@ -1,4 +1,4 @@
-// What attention computes on sixteen FP32 numbers at a time. Internal to attention.
+// Vector operations of attention on sixteen FP32 numbers at a time. This header is internal to attention.
 #pragma once
 
 #include <cstring>
@@ -8,7 +8,7 @@
 
 namespace nibble::attention {
 
-// Each x becomes e^x.
+// Replaces each x by e^x.
 template <int count>
 NIBBLE_INLINE void exponentiate(Lanes (&x)[count]) {
   float values[count * lanes];
@@ -27,7 +27,7 @@ NIBBLE_INLINE void write_row(const float* source, float scale, T* place, int64_t
     store(place + i, value * scale);
   }
   if (whole == count) return;
-  // The rest goes through a vector of its own.
+  // The last elements go through a vector that is padded with zeros.
   float rest[lanes] = {};
   T rounded[lanes];
   for (int64_t i = whole; i < count; ++i) rest[i - whole] = source[i];

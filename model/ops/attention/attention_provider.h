@@ -1,5 +1,5 @@
-// Who computes attention on the GPU: cuDNN's fused kernels, or nibble's own, which have the bits of the CPU. A setting
-// of the process, made before the model plans its memory.
+// The choice of the GPU kernels for attention: cuDNN's fused kernels, or nibble's own, which have the bits of the CPU.
+// It is a setting of the process and must be made before the model plans its memory.
 #pragma once
 
 #include <string>
@@ -17,8 +17,8 @@ enum class AttentionProvider : uint8_t {
 void set_attention_provider(AttentionProvider provider);
 AttentionProvider attention_provider();
 
-// Which path attention of this shape in bf16 takes on the GPU of this process, and why; for the log. "cuDNN 9.19.0,
-// deterministic backward" or "exact: built without cuDNN". Makes the plans that it tells about.
+// Returns, for the log, which kernels compute attention of this shape in bf16 on the GPU of this process, and why:
+// "cuDNN 9.19.0, deterministic backward" or "exact: built without cuDNN". It makes the plans that it describes.
 std::string describe_attention_provider(const AttentionShape& shape);
 
 }  // namespace nibble

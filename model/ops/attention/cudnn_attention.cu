@@ -14,16 +14,16 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr int64_t alignment_floats = 64;  // of the parts of the workspace
+constexpr int64_t alignment_floats = 64;  // alignment of the parts of the workspace
 
 std::string no_engine(const AttentionShape& shape) {
   return cudnn_version_text() + " has no engine for this shape" + (shape.document_mask ? " that masks documents" : "");
 }
 
-// One pass of one shape. The plan refers to the graph.
+// One pass of one shape. The plan refers to the graph, so the graph lives as long.
 class PlannedPass {
  public:
-  // Throws where cuDNN has none, with its own words.
+  // Throws with cuDNN's message if cuDNN has no plan.
   PlannedPass(const AttentionShape& shape, AttentionPass pass, const CudnnTarget& target)
       : graph_(shape, pass, target), configurations_(graph_.configurations()) {
     std::string refusal = no_engine(shape);
@@ -48,7 +48,7 @@ class PlannedPass {
   int64_t engine_ = 0;
 };
 
-// What is known of a shape: the plans of both passes, or why there are none.
+// The plans of both passes of a shape, or why there are none.
 struct PlannedShape {
   std::unique_ptr<CudnnTarget> target;
   std::unique_ptr<PlannedPass> forward, backward;
@@ -82,7 +82,7 @@ struct PlannedShape {
   }
 };
 
-// Plans live as long as the process: at its end the driver may be gone before they are.
+// Plans live until the process ends, because the driver may be gone when destructors run.
 const PlannedShape& planned(const AttentionShape& shape) {
   using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, bool>;
   static std::mutex mutex;
@@ -118,7 +118,7 @@ class Arguments {
     identifiers_.push_back(static_cast<int64_t>(tensor));
     pointers_.push_back(memory);
   }
-  // The three parts of qkv, or of its gradient.
+  // Adds the three parts of qkv, or of its gradient.
   void add_heads(const AttentionShape& shape, const Tensor& qkv, AttentionTensor query, AttentionTensor key,
                  AttentionTensor value) {
     auto* const first = qkv.as<BFloat16>();
@@ -132,7 +132,8 @@ class Arguments {
  private:
   float scale_;
   float minus_infinity_ = -std::numeric_limits<float>::infinity();
-  // A row may see nothing of its first keys: a number, also times log2(e), so that differences to it are none.
+  // A row may see none of its first keys. This value is finite, also times log2(e), so that differences to it are not
+  // NaN.
   float far_below_ = -1e30F;
   float one_ = 1;
   std::vector<int64_t> identifiers_;

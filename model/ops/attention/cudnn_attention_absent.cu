@@ -1,4 +1,4 @@
-// Stands in for cudnn_attention.cu in builds without cuDNN's headers.
+// Replaces cudnn_attention.cu in builds without cuDNN's headers.
 #include "model/ops/attention/cudnn_attention.h"
 
 namespace nibble::cuda {

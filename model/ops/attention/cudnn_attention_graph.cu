@@ -1,3 +1,4 @@
+// The graphs of both passes, built operation by operation, and the choice of their engines.
 #include "model/ops/attention/cudnn_attention_graph.h"
 
 #include <array>
@@ -21,7 +22,7 @@ Layout packed(const Extents& extents) {
   return {extents, {extents[1] * extents[2] * extents[3], extents[2] * extents[3], extents[3], 1}};
 }
 
-// The last two axes exchanged.
+// Returns the layout with its last two axes exchanged.
 Layout transposed(const Layout& layout) {
   const auto exchange = [](const Extents& values) { return Extents{values[0], values[1], values[3], values[2]}; };
   return {exchange(layout.extents), exchange(layout.strides)};
@@ -42,7 +43,8 @@ class GraphBuilder {
     return tensor_of(next_identifier_++, type, layout, Kind::between);
   }
 
-  // result = a (mode) b; b may be missing. `selector`: of a where it is true, else of b. `axis`: of indices.
+  // result = a (mode) b, where b may be missing. With a `selector`, result is a where it is true and b elsewhere.
+  // `axis` is the axis whose indices are generated.
   Descriptor pointwise(cudnnPointwiseMode_t mode, Descriptor a, Descriptor b, Descriptor result,
                        Descriptor selector = nullptr, int64_t axis = -1) {
     CudnnDescriptor& how = part(CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
@@ -67,7 +69,7 @@ class GraphBuilder {
     return finish(operation, result);
   }
 
-  // Over the axes that are shorter in the result.
+  // Reduces the axes that are shorter in the result.
   Descriptor reduce(cudnnReduceTensorOp_t mode, Descriptor a, Descriptor result) {
     CudnnDescriptor& reduction = part(CUDNN_BACKEND_REDUCTION_DESCRIPTOR);
     reduction.set(CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &mode);
@@ -77,7 +79,7 @@ class GraphBuilder {
     return finish(operation.set(CUDNN_ATTR_OPERATION_REDUCTION_DESC, how), result);
   }
 
-  // The same elements under the strides, and in the type, of the result.
+  // Returns the same elements with the strides and the type of the result.
   Descriptor reshape(Descriptor a, Descriptor result) {
     CudnnDescriptor& operation = part(CUDNN_BACKEND_OPERATION_RESHAPE_DESCRIPTOR);
     operation.set(CUDNN_ATTR_OPERATION_RESHAPE_XDESC, a).set(CUDNN_ATTR_OPERATION_RESHAPE_YDESC, result);
@@ -89,7 +91,7 @@ class GraphBuilder {
  private:
   enum class Kind { real, by_value, between };
 
-  // Good until the next part.
+  // The reference is valid until the next call of part().
   CudnnDescriptor& part(cudnnBackendDescriptorType_t type) { return parts_.emplace_back(type); }
 
   Descriptor tensor_of(int64_t identifier, cudnnDataType_t type, const Layout& layout, Kind kind) {
@@ -110,7 +112,7 @@ class GraphBuilder {
 
   std::vector<CudnnDescriptor>& parts_;
   std::vector<Descriptor> operations_;
-  int64_t next_identifier_ = 100;  // of tensors that are not given
+  int64_t next_identifier_ = 100;  // of tensors that are not given at execution
 };
 
 // The layouts of both passes, and the steps that they share.
@@ -125,7 +127,8 @@ class AttentionBuilder {
     output_ = heads(shape.query_heads, shape.output_features());
   }
 
-  // A running softmax: every row's largest score and the sum of the exponentials below it.
+  // Builds the forward pass with a running softmax: every row's largest score and the sum of the exponentials relative
+  // to it.
   void forward() {
     const Descriptor query = build_.real(AttentionTensor::query, CUDNN_DATA_BFLOAT16, query_);
     const Descriptor key = build_.real(AttentionTensor::key, CUDNN_DATA_BFLOAT16, transposed(key_));
@@ -147,8 +150,8 @@ class AttentionBuilder {
     build_.multiply(probability, value, output);
   }
 
-  // Gradients of queries are written by the product that makes them, not summed in an FP32 tensor: the form that
-  // cuDNN runs without atomic additions.
+  // Builds the backward pass. The product that makes the gradients of queries writes them, without a sum in an FP32
+  // tensor, because cuDNN runs this form without atomic additions.
   void backward() {
     const Descriptor query = build_.real(AttentionTensor::query, CUDNN_DATA_BFLOAT16, query_);
     const Descriptor key = build_.real(AttentionTensor::key, CUDNN_DATA_BFLOAT16, transposed(key_));
@@ -177,7 +180,7 @@ class AttentionBuilder {
   const std::vector<Descriptor>& operations() const { return build_.operations(); }
 
  private:
-  // Some heads of tokens of `features` elements, as [sequences, heads, sequence_length, head_dim].
+  // Returns the layout of some heads of tokens of `features` elements: [sequences, heads, sequence_length, head_dim].
   Layout heads(int64_t count, int64_t features) const {
     return {{shape_.sequences, count, shape_.sequence_length, shape_.head_dim},
             {shape_.sequence_length * features, shape_.head_dim, features, 1}};
@@ -188,10 +191,10 @@ class AttentionBuilder {
     return build_.between(CUDNN_DATA_BFLOAT16, layout);
   }
   Descriptor row() { return build_.between(CUDNN_DATA_FLOAT, rows_); }
-  // Of the keys or values that one query head sees.
+  // Returns a tensor for the gradient of the keys or values that one query head sees.
   Descriptor head_gradient() { return build_.between(CUDNN_DATA_BFLOAT16, packed(output_.extents)); }
 
-  // A query sees the keys up to its own position, and from the start of its document on.
+  // Masks the scores: a query sees the keys from the start of its document up to its own position.
   Descriptor mask(Descriptor scores) {
     const auto indices = [&](int64_t axis) {
       return build_.pointwise(CUDNN_POINTWISE_GEN_INDEX, scores, nullptr, build_.between(CUDNN_DATA_INT32, scores_),
@@ -221,7 +224,8 @@ class AttentionBuilder {
     return build_.pointwise(CUDNN_POINTWISE_EXP, mask(exponent), nullptr, score());
   }
 
-  // A real tensor, computed by a kernel of its own before the others. The factor one stands where dropout would scale.
+  // Computes a real tensor, with a kernel of its own before the others. The factor one is where a dropout scale would
+  // be.
   Descriptor mean_gradients(Descriptor grad_output, Descriptor output) {
     const Descriptor products =
         build_.pointwise(CUDNN_POINTWISE_MUL, grad_output, output, build_.between(CUDNN_DATA_FLOAT, output_));
@@ -239,8 +243,8 @@ class AttentionBuilder {
   Layout scores_, rows_, query_, key_, output_;
 };
 
-// The fast deterministic backward pass of compute capability 10.x, which the heuristic of these versions does not
-// propose. Later versions number engines anew.
+// Returns true if there is the fast deterministic backward pass of compute capability 10.x, which the heuristic of
+// these versions does not propose. Later versions number engines anew.
 bool has_hidden_engine(const CudnnTarget& target) {
   const size_t version = cudnn_library().version;
   return target.major() == 10 && version >= 91800 && version < 92300;
@@ -268,7 +272,7 @@ AttentionGraph::Configurations AttentionGraph::configurations() const {
     try {
       found.by_hand = std::make_unique<CudnnEngineConfiguration>(graph_, target_, hidden_engine());
     } catch (const Error&) {
-      found.by_hand = nullptr;  // it does not take this shape: the heuristic has slower ones
+      found.by_hand = nullptr;  // this engine does not take the shape; the heuristic has slower ones
     }
   }
   found.of_heuristic = cudnn_heuristic_configurations(graph_, target_);
