@@ -14,7 +14,7 @@
 namespace nibble {
 namespace {
 
-// An operand made from a source [rows, inner], or [inner, rows] where `transpose`.
+// Makes an operand from a source [rows, inner], or [inner, rows] if `transpose` is true.
 QuantizedTensor make_operand(BenchGroup& group, const OperandSpec& spec, OperandRole role, const Tensor& source,
                              bool transpose) {
   const int64_t rows = source.size(transpose ? 1 : 0);
@@ -81,7 +81,7 @@ void add_product(BenchGroup& group, const Product& product, const LayerTensors& 
   timed.limit.kind = quantized ? BenchLimit::Kind::nvfp4_block : BenchLimit::Kind::bf16_product;
   timed.limit.flops = flops;
   if (quantized) timed.rival = fmt::format("gemm/bf16/{}/{}", product.name, shape);
-  // The gradient of a weight is FP32, activations and their gradients are BF16.
+  // The gradient of a weight is FP32; activations and their gradients are BF16.
   const bool weight = product.a == OperandRole::grad_weight_dy;
   const Tensor c(output.data(), weight ? DType::f32 : DType::bf16, {a.rows, b.rows});
   timed.run = [problem = GemmProblem{.a = a, .b = b, .output = c, .accumulate = weight}] { gemm(problem); };

@@ -16,7 +16,8 @@ double wall_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Seconds of one run, by [case][round]. The first round warms up, and finds how often a case must run in a sample.
+// Returns the seconds of one run, [case][round]. The first round warms up, and finds how often each case must run in a
+// sample.
 std::vector<std::vector<double>> interleave(const std::vector<const TimedCase*>& cases, const BenchSettings& settings) {
   const auto clock = compute_threads() == 1 ? thread_seconds : wall_seconds;
   std::vector<std::vector<double>> seconds(cases.size());

@@ -1,6 +1,6 @@
-// What `nibble bench` times, and how: the cases of a group and the machine's peaks take turns, so that what a shared
-// machine does meanwhile hits all alike, and medians over the rounds count. On one thread by its processor time, on
-// several by wall time.
+// The measurements of `nibble bench`. The cases of a group and the machine's peaks are measured by turns, so that the
+// load that others put on a shared machine affects all alike, and results are medians over the rounds. One thread is
+// measured in its processor time, several threads in wall time.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace nibble {
 
-// What bounds a case from above.
+// The upper limit of a case's rate.
 struct BenchLimit {
   enum class Kind : uint8_t {
     none,
@@ -23,10 +23,10 @@ struct BenchLimit {
   };
   Kind kind = Kind::none;
   double flops = 0;                          // of one run
-  double bytes_read = 0, bytes_written = 0;  // of one run: what has to be moved, each pass over it counted
-  double working_set = 0;                    // bytes of all that is moved
+  double bytes_read = 0, bytes_written = 0;  // bytes that one run must move; each pass over the data counts
+  double working_set = 0;                    // bytes of all data that is moved
 
-  // The least time of one run; 0: there is no limit.
+  // Returns the least time of one run in seconds; 0 if there is no limit.
   double seconds(const MachinePeaks& peaks) const;
 };
 std::string_view name_of(BenchLimit::Kind kind);
@@ -36,33 +36,34 @@ struct BenchCase : TimedCase {
   std::string rival = {};  // the case of the same group whose time its own is compared with
 };
 
-// Globs as in recipes (quant/recipe/glob.h), in which names of parameters have dots where names of cases have slashes.
+// The globs are those of recipes (quant/recipe/glob.h); names of cases have slashes where names of parameters have
+// dots.
 bool case_matches(std::string_view globs, std::string_view name);
-// What is wrong with the globs; empty: nothing.
+// Returns what is wrong with the globs, or an empty text.
 std::string case_globs_mistake(std::string_view globs);
 
-// Cases that are timed together, and what keeps their memory.
+// Cases that are timed together, and the owners of their memory.
 struct BenchGroup {
   std::string title;
   std::vector<BenchCase> cases;
   std::vector<std::shared_ptr<void>> memory;
 
-  // Cases that do not match the globs go; rivals of those that stay, stay.
+  // Removes the cases that do not match the globs, except the rivals of those that match.
   void keep_only(std::string_view globs);
 };
 
 struct BenchSettings {
-  std::vector<int> threads = {1};  // numbers of compute threads, each measured
+  std::vector<int> threads = {1};  // numbers of compute threads; each case is measured with each of them
   int rounds = 9;
-  double sample_seconds = 3e-3;  // at least, of a case in a round
+  double sample_seconds = 3e-3;  // least time that a case takes in a round
 };
 
 struct BenchMeasurement {
   int threads = 1;
-  double seconds = 0;  // median, of one run
+  double seconds = 0;  // median time of one run
   double rate = 0;     // in the case's unit
-  double limit = 0;    // in the case's unit; 0: none
-  double ratio = 0;    // median over the rounds of (rival's seconds) / (own seconds); 0: no rival
+  double limit = 0;    // in the case's unit; 0 = none
+  double ratio = 0;    // median over the rounds of (rival's seconds) / (own seconds); 0 = no rival
   double share() const { return limit > 0 ? rate / limit : 0; }
 };
 
@@ -80,7 +81,7 @@ struct BenchGroupResult {
   std::vector<BenchResult> cases;
 };
 
-// Leaves the last number of threads set.
+// Measures all cases of a group. The number of compute threads stays at the last of settings.threads.
 BenchGroupResult measure(const BenchGroup& group, PeakMemory& memory, const BenchSettings& settings);
 
 double median_of(std::vector<double> values);

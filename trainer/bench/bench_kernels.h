@@ -1,5 +1,5 @@
-// The kernels of a training step as cases of `nibble bench`, each group with memory of its own.
-// The groups are bench_quantize.cpp, bench_gemm.cpp and bench_operators.cpp.
+// The kernels of a training step as cases of `nibble bench`. Each group has its own memory. The groups are in
+// bench_quantize.cpp, bench_gemm.cpp and bench_operators.cpp.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace nibble {
 
-// NVFP4 operands lie as the CPU's linear layers keep them.
+// The layout of NVFP4 operands is that of the CPU's linear layers.
 constexpr OperandLayout nvfp4_bench_layout = OperandLayout::tiles;
 
 // A linear layer for `tokens` tokens.
@@ -20,19 +20,19 @@ struct LayerShape {
   int64_t tokens = 0, features_out = 0, features_in = 0;
 };
 
-// "gemm/FORMAT/PRODUCT/MxNxK": the three products of a linear layer for each shape, on operands made as the recipe says
-// (nvfp4) and as plain BF16, its rival.
+// Makes the cases "gemm/FORMAT/PRODUCT/MxNxK": for each shape the three GEMMs of a linear layer, on operands that
+// follow the recipe (nvfp4), and on BF16 operands as their rivals.
 BenchGroup gemm_cases(const std::vector<LayerShape>& shapes, const LinearRecipe& nvfp4);
-// "quantize/rows/nearest" and the like: BF16 activations to NVFP4. A pair is both operands of one tensor, as training
-// makes them. Rates count the elements of the operands that are made.
+// Makes the cases "quantize/rows/nearest" and so on, which quantise BF16 activations to NVFP4. A pair is both operands
+// of one tensor, as in training. Rates count the elements of the resulting operands.
 BenchGroup quantize_cases(int64_t tokens, int64_t features);
-// "attention/forward/256", "norm/forward", ...: all operators that are not products of linear layers.
-// most_threads: that it will be measured with.
+// Makes the cases "attention/forward/256", "norm/forward" and so on: all operators except the GEMMs of linear layers.
+// `most_threads` is the largest number of threads that they will be measured with.
 BenchGroup operator_cases(bool quick, int most_threads);
 
-// BF16 memory of a tensor with normally distributed values, kept by `group`. Standard deviation 1.
+// Makes a BF16 tensor with normally distributed values of standard deviation 1; `group` owns its memory.
 Tensor normal_tensor(BenchGroup& group, std::initializer_list<int64_t> shape);
-// Zeroed memory.
+// Makes a tensor of zeros; `group` owns its memory.
 Tensor zero_tensor(BenchGroup& group, DType dtype, std::initializer_list<int64_t> shape);
 
 }  // namespace nibble

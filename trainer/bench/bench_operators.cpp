@@ -25,7 +25,7 @@
 namespace nibble {
 namespace {
 
-// Bytes for each element that is counted: what a pass must move, and what there is of it.
+// Bytes for each counted element: those that a pass must read and write, and those of all its data.
 struct Traffic {
   double read = 0, written = 0, working_set = 0;
 };
@@ -44,7 +44,8 @@ void add_streaming(BenchGroup& group, std::string name, double elements, const T
   group.cases.push_back(std::move(timed));
 }
 
-// Flops of the products over the causal half: two forward; backward forms the scores again and has four of its own.
+// The flops are those of the GEMMs over the causal half: two in forward; five in backward, which computes the scores
+// again and has four GEMMs of its own.
 void add_attention(BenchGroup& group, int64_t sequences, int64_t length, int most_threads) {
   const AttentionShape shape{
       .sequences = sequences, .sequence_length = length, .query_heads = 12, .kv_heads = 12, .head_dim = 64};
@@ -141,13 +142,13 @@ void add_cross_entropy(BenchGroup& group, int64_t tokens, int64_t vocabulary) {
   const Tensor targets = zero_tensor(group, DType::i32, {tokens});
   for (int64_t i = 0; i < tokens; ++i) targets.as<int32_t>()[i] = static_cast<int32_t>(i * 7919 % vocabulary);
   const Tensor losses = zero_tensor(group, DType::f32, {tokens});
-  // Logits are read for the loss and again for the gradient.
+  // The logits are read for the loss and again for the gradient.
   add_streaming(group, "cross_entropy", static_cast<double>(tokens * vocabulary), {8, 2, 6}, [=] {
     cross_entropy({.logits = logits, .targets = targets, .grad_logits = values, .scale = 1e-3F, .losses = losses});
   });
 }
 
-// BF16 weights rounded stochastically, FP32 moments and gradients.
+// Adds AdamW with BF16 weights that are rounded stochastically, and FP32 moments and gradients.
 void add_optimizer(BenchGroup& group, uint64_t parameters) {
   struct State {
     Arena arena{"bench optimizer"};
@@ -179,7 +180,8 @@ void add_optimizer(BenchGroup& group, uint64_t parameters) {
   });
 }
 
-// The gradients of four groups of micro-batches on one rank: each buffer is zeroed, and three sums are formed.
+// Adds the sum of the gradients of four groups of micro-batches on one rank: each buffer is set to zero, and three sums
+// are computed.
 void add_reduction(BenchGroup& group, uint64_t parameters) {
   constexpr uint64_t groups = 4;
   struct State {
@@ -225,7 +227,7 @@ BenchGroup operator_cases(bool quick, int most_threads) {
   return group;
 }
 
-// The sum of four bytes of a hash is near enough to a normal deviate.
+// The sum of four bytes of a hash is close enough to a normal distribution.
 Tensor normal_tensor(BenchGroup& group, std::initializer_list<int64_t> shape) {
   const Tensor tensor = zero_tensor(group, DType::bf16, shape);
   auto* values = tensor.as<BFloat16>();

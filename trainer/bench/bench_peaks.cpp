@@ -18,7 +18,7 @@ constexpr std::array<const char*, stream_bytes.size()> stream_names = {"peak/cac
                                                                        "peak/memory/"};
 constexpr size_t ways = 4;  // read, copy, copy past the caches, fill
 
-// Two streams at once, which prefetchers follow better than one.
+// Reads two streams at once, because prefetchers follow them better than one.
 NIBBLE_VECTORIZE uint64_t sum_of_words(const uint64_t* words, size_t count) {
   uint64_t first = 0;
   uint64_t second = 0;
@@ -34,7 +34,7 @@ void read_stream(std::span<const std::byte> data) {
   parallel_for(data.size(), stream_grain, [&](size_t begin, size_t end) {
     const auto* words = reinterpret_cast<const uint64_t*>(data.data() + begin);
     const uint64_t sum = sum_of_words(words, (end - begin) / sizeof(uint64_t));
-    __asm__ volatile("" : : "r"(sum));  // the compiler must take it for used
+    __asm__ volatile("" : : "r"(sum));  // keeps the compiler from removing the unused sum
   });
 }
 
@@ -44,7 +44,7 @@ void copy_stream(std::span<const std::byte> from, std::span<std::byte> to) {
 }
 
 #if defined(__SSE2__)
-// Four streams of stores that do not read what they overwrite.
+// Copies with four streams of stores that do not first read the memory that they overwrite.
 void copy_past_caches(std::span<const std::byte> from, std::span<std::byte> to) {
   constexpr size_t streams = 4;
   constexpr size_t line = 64;
@@ -78,7 +78,7 @@ TimedCase sequence_case(PeakSequence sequence) {
   if (kernel.run == nullptr) return result;
   constexpr int64_t steps = 4000;
   const auto threads = static_cast<size_t>(compute_threads());
-  constexpr size_t chunks = 8;  // of a thread: one that starts late gets fewer
+  constexpr size_t chunks = 8;  // for each thread, so that a thread which starts late gets fewer
   result.work = kernel.flops_per_step * static_cast<double>(steps) * static_cast<double>(threads * chunks);
   result.run = [kernel, threads] {
     parallel_for(threads * chunks, 1, [&](size_t begin, size_t end) {
@@ -124,7 +124,7 @@ PeakMemory::PeakMemory() : arena_("streams"), bytes_(static_cast<size_t>(stream_
   arena_.allocate(bytes_);
   arena_.commit();
   memory_ = static_cast<std::byte*>(arena_.allocate(bytes_));
-  fill_stream({memory_, bytes_});  // untouched pages would all be one page of zeros
+  fill_stream({memory_, bytes_});  // pages that were never written would all be the same page of zeros
 }
 
 std::vector<TimedCase> peak_cases(PeakMemory& memory) {

@@ -1,4 +1,4 @@
-// The machine's limits, measured beside the kernels that are compared with them.
+// The limits of the machine, which are measured together with the kernels that are compared with them.
 #pragma once
 
 #include <array>
@@ -15,38 +15,40 @@
 
 namespace nibble {
 
-// What is timed.
+// A piece of work that is timed.
 struct TimedCase {
   std::string name;            // "peak/fp32_fma"
-  double work = 0;             // of one run
-  std::string_view unit = {};  // of work * 1e-9 a second: "GFLOP/s"
+  double work = 0;             // amount of work in one run
+  std::string_view unit = {};  // unit of 1e9 work per second: "GFLOP/s"
   std::function<void()> run;
 };
 
-// Bytes a second of streams over memory. copy counts what is read and what is written, and is the faster of two ways:
-// through the caches, and past them.
+// The rates of streams over memory in bytes per second. `copy` counts bytes that are read and bytes that are written;
+// it is the faster of two ways, through the caches and past them.
 struct Bandwidth {
   double read = 0, copy = 0, fill = 0;
 
-  // Of a pass that reads and writes so many bytes, as a copy and a rest.
+  // Returns the time of a pass that reads and writes so many bytes. The pass is taken as a copy, and a read or a fill
+  // of the rest.
   double seconds(double bytes_read, double bytes_written) const;
 };
 
-// Bytes that a copy in each stream touches: what stays in a core's cache, the activations of a layer, optimizer state.
+// The sizes in bytes of the streams' copies: they stand for data in a core's cache, for the activations of a layer, and
+// for optimizer state.
 constexpr std::array<double, 3> stream_bytes = {1 << 20, 12 << 20, 128 << 20};
 
-// Of all compute threads together.
+// The peaks of all compute threads together.
 struct MachinePeaks {
-  std::array<double, peak_sequences> flops{};              // a second, by PeakSequence; 0: the level lacks it
+  std::array<double, peak_sequences> flops{};              // FLOP/s by PeakSequence; 0 = the level lacks it
   std::array<Bandwidth, stream_bytes.size()> bandwidth{};  // by stream_bytes
   double flops_of(PeakSequence sequence) const { return flops[static_cast<size_t>(sequence)]; }
-  // Of the stream whose working set is nearest in proportion.
+  // Returns the bandwidth that was measured with the working set closest (by ratio) to `working_set`.
   const Bandwidth& bandwidth_of(double working_set) const;
-  // Of BF16 products, by whichever is faster: FP32 multiply-adds or BF16 dot products.
+  // Returns the peak of BF16 GEMMs: by FP32 multiply-adds or by BF16 dot products, whichever is faster.
   double bf16_product() const;
 };
 
-// The streams' arrays.
+// The memory of the streams.
 class PeakMemory {
  public:
   PeakMemory();
@@ -59,7 +61,8 @@ class PeakMemory {
   std::byte* memory_ = nullptr;
 };
 
-// For the number of compute threads that is set now. peaks_of() takes the rates of the same cases in the same order.
+// Makes the cases that measure the peaks, for the number of compute threads that is set now. peaks_of() takes the same
+// cases in the same order, with the seconds of one run of each.
 std::vector<TimedCase> peak_cases(PeakMemory& memory);
 MachinePeaks peaks_of(std::span<const TimedCase> cases, std::span<const double> seconds);
 

@@ -10,7 +10,7 @@
 namespace nibble {
 namespace {
 
-constexpr double code_bytes = 0.5 + 1.0 / 16;  // of an NVFP4 element and its share of a block scale
+constexpr double code_bytes = 0.5 + 1.0 / 16;  // an NVFP4 element, and its share of a block scale
 
 struct Way {
   const char* name;
@@ -43,7 +43,7 @@ Made prepare(BenchGroup& group, const Tensor& source, const OperandSpec& spec, b
           allocate()};
 }
 
-// The tensor's amax is one pass over the source, rounding another.
+// Computing the tensor's amax is one pass over the source, rounding is another.
 void set_work(BenchCase& timed, double elements, int operands) {
   timed.work = elements * operands;
   timed.unit = "Gelem/s";

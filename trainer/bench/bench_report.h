@@ -1,4 +1,4 @@
-// What `nibble bench` says: tables for people, JSON for programs.
+// Writes the results of `nibble bench`: tables for people, JSON for programs.
 #pragma once
 
 #include <string>
@@ -16,15 +16,16 @@ struct BenchReport {
   std::string instruction_set;
   int available_threads = 1;
   BenchSettings settings;
-  std::vector<BenchGroupResult> groups;  // the peaks that are shown are those of the first
+  std::vector<BenchGroupResult> groups;  // the report shows the peaks of the first group
   std::vector<TrainingResult> training;
 };
 
-// "AMD EPYC 9B45", or "unknown".
+// Returns the processor's name, such as "AMD EPYC 9B45", or "unknown".
 std::string processor_name();
 
-// What the threads do together over what one does, times their number, of FP32 multiply-adds: far below 1, others use
-// the machine, and figures of several threads are too low. 1 where it was not measured.
+// Returns the FP32 multiply-adds of all threads together, divided by those of one thread times their number; 1 if it
+// was not measured. A value far below 1 means that others use the machine and that figures of several threads are too
+// low.
 double parallel_efficiency(const BenchGroupResult& group);
 
 std::string machine_text(const BenchReport& report);
@@ -32,7 +33,7 @@ std::string peaks_text(const BenchGroupResult& group);
 std::string group_text(const BenchGroupResult& group);
 std::string training_text(const TrainingResult& result);
 
-// docs/performance.md lists its keys.
+// Writes the report as JSON. docs/performance.md lists the keys.
 nlohmann::ordered_json to_json(const BenchReport& report);
 
 }  // namespace nibble

@@ -26,7 +26,7 @@ double wall_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// A shard of made-up tokens that is gone when this is.
+// A shard of made-up tokens; the destructor removes the file.
 class MadeUpData {
  public:
   explicit MadeUpData(int64_t vocabulary) {
@@ -111,7 +111,7 @@ TrainingResult measure_training(const BenchModel& model, const std::vector<std::
     const RunConfig config = config_of(model, recipe, data.shard());
     contenders.push_back({config.recipe.name, std::make_unique<TrainingSession>(communicator, config)});
     contenders.back().session->initialize_weights();
-    contenders.back().train();  // the first touch of memory
+    contenders.back().train();  // this step is not measured: it touches memory for the first time
   };
   enter("bf16");
   for (const std::string& recipe : recipes) enter(recipe);

@@ -23,10 +23,10 @@ namespace nibble {
 namespace {
 
 struct BenchOptions {
-  std::string json;  // file, "-" for standard output, empty: none
+  std::string json;  // a file; "-" = standard output; empty = no JSON
   std::string only;
   std::vector<std::string> recipes = {"nvfp4"};
-  int threads = 0;  // 0: all
+  int threads = 0;  // 0 = all
   bool quick = false;
   bool full = false;
 };
@@ -62,7 +62,7 @@ class Bench {
     report_.settings.rounds = options.quick ? 3 : 9;
     report_.settings.sample_seconds = options.quick ? 1e-3 : 3e-3;
     set_compute_threads(threads);
-    // Before minutes of measuring: a place that cannot be written is found now.
+    // Opened before the measurements, which take minutes, so that a file which cannot be written is reported at once.
     if (!options.json.empty() && options.json != "-") json_ = std::make_unique<OutputFile>(options.json);
   }
 
@@ -135,8 +135,8 @@ class Bench {
   const BenchOptions& options_;
   BenchReport report_;
   PeakMemory memory_;
-  std::unique_ptr<OutputFile> json_;  // where --json names a file
-  int found_ = 0;                     // groups and models that were measured
+  std::unique_ptr<OutputFile> json_;  // null unless --json names a file
+  int found_ = 0;                     // number of groups and models that were measured
 };
 
 void run_bench(const BenchOptions& options) {

@@ -29,7 +29,7 @@ struct CompareOptions {
   std::string report;  // HTML path
 };
 
-// "5%" or "0.05".
+// Reads a share that is written as "5%" or "0.05".
 double parse_share(std::string text) {
   const bool percent = !text.empty() && text.back() == '%';
   if (percent) text.pop_back();

@@ -19,7 +19,7 @@ struct ConfigOptions {
   std::vector<std::string> overrides;
 };
 
-// main() finds out whether standard output took it.
+// Errors are not checked here: main() checks standard output at the end.
 void print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }

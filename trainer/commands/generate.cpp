@@ -79,7 +79,7 @@ void add_generate_command(CLI::App& app) {
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   command->add_option("--seed", options->sampling.seed, "Same seed, same text")
-      ->check(CLI::NonNegativeNumber)  // -1 would be taken for 2^64 - 1
+      ->check(CLI::NonNegativeNumber)  // without it, -1 would be read as 2^64 - 1
       ->capture_default_str();
   command->footer(
       "Example:\n  nibble generate runs/nvfp4 --prompt \"Fellow-Citizens of the Senate\" --temperature 0.8");

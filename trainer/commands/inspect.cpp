@@ -21,7 +21,7 @@
 namespace nibble {
 namespace {
 
-constexpr uint64_t max_shown_tokens = 64;  // of a document
+constexpr uint64_t max_shown_tokens = 64;  // for each document
 constexpr size_t max_shown_bytes = 160;
 
 void print_header(const ShardReader& shard) {
@@ -36,7 +36,7 @@ void print_header(const ShardReader& shard) {
   fmt::print("header hash       {}\n", to_hex(shard.header_hash()));
 }
 
-// Control characters could change the reader's terminal: they are shown as escapes.
+// Writes control characters as escapes, because they could change the reader's terminal.
 std::string printable(std::string_view text) {
   std::string result;
   for (const char character : text.substr(0, code_point_boundary(text, max_shown_bytes))) {
@@ -89,7 +89,7 @@ void print_statistics(const TokenStatistics& statistics) {
              statistics.entropy_bits(), statistics.used());
 }
 
-// A shard without hashes: reading it checks every id.
+// Inspects a shard without hashes. It is checked by reading it, because reading checks every token id.
 void inspect_foreign_shard(LlmcShard& shard) {
   fmt::print("token shard       {}\n", shard.name());
   fmt::print("format            {}\n", shard.describe());

@@ -29,7 +29,7 @@ struct QuantizeOptions {
   std::string recipe, operand, input, output;
   OperandRole role = OperandRole::forward_x;
   std::string layer;
-  int blocks = 0;  // of the model; 0: not given
+  int blocks = 0;  // number of blocks of the model; 0 = not given
   OperandContext context;
   bool transpose = false;
   bool swizzled = false;
@@ -51,9 +51,9 @@ OperandRole role_named(const std::string& name) {
               fmt::format("the operands are {}", fmt::join(names, ", ")));
 }
 
-// ---- What the recipe says of a layer ----
+// ---- The recipe of a layer ----
 
-// -1: outside the blocks.
+// Returns the number of the block that holds a layer, or -1 for a layer outside the blocks.
 int block_of(const std::string& layer) {
   const std::optional<int> block = block_of_parameter(layer);
   if (!block) {
@@ -93,7 +93,7 @@ void check_finite(const LoadedArray& input, const std::string& place) {
               "quantise a tensor of finite numbers");
 }
 
-// ---- The file ----
+// ---- The output file ----
 
 std::vector<uint8_t> swizzle(const QuantizedTensor& operand) {
   const Tensor& scales = operand.block_scales;
@@ -169,7 +169,7 @@ void save(const OperandResult& result, const QuantizeOptions& options) {
   save_safetensors(options.output, arrays, metadata_of(result, options), options.overwrite);
 }
 
-// ---- What is said ----
+// ---- The report ----
 
 nlohmann::ordered_json statistics_json(const OperandStatistics& statistics) {
   return {{"relative_mse", statistics.relative_error()},
@@ -212,7 +212,7 @@ void print_json(const OperandResult& result, const QuantizeOptions& options) {
     object["statistics_from_input"] = statistics_json(*result.from_input);
   }
   object["output"] = options.output;
-  const auto replace = nlohmann::ordered_json::error_handler_t::replace;  // a path need not be UTF-8
+  const auto replace = nlohmann::ordered_json::error_handler_t::replace;  // needed because a path may not be UTF-8
   fmt::print("{}\n", object.dump(2, ' ', false, replace));
 }
 
@@ -273,7 +273,7 @@ void run_quantize(QuantizeOptions& options) {
 void add_random_options(CLI::App& command, QuantizeOptions& options) {
   constexpr uint32_t largest_id = (uint32_t{1} << 24) - 1;
   command.add_option("--seed", options.context.seed, "Seed of the run")
-      ->check(CLI::NonNegativeNumber)  // -1 would be taken for 2^64 - 1
+      ->check(CLI::NonNegativeNumber)  // without it, -1 would be read as 2^64 - 1
       ->capture_default_str();
   command.add_option("--step", options.context.step, "Step of the run")
       ->check(CLI::Range(uint32_t{0}, UINT32_MAX))

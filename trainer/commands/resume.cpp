@@ -27,7 +27,7 @@ struct ResumeOptions {
   bool profile = false;
 };
 
-// The directory may have moved since the run began: where it lies now is run.dir.
+// Reads the configuration of the run and sets run.dir to the directory's present path, as it may have been moved.
 RunConfig config_of_run(const ResumeOptions& options) {
   const std::filesystem::path path = std::filesystem::absolute(options.run_directory).lexically_normal();
   if (std::filesystem::exists(path / "manifest.json")) {
@@ -44,7 +44,7 @@ RunConfig config_of_run(const ResumeOptions& options) {
   return config;
 }
 
-// The shards may have moved, but must hold what they held.
+// Checks that the data is the checkpoint's. The shards may have been moved, but their contents must be the same.
 void check_data(const CheckpointInfo& checkpoint, const TrainingSession& session) {
   const std::vector<std::string>& allowed = session.config().resume.allow;
   if (checkpoint.data_fingerprint == session.data_fingerprint()) return;
@@ -61,7 +61,7 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
   run_together(communicator, [&] {
     RunConfig before = parse_run_config_text(checkpoint.config_yaml, checkpoint.directory / "config.yaml");
     before.run.dir = config.run.dir;
-    before.data.train = config.data.train;  // check_data() compares what they hold
+    before.data.train = config.data.train;  // paths may differ: check_data() compares the contents
     check_resume(before, config);
   });
   log_info("resuming   {} (step {}, {} tokens, saved by {} ranks)", checkpoint.directory.string(), checkpoint.step,
@@ -69,7 +69,7 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
   TrainingSession session(communicator, config);
   run_together(communicator, [&] {
     check_data(checkpoint, session);
-    // Only now: a mistake in an override must not stay in the run directory.
+    // Written after all checks, so that a mistake in an override does not stay in the run directory.
     if (communicator.rank() == 0) directory.write_config(resolved_yaml(config));
   });
   return run_training(communicator, session, directory, checkpoint);

@@ -23,7 +23,7 @@
 namespace nibble {
 namespace {
 
-constexpr uint64_t batch_bytes = 8ULL << 20U;      // text that is encoded at a time
+constexpr uint64_t batch_bytes = 8ULL << 20U;      // text that is encoded at once
 constexpr uint64_t progress_bytes = 64ULL << 20U;  // text between two progress lines
 
 struct TokenizeOptions {
@@ -73,7 +73,7 @@ bool is_product(const std::string& name) {
   return name == "tokenizer.model" || (shard && name.ends_with(".bin"));
 }
 
-// Shards and tokenizer of an earlier call in the output directory, which is made if it is not there.
+// Returns shards and tokenizer that an earlier call left in the output directory, which is created if necessary.
 std::vector<std::filesystem::path> earlier_products(const TokenizeOptions& options) {
   std::error_code error;
   std::filesystem::create_directories(options.output, error);
@@ -93,7 +93,7 @@ std::vector<std::filesystem::path> earlier_products(const TokenizeOptions& optio
   return products;
 }
 
-// The first pass: checks all text, finds the split, and gathers what a tokenizer is trained on.
+// Makes the first pass over the text: checks it, decides the split, and trains a tokenizer if none is given.
 Tokenizer make_tokenizer(const TokenizeOptions& options, DocumentSplit& split) {
   std::optional<Tokenizer> given;
   if (!options.tokenizer.empty()) given = Tokenizer::load(options.tokenizer);
@@ -109,7 +109,7 @@ Tokenizer make_tokenizer(const TokenizeOptions& options, DocumentSplit& split) {
   return Tokenizer::train(sample.take(split), options.vocab_size);
 }
 
-// The second pass: encodes documents in batches and hands them to their side of the split.
+// Makes the second pass over the text: encodes documents in batches and writes each to its side of the split.
 class Encoder {
  public:
   Encoder(const TokenizeOptions& options, const Tokenizer& tokenizer, const DocumentSplit& split)

@@ -23,7 +23,7 @@ struct TrainOptions {
 int run_train(const TrainOptions& options) {
   return rank_main([&] { return parse_run_config(options.config, with_profile(options.profile, options.overrides)); },
                    [](Communicator& communicator, const RunConfig& config) {
-                     // Before the directory: a mistake in the data leaves nothing behind.
+                     // Made before the directory, so that a mistake in the data leaves no directory behind.
                      TrainingSession session(communicator, config);
                      const RunDirectory directory =
                          RunDirectory::create(communicator, config.run.dir, resolved_yaml(session.config()));

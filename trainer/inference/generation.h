@@ -16,11 +16,12 @@ struct SamplingOptions {
   uint64_t seed = 0;
 };
 
-// Sampling from given logits. position keys the random number: the same inputs give the same token.
+// Samples from given logits [vocabulary]. The random number is a function of `position` and the seed, so that equal
+// inputs give the same token.
 int32_t sample_token(const float* logits, int64_t vocabulary, uint64_t position, const SamplingOptions& options);
 
-// The token after `tokens` (at least one). Looks at the last sequence_length tokens at most. Tokens of the model's
-// padding, at or above `vocabulary`, are never drawn.
+// Samples the token after `tokens` (at least one). The model sees at most the last sequence_length tokens. Tokens of
+// the model's padding, at or above `vocabulary`, are never sampled.
 int32_t sample_next(LanguageModel& model, const std::vector<int32_t>& tokens, int64_t vocabulary,
                     const SamplingOptions& options);
 
