@@ -1,4 +1,4 @@
-// What the parts of cuda_bench share: measuring, and one line of JSON for each figure.
+// The measuring that the parts of cuda_bench share, and their output: one line of JSON for each figure.
 #pragma once
 
 #include <fmt/format.h>
@@ -29,7 +29,7 @@ class Bench {
  public:
   explicit Bench(bool smoke) : smoke_(smoke) {}
 
-  // Seconds of one call: the median of five measurements of at least 20 ms each.
+  // Returns the seconds of one call: the median of five measurements of at least 20 ms each.
   double seconds(const std::function<void()>& work) const {
     work();
     cuda::synchronize();
@@ -70,7 +70,7 @@ class Bench {
                name, 1e3 * time, flops / time / 1e12, peak > 0 ? flops / time / peak : 0.0);
   }
 
-  // On the device.
+  // Returns a new arena on the device; forget() frees all of them.
   Arena& memory() { return *arenas_.emplace_back(std::make_unique<Arena>("bench", DeviceKind::cuda)); }
   void forget() { arenas_.clear(); }
   bool smoke() const { return smoke_; }
@@ -88,7 +88,7 @@ class Bench {
   std::vector<std::unique_ptr<Arena>> arenas_;
 };
 
-// Deterministic numbers of an activation's size, made on the CPU.
+// Fills deterministic numbers of an activation's size, made on the CPU.
 inline void fill(const Tensor& tensor) {
   const HostStage stage(tensor);
   const auto values = stage.as<BFloat16>();

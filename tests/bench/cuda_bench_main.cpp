@@ -1,7 +1,7 @@
-// What the GPU's kernels reach, as shares of what the same GPU copies and multiplies: for docs/gpu.md and
+// Measures the GPU's kernels as shares of what the same GPU copies and multiplies, for docs/gpu.md and
 // scripts/gpu_check.sh. Prints one JSON object a line: name, milliseconds, and GB/s with its share of the measured copy
 // or TFLOP/s with its share of the data sheet's BF16 peak. Bytes are those of the ideal kernel: every input read once,
-// every output written once. Usage: cuda_bench [--smoke]     --smoke: tiny shapes, once, to see that everything runs
+// every output written once. Usage: cuda_bench [--smoke]. --smoke runs tiny shapes, once, to see that everything runs.
 #include "bench/cuda_bench.h"
 
 #include <cstring>

@@ -90,7 +90,7 @@ void optimizer(Bench& bench) {
     return state;
   });
   uint64_t step = 0;
-  // Gradient 4 read; two FP32 moments 8 read, 8 written; weight 2 read, 2 written.
+  // Bytes an element: gradient 4 read; two FP32 moments 8 read, 8 written; weight 2 read, 2 written.
   bench.stream("adamw", 24 * static_cast<double>(parameters), [&] {
     made.adamw->step({.step = step++, .learning_rate = 1e-3, .grad_scale = 1, .seed = 1}, made.weights, made.gradient);
   });

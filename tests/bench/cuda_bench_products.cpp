@@ -120,7 +120,7 @@ void bench_attention(Bench& bench) {
   });
   fill(made.qkv);
   fill(made.grad_output);
-  // Two products over the causal half forward, five backward.
+  // The forward pass has two products over the causal half, the backward pass five.
   const double product = static_cast<double>(shape.tokens() * shape.sequence_length) *
                          static_cast<double>(shape.query_heads * shape.head_dim);
   const std::string who = describe_attention_provider(shape);

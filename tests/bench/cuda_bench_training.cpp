@@ -14,7 +14,7 @@ OperandSpec nvfp4() {
   return {.format = Format::nvfp4};
 }
 
-// configs/recipes/nvfp4.yaml
+// The recipe of configs/recipes/nvfp4.yaml.
 Recipe nvidia_recipe() {
   OperandSpec square = nvfp4();
   square.block = BlockShape::square;
@@ -43,7 +43,7 @@ struct TrainingCase {
   int64_t sequences;
 };
 
-// Forward, backward and update of one micro-batch a step.
+// Measures forward, backward and update of one micro-batch a step.
 void training(Bench& bench, const TrainingCase& each, const Recipe& recipe) {
   LanguageModel model(each.model, recipe,
                       {.sequences = each.sequences,
@@ -68,7 +68,7 @@ void training(Bench& bench, const TrainingCase& each, const Recipe& recipe) {
         0, static_cast<uint64_t>(size), DType::bf16);
     return state;
   });
-  fill(made.weights);  // losses mean nothing here
+  fill(made.weights);  // losses have no meaning here
   model.bind(made.weights, made.gradient);
   const int64_t tokens = each.sequences * each.model.sequence_length;
   std::vector<int32_t> ids(static_cast<size_t>(tokens));

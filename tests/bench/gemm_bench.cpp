@@ -19,7 +19,7 @@
 namespace nibble {
 namespace {
 
-// `count` steps of enough independent chains to fill every multiply-add unit; returns the number of flops.
+// Does `count` steps of enough independent chains to fill every multiply-add unit; returns the number of flops.
 __attribute__((target("avx512f"))) double fma_chains_avx512(int64_t count) {
   constexpr int chains = 24;
   __m512 sums[chains];
@@ -63,7 +63,7 @@ struct Shape {
   int64_t m, n, k;
 };
 
-// What is multiplied, and how it lies in memory.
+// The kind of an operand: its format and its layout in memory.
 struct Kind {
   Format format;
   OperandLayout layout = OperandLayout::rows;
@@ -75,7 +75,7 @@ struct Kind {
   }
 };
 
-// Memory that starts at a multiple of 64 bytes, as arenas give it.
+// Memory that starts at a multiple of 64 bytes, like that of arenas.
 struct Line {
   alignas(64) std::byte bytes[64];
 };
@@ -94,7 +94,7 @@ QuantizedTensor make_operand(const Kind& kind, int64_t rows, int64_t inner, Memo
   const int64_t lines = div_ceil(rows, group);
   const int64_t value_bytes = lines * group * inner * bits / 8;
   const int64_t scale_bytes = traits.block == 0 ? 0 : lines * group * inner / traits.block;
-  // E4M3 1, finite in every format
+  // 0x38 is 1 in E4M3, and finite in every format.
   std::byte* const start = allocate(memory, value_bytes + scale_bytes + 8, 0x38);
   QuantizedTensor tensor;
   tensor.format = kind.format;

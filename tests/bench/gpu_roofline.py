@@ -27,7 +27,7 @@ OURS = {
     "nvfp4": (PAIR, 2 * ROWS, PAIR),
     "quartet2": (ROWS + SAVED, ROWS + SAVED, READ + 2 * EDEN),
 }
-# The amax comes from whoever made the tensor; pseudo-scales in BF16.
+# The amax comes from the operator that made the tensor; pseudo-scales are in BF16.
 IDEAL = {
     "nvfp4": (READ + 2 * NVFP4,) * 3,
     "quartet2": (READ + NVFP4 + 2 * NVFP4 + 0.25,) * 2 + (READ + 2 * NVFP4 + 0.5,),

@@ -1,6 +1,6 @@
-// Compares the speed of contenders on a machine whose speed changes: they take turns within one run, and what counts is
-// the median over the rounds of their ratio to one of them. On one thread by the thread's processor time, which a
-// neighbour cannot take; on several by wall clock.
+// Compares the speed of contenders on a machine whose speed changes: they take turns within one run, and the result is
+// the median over the rounds of their ratio to one of them. On one thread the time is the thread's processor time,
+// which a neighbour cannot take; on several it is wall-clock time.
 #pragma once
 
 #include <fmt/format.h>
@@ -35,7 +35,7 @@ inline double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-// One more round than asked for: the first one warms up.
+// Runs one more round than asked for: the first one warms up.
 inline std::vector<Timing> compare(const std::vector<Contender>& contenders, size_t base, int rounds, bool one_thread) {
   const clockid_t clock = one_thread ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
   std::vector<std::vector<double>> seconds(contenders.size());

@@ -1,4 +1,4 @@
-// Prints, as Markdown, the published figures of the quantisers beside ours: what scripts/numerics_table.sh puts into
+// Prints, as Markdown, the published figures of the quantisers beside ours. scripts/numerics_table.sh puts them into
 // docs/numerics.md. The tests hold the same figures to stated tolerances (tests/quant/*_test.cpp).
 #include <fmt/format.h>
 

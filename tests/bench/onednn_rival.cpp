@@ -1,8 +1,8 @@
-// nibble's products and whole linear layers against oneDNN's BF16 products, interleaved in one run.
+// Compares nibble's GEMMs and whole linear layers with oneDNN's BF16 GEMMs, interleaved in one run.
 //
 //   onednn_rival [--threads N] [--rounds N] [--amx]
 //
-// The rival is held to AVX-512 BF16 unless --amx lets it use the tile unit, which nibble's exact products cannot use.
+// The rival is held to AVX-512 BF16 unless --amx lets it use the tile unit, which nibble's exact GEMMs cannot use.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -57,7 +57,7 @@ Tensor view(std::vector<BFloat16>& values, int64_t rows, int64_t cols) {
   return Tensor(values.data(), DType::bf16, {rows, cols});
 }
 
-// NVIDIA's recipe (configs/recipes/nvfp4.yaml).
+// Returns NVIDIA's recipe (configs/recipes/nvfp4.yaml).
 LinearRecipe nvidia_recipe() {
   LinearRecipe recipe = plain_recipe(Format::nvfp4);
   recipe.forward_w.block = recipe.grad_input_w.block = BlockShape::square;
@@ -103,7 +103,7 @@ class LayerStep {
   StepContext context_{.seed = 1};
 };
 
-// The three products on operands that are there already.
+// The three GEMMs of a layer on operands that are already made.
 class Products {
  public:
   Products(const LinearRecipe& recipe, const Shape& shape, Matrices& matrices) : shape_(shape), matrices_(matrices) {
@@ -150,7 +150,7 @@ class Products {
   QuantizedTensor x_, w_, dy_, w_transposed_, dy_transposed_, x_transposed_;
 };
 
-// oneDNN's three products, weights in plain row-major order, as a training step has them.
+// oneDNN's three GEMMs of a layer, weights in plain row-major order, as a training step has them.
 class Rival {
  public:
   Rival(const Shape& shape, Matrices& matrices) {
@@ -228,8 +228,8 @@ void compare_shape(const Shape& shape, int rounds, int threads) {
   }
 }
 
-// The rival's threads would spin on after each product and take nibble's processors; its library reads the remedy when
-// it is loaded.
+// Starts the program again with threads that sleep between GEMMs: otherwise the rival's threads would spin on and take
+// nibble's processors. Its library reads this setting when it is loaded.
 void start_again_with_parked_threads(char** arguments, int threads) {
   if (std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);

@@ -20,7 +20,7 @@ struct Layout {
   uint64_t elements = 0;
 };
 
-// Parameters with gaps between them and sizes that fit no block; more of them than one launch takes.
+// Returns parameters with gaps between them and sizes that fit no block; more of them than one launch takes.
 Layout many_parameters() {
   Layout layout;
   for (uint32_t i = 0; i < 150; ++i) {
@@ -66,7 +66,7 @@ struct Optimizer {
     std::mt19937 generator(5);
     std::normal_distribution<float> normal;
     for (uint64_t i = begin; i < end; ++i) {
-      // Also in gaps: nothing there may move.
+      // Gaps have values, too: they must not change.
       values[i - begin] = normal(generator);
     }
     adamw->set_weights(values, weights);
@@ -119,7 +119,7 @@ TEST_F(AdamWTest, StateOnTheCpuHasTheSameBits) {
   for (const Kind& kind : all_kinds) compare(kind, layout, 4096, layout.elements, true);
 }
 
-// Several strips, with parameters across their borders.
+// The state has several strips, with parameters across their borders.
 TEST_F(AdamWTest, StateOnTheCpuIsUpdatedInStrips) {
   constexpr uint64_t strip = uint64_t{1} << 20;
   const Layout layout{{{.offset = 0, .count = strip / 2 + 3, .tensor_id = 1, .decay = true},

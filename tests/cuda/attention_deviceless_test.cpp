@@ -1,4 +1,4 @@
-// What cuDNN says of attention on GPUs that are only described to it: the graphs are well formed, and there are engines
+// Asks cuDNN about attention on GPUs that are only described to it: the graphs are well formed, and there are engines
 // for them. Needs cuDNN and no GPU.
 #include <gtest/gtest.h>
 
@@ -58,7 +58,7 @@ TEST_P(DescribedGpu, MasksDocumentsOnHopper) {
   }
 }
 
-// What the providers' own limit, head_dim 64 and 128, rests on.
+// The backends' own limit, head_dim 64 and 128, rests on this.
 TEST_P(DescribedGpu, RefusesOtherHeads) {
   const cuda::CudnnAttentionSupport odd = support({4, 4096, 32, 8, 100});
   EXPECT_NE(odd.forward.refusal, "");

@@ -15,7 +15,7 @@ namespace {
 struct Operands {
   AttentionShape shape;
   TwinTensor qkv, output, log_sum_exp, grad_output, grad_qkv;
-  TwinTensor starts;  // of documents, read where the shape has a mask
+  TwinTensor starts;  // starts of documents, read where the shape has a mask
 
   Operands(const AttentionShape& size, DType dtype)
       : shape(size),
@@ -29,7 +29,7 @@ struct Operands {
     grad_output.fill_normal(2);
   }
 
-  // Documents of these lengths, over and over, from the start of every sequence on.
+  // Sets documents of these lengths, over and over, from the start of every sequence on.
   void pack(const std::vector<int64_t>& lengths) {
     shape.document_mask = true;
     for (int64_t sequence = 0; sequence < shape.sequences; ++sequence) {
@@ -47,7 +47,7 @@ struct Operands {
   }
   Tensor documents(DeviceKind device) const { return shape.document_mask ? starts.on(device) : Tensor(); }
 
-  // A workspace that holds what earlier operators left there.
+  // Returns a workspace that holds what earlier operators left there.
   TwinTensor workspace(DeviceKind device) const {
     TwinTensor memory(DType::f32, {attention_workspace_floats(shape, device)});
     for (int64_t i = 0; i < memory.cpu().elements(); ++i) memory.cpu().as<float>()[i] = std::nanf("");
@@ -102,7 +102,7 @@ TEST_F(Attention, AnyHeads) {
   }
 }
 
-// Heads that are no multiple of 16 bytes, of the lanes, of the depth of a tile, and of its columns.
+// The head dimensions are no multiples of 16 bytes, of the lanes, of the depth of a tile, or of its columns.
 TEST_F(Attention, AnyHeadDimension) {
   for (const DType dtype : {DType::bf16, DType::f32}) {
     for (const int64_t head_dim : {1, 5, 33, 40, 64, 65, 128, 136}) {
@@ -111,8 +111,8 @@ TEST_F(Attention, AnyHeadDimension) {
   }
 }
 
-// Numbers so small that products are subnormal, which count as zeros in bf16, and scores so far apart that
-// probabilities vanish.
+// Some numbers are so small that products are subnormal, which count as zeros in bf16, and some scores so far apart
+// that probabilities vanish.
 TEST_F(Attention, SmallNumbersAndFarScores) {
   for (const DType dtype : {DType::bf16, DType::f32}) {
     for (const float scale : {1e-19F, 1e-38F, 30.0F}) {
@@ -138,7 +138,7 @@ TEST_F(Attention, ZerosHaveTheirSign) {
   EXPECT_EQ(operands.output.cpu().as<BFloat16>()[64].bits, 0);
 }
 
-// Documents that begin inside tiles and with them; tiles that nobody sees; rows that see nothing of the first tile.
+// Documents begin inside tiles and with them; some tiles are seen by nobody; some rows see nothing of the first tile.
 TEST_F(Attention, DocumentsInASequence) {
   for (const DType dtype : {DType::bf16, DType::f32}) {
     for (const auto& [shape, lengths] :
@@ -154,7 +154,7 @@ TEST_F(Attention, DocumentsInASequence) {
   }
 }
 
-// A mask without effect has the bits that there are without one; one with effect has others.
+// A mask without effect gives the bits of no mask; one with effect gives others.
 TEST_F(Attention, OneDocumentIsNoMask) {
   const AttentionShape shape{1, 100, 2, 1, 16};
   const Operands without(shape, DType::bf16);
@@ -206,7 +206,7 @@ TEST_F(Attention, WhatCudnnCannotDoIsExactUnlessAskedOfCudnn) {
   }
 }
 
-// The largest difference, as a share of the largest number.
+// Returns the largest difference, as a share of the largest number.
 double difference(const Tensor& expected, const Tensor& actual) {
   const HostCopy a(expected);
   const HostCopy b(actual);
@@ -224,7 +224,7 @@ double difference(const Tensor& expected, const Tensor& actual) {
   return off / largest;
 }
 
-// On a GPU, where there is cuDNN: near the CPU, and the same bits every time.
+// On a GPU with cuDNN the results are near the CPU's, and have the same bits every time.
 TEST_F(Attention, CudnnIsNearAndRepeatable) {
   set_attention_provider(AttentionProvider::automatic);
   const std::string provider = describe_attention_provider({2, 300, 8, 2, 64});

@@ -8,7 +8,7 @@ namespace {
 
 class Dequantize : public DeviceTest {};
 
-// Rows [first, last) on both devices, into either dtype; `skew` elements into the output's memory.
+// Compares rows [first, last) on both devices, in either dtype; the output begins `skew` elements into its memory.
 void expect_same_rows(const TwinOperand& operand, int64_t first, int64_t last, int64_t skew = 0) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const int64_t elements = (last - first) * operand.cpu().inner;
@@ -50,7 +50,7 @@ TEST_F(Dequantize, TransposedValues) {
   }
 }
 
-// Rotations of 32, 64 and 128 points, once and twice: the scale is an FP32 number for some of them only.
+// Rotations have 32, 64 and 128 points, once and twice: the scale is an FP32 number for some of them only.
 TEST_F(Dequantize, RotationsAndOuterScales) {
   for (const bool outer : {false, true}) {
     for (const int bits : {0, 5, 6, 7, 14}) {
@@ -84,20 +84,20 @@ TEST_F(Dequantize, ASourceThatWasNotFiniteIsNotANumberEverywhere) {
   for (const float value : values.as<float>()) EXPECT_TRUE(is_nan(value));
 }
 
-// Tensor scales for which the FP32 product lies half way between two BF16 numbers and the exact one does not.
+// With these tensor scales the FP32 product lies half way between two BF16 numbers and the exact one does not.
 TEST_F(Dequantize, RoundsToBf16Once) {
   std::mt19937 generator(1);
   int checked = 0;
   for (int trial = 0; trial < 30'000'000 && checked < 8; ++trial) {
     const float scale = float_of_bits(0x3F800000u | (generator() & 0x7FFFFFu));
-    const float factor = static_cast<float>(1 + generator() % 7) * 0.25F;  // of an element and its block scale
+    const float factor = static_cast<float>(1 + generator() % 7) * 0.25F;  // value of an element times its block scale
     const double exact = static_cast<double>(factor) * scale;
     if (bf16_nearest_once(exact) == bf16_nearest(static_cast<float>(exact))) continue;
     TwinOperand operand({.format = Format::fp8_e4m3, .rows = 1, .inner = 32}, 1);
     for (int64_t i = 0; i < 32; ++i) {
       operand.cpu().values.as<uint8_t>()[i] = static_cast<uint8_t>(e4m3_nearest(i % 2 == 0 ? factor : -factor));
     }
-    // The second makes the error of the product less than any FP32 number.
+    // The second power makes the error of the product less than any FP32 number.
     for (const float power : {1.0F, 0x1p-126F}) {
       operand.cpu().tensor_scale.as<float>()[0] = scale * power;
       operand.upload();

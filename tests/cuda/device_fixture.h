@@ -26,7 +26,7 @@ class DeviceTest : public ::testing::Test {
   static void SetUpTestSuite() { use_first_gpu(); }
 };
 
-// The same shape twice, on the CPU and on the device; both zero at first.
+// Two tensors of the same shape, one on the CPU and one on the device; both zero at first.
 class TwinTensor {
  public:
   TwinTensor(DType dtype, std::initializer_list<int64_t> shape) {
@@ -41,12 +41,12 @@ class TwinTensor {
   const Tensor& gpu() const { return tensors_[1]; }
   const Tensor& on(DeviceKind device) const { return device == DeviceKind::cpu ? cpu() : gpu(); }
 
-  // What is on the CPU, to the device.
+  // Copies the CPU's tensor to the device.
   TwinTensor& upload() {
     copy(cpu(), gpu());
     return *this;
   }
-  // Normal deviates times `scale`, f32 or bf16, in both.
+  // Fills both with normal deviates times `scale`, f32 or bf16.
   TwinTensor& fill_normal(unsigned seed, float scale = 1) {
     std::mt19937 generator(seed);
     std::normal_distribution<float> normal(0, scale);
@@ -65,7 +65,7 @@ class TwinTensor {
   std::vector<Tensor> tensors_;
 };
 
-// The bytes of both; the message names the first element that differs.
+// Compares the bytes of both; the message names the first element that differs.
 inline ::testing::AssertionResult same_bits(const Tensor& expected, const Tensor& actual) {
   const HostCopy a(expected);
   const HostCopy b(actual);

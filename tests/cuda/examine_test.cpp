@@ -1,4 +1,4 @@
-// source_was_finite(), examine(), count_non_finite() and measure() on the device.
+// Tests source_was_finite(), examine(), count_non_finite() and measure() on the device.
 #include <array>
 #include <cmath>
 #include <limits>
@@ -38,7 +38,7 @@ TEST_F(Examine, CountsElementsThatAreNotFinite) {
   }
 }
 
-// An operand as a quantiser leaves it, with this amax, whose source has so many elements that are not finite.
+// An operand with this amax, whose source has so many elements that are not finite.
 struct Case {
   float amax;
   int64_t not_finite;
@@ -114,7 +114,7 @@ TEST_F(Examine, MeasuresAsTheCpuDoes) {
   for (const Format format : all_formats) {
     const DType dtype = format == Format::f32 ? DType::f32 : DType::bf16;
     TwinTensor source(dtype, {40, 160});
-    source.fill_normal(1);  // as the operand's
+    source.fill_normal(1);  // as the operand's source
     const TwinOperand operand({.format = format, .rows = 40, .inner = 160}, 1);
     std::array<OperandStatistics, 2> found;
     for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {

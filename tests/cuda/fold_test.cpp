@@ -9,7 +9,7 @@ namespace {
 
 class FoldTest : public DeviceTest {};
 
-// Values of very different sizes, so that another order of additions gives other bits.
+// Fills values of very different sizes, so that another order of additions gives other bits.
 void fill(TwinTensor& twin, unsigned seed) {
   twin.fill_normal(seed);
   float* const values = twin.cpu().as<float>();
@@ -23,7 +23,7 @@ struct Case {
   uint64_t groups;
 };
 
-// `leaves` nodes of the tree over `groups` groups, in ascending order, some of them of several groups.
+// Returns `leaves` nodes of the tree over `groups` groups, in ascending order, some of them of several groups.
 Case nodes_of(uint64_t groups, int ranks) {
   Case result{{}, groups};
   for (int rank = 0; rank < ranks; ++rank) {
@@ -34,7 +34,7 @@ Case nodes_of(uint64_t groups, int ranks) {
   return result;
 }
 
-// offset: of every array from a multiple of 512 bytes.
+// `offset` is that of every array from a multiple of 512 bytes.
 void check(const Case& test, int64_t count, int64_t offset, bool in_place) {
   const size_t places = test.nodes.size();
   const OnePassFold fold(fold_of(test.groups, test.nodes), places);
@@ -80,7 +80,7 @@ TEST_F(FoldTest, OneArrayIsAddedToAnother) {
   }
 }
 
-// All of a rank alone: buffers are zeroed, sums of groups are formed, and the total is the tree's.
+// The whole reduction of a rank alone: buffers are zeroed, sums of groups are formed, and the total is the tree's.
 TEST_F(FoldTest, AReductionOnTheDeviceIsThatOfTheCpu) {
   const auto count = static_cast<int64_t>(Partition::block + 77);
   for (const uint64_t groups : {1, 2, 3, 7}) {

@@ -1,5 +1,5 @@
-// Products by cuBLASLt, native and emulated, against the exact provider. Where the device does not have what a test is
-// about, as a GPU before Blackwell has no FP4 units, the test says so and is skipped; the simulator has it.
+// Compares GEMMs by cuBLASLt, native and emulated, with the exact backend. Where the device lacks what a test needs, as
+// a GPU before Blackwell has no FP4 units, the test says so and is skipped; the simulator has it.
 #include <dlfcn.h>
 
 #include <cmath>
@@ -17,7 +17,7 @@ namespace {
 
 using cuda::GemmProvider;
 
-// Of what the device has, gone before a library or kernel is asked.
+// The simulated device has the compute capability 10.0 of a Blackwell GPU.
 class CublasLt : public DeviceTest {
  protected:
   static void SetUpTestSuite() {
@@ -62,7 +62,7 @@ std::vector<float> run(GemmProvider provider, const Product& product, float befo
   return values;
 }
 
-// sum |a b| of every output, from decoded operands.
+// Returns sum |a b| of every output, from decoded operands.
 std::vector<double> sizes_of(const TwinOperand& a, const TwinOperand& b) {
   const auto decoded = [](const QuantizedTensor& operand) {
     std::vector<float> values(static_cast<size_t>(operand.rows * operand.inner));
@@ -97,14 +97,14 @@ std::vector<double> sizes_of(const TwinOperand& a, const TwinOperand& b) {
   return sizes;
 }
 
-// How often the simulator's library was asked for algorithms; none on a GPU.
+// Returns the counter of the simulator's library, which counts requests for algorithms; null on a GPU.
 int (*heuristic_calls())() {
   void* const library = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_NOLOAD);
   return library == nullptr ? nullptr : reinterpret_cast<int (*)()>(dlsym(library, "fake_cublaslt_heuristic_calls"));
 }
 
-// Both providers err by at most k units of 2^-24 of the sum of magnitudes; f32 operands that are multiplied as such
-// lose nothing either. Output rounding comes on top.
+// The errors of both backends are at most k units of 2^-24 of the sum of magnitudes; f32 operands that are multiplied
+// as such lose nothing either. Output rounding comes on top.
 void expect_close(GemmProvider provider, const Product& product, const std::string& what) {
   const float before = product.accumulate ? 2.5F : std::nanf("");
   const std::vector<float> got = run(provider, product, before);
@@ -255,7 +255,7 @@ TEST_F(CublasLt, APlannedAlgorithmThatTheLibraryDoesNotTakeIsReplaced) {
   std::string damaged = plan;
   const size_t line = damaged.find("\n41 24 56 ");
   ASSERT_NE(line, std::string::npos);
-  size_t word = line;  // of the algorithm, behind 13 numbers
+  size_t word = line;  // first word of the algorithm, behind 13 numbers
   for (int i = 0; i < 13; ++i) word = damaged.find(' ', word + 1);
   damaged.replace(word + 1, damaged.find(' ', word + 1) - word - 1, "fedcba9876543210");
   testing::internal::CaptureStderr();
@@ -290,7 +290,7 @@ TEST_F(CublasLt, DescriptionsNameThePath) {
   EXPECT_EQ(cuda::describe_gemm(Format::nvfp4, Format::nvfp4), "nvfp4: exact, kernels of nibble");
 }
 
-// An f32 product has no bf16 output there: nobody is told that before.
+// An f32 GEMM has no bf16 output there; refusal() does not say so before.
 TEST_F(CublasLt, WhatTheLibraryRefusesAfterAllIsExactOrAnError) {
   const TwinOperand a({Format::f32, 16, 32}, 1);
   const TwinOperand b({Format::f32, 24, 32}, 2);

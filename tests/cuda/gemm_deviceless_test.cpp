@@ -1,4 +1,4 @@
-// What cuDNN says of the graphs of nvfp4 products on GPUs that it only knows from a description: no GPU is needed.
+// Asks cuDNN about the graphs of nvfp4 GEMMs on GPUs that it only knows from a description: no GPU is needed.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -21,7 +21,7 @@ std::string description_of(const std::string& name) {
   return text.str();
 }
 
-// Forward, both gradients, and ragged extents.
+// The shapes of the forward pass, of both gradients, and ragged extents.
 constexpr CudnnGemmShape shapes[] = {
     {4096, 4096, 4096, DType::bf16, false}, {4096, 11008, 4096, DType::f32, false},
     {4096, 4096, 8192, DType::f32, true},   {1000, 4096, 2048, DType::bf16, false},

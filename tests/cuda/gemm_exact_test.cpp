@@ -1,4 +1,4 @@
-// The exact provider has the bits of the CPU.
+// The exact backend has the bits of the CPU.
 #include <cmath>
 #include <limits>
 
@@ -30,7 +30,7 @@ class ExactGemm : public DeviceTest {
 };
 
 TEST_F(ExactGemm, EveryPairOfFormats) {
-  constexpr int64_t inner = 96;  // three blocks of 32; not a whole tile of scales
+  constexpr int64_t inner = 96;  // three blocks of 32; not a whole swizzle cell of scales
   for (const Format left : all_formats) {
     for (const Format right : all_formats) {
       const TwinOperand a({left, 67, inner}, 1);
@@ -114,12 +114,12 @@ TEST_F(ExactGemm, Bf16ProductsTakeSubnormalNumbersForZero) {
   }
 }
 
-// Sums beside 2^-126, where rounding to a subnormal number and rounding with an unbounded exponent differ.
+// The sums are beside 2^-126, where rounding to a subnormal number and rounding with an unbounded exponent differ.
 TEST_F(ExactGemm, SumsNextToTheSmallestNormalNumber) {
   constexpr int64_t rows = 64;
   TwinOperand a({Format::bf16, rows, 2}, 1);
   TwinOperand b({Format::bf16, rows, 2}, 2);
-  // Odd member first: 2^-126 (1 + 2^-7 i); then a small number is taken away: it ends around 2^-126.
+  // The odd member comes first: 2^-126 (1 + 2^-7 i); then a small number is taken away: the sum ends around 2^-126.
   for (int64_t i = 0; i < rows; ++i) {
     BFloat16* const left = a.cpu().values.as<BFloat16>() + 2 * i;
     BFloat16* const right = b.cpu().values.as<BFloat16>() + 2 * i;

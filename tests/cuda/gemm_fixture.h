@@ -1,4 +1,4 @@
-// Operands of products on the CPU and, with the same bytes and swizzled scales, on the device.
+// Operands of GEMMs on the CPU and, with the same bytes and swizzled scales, on the device.
 #pragma once
 
 #include <optional>
@@ -18,13 +18,13 @@ constexpr Format all_formats[] = {Format::f32,        Format::bf16,       Format
 struct OperandShape {
   Format format = Format::bf16;
   int64_t rows = 0, inner = 0;
-  bool transposed = false;  // of formats that are not quantised
+  bool transposed = false;  // only in formats that are not quantised
   bool outer_scales = false;
 };
 
 class TwinOperand {
  public:
-  // Of normal deviates; source: f32 for f32, else bf16.
+  // Makes an operand of normal deviates; the source is f32 for f32, else bf16.
   TwinOperand(const OperandShape& shape, unsigned seed, float size = 1) : shape_(shape) {
     const DType dtype = shape.format == Format::f32 ? DType::f32 : DType::bf16;
     source_.emplace(dtype, std::initializer_list<int64_t>{shape.transposed ? shape.inner : shape.rows,
@@ -59,10 +59,10 @@ class TwinOperand {
 
   const QuantizedTensor& cpu() const { return cpu_; }
   const QuantizedTensor& gpu() const { return gpu_; }
-  // For changes to the operand on the CPU, before upload().
+  // The operand on the CPU, for changes before upload().
   QuantizedTensor& cpu() { return cpu_; }
 
-  // What is on the CPU, to the device.
+  // Copies the CPU's operand to the device.
   void upload() {
     copy(cpu_.values, gpu_.values);
     gpu_.rotation_bits = cpu_.rotation_bits;
@@ -90,7 +90,7 @@ class TwinOperand {
   QuantizedTensor cpu_, gpu_;
 };
 
-// Memory of a device, for scratch.
+// Scratch memory of a device.
 class DeviceBytes {
  public:
   explicit DeviceBytes(size_t bytes) : arena_("scratch", DeviceKind::cuda) {

@@ -1,4 +1,4 @@
-// The self-test of native products passes, fails where the library is wrong, and then nothing runs there.
+// Checks that the self-test of native GEMMs passes, and fails where the library is wrong: then nothing runs there.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -30,7 +30,7 @@ class GemmSelfTest : public DeviceTest {
     unsetenv("NIBBLE_FAKE_CUBLASLT_FAULT");
     cuda::forget_gemm_self_test();
   }
-  // Skips on a GPU, whose library is not wrong at will.
+  // Returns whether the library can be made wrong: not on a GPU.
   static bool library_can_be_wrong() {
     void* const library = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_NOLOAD);
     return library != nullptr && dlsym(library, "fake_cublaslt_heuristic_calls") != nullptr;
@@ -46,12 +46,12 @@ TEST_F(GemmSelfTest, PassesAndIsCached) {
   }
   EXPECT_TRUE(cuda::native_gemm_is_sound());
   setenv("NIBBLE_FAKE_CUBLASLT_FAULT", "alpha", 1);
-  EXPECT_TRUE(cuda::native_gemm_is_sound());  // asked once a process
+  EXPECT_TRUE(cuda::native_gemm_is_sound());  // probed once a process
 }
 
 struct Fault {
   const char* name;
-  const char* probe;  // that finds it first
+  const char* probe;  // the probe that finds the fault first
   bool in_mxfp8 = true;
 };
 
@@ -82,7 +82,7 @@ TEST_F(GemmSelfTest, FindsWhatLibrariesDoWrong) {
 
 TEST_F(GemmSelfTest, AFailedLibraryIsNotUsed) {
   if (!library_can_be_wrong()) GTEST_SKIP() << "only the simulator's library";
-  setenv("NIBBLE_FAKE_CUBLASLT_FAULT", "swizzle", 1);  // emulation reads the scales itself: it is right
+  setenv("NIBBLE_FAKE_CUBLASLT_FAULT", "swizzle", 1);  // emulation reads the scales itself, so it is right
   EXPECT_NE(cuda::describe_gemm(Format::nvfp4, Format::nvfp4).find("emulated in bf16"), std::string::npos)
       << cuda::describe_gemm(Format::nvfp4, Format::nvfp4);
   const TwinOperand a({Format::nvfp4, 16, 64}, 1);

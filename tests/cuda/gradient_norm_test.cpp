@@ -30,7 +30,7 @@ TEST_F(GradientNormTest, HasTheBitsOfTheCpu) {
   }
 }
 
-// The sum of each block, in which a different order of lanes would show.
+// Compares the sum of each block, in which a different order of lanes would show.
 TEST_F(GradientNormTest, BlocksHaveTheBitsOfTheCpu) {
   constexpr int64_t blocks = 5;
   constexpr auto block = static_cast<int64_t>(Partition::block);

@@ -18,14 +18,14 @@ using Plan = std::map<std::string, int64_t>;  // bytes by arena
 int64_t up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
-// Bytes of a tensor of so many bytes.
+// Returns the bytes that a tensor of so many bytes takes.
 int64_t taken(int64_t bytes) {
   return up(bytes, 512);
 }
 
 // How the operands of a linear layer are stored.
 struct Storage {
-  int64_t bits = 0;         // of a code; 0: bf16, not quantised
+  int64_t bits = 0;         // bits of a code; 0: bf16, not quantised
   int64_t block = 0;        // elements a block scale; 0: none
   bool reads_back = false;  // backward quantises the saved forward operands
   bool eden = false;        // MS-EDEN, post hoc: all four operands of backward
@@ -41,7 +41,7 @@ struct Case {
   ModelConfig config;
   LanguageModelOptions options;
   Recipe recipe;
-  Storage inner = in_bf16;      // of the blocks, but for
+  Storage inner = in_bf16;      // storage of the blocks, but for
   int64_t first = 0, last = 0;  // so many at both ends, which are bf16
   Storage head = in_bf16;
   bool emulated = true;
@@ -90,15 +90,15 @@ class Formula {
   }
 
  private:
-  // K(r, k): an operand in its storage format.
+  // K(r, k): the bytes of an operand in its storage format.
   static int64_t operand(int64_t r, int64_t k, const Storage& s) {
     if (s.bits == 0) return 0;
     const int64_t scales = s.block == 0 ? 0 : 512 * (up(r, 128) / 128) * (up(k, 4 * s.block) / (4 * s.block));
     return taken(r * k * s.bits / 8) + scales + taken(8);
   }
-  // P(r, k): the pseudo-scales of post hoc MS-EDEN.
+  // P(r, k): the bytes of the pseudo-scales of post hoc MS-EDEN.
   static int64_t pseudo_scales(int64_t r, int64_t k, const Storage& s) { return s.eden ? taken(4 * r * (k / 16)) : 0; }
-  // E(m, n, k): both operands of an emulated product in BF16.
+  // E(m, n, k): the bytes of both operands of an emulated GEMM in BF16.
   int64_t decoded(int64_t m, int64_t n, int64_t k, const Storage& s) const {
     if (s.bits == 0 || !case_.emulated) return 0;
     const int64_t rows = std::max<int64_t>(128, case_.largest_part / (2 * k) / 128 * 128);
@@ -189,7 +189,7 @@ ModelConfig config_of(const std::string& pattern, int64_t vocabulary, int64_t hi
   return config;
 }
 
-// No size is another's, and none is a multiple of what memory is cut into.
+// Returns a model in which no size equals another, and none is a multiple of the units of memory.
 ModelConfig crooked_config() {
   ModelConfig config = config_of("*-*--*-", 1008, 144, 208);
   config.query_heads = 9;
@@ -209,7 +209,7 @@ Recipe plain(Format format) {
   return {.name = "plain", .linear = plain_recipe(format)};
 }
 
-// As configs/recipes/nvfp4.yaml: head, first block and the last 15 % of the blocks stay in bf16.
+// The recipe of configs/recipes/nvfp4.yaml: head, first block and the last 15 % of the blocks stay in bf16.
 Recipe nvfp4() {
   const OperandSpec rows{.format = Format::nvfp4};
   const OperandSpec squares{.format = Format::nvfp4, .block = BlockShape::square};
@@ -223,7 +223,7 @@ Recipe nvfp4() {
           {.layers = {.match = "embedding|head"}}, {.layers = {.first_blocks = 1}}, {.layers = {.last_share = 0.15}}}};
 }
 
-// As configs/recipes/quartet2.yaml.
+// The recipe of configs/recipes/quartet2.yaml.
 Recipe quartet2() {
   const OperandSpec rows{.format = Format::nvfp4, .scale = ScaleRule::four_over_six};
   const OperandSpec gradient{.format = Format::nvfp4,
@@ -318,7 +318,7 @@ TEST_F(MemoryPlan, IsTheFormula) {
   }
 }
 
-// The flat buffers of weights and gradients: every parameter begins at a multiple of 16 elements.
+// In the flat buffers of weights and gradients every parameter begins at a multiple of 16 elements.
 TEST_F(MemoryPlan, ParametersAreTheSumOfTheirRoundedSizes) {
   for (const Case& wanted : cases()) {
     const ModelConfig& config = wanted.config;

@@ -1,4 +1,5 @@
-// Ranks with a GPU each. Simulated GPUs are as many as there are ranks; a machine with fewer real ones skips the tests.
+// Tests ranks with a GPU each. There are as many simulated GPUs as ranks; a machine with fewer real ones skips the
+// tests.
 #include <csignal>
 #include <cstdlib>
 #include <optional>
@@ -16,7 +17,7 @@ namespace {
 
 constexpr double timeout_s = 30;
 
-// NIBBLE_TEST_TIMEOUT: seconds, for the tests of faults.
+// Returns NIBBLE_TEST_TIMEOUT, seconds, for the tests of faults.
 double timeout() {
   const char* text = std::getenv("NIBBLE_TEST_TIMEOUT");
   return text == nullptr ? timeout_s : std::atof(text);
@@ -24,7 +25,7 @@ double timeout() {
 
 const auto* const environment = testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = timeout_s}));
 
-// Ranks that exchange device memory in one way or the other; null where there is one rank, as in a run.
+// A way in which ranks exchange device memory; null where there is one rank, as in a run.
 using Ranks = std::unique_ptr<DeviceCommunicator>;
 struct Way {
   const char* name;
@@ -62,7 +63,7 @@ std::span<std::byte> bytes_of(const Tensor& tensor) {
   return {static_cast<std::byte*>(tensor.data()), tensor.bytes()};
 }
 
-// Offsets in bytes, of which the first is not 0.
+// Returns offsets in bytes, of which the first is not 0.
 std::vector<uint64_t> offsets_of(bool equal) {
   std::vector<uint64_t> offsets{64};
   for (int rank = 0; rank < communicator().size(); ++rank) {
@@ -123,7 +124,7 @@ TEST_F(Nccl, RanksAgreeOnErrors) {
   }
 }
 
-// What one device makes of the tree, on another: the shard of this rank, twice.
+// Returns the weights of two steps on one device, in each of which the ranks sum the tree and gather everybody's shard.
 std::vector<float> shards(DeviceKind device, Communicator& ranks, const Partition& partition, uint64_t groups) {
   SharedArena memory("test", ranks, device);
   std::optional<TreeReduction> reduction;
@@ -148,7 +149,7 @@ std::vector<float> shards(DeviceKind device, Communicator& ranks, const Partitio
     const std::span<float> shard = reduction->reduce_scatter();
     const auto count = static_cast<int64_t>(shard.size());
     const auto first = static_cast<int64_t>(partition.begin(ranks.rank()));
-    // As the optimizer does: what comes of the shard, then everybody's.
+    // As the optimizer does: updates the shard, then gathers everybody's.
     copy(Tensor(shard.data(), DType::f32, {count}, device), weights.slice(first, first + count));
     memory.all_gather(bytes_of(weights), partition.byte_offsets(sizeof(float)));
     const HostCopy gathered(weights);
@@ -174,7 +175,8 @@ TEST_F(Nccl, TheTreesSumHasTheBitsOfTheCpu) {
   }
 }
 
-// Integers, so that every order gives the same sum. early: buckets leave while gradients become complete.
+// The gradients are integers, so that every order gives the same sum. early: buckets leave while gradients become
+// complete.
 void check_library_sum(DeviceCommunicator* ranks, uint64_t groups, bool early) {
   const uint64_t elements = 3 * Partition::block + 50;
   const Partition partition(elements, communicator().size());
@@ -233,7 +235,7 @@ TEST_F(Nccl, SumsByALibraryThatIsNotThereAreRefused) {
   EXPECT_THROW(make_gradient_reduction(ReductionKind::nccl, on_cpu, communicator(), partition, 4), Error);
 }
 
-// One of nccl_abort_test.sh's: an exchange that some rank never ends. NIBBLE_SIMULATED_NCCL_FAULT says who.
+// A fault of nccl_abort_test.sh: an exchange that some rank never ends. NIBBLE_SIMULATED_NCCL_FAULT names the rank.
 TEST_F(Nccl, Fault) {
   if (std::getenv("NIBBLE_TEST_FAULTS") == nullptr) GTEST_SKIP() << "a fault ends the program";
   const Ranks ranks = ways().front().make();

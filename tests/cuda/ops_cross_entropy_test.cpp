@@ -8,7 +8,7 @@ namespace {
 
 class CrossEntropyOnDevice : public DeviceTest {};
 
-// Logits and targets; every call overwrites the logits.
+// Holds logits and targets; every call overwrites the logits.
 struct Case {
   Case(int64_t tokens, int64_t vocab)
       : logits(DType::f32, {tokens, vocab}), targets(DType::i32, {tokens}), losses(DType::f32, {tokens}) {
@@ -18,7 +18,7 @@ struct Case {
   }
   void refill() { logits.fill_normal(1, 4); }
   float& logit(int64_t token, int64_t word) { return logits.cpu().as<float>()[token * logits.cpu().cols() + word]; }
-  // gradient: null for none.
+  // `gradient` is null where none is wanted.
   void run(const TwinTensor* gradient) {
     for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
       cross_entropy({logits.on(device), targets.on(device), gradient == nullptr ? Tensor() : gradient->on(device), 0.3F,
@@ -29,8 +29,8 @@ struct Case {
   TwinTensor logits, targets, losses;
 };
 
-// Vocabularies that end in every way that row_sum() knows; in one tile and in several, which the last three do not all
-// keep in shared memory; in packs and not.
+// The vocabularies end in every way that row_sum() distinguishes; they are in one tile and in several, which the last
+// three do not all keep in shared memory; in packs and not.
 TEST_F(CrossEntropyOnDevice, HasTheBitsOfTheCpu) {
   for (const int64_t vocab : {1, 2, 31, 32, 63, 64, 97, 1000, 4096, 4132, 16384, 16501, 29000}) {
     Case problem(3, vocab);

@@ -6,7 +6,7 @@ namespace {
 
 class Embedding : public DeviceTest {};
 
-// `distinct`: how many different tokens there may be.
+// Fills tokens; `distinct` bounds the number of different ones.
 void fill_tokens(TwinTensor& tokens, int64_t vocab, int64_t distinct) {
   std::mt19937 generator(static_cast<unsigned>(distinct));
   for (int64_t i = 0; i < tokens.cpu().elements(); ++i) {
@@ -20,7 +20,8 @@ TEST_F(Embedding, HasTheBitsOfTheCpu) {
   struct Case {
     int64_t count, vocab, distinct, features;
   };
-  // One token only; each once; runs beyond what a block looks at together; rows in packs and not, several slices.
+  // The cases: one token only; each once; runs beyond the tokens that a block looks at together; rows in packs and not,
+  // several slices.
   for (const Case& shape : {Case{1, 1, 1, 1}, Case{9, 50, 1, 16}, Case{40, 300, 300, 37}, Case{2100, 40, 5, 8},
                             Case{64, 40, 20, 1100}, Case{70, 40, 9, 301}}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {

@@ -9,8 +9,8 @@ class RmsNorm : public DeviceTest {};
 struct Shape {
   int64_t tokens, features;
 };
-// Rows that end in every way that row_sum() knows, and that begin where packs, pairs and neither can be read; more
-// tokens than ranges, and fewer.
+// The rows end in every way that row_sum() distinguishes, and begin where packs, pairs and neither can be read; there
+// are more tokens than ranges, and fewer.
 const Shape shapes[] = {{1, 1},   {3, 31},   {5, 32},   {9, 47},   {33, 64},  {40, 96},
                         {7, 127}, {70, 136}, {65, 192}, {13, 578}, {100, 17}, {32, 250}};
 

@@ -9,7 +9,7 @@ class RopeOnDevice : public DeviceTest {};
 struct Shape {
   int64_t sequences, length, query_heads, kv_heads, head_dim;
 };
-// Halves of heads in packs and not; fewer and more heads than threads share.
+// The halves of heads are in packs and not; heads are fewer and more than threads share.
 const Shape shapes[] = {{1, 1, 1, 1, 2}, {2, 5, 3, 1, 12}, {3, 7, 8, 2, 16}, {1, 9, 5, 5, 64}, {2, 3, 1, 1, 128}};
 
 TEST_F(RopeOnDevice, HasTheBitsOfTheCpuBothWays) {

@@ -1,6 +1,6 @@
-// The conversion instructions of quant/format/hardware_conversions.cuh against quant/format/codec.h, number by number,
-// through operands whose scales leave the numbers as they are. On the simulator, which has no such instructions, both
-// are the same code.
+// Compares the conversion instructions of quant/format/hardware_conversions.cuh with quant/format/codec.h, number by
+// number, through operands whose scales leave the numbers as they are. On the simulator, which has no such
+// instructions, both are the same code.
 #include <cmath>
 #include <limits>
 
@@ -20,7 +20,7 @@ QuantizedTensor quantized_on_device(QuantizeProblem& problem, const TwinTensor& 
   return operand;
 }
 
-// All numbers that a conversion from BF16 can meet, infinities and NaN among them.
+// The number of inputs of a conversion from BF16, infinities and NaN among them.
 constexpr int64_t bf16_numbers = 65536;
 
 TEST_F(Conversions, EveryBf16NumberToFp8) {
@@ -39,7 +39,7 @@ TEST_F(Conversions, EveryBf16NumberToFp8) {
   }
 }
 
-// Halfway between neighbours, and the FP32 numbers on both sides of that.
+// Returns the numbers halfway between neighbours, and the FP32 numbers on both sides of them.
 template <class Decode>
 std::vector<float> ties(uint32_t codes, Decode decode) {
   std::vector<float> values;

@@ -1,4 +1,4 @@
-// One quantisation on the CPU, its operand in rows, and the same on the device, in memory that was poisoned before.
+// One quantisation on the CPU, its operand in rows, and the same one on the device, in memory that was poisoned before.
 #pragma once
 
 #include "cuda/device_fixture.h"
@@ -25,7 +25,7 @@ inline QuantizeProblem problem_of(const OperandSpec& spec, bool transpose = fals
   return problem;
 }
 
-// Both dtypes of a matrix, on the CPU and on the device.
+// A matrix in both dtypes, on the CPU and on the device.
 class TwinMatrix {
  public:
   explicit TwinMatrix(const Matrix& matrix)
@@ -49,7 +49,7 @@ inline void fill_bytes(const Tensor& tensor, uint8_t value) {
   copy_bytes({tensor.data(), tensor.device(), bytes.data(), DeviceKind::cpu, bytes.size()});
 }
 
-// Memory of an operand of `problem`, whose source is set, and its scratch, full of NaN.
+// The memory of an operand of `problem`, whose source is set, and its scratch, full of NaN.
 class OperandMemory {
  public:
   explicit OperandMemory(QuantizeProblem& problem) : arena_(std::make_unique<Arena>("test", problem.source.device())) {
@@ -73,7 +73,7 @@ class OperandMemory {
   QuantizedTensor storage_;
 };
 
-// NaN equals NaN: devices make different ones.
+// Compares two numbers; NaN equals NaN, because devices make different ones.
 inline bool same_or_nan(float a, float b) {
   return bits_of(a) == bits_of(b) || (is_nan(a) && is_nan(b));
 }
@@ -89,7 +89,7 @@ inline ::testing::AssertionResult same_tensor_scale(const QuantizedTensor& cpu, 
   return ::testing::AssertionSuccess();
 }
 
-// Bytes of swizzled scales that belong to no block are zero.
+// Checks that the bytes of swizzled scales that belong to no block are zero.
 inline ::testing::AssertionResult padding_is_zero(const QuantizedTensor& gpu) {
   if (gpu.layout != OperandLayout::swizzled) return ::testing::AssertionSuccess();
   const HostCopy scales(gpu.block_scales);
@@ -126,7 +126,7 @@ inline ::testing::AssertionResult same_operand(const QuantizedTensor& cpu, const
   return padding_is_zero(gpu);
 }
 
-// The same problem on both devices.
+// One problem on both devices.
 struct Twins {
   Twins(QuantizeProblem problem, const TwinMatrix& matrix, DType dtype)
       : cpu_problem(at(problem, matrix, DeviceKind::cpu, dtype)),

@@ -1,4 +1,4 @@
-// quantize_pair() on the device: the bits of two calls of quantize() on the CPU.
+// Checks that quantize_pair() on the device has the bits of two calls of quantize() on the CPU.
 #include "cuda/quantize_fixture.h"
 
 namespace nibble::test {
@@ -41,7 +41,7 @@ OperandSpec eden(EdenCorrection correction, int rotate) {
   return spec;
 }
 
-// The kinds of kernel that there are, and what the recipes make pairs of.
+// Returns a spec for every kind of kernel, and those that the recipes make pairs of.
 std::vector<OperandSpec> kinds() {
   return {nvfp4(),
           nvfp4(BlockShape::row, Rounding::nearest, 16),
@@ -87,7 +87,7 @@ TEST_F(QuantizePairOnDevice, OneOfThemPlain) {
   }
 }
 
-// Weights in square blocks: both orientations decode to the same values.
+// Weights in square blocks decode to the same values in both orientations.
 TEST_F(QuantizePairOnDevice, SquareBlocksAgree) {
   const TwinMatrix matrix(uneven_matrix(32, 48));
   for (const ScaleRule scale : {ScaleRule::amax, ScaleRule::four_over_six, ScaleRule::search}) {

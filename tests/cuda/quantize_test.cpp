@@ -1,4 +1,4 @@
-// quantize() on the device: the bits of the CPU, for every kind of operand.
+// Checks that quantize() on the device has the bits of the CPU, for every kind of operand.
 #include <algorithm>
 #include <limits>
 #include <random>
@@ -39,8 +39,8 @@ TEST_F(QuantizeOnDevice, EveryRotationOfEveryRule) {
   }
 }
 
-// Rows and inner axes that end within tiles of the kernels and of the swizzled scales, or that are not a multiple of
-// 16 bytes of the source; and more tiles than one in either direction.
+// Rows and inner axes end within the squares of the kernels and the cells of the swizzled scales, or are not a multiple
+// of 16 bytes of the source; and there are more squares than one in either direction.
 TEST_F(QuantizeOnDevice, RaggedShapes) {
   OperandSpec eden = nvfp4(BlockShape::row, Rounding::ms_eden, 16);
   OperandSpec eden_first = nvfp4(BlockShape::row, Rounding::ms_eden);
@@ -58,8 +58,8 @@ TEST_F(QuantizeOnDevice, RaggedShapes) {
   }
 }
 
-// Square blocks whose two candidate scales, 256 and 384, have the same error but for the order in which it is added up:
-// elements with equal errors under both, as many with 0 and 1/4 as with 1/4 and 0, and tiny ones.
+// Returns square blocks whose two candidate scales, 256 and 384, have the same error but for the order in which it is
+// added up: elements with equal errors under both, as many with 0 and 1/4 as with 1/4 and 0, and tiny ones.
 Matrix tied_squares(int64_t side, unsigned seed) {
   std::mt19937 generator(seed);
   std::vector<float> values(static_cast<size_t>(side * side));
@@ -94,7 +94,7 @@ TEST_F(QuantizeOnDevice, ErrorsOfSquaresAreAddedInOneOrder) {
   }
 }
 
-// FP8 without rotation asks nothing of the inner axis; delayed scaling takes the amax it is given.
+// FP8 without rotation takes any inner axis; delayed scaling takes the amax it is given.
 TEST_F(QuantizeOnDevice, Fp8OfAnyShape) {
   for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {3, 7}, {130, 133}, {40, 24}}) {
     const TwinMatrix matrix(uneven_matrix(rows, cols));
@@ -122,7 +122,7 @@ TEST_F(QuantizeOnDevice, ZerosAndSmallestNumbers) {
   }
 }
 
-// A NaN or an infinity anywhere: in the tensor scale, whatever else; codes and block scales mean nothing.
+// A NaN or an infinity anywhere shows in the tensor scale; codes and block scales then have no meaning.
 TEST_F(QuantizeOnDevice, NonFiniteSources) {
   for (const float value : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
     for (const int64_t place : {int64_t{0}, int64_t{129 * 128 - 1}}) {
@@ -149,7 +149,7 @@ TEST_F(QuantizeOnDevice, NonFiniteSources) {
   }
 }
 
-// A finite source that the rotation takes beyond the range.
+// The source is finite, but its rotation overflows.
 TEST_F(QuantizeOnDevice, OverflowInTheRotation) {
   const TwinMatrix large(Matrix(16, 128, std::vector<float>(16 * 128, 3e38f)));
   for (const int points : {32, 128}) {
@@ -182,7 +182,7 @@ TEST_F(QuantizeOnDevice, PlainFormats) {
   }
 }
 
-// The memory of a larger operand serves a smaller one: its scales' padding is written anew.
+// The memory of a larger operand serves a smaller one, whose scales' padding is written anew.
 TEST_F(QuantizeOnDevice, WritesAgainWhatItWrote) {
   const TwinMatrix matrix(uneven_matrix(40, 80));
   for (const OperandSpec& spec : {nvfp4(), nvfp4(BlockShape::row, Rounding::ms_eden, 16)}) {

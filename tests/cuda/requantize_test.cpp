@@ -1,4 +1,4 @@
-// requantize() on the device: the bits of the CPU, which decodes the saved operand into memory first.
+// Checks that requantize() on the device has the bits of the CPU, which decodes the saved operand into memory first.
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -21,7 +21,7 @@ OperandSpec with_scale(OperandSpec spec, ScaleRule scale) {
   return spec;
 }
 
-// Every kernel that there is for saved operands.
+// Returns a spec for every kernel for saved operands.
 std::vector<OperandSpec> kinds() {
   OperandSpec outer = nvfp4();
   outer.outer = OuterScale::row_128;
@@ -39,7 +39,7 @@ std::vector<OperandSpec> kinds() {
           {.format = Format::fp8_e4m3}};
 }
 
-// A saved operand with the same bits on both devices, and the operand that `spec` makes of it on both.
+// A saved operand with the same bits on both devices, and the operand that `spec` makes of it on each.
 class Requantized {
  public:
   Requantized(const TwinMatrix& matrix, const OperandSpec& saved_spec, const QuantizeProblem& problem,
@@ -62,14 +62,14 @@ class Requantized {
 
   const QuantizedTensor& cpu() const { return made_[0]; }
   const QuantizedTensor& gpu() const { return made_[1]; }
-  // Whether the device left the memory for the values alone.
+  // Returns whether the device left the memory for the values alone.
   bool values_untouched() const {
     const HostCopy copied(values_.gpu());
     const std::span<const uint32_t> words(reinterpret_cast<const uint32_t*>(copied.as<float>().data()),
                                           copied.as<float>().size());
     return std::ranges::all_of(words, [](uint32_t word) { return word == poison * 0x01010101u; });
   }
-  // What examine_requantized() finds: {elements that are not finite, amax}.
+  // Returns the observations of examine_requantized(): {elements that are not finite, amax}.
   std::pair<int64_t, float> findings(size_t device) const {
     TwinTensor count(DType::i64, {1});
     TwinTensor amax(DType::f32, {1});
@@ -104,7 +104,7 @@ TEST_F(RequantizeOnDevice, EveryKind) {
   }
 }
 
-// Operands that end within squares, and more squares than one either way.
+// The operands end within squares, and have more squares than one in either direction.
 TEST_F(RequantizeOnDevice, RaggedShapes) {
   for (const auto& [rows, inner] : {std::pair<int64_t, int64_t>{16, 16}, {37, 48}, {144, 160}, {272, 32}, {128, 288}}) {
     const TwinMatrix matrix(uneven_matrix(rows, inner));
@@ -118,7 +118,7 @@ TEST_F(RequantizeOnDevice, RaggedShapes) {
   }
 }
 
-// What the recipes save: squares, four over six, published ranges.
+// The saved operands are those of recipes: square blocks, four over six, published ranges.
 TEST_F(RequantizeOnDevice, SavedByOtherRules) {
   const TwinMatrix matrix(uneven_matrix(128, 64));
   for (const OperandSpec& saved : {nvfp4(BlockShape::square), with_scale(nvfp4(), ScaleRule::four_over_six),
@@ -128,7 +128,8 @@ TEST_F(RequantizeOnDevice, SavedByOtherRules) {
   }
 }
 
-// Values that FP32 rounds: subnormal ones, and such that overflow, which the amax keeps and examine counts.
+// FP32 rounds these values: subnormal ones, and such that overflow, which the amax keeps and examine_requantized()
+// counts.
 TEST_F(RequantizeOnDevice, TinyAndHugeTensorScales) {
   const TwinMatrix matrix(uneven_matrix(128, 64));
   for (const float scale : {1e-45f, 1e-41f, 3e-38f, 7e-31f, 1.3e-5f, 1e30f, 1e35f}) {

@@ -5,7 +5,7 @@
 
 namespace nibble {
 
-// The bits of f32 or bf16 numbers, but any NaN for a NaN.
+// Compares the bits of f32 or bf16 numbers, but any NaN equals a NaN.
 inline ::testing::AssertionResult same_numbers(const TwinTensor& twin) {
   const HostCopy actual(twin.gpu());
   const auto number_at = [](const Tensor& tensor, int64_t i) {

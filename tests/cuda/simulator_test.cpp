@@ -1,4 +1,4 @@
-// The simulator itself, or, on a GPU, that the simulator's rules are CUDA's.
+// Tests the simulator itself, or, on a GPU, that the simulator's rules are CUDA's.
 #include "cuda/device_fixture.h"
 
 namespace nibble {

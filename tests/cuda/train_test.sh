@@ -53,7 +53,7 @@ NIBBLE_SIMULATED_GPUS=3 expect 0 mpirun -n 3 "$NIBBLE" train tiny.yaml --set run
   --set optimizer.moment_dtype=bf16
 same_run cpu ranks
 
-# What reads a checkpoint computes on the device, too.
+# Commands that read a checkpoint compute on the device, too.
 expect 0 "$NIBBLE" evaluate cpu --set device=cpu
 sed 's/.*loss/loss/' output.txt >evaluated.txt
 expect 0 "$NIBBLE" evaluate cpu "${exact[@]}"
@@ -63,7 +63,7 @@ cp output.txt generated.txt
 expect 0 "$NIBBLE" generate cpu --prompt "the" --tokens 8 "${exact[@]}"
 cmp output.txt generated.txt || fail "generate differs"
 
-# Libraries' products: other sums, the same run but for rounding.
+# With the GEMMs of libraries the sums differ, and the run is the same but for rounding.
 train fast --set device=cuda "${tiny[@]}" --set optimizer.moment_dtype=bf16
 grep -q "cuBLASLt" output.txt || fail "the log does not say which library multiplies"
 [ -s fast/gemm_plan.txt ] || fail "the run does not keep its algorithms"

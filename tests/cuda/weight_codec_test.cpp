@@ -13,14 +13,14 @@ constexpr int64_t elements = 7 * block + 160;
 
 class WeightCodecTest : public DeviceTest {};
 
-// Boundaries inside blocks and inside groups of 32; gaps; the last block is not full.
+// The segments have boundaries inside blocks and inside groups of 32, and gaps; the last block is not full.
 const std::vector<ParameterSegment> segments = {{.offset = 0, .count = 3 * block, .decay = true},
                                                 {.offset = 3 * block, .count = 16, .decay = false},
                                                 {.offset = 3 * block + 16, .count = 1000, .decay = true},
                                                 {.offset = 4 * block, .count = 700, .decay = false},
                                                 {.offset = 5 * block - 16, .count = 2 * block + 100, .decay = true}};
 
-// Both in an arena of their own on one device.
+// A codec and its packed bytes in an arena of their own on one device.
 class Codec {
  public:
   Codec(WeightFormat format, DeviceKind device) : arena_("test", device) {
@@ -65,7 +65,7 @@ TEST_F(WeightCodecTest, HasTheBitsOfTheCpu) {
   }
 }
 
-// Each number of 16 bits, positive or negative, in groups and blocks of its size; and then anywhere.
+// Each number of 16 bits, positive or negative, stands in groups and blocks of its size, and then anywhere.
 TEST_F(WeightCodecTest, EveryMagnitudeHasTheBitsOfTheCpu) {
   TwinTensor weights(DType::bf16, {elements});
   auto* const values = weights.cpu().as<BFloat16>();

@@ -1,9 +1,9 @@
-// A cuBLASLt for the simulator: what its documentation says of the descriptors that nibble sets, computed in double and
-// rounded once, so that sums differ from those of nibble's own kernels as a library's do. It refuses what the real one
-// refuses. Device pointers are read when the stream gets there.
+// A cuBLASLt for the simulator: it computes what the real one's documentation says of the descriptors that nibble sets,
+// in double and rounded once, so that sums differ from those of nibble's own kernels as a library's do. It refuses what
+// the real one refuses. Device pointers are read when the stream reaches the operation.
 //
-// NIBBLE_FAKE_CUBLASLT_VERSION=130400 makes it say so. NIBBLE_FAKE_CUBLASLT_FAULT makes it wrong, in ways that real
-// libraries have been or callers have been with them: alpha (is ignored), swizzle (scales read in rows), beta (is
+// NIBBLE_FAKE_CUBLASLT_VERSION=130400 makes it report that version. NIBBLE_FAKE_CUBLASLT_FAULT makes it wrong, in ways
+// in which real libraries or their callers have been wrong: alpha (is ignored), swizzle (scales read in rows), beta (is
 // ignored), nibbles (of a swapped), unstable (changes from call to call).
 #include <cublasLt.h>
 
@@ -28,7 +28,7 @@ struct cublasLtMatrixLayoutOpaque_t {
 struct cublasLtMatmulPreferenceOpaque_t {
   uint64_t workspace_bytes = 0;
   uint32_t reduction_schemes = CUBLASLT_REDUCTION_SCHEME_MASK;
-  uint32_t alignment = 256;  // the least of those given
+  uint32_t alignment = 256;  // the smallest of those given
 };
 
 namespace {
@@ -61,7 +61,7 @@ int bits_of_element(cudaDataType_t type) {
   return 0;
 }
 
-// An operand: op(A)[i, k] or op(B)[k, j], by outer index and inner one.
+// An operand, op(A)[i, k] or op(B)[k, j], by its outer index and its inner one.
 struct Side {
   cublasLtMatrixLayoutOpaque_t layout;
   bool inner_first;  // the inner axis is that of the columns' elements
@@ -312,7 +312,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   const cublasStatus_t status = status_of(*desc, *a, *b, *d);
   if (status != CUBLAS_STATUS_SUCCESS) return status;
   if (narrow(a->type) && preference->alignment < 16) return CUBLAS_STATUS_NOT_SUPPORTED;
-  // A mask is a wish: an algorithm that is split comes first, whatever it says.
+  // The mask is only a wish: an algorithm that is split comes first, whatever the mask says.
   if (*found < wanted) put(results[(*found)++], split_algorithm);
   if (*found < wanted) put(results[(*found)++], plain_algorithm);
   return CUBLAS_STATUS_SUCCESS;

@@ -1,6 +1,6 @@
-// NCCL over MPI, for the simulator. An operation reads its operands in the order of its stream, and is carried out at
-// once, so that ranks that wait for each other on the host cannot block each other; its results come into device memory
-// when the stream gets there.
+// NCCL over MPI, for the simulator. An operation reads its operands in the order of its stream, and is executed at
+// once, so that ranks that wait for each other on the host cannot block each other; its results reach device memory
+// when the stream reaches the operation.
 //
 // NIBBLE_SIMULATED_NCCL_FAULT="error RANK NUMBER" makes this group (counted from 1) of that rank report an asynchronous
 // error and never end; "silent RANK NUMBER" makes that rank not take part in it.
@@ -39,7 +39,7 @@ struct Message {
   size_t place = 0;  // for sums
 };
 
-// What a group has been asked for.
+// The operations that a group has been asked for.
 struct Group {
   int depth = 0;
   ncclComm_t communicator = nullptr;
@@ -121,7 +121,7 @@ ncclResult_t transfer(const ncclComm& communicator, std::vector<Message>& messag
   return ncclSuccess;
 }
 
-// Descending: not the order of anybody's tree.
+// The sums are added in descending order, which is not the order of any tree.
 void finish_sums(const Group& done) {
   for (const Group::Sum& sum : done.sums) {
     std::vector<float> total(sum.from, sum.from + sum.count);
@@ -200,7 +200,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t communicator) {
   delete communicator;
   return ncclSuccess;
 }
-// The handle stays: the thread that waits in a group still looks at it.
+// The handle stays alive: the thread that waits in a group still reads it.
 ncclResult_t ncclCommAbort(ncclComm_t communicator) {
   communicator->aborted = true;
   return ncclSuccess;

@@ -19,7 +19,7 @@ void protect(int protection) {
   for (const auto& [memory, bytes] : allocations) mprotect(memory, bytes, protection);
 }
 
-// While operations run, device memory can be touched.
+// Opens device memory while operations run.
 class Open {
  public:
   Open() {
@@ -61,7 +61,7 @@ struct CUstream_st {
     while (done < number) {
       const std::function<void()> operation = std::move(queue.front());
       queue.pop_front();
-      ++done;  // before it runs, since it may wait for an event of this stream
+      ++done;  // counted before it runs, since it may wait for an event of this stream
       operation();
     }
   }
@@ -129,7 +129,7 @@ cudaError_t cudaGetDevice(int* device) {
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
-  // NIBBLE_SIMULATED_CAPABILITY=100 makes host code choose what it would on a B200.
+  // NIBBLE_SIMULATED_CAPABILITY=100 makes host code choose as it would on a B200.
   const char* wanted = std::getenv("NIBBLE_SIMULATED_CAPABILITY");
   const int capability = wanted == nullptr ? 90 : std::atoi(wanted);
   std::snprintf(properties->name, sizeof properties->name, "simulated GPU");
@@ -149,7 +149,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
   return cudaSuccess;
 }
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int value) {
-  return value <= 99 * 1024 ? cudaSuccess : error(cudaErrorInvalidValue);  // what an RTX 5090 has
+  return value <= 99 * 1024 ? cudaSuccess : error(cudaErrorInvalidValue);  // the limit of an RTX 5090
 }
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   if (capturing()) return error(cudaErrorStreamCaptureUnsupported);

@@ -1,4 +1,4 @@
-// Threads of a block, as fibers, and their barriers and warp operations.
+// Runs the threads of a block as fibers, with their barriers and warp operations.
 #include <cuda_runtime.h>
 
 #include <boost/context/fiber.hpp>
@@ -25,7 +25,7 @@ void fail(const char* what) {
 
 namespace {
 
-// What lanes of a warp do together, by the mask that they name.
+// An operation of the lanes of a warp, which name each other by a mask.
 struct Meeting {
   unsigned mask = 0;
   unsigned arrived = 0;
@@ -144,7 +144,8 @@ void Block::run(const Launch& launch) {
   gridDim = launch.grid;
   blockDim = launch.block;
   const size_t blocks = size_t{launch.grid.x} * launch.grid.y * launch.grid.z;
-  // Not the order of their numbers, and another one each time: a permutation i -> (a i + b) mod blocks.
+  // The blocks do not run in the order of their numbers, and in another one each time: a permutation i -> (a i + b) mod
+  // blocks.
   size_t step = blocks > 2 ? order_() % blocks : 1;
   while (std::gcd(step, blocks) != 1) ++step;
   size_t at = blocks > 0 ? order_() % blocks : 0;

@@ -1,4 +1,4 @@
-// How averages of quantised products converge: one bit for four times the draws if they are unbiased.
+// Checks how averages of quantised GEMMs converge: they gain one bit for four times the draws if they are unbiased.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -9,8 +9,8 @@
 namespace nibble::test {
 namespace {
 
-// 0.03 bits are 4 % of the error; that of 64 draws over 256 x 256 products, which share 512 rounded rows, varies by 1
-// %.
+// 0.03 bits are 4 % of the error; the error of 64 draws over 256 x 256 products, which share 512 rounded rows, varies
+// by 1 %.
 TEST(Averaging, ProductsOfNormalMatrices) {
   for (const PublishedAverages& published : published_averages()) {
     SCOPED_TRACE(published.method);
@@ -33,7 +33,7 @@ TEST(Averaging, OneTensor) {
   }
 }
 
-// 2 % of an error are 0.0144 bits. The mean of two layers: the forward error of one varies by 0.8 %.
+// 2 % of an error are 0.0144 bits. The figures are the mean of two layers: the forward error of one varies by 0.8 %.
 TEST(Averaging, WholeLayers) {
   for (const PublishedLayer& published : published_layers()) {
     SCOPED_TRACE(published.scheme);

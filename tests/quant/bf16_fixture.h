@@ -16,7 +16,7 @@ struct NamedBf16Kernels {
   const cpu::Bf16Kernels* kernels;
 };
 
-// Both kinds of kernels of a level that has two, whichever it prefers.
+// Returns both kinds of kernels of a level that has two, whichever the level prefers.
 inline std::vector<NamedBf16Kernels> bf16_kernels() {
   std::vector<NamedBf16Kernels> all;
   for (const InstructionSet level : levels()) {

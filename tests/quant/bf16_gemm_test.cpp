@@ -1,4 +1,4 @@
-// BF16 x BF16 products against the scalar loop of their contract (quant/gemm/cpu/packed_matmul.h), bit for bit, with
+// Compares BF16 x BF16 GEMMs with the scalar loop of their contract (quant/gemm/cpu/packed_matmul.h), bit for bit, with
 // every kernel that this machine can run, whether or not its level prefers it.
 #include "quant/gemm/cpu/bf16_gemm.h"
 
@@ -39,7 +39,7 @@ std::vector<Element> multiply(const cpu::Bf16Kernels& kernels, Operand& a, Opera
   return output;
 }
 
-// f32, accumulated f32 and bf16.
+// Compares f32, accumulated f32 and bf16 output with the reference.
 void expect_contract(Operand& a, Operand& b, const std::string& what) {
   const std::vector<float> expected = reference_product(a, b);
   const std::vector<float> unset(expected.size(), std::numeric_limits<float>::quiet_NaN());

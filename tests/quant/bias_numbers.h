@@ -1,5 +1,5 @@
-// Where unbiased quantisers are biased after all: vectors with few elements that are not zero, operands that are nearly
-// parallel, noise that rows share.
+// Inputs on which unbiased quantisers are biased after all: vectors with few elements that are not zero, operands that
+// are nearly parallel, noise that rows share.
 #pragma once
 
 #include <array>
@@ -11,7 +11,7 @@
 
 namespace nibble::test {
 
-// Squared relative bias x 1e4 of MS-EDEN with one rotation, vectors of 128.
+// The squared relative bias x 1e4 of MS-EDEN with one rotation, on vectors of 128.
 struct PublishedSparse {
   int nonzero;
   double least, most;
@@ -20,7 +20,8 @@ inline std::vector<PublishedSparse> published_sparse() {
   return {{1, 0, 0}, {2, 9, 15}, {3, 24, 27}, {4, 22, 28}, {8, 5, 5}, {16, 0.2, 0.2}, {32, 0, 0}};
 }
 
-// Relative bias of the product of operands whose rows have this correlation, MS-EDEN per 16. Below 0.9: under 1e-4.
+// The relative bias of the GEMM of operands whose rows have this correlation, with MS-EDEN per 16. Below a correlation
+// of 0.9 it is under 1e-4.
 struct PublishedParallel {
   double correlation, bias;
 };
@@ -28,8 +29,8 @@ inline std::vector<PublishedParallel> published_parallel() {
   return {{1.0, 8.1e-3}, {0.99, 6.7e-4}, {0.95, 1.3e-4}, {0.8, 0}};
 }
 
-// [16, 128 * vectors / 16]: vectors of 128, each with `nonzero` normal deviates in random places. Columns of 128 have
-// signs of their own.
+// Returns [16, 128 * vectors / 16]: vectors of 128, each with `nonzero` normal deviates in random places. Columns of
+// 128 have signs of their own.
 inline Matrix sparse_vectors(int64_t vectors, int nonzero, uint64_t seed) {
   const int64_t cols = sign_chunk * vectors / 16;
   const std::vector<float> drawn = normal_deviates(static_cast<size_t>(vectors * nonzero), seed);
@@ -49,7 +50,7 @@ inline Matrix sparse_vectors(int64_t vectors, int nonzero, uint64_t seed) {
   return Matrix(16, cols, std::move(values));
 }
 
-// The mean over all signs of the quantised e0 + 0.1 e1 of 128 dimensions: its first two elements.
+// Returns the first two elements of the mean over all signs of the quantised e0 + 0.1 e1 of 128 dimensions.
 inline std::array<double, 2> mean_of_concentrated(const OperandSpec& spec) {
   constexpr int64_t vectors = 8192;
   std::vector<float> values(static_cast<size_t>(vectors * sign_chunk), 0);
@@ -67,7 +68,7 @@ inline std::array<double, 2> mean_of_concentrated(const OperandSpec& spec) {
   return mean;
 }
 
-// The squared relative bias of dW when only some of 128 tokens have a gradient.
+// Returns the squared relative bias of dW when only some of 128 tokens have a gradient.
 inline Estimate bias_of_weight_gradient(const OperandSpec& spec, int64_t tokens_with_gradient, uint32_t draws) {
   constexpr int64_t tokens = 128;
   constexpr int64_t features = 128;
@@ -80,7 +81,7 @@ inline Estimate bias_of_weight_gradient(const OperandSpec& spec, int64_t tokens_
       .bias_squared;
 }
 
-// The relative bias of <Q(a), Q(b)> where a and b, rows of normal deviates, have this correlation.
+// Returns the relative bias of <Q(a), Q(b)> where a and b, rows of normal deviates, have this correlation.
 inline Estimate bias_of_parallel_operands(const OperandSpec& spec, double correlation, uint32_t draws) {
   constexpr int64_t rows = 64;
   constexpr int64_t cols = 8192;
@@ -106,10 +107,10 @@ inline Estimate bias_of_parallel_operands(const OperandSpec& spec, double correl
   return ratio_of_sums(errors, exact);
 }
 
-// MS-EDEN; 667e-6 where all rows share their noise.
+// The published error of MS-EDEN; it is 667e-6 where all rows share their noise.
 constexpr double published_row_sums = 15.8e-6;
 
-// The relative squared error of column sums of |q| over 1024 rows of rotated normal deviates.
+// Returns the relative squared error of column sums of |q| over 1024 rows of rotated normal deviates.
 inline Estimate error_of_row_sums(const OperandSpec& spec, uint32_t draws) {
   constexpr int64_t rows = 1024;
   constexpr int64_t cols = 1024;

@@ -1,5 +1,5 @@
-// The codecs against the CUDA toolkit's, whose headers hold host implementations: no CUDA compiler and no GPU. Built
-// only where the toolkit's headers are.
+// Compares the codecs with the CUDA toolkit's, whose headers hold host implementations: no CUDA compiler and no GPU is
+// needed. Built only where the toolkit's headers are.
 #include <cuda_fp4.h>
 #include <cuda_fp8.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// The codecs against digests of ml_dtypes' conversions (make_codec_fixture.py).
+// Compares the codecs with digests of ml_dtypes' conversions (make_codec_fixture.py).
 #include "tests/quant/codec_fixture.h"
 
 #include <gtest/gtest.h>

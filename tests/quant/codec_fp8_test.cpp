@@ -1,4 +1,4 @@
-// E4M3, E5M2 and E8M0 against exhaustive search in double precision.
+// Compares E4M3, E5M2 and E8M0 with an exhaustive search in double precision.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -66,7 +66,7 @@ TEST(CodecFp8, E4m3DownAndUpAreTheNeighbours) {
   }
 }
 
-// How many of the 2^24 noise values round up, by running through all of them.
+// Returns how many of the 2^24 noise values round up, by running through all of them.
 uint32_t ups_of_all_noise(float value, uint32_t low) {
   uint32_t ups = 0;
   uint32_t others = 0;
@@ -79,7 +79,7 @@ uint32_t ups_of_all_noise(float value, uint32_t low) {
   return ups;
 }
 
-// The share of the step above e4m3.down(value) that a value has covered, in 2^-24 of it: exact in double.
+// Returns the share of the step above e4m3.down(value) that a value has covered, in 2^-24 of it: exact in double.
 double covered(double value) {
   const uint32_t low = e4m3.down(value);
   if (low + 1 == e4m3.count) return 0;
@@ -96,7 +96,7 @@ TEST(CodecFp8, E4m3StochasticHasExactProbabilities) {
   }
 }
 
-// On many more inputs: the noise values that round up are the last ones, and so many that the mean is the value.
+// On many more inputs the noise values that round up are the last ones, and so many that the mean is the value.
 TEST(CodecFp8, E4m3StochasticIsUnbiased) {
   std::vector<float> inputs;
   for (uint32_t code = 0; code + 1 < e4m3.count; ++code) {

@@ -12,7 +12,7 @@ namespace nibble::test {
 
 struct SmallFloat {
   int exponent_bits, mantissa_bits, bias;
-  uint32_t count;  // of finite magnitudes: codes 0 .. count - 1, ascending
+  uint32_t count;  // number of finite magnitudes: codes 0 .. count - 1, ascending
 
   uint32_t sign_bit() const { return 1u << (exponent_bits + mantissa_bits); }
   double value(uint32_t code) const {
@@ -26,19 +26,19 @@ struct SmallFloat {
   }
   double largest() const { return value(count - 1); }
 
-  // The last code whose value is <= `magnitude`.
+  // Returns the last code whose value is <= `magnitude`.
   uint32_t down(double magnitude) const {
     uint32_t code = 0;
     while (code + 1 < count && value(code + 1) <= magnitude) ++code;
     return code;
   }
-  // The first code whose value is >= `magnitude`; the largest where there is none.
+  // Returns the first code whose value is >= `magnitude`; the largest where there is none.
   uint32_t up(double magnitude) const {
     uint32_t code = 0;
     while (code + 1 < count && value(code) < magnitude) ++code;
     return code;
   }
-  // Ties to the even code, saturating, the sign kept.
+  // Rounds to nearest, ties to the even code, saturating, the sign kept.
   uint32_t nearest(double target) const {
     const double magnitude = std::fmin(std::fabs(target), largest());
     const uint32_t low = down(magnitude);
@@ -50,14 +50,14 @@ struct SmallFloat {
   }
 };
 
-// A value and its neighbours in FP32, where a wrong tie or threshold shows.
+// Returns a value and its neighbours in FP32, where a wrong tie or threshold shows.
 inline std::vector<float> neighbours(float value) {
   const float infinity = std::numeric_limits<float>::infinity();
   return {std::nextafter(value, -infinity), value, std::nextafter(value, infinity)};
 }
 
-// FP32 numbers that are not NaN: every BF16 number; every number of the format, every midpoint between two of them and
-// where it saturates, each with its neighbours, of either sign; and bit patterns spread over all of FP32.
+// Returns FP32 numbers that are not NaN: every BF16 number; every number of the format, every midpoint between two of
+// them and where it saturates, each with its neighbours, of either sign; and bit patterns spread over all of FP32.
 inline std::vector<float> deciding_inputs(const SmallFloat& format) {
   std::vector<float> inputs;
   const auto add_bits = [&](uint32_t bits) {
@@ -77,7 +77,7 @@ inline std::vector<float> deciding_inputs(const SmallFloat& format) {
     add(format.value(code));
     if (code + 1 < format.count) add((format.value(code) + format.value(code + 1)) / 2);
   }
-  // Where a format with more exponents would go on.
+  // The number with which a format with more exponents would go on.
   add(format.largest() + (format.largest() - format.value(format.count - 2)) / 2);
   return inputs;
 }

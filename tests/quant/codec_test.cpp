@@ -1,4 +1,4 @@
-// BF16, E2M1 and the scales of an NVFP4 tensor against exhaustive search in double precision.
+// Compares BF16, E2M1 and the scales of an NVFP4 tensor with an exhaustive search in double precision.
 #include "quant/format/codec.h"
 
 #include <gtest/gtest.h>
@@ -114,7 +114,8 @@ TEST(Codec, E2m1DecodesEveryCode) {
   EXPECT_TRUE(std::signbit(e2m1_to_float(8)));
 }
 
-// Values that decide: every 512th of the smallest step, their FP32 neighbours, tiny and huge ones.
+// Returns values at which roundings change: every 512th of the smallest step, their FP32 neighbours, tiny and huge
+// ones.
 std::vector<float> stochastic_inputs() {
   std::vector<float> values = {0, 1e-45f, 1e-38f, 0.25f, 100, 3e38f, infinity};
   for (int i = 1; i < 7 * 1024; ++i) {
@@ -141,8 +142,9 @@ TEST(Codec, E2m1StochasticForEveryByte) {
   EXPECT_EQ(e2m1_stochastic_published(quiet_nan, 0), 7u);
 }
 
-// Mean over the 256 bytes. On multiples of step/256 offset by half a unit both are what they should be: the centred
-// rounding off by at most half a unit and by nothing on average, the published one always short.
+// The means are over the 256 bytes. On multiples of step/256 offset by half a unit both roundings have the mean that
+// they should have: the centred one is off by at most half a unit and by nothing on average, the published one always
+// short.
 TEST(Codec, E2m1StochasticMeans) {
   double centred_sum = 0;
   double published_sum = 0;

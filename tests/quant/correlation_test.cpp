@@ -1,6 +1,6 @@
-// Rounding noise of different seeds, steps, micro-batches, tensors, purposes and rows is uncorrelated, and so are drawn
-// signs. The operands consist of equal blocks, so that all errors have one distribution: for n pairs the correlation
-// has the standard deviation 1/sqrt(n).
+// Checks that the rounding noise of different seeds, steps, micro-batches, tensors, purposes and rows is uncorrelated,
+// and so are drawn signs. The operands consist of equal blocks, so that all errors have one distribution: for n pairs
+// the correlation has the standard deviation 1/sqrt(n).
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -17,7 +17,8 @@ constexpr int64_t rows = 1024;
 constexpr int64_t cols = 256;
 constexpr double deviations = 4;
 
-// The largest magnitude, which sets the tensor scale, and values between codes and off the middle between two.
+// Returns equal blocks of a 6 and of values between two codes, but not midway. Only the first element is larger, and
+// sets the tensor scale.
 Matrix equal_blocks() {
   std::vector<float> values;
   for (int64_t i = 0; i < rows * cols; ++i) values.push_back(i % 16 == 0 ? 6.0f : 2.3f);
@@ -50,7 +51,7 @@ Errors errors_of(const OperandSpec& spec, const NoiseStream& noise) {
   return errors;
 }
 
-// Of a[i] and b[i + lag], times the square root of their number: deviations from zero.
+// Returns the correlation of a[i] and b[i + lag], times the square root of their number: it is in standard deviations.
 double normalised_correlation(const std::vector<double>& a, const std::vector<double>& b, size_t lag = 0) {
   double product = 0;
   double square_a = 0;
@@ -112,7 +113,8 @@ TEST(Correlation, NoiseOfDifferentStreams) {
   }
 }
 
-// Between neighbours of a block, neighbouring blocks, and rows at the distances at which kernels repeat themselves.
+// The correlations are between neighbours of a block, neighbouring blocks, and rows at the distances at which kernels
+// repeat themselves.
 TEST(Correlation, NoiseWithinAnOperand) {
   for (const auto& [name, spec] : noisy_specs()) {
     const Errors errors = errors_of(spec, streams()[0].second);
@@ -134,7 +136,7 @@ TEST(Correlation, SumsOverRowsAverageTheNoise) {
     EXPECT_NEAR(ours.value, published_row_sums, 3 * ours.error) << name_of(correction);
     EXPECT_LT(ours.error, 0.05 * published_row_sums) << "too few columns to tell";
   }
-  // mse 23.5e-3 over 1024 rows: 23.5e-3 <x^2> / (1024 <|x|>^2) = 36.1e-6.
+  // The mse is 23.5e-3 over 1024 rows: 23.5e-3 <x^2> / (1024 <|x|>^2) = 36.1e-6.
   const Estimate stochastically = error_of_row_sums(stochastic(), 4);
   EXPECT_NEAR(stochastically.value, 36.1e-6, 3 * stochastically.error);
 }

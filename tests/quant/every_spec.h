@@ -1,4 +1,4 @@
-// All operands that there are, and inputs that exercise them.
+// Every kind of operand, and inputs that exercise them.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,7 @@ inline bool is_supported(const OperandSpec& spec) {
   }
 }
 
-// Every combination of block, scale rule, rounding, correction and outer scale that a quantised format has.
+// Returns every combination of block, scale rule, rounding, correction and outer scale that a quantised format has.
 inline std::vector<OperandSpec> every_rule() {
   std::vector<OperandSpec> specs;
   for (const Format format :
@@ -45,7 +45,7 @@ inline std::vector<OperandSpec> every_rule() {
   return specs;
 }
 
-// No rotation, and every rotation with fixed and drawn signs.
+// Returns the spec without rotation, and with every rotation with fixed and drawn signs.
 inline std::vector<OperandSpec> every_rotation_of(OperandSpec spec) {
   std::vector<OperandSpec> specs = {spec};
   for (const int points : {16, 32, 64, 128}) {
@@ -71,7 +71,8 @@ inline Matrix scaled(const Matrix& matrix, float factor) {
   return Matrix(matrix.rows, matrix.cols, std::move(values));
 }
 
-// Normal deviates whose magnitude differs by rows and columns, with FP32 mantissas: scales from subnormal to largest.
+// Returns normal deviates whose magnitude differs by rows and columns, with FP32 mantissas: scales from subnormal to
+// largest.
 inline Matrix uneven_matrix(int64_t rows, int64_t cols) {
   std::vector<float> values = normal_matrix(rows, cols, 11).values;
   for (int64_t i = 0; i < rows * cols; ++i) {

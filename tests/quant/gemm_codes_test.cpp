@@ -1,5 +1,5 @@
-// Products of two nvfp4 operands, in tiles and in rows, against the scalar loops of the contract, bit for bit, on every
-// instruction-set level of this machine; and against float64.
+// Compares GEMMs of two nvfp4 operands, in tiles and in rows, with the scalar loops of the contract, bit for bit, on
+// every instruction-set level of this machine; and with float64.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -124,7 +124,7 @@ TEST_F(GemmCodes, LargestCodesAndScales) {
   }
 }
 
-// All 256 pairs of codes, each alone in its block.
+// Each of the 256 pairs of codes stands alone in its block.
 TEST_F(GemmCodes, EveryPairOfCodes) {
   Operand a = make_operand({Format::nvfp4}, 16, 16, 1);
   Operand b = make_operand({Format::nvfp4}, 16, 16, 2);
@@ -159,8 +159,9 @@ TEST_F(GemmCodes, ZeroSubnormalAndNanScales) {
   EXPECT_TRUE(std::isnan(product(levels()[0], a, b)[40]));
 }
 
-// Relative Frobenius distance to float64. Each of the K/16 roundings is at most 2^-24 of the running sum, the scales'
-// and alpha's two more; the bound 1e-6 holds with room for these sizes, but not for a product that loses a block.
+// The bound is on the relative Frobenius distance to float64. Each of the K/16 roundings is at most 2^-24 of the
+// running sum, those of the scales and of alpha two more; the bound 1e-6 holds with room for these sizes, but not for a
+// GEMM that loses a block.
 TEST_F(GemmCodes, CloseToFloat64) {
   Operand a = make_operand({Format::nvfp4}, 64, 2048, 1);
   Operand b = make_operand({Format::nvfp4}, 64, 2048, 2);

@@ -1,4 +1,4 @@
-// Products on every instruction-set level of this machine against the contract's scalar loops.
+// Compares GEMMs on every instruction-set level of this machine with the contract's scalar loops.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -25,7 +25,7 @@ inline std::vector<float> product(InstructionSet level, Operand& a, Operand& b) 
   return output;
 }
 
-// f32, accumulated f32 and bf16 output against the reference, on every level.
+// Compares f32, accumulated f32 and bf16 output with the reference, on every level.
 inline void expect_contract(Operand& a, Operand& b, const std::string& what) {
   const std::vector<float> expected = reference_product(a, b);
   std::vector<float> base(expected.size());

@@ -16,15 +16,15 @@
 
 namespace nibble {
 
-// Best first.
+// Returns the levels of this machine, best first.
 inline std::vector<InstructionSet> levels() {
   std::vector<InstructionSet> all = available_instruction_sets();
   std::reverse(all.begin(), all.end());
   return all;
 }
 
-// What is multiplied: a format, plain ones transposed or not, nvfp4 with or without FP32 scales for 128 elements, in
-// rows or in tiles.
+// The kind of an operand: a format; plain ones may be transposed, nvfp4 may have FP32 scales for 128 elements and lie
+// in rows or in tiles.
 struct Layout {
   Format format;
   bool transposed = false;
@@ -66,7 +66,7 @@ struct Operand {
     const uint8_t scale = scales[static_cast<size_t>(row * (inner / block()) + index_of_block)];
     return traits().block_scale == ScaleCode::e4m3 ? e4m3_to_float(scale) : e8m0_to_float(scale);
   }
-  // What the product sees, tensor scale excluded.
+  // Returns the element's value in the GEMM, tensor scale excluded.
   float value(int64_t row, int64_t k) const {
     float result = element(row, k);
     if (traits().block != 0) result = result * block_scale(row, k / block());
@@ -80,7 +80,7 @@ struct Operand {
     }
     return all;
   }
-  // quant/format/tile.h, an element at a time.
+  // Fills the tiles of quant/format/tile.h an element at a time.
   void fill_tiles() {
     const int64_t tiles_along = inner / tile_positions;
     const int64_t count = div_ceil(rows, tile_rows) * tiles_along;
@@ -130,7 +130,7 @@ inline bool is_finite_code(ElementCode element, uint32_t code) {
   return element != ElementCode::e5m2 || (code & 0x7FU) < 0x7CU;
 }
 
-// Random finite codes and scales; those of E4M3 are all finite ones: zero, subnormal and normal.
+// Fills random finite codes and scales; those of E4M3 are all finite ones: zero, subnormal and normal.
 inline void fill_codes(Operand& operand, size_t count, std::mt19937& generator) {
   std::normal_distribution<float> normal;
   const FormatTraits traits = operand.traits();
@@ -159,7 +159,7 @@ inline Operand make_operand(Layout layout, int64_t rows, int64_t inner, uint32_t
   return operand;
 }
 
-// Blocks of doubled codes, one rounding a block.
+// Sums blocks of doubled codes, with one rounding a block.
 inline float integer_block_sum(const Operand& a, const Operand& b, int64_t i, int64_t j) {
   float c = 0.0F;
   for (int64_t block = 0; block < a.inner / 16; ++block) {
@@ -171,7 +171,7 @@ inline float integer_block_sum(const Operand& a, const Operand& b, int64_t i, in
   return c;
 }
 
-// quant/gemm/cpu/packed_matmul.h: values [rows, inner] of two rows, added to c in pairs, the odd member first.
+// Adds the product of two rows of values to c as quant/gemm/cpu/packed_matmul.h says: in pairs, the odd member first.
 inline float bf16_pair_sum(const float* a, const float* b, int64_t inner, float c) {
   const FlushSubnormals flush;
   for (int64_t k = 0; k < inner; k += 2) {
@@ -182,7 +182,7 @@ inline float bf16_pair_sum(const float* a, const float* b, int64_t inner, float 
   return c;
 }
 
-// The contract, in order, for an alpha that is a normal FP32 number. [m, n]
+// Returns [m, n] by the contract, in its order, for an alpha that is a normal FP32 number.
 inline std::vector<float> reference_product(const Operand& a, const Operand& b) {
   std::vector<float> result;
   const auto integer_blocks = [](const Layout& layout) { return layout.format == Format::nvfp4 && !layout.outer; };
@@ -211,7 +211,7 @@ inline uint32_t raw_bits(BFloat16 value) {
   return value.bits;
 }
 
-// Index of the first element with other bits, or -1. A NaN equals any NaN.
+// Returns the index of the first element with other bits, or -1. A NaN equals any NaN.
 template <class T>
 int64_t first_difference(const std::vector<T>& got, const std::vector<T>& expected) {
   if (got.size() != expected.size()) return 0;

@@ -1,5 +1,5 @@
-// Products against scalar loops that spell out the contract of quant/gemm/gemm.h, bit for bit, on every instruction-set
-// level of this machine; and against float64.
+// Compares GEMMs with scalar loops that spell out the contract of quant/gemm/gemm.h, bit for bit, on every
+// instruction-set level of this machine; and with float64.
 #include "quant/gemm/gemm.h"
 
 #include <gtest/gtest.h>
@@ -70,7 +70,7 @@ TEST_F(GemmShapes, AnEmptyInnerAxisGivesZero) {
   expect_contract(tiles, tiles, 5, 3, 0);
 }
 
-// Every code of every format, each decoded alone: against a one of BF16, in the same and in other positions.
+// Every code of every format is decoded alone: it is multiplied by a one of BF16, in the same and in other positions.
 TEST_F(GemmShapes, EveryCodeIsDecoded) {
   for (const Layout& layout : layouts) {
     if (!is_quantized(layout.format)) continue;
@@ -91,7 +91,7 @@ TEST_F(GemmShapes, EveryCodeIsDecoded) {
   }
 }
 
-// Rotations are undone by an exact power of two: the product is that of unrotated operands, shifted.
+// Rotations are undone by an exact power of two: the result is that of unrotated operands, shifted.
 TEST_F(GemmShapes, RotationBitsShiftTheProduct) {
   struct Case {
     int a_bits, b_bits, shift;
@@ -154,8 +154,8 @@ TEST(GemmThreads, TheNumberOfThreadsChangesNoBit) {
   set_compute_threads(1);
 }
 
-// The whole range of E8M0: products with elements are exact down to 2^-127 * 2^-16, subnormal in FP32, and become
-// infinite above; 0xFF makes its block NaN.
+// The scales cover the whole range of E8M0: products with elements are exact down to 2^-127 * 2^-16, subnormal in FP32,
+// and become infinite above; 0xFF makes its block NaN.
 TEST_F(GemmShapes, SmallestLargestAndNanPowersOfTwo) {
   for (const Format format : {Format::mxfp4, Format::mxfp8_e4m3, Format::mxfp8_e5m2}) {
     Operand a = make_operand({format}, 40, 96, 1);
@@ -177,7 +177,7 @@ TEST_F(GemmShapes, SmallestLargestAndNanPowersOfTwo) {
   }
 }
 
-// Two FP32 scales a piece: what is subnormal or infinite after the second is so in the product.
+// Every element has two FP32 scales: if it is subnormal or infinite after the second, it is so in the GEMM.
 TEST_F(GemmShapes, ExtremeOuterScales) {
   Operand a = make_operand({Format::nvfp4, false, true}, 12, 256, 1);
   Operand b = make_operand({Format::nvfp4, false, true}, 12, 256, 2);
@@ -188,7 +188,7 @@ TEST_F(GemmShapes, ExtremeOuterScales) {
   expect_contract(a, b, "outer scales of both");
 }
 
-// The tensor scales' product under- or overflows FP32; what it multiplies brings the result back.
+// The product of the tensor scales under- or overflows FP32; the sums that it multiplies bring the result back.
 TEST_F(GemmShapes, ExtremeTensorScalesAreRoundedOnce) {
   struct Case {
     float g_a, g_b;

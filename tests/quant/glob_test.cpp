@@ -39,7 +39,7 @@ TEST(Glob, OneCharacterAndSets) {
   EXPECT_TRUE(glob_matches("*[02468].weight", "a.7.b.8.weight"));
 }
 
-// Patterns that would take exponential time in a matcher that tries every split.
+// These patterns would take exponential time in a matcher that tries every split.
 TEST(Glob, ManyStars) {
   const std::string name(2000, 'a');
   std::string glob;

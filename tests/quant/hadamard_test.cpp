@@ -16,7 +16,7 @@ namespace {
 
 constexpr int all_points[] = {16, 32, 64, 128};
 
-// Element [row, column] of diag(s) H, by its definition.
+// Returns element [row, column] of diag(s) H, by its definition.
 double entry(int points, const PhiloxBlock& signs, unsigned row, unsigned column) {
   const unsigned flips = (signs.word[row / 32] >> (row % 32) & 1u) + static_cast<unsigned>(std::popcount(row & column));
   return (flips % 2 == 0 ? 1.0 : -1.0) * (points == 16 ? 0.25 : 1.0);
@@ -35,7 +35,7 @@ TEST(Hadamard, SignsOfSixteenPointsAreThePublishedOnes) {
   }
 }
 
-// The published answer of Philox4x32-10 for key 0 and counter 0.
+// The words are the published answer of Philox4x32-10 for key 0 and counter 0.
 TEST(Hadamard, FixedSignsOfMorePointsAreAPhiloxBlock) {
   const uint32_t words[] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
   for (const int points : {32, 64, 128}) {
@@ -117,7 +117,8 @@ TEST(Hadamard, RoundsAsTheExactSumDoes) {
   }
 }
 
-// Every element of 128 points by the recursive definition of the stages: the order of the FP32 sums is the contract.
+// Computes an element of 128 points by the recursive definition of the stages: the order of the FP32 sums is the
+// contract.
 float butterfly(const std::vector<float>& signed_values, int index, int stride) {
   if (stride == 0) return signed_values[static_cast<size_t>(index)];
   const float low = butterfly(signed_values, index & ~stride, stride / 2);

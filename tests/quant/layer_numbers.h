@@ -15,11 +15,11 @@ struct LayerShape {
 
 struct LayerErrors {
   double forward = 0;                           // relative squared error of Y = X W^T
-  std::vector<double> grad_input, grad_weight;  // of the averages of so many draws
+  std::vector<double> grad_input, grad_weight;  // errors of the averages of so many draws
 };
 
-// The forward operands have no noise. dX is compared with dY times the forward's W, dW with dY times the forward's X
-// where the backward operand is made from that, else with dY times X.
+// Measures the errors of one layer. The forward operands have no noise. dX is compared with dY times the forward's W,
+// dW with dY times the forward's X where the backward operand is made from that, else with dY times X.
 inline LayerErrors layer_errors(const LinearRecipe& recipe, const LayerShape& shape, uint64_t seed,
                                 const std::vector<uint32_t>& counts) {
   const Matrix x = normal_f32(shape.tokens, shape.features_in, seed);
@@ -50,7 +50,7 @@ struct LayerFigures {
   double forward = 0;  // relative squared error x 1e3
   std::vector<double> grad_input_bits, grad_weight_bits;
 };
-// The mean over two layers.
+// Returns the mean over two layers.
 inline LayerFigures layer_figures(const LinearRecipe& recipe, const std::vector<uint32_t>& counts) {
   LayerFigures figures{0, std::vector<double>(counts.size(), 0), std::vector<double>(counts.size(), 0)};
   constexpr int layers = 2;

@@ -1,5 +1,5 @@
-// What the papers measure of a quantiser: errors, biases, and how averages of draws converge. A draw is one step's
-// rounding noise and, where signs are drawn, one step's signs.
+// The measures that the papers take of a quantiser: errors, biases, and how averages of draws converge. A draw is one
+// step's rounding noise and, where signs are drawn, one step's signs.
 #pragma once
 
 #include <cmath>
@@ -16,9 +16,10 @@ namespace nibble::test {
 
 enum class Distribution : uint8_t { normal, laplace, student5, uniform };
 
-// All of normal deviates: a normal one times the length of two is Laplace's, (n1^2 + n2^2)/2 is exponential.
+// Returns deviates of a distribution, made of normal ones: a normal one times the length of two is Laplace's, (n1^2 +
+// n2^2)/2 is exponential.
 inline Matrix deviates(Distribution distribution, int64_t rows, int64_t cols, uint64_t seed) {
-  constexpr size_t most = 6;  // normal deviates for one
+  constexpr size_t most = 6;  // normal deviates needed for one deviate
   const auto count = static_cast<size_t>(rows * cols);
   std::vector<float> normal = normal_deviates(distribution == Distribution::normal ? count : most * count, seed);
   if (distribution == Distribution::normal) return Matrix(rows, cols, std::move(normal));
@@ -46,7 +47,7 @@ inline double effective_bits(double relative_error) {
   return -0.5 * std::log2(relative_error);
 }
 
-// Many draws of one operand, in one memory.
+// Makes many draws of one operand, in one memory.
 class OperandSampler {
  public:
   // The source must outlive the sampler.
@@ -74,7 +75,8 @@ class OperandSampler {
     operand_ = quantize(problem_, storage_);
     return operand_;
   }
-  // The same draw's values, [rows, inner], the rotation undone: what the operand stands for in the source's basis.
+  // Returns the draw's values, [rows, inner], the rotation undone: the values that the operand has in the source's
+  // basis.
   const std::vector<float>& values(uint32_t index) {
     draw(index);
     dequantize(operand_, tensor_of(std::span(values_), {rows_, inner_}));
@@ -85,7 +87,7 @@ class OperandSampler {
  private:
   void undo_rotations() {
     const int points = problem_.spec.rotate;
-    // 16 points are normalised in rotate_points().
+    // rotate_points() normalises rotations of 16 points only.
     const float norm = points == hadamard_points ? 1.0f : 1.0f / std::sqrt(static_cast<float>(points));
     for (int rotation = problem_.spec.rotations - 1; rotation >= 0; --rotation) {
       for (int64_t first = 0; first < inner_; first += points) {
@@ -134,8 +136,9 @@ struct RoundingError {
   Estimate bias_squared;  // <A1 - x, A2 - x> / <x, x>: A1, A2 the means of the even and of the odd draws
 };
 
-// Over an even number of draws; a single one will do for an operand without randomness. The groups behind the standard
-// errors are 128 columns of `exact`, [.., cols], for these have signs of their own: rows have not.
+// Measures the error over an even number of draws; a single one suffices for an operand without randomness. The groups
+// behind the standard errors are 128 columns of `exact`, [.., cols], because these have signs of their own and rows
+// have not.
 template <class Draw>  // const std::vector<float>& (uint32_t index)
 RoundingError rounding_error_of(const std::vector<float>& exact, size_t cols, uint32_t draws, Draw draw) {
   const size_t count = exact.size();
@@ -168,8 +171,8 @@ inline RoundingError rounding_error(const Matrix& source, const OperandSpec& spe
                            [&](uint32_t index) -> const std::vector<float>& { return sampler.values(index); });
 }
 
-// |mean - exact|^2 / |exact|^2 of the averages of so many draws, for each of `counts`: multiples of one another,
-// ascending. All draws of the largest count are cut into groups, and the errors of groups averaged.
+// Returns |mean - exact|^2 / |exact|^2 of the averages of so many draws, for each of `counts`, which are multiples of
+// one another, ascending. All draws of the largest count are cut into groups, and the errors of groups averaged.
 template <class Draw>  // const std::vector<float>& (uint32_t index)
 std::vector<double> errors_of_averages(const std::vector<float>& exact, const std::vector<uint32_t>& counts,
                                        Draw draw) {
@@ -195,7 +198,7 @@ std::vector<double> errors_of_averages(const std::vector<float>& exact, const st
   return errors;
 }
 
-// Products a b^T of two operands that share their signs.
+// Makes the products a b^T of two operands that share their signs.
 class ProductSampler {
  public:
   struct Factor {

@@ -29,7 +29,7 @@ inline std::vector<PublishedNvidia> published_nvidia() {
           {"rotated 16, nearest", nvfp4(BlockShape::row, Rounding::nearest, 16), 9.02}};
 }
 
-// Percent of blocks and of elements beyond the reach of their block scale.
+// The percentage of blocks and of elements beyond the reach of their block scale.
 struct ClippedFigures {
   double blocks = 0, elements = 0;
 };
@@ -41,7 +41,7 @@ inline ClippedFigures clipped_by(const OperandSpec& spec, const Matrix& source) 
   ClippedFigures clipped;
   const size_t blocks = source.values.size() / 16;
   for (size_t block = 0; block < blocks; ++block) {
-    // The FP32 scales are rounded quotients.
+    // The FP32 scales are rounded quotients, so the reach has their tolerance.
     const double reach = 6.0 * e4m3_to_float(scales[block]) * decode * (1 + 0x1p-22);
     int64_t elements = 0;
     for (size_t i = 16 * block; i < 16 * block + 16; ++i) elements += std::fabs(source.values[i]) > reach ? 1 : 0;
@@ -53,7 +53,7 @@ inline ClippedFigures clipped_by(const OperandSpec& spec, const Matrix& source) 
   return clipped;
 }
 
-// Percent of the elements that are not zero and become zero: weights whose rows have log-normal sizes.
+// The percentage of the elements that are not zero and become zero, in weights whose rows have log-normal sizes.
 struct PublishedUnderflow {
   std::string data;
   double sigma;

@@ -63,7 +63,7 @@ struct Matrix {
   int64_t rows = 0;
   int64_t cols = 0;
   std::vector<float> values;
-  std::vector<BFloat16> halves;  // rounded to nearest
+  std::vector<BFloat16> halves;  // the elements rounded to nearest BF16 numbers
 
   Matrix(int64_t row_count, int64_t col_count, std::vector<float> elements)
       : rows(row_count), cols(col_count), values(std::move(elements)) {
@@ -79,7 +79,7 @@ struct Matrix {
     }
     return Matrix(cols, rows, std::move(result));
   }
-  // The values that BF16 keeps.
+  // Returns the matrix of the values that BF16 keeps.
   Matrix rounded() const {
     std::vector<float> result;
     for (const BFloat16 half : halves) result.push_back(to_float(half));
@@ -87,7 +87,8 @@ struct Matrix {
   }
 };
 
-// The input of the published table of digests: 16-bit sums with outlier columns, quiet rows and an all-zero block.
+// Returns the input of the published table of digests: 16-bit sums with outlier columns, quiet rows and an all-zero
+// block.
 inline Matrix golden_input(int64_t rows, int64_t cols) {
   std::vector<float> values;
   for (int64_t i = 0; i < rows * cols; ++i) {
@@ -108,7 +109,7 @@ inline Matrix golden_input(int64_t rows, int64_t cols) {
   return Matrix(rows, cols, std::move(values)).rounded();
 }
 
-// Standard normal deviates, of Philox words by Box and Muller.
+// Returns standard normal deviates, made of Philox words by Box and Muller.
 inline std::vector<float> normal_deviates(size_t count, uint64_t seed) {
   const NoiseStream stream{seed, 0, 0, 0, Purpose::weight_init};
   std::vector<float> values;
@@ -126,7 +127,7 @@ inline std::vector<float> normal_deviates(size_t count, uint64_t seed) {
   return values;
 }
 
-// The same, rounded to BF16.
+// Returns a matrix of standard normal deviates, rounded to BF16.
 inline Matrix normal_matrix(int64_t rows, int64_t cols, uint64_t seed) {
   return Matrix(rows, cols, normal_deviates(static_cast<size_t>(rows * cols), seed)).rounded();
 }

@@ -1,5 +1,5 @@
-// packed_matmul against the scalar loop that its contract states, bit for bit, with every kernel that this machine can
-// run.
+// Compares packed_matmul with the scalar loop that its contract states, bit for bit, with every kernel that this
+// machine can run.
 #include "quant/gemm/cpu/packed_matmul.h"
 
 #include <gtest/gtest.h>
@@ -12,7 +12,7 @@
 namespace nibble {
 namespace {
 
-// A matrix in memory that ends where the matrix ends, so that a sanitizer sees what reads on.
+// A matrix in memory that ends where the matrix ends, so that a sanitizer sees reads beyond it.
 struct Matrix {
   std::vector<BFloat16> values;
   int64_t row_stride, col_stride;

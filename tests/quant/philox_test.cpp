@@ -8,7 +8,7 @@
 namespace nibble {
 namespace {
 
-// The three vectors of the Random123 distribution (kat_vectors, philox4x32 10).
+// The answers are the three vectors of the Random123 distribution (kat_vectors, philox4x32 10).
 TEST(Philox, KnownAnswers) {
   const auto expect = [](const PhiloxBlock& counter, uint32_t key0, uint32_t key1, const PhiloxBlock& answer) {
     const PhiloxBlock drawn = philox4x32_10(counter, key0, key1);
@@ -20,7 +20,7 @@ TEST(Philox, KnownAnswers) {
          {{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}});
 }
 
-// The layout that docs/numerics.md fixes, written out by hand.
+// The expected blocks follow the layout that docs/numerics.md fixes, written out by hand.
 TEST(Philox, KeyAndCounterLayout) {
   const NoiseStream stream{0x0123456789ABCDEF, 0x11223344, 0x00ABCDEF, 0x00654321, Purpose::grad_weight_dy};
   const PhiloxBlock drawn = random_block(stream, 0x12'89ABCDEF);

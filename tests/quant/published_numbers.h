@@ -45,7 +45,7 @@ struct PublishedRounding {
   double paper = not_published;         // mse x 1e3, as printed in the paper
   double mse = not_published;           // mse x 1e3, measured independently
   double shrinkage = not_published;     // in units of 1
-  double bias_squared = not_published;  // x 1e6; of what has no randomness: the mse
+  double bias_squared = not_published;  // x 1e6; for a rule without randomness: the mse
 };
 inline bool is_random(const OperandSpec& spec) {
   return has_rounding_noise(spec) || has_drawn_signs(spec);
@@ -206,7 +206,7 @@ inline std::vector<double> product_bits(const OperandSpec& spec) {
   return bits;
 }
 
-// One tensor: error of the average of B draws, times B, x 1e3.
+// On one tensor: the error of the average of B draws, times B, x 1e3.
 inline const std::vector<uint32_t> tensor_counts = {1, 16, 256};
 struct PublishedDecay {
   std::string method;
@@ -244,8 +244,8 @@ inline OperandSpec from_saved(OperandSpec spec) {
   spec.from = Source::saved;
   return spec;
 }
-// As Quartet II's authors ran the recipes of others: NVIDIA's with the guard and with signs that are drawn; TetraJet-v2
-// without FP32 scales for 128 elements.
+// The recipes of others as Quartet II's authors ran them: NVIDIA's with the guard and with signs that are drawn;
+// TetraJet-v2 without FP32 scales for 128 elements.
 inline std::vector<PublishedLayer> published_layers() {
   const OperandSpec row = with_scale(ScaleRule::amax);
   const OperandSpec square = with_scale(ScaleRule::amax, BlockShape::square);

@@ -1,5 +1,5 @@
-// Prints the instruction-set level in use, then a digest of everything the quantiser makes for every operand there is:
-// codes, scales, decoded values and a product.
+// Prints the instruction-set level in use, then a digest of everything the quantiser makes for every kind of operand:
+// codes, scales, decoded values and a GEMM.
 #include <cstdio>
 #include <cstring>
 #include <string>

@@ -1,4 +1,4 @@
-// How large the quantiser's error is, and that it has no bias where none is promised.
+// Checks how large the quantiser's error is, and that it has no bias where none is promised.
 #include <gtest/gtest.h>
 
 #include "tests/quant/nvidia_numbers.h"
@@ -19,7 +19,7 @@ RoundingError error_on_normal(const OperandSpec& spec, uint32_t draws = 1) {
   return rounding_error(normal_1024(), spec, draws);
 }
 
-// NVIDIA's recipe on N(0,1) in BF16, 1024 x 1024, within 0.5 %: published to three digits.
+// NVIDIA's recipe on N(0,1) in BF16, 1024 x 1024, agrees within 0.5 %: the figures are published to three digits.
 TEST(QuantizeError, MeanSquaredErrorOnNormalData) {
   for (const PublishedNvidia& published : published_nvidia()) {
     const double mse = 1e3 * error_on_normal(published.spec).mse.value;
@@ -27,9 +27,9 @@ TEST(QuantizeError, MeanSquaredErrorOnNormalData) {
   }
 }
 
-// Rounding to nearest makes zeros of small elements: shares of 2^20 elements, published in percent with one digit. With
-// log-normal sizes of rows they depend on the direction of the blocks. There only 1024 rows are independent, fewer
-// of those matter: three standard deviations from matrix to matrix.
+// Rounding to nearest makes zeros of small elements. The figures are shares of 2^20 elements, published in percent with
+// one digit. With log-normal sizes of rows they depend on the direction of the blocks. There only 1024 rows are
+// independent, and fewer of those matter: the bound is three standard deviations from matrix to matrix.
 TEST(QuantizeError, UnderflowOnNormalData) {
   for (const PublishedUnderflow& published : published_underflow()) {
     SCOPED_TRACE(published.data);
@@ -42,27 +42,27 @@ TEST(QuantizeError, UnderflowOnNormalData) {
   }
 }
 
-// The published stochastic rounding shrinks: the E4M3 scale is rounded to nearest, and what ends above 6 is clipped.
-// One draw over 2^20 elements has a standard deviation of sqrt(1.88e-2) / 1024 = 1.3e-4, and the exact expectation was
-// published for another tensor: 3 * hypot(1.3e-4 / 2, 1e-4).
+// The published stochastic rounding shrinks: the E4M3 scale is rounded to nearest, and elements that end above 6 are
+// clipped. One draw over 2^20 elements has a standard deviation of sqrt(1.88e-2) / 1024 = 1.3e-4, and the exact
+// expectation was published for another tensor: 3 * hypot(1.3e-4 / 2, 1e-4).
 TEST(QuantizeError, PublishedStochasticRoundingHasItsKnownBias) {
   const RoundingError error = error_on_normal(nvfp4(BlockShape::row, Rounding::stochastic_published), 4);
   EXPECT_NEAR(error.shrinkage.value, 3.9e-3, 3.6e-4);
   const ClippedFigures clipped = clipped_by(nvfp4(BlockShape::row, Rounding::stochastic_published), normal_1024());
-  // In percent. Standard deviations from tensor to tensor: the amax sets the phase of all scales.
+  // The shares are in percent, with standard deviations from tensor to tensor: the amax sets the phase of all scales.
   EXPECT_NEAR(clipped.blocks, 49.6, 3 * 0.95);
   EXPECT_NEAR(clipped.elements, 3.4, 3 * 0.07);
 }
 
-// Ours does not. 16 draws: 3 standard deviations are 3 * sqrt(2.36e-2 / 16) / 1024 = 1.1e-4; the truncation of the
-// published variant alone would be 6.5e-4.
+// Our stochastic rounding does not shrink. With 16 draws 3 standard deviations are 3 * sqrt(2.36e-2 / 16) / 1024 =
+// 1.1e-4; the truncation of the published variant alone would be 6.5e-4.
 TEST(QuantizeError, GuardedStochasticRoundingIsUnbiased) {
   const OperandSpec spec = nvfp4(BlockShape::row, Rounding::stochastic);
   EXPECT_NEAR(error_on_normal(spec, 16).shrinkage.value, 0, 1.15e-4);
   EXPECT_EQ(clipped_by(spec, normal_1024()).elements, 0);
 }
 
-// Element by element, in blocks whose scales are subnormal E4M3 numbers too: the mean over draws is the value.
+// The mean over draws is the value, element by element, also in blocks whose scales are subnormal E4M3 numbers.
 TEST(QuantizeError, GuardedStochasticRoundingIsUnbiasedInSmallBlocks) {
   std::vector<float> values = normal_matrix(64, 16, 4).values;
   for (size_t i = 0; i < values.size(); ++i) values[i] *= std::ldexp(1.0f, -static_cast<int>(i / 16) / 3);
@@ -87,7 +87,8 @@ TEST(QuantizeError, GuardedStochasticRoundingIsUnbiasedInSmallBlocks) {
     double deviation = 0;
     for (size_t i = block * 16; i < block * 16 + 16; ++i) {
       const double distance = std::fabs(mean[i] - matrix.values[i]) / unit;
-      // Where steps are 2 wide: noise below 1 / sqrt(draws) = 0.018, 5 of those, and 1/256 for 8 random bits.
+      // The bound is for steps that are 2 wide: noise below 1 / sqrt(draws) = 0.018, 5 of those, and 1/256 for 8 random
+      // bits.
       ASSERT_LE(distance, 5 * 0.0183 + 2.0 / 512) << "element " << i;
       deviation += (mean[i] - matrix.values[i]) / unit / 16;
     }

@@ -1,4 +1,5 @@
-// Published answers: digests over codes, scales and swizzled scales; the worked block; the scales of single blocks.
+// Compares with published answers: digests over codes, scales and swizzled scales; the worked block; the scales of
+// single blocks.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -140,7 +141,7 @@ struct ScaleAnswer {
   uint32_t amax, block_amax, encode;
   int byte;
   uint32_t element_encode;
-  int by_true_division, divided_first, exact;  // what other orders of the operations give
+  int by_true_division, divided_first, exact;  // the scales that other orders of the operations give
 };
 const ScaleAnswer scale_answers[] = {
     {0x3c920000, 0x3b5b0000, 0x481349a5, 0x6b, 0x44d63c93, 0x6a, 0x6a, 0x6a},
@@ -182,7 +183,7 @@ TEST(Golden, OtherOrdersOfTheScaleFormulaGiveOtherBytes) {
   EXPECT_NE(scale_answers[0].byte, scale_answers[0].by_true_division);
 }
 
-// Whether the obvious quantiser with this mistake misses a digest.
+// Returns whether the obvious quantiser with this mistake misses a digest.
 bool noticed_by_goldens(bool Mistakes::*mistake, bool rotated_only) {
   for (const Golden& golden : goldens) {
     if (golden.rows * golden.cols > 256 * 272 || golden.which == Case::columns_rotated_unsigned) continue;

@@ -1,4 +1,4 @@
-// Both layouts hold the same operand, and every instruction-set level makes it with the same bits.
+// Checks that both layouts hold the same operand, and that every instruction-set level makes it with the same bits.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -29,7 +29,8 @@ Operand made_of(const Source& source, const OperandSpec& spec, OperandLayout lay
   return quantized({source.values, source.transpose, spec, noise, signs}, layout, level);
 }
 
-// What the words of quant/format/tile.h say, one element at a time. Rows beyond the last are zero.
+// Reads an operand in tiles one element at a time, as the words of quant/format/tile.h say. Rows beyond the last are
+// zero.
 struct RowBytes {
   std::vector<uint8_t> codes, scales;
 };
@@ -158,7 +159,7 @@ TEST(QuantizeLevels, AreEqualForEverySpec) {
   }
 }
 
-// The rules that a twin may know, rotated and not.
+// Returns the rules that SIMD kernels may implement, rotated and not.
 std::vector<OperandSpec> rules_of_recipes() {
   std::vector<OperandSpec> specs;
   for (const Rounding round : {Rounding::nearest, Rounding::stochastic, Rounding::stochastic_published}) {
@@ -173,8 +174,8 @@ std::vector<OperandSpec> rules_of_recipes() {
   return specs;
 }
 
-// Blocks whose scale is 1 and whose elements' factor is 1, so that elements are at every 512th of a step of the grid,
-// and up to three units in the last place beside it: every decision of every rounding, on both sides.
+// The blocks have the scale 1 and the factor 1, so that elements are at every 512th of a step of the grid, and up to
+// three units in the last place beside it: every decision of every rounding, on both sides.
 TEST(QuantizeLevels, AreEqualAtEveryThreshold) {
   for (const OperandSpec& spec : rules_of_recipes()) {
     if (spec.rotate != 0) continue;
@@ -194,7 +195,7 @@ TEST(QuantizeLevels, AreEqualAtEveryThreshold) {
     const auto blocks = static_cast<int64_t>(values.size() / 16);
     const Matrix rows(blocks, 16, values);
     ASSERT_EQ(made_of({rows.f32()}, spec, OperandLayout::rows).decode_scale(), 1.0f);
-    // Many blocks with other noise: as one row, and as rows of one block.
+    // The blocks with their noise stand as one row, and as rows of one block.
     const Matrix row(1, blocks * 16, values);
     for (const Matrix& matrix : {rows, row}) {
       expect_equal_levels({matrix.f32()}, spec);
@@ -204,8 +205,8 @@ TEST(QuantizeLevels, AreEqualAtEveryThreshold) {
   }
 }
 
-// Blocks of ties of stochastic rounding, under both candidates of four over six: where the errors of the candidates are
-// near each other, how a tie is rounded decides which is chosen.
+// The blocks hold ties of stochastic rounding, under both candidates of four over six: where the errors of the
+// candidates are near each other, the rounding of a tie decides which is chosen.
 TEST(QuantizeLevels, AreEqualWhereTiesDecideFourOverSix) {
   OperandSpec spec = nvfp4(BlockShape::row, Rounding::stochastic);
   spec.scale = ScaleRule::four_over_six;
@@ -250,8 +251,8 @@ TEST(QuantizeLevels, RowsBeyondTheLastAreZeroUnderAllSigns) {
   }
 }
 
-// Random magnitudes over all of FP32's range: scales that become zero, saturate or are subnormal, sums that need the
-// smallest numbers, signed zeros.
+// The magnitudes are random over all of FP32's range: scales that become zero, saturate or are subnormal, sums that
+// need the smallest numbers, signed zeros.
 TEST(QuantizeLevels, AreEqualAtExtremes) {
   const NoiseStream stream{3, 0, 0, 0, Purpose::weight_init};
   for (uint64_t trial = 0; trial < 24; ++trial) {

@@ -1,4 +1,4 @@
-// Errors, shrinkages and biases of every quantiser on data of known distribution, against published_numbers.h.
+// Compares errors, shrinkages and biases of every quantiser on data of known distribution with published_numbers.h.
 //
 // The mse must agree within 0.5 %: from tensor to tensor of 4 million normal deviates it varies by 0.1 % (standard
 // deviation: the tensor's amax sets the phase of all its E4M3 scales), of 1 million by 0.15 %.
@@ -13,8 +13,8 @@ namespace {
 
 constexpr double tolerance = 0.005;
 
-// Standard errors of the published figures: of shrinkages, from tensor to tensor of this size; of squared biases x 1e6
-// from two averages of 4 draws.
+// The standard errors of the published figures: those of shrinkages, from tensor to tensor of this size; those of
+// squared biases x 1e6, from two averages of 4 draws.
 constexpr double published_shrinkage_error = 1e-4;
 double published_bias_error(const OperandSpec& spec) {
   return spec.round == Rounding::stochastic ? 3 : 0.5;
@@ -55,7 +55,7 @@ TEST(QuantizeNumbers, RandomRoundingOfNormalData) {
   }
 }
 
-// Ours: post hoc in full FP32 with the range 6 and the ceiling 448 is the best of MS-EDEN, and unbiased, with one
+// Our post hoc MS-EDEN in full FP32 with the range 6 and the ceiling 448 is the best of MS-EDEN, and unbiased, with one
 // rotation and with two.
 TEST(QuantizeNumbers, OurMsEdenIsUnbiasedAndNotWorse) {
   for (int rotations : {1, 2}) {
@@ -74,13 +74,13 @@ TEST(QuantizeNumbers, ChoicesOfScaleOnOtherData) {
     EXPECT_NEAR(ours.six, published.six, tolerance * published.six);
     EXPECT_NEAR(ours.four_over_six, published.four_over_six, tolerance * published.four_over_six);
     EXPECT_NEAR(ours.search, published.search, tolerance * published.search);
-    // Two digits; 65536 blocks: a standard error of 0.002.
+    // The published share has two digits; 65536 blocks give a standard error of 0.002.
     EXPECT_NEAR(ours.share_of_four, published.share_of_four, 0.005 + 3 * 0.002);
   }
 }
 
-// With the ceiling 448 the scale of the block that holds the amax cannot grow by 6/4: ruinous on uniform data, where
-// every block's maximum is near the amax.
+// With the ceiling 448 the scale of the block that holds the amax cannot grow by 6/4. This is ruinous on uniform data,
+// where every block's maximum is near the amax.
 TEST(QuantizeNumbers, FourOverSixNeedsRoomAboveTheLargestScale) {
   OperandSpec spec = with_scale(ScaleRule::four_over_six);
   spec.ceiling = 448;
@@ -94,7 +94,7 @@ TEST(QuantizeNumbers, RowsOfManySizes) {
     SCOPED_TRACE(published.method);
     const RowErrors ours = errors_of_rows(published.spec, is_random(published.spec) ? 4 : 1);
     EXPECT_NEAR(1e3 * ours.mse.value, published.mse, tolerance * published.mse);
-    // What is published comes from no more rows than ours.
+    // The published figures come from no more rows than ours.
     EXPECT_NEAR(ours.shrinkage.value, published.shrinkage,
                 3 * std::hypot(ours.shrinkage.error, published_shrinkage_error));
   }

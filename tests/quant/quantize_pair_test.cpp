@@ -1,4 +1,5 @@
-// The quantiser's results depend on nothing but its problem: not on threads, nor on which operand is made beside it.
+// Checks that the quantiser's results depend on nothing but its problem: not on threads, nor on the operand that is
+// made beside it.
 #include <gtest/gtest.h>
 
 #include "dist/device/thread_pool.h"
@@ -60,7 +61,8 @@ void expect_same(const Operand& made, const Operand& expected) {
   EXPECT_TRUE(made.outer() == expected.outer());
 }
 
-// Every way of reading the source, once: with and without a pass for the amax, rotated or not, whole slabs or blocks.
+// Returns a spec for every way of reading the source: with and without a pass for the amax, rotated or not, whole row
+// blocks or blocks.
 std::vector<OperandSpec> representative_specs() {
   std::vector<OperandSpec> specs = every_rule();
   for (const Format format : {Format::bf16, Format::f32}) specs.push_back({.format = format});

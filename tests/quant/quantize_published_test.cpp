@@ -1,4 +1,5 @@
-// Known answers of Quartet II's quantisers, all of whose decisions are far from a tie, and of four over six.
+// Compares with known answers of Quartet II's quantisers, all of whose decisions are far from a tie, and of four over
+// six.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -9,7 +10,7 @@
 namespace nibble::test {
 namespace {
 
-// x[k] = sin(1.7 k + 0.3) (1 + 0.05 k), the second block times 0.03.
+// Returns x[k] = sin(1.7 k + 0.3) (1 + 0.05 k), the second block times 0.03.
 std::vector<float> known_row() {
   std::vector<float> row;
   for (int k = 0; k < 32; ++k)
@@ -81,7 +82,7 @@ TEST(Published, CorrectionsOfMsEden) {
     const float factor = reference_element_factor(scale, above);
     const float correction = eden_correction(eden_encode(problem, 0, block, factor, result));
     EXPECT_NEAR(correction, corrections[block], 5.1e-7);
-    // Two sums of 16 products in FP32.
+    // The tolerance covers two sums of 16 products in FP32.
     EXPECT_NEAR(correction * reference_e4m3_value(scale), corrected_scales[block], 0x1p-19 * corrected_scales[block]);
   }
 }

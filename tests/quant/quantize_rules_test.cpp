@@ -1,4 +1,5 @@
-// Every rule of the quantiser against the obvious one, bit by bit: codes, block scales, outer scales, tensor scales.
+// Compares every rule of the quantiser with the obvious one, bit by bit: codes, block scales, outer scales, tensor
+// scales.
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -19,7 +20,7 @@ struct Source {
   float given_amax = 0;
 };
 
-// How often each kind of decision was seen: a test whose data never reach a case proves nothing about it.
+// Counts how often each kind of decision was seen: a test whose data never reach a case proves nothing about it.
 struct Seen {
   int64_t blocks = 0, zero_scales = 0, subnormal_scales = 0, largest_scales = 0, non_finite = 0;
 };
@@ -73,10 +74,10 @@ TEST(QuantizeRules, ThereAreAsManyAsExpected) {
   int nvfp4_rules = 0;
   int others = 0;
   for (const OperandSpec& spec : every_rule()) ++(spec.format == Format::nvfp4 ? nvfp4_rules : others);
-  // Rows: amax with 3 roundings, 3 rules of four over six with 2, search, rms, each under 2 outer scales; 5 corrections
-  // of MS-EDEN. Square: amax with 3, four over six with 6, search.
+  // Rules for rows: amax with 3 roundings, 3 rules of four over six with 2, search, rms, each under 2 outer scales; 5
+  // corrections of MS-EDEN. Rules for square blocks: amax with 3, four over six with 6, search.
   EXPECT_EQ(nvfp4_rules, 2 * (3 + 6 + 1 + 1) + 5 + 10);
-  // MXFP4: 2 scales with 2 roundings, rms. Each MXFP8: 2 scales. Each FP8: 1.
+  // MXFP4 has 2 scales with 2 roundings, and rms; each MXFP8 2 scales; each FP8 one.
   EXPECT_EQ(others, 5 + 2 * 2 + 2);
 }
 
@@ -102,7 +103,7 @@ TEST(QuantizeRules, MoreThanOneRangeOfTheParallelCut) {
   expect_equals_reference(uneven_matrix(256, 272), nvfp4(BlockShape::row, Rounding::ms_eden), {true, true}, seen);
 }
 
-// FP8 has no blocks: any inner axis.
+// FP8 has no blocks, so it takes any inner axis.
 TEST(QuantizeRules, Fp8OnOddShapes) {
   Seen seen;
   for (const Format format : {Format::fp8_e4m3, Format::fp8_e5m2}) {
@@ -112,7 +113,7 @@ TEST(QuantizeRules, Fp8OnOddShapes) {
   }
 }
 
-// Delayed scaling: the amax of earlier steps, below and above this tensor's; elements beyond it saturate.
+// Delayed scaling takes the amax of earlier steps, below and above this tensor's; elements beyond it saturate.
 TEST(QuantizeRules, Fp8WithAGivenAmax) {
   const Matrix matrix = uneven_matrix(33, 48);
   Seen seen;
@@ -123,7 +124,7 @@ TEST(QuantizeRules, Fp8WithAGivenAmax) {
       for (const bool transpose : {false, true}) expect_equals_reference(matrix, spec, {true, transpose, amax}, seen);
     }
   }
-  // What the history is to learn is the tensor's own.
+  // The history is to learn the tensor's own amax.
   QuantizeProblem problem{matrix.f32(), false, {.format = Format::fp8_e4m3}, {}, {}};
   problem.spec.history = 16;
   problem.amax = 0.37f;
@@ -148,7 +149,7 @@ TEST(QuantizeRules, RotationsAcrossSignChunks) {
     for (const OperandSpec& spec : every_rotation_of({.format = format}))
       expect_equals_reference(uneven_matrix(18, 3 * 128), spec, seen);
   }
-  // Chunks of 128 whose last one is not whole.
+  // The last chunk of 128 is not whole.
   for (const int points : {16, 32, 64}) {
     OperandSpec spec{.format = Format::nvfp4, .rotate = points, .rotations = 2, .signs = Signs::step};
     expect_equals_reference(uneven_matrix(9, 128 + 64), spec, seen);
@@ -169,7 +170,7 @@ TEST(QuantizeRules, RangesAndCeilings) {
   }
 }
 
-// Tensors of a kind that rules treat specially, or where FP32 ends.
+// Returns tensors of kinds that rules treat specially, or where FP32 ends.
 std::vector<Matrix> extremes() {
   constexpr int64_t rows = 16;
   constexpr int64_t cols = 128;

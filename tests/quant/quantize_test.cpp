@@ -1,4 +1,4 @@
-// What the quantiser guarantees, and what it refuses.
+// Checks what the quantiser guarantees, and what it refuses.
 #include "quant/quantize/quantize.h"
 
 #include <gtest/gtest.h>
@@ -35,8 +35,9 @@ TEST(Quantize, SmallBlocksBesideALargeOne) {
   EXPECT_EQ(made.decoded()[0], 2688.0f);
 }
 
-// For rules that compare errors, too: their sums must not depend on the order in which a tile is read. These matrices
-// hold tiles with two scales so nearly equal that row sums added up would choose another one for the transpose.
+// This holds for rules that compare errors, too: their sums must not depend on the order in which a square block is
+// read. These matrices hold square blocks with two scales so nearly equal that row sums added up would choose another
+// one for the transpose.
 TEST(Quantize, SquareBlocksGiveTheTransposeTheSameValues) {
   for (const Matrix& weight : {uneven_matrix(512, 512), normal_matrix(512, 512, 62), normal_matrix(512, 512, 148)}) {
     int rules = 0;
@@ -56,7 +57,7 @@ TEST(Quantize, DecodedValuesAreAFixedPoint) {
   const Matrix matrix = normal_matrix(64, 256, 5);
   const Operand once = quantized({matrix.bf16(), false, nvfp4(), {}});
   Matrix decoded(64, 256, once.decoded());
-  // The same amax again: the largest element decodes to itself only up to rounding.
+  // The amax is the same: the largest element decodes to itself only up to rounding.
   size_t at = 0;
   while (std::fabs(matrix.values[at]) != once.amax()) ++at;
   decoded.values[at] = matrix.values[at];
@@ -83,7 +84,7 @@ TEST(Quantize, NoiseDependsOnEveryFieldOfTheStream) {
   }
 }
 
-// Counters count blocks of the whole operand, so the first rows do not care how many follow.
+// Noise counters count the blocks of the whole operand, so the first rows do not depend on how many follow.
 TEST(Quantize, NoiseOfARowDoesNotDependOnLaterRows) {
   Matrix matrix = normal_matrix(40, 64, 9);
   matrix.values[0] = 8;  // the amax of both
@@ -120,10 +121,10 @@ TEST(Quantize, ReportsNonFiniteSources) {
   EXPECT_TRUE(source_was_finite(quantized({clean.bf16(), false, nvfp4(), {}}).tensor));
 }
 
-// Tiles in which four and six have nearly the same error: as many elements at 4 units, which six rounds exactly, as at
-// about 4.5, which four does, in random places. From tile to tile one of the latter grows by a unit in the last place,
-// so that the errors pass each other by less than the rounding of their sums. A sum whose order depended on the
-// orientation would then choose for W^T another scale than for W.
+// The matrix holds square blocks in which four and six have nearly the same error: as many elements at 4 units, which
+// six rounds exactly, as at about 4.5, which four does, in random places. From block to block one of the latter grows
+// by a unit in the last place, so that the errors pass each other by less than the rounding of their sums. A sum whose
+// order depended on the orientation would then choose for W^T another scale than for W.
 TEST(Quantize, NearTiesOfSquareTilesAreDecidedAlikeForTheTranspose) {
   constexpr size_t tiles = 2048;
   std::vector<float> values(tiles * 256);

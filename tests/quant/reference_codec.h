@@ -28,14 +28,14 @@ inline double reference_e2m1_value(int code) {
   return (code & 8) != 0 ? -reference_e2m1_values[code & 7] : reference_e2m1_values[code];
 }
 
-// Codes 0 .. 126.
+// Returns the values of codes 0 .. 126.
 inline double reference_e4m3_value(int code) {
   const int exponent = code >> 3;
   const int mantissa = code & 7;
   return exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
 }
 
-// Codes 0 .. 123.
+// Returns the values of codes 0 .. 123.
 inline double reference_e5m2_value(int code) {
   const int exponent = code >> 2;
   const int mantissa = code & 3;
@@ -46,7 +46,8 @@ inline double reference_e8m0_value(int code) {
   return std::ldexp(1, code - 127);
 }
 
-// Index of the nearest entry of an ascending list, the even one (or the upper one) of two at the same distance.
+// Returns the index of the nearest entry of an ascending list, the even one (or the upper one) of two at the same
+// distance.
 template <class Value>
 int nearest_index(double target, int count, bool ties_away, Value value) {
   int best = 0;
@@ -58,7 +59,7 @@ int nearest_index(double target, int count, bool ties_away, Value value) {
   return best;
 }
 
-// For value >= 0: block scales.
+// Rounds a block scale, value >= 0, to nearest.
 inline int reference_e4m3(double value, bool ties_away = false) {
   return nearest_index(std::min(value, 448.0), 127, ties_away, reference_e4m3_value);
 }
@@ -90,7 +91,8 @@ inline int reference_e2m1_stochastic(double value, int byte, bool centred) {
   return (low + (up ? 1 : 0)) | (std::signbit(value) ? 8 : 0);
 }
 
-// `bits` random bits: up when they carry the covered part of the step, cut to so many bits, to a whole one.
+// Rounds stochastically with `bits` random bits: up when they and the covered part of the step, cut to so many bits,
+// carry to a whole one.
 inline int reference_e4m3_stochastic(float value, uint32_t noise, int bits) {
   const double magnitude = std::min(double{value}, 448.0);
   int low = 126;
@@ -101,7 +103,7 @@ inline int reference_e4m3_stochastic(float value, uint32_t noise, int bits) {
   return low + (covered + noise >= std::ldexp(1, bits) ? 1 : 0);
 }
 
-// The smallest E4M3 number that is enough.
+// Returns the smallest E4M3 number that is large enough.
 inline int reference_guarded_scale(float d) {
   const float enlarged = d * 1.0625f;
   if (!(enlarged < 0.015625f)) return reference_e4m3(std::isnan(enlarged) ? 448 : enlarged);
@@ -110,7 +112,8 @@ inline int reference_guarded_scale(float d) {
   return code;
 }
 
-// The largest power of two that is not above, the smallest that is not below; within 2^-127 .. 2^127.
+// These return the largest power of two that is not above the value, and the smallest that is not below; within 2^-127
+// .. 2^127.
 inline int reference_e8m0_down(double value) {
   int code = 254;
   while (code > 0 && reference_e8m0_value(code) > value) --code;

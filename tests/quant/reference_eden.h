@@ -1,4 +1,4 @@
-// MS-EDEN: elements to nearest, block scales corrected and rounded stochastically.
+// MS-EDEN: the elements are rounded to nearest, the block scales corrected and rounded stochastically.
 #pragma once
 
 #include "tests/quant/reference_nvfp4.h"
@@ -26,7 +26,7 @@ inline EdenProducts eden_encode(const ReferenceProblem& problem, int64_t row, in
   return sums;
 }
 
-// 24 random bits of a block.
+// Returns 24 random bits for a block.
 inline uint32_t eden_noise(const ReferenceProblem& problem, size_t block) {
   return reference_random(problem.noise, block).word[0] / 256u;
 }
@@ -61,7 +61,7 @@ inline void reference_eden_scale_first(const ReferenceProblem& problem, Referenc
   }
 }
 
-// The leading 4 bits of the mantissa.
+// Keeps the leading 4 bits of the mantissa.
 inline float cut_to_four_bits(float value) {
   if (value < std::numeric_limits<float>::min()) return std::floor(std::ldexp(value, 130)) * 0x1p-130f;
   int exponent = 0;

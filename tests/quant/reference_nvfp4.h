@@ -9,7 +9,7 @@ namespace nibble::test {
 // A block: 16 elements of one row, or of 16 rows.
 struct ReferenceBlock {
   int64_t first_row = 0, last_row = 0;
-  int64_t block = 0;  // within the row
+  int64_t block = 0;  // index within the row
 };
 
 inline ReferenceBlock reference_block(const ReferenceProblem& problem, int64_t row, int64_t block) {
@@ -40,14 +40,14 @@ inline float reference_largest(const OperandSpec& spec) {
   return spec.round == Rounding::stochastic ? largest * 16.0f / 17.0f : largest;
 }
 
-// The factor of the elements under a scale.
+// Returns the factor of the elements under a scale.
 inline float reference_element_factor(int scale, const ReferenceScale& above) {
   return at_most_largest(1.0f / (static_cast<float>(reference_e4m3_value(scale)) * above.decode));
 }
 
 constexpr uint64_t second_noise_stream = uint64_t{1} << 39;
 
-// The code of an element; `noise_base` is added to the index of its block in the noise stream.
+// Returns the code of an element; `noise_base` is added to the index of its block in the noise stream.
 inline int reference_code(const ReferenceProblem& problem, double scaled, int64_t row, int64_t position,
                           uint64_t noise_base) {
   if (problem.spec.round == Rounding::nearest) return reference_e2m1(scaled, problem.mistakes.e2m1_ties_away);
@@ -56,9 +56,9 @@ inline int reference_code(const ReferenceProblem& problem, double scaled, int64_
   return reference_e2m1_stochastic(scaled, byte, problem.spec.round == Rounding::stochastic);
 }
 
-// Error of a block under a scale, in units of the FP32 scale above it. Of a tile: first each element's with that of the
-// element across the diagonal, then the columns of a row, then the rows in order; so a tile and its transpose have the
-// same error.
+// Returns the error of a block under a scale, in units of the FP32 scale above it. In a square block each element's
+// error is first added to that of the element across the diagonal, then the columns of a row, then the rows in order;
+// so the block and its transpose have the same error.
 inline float reference_error(const ReferenceProblem& problem, const ReferenceBlock& block, const ReferenceScale& above,
                              int scale, uint64_t noise_base) {
   const ScaleRule rule = problem.spec.scale;

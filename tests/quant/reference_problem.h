@@ -1,4 +1,4 @@
-// What the obvious quantiser (reference_quantize.h) works on and returns.
+// The problem and the result of the obvious quantiser (reference_quantize.h).
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@ struct Mistakes {
   bool swap_nibbles = false;
   bool drop_sign_of_zero = false;
   bool reverse_sign_mask = false;
-  bool rotate_before_transpose = false;  // of a square operand: along the wrong axis
+  bool rotate_before_transpose = false;  // rotates a square operand along the wrong axis
   bool amax_before_rotation = false;
   bool keep_rotation_in_fp32 = false;
   bool encode_by_quotient = false;  // S_enc / scale instead of 1 / (scale * S_dec)
@@ -52,7 +52,7 @@ struct ReferenceResult {
   float decode = 0;
 };
 
-// Block `index` of a stream, by the layout of docs/numerics.md.
+// Returns block `index` of a stream, by the layout of docs/numerics.md.
 inline PhiloxBlock reference_random(const NoiseStream& stream, uint64_t index) {
   PhiloxBlock counter{};
   counter.word[0] = static_cast<uint32_t>(index % 4294967296u);

@@ -9,7 +9,7 @@
 
 namespace nibble::test {
 
-// Where the result is not finite (amax), codes and scales mean nothing and are not made.
+// Quantises one operand. Where the result is not finite (amax), codes and scales have no meaning and are not made.
 inline ReferenceResult reference_quantize(ReferenceProblem problem) {
   ReferenceResult result;
   const float amax_before = largest_magnitude(problem.operand);

@@ -6,7 +6,7 @@
 
 namespace nibble::test {
 
-// Whether the sign of this inner position is -1 in this rotation.
+// Returns whether the sign of this inner position is -1 in this rotation.
 inline bool reference_sign(const ReferenceProblem& problem, int rotation, int64_t position) {
   const OperandSpec& spec = problem.spec;
   PhiloxBlock drawn{};
@@ -24,8 +24,8 @@ inline bool reference_sign(const ReferenceProblem& problem, int rotation, int64_
   return (drawn.word[bit / 32] >> (bit % 32)) % 2 != 0;
 }
 
-// Element `index` of x after `stages` butterflies with strides 1, 2, 4, ..., by their definition. (As a signed sum the
-// value could differ in its rounding, and in the sign of a zero.)
+// Returns element `index` of x after `stages` butterflies with strides 1, 2, 4, ..., by their definition. (As a signed
+// sum the value could differ in its rounding, and in the sign of a zero.)
 inline float reference_butterfly(const float* x, int index, int stages) {
   if (stages == 0) return x[index];
   const int stride = 1 << (stages - 1);

@@ -1,4 +1,4 @@
-// MXFP4, MXFP8 and FP8.
+// The obvious quantiser of MXFP4, MXFP8 and FP8.
 #pragma once
 
 #include "tests/quant/reference_codec.h"
@@ -23,7 +23,7 @@ inline int reference_mx_scale(const ReferenceProblem& problem, const float* bloc
     const float largest = four_bits ? 6.0f : (wide ? 57344.0f : 448.0f);
     return reference_e8m0_up(amax * (1.0f / largest));
   }
-  // The root mean square in units of the power of two below amax.
+  // The root mean square is taken in units of the power of two below amax.
   const int power = reference_e8m0_down(amax);
   float squares = 0;
   for (int i = 0; i < 32; ++i) {

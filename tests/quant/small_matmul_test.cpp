@@ -1,4 +1,4 @@
-// small_matmul against the scalar loop that its contract states, bit for bit, on every instruction-set level.
+// Compares small_matmul with the scalar loop that its contract states, bit for bit, on every instruction-set level.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -61,7 +61,7 @@ TEST(SmallMatmul, EveryStridePatternEqualsTheScalarLoopBitForBit) {
   }
 }
 
-// One fused multiply-add on arbitrary bit patterns: subnormal results, cancellation, ties, overflow.
+// The operands of one fused multiply-add have arbitrary bit patterns: subnormal results, cancellation, ties, overflow.
 TEST(SmallMatmul, OneStepIsACorrectlyRoundedMultiplyAdd) {
   constexpr int64_t size = 300;
   std::mt19937 generator(11);
@@ -72,7 +72,7 @@ TEST(SmallMatmul, OneStepIsACorrectlyRoundedMultiplyAdd) {
     for (float& value : a) value = float_of_bits(static_cast<uint32_t>(generator()));
     for (float& value : b) value = float_of_bits(static_cast<uint32_t>(generator()));
     for (int64_t i = 0; i < size * size; ++i) {
-      // Addends near the product's size, near its rounding boundary, or arbitrary.
+      // The addends are near the product's size, near its rounding boundary, or arbitrary.
       const float exact = a[static_cast<size_t>(i / size)] * b[static_cast<size_t>(i % size)];
       const auto bits = static_cast<uint32_t>(generator());
       const float near = float_of_bits(bits_of(exact) + (bits % 5 - 2) * 0x800000U + (bits >> 30));

@@ -1,6 +1,6 @@
-// Inputs on which MS-EDEN with one rotation is biased, though it is unbiased on dense ones: the signs are all the
-// randomness its element rounding sees, and few elements that are not zero have few rotated values. A second rotation
-// removes the bias. Squared relative biases are from two independent halves of the draws.
+// Measures MS-EDEN on inputs on which it is biased with one rotation, though it is unbiased on dense ones: the signs
+// are all the randomness its element rounding sees, and few elements that are not zero have few rotated values. A
+// second rotation removes the bias. Squared relative biases are from two independent halves of the draws.
 #include <gtest/gtest.h>
 
 #include "tests/quant/bias_numbers.h"
@@ -37,8 +37,8 @@ TEST(SparseInputs, TwoRotationsRemoveIt) {
   }
 }
 
-// Exactly 101/102 and nearly twice 0.1. One draw's element has a standard deviation of at most sqrt(0.0094/128) =
-// 0.009: that of the mean of 8192 is 1e-4.
+// The mean is exactly 101/102 and nearly twice 0.1. One draw's element has a standard deviation of at most
+// sqrt(0.0094/128) = 0.009: that of the mean of 8192 is 1e-4.
 TEST(SparseInputs, OneLargeElementAndOneSmall) {
   for (const EdenCorrection correction : {EdenCorrection::per_16, EdenCorrection::post_hoc}) {
     SCOPED_TRACE(name_of(correction));
@@ -51,7 +51,7 @@ TEST(SparseInputs, OneLargeElementAndOneSmall) {
   EXPECT_NEAR(twice[1], 0.1, 1e-3);
 }
 
-// A weight gradient sums over tokens: few tokens with a gradient are a sparse input. The published floors are of
+// A weight gradient sums over tokens: few tokens with a gradient are a sparse input. The published floors are those of
 // another layer, with two digits.
 TEST(SparseInputs, FewTokensWithAGradient) {
   const auto bias = [](const OperandSpec& spec, int64_t tokens) {

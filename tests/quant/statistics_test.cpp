@@ -1,4 +1,4 @@
-// measure() against sums taken one element at a time from the operand's bytes, for every family of operands.
+// Compares measure() with sums taken one element at a time from the operand's bytes, for every family of operands.
 #include "quant/quantize/statistics.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ namespace {
 const NoiseStream noise{0x1234567890ABCDEF, 77, 5, 19, Purpose::grad_weight_dy};
 const SignStream signs{{0x1234567890ABCDEF, 77, 5, 19, Purpose::hadamard_signs}, 2};
 
-// The operand's matrix as the quantiser sees it, up to the normalisation of the rotation.
+// Returns the operand's matrix after its rotation, up to the rotation's normalisation.
 std::vector<float> rotated(const Matrix& operand, bool from_f32, const OperandSpec& spec) {
   std::vector<float> values = operand.values;
   const bool to_bf16 = spec.rotate == hadamard_points;
@@ -112,7 +112,7 @@ void expect_close(double actual, double expected, double scale, const char* what
   EXPECT_LE(std::fabs(actual - expected), 1e-12 * scale) << what << ": " << actual << ", expected " << expected;
 }
 
-// Sums of n products in another order: n * 2^-53 of the sum of their magnitudes, here below 1e-12 of it.
+// Sums of n products in another order differ by n * 2^-53 of the sum of their magnitudes, here below 1e-12 of it.
 void expect_equals_reference(const Matrix& matrix, bool from_f32, bool transpose, const OperandSpec& spec) {
   SCOPED_TRACE(testing::Message() << describe(spec) << (transpose ? " transposed " : " ") << matrix.rows << "x"
                                   << matrix.cols << (from_f32 ? " f32" : " bf16"));
@@ -186,7 +186,7 @@ std::vector<OperandSpec> every_family() {
   return specs;
 }
 
-// Rows of very different size: scales from zero over subnormal to the largest; a block and a chunk of zeros.
+// Returns rows of very different size: scales from zero over subnormal to the largest; a block and a chunk of zeros.
 Matrix uneven_matrix(int64_t rows, int64_t cols) {
   std::vector<float> values = normal_matrix(rows, cols, 11).values;
   for (int64_t i = 0; i < rows * cols; ++i) {
@@ -224,7 +224,7 @@ TEST(Statistics, EqualReferenceWhereSlabsAreCut) {
   expect_equals_reference(uneven_matrix(19, 37), true, true, {.format = Format::fp8_e5m2});
 }
 
-// Known answers: a tensor whose operand can be written down.
+// The operand of this tensor can be written down.
 TEST(Statistics, CountExtremesOfAKnownTensor) {
   std::vector<float> values(64, 0.0f);
   values[0] = 6 * 448;  // block 0: scale 448, the largest; tensor scale 1
@@ -294,7 +294,8 @@ TEST(Statistics, PlainFormatsAndZeros) {
   EXPECT_EQ(none.scales_zero, 0);
 }
 
-// The figures of docs/numerics.md on normal deviates; a sixteenth of their spread is far above the noise of 2^18.
+// Checks the figures of docs/numerics.md on normal deviates; a sixteenth of their spread is far above the noise of
+// 2^18.
 TEST(Statistics, NormalDeviates) {
   const Matrix matrix = normal_matrix(512, 512, 3);
   const auto found = [&](const OperandSpec& spec) {

@@ -18,7 +18,7 @@ constexpr double largest_weight = 0x1.Ep127;
 
 // ---- The rounding as docs/numerics.md states it, in double, by search ----
 
-// Of `values`, ascending, the one nearest to x; of two, that of the even index.
+// Returns the one of `values`, ascending, that is nearest to x; of two, the one of the even index.
 double nearest_of(const std::vector<double>& values, double x) {
   size_t best = 0;
   for (size_t i = 1; i < values.size(); ++i) {
@@ -56,7 +56,7 @@ std::vector<double> rounded_fp8(const std::vector<double>& values) {
 
 std::vector<double> rounded_nvfp4(const std::vector<double>& values) {
   static const std::vector<double> codes = e4m3();
-  // In FP32, as the quotients of the rules are.
+  // The quotient is taken in FP32, as the rules do.
   const auto sixth = [](double value) { return static_cast<double>(static_cast<float>(value) / 6.0f); };
   int exponent = 0;
   const double fraction = std::frexp(sixth(largest_of(values, 0, values.size())), &exponent);
@@ -94,7 +94,7 @@ struct Weights {
     }
     return false;
   }
-  // Normal deviates, each 16 of a size of their own, 2^0 to 2^-spread.
+  // Fills normal deviates, each 16 of a size of their own, 2^0 to 2^-spread.
   Weights& fill_normal(unsigned seed, int spread, float scale = 1) {
     std::mt19937 generator(seed);
     std::normal_distribution<float> normal(0, scale);
@@ -117,7 +117,7 @@ struct Result {
   std::vector<BFloat16> values;
 };
 
-// In parts of so many blocks, as ranks would pack them.
+// Sends the weights through packed bytes, packed in parts of so many blocks, as ranks would pack them.
 Result through(WeightFormat format, Weights weights, uint64_t part_blocks = 1000) {
   Arena arena("test");
   const uint64_t elements = weights.values.size();
@@ -163,7 +163,7 @@ TEST_P(WeightCodecTest, RoundsAsTheReference) {
   }
 }
 
-// Every BF16 number up to the largest as the largest one of its block.
+// Every BF16 number up to the largest is once the largest one of its block.
 TEST_P(WeightCodecTest, RoundingAgainChangesNothing) {
   constexpr uint32_t step = 61;
   constexpr uint32_t blocks = 0x7F80 / step + 1;
@@ -204,7 +204,7 @@ TEST_P(WeightCodecTest, WhatIsNotFiniteStaysSo) {
     Weights weights = Weights(2 * block).fill_normal(1, 0);
     weights.values[77] = BFloat16{bits};
     const std::vector<BFloat16> found = through(weights).values;
-    // All that shares its largest scale: with 32 in FP8, with the block in NVFP4.
+    // Every weight that shares its largest scale becomes NaN: 32 in FP8, the block in NVFP4.
     const bool fp8 = GetParam() == WeightFormat::fp8;
     for (size_t i = 0; i < found.size(); ++i) {
       const bool lost = fp8 ? i / 32 == 77 / 32 : i < block;
@@ -214,7 +214,7 @@ TEST_P(WeightCodecTest, WhatIsNotFiniteStaysSo) {
   }
 }
 
-// Linear layers' weights, others, and gaps, with boundaries inside blocks and inside groups of 32.
+// Returns weights of linear layers, others, and gaps, with boundaries inside blocks and inside groups of 32.
 Weights mixed_weights() {
   Weights weights(9 * block + 176, {{.offset = 0, .count = 5000, .decay = false},
                                     {.offset = 5008, .count = 7280, .decay = true},

@@ -2,14 +2,15 @@
 // the tests run every kernel, bit by bit, where there is no GPU; it says nothing about speed, about what ptxas makes of
 // a kernel, or about the memory model beyond barriers.
 //
-// What it is strict about, so that faults show:
-// - Device memory can be touched by kernels and copies only; the host gets a segmentation fault.
-// - Streams are lazy: an operation runs when the host waits for it, not before. A host that reads too early reads old
-//   bytes; a stream that forgets to wait for an event runs too early.
-// - Blocks, and the threads between two barriers, run in a shuffled order.
-// - A barrier or warp operation that some of its threads never reach ends the program with a message.
-// - Shared memory holds garbage (signalling NaNs) at the start of a block, if it is dynamic; else what a block before
-//   left.
+// It is strict about the following, so that faults show:
+//   - Device memory can be touched by kernels and copies only; the host gets a segmentation fault.
+//   - Streams are lazy: an operation runs when the host waits for it, not before. A host that reads too early reads old
+//     bytes; a stream that forgets to wait for an event runs too early.
+//   - Blocks, and the threads between two barriers, run in a shuffled order.
+//   - A barrier or warp operation that some of its threads never reach ends the program with a message.
+//   - Shared memory holds garbage (signalling NaNs) at the start of a block, if it is dynamic; else the values of the
+//   block
+//     before.
 #pragma once
 
 #include <algorithm>
@@ -84,7 +85,8 @@ namespace simulator {
 
 void* dynamic_shared_memory();
 void synchronize_block();
-// Every lane of `mask` gives 64 bits and gets those of all 32 lanes (of lanes outside the mask: zero).
+// Exchanges numbers in a warp: every lane of `mask` gives 64 bits and gets those of all 32 lanes (of lanes outside the
+// mask: zero).
 const uint64_t* exchange_in_warp(unsigned mask, uint64_t value);
 unsigned lane();
 
@@ -98,7 +100,7 @@ void run(const Launch& launch);
 
 }  // namespace simulator
 
-// Of the thread that runs.
+// The indices of the running thread.
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
@@ -384,7 +386,7 @@ cudaError_t enqueue_launch(const cudaLaunchConfig_t& config, std::function<void(
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-  // By value, as a launch copies them.
+  // The arguments are copied by value, as a launch does.
   return simulator::enqueue_launch(
       *config, [kernel, ... values = static_cast<Parameters>(arguments)]() mutable { kernel(values...); });
 }

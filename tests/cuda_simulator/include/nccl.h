@@ -1,5 +1,4 @@
-// The part of NCCL 2.28 that nibble uses, with its values; the simulator's library of the same name carries it out over
-// MPI.
+// The part of NCCL 2.28 that nibble uses, with its values; the simulator's library of the same name runs it over MPI.
 #pragma once
 
 #include <cuda_runtime.h>

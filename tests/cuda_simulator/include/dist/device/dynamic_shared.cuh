@@ -1,4 +1,4 @@
-// In place of the product's header of this name.
+// The simulator's header in place of the product's header of this name.
 #pragma once
 
 #include <cuda_runtime.h>
