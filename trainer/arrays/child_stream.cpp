@@ -26,7 +26,7 @@ namespace {
 
 constexpr rlim_t patience = 60;  // seconds of computing between two writes
 
-// Later than this much processor time from now the system ends this process.
+// Lets the system end this process after `patience` more seconds of processor time.
 void renew_time_limit() {
   rusage used{};
   rlimit limit{};
@@ -40,13 +40,13 @@ void write_to(int descriptor, std::span<const std::byte> data) {
   while (!data.empty()) {
     const ssize_t count = ::write(descriptor, data.data(), data.size());
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) _exit(1);  // nobody reads any more
+    if (count < 0) _exit(1);  // the parent no longer reads
     data = data.subspan(static_cast<size_t>(count));
   }
   renew_time_limit();
 }
 
-// A crash of the child is our message, not a core file and the C library's own words.
+// Restores default signal handling and turns off core files and messages of the C library: the parent reports a crash.
 void become_quiet_child() {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGPIPE, SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL}) {
@@ -78,7 +78,7 @@ std::string load(const std::array<char, Size>& source) {
 
 }  // namespace
 
-// The error of the child, if it threw one.
+// The error that the child threw, if it threw one.
 struct ChildStream::Report {
   int code = 0;
   std::array<char, 4096> what{};

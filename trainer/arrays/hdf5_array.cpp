@@ -1,5 +1,5 @@
-// A dataset of an HDF5 file as an array. The library runs in a child process: it validates little of what it reads, and
-// single flipped bytes have made it crash and loop.
+// Reads a dataset of an HDF5 file as an array. The library runs in a child process, because it validates little of what
+// it reads: single flipped bytes can make it crash or loop.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -22,11 +22,11 @@ namespace nibble {
 namespace {
 
 constexpr size_t block_bytes = size_t{1} << 20;
-constexpr size_t max_rank = 32;  // of HDF5
+constexpr size_t max_rank = 32;  // limit of HDF5
 constexpr uint64_t max_name_bytes = uint64_t{1} << 16;
 constexpr uint64_t max_cache_bytes = uint64_t{1} << 30;
 
-// What the child says of the dataset before its elements; the name follows.
+// The description of the dataset that the child sends before the name and the elements.
 struct Preamble {
   uint64_t type = 0;
   uint64_t rank = 0;
@@ -75,7 +75,7 @@ class DatasetSource {
 
   Listing list() const {
     Listing listing;
-    // H5Ovisit2 passes another structure in each version of the library.
+    // The parameter is `auto` because H5Ovisit2 passes different structures in different versions of the library.
     const auto collect = [](hid_t, const char* name, const auto* info, void* target) -> herr_t {
       auto* const result = static_cast<Listing*>(target);
       if (info->type == H5O_TYPE_DATASET && ++result->total <= 10) result->names.emplace_back(name);
@@ -111,7 +111,7 @@ class DatasetSource {
     check(space_.get() >= 0 && creation_.get() >= 0, "cannot read its description");
   }
 
-  // The library turns the bytes of big-endian numbers round; all else is read as it is stored.
+  // Finds the element type. The library converts big-endian numbers; all others are read as they are stored.
   void find_type() {
     const Hdf5Handle stored(H5Dget_type(dataset_.get()), &H5Tclose);
     check(stored.get() >= 0, "cannot read its type");
@@ -144,12 +144,12 @@ class DatasetSource {
     std::array<hsize_t, max_rank> extents{};
     check(H5Sget_simple_extent_dims(space_.get(), extents.data(), nullptr) == rank, "cannot read its shape");
     std::copy_n(extents.begin(), rank, array_.shape.begin());
-    stored_bytes(array_);  // checks
+    stored_bytes(array_);  // throws if the shape is not valid
     stored_shape_.assign(array_.shape.begin(), array_.shape.end());
     if (rank == 1) use_shape_of_slice();
   }
 
-  // The unsigned integers of an attribute; none if there is no such attribute.
+  // Returns the unsigned integers of an attribute, or nothing if there is no such attribute.
   std::optional<std::vector<uint64_t>> attribute(const char* name) const {
     if (H5Aexists(dataset_.get(), name) <= 0) return std::nullopt;
     const Hdf5Handle object(H5Aopen(dataset_.get(), name, H5P_DEFAULT), &H5Aclose);
@@ -164,7 +164,7 @@ class DatasetSource {
     return values;
   }
 
-  // A rank file of a checkpoint holds a flat slice of a tensor, whose shape and place are attributes.
+  // Takes the shape of the tensor from the attributes if the dataset is a flat slice in a rank file of a checkpoint.
   void use_shape_of_slice() {
     const auto shape = attribute("shape");
     const auto offset = attribute("offset");
@@ -183,7 +183,7 @@ class DatasetSource {
     }
   }
 
-  // A virtual dataset silently shows fill values where a file or dataset that it is made of is missing.
+  // Refuses a virtual dataset with a missing source: the library would silently return fill values for it.
   void refuse_missing_sources() const {
     if (H5Pget_layout(creation_.get()) != H5D_VIRTUAL) return;
     size_t count = 0;
@@ -220,7 +220,8 @@ class DatasetSource {
     }
   }
 
-  // Room for all chunks that lie side by side, or every block read would unpack them anew.
+  // Makes the cache large enough for all chunks that lie side by side; otherwise every block that is read would unpack
+  // them again.
   void enlarge_chunk_cache() {
     if (H5Pget_layout(creation_.get()) != H5D_CHUNKED) return;
     std::array<hsize_t, max_rank> chunk{};
@@ -272,7 +273,7 @@ class DatasetSource {
 
   std::filesystem::path path_;
   StoredArray array_;
-  std::vector<int64_t> stored_shape_;  // of the dataset, where array_.shape is the tensor's
+  std::vector<int64_t> stored_shape_;  // shape of the dataset; array_.shape is that of the tensor
   Hdf5Handle file_;
   Hdf5Handle dataset_;
   Hdf5Handle space_;

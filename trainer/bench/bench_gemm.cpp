@@ -1,3 +1,4 @@
+// Implements gemm_cases() of trainer/bench/bench_kernels.h.
 #include <fmt/format.h>
 
 #include <algorithm>

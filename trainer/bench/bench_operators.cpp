@@ -1,3 +1,4 @@
+// Implements operator_cases() of trainer/bench/bench_kernels.h, and the tensors that all groups use.
 #include <fmt/format.h>
 
 #include <algorithm>

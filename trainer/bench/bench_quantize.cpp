@@ -1,3 +1,4 @@
+// Implements quantize_cases() of trainer/bench/bench_kernels.h.
 #include <memory>
 #include <string>
 #include <utility>

@@ -123,7 +123,7 @@ struct RunConfig {
   }
 };
 
-// What a resumed run may do to a key.
+// Says whether a resumed run may change a key.
 enum class ResumeClass : uint8_t {
   frozen,   // may never change: the checkpoint would not fit
   numeric,  // may change only if resume.allow names it: it changes the numbers of the run
