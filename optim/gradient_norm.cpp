@@ -6,6 +6,7 @@
 
 #include "dist/base/error.h"
 #include "dist/base/vectorize.h"
+#include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
 

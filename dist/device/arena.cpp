@@ -10,6 +10,7 @@
 
 #include "dist/base/error.h"
 #include "dist/device/cuda_device.h"
+#include "dist/device/dispatch.h"
 
 namespace nibble {
 namespace {

@@ -9,7 +9,7 @@
 #include <span>
 #include <string>
 
-#include "dist/device/dispatch.h"
+#include "dist/device/device_kind.h"
 
 namespace nibble {
 

@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "dist/device/dispatch.h"
+#include "dist/device/device_kind.h"
 
 namespace nibble {
 

@@ -1,5 +1,7 @@
 #include "dist/device/device_graph.h"
 
+#include "dist/device/dispatch.h"
+
 namespace nibble {
 namespace cpu {
 namespace {

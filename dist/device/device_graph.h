@@ -8,7 +8,7 @@
 
 #include <map>
 
-#include "dist/device/dispatch.h"
+#include "dist/device/device_kind.h"
 
 namespace nibble {
 

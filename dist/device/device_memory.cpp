@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "dist/device/cuda_device.h"
+#include "dist/device/dispatch.h"
 
 namespace nibble {
 namespace cpu {

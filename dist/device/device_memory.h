@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <span>
 
-#include "dist/device/dispatch.h"
+#include "dist/device/device_kind.h"
 
 namespace nibble {
 

@@ -6,11 +6,9 @@
 // has no .cu files; asking it for a CUDA tensor is an error, never a silent wrong result.
 #pragma once
 
-#include <cstdint>
+#include "dist/device/device_kind.h"
 
 namespace nibble {
-
-enum class DeviceKind : uint8_t { cpu, cuda };
 
 [[noreturn]] void fail_no_cuda();
 

@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "dist/device/dispatch.h"
+#include "dist/device/device_kind.h"
 
 namespace nibble {
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "dist/base/log.h"
+#include "dist/device/dispatch.h"
 #include "dist/ranks/nccl_communicator.h"
 #include "dist/ranks/staged_communicator.h"
 

@@ -8,7 +8,7 @@
 
 #include <memory>
 
-#include "dist/device/dispatch.h"
+#include "dist/device/device_kind.h"
 #include "dist/ranks/communicator.h"
 
 namespace nibble {

@@ -5,6 +5,7 @@
 
 #include "dist/device/cuda_device.h"
 #include "dist/device/device_memory.h"
+#include "dist/device/dispatch.h"
 
 namespace nibble {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "dist/base/error.h"
 #include "dist/base/vectorize.h"
+#include "dist/device/dispatch.h"
 #include "dist/device/thread_pool.h"
 
 namespace nibble {

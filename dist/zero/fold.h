@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "dist/device/dispatch.h"
+#include "dist/device/device_kind.h"
 #include "dist/zero/reduction_tree.h"
 
 namespace nibble {

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "dist/base/vectorize.h"
+#include "dist/device/dispatch.h"
 #include "dist/device/thread_pool.h"
 #include "model/ops/row/storage.h"
 

@@ -1,6 +1,7 @@
 #include "model/ops/cross_entropy.h"
 
 #include "dist/base/vectorize.h"
+#include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
 #include "model/ops/row/row_math.h"

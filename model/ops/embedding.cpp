@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "dist/base/vectorize.h"
+#include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
 #include "model/ops/row/storage.h"

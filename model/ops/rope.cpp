@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "dist/base/vectorize.h"
+#include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
 #include "model/ops/row/storage.h"

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "dist/base/vectorize.h"
+#include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
 #include "model/ops/row/map_row.h"

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "dist/base/error.h"
+#include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
 #include "optim/adamw/adamw_problem.h"

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "dist/base/error.h"
+#include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
 #include "quant/format/output_scale.h"

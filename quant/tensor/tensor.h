@@ -9,7 +9,7 @@
 
 #include "dist/base/error.h"
 #include "dist/device/arena.h"
-#include "dist/device/dispatch.h"
+#include "dist/device/device_kind.h"
 #include "quant/format/dtype.h"
 
 namespace nibble {

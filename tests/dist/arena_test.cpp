@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dist/base/error.h"
+#include "dist/device/dispatch.h"
 
 namespace nibble {
 namespace {

@@ -4,6 +4,7 @@
 
 #include "dist/device/cuda_device.h"
 #include "dist/device/device.h"
+#include "dist/device/dispatch.h"
 #include "trainer/compute/measured_peak.h"
 
 namespace nibble {

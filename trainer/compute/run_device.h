@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "dist/device/dispatch.h"
+#include "dist/device/device_kind.h"
 #include "dist/ranks/communicator.h"
 #include "trainer/config/run_config.h"
 

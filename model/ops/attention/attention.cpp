@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
 #include "model/ops/attention/attention_blocks.h"
