@@ -17,17 +17,7 @@
 #include <vector>
 
 #include "dist/base/error.h"
-#include "trainer/commands/bench.h"
-#include "trainer/commands/bias.h"
-#include "trainer/commands/compare.h"
-#include "trainer/commands/config.h"
-#include "trainer/commands/evaluate.h"
-#include "trainer/commands/generate.h"
-#include "trainer/commands/inspect.h"
-#include "trainer/commands/quantize.h"
-#include "trainer/commands/resume.h"
-#include "trainer/commands/tokenize.h"
-#include "trainer/commands/train.h"
+#include "trainer/commands/commands.h"
 #include "trainer/config/yaml_document.h"
 #include "trainer/rank_main.h"
 
@@ -46,26 +36,12 @@ void secure_output() {
   }
 }
 
-void add_commands(CLI::App& app) {
-  add_tokenize_command(app);
-  add_train_command(app);
-  add_resume_command(app);
-  add_evaluate_command(app);
-  add_compare_command(app);
-  add_generate_command(app);
-  add_inspect_command(app);
-  add_quantize_command(app);
-  add_bias_command(app);
-  add_bench_command(app);
-  add_config_command(app);
-}
-
 // Refuses a mistyped command by its name: CLI11 itself would say only that a command is missing.
-void check_command(const CLI::App& app, const std::string& word) {
+void check_command(const std::string& word) {
   std::vector<std::string_view> names;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-    if (command->get_name() == word) return;
-    names.push_back(command->get_name());
+  for (const Command& command : all_commands) {
+    if (command.name == word) return;
+    names.emplace_back(command.name);
   }
   const std::string_view meant = nearest_word(word, names);
   throw Error(ExitCode::usage,
@@ -119,9 +95,11 @@ int run(int argument_count, char** arguments) {
       "Exit codes: 0 done, 64 usage, 65 bad data, 66 missing input, 69 run directory in use, 70 internal error,\n"
       "  71 out of memory, 73 cannot create output, 74 I/O error, 75 checkpoint saved: start me again, 76 peer lost,\n"
       "  77 numerics gave up, 78 bad configuration.");
-  add_commands(app);
+  for (const Command& command : all_commands) {
+    command.add_options(*app.add_subcommand(command.name, command.description));
+  }
   try {
-    if (argument_count > 1 && arguments[1][0] != '-') check_command(app, arguments[1]);
+    if (argument_count > 1 && arguments[1][0] != '-') check_command(arguments[1]);
     app.parse(argument_count, arguments);
     return 0;
   } catch (const CLI::RuntimeError& error) {

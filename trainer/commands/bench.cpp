@@ -1,5 +1,3 @@
-#include "trainer/commands/bench.h"
-
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -17,6 +15,7 @@
 #include "dist/ranks/communicator.h"
 #include "trainer/bench/bench_kernels.h"
 #include "trainer/bench/bench_report.h"
+#include "trainer/commands/commands.h"
 #include "trainer/config/recipe_file.h"
 
 namespace nibble {
@@ -146,23 +145,22 @@ void run_bench(const BenchOptions& options) {
 
 }  // namespace
 
-void add_bench_command(CLI::App& app) {
+void add_bench_options(CLI::App& command) {
   auto options = std::make_shared<BenchOptions>();
-  CLI::App* command = app.add_subcommand("bench", "Measure this machine, every kernel against its limit, and training");
-  command->add_option("--json", options->json, "Write everything as JSON to this file; - for standard output alone");
-  command->add_option("--only", options->only, "Glob on the names of the tables: 'gemm/*', attention, train/d384");
-  command->add_option("--threads", options->threads, "Threads to measure besides one (default: all)")
+  command.add_option("--json", options->json, "Write everything as JSON to this file; - for standard output alone");
+  command.add_option("--only", options->only, "Glob on the names of the tables: 'gemm/*', attention, train/d384");
+  command.add_option("--threads", options->threads, "Threads to measure besides one (default: all)")
       ->check(CLI::Range(1, 4096));
-  command->add_option("--recipe", options->recipes, "Recipes to train with, beside bf16 (names or files)")
+  command.add_option("--recipe", options->recipes, "Recipes to train with, beside bf16 (names or files)")
       ->capture_default_str();
-  command->add_flag("--quick", options->quick, "Small shapes and few rounds: rough figures in some seconds");
-  command->add_flag("--full", options->full, "Also a model of the dimensions of GPT-2 124M");
-  command->footer(
+  command.add_flag("--quick", options->quick, "Small shapes and few rounds: rough figures in some seconds");
+  command.add_flag("--full", options->full, "Also a model of the dimensions of GPT-2 124M");
+  command.footer(
       "Examples:\n"
       "  nibble bench --json bench.json\n"
       "  nibble bench --only 'gemm/nvfp4/*' --threads 1\n"
       "Rates of one thread are by its processor time, others by wall time; cases take turns and medians count.");
-  command->final_callback([options] { run_bench(*options); });
+  command.final_callback([options] { run_bench(*options); });
 }
 
 }  // namespace nibble

@@ -1,5 +1,3 @@
-#include "trainer/commands/bias.h"
-
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -14,6 +12,7 @@
 
 #include "dist/base/log.h"
 #include "dist/base/signals.h"
+#include "trainer/commands/commands.h"
 #include "trainer/inference/inference_model.h"
 #include "trainer/lab/gradient_bias.h"
 #include "trainer/rank_main.h"
@@ -108,23 +107,22 @@ ExitCode bias(Communicator& communicator, const BiasOptions& options) {
 
 }  // namespace
 
-void add_bias_command(CLI::App& app) {
+void add_bias_options(CLI::App& command) {
   auto options = std::make_shared<BiasOptions>();
-  CLI::App* command = app.add_subcommand("bias", "Measure whether a recipe's gradients are unbiased");
-  command->add_option("RUN_DIR", options->path, "Directory of a run (its newest checkpoint) or of one checkpoint")
+  command.add_option("RUN_DIR", options->path, "Directory of a run (its newest checkpoint) or of one checkpoint")
       ->required();
-  command->add_option("--recipe", options->recipe, "Recipe to measure instead of the run's own");
-  command->add_option("--draws", options->draws, "After how many backward passes to look at their mean")
+  command.add_option("--recipe", options->recipe, "Recipe to measure instead of the run's own");
+  command.add_option("--draws", options->draws, "After how many backward passes to look at their mean")
       ->delimiter(',')
       ->capture_default_str();
-  command->add_option("--seed", options->seed, "Of the passes' random bits")->check(CLI::NonNegativeNumber);
-  command->add_option("--sample", options->sample, "First training sample of the micro-batch")
+  command.add_option("--seed", options->seed, "Of the passes' random bits")->check(CLI::NonNegativeNumber);
+  command.add_option("--sample", options->sample, "First training sample of the micro-batch")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--set", options->overrides, "Override a key: --set train.micro_batch_sequences=1")
+  command.add_option("--set", options->overrides, "Override a key: --set train.micro_batch_sequences=1")
       ->allow_extra_args(false);
-  command->add_flag("--json", options->json, "Print JSON");
-  command->footer("Example:\n  nibble bias runs/nvfp4 --recipe quartet2 --draws 1,4,16,64");
-  command->final_callback([options] {
+  command.add_flag("--json", options->json, "Print JSON");
+  command.footer("Example:\n  nibble bias runs/nvfp4 --recipe quartet2 --draws 1,4,16,64");
+  command.final_callback([options] {
     throw CLI::RuntimeError(
         rank_main([&] { return config_beside(options->path, options->all_overrides()); },
                   [&](Communicator& communicator, const RunConfig&) { return bias(communicator, *options); }));

@@ -1,5 +1,3 @@
-#include "trainer/commands/compare.h"
-
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -13,6 +11,7 @@
 #include "dist/base/error.h"
 #include "dist/base/file_system.h"
 #include "dist/base/log.h"
+#include "trainer/commands/commands.h"
 #include "trainer/report/comparison.h"
 #include "trainer/report/report.h"
 
@@ -121,21 +120,20 @@ void run_compare(const CompareOptions& options) {
 
 }  // namespace
 
-void add_compare_command(CLI::App& app) {
+void add_compare_options(CLI::App& command) {
   auto options = std::make_shared<CompareOptions>();
-  CLI::App* command = app.add_subcommand("compare", "Compare the loss curves of runs with a baseline's");
-  command->add_option("BASE", options->base, "Run directory of the baseline")->required();
-  command->add_option("RUN", options->runs, "Run directories to compare with it")->required();
-  command->add_flag("--json", options->json, "Print JSON instead of tables");
-  command->add_flag("--allow-different", options->allow_different,
-                    "Compare although data, seed, batch, schedule or model differ");
-  command->add_option("--assert-relative-gap", options->relative_gap,
-                      "Exit with 77 if a run ends further above the baseline than this (5% or 0.05)");
-  command->add_option("--report", options->report,
-                      "Where to write the HTML report (the SVG goes beside it); by default "
-                      "compare.html in the last run's directory");
-  command->footer("Example:\n  nibble compare runs/quickstart/bf16 runs/quickstart/nvfp4 --assert-relative-gap 5%");
-  command->final_callback([options] { run_compare(*options); });
+  command.add_option("BASE", options->base, "Run directory of the baseline")->required();
+  command.add_option("RUN", options->runs, "Run directories to compare with it")->required();
+  command.add_flag("--json", options->json, "Print JSON instead of tables");
+  command.add_flag("--allow-different", options->allow_different,
+                   "Compare although data, seed, batch, schedule or model differ");
+  command.add_option("--assert-relative-gap", options->relative_gap,
+                     "Exit with 77 if a run ends further above the baseline than this (5% or 0.05)");
+  command.add_option("--report", options->report,
+                     "Where to write the HTML report (the SVG goes beside it); by default "
+                     "compare.html in the last run's directory");
+  command.footer("Example:\n  nibble compare runs/quickstart/bf16 runs/quickstart/nvfp4 --assert-relative-gap 5%");
+  command.final_callback([options] { run_compare(*options); });
 }
 
 }  // namespace nibble

@@ -1,5 +1,3 @@
-#include "trainer/commands/config.h"
-
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -8,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "trainer/commands/commands.h"
 #include "trainer/config/run_config.h"
 
 namespace nibble {
@@ -42,20 +41,17 @@ std::string summary(const RunConfig& config, const std::string& path) {
 
 }  // namespace
 
-void add_config_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("config", "Check and show configurations");
-  command->require_subcommand(1);
+void add_config_options(CLI::App& command) {
+  command.require_subcommand(1);
   const auto options = std::make_shared<ConfigOptions>();
-  add_reader(*command, "check", "Check a configuration", options)->final_callback([options] {
+  add_reader(command, "check", "Check a configuration", options)->final_callback([options] {
     print(summary(parse_run_config(options->config, options->overrides), options->config));
   });
-  add_reader(*command, "show", "Print a configuration with every key, the recipe written out", options)
+  add_reader(command, "show", "Print a configuration with every key, the recipe written out", options)
       ->final_callback([options] { print(resolved_yaml(parse_run_config(options->config, options->overrides))); });
-  command->add_subcommand("schema", "Print a JSON Schema for editors")->final_callback([] { print(config_schema()); });
-  command->add_subcommand("reference", "Print docs/configuration.md")->final_callback([] {
-    print(config_reference());
-  });
-  command->footer(
+  command.add_subcommand("schema", "Print a JSON Schema for editors")->final_callback([] { print(config_schema()); });
+  command.add_subcommand("reference", "Print docs/configuration.md")->final_callback([] { print(config_reference()); });
+  command.footer(
       "Examples:\n"
       "  nibble config check run.yaml\n"
       "  nibble config show run.yaml --set recipe=bf16 --set train.steps=100\n"

@@ -1,5 +1,3 @@
-#include "trainer/commands/evaluate.h"
-
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -12,6 +10,7 @@
 
 #include "dist/base/signals.h"
 #include "trainer/checkpoint/checkpoint.h"
+#include "trainer/commands/commands.h"
 #include "trainer/inference/inference_model.h"
 #include "trainer/rank_main.h"
 #include "trainer/report/metrics.h"
@@ -73,16 +72,15 @@ ExitCode evaluate(Communicator& communicator, const RunConfig& /*of the run dire
 
 }  // namespace
 
-void add_evaluate_command(CLI::App& app) {
+void add_evaluate_options(CLI::App& command) {
   auto options = std::make_shared<EvaluateOptions>();
-  CLI::App* command = app.add_subcommand("evaluate", "Compute the validation loss of a checkpoint");
-  command->add_option("RUN_DIR", options->path, "Directory of a run (its newest checkpoint) or of one checkpoint")
+  command.add_option("RUN_DIR", options->path, "Directory of a run (its newest checkpoint) or of one checkpoint")
       ->required();
-  command->add_option("--set", options->overrides, "Override a key: --set data.validation=other/validation-*.bin")
+  command.add_option("--set", options->overrides, "Override a key: --set data.validation=other/validation-*.bin")
       ->allow_extra_args(false);
-  command->add_flag("--json", options->json, "Print JSON");
-  command->footer("Example:\n  mpirun -n 2 nibble evaluate runs/nvfp4");
-  command->final_callback([options] {
+  command.add_flag("--json", options->json, "Print JSON");
+  command.footer("Example:\n  mpirun -n 2 nibble evaluate runs/nvfp4");
+  command.final_callback([options] {
     throw CLI::RuntimeError(rank_main(
         [&] { return config_beside(options->path, options->overrides); },
         [&](Communicator& communicator, const RunConfig& config) { return evaluate(communicator, config, *options); }));

@@ -1,5 +1,3 @@
-#include "trainer/commands/generate.h"
-
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -10,6 +8,7 @@
 
 #include "data/text/tokenizer.h"
 #include "dist/base/signals.h"
+#include "trainer/commands/commands.h"
 #include "trainer/inference/generation.h"
 #include "trainer/inference/inference_model.h"
 #include "trainer/rank_main.h"
@@ -59,31 +58,28 @@ ExitCode generate(Communicator& communicator, const GenerateOptions& options) {
 
 }  // namespace
 
-void add_generate_command(CLI::App& app) {
+void add_generate_options(CLI::App& command) {
   auto options = std::make_shared<GenerateOptions>();
-  CLI::App* command = app.add_subcommand("generate", "Sample text from a checkpoint");
-  command->add_option("RUN_DIR", options->path, "Directory of a run (its newest checkpoint) or of one checkpoint")
+  command.add_option("RUN_DIR", options->path, "Directory of a run (its newest checkpoint) or of one checkpoint")
       ->required();
-  command->add_option("--set", options->overrides, "Override a key: --set data.tokenizer=moved/tokenizer.model")
+  command.add_option("--set", options->overrides, "Override a key: --set data.tokenizer=moved/tokenizer.model")
       ->allow_extra_args(false);
-  command->add_option("--prompt", options->prompt, "Text to continue");
-  command->add_option("--tokens", options->tokens, "Most tokens to add")
+  command.add_option("--prompt", options->prompt, "Text to continue");
+  command.add_option("--tokens", options->tokens, "Most tokens to add")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
   command
-      ->add_option("--temperature", options->sampling.temperature,
-                   "0 takes the likeliest token; 1 the model's own odds")
+      .add_option("--temperature", options->sampling.temperature, "0 takes the likeliest token; 1 the model's own odds")
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
-  command->add_option("--top-p", options->sampling.top_p, "Sample from the likeliest tokens that hold this probability")
+  command.add_option("--top-p", options->sampling.top_p, "Sample from the likeliest tokens that hold this probability")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  command->add_option("--seed", options->sampling.seed, "Same seed, same text")
+  command.add_option("--seed", options->sampling.seed, "Same seed, same text")
       ->check(CLI::NonNegativeNumber)  // without it, -1 would be read as 2^64 - 1
       ->capture_default_str();
-  command->footer(
-      "Example:\n  nibble generate runs/nvfp4 --prompt \"Fellow-Citizens of the Senate\" --temperature 0.8");
-  command->final_callback([options] {
+  command.footer("Example:\n  nibble generate runs/nvfp4 --prompt \"Fellow-Citizens of the Senate\" --temperature 0.8");
+  command.final_callback([options] {
     throw CLI::RuntimeError(
         rank_main([&] { return config_beside(options->path, options->overrides); },
                   [&](Communicator& communicator, const RunConfig&) { return generate(communicator, *options); }));

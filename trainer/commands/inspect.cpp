@@ -1,5 +1,3 @@
-#include "trainer/commands/inspect.h"
-
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -17,6 +15,7 @@
 #include "dist/base/error.h"
 #include "dist/base/utf8.h"
 #include "trainer/checkpoint/checkpoint.h"
+#include "trainer/commands/commands.h"
 
 namespace nibble {
 namespace {
@@ -144,20 +143,18 @@ void run_inspect(const std::filesystem::path& path, uint64_t samples) {
 
 }  // namespace
 
-void add_inspect_command(CLI::App& app) {
+void add_inspect_options(CLI::App& command) {
   struct Options {
     std::string path;
     uint64_t samples = 1;
   };
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      app.add_subcommand("inspect", "Show what a token shard or a checkpoint holds, and check every byte");
-  command->footer("Example:\n  nibble inspect shards/train-00000.bin --samples 2");
-  command->add_option("PATH", options->path, "A token shard, or a checkpoint directory")->required();
-  command->add_option("--samples", options->samples, "Show this many documents from each end of a shard")
+  command.footer("Example:\n  nibble inspect shards/train-00000.bin --samples 2");
+  command.add_option("PATH", options->path, "A token shard, or a checkpoint directory")->required();
+  command.add_option("--samples", options->samples, "Show this many documents from each end of a shard")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->final_callback([options] { run_inspect(options->path, options->samples); });
+  command.final_callback([options] { run_inspect(options->path, options->samples); });
 }
 
 }  // namespace nibble

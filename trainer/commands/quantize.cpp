@@ -1,5 +1,3 @@
-#include "trainer/commands/quantize.h"
-
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -18,6 +16,7 @@
 #include "model/blocks/block.h"
 #include "quant/format/swizzle.h"
 #include "trainer/arrays/array_file.h"
+#include "trainer/commands/commands.h"
 #include "trainer/config/recipe_file.h"
 #include "trainer/config/yaml_document.h"
 #include "trainer/lab/operand_experiment.h"
@@ -288,33 +287,31 @@ void add_random_options(CLI::App& command, QuantizeOptions& options) {
 
 }  // namespace
 
-void add_quantize_command(CLI::App& app) {
+void add_quantize_options(CLI::App& command) {
   auto options = std::make_shared<QuantizeOptions>();
-  CLI::App* command = app.add_subcommand("quantize", "Quantise a tensor as a recipe does, and say what was lost");
-  command->add_option("--recipe", options->recipe, "Name or file of a recipe")->required();
+  command.add_option("--recipe", options->recipe, "Name or file of a recipe")->required();
   command
-      ->add_option("--operand", options->operand,
-                   "forward.x, forward.w, grad_input.dy, grad_input.w, grad_weight.dy or grad_weight.x")
+      .add_option("--operand", options->operand,
+                  "forward.x, forward.w, grad_input.dy, grad_input.w, grad_weight.dy or grad_weight.x")
       ->required();
   command
-      ->add_option("--input", options->input,
-                   "The operand's matrix [rows, inner]: FILE.npy, FILE.safetensors:TENSOR or FILE.h5:DATASET")
+      .add_option("--input", options->input,
+                  "The operand's matrix [rows, inner]: FILE.npy, FILE.safetensors:TENSOR or FILE.h5:DATASET")
       ->required();
-  command->add_option("--output", options->output, "The .safetensors file to write")->required();
-  add_random_options(*command, *options);
-  command->add_option("--layer", options->layer, "Name of the weight whose rules apply; without it no rule does");
-  command->add_option("--blocks", options->blocks, "Blocks of the model, for rules about its first and last ones")
+  command.add_option("--output", options->output, "The .safetensors file to write")->required();
+  add_random_options(command, *options);
+  command.add_option("--layer", options->layer, "Name of the weight whose rules apply; without it no rule does");
+  command.add_option("--blocks", options->blocks, "Blocks of the model, for rules about its first and last ones")
       ->check(CLI::Range(1, 1 << 20));
-  command->add_flag("--transpose", options->transpose, "Quantise the input's transpose");
-  command->add_flag("--swizzled", options->swizzled,
-                    "Write the block scales in tiles of 128x4, too, as GPUs want them");
-  command->add_flag("--dequantize", options->dequantize, "Write the operand's values, too, in FP32");
-  command->add_flag("--overwrite", options->overwrite, "Replace the output if it exists");
-  command->add_flag("--json", options->json, "Print a JSON object instead of a table");
-  command->footer(
+  command.add_flag("--transpose", options->transpose, "Quantise the input's transpose");
+  command.add_flag("--swizzled", options->swizzled, "Write the block scales in tiles of 128x4, too, as GPUs want them");
+  command.add_flag("--dequantize", options->dequantize, "Write the operand's values, too, in FP32");
+  command.add_flag("--overwrite", options->overwrite, "Replace the output if it exists");
+  command.add_flag("--json", options->json, "Print a JSON object instead of a table");
+  command.footer(
       "Example:\n  nibble quantize --recipe nvfp4 --operand forward.w --output q.safetensors \\\n"
       "    --input runs/quickstart/nvfp4/checkpoints/step-00000200/index.h5:parameters/blocks.1.mlp.down.weight");
-  command->final_callback([options] { run_quantize(*options); });
+  command.final_callback([options] { run_quantize(*options); });
 }
 
 }  // namespace nibble

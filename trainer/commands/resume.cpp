@@ -1,5 +1,3 @@
-#include "trainer/commands/resume.h"
-
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +9,7 @@
 
 #include "dist/base/log.h"
 #include "trainer/checkpoint/checkpoint.h"
+#include "trainer/commands/commands.h"
 #include "trainer/inference/inference_model.h"
 #include "trainer/rank_main.h"
 #include "trainer/run/run_directory.h"
@@ -77,19 +76,18 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
 
 }  // namespace
 
-void add_resume_command(CLI::App& app) {
+void add_resume_options(CLI::App& command) {
   auto options = std::make_shared<ResumeOptions>();
-  CLI::App* command = app.add_subcommand("resume", "Continue a run from its newest valid checkpoint");
-  command->add_option("RUN_DIR", options->run_directory, "Directory of the run (run.dir)")->required();
+  command.add_option("RUN_DIR", options->run_directory, "Directory of the run (run.dir)")->required();
   command
-      ->add_option("--set", options->overrides,
-                   "Override a key: --set train.stop_at=0; keys that change the numbers must be named in resume.allow")
+      .add_option("--set", options->overrides,
+                  "Override a key: --set train.stop_at=0; keys that change the numbers must be named in resume.allow")
       ->allow_extra_args(false);
-  command->add_flag("--profile", options->profile,
-                    "Where the time goes, in the log and in profile.json (profile.every)");
-  command->footer(
+  command.add_flag("--profile", options->profile,
+                   "Where the time goes, in the log and in profile.json (profile.every)");
+  command.footer(
       "Example:\n  mpirun -n 4 nibble resume runs/nvfp4        (any number of ranks: the losses have the same bits)");
-  command->final_callback(
+  command.final_callback(
       [options] { throw CLI::RuntimeError(rank_main([&] { return config_of_run(*options); }, resume_run)); });
 }
 

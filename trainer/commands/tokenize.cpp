@@ -1,5 +1,3 @@
-#include "trainer/commands/tokenize.h"
-
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -19,6 +17,7 @@
 #include "dist/base/error.h"
 #include "dist/base/log.h"
 #include "dist/device/thread_pool.h"
+#include "trainer/commands/commands.h"
 
 namespace nibble {
 namespace {
@@ -197,46 +196,44 @@ void run_tokenize(const TokenizeOptions& options) {
 
 }  // namespace
 
-void add_tokenize_command(CLI::App& app) {
+void add_tokenize_options(CLI::App& command) {
   auto options = std::make_shared<TokenizeOptions>();
-  CLI::App* command =
-      app.add_subcommand("tokenize", "Turn text files into token shards, training a tokenizer on the way");
-  command->footer(
+  command.footer(
       "Example:\n  nibble tokenize data/sample/state_of_the_union.txt.zst --documents line --vocab-size 4096 --output "
       "shards");
   command
-      ->add_option("INPUT", options->inputs,
-                   "Text files: NAME.jsonl holds one object a line, other names plain text; .zst of either")
+      .add_option("INPUT", options->inputs,
+                  "Text files: NAME.jsonl holds one object a line, other names plain text; .zst of either")
       ->required();
-  command->add_option("-o,--output", options->output, "Directory for train-*.bin, validation-*.bin and tokenizer.model")
+  command.add_option("-o,--output", options->output, "Directory for train-*.bin, validation-*.bin and tokenizer.model")
       ->required();
-  command->add_option("--vocab-size", options->vocab_size, "Train a tokenizer with this many tokens")
+  command.add_option("--vocab-size", options->vocab_size, "Train a tokenizer with this many tokens")
       ->check(CLI::Range(Tokenizer::min_vocab_size, Tokenizer::max_vocab_size));
-  command->add_option("--tokenizer", options->tokenizer, "Use this tokenizer.model instead of training one");
+  command.add_option("--tokenizer", options->tokenizer, "Use this tokenizer.model instead of training one");
   static const std::map<std::string, DocumentRule> rules{
       {"file", DocumentRule::file}, {"line", DocumentRule::line}, {"paragraph", DocumentRule::paragraph}};
   command
-      ->add_option_function<std::string>(
+      .add_option_function<std::string>(
           "--documents", [options](const std::string& name) { options->text.documents = rules.at(name); },
           "What a document of plain text is: file, line, paragraph")
       ->check(CLI::IsMember(rules).description(""))
       ->type_name("RULE")
       ->default_str("file");
-  command->add_option("--text-key", options->text.text_key, "Key of the text in JSON lines")->capture_default_str();
+  command.add_option("--text-key", options->text.text_key, "Key of the text in JSON lines")->capture_default_str();
   command
-      ->add_option("--validation-share", options->validation_share, "Share of documents held out, chosen by their hash")
+      .add_option("--validation-share", options->validation_share, "Share of documents held out, chosen by their hash")
       ->check(CLI::Range(0.0, 0.999999))
       ->capture_default_str();
   command
-      ->add_option("--train-bytes", options->train_bytes, "Train the tokenizer on at most this much text (64MB, 1GB)")
+      .add_option("--train-bytes", options->train_bytes, "Train the tokenizer on at most this much text (64MB, 1GB)")
       ->transform(CLI::AsSizeValue(false))
       ->default_str("64MB");
-  command->add_option("--shard-tokens", options->shard_tokens, "Start another shard after this many tokens")
+  command.add_option("--shard-tokens", options->shard_tokens, "Start another shard after this many tokens")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_flag("--replace-invalid", options->text.replace_invalid, "Replace bytes that are not UTF-8 by U+FFFD");
-  command->add_flag("--overwrite", options->overwrite, "Replace shards and tokenizer in the output directory");
-  command->final_callback([options] { run_tokenize(*options); });
+  command.add_flag("--replace-invalid", options->text.replace_invalid, "Replace bytes that are not UTF-8 by U+FFFD");
+  command.add_flag("--overwrite", options->overwrite, "Replace shards and tokenizer in the output directory");
+  command.final_callback([options] { run_tokenize(*options); });
 }
 
 }  // namespace nibble

@@ -1,10 +1,9 @@
-#include "trainer/commands/train.h"
-
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "trainer/commands/commands.h"
 #include "trainer/rank_main.h"
 #include "trainer/run/run_directory.h"
 #include "trainer/run/run_profile.h"
@@ -33,21 +32,20 @@ int run_train(const TrainOptions& options) {
 
 }  // namespace
 
-void add_train_command(CLI::App& app) {
+void add_train_options(CLI::App& command) {
   auto options = std::make_shared<TrainOptions>();
-  CLI::App* command = app.add_subcommand("train", "Start a run");
-  command->add_option("CONFIG", options->config, "Configuration of the run (YAML; see nibble config reference)")
+  command.add_option("CONFIG", options->config, "Configuration of the run (YAML; see nibble config reference)")
       ->required();
-  command->add_option("--set", options->overrides, "Override a key: --set train.steps=100 (repeatable)")
+  command.add_option("--set", options->overrides, "Override a key: --set train.steps=100 (repeatable)")
       ->allow_extra_args(false);
-  command->add_flag("--profile", options->profile,
-                    "Where the time goes, in the log and in profile.json (profile.every)");
-  command->footer(
+  command.add_flag("--profile", options->profile,
+                   "Where the time goes, in the log and in profile.json (profile.every)");
+  command.footer(
       "Examples:\n"
       "  mpirun -n 2 nibble train configs/runs/quickstart.yaml --set recipe=nvfp4 --set run.dir=runs/nvfp4\n"
       "  scripts/launch.sh -n 2 nibble train run.yaml      (TERM and Ctrl-C save a checkpoint first)\n"
       "Exit code 75 means that a checkpoint is saved and the run wants to be resumed.");
-  command->final_callback([options] { throw CLI::RuntimeError(run_train(*options)); });
+  command.final_callback([options] { throw CLI::RuntimeError(run_train(*options)); });
 }
 
 }  // namespace nibble

@@ -1,0 +1,46 @@
+// The commands of nibble, in the order in which `nibble --help` lists them. A command is a file of this room and a row
+// of the table: tokenize.cpp, train.cpp, resume.cpp, evaluate.cpp, compare.cpp, generate.cpp, inspect.cpp,
+// quantize.cpp, bias.cpp, bench.cpp and config.cpp.
+#pragma once
+
+#include <array>
+
+namespace CLI {  // NOLINT(readability-identifier-naming)
+class App;
+}
+
+namespace nibble {
+
+void add_tokenize_options(CLI::App& command);
+void add_train_options(CLI::App& command);
+void add_resume_options(CLI::App& command);
+void add_evaluate_options(CLI::App& command);
+void add_compare_options(CLI::App& command);
+void add_generate_options(CLI::App& command);
+void add_inspect_options(CLI::App& command);
+void add_quantize_options(CLI::App& command);
+void add_bias_options(CLI::App& command);
+void add_bench_options(CLI::App& command);
+void add_config_options(CLI::App& command);
+
+struct Command {
+  const char* name;
+  const char* description;
+  void (*add_options)(CLI::App& command);  // also sets what the command does: its final callback
+};
+
+inline constexpr auto all_commands = std::to_array<Command>({
+    {"tokenize", "Turn text files into token shards, training a tokenizer on the way", &add_tokenize_options},
+    {"train", "Start a run", &add_train_options},
+    {"resume", "Continue a run from its newest valid checkpoint", &add_resume_options},
+    {"evaluate", "Compute the validation loss of a checkpoint", &add_evaluate_options},
+    {"compare", "Compare the loss curves of runs with a baseline's", &add_compare_options},
+    {"generate", "Sample text from a checkpoint", &add_generate_options},
+    {"inspect", "Show what a token shard or a checkpoint holds, and check every byte", &add_inspect_options},
+    {"quantize", "Quantise a tensor as a recipe does, and say what was lost", &add_quantize_options},
+    {"bias", "Measure whether a recipe's gradients are unbiased", &add_bias_options},
+    {"bench", "Measure this machine, every kernel against its limit, and training", &add_bench_options},
+    {"config", "Check and show configurations", &add_config_options},
+});
+
+}  // namespace nibble
