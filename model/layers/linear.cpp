@@ -21,17 +21,17 @@ std::string name_of_product(const OperandSpec& a, const OperandSpec& b) {
 
 Linear::Linear(LinearDescription description) : description_(std::move(description)) {
   for (const OperandRole role : all_operand_roles) {
-    Operand& made = operand(role);
-    made.spec = spec_of(description_.recipe, role);
-    made.from_saved = std::exchange(made.spec.from, Source::original) == Source::saved;
-    made.role = role;
+    Operand& entry = operand(role);
+    entry.spec = spec_of(description_.recipe, role);
+    entry.from_saved = std::exchange(entry.spec.from, Source::original) == Source::saved;
+    entry.role = role;
   }
   check_recipe();
-  plan_outliers();
+  set_up_outliers();
 }
 
 // A product is split if one of its operands has four bits and both are quantised.
-void Linear::plan_outliers() {
+void Linear::set_up_outliers() {
   const auto splits = [this](OperandRole role_a, OperandRole role_b) {
     const int a = traits_of(operand(role_a).spec.format).code_bits;
     const int b = traits_of(operand(role_b).spec.format).code_bits;
@@ -65,9 +65,9 @@ void Linear::check_recipe() const {
     refuse("the forward weight is made once a step, but its signs are drawn for every micro-batch",
            "set signs: step in forward");
   }
-  for (const Operand& made : operands_) {
-    if (!made.from_saved) continue;
-    if (made.role != OperandRole::grad_input_w && made.role != OperandRole::grad_weight_x) {
+  for (const Operand& backward : operands_) {
+    if (!backward.from_saved) continue;
+    if (backward.role != OperandRole::grad_input_w && backward.role != OperandRole::grad_weight_x) {
       refuse("an operand without a forward operand is made from: saved",
              "use it for grad_input.w and grad_weight.x only");
     }
@@ -90,12 +90,12 @@ OperandLayout Linear::layout_of(OperandRole role) const {
 }
 
 bool Linear::keeps_input() const {
-  const Operand& kept = operand(OperandRole::grad_weight_x);
-  return is_view(kept.spec) && !reads_back(kept, operand(OperandRole::forward_x));
+  const Operand& saved_input = operand(OperandRole::grad_weight_x);
+  return is_view(saved_input.spec) && !reads_back(saved_input, operand(OperandRole::forward_x));
 }
 
 bool Linear::quantizes() const {
-  return std::ranges::any_of(operands_, [](const Operand& made) { return is_quantized(made.spec.format); });
+  return std::ranges::any_of(operands_, [](const Operand& operand) { return is_quantized(operand.spec.format); });
 }
 
 // Returns true if a backward operand is made from the values of the forward operand and these differ from the original.
@@ -108,29 +108,29 @@ Tensor Linear::read_back(const Operand& backward, const QuantizedTensor& forward
   return backward.dequantized;
 }
 
-void Linear::allocate_made(Operand& made, Arena& home, Arena& workspace, int64_t rows, int64_t inner) const {
-  const bool reads = !made.dequantized.empty();
-  const std::string& place = description_.places[static_cast<size_t>(made.role)];
+void Linear::allocate_made(Operand& operand, Arena& arena, Arena& workspace, int64_t rows, int64_t inner) const {
+  const bool from_dequantized = !operand.dequantized.empty();
+  const std::string& place = description_.places[static_cast<size_t>(operand.role)];
   const std::string where =
-      fmt::format("{}{}{} of {}", place, place.empty() ? "" : ": ", name_of(made.role), description_.name);
-  check_supported(made.spec, where);
-  check_shape(made.spec, rows, inner, where);
-  const DType source = reads ? DType::f32 : description_.dtype;
-  made.storage = allocate_operand(home, made.spec, source, rows, inner, layout_of(made.role));
-  const int64_t scratch = quantize_scratch_floats(made.spec, rows, inner);
-  made.scratch = scratch > 0 ? allocate_tensor(workspace, DType::f32, {scratch}) : Tensor();
+      fmt::format("{}{}{} of {}", place, place.empty() ? "" : ": ", name_of(operand.role), description_.name);
+  check_supported(operand.spec, where);
+  check_shape(operand.spec, rows, inner, where);
+  const DType source = from_dequantized ? DType::f32 : description_.dtype;
+  operand.storage = allocate_operand(arena, operand.spec, source, rows, inner, layout_of(operand.role));
+  const int64_t scratch = quantize_scratch_floats(operand.spec, rows, inner);
+  operand.scratch = scratch > 0 ? allocate_tensor(workspace, DType::f32, {scratch}) : Tensor();
 }
 
-// Allocates an operand of backward that is made in advance, in `home`: [rows, inner], from a source [inner, rows].
-void Linear::allocate_kept(Operand& kept, const Operand& forward, const LayerArenas& arenas, Arena& home, int64_t rows,
-                           int64_t inner) const {
-  kept.dequantized = Tensor();
-  if (reads_back(kept, forward)) {
+// Allocates an operand of backward that is made in advance, in `arena`: [rows, inner], from a source [inner, rows].
+void Linear::allocate_for_backward(Operand& backward, const Operand& forward, const LayerArenas& arenas, Arena& arena,
+                                   int64_t rows, int64_t inner) const {
+  backward.dequantized = Tensor();
+  if (reads_back(backward, forward)) {
     // An FP32 operand is a view of the values that are read back, so these values must stay.
-    Arena& arena = kept.spec.format == Format::f32 ? home : arenas.workspace;
-    kept.dequantized = allocate_tensor(arena, DType::f32, {inner, rows});
+    Arena& values_arena = backward.spec.format == Format::f32 ? arena : arenas.workspace;
+    backward.dequantized = allocate_tensor(values_arena, DType::f32, {inner, rows});
   }
-  allocate_made(kept, home, arenas.workspace, rows, inner);
+  allocate_made(backward, arena, arenas.workspace, rows, inner);
 }
 
 // Allocates the scratch memory of a product, behind its operands.
@@ -166,14 +166,15 @@ void Linear::allocate(const LayerArenas& arenas) {
   workspace.release(mark);
   if (training_) {
     if (outliers_) outliers_->allocate_for_read_back(workspace);
-    allocate_kept(operand(OperandRole::grad_input_w), operand(OperandRole::forward_w), arenas, arenas.weights, in, out);
+    allocate_for_backward(operand(OperandRole::grad_input_w), operand(OperandRole::forward_w), arenas, arenas.weights,
+                          in, out);
     workspace.release(mark);
   }
   if (outliers_) outliers_->allocate_for_input(arenas);
   if (training_) {
     // Forward makes the two operands of X together.
-    allocate_kept(operand(OperandRole::grad_weight_x), operand(OperandRole::forward_x), arenas, arenas.saved, in,
-                  tokens);
+    allocate_for_backward(operand(OperandRole::grad_weight_x), operand(OperandRole::forward_x), arenas, arenas.saved,
+                          in, tokens);
   }
   allocate_made(operand(OperandRole::forward_x), workspace, workspace, tokens, in);
   allocate_product(Product::forward, workspace, tokens);
@@ -212,17 +213,17 @@ OperandContext Linear::operand_context(const StepContext& context) const {
           .tensor_id = description_.weight_id};
 }
 
-QuantizeProblem Linear::problem_of(const Operand& made, const Tensor& source, bool transpose,
+QuantizeProblem Linear::problem_of(const Operand& operand, const Tensor& source, bool transpose,
                                    const StepContext& context) const {
-  const OperandStreams streams = operand_streams(made.role, made.spec, operand_context(context));
-  const bool delayed = made.spec.history != 0 && !scale_by_amax_.empty();
+  const OperandStreams streams = operand_streams(operand.role, operand.spec, operand_context(context));
+  const bool delayed = operand.spec.history != 0 && !scale_by_amax_.empty();
   return {.source = source,
           .transpose = transpose,
-          .spec = made.spec,
+          .spec = operand.spec,
           .noise = streams.noise,
           .signs = streams.signs,
-          .scratch = made.scratch,
-          .amax = delayed ? scale_by_amax_.as<float>()[static_cast<size_t>(made.role)] : 0.0F};
+          .scratch = operand.scratch,
+          .amax = delayed ? scale_by_amax_.as<float>()[static_cast<size_t>(operand.role)] : 0.0F};
 }
 
 OperandFindings Linear::findings_of(OperandRole role) const {
@@ -230,11 +231,11 @@ OperandFindings Linear::findings_of(OperandRole role) const {
   return {.non_finite = non_finite_, .met_amax = met_amax_.empty() ? Tensor() : met_amax_.slice(index, index + 1)};
 }
 
-void Linear::examine(const Operand& made, const QuantizeProblem& problem, const QuantizedTensor& result) {
-  if (!is_quantized(made.spec.format)) return;
-  nibble::examine(problem, result, findings_of(made.role));
+void Linear::examine(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& result) {
+  if (!is_quantized(operand.spec.format)) return;
+  nibble::examine(problem, result, findings_of(operand.role));
   if (statistics_ != nullptr) {
-    const auto role = static_cast<size_t>(made.role);
+    const auto role = static_cast<size_t>(operand.role);
     const auto start = std::chrono::steady_clock::now();
     statistics_->operand[role] = measure(problem, result);
     statistics_->made[role] = true;
@@ -242,20 +243,20 @@ void Linear::examine(const Operand& made, const QuantizeProblem& problem, const 
   }
 }
 
-QuantizedTensor Linear::make(const Operand& made, const Tensor& source, bool transpose, const StepContext& context) {
-  const QuantizeProblem problem = problem_of(made, source, transpose, context);
-  const QuantizedTensor result = quantize(problem, made.storage);
-  examine(made, problem, result);
+QuantizedTensor Linear::make(const Operand& operand, const Tensor& source, bool transpose, const StepContext& context) {
+  const QuantizeProblem problem = problem_of(operand, source, transpose, context);
+  const QuantizedTensor result = quantize(problem, operand.storage);
+  examine(operand, problem, result);
   return result;
 }
 
 // Makes an operand of backward from the values of the forward operand alone. Statistics need these values in memory.
-QuantizedTensor Linear::make_from_saved(const Operand& made, const QuantizedTensor& forward,
+QuantizedTensor Linear::make_from_saved(const Operand& operand, const QuantizedTensor& forward,
                                         const StepContext& context) {
-  if (statistics_ != nullptr) return make(made, read_back(made, forward), true, context);
-  const QuantizeProblem problem = problem_of(made, made.dequantized, true, context);
-  const QuantizedTensor result = requantize(problem, forward, made.storage);
-  examine_requantized(problem, forward, result, findings_of(made.role));
+  if (statistics_ != nullptr) return make(operand, read_back(operand, forward), true, context);
+  const QuantizeProblem problem = problem_of(operand, operand.dequantized, true, context);
+  const QuantizedTensor result = requantize(problem, forward, operand.storage);
+  examine_requantized(problem, forward, result, findings_of(operand.role));
   return result;
 }
 
@@ -272,21 +273,21 @@ QuantizedPair Linear::make_pair(const Operand& rows, const Operand& columns, con
 }
 
 // Returns true if a weight operand is out of date, because the weights or the random bits have changed.
-bool Linear::must_remake(const Operand& made, bool stale, const OperandContext& made_for,
+bool Linear::must_remake(const Operand& operand, bool stale, const OperandContext& made_for,
                          const OperandContext& context) const {
   if (stale) return true;
-  if (!has_rounding_noise(made.spec) && !has_drawn_signs(made.spec)) return false;
-  const bool every_micro_batch = made.spec.signs == Signs::micro_batch;
+  if (!has_rounding_noise(operand.spec) && !has_drawn_signs(operand.spec)) return false;
+  const bool every_micro_batch = operand.spec.signs == Signs::micro_batch;
   return made_for.seed != context.seed || made_for.step != context.step ||
          (every_micro_batch && made_for.micro_batch != context.micro_batch);
 }
 
 void Linear::prepare_forward_weight(const StepContext& context) {
   const OperandContext now = operand_context(context);
-  const Operand& made = operand(OperandRole::forward_w);
-  if (!must_remake(made, forward_weight_stale_, forward_weight_context_, now)) return;
+  const Operand& forward_w = operand(OperandRole::forward_w);
+  if (!must_remake(forward_w, forward_weight_stale_, forward_weight_context_, now)) return;
   NIBBLE_CHECK(!weight_.empty(), "bind() comes before forward()");
-  weight_operand_ = make(made, splits_forward() ? outliers_->split_weight(weight_) : weight_, false, context);
+  weight_operand_ = make(forward_w, splits_forward() ? outliers_->split_weight(weight_) : weight_, false, context);
   forward_weight_context_ = now;
   forward_weight_stale_ = false;
   // An operand that is made from this one is out of date, too.
@@ -295,15 +296,15 @@ void Linear::prepare_forward_weight(const StepContext& context) {
 
 void Linear::prepare_backward_weight(const StepContext& context) {
   const OperandContext now = operand_context(context);
-  const Operand& made = operand(OperandRole::grad_input_w);
-  if (!must_remake(made, backward_weight_stale_, backward_weight_context_, now)) return;
-  const bool reads = reads_back(made, operand(OperandRole::forward_w));
-  if (reads && !splits_forward()) {
-    transposed_weight_operand_ = make_from_saved(made, weight_operand_, context);
+  const Operand& backward_w = operand(OperandRole::grad_input_w);
+  if (!must_remake(backward_w, backward_weight_stale_, backward_weight_context_, now)) return;
+  const bool from_dequantized = reads_back(backward_w, operand(OperandRole::forward_w));
+  if (from_dequantized && !splits_forward()) {
+    transposed_weight_operand_ = make_from_saved(backward_w, weight_operand_, context);
   } else {
-    const Tensor source = reads ? read_back(made, weight_operand_) : weight_;
-    if (reads) outliers_->complete_weight(source);
-    transposed_weight_operand_ = make(made, source, true, context);
+    const Tensor source = from_dequantized ? read_back(backward_w, weight_operand_) : weight_;
+    if (from_dequantized) outliers_->complete_weight(source);
+    transposed_weight_operand_ = make(backward_w, source, true, context);
   }
   backward_weight_context_ = now;
   backward_weight_stale_ = false;
@@ -314,29 +315,29 @@ void Linear::forward(const LinearForward& problem) {
   const Tensor& x = problem.input;
   const bool splits = splits_forward() || splits_grad_weight();
   if (outliers_ && problem.keep) outliers_->record(x);
-  const Tensor without = splits ? outliers_->split_input(x, problem.keep) : x;
-  const Tensor& source = splits_forward() ? without : x;
-  const Tensor& kept_source = splits_grad_weight() ? without : x;
-  const Operand& kept = operand(OperandRole::grad_weight_x);
-  const bool reads = problem.keep && reads_back(kept, operand(OperandRole::forward_x));
-  const bool needs_rows = !problem.output.empty() || reads;
+  const Tensor x_without_outliers = splits ? outliers_->split_input(x, problem.keep) : x;
+  const Tensor& source = splits_forward() ? x_without_outliers : x;
+  const Tensor& saved_source = splits_grad_weight() ? x_without_outliers : x;
+  const Operand& saved_input = operand(OperandRole::grad_weight_x);
+  const bool from_dequantized = problem.keep && reads_back(saved_input, operand(OperandRole::forward_x));
+  const bool needs_rows = !problem.output.empty() || from_dequantized;
   Operand rows = operand(OperandRole::forward_x);
   rows.storage = rows_of(rows.storage, 0, x.rows());
 
   QuantizedTensor x_operand;
-  if (needs_rows && problem.keep && !reads && source.data() == kept_source.data()) {
-    QuantizedPair pair = make_pair(rows, kept, source, problem.context);
+  if (needs_rows && problem.keep && !from_dequantized && source.data() == saved_source.data()) {
+    QuantizedPair pair = make_pair(rows, saved_input, source, problem.context);
     x_operand = pair.rows;
-    kept_input_operand_ = pair.columns;
+    saved_input_operand_ = pair.columns;
   } else {
     if (needs_rows) x_operand = make(rows, source, false, problem.context);
-    if (reads && !splits) {
-      kept_input_operand_ = make_from_saved(kept, x_operand, problem.context);
-    } else if (reads) {
-      outliers_->complete_input(read_back(kept, x_operand));
-      kept_input_operand_ = make(kept, kept.dequantized, true, problem.context);
+    if (from_dequantized && !splits) {
+      saved_input_operand_ = make_from_saved(saved_input, x_operand, problem.context);
+    } else if (from_dequantized) {
+      outliers_->complete_input(read_back(saved_input, x_operand));
+      saved_input_operand_ = make(saved_input, saved_input.dequantized, true, problem.context);
     } else if (problem.keep) {
-      kept_input_operand_ = make(kept, kept_source, true, problem.context);
+      saved_input_operand_ = make(saved_input, saved_source, true, problem.context);
     }
   }
   if (problem.output.empty()) return;
@@ -358,7 +359,7 @@ void Linear::backward(const LinearBackward& problem) {
         .output = problem.grad_input,
         .scratch = scratch_of(Product::grad_input)});
   gemm({.a = pair.columns,
-        .b = kept_input_operand_,
+        .b = saved_input_operand_,
         .output = grad_weight_,
         .accumulate = true,
         .scratch = scratch_of(Product::grad_weight)});

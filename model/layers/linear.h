@@ -116,7 +116,7 @@ class Linear {
   Operand& operand(OperandRole role) { return operands_[static_cast<size_t>(role)]; }
   const Operand& operand(OperandRole role) const { return operands_[static_cast<size_t>(role)]; }
   void check_recipe() const;
-  void plan_outliers();
+  void set_up_outliers();
   OperandContext operand_context(const StepContext& context) const;
   bool must_remake(const Operand& operand, bool stale, const OperandContext& made_for,
                    const OperandContext& context) const;
@@ -132,7 +132,7 @@ class Linear {
   QuantizedTensor make_from_saved(const Operand& operand, const QuantizedTensor& forward, const StepContext& context);
   QuantizedPair make_pair(const Operand& rows, const Operand& columns, const Tensor& source,
                           const StepContext& context);
-  void examine(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& made);
+  void examine(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& result);
   OperandFindings findings_of(OperandRole role) const;
 
   bool is_view(const OperandSpec& spec) const;
@@ -141,9 +141,9 @@ class Linear {
   static Tensor read_back(const Operand& operand, const QuantizedTensor& forward);
   void allocate_product(Product product, Arena& workspace, int64_t tokens);
   Tensor& scratch_of(Product product) { return product_scratch_[static_cast<size_t>(product)]; }
-  void allocate_made(Operand& operand, Arena& home, Arena& workspace, int64_t rows, int64_t inner) const;
-  void allocate_kept(Operand& operand, const Operand& forward, const LayerArenas& arenas, Arena& home, int64_t rows,
-                     int64_t inner) const;
+  void allocate_made(Operand& operand, Arena& arena, Arena& workspace, int64_t rows, int64_t inner) const;
+  void allocate_for_backward(Operand& operand, const Operand& forward, const LayerArenas& arenas, Arena& arena,
+                             int64_t rows, int64_t inner) const;
 
   LinearDescription description_;
   std::array<Operand, operand_roles> operands_;
@@ -158,7 +158,7 @@ class Linear {
 
   QuantizedTensor weight_operand_;             // [features_out, features_in]
   QuantizedTensor transposed_weight_operand_;  // [features_in, features_out]
-  QuantizedTensor kept_input_operand_;         // [features_in, tokens]
+  QuantizedTensor saved_input_operand_;        // [features_in, tokens]
   std::vector<float> weight_row_;              // [features_in], for dequantize_weight()
   std::array<Tensor, 3> product_scratch_;      // u8, by product
   Tensor non_finite_;                          // i64 [1]

@@ -34,7 +34,7 @@ OutlierChannels::OutlierChannels(const OutlierRule& rule, const Layer& layer)
 void OutlierChannels::allocate_for_weight(const LayerArenas& arenas) {
   columns_ = allocate_tensor(arenas.weights, DType::i32, {count_});
   if (!layer_.forward) return;
-  weight_without_ = allocate_tensor(arenas.workspace, layer_.dtype, {layer_.features_out, layer_.features_in});
+  weight_without_outliers_ = allocate_tensor(arenas.workspace, layer_.dtype, {layer_.features_out, layer_.features_in});
   weight_columns_ = allocate_tensor(arenas.workspace, layer_.dtype, {layer_.features_out, count_});
   weight_storage_ = allocate_operand(arenas.weights, spec_, layer_.dtype, layer_.features_out, count_);
 }
@@ -46,7 +46,7 @@ void OutlierChannels::allocate_for_read_back(Arena& workspace) {
 void OutlierChannels::allocate_for_input(const LayerArenas& arenas) {
   Arena& workspace = arenas.workspace;
   const int64_t tokens = arenas.tokens();
-  input_without_ = allocate_tensor(workspace, layer_.dtype, {tokens, layer_.features_in});
+  input_without_outliers_ = allocate_tensor(workspace, layer_.dtype, {tokens, layer_.features_in});
   input_columns_ = allocate_tensor(workspace, layer_.dtype, {tokens, count_});
   if (layer_.forward) {
     input_storage_ = allocate_operand(workspace, spec_, layer_.dtype, tokens, count_);
@@ -56,7 +56,7 @@ void OutlierChannels::allocate_for_input(const LayerArenas& arenas) {
         workspace, {.a = spec_.format, .b = spec_.format, .m = tokens, .n = layer_.features_out, .k = count_});
   }
   if (layer_.grad_weight && arenas.training) {
-    kept_storage_ = allocate_operand(arenas.saved, spec_, layer_.dtype, count_, tokens);
+    saved_input_storage_ = allocate_operand(arenas.saved, spec_, layer_.dtype, count_, tokens);
   }
 }
 
@@ -81,16 +81,16 @@ void OutlierChannels::set_channels(std::span<const int32_t> channels) {
 
 QuantizedTensor OutlierChannels::make(const Tensor& source, bool transpose, const QuantizedTensor& storage) {
   const QuantizeProblem problem{.source = source, .transpose = transpose, .spec = spec_};
-  const QuantizedTensor made = quantize(problem, storage);
-  examine(problem, made, findings_);
-  return made;
+  const QuantizedTensor operand = quantize(problem, storage);
+  examine(problem, operand, findings_);
+  return operand;
 }
 
 Tensor OutlierChannels::split_weight(const Tensor& weight) {
   gather_columns(weight, columns_, weight_columns_);
   weight_ = make(weight_columns_, false, weight_storage_);
-  copy_without_columns(weight, columns_, weight_without_);
-  return weight_without_;
+  copy_without_columns(weight, columns_, weight_without_outliers_);
+  return weight_without_outliers_;
 }
 
 void OutlierChannels::complete_weight(const Tensor& values) {
@@ -104,13 +104,13 @@ Tensor OutlierChannels::split_input(const Tensor& x, bool keep) {
   gather_columns(x, columns_, columns);
   if (layer_.forward) input_ = make(columns, false, rows_of(input_storage_, 0, tokens));
   if (keep && layer_.grad_weight) {
-    const bool reads = layer_.forward && layer_.from_saved;
-    if (reads) dequantize(input_, input_values_);
-    kept_ = make(reads ? input_values_ : columns, true, kept_storage_);
+    const bool from_dequantized = layer_.forward && layer_.from_saved;
+    if (from_dequantized) dequantize(input_, input_values_);
+    saved_input_ = make(from_dequantized ? input_values_ : columns, true, saved_input_storage_);
   }
-  const Tensor without = input_without_.slice(0, tokens);
-  copy_without_columns(x, columns_, without);
-  return without;
+  const Tensor x_without_outliers = input_without_outliers_.slice(0, tokens);
+  copy_without_columns(x, columns_, x_without_outliers);
+  return x_without_outliers;
 }
 
 void OutlierChannels::complete_input(const Tensor& values) {
@@ -132,7 +132,7 @@ void OutlierChannels::forward(const QuantizedTensor& x, const QuantizedTensor& w
 
 void OutlierChannels::add_grad_weight(const Tensor& grad_output, const Tensor& grad_weight) {
   const QuantizedTensor transposed = make(grad_output, true, grad_output_storage_);
-  gemm({.a = transposed, .b = kept_, .output = grad_columns_, .scratch = grad_weight_scratch_});
+  gemm({.a = transposed, .b = saved_input_, .output = grad_columns_, .scratch = grad_weight_scratch_});
   add_to_columns(grad_columns_, columns_, grad_weight);
 }
 

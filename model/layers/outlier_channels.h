@@ -81,17 +81,17 @@ class OutlierChannels {
   Tensor norms_;
   OperandFindings findings_;
 
-  Tensor weight_without_;                    // [features_out, features_in]
+  Tensor weight_without_outliers_;           // [features_out, features_in]
   Tensor weight_columns_;                    // [features_out, count]
   QuantizedTensor weight_storage_, weight_;  // [features_out, count]
   Tensor weight_values_;                     // f32 [features_out, count]
 
-  Tensor input_without_;                   // [tokens, features_in]
-  Tensor input_columns_;                   // [tokens, count]
-  QuantizedTensor input_storage_, input_;  // [tokens, count]
-  Tensor input_values_;                    // f32 [tokens, count]
-  QuantizedTensor kept_storage_, kept_;    // [count, tokens]
-  Tensor output_;                          // f32 [tokens, features_out]
+  Tensor input_without_outliers_;                      // [tokens, features_in]
+  Tensor input_columns_;                               // [tokens, count]
+  QuantizedTensor input_storage_, input_;              // [tokens, count]
+  Tensor input_values_;                                // f32 [tokens, count]
+  QuantizedTensor saved_input_storage_, saved_input_;  // [count, tokens]
+  Tensor output_;                                      // f32 [tokens, features_out]
 
   QuantizedTensor grad_output_storage_;           // [features_out, tokens]
   Tensor forward_scratch_, grad_weight_scratch_;  // u8, for the products
