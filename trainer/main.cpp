@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
-#include <new>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -56,25 +55,25 @@ std::string full_name(const CLI::App& app) {
   return chosen.empty() ? app.get_name() : app.get_name() + " " + full_name(*chosen.front());
 }
 
-int fail(ExitCode code, const std::string& what, const std::string& remedy) {
-  print_error(static_cast<int>(code), what, remedy);
-  return static_cast<int>(code);
+int fail(const Error& error) {
+  print_error(error);
+  return static_cast<int>(error.code());
 }
 
 // Names the unknown option if there is one: CLI11 would report the missing command first and hide it.
 int fail_usage(const CLI::App& app, const CLI::ParseError& error) {
   const std::vector<std::string> unknown = app.remaining(true);
   const bool hidden = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && !unknown.empty();
-  return fail(ExitCode::usage, hidden ? fmt::format("unknown option {}", shown(unknown.front())) : error.what(),
-              fmt::format("{} --help shows how it is used", full_name(app)));
+  return fail({ExitCode::usage, hidden ? fmt::format("unknown option {}", shown(unknown.front())) : error.what(),
+               fmt::format("{} --help shows how it is used", full_name(app))});
 }
 
 // Reports standard output that could not be written. It is no error if the reader of the pipe has left.
 int fail_output(const std::string& reason) {
   pollfd reader{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
   if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR) != 0) return 0;
-  return fail(ExitCode::io, fmt::format("cannot write standard output: {}", reason),
-              "check the disk or pipe that it goes to");
+  return fail({ExitCode::io, fmt::format("cannot write standard output: {}", reason),
+               "check the disk or pipe that it goes to"});
 }
 
 int finish_output(int code) {
@@ -107,15 +106,11 @@ int run(int argument_count, char** arguments) {
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     return fail_usage(app, error);
-  } catch (const Error& error) {
-    return fail(error.code(), error.what(), error.remedy());
   } catch (const std::system_error& error) {
     if (std::ferror(stdout) != 0) return fail_output(error.code().message());  // thrown by fmt::print
-    return fail(ExitCode::io, error.what(), "check the disk and the limits of the system");
-  } catch (const std::bad_alloc&) {
-    return fail(ExitCode::out_of_memory, "out of memory", "use a smaller model or smaller micro-batches");
-  } catch (const std::exception& error) {
-    return fail(ExitCode::internal, fmt::format("internal error: {}", error.what()), "please report this");
+    return fail(as_error(std::current_exception()));
+  } catch (...) {
+    return fail(as_error(std::current_exception()));
   }
 }
 

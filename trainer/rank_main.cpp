@@ -4,8 +4,8 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <exception>
 #include <memory>
-#include <new>
 #include <optional>
 
 #include "dist/base/log.h"
@@ -19,14 +19,6 @@ namespace {
 
 constexpr double start_timeout_s = 600;  // of collectives, until the configuration is known
 
-Error as_error(const std::exception& exception) {
-  if (const auto* error = dynamic_cast<const Error*>(&exception)) return *error;
-  if (dynamic_cast<const std::bad_alloc*>(&exception) != nullptr) {
-    return {ExitCode::out_of_memory, "out of memory", "use smaller micro-batches (train.micro_batch_sequences)"};
-  }
-  return {ExitCode::internal, fmt::format("internal error: {}", exception.what()), "please report this"};
-}
-
 void start_threads(const Communicator& communicator, const RunConfig& config) {
   const int threads = config.train.threads > 0 ? static_cast<int>(config.train.threads)
                                                : available_threads(communicator.ranks_on_node());
@@ -35,9 +27,9 @@ void start_threads(const Communicator& communicator, const RunConfig& config) {
 
 }  // namespace
 
-void print_error(int code, const std::string& what, const std::string& remedy) {
-  fmt::print(stderr, "error[E{}]: {}\n", code, what);
-  if (!remedy.empty()) fmt::print(stderr, "  fix: {}\n", remedy);
+void print_error(const Error& error, std::string_view who) {
+  fmt::print(stderr, "error[E{}]: {}{}\n", static_cast<int>(error.code()), who, error.what());
+  if (!error.remedy().empty()) fmt::print(stderr, "  fix: {}\n", error.remedy());
   std::fflush(stderr);
 }
 
@@ -48,8 +40,8 @@ int rank_main(const std::function<RunConfig()>& read_config,
   std::optional<Error> config_error;
   try {
     config = read_config();
-  } catch (const std::exception& exception) {
-    config_error = as_error(exception);
+  } catch (...) {
+    config_error = as_error(std::current_exception());
   }
   const std::unique_ptr<Communicator> communicator =
       make_communicator(config ? config->comm.timeout_s : start_timeout_s);
@@ -66,13 +58,13 @@ int rank_main(const std::function<RunConfig()>& read_config,
     return static_cast<int>(code);
   } catch (const AgreedError& error) {
     // Every rank gets here with the same error: rank 0 prints it, and all ranks return normally.
-    if (communicator->rank() == 0) print_error(static_cast<int>(error.code()), error.what(), error.remedy());
+    if (communicator->rank() == 0) print_error(error);
     return static_cast<int>(error.code());
-  } catch (const std::exception& exception) {
+  } catch (...) {
     // Perhaps only this rank gets here: the abort keeps the others from waiting for it.
-    const Error error = as_error(exception);
+    const Error error = as_error(std::current_exception());
     const std::string who = communicator->size() > 1 ? fmt::format("rank {}: ", communicator->rank()) : "";
-    print_error(static_cast<int>(error.code()), who + error.what(), error.remedy());
+    print_error(error, who);
     communicator->abort(static_cast<int>(error.code()));
     return static_cast<int>(error.code());
   }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <functional>
-#include <string>
+#include <string_view>
 
 #include "dist/base/error.h"
 #include "dist/ranks/communicator.h"
@@ -16,7 +16,7 @@ namespace nibble {
 int rank_main(const std::function<RunConfig()>& read_config,
               const std::function<ExitCode(Communicator&, const RunConfig&)>& body);
 
-// Prints `error[E65]: what` and `  fix: remedy` to standard error.
-void print_error(int code, const std::string& what, const std::string& remedy);
+// Prints `error[E65]: what` and `  fix: remedy` to standard error. `who` stands before what: "rank 3: " or nothing.
+void print_error(const Error& error, std::string_view who = {});
 
 }  // namespace nibble

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -38,6 +39,15 @@ class Error : public std::runtime_error {
   ExitCode code_;
   std::string remedy_;
 };
+
+// What a user can do about ExitCode::out_of_memory in a run, of the machine or the GPU.
+extern const char* const out_of_memory_remedy;
+
+// Any exception as an Error. An Error stays what it is. What others throw has one of three exit codes: out_of_memory
+// for std::bad_alloc, io for std::system_error and so for std::filesystem::filesystem_error and std::ios_base::failure,
+// and internal for all else. A std::system_error whose reason is a lack of memory is out_of_memory too. `exception` is
+// not null.
+Error as_error(const std::exception_ptr& exception);
 
 [[noreturn]] void fail_check(const char* file, int line, const char* condition, const std::string& detail);
 

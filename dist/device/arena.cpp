@@ -21,8 +21,7 @@ constexpr double mebibyte = 1024.0 * 1024.0;
   throw Error(
       ExitCode::out_of_memory,
       fmt::format("cannot take {:.1f} MiB of memory for {}: {}", static_cast<double>(bytes) / mebibyte, name, reason),
-      "use a smaller model, fewer sequences a micro-batch or activation recompute, or more ranks on more "
-      "machines");
+      out_of_memory_remedy);
 }
 
 // Refuses a request that exceeds the machine's memory. Without this check the system would promise the memory and kill

@@ -92,7 +92,7 @@ void check(cudaError_t status, const char* operation) {
   throw Error(
       memory ? ExitCode::out_of_memory : ExitCode::internal,
       std::string("CUDA: ") + operation + ": " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")",
-      memory ? "use a smaller model, fewer sequences a micro-batch or activation recompute"
+      memory ? out_of_memory_remedy
              : "resume from the last checkpoint; if it comes again, run scripts/gpu_check.sh and report it");
 }
 

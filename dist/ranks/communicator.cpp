@@ -56,21 +56,20 @@ void check_offsets(std::span<const uint64_t> offsets, int ranks, uint64_t bytes)
   NIBBLE_CHECK(offsets.back() <= bytes, "offsets lie beyond the buffer");
 }
 
-void agree_on_error(Communicator& communicator, int error_code, const std::string& what, const std::string& remedy) {
+void agree_on_error(Communicator& communicator, const Error* error) {
   const ProfileScope scope(OperatorFamily::reduction, "agree");
   // If a peer is gone, there is nobody to agree with.
-  if (error_code == static_cast<int>(ExitCode::peer_lost)) throw Error(ExitCode::peer_lost, what, remedy);
+  if (error != nullptr && error->code() == ExitCode::peer_lost) throw Error(*error);
   Communicator& host = communicator.host();
   const int ranks = host.size();
-  const int64_t lowest = host.all_reduce_max(error_code == 0 ? 0 : ranks - host.rank());
+  const int64_t lowest = host.all_reduce_max(error == nullptr ? 0 : ranks - host.rank());
   if (lowest == 0) return;
   const int rank = ranks - static_cast<int>(lowest);
-  int code = error_code;
-  host.broadcast(std::as_writable_bytes(std::span<int>(&code, 1)), rank);
-  const std::string agreed_what = broadcast_string(host, what, rank);
-  const std::string agreed_remedy = broadcast_string(host, remedy, rank);
-  throw AgreedError(static_cast<ExitCode>(code),
-                    rank == 0 ? agreed_what : fmt::format("rank {}: {}", rank, agreed_what), agreed_remedy);
+  ExitCode code = error == nullptr ? ExitCode::ok : error->code();
+  host.broadcast(std::as_writable_bytes(std::span<ExitCode>(&code, 1)), rank);
+  const std::string agreed_what = broadcast_string(host, error == nullptr ? "" : error->what(), rank);
+  const std::string agreed_remedy = broadcast_string(host, error == nullptr ? "" : error->remedy(), rank);
+  throw AgreedError(code, rank == 0 ? agreed_what : fmt::format("rank {}: {}", rank, agreed_what), agreed_remedy);
 }
 
 std::string broadcast_string(Communicator& communicator, std::string text, int root) {

@@ -8,7 +8,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -66,26 +68,28 @@ class AgreedError : public Error {
 };
 
 // Collective, over host(). If any rank brings an error, every rank throws the error of the lowest such rank as an
-// AgreedError, so that no rank goes on alone; the text names that rank unless it is 0. `error_code` is 0 for success.
-void agree_on_error(Communicator& communicator, int error_code, const std::string& what, const std::string& remedy);
+// AgreedError, so that no rank goes on alone; the text names that rank unless it is 0. `error` is null for success.
+void agree_on_error(Communicator& communicator, const Error* error);
 
-// Collective, over host(). Runs a function that may throw on some ranks only, and makes all ranks throw or none.
+// Collective, over host(). Runs a function that may throw on some ranks only, and makes all ranks throw or none. An
+// exception of another library gets the exit code that as_error() gives it.
 template <class Function>
 void run_together(Communicator& communicator, Function&& function) {
-  int code = 0;
-  std::string what;
-  std::string remedy;
+  std::optional<Error> error;
   try {
     function();
-  } catch (const Error& error) {
-    code = static_cast<int>(error.code());
-    what = error.what();
-    remedy = error.remedy();
-  } catch (const std::exception& error) {
-    code = static_cast<int>(ExitCode::internal);
-    what = error.what();
+  } catch (...) {
+    error = as_error(std::current_exception());
   }
-  agree_on_error(communicator, code, what, remedy);
+  agree_on_error(communicator, error ? &*error : nullptr);
+}
+
+// Collective, over host(). Runs a function on rank 0 alone; if it throws there, every rank throws.
+template <class Function>
+void on_leader(Communicator& communicator, Function&& function) {
+  run_together(communicator, [&] {
+    if (communicator.rank() == 0) function();
+  });
 }
 
 // Collective, over host(). Returns root's text on every rank.

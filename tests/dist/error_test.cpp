@@ -3,6 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <functional>
+#include <ios>
+#include <new>
+#include <stdexcept>
+#include <system_error>
 
 #include "dist/base/log.h"
 #include "dist/device/device.h"
@@ -32,6 +39,57 @@ TEST(Error, DefectsNameTheirPlace) {
     EXPECT_NE(std::string(error.what()).find("error_test.cpp"), std::string::npos);
     EXPECT_NE(std::string(error.what()).find("1 + 1 == 3"), std::string::npos);
   }
+}
+
+Error translated(const std::function<void()>& fail) {
+  try {
+    fail();
+  } catch (...) {
+    return as_error(std::current_exception());
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return {ExitCode::ok, ""};
+}
+
+TEST(Error, ErrorsStayWhatTheyAre) {
+  const Error error = translated([] { throw Error(ExitCode::bad_data, "shard 7", "mend it"); });
+  EXPECT_EQ(error.code(), ExitCode::bad_data);
+  EXPECT_STREQ(error.what(), "shard 7");
+  EXPECT_EQ(error.remedy(), "mend it");
+}
+
+TEST(Error, LackOfMemoryHasItsExitCodeAndOneAdvice) {
+  const Error of_new = translated([] { throw std::bad_alloc(); });
+  const Error of_system = translated([] { throw std::system_error(ENOMEM, std::generic_category(), "fork"); });
+  for (const Error& error : {of_new, of_system}) {
+    EXPECT_EQ(error.code(), ExitCode::out_of_memory);
+    EXPECT_EQ(error.remedy(), out_of_memory_remedy);
+  }
+}
+
+TEST(Error, WhatTheSystemRefusesIsAnErrorOfInputAndOutput) {
+  namespace fs = std::filesystem;
+  const Error of_files = translated([] { static_cast<void>(fs::file_size("/no/such/file")); });
+  EXPECT_EQ(of_files.code(), ExitCode::io);
+  EXPECT_NE(std::string(of_files.what()).find("/no/such/file"), std::string::npos);
+  EXPECT_EQ(code_of([&] { throw Error(of_files); }), ExitCode::io);
+  const auto full_disk = [] {
+    throw fs::filesystem_error("copy", std::make_error_code(std::errc::no_space_on_device));
+  };
+  const auto forbidden = [] { throw fs::filesystem_error("copy", std::make_error_code(std::errc::permission_denied)); };
+  const auto bad_stream = [] { throw std::ios_base::failure("stream"); };
+  const auto no_thread = [] { throw std::system_error(EAGAIN, std::generic_category(), "thread"); };
+  EXPECT_EQ(translated(full_disk).code(), ExitCode::io);
+  EXPECT_EQ(translated(forbidden).code(), ExitCode::io);
+  EXPECT_EQ(translated(bad_stream).code(), ExitCode::io);
+  EXPECT_EQ(translated(no_thread).code(), ExitCode::io);
+}
+
+TEST(Error, AllElseIsADefect) {
+  const Error error = translated([] { throw std::logic_error("surprise"); });
+  EXPECT_EQ(error.code(), ExitCode::internal);
+  EXPECT_NE(std::string(error.what()).find("surprise"), std::string::npos);
+  EXPECT_EQ(translated([] { throw 7; }).code(), ExitCode::internal);
 }
 
 TEST(Error, NarrowRefusesToChangeTheValue) {

@@ -8,6 +8,11 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <functional>
+#include <new>
+#include <stdexcept>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -187,13 +192,38 @@ TEST(Agreement, EveryoneThrowsTheErrorOfTheLowestRank) {
   communicator().barrier();  // the ranks are still in step
 }
 
-TEST(Agreement, OtherExceptionsAreDefects) {
+// What every rank throws where the last one fails alone.
+Error agreed_after(const std::function<void()>& fail) {
   try {
-    run_together(communicator(), [] { throw std::runtime_error("surprise"); });
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::internal);
+    run_together(communicator(), [&] {
+      if (communicator().rank() == communicator().size() - 1) fail();
+    });
+  } catch (const AgreedError& error) {
+    return error;
   }
+  ADD_FAILURE() << "rank " << communicator().rank() << " goes on alone";
+  return {ExitCode::ok, ""};
+}
+
+TEST(Agreement, OtherExceptionsKeepTheirExitCodesOnEveryRank) {
+  const Error memory = agreed_after([] { throw std::bad_alloc(); });
+  EXPECT_EQ(memory.code(), ExitCode::out_of_memory);
+  EXPECT_EQ(memory.remedy(), out_of_memory_remedy);
+  const Error disk = agreed_after(
+      [] { throw std::filesystem::filesystem_error("copy", std::make_error_code(std::errc::no_space_on_device)); });
+  EXPECT_EQ(disk.code(), ExitCode::io);
+  const Error defect = agreed_after([] { throw std::runtime_error("surprise"); });
+  EXPECT_EQ(defect.code(), ExitCode::internal);
+  EXPECT_NE(std::string(defect.what()).find("surprise"), std::string::npos);
+  communicator().barrier();
+}
+
+TEST(Agreement, TheLeaderWorksAloneAndFailsForAll) {
+  int calls = 0;
+  on_leader(communicator(), [&] { ++calls; });
+  EXPECT_EQ(calls, communicator().rank() == 0 ? 1 : 0);
+  EXPECT_THROW(on_leader(communicator(), [] { throw Error(ExitCode::io, "disk", "mend it"); }), AgreedError);
+  communicator().barrier();
 }
 
 TEST(SelfCommunicator, IsAloneWithItself) {

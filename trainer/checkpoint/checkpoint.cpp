@@ -100,8 +100,7 @@ void set_aside(const std::filesystem::path& directory) {
 // Lists the checkpoints on rank 0 and sends the list to all ranks, which must agree on it.
 std::vector<StepDirectory> agreed_list(Communicator& communicator, const std::filesystem::path& run_directory) {
   std::string text;
-  run_together(communicator, [&] {
-    if (communicator.rank() != 0) return;
+  on_leader(communicator, [&] {
     const auto steps = list_checkpoints(run_directory);
     for (const StepDirectory& checkpoint : steps) text += step_directory_name(checkpoint.step) + "\n";
   });

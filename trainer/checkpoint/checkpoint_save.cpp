@@ -228,8 +228,7 @@ std::filesystem::path save_checkpoint(Communicator& communicator, const std::fil
       std::copy(digest.hash.begin(), digest.hash.end(), own.hash.begin());
     });
     reports = gather(communicator, own);
-    run_together(communicator, [&] {
-      if (communicator.rank() != 0) return;
+    on_leader(communicator, [&] {
       write_index(temporary / "index.h5", state, reports);
       write_new_file(temporary / "config.yaml", state.config_yaml);
       write_new_file(temporary / "manifest.json", manifest_text(make_manifest(state, reports, temporary)));

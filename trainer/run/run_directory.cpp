@@ -107,8 +107,7 @@ void DirectoryLock::release() noexcept {
 RunDirectory RunDirectory::create(Communicator& communicator, const std::filesystem::path& path,
                                   const std::string& config_yaml) {
   RunDirectory directory(path);
-  run_together(communicator, [&] {
-    if (communicator.rank() != 0) return;
+  on_leader(communicator, [&] {
     directory.take_lock();
     refuse_used(path);
     directory.write_config(config_yaml);
@@ -118,8 +117,7 @@ RunDirectory RunDirectory::create(Communicator& communicator, const std::filesys
 
 RunDirectory RunDirectory::open(Communicator& communicator, const std::filesystem::path& path) {
   RunDirectory directory(path);
-  run_together(communicator, [&] {
-    if (communicator.rank() != 0) return;
+  on_leader(communicator, [&] {
     std::error_code ignored;
     if (!std::filesystem::is_directory(path, ignored)) {
       throw Error(ExitCode::missing_input, fmt::format("there is no run directory {}", path.string()),

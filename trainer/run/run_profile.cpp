@@ -145,8 +145,7 @@ void RunProfile::write_trace() {
     const std::string part = broadcast_string(communicator_, own, rank);
     if (communicator_.rank() == 0) events += part;
   }
-  run_together(communicator_, [&] {
-    if (communicator_.rank() != 0) return;
+  on_leader(communicator_, [&] {
     const std::filesystem::path path = directory_ / "profile.json";
     write_file_durably(path,
                        fmt::format("{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"nibble\":\"{}\",\"ranks\":{}}},"
