@@ -2,14 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "dist/base/error.h"
+#include "quant/format/format.h"
 
 namespace nibble {
 namespace {
 
-constexpr int64_t block_size = 16;  // elements that share a scale
 // The limit is above any model that fits a machine and below any overflow in products of two sizes.
 constexpr int64_t largest_size = int64_t{1} << 30;
 
@@ -24,19 +25,11 @@ void check_size(const char* key, int64_t value) {
 }
 
 void check_multiple(const std::string& key, int64_t value) {
-  if (value % block_size == 0) return;
-  fail(fmt::format("{} is {}, not a multiple of 16: linear layers are quantised in blocks of 16", key, value),
-       value < block_size ? fmt::format("use {}", block_size)
-                          : fmt::format("use {} or {}", value - value % block_size, round_up(value, block_size)));
-}
-
-void check_pattern(const std::string& pattern) {
-  if (pattern.empty()) fail("model.pattern is empty", "give one character a block, such as \"*-*-\"");
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    if (pattern[i] == '*' || pattern[i] == '-') continue;
-    fail(fmt::format("model.pattern has '{}' at position {}, which names no kind of block", pattern[i], i),
-         "use '*' for attention and '-' for an MLP");
-  }
+  if (value % block_rows == 0) return;
+  fail(fmt::format("{0} is {1}, not a multiple of {2}: linear layers are quantised in blocks of {2}", key, value,
+                   block_rows),
+       value < block_rows ? fmt::format("use {}", block_rows)
+                          : fmt::format("use {} or {}", value - value % block_rows, round_up(value, block_rows)));
 }
 
 // The random streams number a tensor's elements with 40 bits. Sizes are at most 2^32 and 2^30, so their product does
@@ -76,16 +69,38 @@ void check_positive(const char* key, double value) {
 
 }  // namespace
 
+std::vector<BlockKind> block_kinds(const std::string& pattern) {
+  if (pattern.empty()) fail("model.pattern is empty", "give one character a block, such as \"*-*-\"");
+  std::vector<BlockKind> kinds;
+  kinds.reserve(pattern.size());
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    switch (pattern[i]) {
+      case '*': kinds.push_back(BlockKind::attention); break;
+      case '-': kinds.push_back(BlockKind::mlp); break;
+      default:
+        fail(fmt::format("model.pattern has '{}' at position {}, which names no kind of block", pattern[i], i),
+             "use '*' for attention and '-' for an MLP");
+    }
+  }
+  return kinds;
+}
+
+bool has_block(const ModelConfig& config, BlockKind kind) {
+  const std::vector<BlockKind> kinds = block_kinds(config.pattern);
+  return std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
+}
+
 void validate(const ModelConfig& config) {
-  check_pattern(config.pattern);
+  const bool attention = has_block(config, BlockKind::attention);
+  const bool mlp = has_block(config, BlockKind::mlp);
   check_size("vocab_size", config.vocab_size);
   check_size("hidden_size", config.hidden_size);
   check_size("sequence_length", config.sequence_length);
   check_multiple("model.vocab_size", config.vocab_size);
   check_multiple("model.hidden_size", config.hidden_size);
   check_matrix("the embedding", config.vocab_size, config.hidden_size);
-  if (config.pattern.find('*') != std::string::npos) check_heads(config);
-  if (config.pattern.find('-') != std::string::npos) {
+  if (attention) check_heads(config);
+  if (mlp) {
     check_size("intermediate_size", config.intermediate_size);
     check_multiple("model.intermediate_size", config.intermediate_size);
     check_matrix("the first matrix of an MLP", 2 * config.intermediate_size, config.hidden_size);

@@ -3,13 +3,16 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "quant/format/dtype.h"
 
 namespace nibble {
 
+enum class BlockKind : uint8_t { attention, mlp };
+
 struct ModelConfig {
-  // One character a block, first to last: '*' is attention, '-' is an MLP. "*-*-" is two layers of a Llama.
+  // One character a block, first to last, as block_kinds() reads it. "*-*-" is two layers of a Llama.
   std::string pattern;
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;  // width of the residual stream
@@ -26,6 +29,12 @@ struct ModelConfig {
 
   int64_t blocks() const { return static_cast<int64_t>(pattern.size()); }
 };
+
+// The blocks of a pattern, first to last: '*' is attention, '-' is an MLP. Throws ExitCode::bad_config, naming
+// model.pattern, if the pattern is empty or has a character that names no kind of block, which is named too.
+std::vector<BlockKind> block_kinds(const std::string& pattern);
+// Whether a block of the model is of this kind. Throws what block_kinds() throws.
+bool has_block(const ModelConfig& config, BlockKind kind);
 
 // Throws ExitCode::bad_config with the key and the remedy for unknown pattern characters, heads that do not divide, and
 // sizes that are not multiples of 16 (every linear layer's axes are quantised in blocks of 16).

@@ -12,9 +12,14 @@ ModelCost model_cost(const ModelConfig& config) {
 
   ModelCost cost;
   uint64_t attention_blocks = 0;
-  for (char kind : config.pattern) {
-    attention_blocks += kind == '*' ? 1 : 0;
-    cost.linear_parameters += kind == '*' ? attention_parameters : mlp_parameters;
+  for (const BlockKind kind : block_kinds(config.pattern)) {
+    switch (kind) {
+      case BlockKind::attention:
+        ++attention_blocks;
+        cost.linear_parameters += attention_parameters;
+        break;
+      case BlockKind::mlp: cost.linear_parameters += mlp_parameters; break;
+    }
   }
   const uint64_t head_parameters = size(config.vocab_size) * hidden;
   cost.embedding_parameters = (config.tied_head ? 1 : 2) * head_parameters;

@@ -11,7 +11,6 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t token_multiple = 16;               // the product for the weight's gradient sums over tokens in blocks
 constexpr int64_t least_tokens = 256;                // least tokens of a chunk
 constexpr int64_t cached_logits = int64_t{2} << 20;  // elements
 
@@ -47,7 +46,7 @@ int64_t chunk_of(const Linear& linear, const Head::Sizes& sizes, int64_t vocabul
 int64_t head_chunk_tokens(int64_t tokens, int64_t vocabulary) {
   const int64_t wanted = std::max(least_tokens, cached_logits / vocabulary);
   const int64_t chunks = div_ceil(tokens, wanted);
-  return std::min(tokens, round_up(div_ceil(tokens, chunks), token_multiple));
+  return std::min(tokens, round_up(div_ceil(tokens, chunks), block_rows));
 }
 
 Head::Head(const ModelConfig& config, const Recipe& recipe, const Sizes& sizes, uint32_t embedding_id,

@@ -18,7 +18,6 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t token_multiple = 16;                // the weight gradient's GEMM sums over tokens in blocks
 constexpr int64_t largest_tokens = int64_t{1} << 30;  // of a micro-batch
 
 void validate(const ModelConfig& config, const LanguageModelOptions& options) {
@@ -33,11 +32,13 @@ void validate(const ModelConfig& config, const LanguageModelOptions& options) {
     throw Error(ExitCode::bad_config, fmt::format("a micro-batch of {} sequences of {} tokens", sequences, length),
                 fmt::format("use 1 to {} sequences", largest_tokens / length));
   }
-  if (sequences * length % token_multiple != 0) {
+  if (sequences * length % block_rows != 0) {
     throw Error(ExitCode::bad_config,
-                fmt::format("a micro-batch of {} sequences of {} tokens: its tokens are not a multiple of 16",
-                            sequences, length),
-                "tokens are quantised in blocks of 16: change the sequence length or the number of sequences");
+                fmt::format("a micro-batch of {} sequences of {} tokens: its tokens are not a multiple of {}",
+                            sequences, length, block_rows),
+                fmt::format("tokens are quantised in blocks of {}: change the sequence length or the number of "
+                            "sequences",
+                            block_rows));
   }
   if (!options.recompute.empty() && static_cast<int64_t>(options.recompute.size()) != config.blocks()) {
     throw Error(ExitCode::bad_config,
@@ -46,12 +47,13 @@ void validate(const ModelConfig& config, const LanguageModelOptions& options) {
   }
 }
 
-std::unique_ptr<Block> make_block(const ModelConfig& config, const Recipe& recipe, const BlockPosition& position,
-                                  ParameterTable& table) {
-  if (config.pattern[static_cast<size_t>(position.index)] == '*') {
-    return std::make_unique<AttentionBlock>(config, recipe, position, table);
+std::unique_ptr<Block> make_block(BlockKind kind, const ModelConfig& config, const Recipe& recipe,
+                                  const BlockPosition& position, ParameterTable& table) {
+  switch (kind) {
+    case BlockKind::attention: return std::make_unique<AttentionBlock>(config, recipe, position, table);
+    case BlockKind::mlp: return std::make_unique<MlpBlock>(config, recipe, position, table);
   }
-  return std::make_unique<MlpBlock>(config, recipe, position, table);
+  return nullptr;
 }
 
 }  // namespace
@@ -62,9 +64,10 @@ LanguageModel::State::State(const ModelConfig& model_config, const Recipe& recip
   const std::vector<int64_t> embedding_shape{config.vocab_size, config.hidden_size};
   embedding_id = table.add("embedding.weight", embedding_shape, Initialization::normal, config.init_std, false);
   const int block_count = narrow<int>(config.blocks());
-  for (int index = 0; index < block_count; ++index) {
+  for (const BlockKind kind : block_kinds(config.pattern)) {
     first_element.push_back(table.flat_size());
-    blocks.push_back(make_block(config, recipe, {.index = index, .blocks = block_count}, table));
+    const BlockPosition position{.index = narrow<int>(blocks.size()), .blocks = block_count};
+    blocks.push_back(make_block(kind, config, recipe, position, table));
   }
   first_element.push_back(table.flat_size());
   head.emplace(config, recipe,
@@ -75,16 +78,14 @@ LanguageModel::State::State(const ModelConfig& model_config, const Recipe& recip
                            .device = options.device},
                embedding_id, table);
   arenas = {&quantized_weights, &residual_stream, &saved_activations, &shared_activations, &workspace, &head->memory()};
-  allocate();
-  for (Arena* arena : arenas) arena->commit();
-  allocate();
+  planned(arenas, [&] { allocate(); });
   if (!rope_table.empty()) fill_rope_table(config.rope_theta, rope_table);
 }
 
 void LanguageModel::State::allocate() {
   const int64_t tokens = options.sequences * options.sequence_length;
   const int64_t hidden = config.hidden_size;
-  if (config.pattern.find('*') != std::string::npos) {
+  if (has_block(config, BlockKind::attention)) {
     rope_table = allocate_tensor(workspace, DType::f32, {options.sequence_length, config.head_dim / 2, 2});
   }
   residual.resize(options.training ? blocks.size() + 1 : 1);
@@ -247,7 +248,7 @@ double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targe
 
 Tensor LanguageModel::logits(const Tensor& tokens, const StepContext& context) {
   const int64_t n = tokens.elements();
-  NIBBLE_CHECK(n > 0 && n % token_multiple == 0 && n <= state_->options.sequence_length,
+  NIBBLE_CHECK(n > 0 && n % block_rows == 0 && n <= state_->options.sequence_length,
                "logits() takes a multiple of 16 tokens, at most the sequence length");
   const Tensor ids = state_->take_tokens(tokens, state_->token_ids, 1, n);
   Pass pass = state_->whole_micro_batch(context, /*keep=*/false);

@@ -1,8 +1,8 @@
 // An arena: memory for tensors, planned by a dry run and taken from the system once, never during a training step.
 //
 // The same objects are built twice: first on a measuring arena, which hands out null pointers and adds up sizes, then
-// after commit() has given it memory. An allocate() beyond the plan is a defect (exit code 70). Memory is zeroed on
-// first use; running out of it is ExitCode::out_of_memory, with the planned size in the message.
+// after commit() has given it memory; planned() does both. An allocate() beyond the plan is a defect (exit code 70).
+// Memory is zeroed on first use; running out of it is ExitCode::out_of_memory, with the planned size in the message.
 #pragma once
 
 #include <cstddef>
@@ -50,5 +50,19 @@ class Arena {
   size_t used_ = 0;
   size_t planned_ = 0;
 };
+
+// Runs build() on the measuring arenas, gives each the memory that it was asked for, and runs build() again. Returns
+// what the second run returns. build() allocates the same each time, and starts from nothing.
+template <class Build>
+auto planned(std::span<Arena* const> arenas, Build&& build) {
+  static_cast<void>(build());
+  for (Arena* arena : arenas) arena->commit();
+  return build();
+}
+template <class Build>
+auto planned(Arena& arena, Build&& build) {
+  Arena* const one = &arena;
+  return planned(std::span<Arena* const>(&one, 1), build);
+}
 
 }  // namespace nibble

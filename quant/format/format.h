@@ -37,6 +37,10 @@ constexpr bool is_quantized(Format format) {
   return traits_of(format).code_bits != 0;
 }
 
+// The widths of every linear layer and the number of its tokens are multiples of this: an operand is quantised along
+// either of its axes, in blocks of 16 elements or squares of 16 x 16.
+constexpr int64_t block_rows = 16;
+
 // The elements that share a block scale: those of one row ("1x16", or "1x32" for MX), or, for weights in nvfp4, those
 // of a square ("16x16"): W and its transpose then hold the same values.
 enum class BlockShape : uint8_t { row, square };

@@ -133,9 +133,7 @@ void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor& 
 
 int64_t count_non_finite(const Tensor& tensor) {
   Arena arena("count of elements that are not finite", DeviceKind::cuda);
-  allocate_tensor(arena, DType::i64, {1});
-  arena.commit();
-  const Tensor total = allocate_tensor(arena, DType::i64, {1});
+  const Tensor total = planned(arena, [&] { return allocate_tensor(arena, DType::i64, {1}); });
   with_elements(tensor, [&]<class T>(const Elements<T>& elements, auto width) {
     constexpr int64_t most_blocks = 2048;
     const int64_t blocks = div_ceil<int64_t>(elements.count, int64_t{block_threads} * width());

@@ -42,6 +42,23 @@ TEST(Arena, HandsOutWhatWasPlanned) {
   EXPECT_EQ(code_of([&] { arena.allocate(1); }), ExitCode::internal);
 }
 
+TEST(Arena, PlannedBuildsTwiceAndReturnsWhatLiesInMemory) {
+  Arena first("first");
+  Arena second("second");
+  Arena* const arenas[] = {&first, &second};
+  std::vector<bool> measured;
+  const std::vector<void*> memory = planned(arenas, [&] {
+    measured.push_back(first.measuring());
+    return std::vector<void*>{first.allocate(100), second.allocate(7)};
+  });
+  EXPECT_EQ(measured, (std::vector<bool>{true, false}));
+  EXPECT_EQ(first.planned_bytes(), 128u);
+  EXPECT_EQ(second.planned_bytes(), 64u);
+  for (void* pointer : memory) EXPECT_NE(pointer, nullptr);
+  Arena alone("alone");
+  EXPECT_NE(planned(alone, [&] { return alone.allocate(1); }), nullptr);
+}
+
 TEST(Arena, ReleasedStorageIsUsedAgainAndThePlanKeepsTheLargestExtent) {
   Arena arena("test");
   const auto build = [&] {

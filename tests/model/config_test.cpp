@@ -47,6 +47,23 @@ TEST(ModelConfig, AcceptsWhatIsRight) {
   EXPECT_NO_THROW(validate(without_mlp));
 }
 
+TEST(ModelConfig, OnlyKnownCharactersNameBlocks) {
+  EXPECT_EQ(block_kinds("*-"), (std::vector<BlockKind>{BlockKind::attention, BlockKind::mlp}));
+  ModelConfig config = valid();
+  config.pattern = "*M-";
+  for (const auto& read : {std::function<void()>([&] { block_kinds(config.pattern); }),
+                           std::function<void()>([&] { has_block(config, BlockKind::mlp); }),
+                           std::function<void()>([&] { model_cost(config); })}) {
+    try {
+      read();
+      ADD_FAILURE() << "a block of no kind is accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_config);
+      EXPECT_NE(std::string(error.what()).find("model.pattern has 'M'"), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST(ModelConfig, RefusesWhatIsWrong) {
   expect_refused("pattern", [](ModelConfig& c) { c.pattern = ""; });
   expect_refused("'x' at position 2", [](ModelConfig& c) { c.pattern = "*-x"; });

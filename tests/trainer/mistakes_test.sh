@@ -68,6 +68,13 @@ says "File too large"
 expect 0 "$NIBBLE" train moved.yaml --set run.dir=planned --set train.stop_at=12
 says "validation after step 12"
 
+# A character of the pattern that names no kind of block, wherever a pattern is read.
+expect 78 "$NIBBLE" train tiny.yaml --set run.dir=strange --set 'model.pattern=*-M-'
+says "model.pattern has 'M' at position 2, which names no kind of block"
+expect 78 "$NIBBLE" config show tiny.yaml --set 'model.pattern=*E'
+says "model.pattern has 'E'"
+[ ! -e strange ] || fail "an unknown kind of block left a run directory"
+
 # A model that no random stream can number.
 expect 78 "$NIBBLE" train tiny.yaml --set run.dir=huge --set model.hidden_size=1Mi --set model.intermediate_size=1Mi
 says "2^40 elements or more"

@@ -159,7 +159,7 @@ void add_optimizer(BenchGroup& group, uint64_t parameters) {
     uint64_t step = 0;
   };
   auto state = std::make_shared<State>();
-  const auto build = [&] {
+  planned(state->arena, [&] {
     const auto count = static_cast<int64_t>(parameters);
     state->weights = allocate_tensor(state->arena, DType::bf16, {count});
     state->gradients = {static_cast<float*>(state->arena.allocate(parameters * sizeof(float))), parameters};
@@ -167,10 +167,7 @@ void add_optimizer(BenchGroup& group, uint64_t parameters) {
         state->arena, AdamWConfig{},
         std::vector<ParameterSegment>{{.offset = 0, .count = parameters, .tensor_id = 1, .decay = true}}, 0, parameters,
         DType::bf16);
-  };
-  build();
-  state->arena.commit();
-  build();
+  });
   for (uint64_t i = 0; i < parameters; ++i) {
     state->gradients[i] = static_cast<float>(static_cast<int64_t>(i * 2654435761U % 2001) - 1000) * 1e-6F;
   }
@@ -193,12 +190,9 @@ void add_reduction(BenchGroup& group, uint64_t parameters) {
     std::unique_ptr<TreeReduction> reduction;
   };
   auto state = std::make_shared<State>(parameters);
-  const auto build = [&] {
+  planned(state->arena, [&] {
     state->reduction = std::make_unique<TreeReduction>(state->arena, state->communicator, state->partition, groups);
-  };
-  build();
-  state->arena.commit();
-  build();
+  });
   group.memory.push_back(state);
   constexpr double sums = groups - 1;
   add_streaming(group, "reduction", static_cast<double>(state->partition.elements() * groups),
@@ -248,9 +242,7 @@ Tensor normal_tensor(BenchGroup& group, std::initializer_list<int64_t> shape) {
 Tensor zero_tensor(BenchGroup& group, DType dtype, std::initializer_list<int64_t> shape) {
   auto arena = std::make_shared<Arena>("bench tensor");
   group.memory.push_back(arena);
-  allocate_tensor(*arena, dtype, shape);
-  arena->commit();
-  return allocate_tensor(*arena, dtype, shape);
+  return planned(*arena, [&] { return allocate_tensor(*arena, dtype, shape); });
 }
 
 }  // namespace nibble

@@ -121,9 +121,7 @@ const Bandwidth& MachinePeaks::bandwidth_of(double working_set) const {
 }
 
 PeakMemory::PeakMemory() : arena_("streams"), bytes_(static_cast<size_t>(stream_bytes.back())) {
-  arena_.allocate(bytes_);
-  arena_.commit();
-  memory_ = static_cast<std::byte*>(arena_.allocate(bytes_));
+  memory_ = static_cast<std::byte*>(planned(arena_, [&] { return arena_.allocate(bytes_); }));
   fill_stream({memory_, bytes_});  // pages that were never written would all be the same page of zeros
 }
 

@@ -38,10 +38,8 @@ Made prepare(BenchGroup& group, const Tensor& source, const OperandSpec& spec, b
   const int64_t rows = source.size(transpose ? 1 : 0);
   const int64_t inner = source.size(transpose ? 0 : 1);
   const auto allocate = [&] { return allocate_operand(*arena, spec, source.dtype(), rows, inner, nvfp4_bench_layout); };
-  allocate();
-  arena->commit();
   return {{.source = source, .transpose = transpose, .spec = spec, .noise = streams.noise, .signs = streams.signs},
-          allocate()};
+          planned(*arena, allocate)};
 }
 
 // Computing the tensor's amax is one pass over the source, rounding is another.

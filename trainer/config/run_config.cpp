@@ -7,6 +7,7 @@
 #include <map>
 
 #include "dist/base/error.h"
+#include "quant/format/format.h"
 #include "trainer/config/field_table.h"
 #include "trainer/config/recipe_file.h"
 #include "trainer/config/yaml_document.h"
@@ -145,10 +146,11 @@ class ConfigReader {
   }
 
   void check_batch() const {
-    if (config_.train.head_chunk_tokens % 16 != 0) {
+    if (config_.train.head_chunk_tokens % block_rows != 0) {
       refuse_config(place("train.head_chunk_tokens"),
-                    fmt::format("train.head_chunk_tokens {} is not a multiple of 16", config_.train.head_chunk_tokens),
-                    "tokens are summed in blocks of 16: use a multiple, or 0");
+                    fmt::format("train.head_chunk_tokens {} is not a multiple of {}", config_.train.head_chunk_tokens,
+                                block_rows),
+                    fmt::format("tokens are summed in blocks of {}: use a multiple, or 0", block_rows));
     }
     const int64_t micro_batch = config_.train.micro_batch_sequences * config_.model.sequence_length;
     const int64_t tokens = config_.train.tokens_per_step;
@@ -201,7 +203,7 @@ class ConfigReader {
   // Checks the rules of ModelConfig and adds the location of the key that the error names.
   void check_model() const {
     ModelConfig model = config_.model;
-    if (model.vocab_size == 0) model.vocab_size = 16;
+    if (model.vocab_size == 0) model.vocab_size = block_rows;
     try {
       validate(model);
     } catch (const Error& error) {

@@ -5,14 +5,13 @@
 #include <numeric>
 
 #include "dist/base/error.h"
+#include "quant/format/format.h"
 #include "quant/format/philox.h"
 #include "quant/tensor/tensor_copy.h"
 
 namespace nibble {
 
 namespace {
-
-constexpr int64_t token_multiple = 16;  // quantised layers take whole blocks of tokens
 
 double uniform(uint64_t seed, uint64_t position) {
   const PhiloxBlock block = random_block({.seed = seed, .purpose = Purpose::generation}, position);
@@ -51,7 +50,7 @@ int32_t sample_next(LanguageModel& model, const std::vector<int32_t>& tokens, in
   const size_t used = std::min(tokens.size(), longest);
   std::vector<int32_t> window(tokens.end() - static_cast<std::ptrdiff_t>(used), tokens.end());
   // Attention is causal, so padding after the text does not change its logits.
-  window.resize(static_cast<size_t>(round_up<int64_t>(static_cast<int64_t>(used), token_multiple)), window.back());
+  window.resize(static_cast<size_t>(round_up<int64_t>(static_cast<int64_t>(used), block_rows)), window.back());
   const Tensor logits = model.logits(tensor_of(std::span<int32_t>(window), {static_cast<int64_t>(window.size())}),
                                      {.seed = options.seed, .step = 0, .micro_batch = 0});
   const HostCopy last(logits.slice(static_cast<int64_t>(used) - 1, static_cast<int64_t>(used)));

@@ -21,15 +21,12 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
       history_arena_("amax history") {
   const auto size = model_->parameters().flat_size();
   Tensor weights;
-  const auto build = [&] {
+  Arena* const arenas[] = {&weights_arena_, &history_arena_};
+  planned(arenas, [&] {
     weights = allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
     amax_ = std::make_unique<AmaxHistory>(StateMemory{.host = history_arena_, .device = weights_arena_},
                                           model_->amax_histories(), /*ranks=*/1);
-  };
-  build();
-  weights_arena_.commit();
-  history_arena_.commit();
-  build();
+  });
   load_buffer(checkpoint, "parameters", tensor_entries(model_->parameters()), 0, size, weights);
   if (AmaxHistory::is_in(checkpoint)) {
     amax_->load(checkpoint);

@@ -140,11 +140,12 @@ GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& l
                 "name another with --recipe");
   }
   Arena arena("weights and gradients", device_of(config));
-  allocate_tensor(arena, config.model.dtype, {size});
-  allocate_tensor(arena, DType::f32, {size});
-  arena.commit();
-  const Tensor weights = allocate_tensor(arena, config.model.dtype, {size});
-  const Tensor gradient = allocate_tensor(arena, DType::f32, {size});
+  Tensor weights;
+  Tensor gradient;
+  planned(arena, [&] {
+    weights = allocate_tensor(arena, config.model.dtype, {size});
+    gradient = allocate_tensor(arena, DType::f32, {size});
+  });
   std::vector<float> gradients(static_cast<size_t>(size));
   load_buffer(problem.checkpoint, "parameters", tensor_entries(model->parameters()), 0, static_cast<uint64_t>(size),
               weights);

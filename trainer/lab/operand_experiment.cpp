@@ -42,13 +42,11 @@ Made quantize_in_own_memory(QuantizeProblem problem, OperandRole role) {
   check_shape(problem.spec, rows, inner, name_of(role));
   Made made;
   made.memory = std::make_unique<Arena>("operand");
-  QuantizedTensor storage;
-  for (const bool measuring : {true, false}) {
-    storage = allocate_operand(*made.memory, problem.spec, problem.source.dtype(), rows, inner);
-    const int64_t scratch = quantize_scratch_floats(problem.spec, rows, inner);
+  const int64_t scratch = quantize_scratch_floats(problem.spec, rows, inner);
+  const QuantizedTensor storage = planned(*made.memory, [&] {
     if (scratch > 0) problem.scratch = allocate_tensor(*made.memory, DType::f32, {scratch});
-    if (measuring) made.memory->commit();
-  }
+    return allocate_operand(*made.memory, problem.spec, problem.source.dtype(), rows, inner);
+  });
   made.operand = quantize(problem, storage);
   if (!source_was_finite(made.operand)) {
     throw Error(ExitCode::bad_data, fmt::format("{}: the rotation overflows", name_of(role)), "scale the tensor down");
@@ -78,10 +76,9 @@ OperandRole forward_role(const OperandExperiment& experiment) {
 OperandValues operand_values(const QuantizedTensor& operand) {
   OperandValues values;
   values.memory = std::make_unique<Arena>("values");
-  for (const bool measuring : {true, false}) {
-    values.tensor = allocate_tensor(*values.memory, DType::f32, {operand.rows, operand.inner});
-    if (measuring) values.memory->commit();
-  }
+  values.tensor = planned(*values.memory, [&] {
+    return allocate_tensor(*values.memory, DType::f32, {operand.rows, operand.inner});
+  });
   dequantize(operand, values.tensor);
   return values;
 }

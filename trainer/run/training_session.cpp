@@ -23,8 +23,6 @@ namespace nibble {
 
 namespace {
 
-constexpr int64_t vocabulary_multiple = 16;  // the head's rows are quantised in blocks of 16
-
 uint64_t gradient_groups(const RunConfig& config) {
   return static_cast<uint64_t>(div_ceil(config.micro_batches_per_step(), config.train.group_micro_batches));
 }
@@ -32,7 +30,7 @@ uint64_t gradient_groups(const RunConfig& config) {
 // Returns the vocabulary size of the model: the configured one, or that of the data rounded up.
 int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
   const auto of_data = static_cast<int64_t>(loader.vocab_size());
-  if (config.model.vocab_size == 0) return round_up(of_data, vocabulary_multiple);
+  if (config.model.vocab_size == 0) return round_up(of_data, block_rows);
   if (config.model.vocab_size < of_data) {
     throw Error(ExitCode::bad_config,
                 fmt::format("model.vocab_size is {}, but the training shards hold token ids up to {}",

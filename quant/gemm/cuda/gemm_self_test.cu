@@ -84,9 +84,7 @@ ProbeOperand magnitudes_of(ProbeOperand operand) {
 class Bench {
  public:
   Bench(Format a, Format b) : arena_("GEMM self-test", DeviceKind::cuda) {
-    lay_out(a, b);
-    arena_.commit();
-    lay_out(a, b);
+    planned(arena_, [&] { lay_out(a, b); });
   }
 
   void load(const ProbeOperand& a, const ProbeOperand& b) {
