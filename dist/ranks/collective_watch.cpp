@@ -13,13 +13,13 @@
 
 #include "dist/base/log.h"
 #include "dist/base/signals.h"
+#include "dist/base/stopwatch.h"
 
 namespace nibble {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds interval{20};
-constexpr std::chrono::seconds patience_with_abort{2};  // the library's abort may hang and gets this long
+constexpr double patience_with_abort_s = 2;  // the library's abort may hang and gets this long
 
 struct Operation {
   uint64_t number = 0;
@@ -57,8 +57,8 @@ struct CollectiveWatch::State {
   }
 
   void run() {
-    uint64_t watched = 0;  // the operation that was last seen to have begun; `since` is when it was
-    Clock::time_point since;
+    uint64_t watched = 0;  // the operation that was last seen to have begun; the stopwatch runs since then
+    Stopwatch stopwatch;
     std::unique_lock lock(mutex);
     while (!ending) {
       lock.unlock();
@@ -72,9 +72,8 @@ struct CollectiveWatch::State {
         watched = 0;
       } else if (watched != begun) {
         watched = begun;
-        since = Clock::now();
-      } else if (options.timeout_s > 0 &&
-                 std::chrono::duration<double>(Clock::now() - since).count() > options.timeout_s) {
+        stopwatch = Stopwatch();
+      } else if (options.timeout_s > 0 && stopwatch.seconds() > options.timeout_s) {
         give_up(operation(begun), fmt::format("took longer than {} s", options.timeout_s));
       }
       lock.lock();
@@ -96,7 +95,7 @@ struct CollectiveWatch::State {
       *done = true;
       done->notify_all();
     }).detach();
-    for (const auto start = Clock::now(); !*done && Clock::now() - start < patience_with_abort;) {
+    for (const Stopwatch stopwatch; !*done && stopwatch.seconds() < patience_with_abort_s;) {
       std::this_thread::sleep_for(interval);
     }
     options.host.abort(static_cast<int>(ExitCode::peer_lost));

@@ -17,13 +17,12 @@
 #include <utility>
 
 #include "dist/base/log.h"
+#include "dist/base/stopwatch.h"
 #include "dist/device/thread_pool.h"
 #include "dist/ranks/mpi_window.h"
 
 namespace nibble {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 enum class Operation : uint32_t { barrier, broadcast, all_gather, exchange, all_reduce_max, share_memory };
 
@@ -57,11 +56,11 @@ constexpr int peers_at_once = 16;  // bounds the messages in flight of one rank
 // sleeping. Sleeping between polls would slow down data in flight, which moves only while both sides poll.
 struct Patience {
   double grace_s;
-  std::chrono::milliseconds awake;
+  double awake_s;
 };
-constexpr Patience for_arrivals{0, std::chrono::milliseconds(50)};
-constexpr Patience for_answer{2, std::chrono::milliseconds(50)};
-constexpr Patience for_data{2, std::chrono::milliseconds(5000)};
+constexpr Patience for_arrivals{0, 0.05};
+constexpr Patience for_answer{2, 0.05};
+constexpr Patience for_data{2, 5};
 
 void check_mpi(int result, const char* what) {
   if (result == MPI_SUCCESS) return;
@@ -262,8 +261,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   bool expired(double grace_s) const {
-    return options_.timeout_s > 0 &&
-           std::chrono::duration<double>(Clock::now() - entered_).count() > options_.timeout_s + grace_s;
+    return options_.timeout_s > 0 && since_entered_.seconds() > options_.timeout_s + grace_s;
   }
 
   // All ranks meet here before any data moves. Rank 0 hears from every rank, so that it can name the missing ones when
@@ -272,7 +270,7 @@ class MpiCommunicator final : public Communicator {
   void arrive(Arrival arrival) {
     current_ = arrival;
     current_.sequence = ++sequence_;
-    entered_ = Clock::now();
+    since_entered_ = Stopwatch();
     if (size_ == 1) return;
     if (rank_ == 0) {
       hear_from_all();
@@ -359,7 +357,7 @@ class MpiCommunicator final : public Communicator {
   // Polls until all requests are done. Past the deadline it ends the job with the text of reason().
   template <class Reason>
   void wait(std::span<MPI_Request> requests, const Patience& patience, const Reason& reason) {
-    const auto start = Clock::now();
+    const Stopwatch stopwatch;
     for (int64_t polls = 0;; ++polls) {
       int done = 0;
       check_mpi(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE),
@@ -368,7 +366,7 @@ class MpiCommunicator final : public Communicator {
       if (polls < busy_polls_) continue;
       if (expired(patience.grace_s)) give_up(reason());
       // Ranks may share a processor: the wait first lets other ranks run, and after a while it sleeps.
-      if (Clock::now() - start < patience.awake) {
+      if (stopwatch.seconds() < patience.awake_s) {
         sched_yield();
       } else {
         usleep(100);
@@ -395,7 +393,7 @@ class MpiCommunicator final : public Communicator {
   std::vector<std::shared_ptr<MpiWindow>> windows_;  // in the order in which all ranks made them
   int64_t busy_polls_ = 0;                           // polls before a wait first gives up the processor
   uint64_t sequence_ = 0;
-  Clock::time_point entered_;
+  Stopwatch since_entered_;  // runs since the current collective was entered
   Arrival current_;
   std::vector<Arrival> arrivals_;  // on rank 0: the arrivals of ranks 1, 2, ...
   std::vector<MPI_Request> requests_;

@@ -4,11 +4,11 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <chrono>
 #include <exception>
 #include <string>
 
 #include "dist/base/log_line.h"
+#include "dist/base/stopwatch.h"
 #include "dist/device/cuda_device.h"
 #include "dist/device/launch.cuh"
 #include "dist/ranks/collective_watch.h"
@@ -16,8 +16,6 @@
 
 namespace nibble::cuda {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 __global__ void mark_kernel(uint64_t* mark, uint64_t number) {
   *mark = number;
@@ -167,10 +165,10 @@ class NcclCommunicator final : public DeviceCommunicator {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     result = nccl_.init_rank(&communicator_, size(), id, rank(), &config);
-    const auto begun = Clock::now();
+    const Stopwatch stopwatch;
     while (result == ncclInProgress) {
       if (nccl_.get_async_error(communicator_, &result) != ncclSuccess) result = ncclSystemError;
-      if (!expired(begun)) {
+      if (!expired(stopwatch)) {
         sched_yield();
         continue;
       }
@@ -192,9 +190,7 @@ class NcclCommunicator final : public DeviceCommunicator {
     const char* last = communicator_ == nullptr ? nullptr : nccl_.last_error(communicator_);
     return last == nullptr || *last == '\0' ? "" : std::string(" (") + last + ")";
   }
-  bool expired(Clock::time_point since) const {
-    return timeout_s_ > 0 && std::chrono::duration<double>(Clock::now() - since).count() > timeout_s_;
-  }
+  bool expired(const Stopwatch& stopwatch) const { return timeout_s_ > 0 && stopwatch.seconds() > timeout_s_; }
 
   // Returns what NCCL reports as failed; empty if nothing has. The watching thread calls it.
   std::string problem() const {
@@ -246,10 +242,10 @@ class NcclCommunicator final : public DeviceCommunicator {
 
   // Waits until NCCL has put the operation into the stream. Before that, nothing else may be asked of NCCL.
   void settle(ncclResult_t result, const char* name) {
-    const auto begun = Clock::now();
+    const Stopwatch stopwatch;
     while (result == ncclInProgress) {
       if (nccl_.get_async_error(communicator_, &result) != ncclSuccess) result = ncclSystemError;
-      if (expired(begun)) watch_->give_up("took longer than " + std::to_string(timeout_s_) + " s to be accepted");
+      if (expired(stopwatch)) watch_->give_up("took longer than " + std::to_string(timeout_s_) + " s to be accepted");
       sched_yield();
     }
     expect(result, name);

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <utility>
 
+#include "dist/base/stopwatch.h"
 #include "quant/tensor/host_operand.h"
 
 namespace nibble {
@@ -236,10 +236,10 @@ void Linear::examine(const Operand& operand, const QuantizeProblem& problem, con
   nibble::examine(problem, result, findings_of(operand.role));
   if (statistics_ != nullptr) {
     const auto role = static_cast<size_t>(operand.role);
-    const auto start = std::chrono::steady_clock::now();
+    const Stopwatch stopwatch;
     statistics_->operand[role] = measure(problem, result);
     statistics_->made[role] = true;
-    statistics_->seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    statistics_->seconds += stopwatch.seconds();
   }
 }
 

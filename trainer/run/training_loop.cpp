@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -11,6 +10,7 @@
 #include "dist/base/file_system.h"
 #include "dist/base/log.h"
 #include "dist/base/signals.h"
+#include "dist/base/stopwatch.h"
 #include "dist/device/thread_pool.h"
 #include "dist/ranks/watchdog.h"
 #include "model/cost.h"
@@ -24,12 +24,7 @@ namespace nibble {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr uint64_t largest_product_plan = 1 << 20;  // bytes
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Returns a text such as "loss nan, gradient norm inf, 12 such values in quantisers".
 std::string numbers_of(const StepAttempt& attempt) {
@@ -122,8 +117,7 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
   if (profile_every != 0)
     profile_ = std::make_unique<RunProfile>(communicator_, profile_every, directory_.path(), device_of(config_));
   peak_flops_ = peak_flops(config_) * communicator_.size();
-  run_together(communicator_, [&] {
-    if (!leader()) return;
+  on_leader(communicator_, [&] {
     metrics_ = std::make_unique<MetricsLog>(directory_.metrics_file());
     metrics_->event({{"event", "run"},
                      {"nibble", NIBBLE_VERSION},
@@ -159,8 +153,7 @@ bool TrainingLoop::validation_pending(uint64_t step) {
   if (!session_.has_validation() || step == 0 || !(due(step, config_.eval.every) || step == total_steps()))
     return false;
   int64_t missing = 0;
-  run_together(communicator_, [&] {
-    if (!leader()) return;
+  on_leader(communicator_, [&] {
     const auto history = read_history(directory_.metrics_file());
     missing = std::none_of(history.validations.begin(), history.validations.end(),
                            [step](const auto& validation) { return validation.step == step; })
@@ -190,8 +183,7 @@ void TrainingLoop::log_telemetry(const TelemetryRecord& record) {
 
 void TrainingLoop::log_profile(const std::optional<ProfileRecord>& record) {
   if (!record) return;
-  run_together(communicator_, [&] {
-    if (!leader()) return;
+  on_leader(communicator_, [&] {
     log_info("profile    {}", describe(*record));
     metrics_->event(to_event(*record));
   });
@@ -209,8 +201,9 @@ void TrainingLoop::give_up(uint64_t step) const {
       "budget of skipped steps");
 }
 
+// Rank 0.
 void TrainingLoop::announce_switch(uint64_t step) {
-  if (!config_.recipe.late_switch || !leader() || step - 1 != switch_step(config_.recipe, total_steps())) return;
+  if (!config_.recipe.late_switch || step - 1 != switch_step(config_.recipe, total_steps())) return;
   const LateSwitch& late_switch = *config_.recipe.late_switch;
   log_info("step {}: late switch, {} products of linear layers run in {} from now on", step, name_of(late_switch.gemms),
            name_of(late_switch.to));
@@ -220,11 +213,11 @@ void TrainingLoop::announce_switch(uint64_t step) {
 
 void TrainingLoop::train_one(uint64_t step) {
   heartbeat_.set(step, "train");
-  run_together(communicator_, [&] { announce_switch(step); });
+  on_leader(communicator_, [&] { announce_switch(step); });
   if (profile_) profile_->begin_step(step);
-  const auto start = Clock::now();
+  const Stopwatch stopwatch;
   const StepResult result = session_.train_step(step - 1);
-  const double seconds = seconds_since(start);
+  const double seconds = stopwatch.seconds();
   const std::optional<ProfileRecord> profiled = profile_ ? profile_->end_step(step) : std::nullopt;
   const double tokens_per_second = static_cast<double>(config_.train.tokens_per_step) / seconds;
   const double training_flops = model_cost(config_.model).training_flops_per_token;
@@ -239,8 +232,7 @@ void TrainingLoop::train_one(uint64_t step) {
                             .retried = result.first.has_value(),
                             .non_finite = result.attempt.non_finite,
                             .skipped_total = session_.guard().skipped().total};
-  run_together(communicator_, [&] {
-    if (!leader()) return;
+  on_leader(communicator_, [&] {
     metrics_->step(metrics);
     if (result.first) warn_of(step, result);
     if (result.telemetry) log_telemetry(*result.telemetry);
@@ -263,8 +255,7 @@ bool TrainingLoop::validate_after(uint64_t step) {
   heartbeat_.set(step, "validate");
   const std::optional<double> loss = session_.validate(step, stop_requested);
   if (!loss) return false;
-  run_together(communicator_, [&] {
-    if (!leader()) return;
+  on_leader(communicator_, [&] {
     metrics_->validation(step, tokens_after(step), *loss);
     if (tensorboard_) tensorboard_->scalar("loss/validation", *loss, step);
   });
@@ -274,9 +265,10 @@ bool TrainingLoop::validate_after(uint64_t step) {
 
 void TrainingLoop::restore_product_plan() {
   std::string plan;
-  run_together(communicator_, [&] {
-    if (leader() && std::filesystem::exists(directory_.product_plan()))
+  on_leader(communicator_, [&] {
+    if (std::filesystem::exists(directory_.product_plan())) {
       plan = read_file(directory_.product_plan(), largest_product_plan);
+    }
   });
   plan = broadcast_string(communicator_, plan, 0);
   run_together(communicator_, [&] {
@@ -293,16 +285,13 @@ void TrainingLoop::keep_product_plan() {
 
 void TrainingLoop::save(uint64_t step) {
   heartbeat_.set(step, "checkpoint");
-  run_together(communicator_, [&] {
-    if (leader()) keep_product_plan();
-  });
-  const auto start = Clock::now();
+  on_leader(communicator_, [&] { keep_product_plan(); });
+  const Stopwatch stopwatch;
   const auto path = save_checkpoint(communicator_, directory_.path(), session_.checkpoint_state(step));
-  run_together(communicator_, [&] {
-    if (!leader()) return;
+  on_leader(communicator_, [&] {
     prune_checkpoints(directory_.path(), step, static_cast<uint64_t>(config_.checkpoint.keep_last),
                       static_cast<uint64_t>(config_.checkpoint.keep_every));
-    if (metrics_) metrics_->checkpoint(step, path.filename(), seconds_since(start));
+    if (metrics_) metrics_->checkpoint(step, path.filename(), stopwatch.seconds());
   });
 }
 

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "dist/base/stopwatch.h"
 #include "dist/base/vectorize.h"
 #include "dist/device/thread_pool.h"
 #include "dist/zero/tree_reduction.h"
@@ -17,8 +17,6 @@
 
 namespace nibble {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 constexpr size_t block_elements = 4096;  // gradient elements of one partial sum
 
@@ -142,9 +140,7 @@ void Telemetry::build_probe() {
   probe_ = make_training_model(config_, recipe);
   probe_arena_ = std::make_unique<Arena>("gradients of the telemetry probe", device_of(config_));
   const auto elements = static_cast<int64_t>(probe_->parameters().flat_size());
-  allocate_tensor(*probe_arena_, DType::f32, {elements});
-  probe_arena_->commit();
-  probe_gradients_ = allocate_tensor(*probe_arena_, DType::f32, {elements});
+  probe_gradients_ = planned(*probe_arena_, [&] { return allocate_tensor(*probe_arena_, DType::f32, {elements}); });
   probe_bytes_ = probe_arena_->planned_bytes();
   for (const MemoryLine& line : probe_->memory()) probe_bytes_ += line.bytes;
 }
@@ -160,7 +156,7 @@ void Telemetry::begin(LanguageModel& model) {
 }
 
 void Telemetry::end(LanguageModel& model, const ExaminedMicroBatch& micro_batch) {
-  const Clock::time_point start = Clock::now();
+  const Stopwatch stopwatch;
   model.set_statistics(nullptr);
   const std::vector<std::string> names = model.linear_names();
   const std::vector<uint32_t> weights = model.linear_weights();
@@ -192,7 +188,7 @@ void Telemetry::end(LanguageModel& model, const ExaminedMicroBatch& micro_batch)
     record_.grad_cosine = all.cosine();
     record_.grad_relative_error = all.relative_error();
   }
-  record_.seconds = measuring + std::chrono::duration<double>(Clock::now() - start).count();
+  record_.seconds = measuring + stopwatch.seconds();
 }
 
 void Telemetry::run_probe(const ExaminedMicroBatch& micro_batch) {
