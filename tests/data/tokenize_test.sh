@@ -23,7 +23,7 @@ flip() {
 }
 
 # No zstd program is needed: prose with some variety will do here.
-fold -s -w 400 "$SOURCE"/docs/*.md "$SOURCE"/data/*.h "$SOURCE"/data/*.cpp "$SOURCE"/dist/*.h >text.txt
+fold -s -w 400 "$SOURCE"/docs/*.md "$SOURCE"/data/{.,*}/*.{h,cpp} "$SOURCE"/dist/*/*.h >text.txt
 
 expect 0 "unigram entropy" "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output one --shard-tokens 30000
 expect 0 "unigram entropy" "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output two --shard-tokens 30000
