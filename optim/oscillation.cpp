@@ -56,9 +56,9 @@ void Oscillation::before_update(uint64_t step, const Shard& shard) {
 }
 
 uint64_t Oscillation::after_update(uint64_t step, const Shard& shard) {
-  const uint64_t place = position(step);
-  if (place == outside) return 0;
-  if (place == 0) {
+  const uint64_t now = position(step);
+  if (now == outside) return 0;
+  if (now == 0) {
     std::ranges::fill(all_of(weight_path_), 0.0F);
     std::ranges::fill(all_of(quantized_path_), 0.0F);
     shard.read_quantized(all_of(last_quantized_));
@@ -68,7 +68,7 @@ uint64_t Oscillation::after_update(uint64_t step, const Shard& shard) {
   extend_paths(scratch_, weights_, weight_path_);
   shard.read_quantized(all_of(scratch_));
   extend_paths(scratch_, last_quantized_, quantized_path_);
-  return place == config_.window ? reset(shard) : 0;
+  return now == config_.window ? reset(shard) : 0;
 }
 
 // weights_ and last_quantized_ hold the values after the update.
@@ -87,8 +87,8 @@ uint64_t Oscillation::reset(const Shard& shard) {
 }
 
 std::vector<NamedState> Oscillation::state(uint64_t steps) const {
-  const uint64_t place = steps == 0 ? outside : position(steps - 1);
-  if (place == outside || place == config_.window) return {};
+  const uint64_t now = steps == 0 ? outside : position(steps - 1);
+  if (now == outside || now == config_.window) return {};
   return {{"weight_path", weight_path_}, {"quantized_path", quantized_path_}, {"quantized", last_quantized_}};
 }
 

@@ -88,9 +88,9 @@ void MpiWindow::free() {
 
 WindowMemory::WindowMemory(std::shared_ptr<MpiWindow> window, std::span<const int> machines, int own)
     : window_(std::move(window)), parts_(machines.size()) {
-  int place = 0;
+  int next = 0;
   for (size_t rank = 0; rank < machines.size() && window_->problem().empty(); ++rank) {
-    if (machines[rank] == machines[static_cast<size_t>(own)]) parts_[rank] = window_->part(place++);
+    if (machines[rank] == machines[static_cast<size_t>(own)]) parts_[rank] = window_->part(next++);
   }
 }
 

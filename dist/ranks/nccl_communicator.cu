@@ -208,12 +208,12 @@ class NcclCommunicator final : public DeviceCommunicator {
   }
   void end() { mark(&marks_->ended); }
 
-  void mark(uint64_t* place) const {
+  void mark(uint64_t* counter) const {
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(1);
     config.blockDim = dim3(1);
     config.stream = communication_stream();
-    check(cudaLaunchKernelEx(&config, mark_kernel, place, issued_), "mark of a collective");
+    check(cudaLaunchKernelEx(&config, mark_kernel, counter, issued_), "mark of a collective");
   }
 
   template <class Calls>

@@ -57,25 +57,25 @@ std::vector<std::byte*> SharedArena::meet(const void* pointer) {
     return addresses;
   }
   memory_->synchronize();
-  struct Place {
+  struct Arrival {
     uint64_t offset;
     uint64_t meeting;  // number of this meeting of the arena, the same on all ranks
   };
-  std::vector<Place> places(ranks);
+  std::vector<Arrival> arrivals(ranks);
   std::vector<uint64_t> offsets(ranks + 1);
-  for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * sizeof(Place);
+  for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * sizeof(Arrival);
   const std::span<std::byte> part = memory_->part(communicator_.rank());
-  places[own] = {pointer == nullptr ? nowhere : static_cast<uint64_t>(addresses[own] - part.data()), ++meetings_};
-  NIBBLE_CHECK(pointer == nullptr || places[own].offset < part.size(), "a pointer into the shared arena");
-  communicator_.all_gather(std::as_writable_bytes(std::span(places)), offsets);
+  arrivals[own] = {pointer == nullptr ? nowhere : static_cast<uint64_t>(addresses[own] - part.data()), ++meetings_};
+  NIBBLE_CHECK(pointer == nullptr || arrivals[own].offset < part.size(), "a pointer into the shared arena");
+  communicator_.all_gather(std::as_writable_bytes(std::span(arrivals)), offsets);
   memory_->synchronize();
   for (size_t rank = 0; rank < ranks; ++rank) {
-    const Place& place = places[rank];
-    NIBBLE_CHECK(place.meeting == meetings_, "ranks meet in different arenas");
+    const Arrival& arrival = arrivals[rank];
+    NIBBLE_CHECK(arrival.meeting == meetings_, "ranks meet in different arenas");
     const std::span<std::byte> theirs = memory_->part(static_cast<int>(rank));
-    if (theirs.empty() || place.offset == nowhere) continue;
-    NIBBLE_CHECK(place.offset < theirs.size(), "another rank's place in the shared arena");
-    addresses[rank] = theirs.data() + place.offset;
+    if (theirs.empty() || arrival.offset == nowhere) continue;
+    NIBBLE_CHECK(arrival.offset < theirs.size(), "another rank's pointer into the shared arena");
+    addresses[rank] = theirs.data() + arrival.offset;
   }
   return addresses;
 }

@@ -19,15 +19,15 @@ NIBBLE_VECTORIZE void add_range(float* out, const float* left, const float* righ
   for (size_t i = 0; i < count; ++i) out[i] = left[i] + right[i];
 }
 
-std::vector<uint8_t> joins_after_each(const Fold& fold, size_t places) {
-  std::vector<uint8_t> joins(places);
+std::vector<uint8_t> joins_after_each(const Fold& fold, size_t inputs) {
+  std::vector<uint8_t> joins(inputs);
   std::vector<size_t> stack;
   auto next = fold.joins.begin();
-  for (size_t place = 0; place < places; ++place) {
-    stack.push_back(place);
+  for (size_t input = 0; input < inputs; ++input) {
+    stack.push_back(input);
     while (next != fold.joins.end() && stack.size() >= 2 && *next == std::pair(stack.end()[-2], stack.back())) {
       stack.pop_back();
-      ++joins[place];
+      ++joins[input];
       ++next;
     }
   }
@@ -47,8 +47,8 @@ void add(float* left, const float* right, size_t count) {
 void fold(const FoldProblem& problem) {
   parallel_for(problem.count, elements_at_once, [&](size_t begin, size_t end) {
     const float* const first = problem.values.front();
-    if (!problem.plan.sums_.empty()) {
-      problem.plan.run_strips(problem.values, problem.out, begin, end);
+    if (!problem.fold.sums_.empty()) {
+      problem.fold.run_strips(problem.values, problem.out, begin, end);
     } else if (first != problem.out) {
       std::copy(first + begin, first + end, problem.out + begin);
     }
@@ -61,20 +61,20 @@ void add(float* left, const float* right, size_t count, DeviceKind device) {
   NIBBLE_DISPATCH(device, add, left, right, count);
 }
 
-OnePassFold::OnePassFold(const Fold& fold, size_t places)
-    : places_(places), joins_after_(joins_after_each(fold, places)) {
+OnePassFold::OnePassFold(const Fold& fold, size_t inputs)
+    : inputs_(inputs), joins_after_(joins_after_each(fold, inputs)) {
   NIBBLE_CHECK(fold.roots.size() == 1, "the tree has one root");
-  std::vector<size_t> operand(places);  // the operand that holds the sum of each place
+  std::vector<size_t> operand(inputs);  // the operand that holds the sum of each input
   std::iota(operand.begin(), operand.end(), size_t{0});
   std::vector<size_t> unused(most_intermediates);  // free intermediate sums; the first one is the last entry
-  std::iota(unused.rbegin(), unused.rend(), places);
+  std::iota(unused.rbegin(), unused.rend(), inputs);
   for (size_t i = 0; i < fold.joins.size(); ++i) {
     const auto [left, right] = fold.joins[i];
-    for (const size_t place : {left, right}) {
-      if (operand[place] >= places) unused.push_back(operand[place]);
+    for (const size_t input : {left, right}) {
+      if (operand[input] >= inputs) unused.push_back(operand[input]);
     }
     NIBBLE_CHECK(!unused.empty(), "intermediate sums of a fold");
-    size_t out = places + output;
+    size_t out = inputs + output;
     if (i + 1 < fold.joins.size()) {
       out = unused.back();
       unused.pop_back();
@@ -89,17 +89,17 @@ void OnePassFold::run_strips(std::span<const float* const> values, float* out, s
   for (size_t at = begin; at < end; at += strip) {
     const size_t count = std::min(strip, end - at);
     const auto written = [&](size_t operand) {
-      return operand == places_ + output ? out + at : intermediate[operand - places_];
+      return operand == inputs_ + output ? out + at : intermediate[operand - inputs_];
     };
     const auto read = [&](size_t operand) -> const float* {
-      return operand < places_ ? values[operand] + at : intermediate[operand - places_];
+      return operand < inputs_ ? values[operand] + at : intermediate[operand - inputs_];
     };
     for (const Sum& sum : sums_) add_range(written(sum.out), read(sum.left), read(sum.right), count);
   }
 }
 
 void OnePassFold::run(std::span<const float* const> values, float* out, size_t count, DeviceKind device) const {
-  NIBBLE_CHECK(values.size() == places_, "one array a place");
+  NIBBLE_CHECK(values.size() == inputs_, "one array for each input");
   const FoldProblem problem{*this, values, out, count};
   NIBBLE_DISPATCH(device, fold, problem);
 }

@@ -16,7 +16,7 @@ void add(float* left, const float* right, size_t count, DeviceKind device = Devi
 
 class OnePassFold;
 struct FoldProblem {
-  const OnePassFold& plan;
+  const OnePassFold& fold;
   std::span<const float* const> values;
   float* out;
   size_t count;
@@ -29,21 +29,21 @@ void fold(const FoldProblem& problem);
 class OnePassFold {
  public:
   OnePassFold() = default;
-  explicit OnePassFold(const Fold& fold, size_t places);
+  explicit OnePassFold(const Fold& fold, size_t inputs);
 
-  // out[i] = the root of values[..][i]. `values` has one pointer for each place of the fold's list. `out` is one of
-  // these arrays or shares no memory with them. All are memory of `device`; on a GPU there are at most 1024 places.
+  // out[i] = the root of values[..][i]. `values` has one pointer for each input of the fold's list. `out` is one of
+  // these arrays or shares no memory with them. All are memory of `device`; on a GPU there are at most 1024 inputs.
   void run(std::span<const float* const> values, float* out, size_t count, DeviceKind device = DeviceKind::cpu) const;
 
-  size_t places() const { return places_; }
-  // The fold as operations on a stack: for each place in turn its value is pushed, and then joins_after()[place] times
+  size_t inputs() const { return inputs_; }
+  // The fold as operations on a stack: for each input in turn its value is pushed, and then joins_after()[input] times
   // the upper two values are replaced by their sum, lower + upper.
   std::span<const uint8_t> joins_after() const { return joins_after_; }
 
  private:
   friend void cpu::fold(const FoldProblem& problem);
 
-  // Operands are numbered: first the places, then the intermediate sums, then the output.
+  // Operands are numbered: first the inputs, then the intermediate sums, then the output.
   struct Sum {
     size_t out, left, right;
   };
@@ -53,7 +53,7 @@ class OnePassFold {
 
   void run_strips(std::span<const float* const> values, float* out, size_t begin, size_t end) const;
 
-  size_t places_ = 0;
+  size_t inputs_ = 0;
   std::vector<Sum> sums_;
   std::vector<uint8_t> joins_after_;
 };

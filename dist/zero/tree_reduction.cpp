@@ -62,7 +62,7 @@ double tree_sum(std::span<const double> values) {
 
 struct TreeReduction::State {
   // The partial sums of all ranks of a machine, and the nodes to which they are folded before they leave it.
-  struct Machine {
+  struct MachineFold {
     std::vector<TreeNode> nodes;  // value: the buffer
     std::vector<int> ranks;       // the rank that holds each node
     Fold fold;
@@ -77,7 +77,7 @@ struct TreeReduction::State {
   const Machines machines;
   const size_t here;    // this rank's machine
   const size_t stride;  // bytes from one buffer to the next
-  std::vector<Machine> plans;
+  std::vector<MachineFold> machine_folds;
   OnePassFold last;  // folds this machine's partial sums and the roots of the other machines, in ascending order
   std::vector<size_t> order;     // indices into these two lists, one after the other
   std::byte* buffers = nullptr;  // this rank's partial sums
@@ -100,8 +100,8 @@ struct TreeReduction::State {
                         uint64_t{device == DeviceKind::cpu ? Arena::alignment : Arena::cuda_alignment})),
         sums(all_groups),
         next_group(local.begin) {
-    for (size_t machine = 0; machine < machines.count(); ++machine) plans.push_back(plan_of(machine));
-    const size_t elsewhere = plan_last_fold();
+    for (size_t machine = 0; machine < machines.count(); ++machine) machine_folds.push_back(machine_fold_of(machine));
+    const size_t elsewhere = choose_last_fold();
     const size_t own = sums_of_range(groups, local.begin, local.end).buffers();
     const size_t shard_bytes = checked_multiply(shard_count(), sizeof(float));
     buffers = static_cast<std::byte*>(arena.allocate(checked_multiply(own, stride)));
@@ -109,25 +109,25 @@ struct TreeReduction::State {
     if (own == 0) spare = static_cast<float*>(arena.allocate(shard_bytes));
   }
 
-  Machine plan_of(size_t machine) const {
-    Machine plan;
+  MachineFold machine_fold_of(size_t machine) const {
+    MachineFold machine_fold;
     for (const int rank : machines.ranks(machine)) {
       const GroupRange range = groups_of_rank(groups, rank, communicator.size());
       const RankSums rank_sums = sums_of_range(groups, range.begin, range.end);
       for (const TreeNode& node : rank_sums.nodes()) {
-        plan.nodes.push_back(node);
-        plan.ranks.push_back(rank);
+        machine_fold.nodes.push_back(node);
+        machine_fold.ranks.push_back(rank);
       }
     }
-    plan.fold = fold_of(groups, plan.nodes);
-    return plan;
+    machine_fold.fold = fold_of(groups, machine_fold.nodes);
+    return machine_fold;
   }
 
-  // Plans the fold of `last`. Returns how many roots come from other machines.
-  size_t plan_last_fold() {
-    std::vector<TreeNode> nodes = plans[here].nodes;
-    for (size_t machine = 0; machine < plans.size(); ++machine) {
-      const std::vector<TreeNode>& roots = plans[machine].fold.roots;
+  // Chooses the fold of `last`. Returns how many roots come from other machines.
+  size_t choose_last_fold() {
+    std::vector<TreeNode> nodes = machine_folds[here].nodes;
+    for (size_t machine = 0; machine < machine_folds.size(); ++machine) {
+      const std::vector<TreeNode>& roots = machine_folds[machine].fold.roots;
       if (machine != here) nodes.insert(nodes.end(), roots.begin(), roots.end());
     }
     order.resize(nodes.size());
@@ -136,7 +136,7 @@ struct TreeReduction::State {
     std::vector<TreeNode> ascending;
     for (const size_t i : order) ascending.push_back(nodes[i]);
     last = OnePassFold(fold_of(groups, ascending), ascending.size());
-    return nodes.size() - plans[here].nodes.size();
+    return nodes.size() - machine_folds[here].nodes.size();
   }
 
   uint64_t shard_count() const { return partition.count(communicator.rank()); }
@@ -146,12 +146,13 @@ struct TreeReduction::State {
 
   // Returns this machine's partial sums [nodes], once they are complete.
   std::vector<float*> partial_sums() const {
-    std::vector<std::byte*> places(static_cast<size_t>(communicator.size()));
-    places[static_cast<size_t>(communicator.rank())] = buffers;
-    if (shares()) places = shared->meet(plans[here].nodes.empty() ? nullptr : buffers);
+    std::vector<std::byte*> addresses(static_cast<size_t>(communicator.size()));
+    addresses[static_cast<size_t>(communicator.rank())] = buffers;
+    if (shares()) addresses = shared->meet(machine_folds[here].nodes.empty() ? nullptr : buffers);
     std::vector<float*> result;
-    for (size_t i = 0; i < plans[here].nodes.size(); ++i) {
-      result.push_back(buffer(places[static_cast<size_t>(plans[here].ranks[i])], plans[here].nodes[i].value));
+    for (size_t i = 0; i < machine_folds[here].nodes.size(); ++i) {
+      result.push_back(
+          buffer(addresses[static_cast<size_t>(machine_folds[here].ranks[i])], machine_folds[here].nodes[i].value));
     }
     return result;
   }
@@ -160,7 +161,7 @@ struct TreeReduction::State {
   void fold_for_others(const std::vector<float*>& partial) const {
     for (int rank = 0; rank < communicator.size(); ++rank) {
       if (machines.of(rank) == here || machines.deputy(here, rank) != communicator.rank()) continue;
-      for (const auto& [left, right] : plans[here].fold.joins) {
+      for (const auto& [left, right] : machine_folds[here].fold.joins) {
         add(partial[left] + partition.begin(rank), partial[right] + partition.begin(rank), partition.count(rank),
             device);
       }
@@ -171,13 +172,13 @@ struct TreeReduction::State {
   // rank's shard, machine by machine.
   std::vector<float*> exchange(const std::vector<float*>& partial) const {
     size_t rounds = 0;
-    for (const Machine& plan : plans) rounds = std::max(rounds, plan.fold.roots.size());
+    for (const MachineFold& machine_fold : machine_folds) rounds = std::max(rounds, machine_fold.fold.roots.size());
     const auto ranks = static_cast<size_t>(communicator.size());
-    std::vector<size_t> first(plans.size());  // index of each machine's first root among those received
+    std::vector<size_t> first(machine_folds.size());  // index of each machine's first root among those received
     size_t count = 0;
-    for (size_t machine = 0; machine < plans.size(); ++machine) {
+    for (size_t machine = 0; machine < machine_folds.size(); ++machine) {
       first[machine] = count;
-      if (machine != here) count += plans[machine].fold.roots.size();
+      if (machine != here) count += machine_folds[machine].fold.roots.size();
     }
     for (size_t round = 0; round < rounds; ++round) {
       std::vector<std::span<const std::byte>> send(ranks);
@@ -185,14 +186,14 @@ struct TreeReduction::State {
       for (int rank = 0; rank < communicator.size(); ++rank) {
         const size_t machine = machines.of(rank);
         if (machine == here) continue;
-        const auto place = static_cast<size_t>(rank);
-        if (round < plans[here].fold.roots.size() && machines.deputy(here, rank) == communicator.rank()) {
-          const float* const root = partial[plans[here].fold.roots[round].value];
-          send[place] = std::as_bytes(std::span(root + partition.begin(rank), partition.count(rank)));
+        const auto peer = static_cast<size_t>(rank);
+        if (round < machine_folds[here].fold.roots.size() && machines.deputy(here, rank) == communicator.rank()) {
+          const float* const root = partial[machine_folds[here].fold.roots[round].value];
+          send[peer] = std::as_bytes(std::span(root + partition.begin(rank), partition.count(rank)));
         }
-        if (round < plans[machine].fold.roots.size() && machines.deputy(machine, communicator.rank()) == rank) {
+        if (round < machine_folds[machine].fold.roots.size() && machines.deputy(machine, communicator.rank()) == rank) {
           float* const root = received + (first[machine] + round) * shard_count();
-          receive[place] = std::as_writable_bytes(std::span(root, shard_count()));
+          receive[peer] = std::as_writable_bytes(std::span(root, shard_count()));
         }
       }
       communicator.exchange(send, receive);

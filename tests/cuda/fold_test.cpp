@@ -36,20 +36,20 @@ Case nodes_of(uint64_t groups, int ranks) {
 
 // `offset` is that of every array from a multiple of 512 bytes.
 void check(const Case& test, int64_t count, int64_t offset, bool in_place) {
-  const size_t places = test.nodes.size();
-  const OnePassFold fold(fold_of(test.groups, test.nodes), places);
+  const size_t inputs = test.nodes.size();
+  const OnePassFold fold(fold_of(test.groups, test.nodes), inputs);
   std::vector<std::unique_ptr<TwinTensor>> arrays;
-  for (size_t place = 0; place <= places; ++place) {
+  for (size_t input = 0; input <= inputs; ++input) {
     arrays.push_back(std::make_unique<TwinTensor>(DType::f32, std::initializer_list<int64_t>{offset + count}));
-    fill(*arrays.back(), static_cast<unsigned>(place) + 1);
+    fill(*arrays.back(), static_cast<unsigned>(input) + 1);
   }
-  const TwinTensor& out = *arrays[in_place ? 0 : places];
+  const TwinTensor& out = *arrays[in_place ? 0 : inputs];
   for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
     std::vector<const float*> values;
-    for (size_t place = 0; place < places; ++place) values.push_back(arrays[place]->on(device).as<float>() + offset);
+    for (size_t input = 0; input < inputs; ++input) values.push_back(arrays[input]->on(device).as<float>() + offset);
     fold.run(values, out.on(device).as<float>() + offset, static_cast<size_t>(count), device);
   }
-  EXPECT_TRUE(same_bits(out)) << places << " places, " << count << " elements from " << offset;
+  EXPECT_TRUE(same_bits(out)) << inputs << " inputs, " << count << " elements from " << offset;
 }
 
 TEST_F(FoldTest, HasTheBitsOfTheCpu) {
