@@ -86,21 +86,21 @@ __device__ float sum_of_exponentials(const Rows<T>& rows, const float* row, floa
   int spare = 0;
   for (int64_t first = 0; first < rows.vocab; first += tile) {
     const bool kept = first < rows.kept;
-    float* const place = shared + (kept ? first : rows.kept + spare * tile);
+    float* const exponentials = shared + (kept ? first : rows.kept + spare * tile);
     if (!kept) spare = 1 - spare;
     const int count = static_cast<int>(rows.vocab - first < tile ? rows.vocab - first : tile);
     if (thread < workers) {
 #pragma unroll
       for (int i = thread * width; i < tile; i += workers * width) {
         if (i >= count) break;
-        auto values = load_pack<width>((kept ? place : row + first) + i);
+        auto values = load_pack<width>((kept ? exponentials : row + first) + i);
 #pragma unroll
         for (int k = 0; k < width; ++k) values.value[k] = cuda::exp_f32(values.value[k] - shift);
-        store_pack(place + i, values);
+        store_pack(exponentials + i, values);
       }
     }
     __syncthreads();  // also ends the sums of the previous tile, whose memory the next tile may use
-    if (thread >= workers) sum = add_in_order(place, count, thread - workers, sum);
+    if (thread >= workers) sum = add_in_order(exponentials, count, thread - workers, sum);
   }
   if (thread >= workers) sums[thread - workers] = sum;
   __syncthreads();

@@ -110,10 +110,10 @@ __global__ void __launch_bounds__(backward_threads) backward_kernel(Scatter<T> p
   if (occurs_before(problem.tokens, position, token)) return;
   const int64_t column = (static_cast<int64_t>(blockIdx.y) * backward_threads + threadIdx.x) * width;
   const bool mine = column < problem.features;
-  float* const place = problem.grad_weight + token * problem.features + column;
+  float* const grad_weight = problem.grad_weight + token * problem.features + column;
   const T* const gradients = problem.grad_output + column;
   Pack<float, width> sum{};
-  if (mine) sum = load_floats<width>(place);
+  if (mine) sum = load_floats<width>(grad_weight);
   for (int64_t first = position; first < problem.count; first += window) {
     const int found = find_occurrences(problem.tokens, first, problem.count, token, list);
     if (found == 0) continue;
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(backward_threads) backward_kernel(Scatter<T> p
     }
     __syncthreads();  // the list is written anew after this
   }
-  if (mine) store_floats(place, sum);
+  if (mine) store_floats(grad_weight, sum);
 }
 
 }  // namespace

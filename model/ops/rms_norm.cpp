@@ -110,10 +110,10 @@ NIBBLE_INLINE void backward_row(const BackwardRows<T>& rows, size_t row, const N
     load_pairs(weight[0], weight[1], rows.weight + i);
     load_pairs(grad_input[0], grad_input[1], rows.grad_input + row + i);
     for (size_t half = 0; half < 2; ++half) {
-      float* const place = grad_weight + i + half * lanes;
-      load(sum, place);
+      float* const lane_sums = grad_weight + i + half * lanes;
+      load(sum, lane_sums);
       contribution.add(gradient[half], input[half], weight[half], grad_input[half], sum);
-      store(place, sum);
+      store(lane_sums, sum);
     }
     store_pairs(rows.grad_input + row + i, grad_input[0], grad_input[1]);
   }

@@ -114,9 +114,9 @@ __global__ void partial_sums_kernel(Backward<T> problem) {
   Pack<float, width> sum{};
 #pragma unroll 8
   for (int64_t token = begin; token < end; ++token) {
-    const int64_t place = token * problem.features + column;
-    const auto grad_output = load_floats<width>(problem.grad_output + place);
-    const auto input = load_floats<width>(problem.input + place);
+    const int64_t offset = token * problem.features + column;
+    const auto grad_output = load_floats<width>(problem.grad_output + offset);
+    const auto input = load_floats<width>(problem.input + offset);
     const NormContribution contribution{problem.inverse_rms[token], 0};
 #pragma unroll
     for (int k = 0; k < width; ++k) {

@@ -39,17 +39,17 @@ __global__ void rope_kernel(Rotation<T> rotation) {
   }
   T* const heads = rotation.qkv + token * rotation.stride + first;
   for (int64_t head = index / packs % rotation.lanes; head < rotation.heads; head += rotation.lanes) {
-    T* const place = heads + head * 2 * rotation.half;
-    auto x = load_floats<width>(place);
-    auto y = load_floats<width>(place + rotation.half);
+    T* const first_half = heads + head * 2 * rotation.half;
+    auto x = load_floats<width>(first_half);
+    auto y = load_floats<width>(first_half + rotation.half);
 #pragma unroll
     for (int i = 0; i < width; ++i) {
       const float rotated = x.value[i] * cosine[i] - y.value[i] * sine[i];
       y.value[i] = x.value[i] * sine[i] + y.value[i] * cosine[i];
       x.value[i] = rotated;
     }
-    store_floats(place, x);
-    store_floats(place + rotation.half, y);
+    store_floats(first_half, x);
+    store_floats(first_half + rotation.half, y);
   }
 }
 

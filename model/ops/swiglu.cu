@@ -24,9 +24,9 @@ template <class T, int width>
 __global__ void forward_kernel(Gated<T> problem) {
   const int64_t column = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * width;
   if (column >= problem.features) return;
-  const T* const place = problem.gate_up + blockIdx.x * 2 * problem.features + column;
-  const auto gate = load_floats<width>(place);
-  const auto up = load_floats<width>(place + problem.features);
+  const T* const gate_up = problem.gate_up + blockIdx.x * 2 * problem.features + column;
+  const auto gate = load_floats<width>(gate_up);
+  const auto up = load_floats<width>(gate_up + problem.features);
   Pack<float, width> result;
 #pragma unroll
   for (int i = 0; i < width; ++i) result.value[i] = cuda::silu_f32(gate.value[i]) * up.value[i];
@@ -45,10 +45,10 @@ template <class T, int width>
 __global__ void backward_kernel(GatedBackward<T> problem) {
   const int64_t column = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * width;
   if (column >= problem.features) return;
-  const int64_t place = blockIdx.x * 2 * problem.features + column;
+  const int64_t offset = blockIdx.x * 2 * problem.features + column;
   const auto gradient = load_floats<width>(problem.grad_output + blockIdx.x * problem.features + column);
-  auto gate = load_floats<width>(problem.gate_up + place);
-  auto up = load_floats<width>(problem.gate_up + place + problem.features);
+  auto gate = load_floats<width>(problem.gate_up + offset);
+  auto up = load_floats<width>(problem.gate_up + offset + problem.features);
 #pragma unroll
   for (int i = 0; i < width; ++i) {
     const GatedGradients gradients =
@@ -56,8 +56,8 @@ __global__ void backward_kernel(GatedBackward<T> problem) {
     gate.value[i] = gradients.gate;
     up.value[i] = gradients.up;
   }
-  store_floats(problem.grad_gate_up + place, gate);
-  store_floats(problem.grad_gate_up + place + problem.features, up);
+  store_floats(problem.grad_gate_up + offset, gate);
+  store_floats(problem.grad_gate_up + offset + problem.features, up);
 }
 
 // Each thread computes one pack of a token.

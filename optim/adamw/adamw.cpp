@@ -60,7 +60,7 @@ std::vector<AdamWPiece> pieces_of(const std::vector<ParameterSegment>& segments,
     const uint64_t from = std::max(begin, segment.offset);
     const uint64_t to = std::min(end, segment.offset + segment.count);
     if (from >= to) continue;
-    pieces.push_back({.place = from - begin,
+    pieces.push_back({.shard_offset = from - begin,
                       .element = from - segment.offset,
                       .count = to - from,
                       .tensor_id = segment.tensor_id,
@@ -100,7 +100,7 @@ void adamw(const AdamWProblem& problem) {
       stream->tensor_id = piece.tensor_id;
     }
     parallel_for(piece.count, elements_at_once, [&](size_t begin, size_t end) {
-      const uint64_t at = piece.place + begin;
+      const uint64_t at = piece.shard_offset + begin;
       const AdamWBuffers buffers{
           .gradients = problem.gradients.as<float>() + at,
           .first_moment_f32 = elements<float>(problem.first_moment, at),
@@ -119,12 +119,12 @@ void adamw(const AdamWProblem& problem) {
 std::vector<AdamWPiece> pieces_between(const std::vector<AdamWPiece>& pieces, uint64_t begin, uint64_t end) {
   std::vector<AdamWPiece> result;
   for (const AdamWPiece& piece : pieces) {
-    const uint64_t from = std::max(begin, piece.place);
-    const uint64_t to = std::min(end, piece.place + piece.count);
+    const uint64_t from = std::max(begin, piece.shard_offset);
+    const uint64_t to = std::min(end, piece.shard_offset + piece.count);
     if (from >= to) continue;
     AdamWPiece& part = result.emplace_back(piece);
-    part.place = from - begin;
-    part.element = piece.element + (from - piece.place);
+    part.shard_offset = from - begin;
+    part.element = piece.element + (from - piece.shard_offset);
     part.count = to - from;
   }
   return result;

@@ -15,7 +15,7 @@ constexpr int most_pieces = 64;  // pieces of a launch, whose parameters must st
 enum class Weights { f32, bf16, bf16_with_master };
 
 struct Piece {
-  uint64_t place, element, count;  // as in AdamWPiece
+  uint64_t shard_offset, element, count;  // as in AdamWPiece
   uint32_t tensor_id;
   float decay_rate;
   uint32_t first_block;  // first block of the grid that works on this piece
@@ -120,21 +120,21 @@ __global__ void __launch_bounds__(threads) adamw_kernel(Batch batch) {
   if (first >= piece.count) return;
   const uint64_t left = piece.count - first;
   const int count = left < at_once ? static_cast<int>(left) : at_once;
-  const uint64_t place = piece.place + first;
+  const uint64_t shard_offset = piece.shard_offset + first;
   const uint64_t random = (piece.element + first) / at_once;
   cpu::AdamWUpdate update = batch.update;
   update.decay_rate = piece.decay_rate;
 
-  Moment* const first_moment = static_cast<Moment*>(batch.first_moment) + place;
-  Moment* const second_moment = static_cast<Moment*>(batch.second_moment) + place;
-  BFloat16* const rounded = static_cast<BFloat16*>(batch.weights) + place;
+  Moment* const first_moment = static_cast<Moment*>(batch.first_moment) + shard_offset;
+  Moment* const second_moment = static_cast<Moment*>(batch.second_moment) + shard_offset;
+  BFloat16* const rounded = static_cast<BFloat16*>(batch.weights) + shard_offset;
   float* const exact =
-      (weights == Weights::bf16_with_master ? batch.master : static_cast<float*>(batch.weights)) + place;
+      (weights == Weights::bf16_with_master ? batch.master : static_cast<float*>(batch.weights)) + shard_offset;
   float g[at_once];
   float m[at_once];
   float v[at_once];
   float w[at_once];
-  load_eight(batch.gradients + place, count, g);
+  load_eight(batch.gradients + shard_offset, count, g);
   load_eight(first_moment, count, m);
   load_eight(second_moment, count, v);
   if constexpr (weights == Weights::bf16) {
@@ -203,8 +203,8 @@ void adamw(const AdamWProblem& problem) {
     batch.pieces = 0;
     for (size_t i = first; i < end; ++i) {
       const AdamWPiece& piece = problem.pieces[i];
-      batch.piece[batch.pieces++] = {piece.place,     piece.element,    piece.count,
-                                     piece.tensor_id, piece.decay_rate, narrow<uint32_t>(blocks)};
+      batch.piece[batch.pieces++] = {piece.shard_offset, piece.element,    piece.count,
+                                     piece.tensor_id,    piece.decay_rate, narrow<uint32_t>(blocks)};
       blocks += div_ceil<uint64_t>(piece.count, threads * at_once);
     }
     const LaunchShape shape{dim3(narrow<uint32_t>(blocks)), dim3(threads)};

@@ -13,8 +13,8 @@ namespace nibble {
 
 // The elements of one parameter that lie in the shard.
 struct AdamWPiece {
-  uint64_t place = 0;    // index in the shard of its first element, a multiple of 8
-  uint64_t element = 0;  // index in the parameter of the same element, a multiple of 8
+  uint64_t shard_offset = 0;  // index in the shard of its first element, a multiple of 8
+  uint64_t element = 0;       // index in the parameter of the same element, a multiple of 8
   uint64_t count = 0;
   uint32_t tensor_id = 0;
   float decay_rate = 0;

@@ -34,10 +34,10 @@ NIBBLE_VECTORIZE void mean_gradients(const Matrix<const T>& grad_output, const M
 }
 
 template <class T>
-NIBBLE_VECTORIZE void write_rows(const float* source, float scale, const Matrix<T>& place, int64_t rows,
+NIBBLE_VECTORIZE void write_rows(const float* source, float scale, const Matrix<T>& output, int64_t rows,
                                  int64_t head_dim) {
   for (int64_t row = 0; row < rows; ++row) {
-    write_row(source + row * head_dim, scale, place.data + row * place.row_stride, head_dim);
+    write_row(source + row * head_dim, scale, output.data + row * output.row_stride, head_dim);
   }
 }
 

@@ -179,14 +179,15 @@ __device__ __forceinline__ void load_tile(const Source<T>& source, float* shared
     alignas(16) float values[width];
 #pragma unroll
     for (int k = 0; k < width; ++k) values[k] = Arithmetic<T>::flushed(to_float(elements[k]));
-    float* const place = shared + row * stride + column;
+    float* const destination = shared + row * stride + column;
 #pragma unroll
     for (int k = 0; k < width; k += 4) {
       if constexpr (stride % 4 == 0) {
-        *reinterpret_cast<float4*>(place + k) = make_float4(values[k], values[k + 1], values[k + 2], values[k + 3]);
+        *reinterpret_cast<float4*>(destination + k) =
+            make_float4(values[k], values[k + 1], values[k + 2], values[k + 3]);
       } else {
 #pragma unroll
-        for (int member = 0; member < 4; ++member) place[k + member] = values[k + member];
+        for (int member = 0; member < 4; ++member) destination[k + member] = values[k + member];
       }
     }
   }
@@ -205,14 +206,14 @@ __device__ __forceinline__ void add_products(const float* left, const float* rig
     float2 pair[share];
 #pragma unroll
     for (int r = 0; r < share; ++r) {
-      const float* const place = a + r * lanes * left_stride + k;
-      pair[r] = make_float2(place[0], place[1]);
+      const float* const left_pair = a + r * lanes * left_stride + k;
+      pair[r] = make_float2(left_pair[0], left_pair[1]);
     }
 #pragma unroll
     for (int c = 0; c < columns; ++c) {
-      const float* const place = b + c * lanes * right_column_stride + k * right_inner_stride;
-      const float even = place[0];
-      const float odd = place[right_inner_stride];
+      const float* const right_pair = b + c * lanes * right_column_stride + k * right_inner_stride;
+      const float even = right_pair[0];
+      const float odd = right_pair[right_inner_stride];
 #pragma unroll
       for (int r = 0; r < share; ++r) sums[r][c] = Arithmetic<T>::add_pair(pair[r], even, odd, sums[r][c]);
     }

@@ -84,14 +84,14 @@ __device__ __forceinline__ void write_weights(const float (&values)[share][share
 
 // Writes this thread's rows and columns of a complete gradient.
 template <class T, int columns>
-__device__ __forceinline__ void write_gradient(const float (&sums)[share][columns], float scale, const Heads<T>& place,
-                                               const Sizes& sizes, int sequence, int head, int position,
-                                               int first_column) {
+__device__ __forceinline__ void write_gradient(const float (&sums)[share][columns], float scale,
+                                               const Heads<T>& gradients, const Sizes& sizes, int sequence, int head,
+                                               int position, int first_column) {
 #pragma unroll
   for (int r = 0; r < share; ++r) {
     const int row = position + static_cast<int>(threadIdx.x) / lanes + r * lanes;
     if (row >= sizes.sequence_length) return;
-    T* const gradient = place.row(sequence, head, row);
+    T* const gradient = gradients.row(sequence, head, row);
 #pragma unroll
     for (int c = 0; c < columns; ++c) {
       const int column = first_column + static_cast<int>(threadIdx.x) % lanes + c * lanes;
@@ -102,10 +102,10 @@ __device__ __forceinline__ void write_gradient(const float (&sums)[share][column
 
 // The 64 rows of a head, and the columns, that a block of threads computes. The first blocks of keys and the last
 // blocks of queries have the most work and go first.
-struct BackwardPlace {
+struct BackwardWork {
   int block, sequence, head, first_column;
 
-  __device__ __forceinline__ BackwardPlace(const Sizes& sizes, int heads, int block_columns) {
+  __device__ __forceinline__ BackwardWork(const Sizes& sizes, int heads, int block_columns) {
     const int parts = (sizes.head_dim + block_columns - 1) / block_columns;
     int index = static_cast<int>(blockIdx.x);
     first_column = index % parts * block_columns;
@@ -124,32 +124,32 @@ __global__ void __launch_bounds__(threads, masked ? 1 : 2) grad_keys_kernel(Back
   alignas(16) __shared__ float operands[operand_floats];
   alignas(16) __shared__ float weights[weight_floats];
   const Sizes& sizes = problem.sizes;
-  const BackwardPlace place(sizes, sizes.kv_heads, columns * lanes);
-  const int key = place.block * tile;
-  const Source<T> keys = problem.source(problem.heads.key, place.sequence, place.head, key);
-  const Source<T> values = problem.source(problem.heads.value, place.sequence, place.head, key);
+  const BackwardWork work(sizes, sizes.kv_heads, columns * lanes);
+  const int key = work.block * tile;
+  const Source<T> keys = problem.source(problem.heads.key, work.sequence, work.head, key);
+  const Source<T> values = problem.source(problem.heads.value, work.sequence, work.head, key);
   float grad_keys[share][columns] = {};
   float grad_values[share][columns] = {};
   const int group = sizes.heads_a_kv_head();
-  for (int head = place.head * group; head < (place.head + 1) * group; ++head) {
+  for (int head = work.head * group; head < (work.head + 1) * group; ++head) {
     for (int query = key; query < sizes.sequence_length; query += tile) {
-      if (problem.documents.first_key(sizes, place.sequence, query) > key) break;
+      if (problem.documents.first_key(sizes, work.sequence, query) > key) break;
       float scores[share][share];
       float gradients[share][share];
-      multiply_rows<T>(keys, problem.source(problem.heads.query, place.sequence, head, query), sizes.head_dim, operands,
+      multiply_rows<T>(keys, problem.source(problem.heads.query, work.sequence, head, query), sizes.head_dim, operands,
                        scores);
       write_weights(scores, weights);  // frees registers for the next product
-      multiply_rows<T>(values, problem.source(problem.grad_output, place.sequence, head, query), sizes.head_dim,
+      multiply_rows<T>(values, problem.source(problem.grad_output, work.sequence, head, query), sizes.head_dim,
                        operands, gradients);
       read_weights(weights, scores);
 #pragma unroll
       for (int c = 0; c < share; ++c) {
         const int column = static_cast<int>(threadIdx.x) % lanes + c * lanes;
         const bool inside = query + column < sizes.sequence_length;
-        const int64_t row = row_of_statistics(sizes, place.sequence, head, query + column);
+        const int64_t row = row_of_statistics(sizes, work.sequence, head, query + column);
         const float log_sum_exp = inside ? problem.log_sum_exp[row] : 0.0f;
         const float mean = inside ? problem.means[row] : 0.0f;
-        const int start = problem.documents.of(sizes, place.sequence, query + column) - key;
+        const int start = problem.documents.of(sizes, work.sequence, query + column) - key;
 #pragma unroll
         for (int r = 0; r < share; ++r) {
           const int key_row = static_cast<int>(threadIdx.x) / lanes + r * lanes;
@@ -158,17 +158,16 @@ __global__ void __launch_bounds__(threads, masked ? 1 : 2) grad_keys_kernel(Back
         }
       }
       write_weights(scores, weights);
-      multiply_weights<T>(weights, problem.source(problem.grad_output, place.sequence, head, query, place.first_column),
+      multiply_weights<T>(weights, problem.source(problem.grad_output, work.sequence, head, query, work.first_column),
                           operands, grad_values);
       write_weights(gradients, weights);
-      multiply_weights<T>(weights, problem.source(problem.heads.query, place.sequence, head, query, place.first_column),
+      multiply_weights<T>(weights, problem.source(problem.heads.query, work.sequence, head, query, work.first_column),
                           operands, grad_keys);
     }
   }
-  write_gradient(grad_keys, sizes.scale, problem.gradients.key, sizes, place.sequence, place.head, key,
-                 place.first_column);
-  write_gradient(grad_values, 1.0f, problem.gradients.value, sizes, place.sequence, place.head, key,
-                 place.first_column);
+  write_gradient(grad_keys, sizes.scale, problem.gradients.key, sizes, work.sequence, work.head, key,
+                 work.first_column);
+  write_gradient(grad_values, 1.0f, problem.gradients.value, sizes, work.sequence, work.head, key, work.first_column);
 }
 
 // Computes tiles [queries, keys].
@@ -177,11 +176,11 @@ __global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T, ma
   alignas(16) __shared__ float operands[operand_floats];
   alignas(16) __shared__ float weights[weight_floats];
   const Sizes& sizes = problem.sizes;
-  const BackwardPlace place(sizes, sizes.query_heads, columns * lanes);
-  const int query = ((sizes.sequence_length + tile - 1) / tile - 1 - place.block) * tile;
-  const int kv_head = place.head / sizes.heads_a_kv_head();
-  const Source<T> queries = problem.source(problem.heads.query, place.sequence, place.head, query);
-  const Source<T> grad_output = problem.source(problem.grad_output, place.sequence, place.head, query);
+  const BackwardWork work(sizes, sizes.query_heads, columns * lanes);
+  const int query = ((sizes.sequence_length + tile - 1) / tile - 1 - work.block) * tile;
+  const int kv_head = work.head / sizes.heads_a_kv_head();
+  const Source<T> queries = problem.source(problem.heads.query, work.sequence, work.head, query);
+  const Source<T> grad_output = problem.source(problem.grad_output, work.sequence, work.head, query);
   float log_sum_exp[share];
   float means[share];
   int starts[share];
@@ -189,18 +188,18 @@ __global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T, ma
   for (int r = 0; r < share; ++r) {
     const int position = query + static_cast<int>(threadIdx.x) / lanes + r * lanes;
     const bool inside = position < sizes.sequence_length;
-    const int64_t row = row_of_statistics(sizes, place.sequence, place.head, position);
+    const int64_t row = row_of_statistics(sizes, work.sequence, work.head, position);
     log_sum_exp[r] = inside ? problem.log_sum_exp[row] : 0.0f;
     means[r] = inside ? problem.means[row] : 0.0f;
-    starts[r] = problem.documents.of(sizes, place.sequence, position);
+    starts[r] = problem.documents.of(sizes, work.sequence, position);
   }
   float grad_queries[share][columns] = {};
-  for (int key = problem.documents.first_key(sizes, place.sequence, query); key <= query; key += tile) {
+  for (int key = problem.documents.first_key(sizes, work.sequence, query); key <= query; key += tile) {
     float scores[share][share];
     float gradients[share][share];
-    multiply_rows<T>(queries, problem.source(problem.heads.key, place.sequence, kv_head, key), sizes.head_dim, operands,
+    multiply_rows<T>(queries, problem.source(problem.heads.key, work.sequence, kv_head, key), sizes.head_dim, operands,
                      scores);
-    multiply_rows<T>(grad_output, problem.source(problem.heads.value, place.sequence, kv_head, key), sizes.head_dim,
+    multiply_rows<T>(grad_output, problem.source(problem.heads.value, work.sequence, kv_head, key), sizes.head_dim,
                      operands, gradients);
 #pragma unroll
     for (int r = 0; r < share; ++r) {
@@ -213,11 +212,11 @@ __global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T, ma
       }
     }
     write_weights(gradients, weights);
-    multiply_weights<T>(weights, problem.source(problem.heads.key, place.sequence, kv_head, key, place.first_column),
+    multiply_weights<T>(weights, problem.source(problem.heads.key, work.sequence, kv_head, key, work.first_column),
                         operands, grad_queries);
   }
-  write_gradient(grad_queries, sizes.scale, problem.gradients.query, sizes, place.sequence, place.head, query,
-                 place.first_column);
+  write_gradient(grad_queries, sizes.scale, problem.gradients.query, sizes, work.sequence, work.head, query,
+                 work.first_column);
 }
 
 template <class T, bool masked>

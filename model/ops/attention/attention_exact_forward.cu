@@ -18,10 +18,10 @@ struct Forward {
 
 // The work of a block of threads. Blocks of queries come in descending order, because the last see the most keys; each
 // has all heads of all sequences, and each of these has the parts of a head's columns.
-struct ForwardPlace {
+struct ForwardWork {
   int query, sequence, head, first_column;
 
-  __device__ __forceinline__ ForwardPlace(const Sizes& sizes, int block_columns) {
+  __device__ __forceinline__ ForwardWork(const Sizes& sizes, int block_columns) {
     const int parts = (sizes.head_dim + block_columns - 1) / block_columns;
     const int heads = sizes.sequences * sizes.query_heads;
     const int query_blocks = (sizes.sequence_length + tile - 1) / tile;
@@ -103,23 +103,23 @@ __device__ __forceinline__ void softmax_block(float (&scores)[share][share], flo
 }
 
 template <class T, bool masked, int columns>
-__device__ __forceinline__ void finish_rows(const Forward<T, masked>& problem, const ForwardPlace& place,
+__device__ __forceinline__ void finish_rows(const Forward<T, masked>& problem, const ForwardWork& work,
                                             const RowState<columns>& state) {
   const int x = static_cast<int>(threadIdx.x) % lanes;
 #pragma unroll
   for (int r = 0; r < share; ++r) {
-    const int position = place.query + static_cast<int>(threadIdx.x) / lanes + r * lanes;
+    const int position = work.query + static_cast<int>(threadIdx.x) / lanes + r * lanes;
     const float sum = total_of_row(state.sums[r]);
     if (position >= problem.sizes.sequence_length) continue;
-    if (x == 0 && place.first_column == 0) {
-      problem.log_sum_exp[row_of_statistics(problem.sizes, place.sequence, place.head, position)] =
+    if (x == 0 && work.first_column == 0) {
+      problem.log_sum_exp[row_of_statistics(problem.sizes, work.sequence, work.head, position)] =
           state.largest[r] + log_f32(sum);
     }
-    T* const output = problem.output.row(place.sequence, place.head, position);
+    T* const output = problem.output.row(work.sequence, work.head, position);
     const float factor = 1.0f / sum;
 #pragma unroll
     for (int c = 0; c < columns; ++c) {
-      const int column = place.first_column + x + c * lanes;
+      const int column = work.first_column + x + c * lanes;
       if (column < problem.sizes.head_dim) store(output[column], state.outputs[r][c] * factor);
     }
   }
@@ -131,34 +131,33 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(Forward<T, masked> 
   alignas(16) __shared__ float operands[operand_floats];
   alignas(16) __shared__ float weights[weight_floats];
   const Sizes& sizes = problem.sizes;
-  const ForwardPlace place(sizes, columns * lanes);
-  const int kv_head = place.head / sizes.heads_a_kv_head();
-  const Source<T> queries{problem.query.row(place.sequence, place.head, place.query), problem.query.row_stride,
-                          sizes.sequence_length - place.query, sizes.head_dim, sizes.aligned};
+  const ForwardWork work(sizes, columns * lanes);
+  const int kv_head = work.head / sizes.heads_a_kv_head();
+  const Source<T> queries{problem.query.row(work.sequence, work.head, work.query), problem.query.row_stride,
+                          sizes.sequence_length - work.query, sizes.head_dim, sizes.aligned};
   RowState<columns> state{};
   int starts[share];
 #pragma unroll
   for (int r = 0; r < share; ++r) {
-    const int position = place.query + static_cast<int>(threadIdx.x) / lanes + r * lanes;
-    starts[r] = problem.documents.of(sizes, place.sequence, position);
+    const int position = work.query + static_cast<int>(threadIdx.x) / lanes + r * lanes;
+    starts[r] = problem.documents.of(sizes, work.sequence, position);
   }
-  const int first_key = problem.documents.first_key(sizes, place.sequence, place.query);
-  for (int key = first_key; key <= place.query; key += tile) {
+  const int first_key = problem.documents.first_key(sizes, work.sequence, work.query);
+  for (int key = first_key; key <= work.query; key += tile) {
     const int left = sizes.sequence_length - key;
-    const Source<T> keys{problem.key.row(place.sequence, kv_head, key), problem.key.row_stride, left, sizes.head_dim,
+    const Source<T> keys{problem.key.row(work.sequence, kv_head, key), problem.key.row_stride, left, sizes.head_dim,
                          sizes.aligned};
-    const Source<T> values{problem.value.row(place.sequence, kv_head, key) + place.first_column,
-                           problem.value.row_stride, left < tile ? left : tile, sizes.head_dim - place.first_column,
-                           sizes.aligned};
+    const Source<T> values{problem.value.row(work.sequence, kv_head, key) + work.first_column, problem.value.row_stride,
+                           left < tile ? left : tile, sizes.head_dim - work.first_column, sizes.aligned};
     float scores[share][share];
     multiply_rows<T>(queries, keys, sizes.head_dim, operands, scores);
-    TileMask mask{key == place.query, key == first_key, {}};
+    TileMask mask{key == work.query, key == first_key, {}};
 #pragma unroll
     for (int r = 0; r < share; ++r) mask.hidden[r] = starts[r] - key;
     softmax_block<T, masked>(scores, sizes.scale, mask, state, weights);
     multiply_weights<T>(weights, values, operands, state.outputs);
   }
-  finish_rows(problem, place, state);
+  finish_rows(problem, work, state);
 }
 
 }  // namespace

@@ -44,8 +44,8 @@ NIBBLE_INLINE float scale_row(float* scores, float scale, int visible, int hidde
     const int column = i * static_cast<int>(lanes);
     if (masked) {
       // A visible key is in [hidden, visible). One unsigned comparison tests both bounds.
-      const auto place = reinterpret_cast<UnsignedLanes>(lane_index + (column - hidden));
-      score = place < static_cast<uint32_t>(std::max(visible - hidden, 0)) ? score : Lanes{} - infinity;
+      const auto distance = reinterpret_cast<UnsignedLanes>(lane_index + (column - hidden));
+      score = distance < static_cast<uint32_t>(std::max(visible - hidden, 0)) ? score : Lanes{} - infinity;
     } else if (visible < block_size) {
       score = lane_index < visible - column ? score : Lanes{} - infinity;
     }
@@ -116,14 +116,14 @@ struct FinishedRows {
 };
 
 template <class T>
-NIBBLE_VECTORIZE void finish_rows(const FinishedRows& finished, T* place, int64_t stride) {
+NIBBLE_VECTORIZE void finish_rows(const FinishedRows& finished, T* output, int64_t stride) {
   const QueryState state = finished.state;
-  for (int64_t row = 0; row < finished.rows; ++row, place += stride) {
+  for (int64_t row = 0; row < finished.rows; ++row, output += stride) {
     Lanes sums;
     load(sums, state.sums + row * lanes);
     const float sum = total(sums);
     finished.log_sum_exp[row] = state.largest[row] + log_f32(sum);
-    write_row(state.outputs + row * finished.head_dim, 1.0f / sum, place, finished.head_dim);
+    write_row(state.outputs + row * finished.head_dim, 1.0f / sum, output, finished.head_dim);
   }
 }
 
@@ -178,9 +178,9 @@ class ForwardTask {
         add_block(query, std::min(block_size, queries.end - query), key, columns, query - queries.begin);
       }
     }
-    const Matrix<T> place = output_.from_row(queries.begin);
-    finish_rows({space_.state, log_sum_exp_ + queries.begin, queries.size(), shape_.head_dim}, place.data,
-                place.row_stride);
+    const Matrix<T> output = output_.from_row(queries.begin);
+    finish_rows({space_.state, log_sum_exp_ + queries.begin, queries.size(), shape_.head_dim}, output.data,
+                output.row_stride);
   }
 
  private:

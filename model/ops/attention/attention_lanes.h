@@ -17,14 +17,14 @@ NIBBLE_INLINE void exponentiate(Lanes (&x)[count]) {
   std::memcpy(x, values, sizeof values);
 }
 
-// place[i] = source[i] * scale, rounded to the storage type.
+// output[i] = source[i] * scale, rounded to the storage type.
 template <class T>
-NIBBLE_INLINE void write_row(const float* source, float scale, T* place, int64_t count) {
+NIBBLE_INLINE void write_row(const float* source, float scale, T* output, int64_t count) {
   const int64_t whole = count / lanes * lanes;
   Lanes value;
   for (int64_t i = 0; i < whole; i += lanes) {
     load(value, source + i);
-    store(place + i, value * scale);
+    store(output + i, value * scale);
   }
   if (whole == count) return;
   // The last elements go through a vector that is padded with zeros.
@@ -33,7 +33,7 @@ NIBBLE_INLINE void write_row(const float* source, float scale, T* place, int64_t
   for (int64_t i = whole; i < count; ++i) rest[i - whole] = source[i];
   load(value, rest);
   store(rounded, value * scale);
-  for (int64_t i = whole; i < count; ++i) place[i] = rounded[i - whole];
+  for (int64_t i = whole; i < count; ++i) output[i] = rounded[i - whole];
 }
 
 }  // namespace nibble::attention

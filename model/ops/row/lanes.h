@@ -28,8 +28,8 @@ NIBBLE_INLINE void load(Lanes& value, const BFloat16* from) {
   value = reinterpret_cast<Lanes>(__builtin_convertvector(halves, UnsignedLanes) << 16);
 }
 
-NIBBLE_INLINE void store(float* place, const Lanes& value) {
-  std::memcpy(place, &value, sizeof value);
+NIBBLE_INLINE void store(float* to, const Lanes& value) {
+  std::memcpy(to, &value, sizeof value);
 }
 
 // Sets the upper halves of `bits` to `value` rounded as bf16_nearest does; the lower halves are undefined.
@@ -38,11 +38,11 @@ NIBBLE_INLINE void round_upper_halves(UnsignedLanes& bits, const Lanes& value) {
   const UnsignedLanes rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
   bits = value == value ? rounded : bits | 0x00400000u;
 }
-NIBBLE_INLINE void store(BFloat16* place, const Lanes& value) {
+NIBBLE_INLINE void store(BFloat16* to, const Lanes& value) {
   UnsignedLanes bits;
   round_upper_halves(bits, value);
   const auto halves = __builtin_convertvector(bits >> 16, uint16_t __attribute__((vector_size(lanes * 2))));
-  std::memcpy(static_cast<void*>(place), &halves, sizeof halves);
+  std::memcpy(static_cast<void*>(to), &halves, sizeof halves);
 }
 
 // Loads and stores the even and the odd elements of 32 apart: BF16 neighbours are the halves of 32 bits, so no shuffles
@@ -62,18 +62,17 @@ NIBBLE_INLINE void load_pairs(Lanes& even, Lanes& odd, const float* from) {
   even = __builtin_shufflevector(first, second, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   odd = __builtin_shufflevector(first, second, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
 }
-NIBBLE_INLINE void store_pairs(BFloat16* place, const Lanes& even, const Lanes& odd) {
+NIBBLE_INLINE void store_pairs(BFloat16* to, const Lanes& even, const Lanes& odd) {
   UnsignedLanes low;
   UnsignedLanes high;
   round_upper_halves(low, even);
   round_upper_halves(high, odd);
   const UnsignedLanes bits = (low >> 16) | (high & 0xFFFF0000u);
-  std::memcpy(static_cast<void*>(place), &bits, sizeof bits);
+  std::memcpy(static_cast<void*>(to), &bits, sizeof bits);
 }
-NIBBLE_INLINE void store_pairs(float* place, const Lanes& even, const Lanes& odd) {
-  store(place, __builtin_shufflevector(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
-  store(place + lanes,
-        __builtin_shufflevector(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
+NIBBLE_INLINE void store_pairs(float* to, const Lanes& even, const Lanes& odd) {
+  store(to, __builtin_shufflevector(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+  store(to + lanes, __builtin_shufflevector(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
 }
 
 NIBBLE_INLINE void keep_larger(Lanes& value, const Lanes& other) {

@@ -28,9 +28,9 @@ NIBBLE_INLINE uint32_t rounded_bits(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   return value == value ? bits + 0x7FFFu + ((bits >> 16) & 1u) : bits | 0x00400000u;
 }
-NIBBLE_INLINE void store_pair(BFloat16* place, float low, float high) {
+NIBBLE_INLINE void store_pair(BFloat16* to, float low, float high) {
   const uint32_t bits = (rounded_bits(low) >> 16) | (rounded_bits(high) & 0xFFFF0000u);
-  std::memcpy(static_cast<void*>(place), &bits, sizeof bits);
+  std::memcpy(static_cast<void*>(to), &bits, sizeof bits);
 }
 
 }  // namespace detail

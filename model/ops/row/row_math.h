@@ -78,10 +78,10 @@ NIBBLE_INLINE float row_maximum(const float* row, size_t count) {
   return result;
 }
 
-// place[i] = exp(row[i] - shift). `place` may be the row.
-NIBBLE_INLINE void write_exponentials(const float* row, float shift, float* place, size_t count) {
+// output[i] = exp(row[i] - shift). `output` may be the row.
+NIBBLE_INLINE void write_exponentials(const float* row, float shift, float* output, size_t count) {
 #pragma GCC ivdep
-  for (size_t i = 0; i < count; ++i) place[i] = exp_f32(row[i] - shift);
+  for (size_t i = 0; i < count; ++i) output[i] = exp_f32(row[i] - shift);
 }
 
 // Replaces the row by exp(row - shift) and returns the sum.

@@ -8,11 +8,11 @@
 
 namespace nibble {
 
-NIBBLE_HOST_DEVICE void store(float& place, float value) {
-  place = value;
+NIBBLE_HOST_DEVICE void store(float& to, float value) {
+  to = value;
 }
-NIBBLE_HOST_DEVICE void store(BFloat16& place, float value) {
-  place = bf16_nearest(value);
+NIBBLE_HOST_DEVICE void store(BFloat16& to, float value) {
+  to = bf16_nearest(value);
 }
 
 // Calls function(T{}) with the storage type of an activation.
