@@ -52,7 +52,7 @@ std::string rounded(const OperandSpec& spec) {
 
 std::string table_of(const LinearRecipe& linear) {
   struct Row {
-    const char *product, *axis, *operand, *original;
+    const char *gemm, *axis, *operand, *original;
   };
   constexpr std::array<Row, 6> rows = {{{"Y = X W^T", "features in", "X", "X"},
                                         {"", "", "W", "W"},
@@ -61,12 +61,12 @@ std::string table_of(const LinearRecipe& linear) {
                                         {"dW = dY^T X", "tokens", "dY", "dY"},
                                         {"", "", "X", "X"}}};
   std::string text =
-      "| product | sums over | operand | made from | format and scale | rotation | rounding |\n"
+      "| GEMM | sums over | operand | made from | format and scale | rotation | rounding |\n"
       "|---|---|---|---|---|---|---|\n";
   for (size_t i = 0; i < rows.size(); ++i) {
     const OperandSpec& spec = linear.*(operand_slots[i].spec);
     const Row& row = rows[i];
-    text += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", row.product, row.axis, row.operand,
+    text += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", row.gemm, row.axis, row.operand,
                         spec.from == Source::saved ? fmt::format("forward's {}", row.operand) : row.original,
                         stored(spec), rotated(spec), rounded(spec));
   }
