@@ -24,7 +24,7 @@ ROOMS = {
     'model': ['config', 'cost', 'ops/row', 'ops/attention', 'ops', 'layers', 'blocks', 'head', 'language_model'],
     'optim': ['schedule', 'adamw', 'gradient_norm', 'oscillation'],
     'data': ['shards', 'sampler', 'loader', 'text'],
-    'trainer': ['config', 'compute', 'arrays', 'checkpoint', 'report', 'state', 'run', 'inference', 'lab', 'bench',
+    'trainer': ['config', 'compute', 'checkpoint', 'arrays', 'report', 'state', 'run', 'inference', 'lab', 'bench',
                 'rank_main', 'commands', 'main'],
 }
 

@@ -1,4 +1,4 @@
-#include "trainer/arrays/hdf5_file.h"
+#include "trainer/checkpoint/hdf5_file.h"
 
 #include <gtest/gtest.h>
 

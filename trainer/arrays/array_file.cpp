@@ -17,7 +17,7 @@ namespace nibble {
 
 namespace {
 
-enum class FileKind : uint8_t { npy, safetensors, hdf5 };
+enum class FileKind : uint8_t { npy, safetensors, checkpoint };
 
 struct KindOfFile {
   std::string_view suffix;
@@ -25,8 +25,8 @@ struct KindOfFile {
 };
 constexpr std::array<KindOfFile, 4> kinds{{{".npy", FileKind::npy},
                                            {".safetensors", FileKind::safetensors},
-                                           {".h5", FileKind::hdf5},
-                                           {".hdf5", FileKind::hdf5}}};
+                                           {".h5", FileKind::checkpoint},
+                                           {".hdf5", FileKind::checkpoint}}};
 
 struct Location {
   std::filesystem::path path;
@@ -61,13 +61,13 @@ Location parse_location(const std::string& location) {
   }
   if (first) return *first;
   throw Error(ExitCode::usage, fmt::format("{} does not name an array file", shown(location)),
-              "give FILE.npy, FILE.safetensors[:TENSOR] or FILE.h5:PATH/TO/DATASET");
+              "give FILE.npy, FILE.safetensors[:TENSOR] or CHECKPOINT/index.h5:GROUP/TENSOR");
 }
 
 LoadedArray load(const Location& location) {
   switch (location.kind) {
     case FileKind::safetensors: return load_safetensors(location.path, location.name);
-    case FileKind::hdf5: return load_hdf5(location.path, location.name);
+    case FileKind::checkpoint: return load_checkpoint_array(location.path, location.name);
     case FileKind::npy: break;
   }
   if (!location.name.empty()) {

@@ -1,8 +1,8 @@
-// Arrays that are exchanged with other programs: load_array() reads one numeric matrix from a .npy, .safetensors or
-// HDF5 file, and save_safetensors() writes named arrays. Every size in a file is checked against the file and against
-// this machine's memory before it is used. Errors name file, tensor and remedy: ExitCode::missing_input (no such file
-// or tensor), bad_data (damaged, or an array of a kind that cannot be read), out_of_memory, usage (a location of a
-// wrong form), io.
+// Arrays that are exchanged with other programs: load_array() reads one numeric matrix from a .npy or .safetensors file
+// or from a checkpoint, and save_safetensors() writes named arrays. Every size in a file is checked against the file
+// and against this machine's memory before it is used. Errors name file, tensor and remedy: ExitCode::missing_input (no
+// such file or tensor), bad_data (damaged, or an array of a kind that cannot be read), out_of_memory, usage (a location
+// of a wrong form), io.
 #pragma once
 
 #include <cstddef>
@@ -25,12 +25,12 @@ struct LoadedArray {
   std::vector<int64_t> shape;     // as in the file; at least one axis, no axis empty
 };
 
-// Loads the array at a location: "x.npy", "x.safetensors:blocks.0.w" or "step-00001000/index.h5:parameters/blocks.0.w"
-// (or .hdf5). The name may be left out if the file holds one array only. BF16 and FP32 are kept, FP16 is widened to
-// FP32 (exact), and FP64 is rounded once to the nearest FP32; a finite number beyond the range of FP32 is bad_data.
-// Infinities and NaN are kept. Elements must be in C order and little-endian (HDF5: either). A rank file of a
-// checkpoint holds slices of tensors: a slice that is the whole tensor is read in the tensor's shape; for any other
-// slice the error names the checkpoint's index, from which the tensor can be read.
+// Loads the array at a location: "x.npy", "x.safetensors:blocks.0.w" or "step-00001000/index.h5:parameters/blocks.0.w".
+// The name may be left out if the file holds one array only. BF16 and FP32 are kept, FP16 is widened to FP32 (exact),
+// and FP64 is rounded once to the nearest FP32; a finite number beyond the range of FP32 is bad_data. Infinities and
+// NaN are kept. Elements must be in C order and little-endian. An .h5 or .hdf5 file must be one of a checkpoint, of
+// which every file is compared with the manifest first (bad_data if one differs); any of its files stands for the whole
+// checkpoint. Other HDF5 files are bad_data: the remedy says how to convert them.
 LoadedArray load_array(const std::string& location);
 
 struct NamedArray {

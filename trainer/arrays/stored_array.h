@@ -1,6 +1,6 @@
 // The part that the readers of array files share: the description of an array as a file states it, its checks, and the
 // reading of its elements into a LoadedArray. Only the implementation of trainer/arrays/array_file.h includes this
-// header. The readers are npy_file.cpp, safetensors_file.cpp and hdf5_array.cpp.
+// header. The readers are npy_file.cpp, safetensors_file.cpp and checkpoint_array.cpp.
 #pragma once
 
 #include <cstddef>
@@ -52,6 +52,6 @@ std::string listed(const std::vector<std::string>& names, size_t total);
 // One reader for each kind of file. `name` is that of the array in the file; an empty name asks for the only array.
 LoadedArray load_npy(const std::filesystem::path& path);
 LoadedArray load_safetensors(const std::filesystem::path& path, const std::string& name);
-LoadedArray load_hdf5(const std::filesystem::path& path, const std::string& name);
+LoadedArray load_checkpoint_array(const std::filesystem::path& path, const std::string& name);
 
 }  // namespace nibble

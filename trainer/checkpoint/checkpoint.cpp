@@ -17,8 +17,8 @@
 #include "dist/base/hash.h"
 #include "dist/base/log.h"
 #include "quant/tensor/tensor_copy.h"
-#include "trainer/arrays/hdf5_file.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
+#include "trainer/checkpoint/hdf5_file.h"
 #include "trainer/checkpoint/manifest.h"
 
 namespace nibble {

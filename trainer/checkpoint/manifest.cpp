@@ -10,7 +10,7 @@
 
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
-#include "trainer/arrays/hdf5_file.h"
+#include "trainer/checkpoint/hdf5_file.h"
 
 namespace nibble {
 

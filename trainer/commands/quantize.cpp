@@ -295,8 +295,9 @@ void add_quantize_options(CLI::App& command) {
                   "forward.x, forward.w, grad_input.dy, grad_input.w, grad_weight.dy or grad_weight.x")
       ->required();
   command
-      .add_option("--input", options->input,
-                  "The operand's matrix [rows, inner]: FILE.npy, FILE.safetensors:TENSOR or FILE.h5:DATASET")
+      .add_option(
+          "--input", options->input,
+          "The operand's matrix [rows, inner]: FILE.npy, FILE.safetensors:TENSOR or CHECKPOINT/index.h5:GROUP/TENSOR")
       ->required();
   command.add_option("--output", options->output, "The .safetensors file to write")->required();
   add_random_options(command, *options);

@@ -1,4 +1,4 @@
-#include "trainer/arrays/hdf5_file.h"
+#include "trainer/checkpoint/hdf5_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -28,6 +28,30 @@ herr_t keep_innermost(unsigned number, const H5E_error2_t* entry, void* text) {
   return 0;
 }
 
+// Turns three things off: the exit handler, which crashes when a full disk has left unwritten data; file locks, unless
+// the user wants them, because they fail on network file systems; and the library's traces on standard error.
+void initialize_hdf5() {
+  [[maybe_unused]] static const bool done = [] {
+    setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);
+    H5dont_atexit();
+    NIBBLE_CHECK(H5open() >= 0 && H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0, "HDF5 does not start");
+    return true;
+  }();
+}
+
+// Shortens the message of a failed system call, which reads "..., error message = 'No space left on device', ...", to
+// the quoted part.
+std::string hdf5_message() {
+  std::string text;
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, &keep_innermost, &text);
+  const std::string marker = "error message = '";
+  if (const size_t begin = text.find(marker); begin != std::string::npos) {
+    const size_t first = begin + marker.size();
+    return text.substr(first, text.find('\'', first) - first);
+  }
+  return text.empty() ? "no reason given" : text;
+}
+
 Hdf5Handle property_list(hid_t kind) {
   return {H5Pcreate(kind), &H5Pclose};
 }
@@ -41,9 +65,19 @@ Hdf5Handle access_properties() {
   return properties;
 }
 
+// The float type of BF16: sign bit 15, exponent bits 7 to 14 with bias 127, mantissa bits 0 to 6; little-endian.
+Hdf5Handle bf16_type() {
+  Hdf5Handle type(H5Tcopy(H5T_IEEE_F32LE), &H5Tclose);
+  const hid_t id = type.get();
+  const bool good = H5Tset_fields(id, 15, 7, 8, 0, 7) >= 0 && H5Tset_precision(id, 16) >= 0 &&
+                    H5Tset_ebias(id, 127) >= 0 && H5Tset_size(id, 2) >= 0;
+  NIBBLE_CHECK(good, "HDF5 type of 16 bits");
+  return type;
+}
+
 Hdf5Handle type_of(DType dtype) {
   switch (dtype) {
-    case DType::bf16: return hdf5_half_type(HalfFormat::bf16);
+    case DType::bf16: return bf16_type();
     case DType::f32: return {H5Tcopy(H5T_IEEE_F32LE), &H5Tclose};
     case DType::u8: return {H5Tcopy(H5T_STD_U8LE), &H5Tclose};
     case DType::i32: return {H5Tcopy(H5T_STD_I32LE), &H5Tclose};
@@ -104,41 +138,6 @@ std::span<const std::byte> nan_of(DType dtype) {
 }
 
 }  // namespace
-
-// Turns three things off: the exit handler, which crashes when a full disk has left unwritten data; file locks, unless
-// the user wants them, because they fail on network file systems; and the library's traces on standard error.
-void initialize_hdf5() {
-  [[maybe_unused]] static const bool done = [] {
-    setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);
-    H5dont_atexit();
-    NIBBLE_CHECK(H5open() >= 0 && H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0, "HDF5 does not start");
-    return true;
-  }();
-}
-
-// Shortens the message of a failed system call, which reads "..., error message = 'No space left on device', ...", to
-// the quoted part.
-std::string hdf5_message() {
-  std::string text;
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, &keep_innermost, &text);
-  const std::string marker = "error message = '";
-  if (const size_t begin = text.find(marker); begin != std::string::npos) {
-    const size_t first = begin + marker.size();
-    return text.substr(first, text.find('\'', first) - first);
-  }
-  return text.empty() ? "no reason given" : text;
-}
-
-Hdf5Handle hdf5_half_type(HalfFormat format) {
-  const size_t mantissa = format == HalfFormat::f16 ? 10 : 7;
-  const size_t exponent = 15 - mantissa;
-  Hdf5Handle type(H5Tcopy(H5T_IEEE_F32LE), &H5Tclose);
-  const hid_t id = type.get();
-  const bool good = H5Tset_fields(id, 15, mantissa, exponent, 0, mantissa) >= 0 && H5Tset_precision(id, 16) >= 0 &&
-                    H5Tset_ebias(id, (size_t{1} << (exponent - 1)) - 1) >= 0 && H5Tset_size(id, 2) >= 0;
-  NIBBLE_CHECK(good, "HDF5 type of 16 bits");
-  return type;
-}
 
 std::vector<Hyperslab> hyperslabs_of_range(const std::vector<int64_t>& shape, uint64_t begin, uint64_t end) {
   std::vector<Hyperslab> result;

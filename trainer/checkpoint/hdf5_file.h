@@ -40,16 +40,6 @@ class Hdf5Handle {
   Close close_ = nullptr;
 };
 
-// Sets up the library; every process must call it before its first other call. It may be called more than once.
-void initialize_hdf5();
-
-// Returns the library's own message for its last failure.
-std::string hdf5_message();
-
-// The float types of 16 bits; both are little-endian.
-enum class HalfFormat : uint8_t { f16, bf16 };
-Hdf5Handle hdf5_half_type(HalfFormat format);
-
 // The elements [offset, offset + count) of a tensor of this shape in row-major order. A rank file holds such a slice as
 // the dataset /group/name [count] with the attributes `shape` and `offset`.
 struct TensorSlice {
