@@ -101,7 +101,7 @@ uint64_t Loader::count_windows() {
 }
 
 void Loader::load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets,
-                  std::span<int32_t> documents) {
+                  std::span<int32_t> document_starts) {
   NIBBLE_CHECK(tokens.size() == sequence_length_ && targets.size() == sequence_length_, "size of a sample");
   const uint64_t window = sampler_.window(sample);
   const auto after = std::upper_bound(first_window_.begin(), first_window_.end(), window);
@@ -110,7 +110,7 @@ void Loader::load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t>
   shards_[shard]->read(first, window_);
   std::copy(window_.begin(), window_.end() - 1, tokens.begin());
   std::copy(window_.begin() + 1, window_.end(), targets.begin());
-  if (!documents.empty()) shards_[shard]->find_documents(first, tokens, documents);
+  if (!document_starts.empty()) shards_[shard]->find_document_starts(first, tokens, document_starts);
 }
 
 std::string Loader::fingerprint() const {

@@ -35,9 +35,10 @@ class Loader {
   size_t shards() const { return shards_.size(); }
 
   // Loads sample number `sample`: tokens[i] is followed by targets[i]. Both spans have sequence_length elements. So has
-  // `documents`, unless it is empty: documents[i] is the index of the first of these tokens that is in token i's
-  // document, as TokenShard::find_documents() returns it.
-  void load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets, std::span<int32_t> documents = {});
+  // `document_starts`, unless it is empty: document_starts[i] is the index of the first of these tokens that is in
+  // token i's document, as TokenShard::find_document_starts() returns it.
+  void load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets,
+            std::span<int32_t> document_starts = {});
 
   uint32_t vocab_size() const { return shards_.front()->vocab_size(); }
   Hash128 tokenizer_hash() const { return shards_.front()->tokenizer(); }

@@ -133,18 +133,19 @@ Tensor LanguageModel::State::take_tokens(const Tensor& tokens, const Tensor& mem
   return taken;
 }
 
-Tensor LanguageModel::State::take_documents(const Tensor& documents, int64_t sequences, int64_t sequence_length) const {
-  if (documents.empty()) return {};
-  NIBBLE_CHECK(options.document_mask, "no memory was planned for documents");
-  NIBBLE_CHECK(documents.elements() == sequences * sequence_length, "not the micro-batch's number of tokens");
-  const int32_t* starts = documents.as<int32_t>();
-  for (int64_t i = 0; i < documents.elements(); ++i) {
+Tensor LanguageModel::State::take_document_starts(const Tensor& given, int64_t sequences,
+                                                  int64_t sequence_length) const {
+  if (given.empty()) return {};
+  NIBBLE_CHECK(options.document_mask, "no memory was planned for document starts");
+  NIBBLE_CHECK(given.elements() == sequences * sequence_length, "not the micro-batch's number of tokens");
+  const int32_t* values = given.as<int32_t>();
+  for (int64_t i = 0; i < given.elements(); ++i) {
     const int64_t position = i % sequence_length;
-    const bool continues = position > 0 && starts[i] == starts[i - 1];
-    NIBBLE_CHECK(starts[i] == position || continues, "a document begins where its first token is");
+    const bool continues = position > 0 && values[i] == values[i - 1];
+    NIBBLE_CHECK(values[i] == position || continues, "a document begins where its first token is");
   }
-  const Tensor taken = document_starts.slice(0, documents.elements());
-  copy(documents, taken);
+  const Tensor taken = document_starts.slice(0, given.elements());
+  copy(given, taken);
   return taken;
 }
 
@@ -210,23 +211,23 @@ void LanguageModel::bind(const Tensor& weights, const Tensor& gradients) {
 }
 
 double LanguageModel::forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
-                              const Tensor& documents) {
+                              const Tensor& document_starts) {
   Pass pass = state_->whole_micro_batch(context, /*keep=*/false);
   NIBBLE_CHECK(0 < tokens.size(0) && tokens.size(0) <= pass.sequences, "more sequences than memory was planned for");
   pass.sequences = tokens.size(0);
   const Tensor ids = state_->take_tokens(tokens, state_->token_ids, pass.sequences, pass.sequence_length);
   const Tensor wanted = state_->take_tokens(targets, state_->target_ids, pass.sequences, pass.sequence_length);
-  pass.document_starts = state_->take_documents(documents, pass.sequences, pass.sequence_length);
+  pass.document_starts = state_->take_document_starts(document_starts, pass.sequences, pass.sequence_length);
   return state_->head->loss(state_->run_forward(ids, pass), wanted, context);
 }
 
 double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
-                                       float loss_scale, const Tensor& documents) {
+                                       float loss_scale, const Tensor& document_starts) {
   NIBBLE_CHECK(state_->options.training && !state_->embedding_gradient.empty(), "not set up for training");
   Pass pass = state_->whole_micro_batch(context, /*keep=*/true);
   const Tensor ids = state_->take_tokens(tokens, state_->token_ids, pass.sequences, pass.sequence_length);
   const Tensor wanted = state_->take_tokens(targets, state_->target_ids, pass.sequences, pass.sequence_length);
-  pass.document_starts = state_->take_documents(documents, pass.sequences, pass.sequence_length);
+  pass.document_starts = state_->take_document_starts(document_starts, pass.sequences, pass.sequence_length);
   const auto compute = [&] {
     state_->head->loss_and_gradient({.input = state_->run_forward(ids, pass),
                                      .targets = wanted,
@@ -241,7 +242,7 @@ double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targe
   if (state_->measuring || profiling() || state_->gradients_ready) {
     compute();
   } else {
-    state_->graph.run((makes_weights ? 1 : 0) + (documents.empty() ? 0 : 2), compute);
+    state_->graph.run((makes_weights ? 1 : 0) + (document_starts.empty() ? 0 : 2), compute);
   }
   return state_->head->loss_of_micro_batch();
 }

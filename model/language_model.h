@@ -54,16 +54,16 @@ class LanguageModel {
   void set_weights_changed();
 
   // Returns the sum over tokens of the cross-entropy in nats. `tokens` and `targets` are i32 [sequences or fewer,
-  // sequence_length] on the CPU; every target is real and below vocab_size. `documents` has the shape of tokens and
-  // holds for each token the index in its sequence of the first token of its document: attention stays inside
+  // sequence_length] on the CPU; every target is real and below vocab_size. `document_starts` has the shape of tokens
+  // and holds for each token the index in its sequence of the first token of its document: attention stays inside
   // documents. If it is empty, a token sees all earlier ones of its sequence. Positions are those in the sequence,
   // because rotary attention depends on distances only. All targets count, also the first token of the next document.
   double forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
-                 const Tensor& documents = Tensor());
+                 const Tensor& document_starts = Tensor());
   // Does the same for a whole micro-batch, with the same bits of the loss, and adds the gradient of loss_scale * (that
   // sum) to the bound gradients.
   double forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context, float loss_scale,
-                          const Tensor& documents = Tensor());
+                          const Tensor& document_starts = Tensor());
 
   // From now on the backward pass of forward_backward() calls ready(begin, end) when gradients [begin, end) of the flat
   // buffer are complete, as soon as the work that completes them has been given to the device. The ranges go from the

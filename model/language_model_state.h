@@ -32,7 +32,7 @@ struct LanguageModel::State {
   void check_tokens(const Tensor& tokens, int64_t sequences, int64_t sequence_length) const;
   // Checks document starts and copies them to the model's device. Returns [tokens], or an empty tensor for an empty
   // one.
-  Tensor take_documents(const Tensor& documents, int64_t sequences, int64_t sequence_length) const;
+  Tensor take_document_starts(const Tensor& given, int64_t sequences, int64_t sequence_length) const;
 
   Tensor run_forward(const Tensor& tokens, const Pass& pass);
   void run_backward(const Tensor& tokens, const Pass& pass);

@@ -87,12 +87,13 @@ void LlmcShard::read(uint64_t first, std::span<int32_t> ids) {
   }
 }
 
-void LlmcShard::find_documents(uint64_t /*first*/, std::span<const int32_t> ids, std::span<int32_t> starts) {
-  NIBBLE_CHECK(ids.size() == starts.size(), "a start for every token");
+void LlmcShard::find_document_starts(uint64_t /*first*/, std::span<const int32_t> ids,
+                                     std::span<int32_t> document_starts) {
+  NIBBLE_CHECK(ids.size() == document_starts.size(), "a start for every token");
   int32_t start = 0;
-  for (size_t i = 0; i < starts.size(); ++i) {
+  for (size_t i = 0; i < document_starts.size(); ++i) {
     if (static_cast<uint32_t>(ids[i]) == kind_.first_of_document) start = narrow<int32_t>(i);
-    starts[i] = start;
+    document_starts[i] = start;
   }
 }
 

@@ -35,7 +35,7 @@ class LlmcShard : public TokenShard {
   uint64_t identity() const override { return identity_; }
   void read(uint64_t first, std::span<int32_t> ids) override;
   // Documents begin at the marks among `ids`: a mark belongs to the document that it begins.
-  void find_documents(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> starts) override;
+  void find_document_starts(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> document_starts) override;
 
   // Returns a text such as "llm.c version 1 (GPT-2 tokens)".
   std::string describe() const;

@@ -93,7 +93,7 @@ class ShardReader : public TokenShard {
   uint64_t header_hash() const { return header_hash_; }
   void read(uint64_t first, std::span<int32_t> ids) override;
   // Documents follow the table of document ends: the end-of-document token belongs to the document that it ends.
-  void find_documents(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> starts) override;
+  void find_document_starts(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> document_starts) override;
   // Returns, for every document, the index of the token after its last one.
   const std::vector<uint64_t>& document_ends();
   // Reads everything, calls report(text) for every damaged part, and returns the number of damaged parts. `visit` gets

@@ -105,17 +105,18 @@ const std::vector<uint64_t>& ShardReader::document_ends() {
   return document_ends_;
 }
 
-void ShardReader::find_documents(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> starts) {
-  NIBBLE_CHECK(ids.size() == starts.size(), "a start for every token");
+void ShardReader::find_document_starts(uint64_t first, std::span<const int32_t> ids,
+                                       std::span<int32_t> document_starts) {
+  NIBBLE_CHECK(ids.size() == document_starts.size(), "a start for every token");
   const auto& ends = document_ends();
   auto end = std::upper_bound(ends.begin(), ends.end(), first);
   int32_t start = 0;
-  for (size_t i = 0; i < starts.size(); ++i) {
+  for (size_t i = 0; i < document_starts.size(); ++i) {
     if (end != ends.end() && *end == first + i) {
       start = narrow<int32_t>(i);
       ++end;
     }
-    starts[i] = start;
+    document_starts[i] = start;
   }
 }
 

@@ -28,7 +28,8 @@ class TokenShard {
   virtual void read(uint64_t first, std::span<int32_t> ids) = 0;
   // For each token that read(first, ids) returned, writes the index in `ids` of the first token of its document, or 0
   // if that token lies before `ids`. The format decides which document a token between two documents belongs to.
-  virtual void find_documents(uint64_t first, std::span<const int32_t> ids, std::span<int32_t> starts) = 0;
+  virtual void find_document_starts(uint64_t first, std::span<const int32_t> ids,
+                                    std::span<int32_t> document_starts) = 0;
 };
 
 // Opens a shard of nibble's own (data/shards/shard.h) or of llm.c (data/shards/foreign_shard.h); the first bytes decide

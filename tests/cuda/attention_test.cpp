@@ -15,7 +15,7 @@ namespace {
 struct Operands {
   AttentionShape shape;
   TwinTensor qkv, output, log_sum_exp, grad_output, grad_qkv;
-  TwinTensor starts;  // starts of documents, read where the shape has a mask
+  TwinTensor document_starts;  // starts of documents, read where the shape has a mask
 
   Operands(const AttentionShape& size, DType dtype)
       : shape(size),
@@ -24,7 +24,7 @@ struct Operands {
         log_sum_exp(DType::f32, {size.sequences, size.query_heads, size.sequence_length}),
         grad_output(dtype, {size.tokens(), size.output_features()}),
         grad_qkv(dtype, {size.tokens(), size.qkv_features()}),
-        starts(DType::i32, {size.tokens()}) {
+        document_starts(DType::i32, {size.tokens()}) {
     qkv.fill_normal(1);
     grad_output.fill_normal(2);
   }
@@ -40,12 +40,14 @@ struct Operands {
           start = position;
           ++document;
         }
-        starts.cpu().as<int32_t>()[sequence * shape.sequence_length + position] = static_cast<int32_t>(start);
+        document_starts.cpu().as<int32_t>()[sequence * shape.sequence_length + position] = static_cast<int32_t>(start);
       }
     }
-    starts.upload();
+    document_starts.upload();
   }
-  Tensor documents(DeviceKind device) const { return shape.document_mask ? starts.on(device) : Tensor(); }
+  Tensor document_starts_on(DeviceKind device) const {
+    return shape.document_mask ? document_starts.on(device) : Tensor();
+  }
 
   // Returns a workspace that holds what earlier operators left there.
   TwinTensor workspace(DeviceKind device) const {
@@ -57,14 +59,14 @@ struct Operands {
   void forward() const {
     for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
       attention_forward({shape, qkv.on(device), output.on(device), log_sum_exp.on(device), workspace(device).on(device),
-                         documents(device)});
+                         document_starts_on(device)});
       synchronize(device);
     }
   }
   void backward() const {
     for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
       attention_backward({shape, grad_output.on(device), qkv.on(device), output.on(device), log_sum_exp.on(device),
-                          grad_qkv.on(device), workspace(device).on(device), documents(device)});
+                          grad_qkv.on(device), workspace(device).on(device), document_starts_on(device)});
       synchronize(device);
     }
   }

@@ -79,15 +79,15 @@ TEST(LlmcShard, DocumentsBeginAtTheirMarks) {
     Loader loader({directory / name}, 7, 0, false);
     std::vector<int32_t> tokens(7);
     std::vector<int32_t> targets(7);
-    std::vector<int32_t> documents(7, -1);
-    loader.load(0, tokens, targets, documents);
-    EXPECT_EQ(documents, (std::vector<int32_t>{0, 0, 0, 3, 3, 5, 6})) << name;
+    std::vector<int32_t> starts_in_window(7, -1);
+    loader.load(0, tokens, targets, starts_in_window);
+    EXPECT_EQ(starts_in_window, (std::vector<int32_t>{0, 0, 0, 3, 3, 5, 6})) << name;
     const std::unique_ptr<TokenShard> shard = open_token_shard(directory / name);
     std::vector<int32_t> ids(5);
-    std::vector<int32_t> starts(5, -1);
+    std::vector<int32_t> document_starts(5, -1);
     shard->read(2, ids);
-    shard->find_documents(2, ids, starts);
-    EXPECT_EQ(starts, (std::vector<int32_t>{0, 1, 1, 3, 4})) << name;
+    shard->find_document_starts(2, ids, document_starts);
+    EXPECT_EQ(document_starts, (std::vector<int32_t>{0, 1, 1, 3, 4})) << name;
   }
 }
 

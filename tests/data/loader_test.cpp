@@ -105,9 +105,9 @@ TEST(Loader, TellsWhereDocumentsBegin) {
   for (uint64_t i = 0; i < 3; ++i) {
     std::vector<int32_t> tokens(6);
     std::vector<int32_t> targets(6);
-    std::vector<int32_t> documents(6, -1);
-    loader.load(i, tokens, targets, documents);
-    EXPECT_EQ(documents, expected[i]) << i;
+    std::vector<int32_t> document_starts(6, -1);
+    loader.load(i, tokens, targets, document_starts);
+    EXPECT_EQ(document_starts, expected[i]) << i;
     EXPECT_EQ(tokens, load(loader, i).tokens) << i;
     EXPECT_EQ(targets, load(loader, i).targets) << i;
   }

@@ -37,14 +37,14 @@ class Gradient : public testing::Test {
   }
 
   static void check(const ModelConfig& config, int64_t sequences, float loss_scale,
-                    const std::vector<int32_t>& documents = {}) {
+                    const std::vector<int32_t>& document_starts = {}) {
     TestModel test(
         config, plain(Format::f32),
-        {.sequences = sequences, .sequence_length = config.sequence_length, .document_mask = !documents.empty()});
-    test.documents = documents;
+        {.sequences = sequences, .sequence_length = config.sequence_length, .document_mask = !document_starts.empty()});
+    test.document_starts = document_starts;
     const ParameterTable& table = test.model.parameters();
     ReferenceModel reference(config, table, {test.weights.begin(), test.weights.end()});
-    reference.starts = documents;
+    reference.document_starts = document_starts;
     const size_t length = static_cast<size_t>(config.sequence_length);
     const double expected = reference.loss(test.tokens, test.targets, length);
     const double chain = rounding_chain(config, sequences * config.sequence_length);
@@ -112,16 +112,16 @@ TEST_F(Gradient, DocumentsInASequence) {
 TEST_F(Gradient, DocumentsThatCannotBeAreRefused) {
   ModelConfig config = tiny_config();
   TestModel test(config, plain(Format::f32), {.sequence_length = 16, .document_mask = true});
-  test.documents.assign(16, 0);
+  test.document_starts.assign(16, 0);
   const double one_document = test.forward(context);
-  for (size_t i = 6; i < 16; ++i) test.documents[i] = 6;
+  for (size_t i = 6; i < 16; ++i) test.document_starts[i] = 6;
   EXPECT_NE(test.forward(context), one_document);
   for (const int32_t wrong : {5, 7, -1, 0}) {  // the start of none, one to come, none, one that has ended
-    test.documents[8] = wrong;
+    test.document_starts[8] = wrong;
     EXPECT_THROW(test.forward(context), Error) << wrong;
   }
   TestModel unprepared(config, plain(Format::f32), {.sequence_length = 16});
-  unprepared.documents.assign(16, 0);
+  unprepared.document_starts.assign(16, 0);
   EXPECT_THROW(unprepared.forward(context), Error);
 }
 

@@ -117,11 +117,11 @@ class TestModel {
   LanguageModel model;
   std::vector<float> weights, gradients;  // flat
   std::vector<int32_t> tokens, targets;
-  std::vector<int32_t> documents;  // where each token's begins in its sequence; empty: no mask
+  std::vector<int32_t> document_starts;  // where each token's begins in its sequence; empty: no mask
 
  private:
   Tensor documents_view() {
-    return documents.empty() ? Tensor() : tensor_of(std::span(documents), {shape_[0], shape_[1]});
+    return document_starts.empty() ? Tensor() : tensor_of(std::span(document_starts), {shape_[0], shape_[1]});
   }
 
   std::vector<BFloat16> bf16_weights_;

@@ -23,7 +23,7 @@ struct Problem {
   AttentionShape shape() const {
     return {static_cast<int64_t>(attention.sequences),   static_cast<int64_t>(attention.length),
             static_cast<int64_t>(attention.query_heads), static_cast<int64_t>(attention.kv_heads),
-            static_cast<int64_t>(attention.head_dim),    !attention.starts.empty()};
+            static_cast<int64_t>(attention.head_dim),    !attention.document_starts.empty()};
   }
   size_t outputs() const { return attention.sequences * attention.length * attention.query_heads * attention.head_dim; }
   Values qkv() const { return random_values(1, attention.sequences * attention.length * attention.width(), bound); }
@@ -57,8 +57,8 @@ Result<T> run(const Problem& problem, const Values& qkv_values) {
   const AttentionShape shape = problem.shape();
   auto qkv = stored<T>(qkv_values);
   auto grad_output = stored<T>(problem.grad_output());
-  std::vector<int32_t> starts = problem.attention.starts;
-  const Tensor documents = starts.empty() ? Tensor() : view(starts, {shape.tokens()});
+  std::vector<int32_t> document_starts = problem.attention.document_starts;
+  const Tensor starts_view = document_starts.empty() ? Tensor() : view(document_starts, {shape.tokens()});
   Result<T> result;
   result.output.resize(problem.outputs());
   result.grad_qkv.resize(qkv.size());
@@ -68,10 +68,10 @@ Result<T> run(const Problem& problem, const Values& qkv_values) {
   const Tensor qkv_view = view(qkv, {shape.tokens(), shape.qkv_features()});
   const Tensor output = view(result.output, {shape.tokens(), shape.output_features()});
   const Tensor log_sum_exp = view(result.log_sum_exp, {shape.sequences, shape.query_heads, shape.sequence_length});
-  attention_forward({shape, qkv_view, output, log_sum_exp, view(workspace, {floats}), documents});
+  attention_forward({shape, qkv_view, output, log_sum_exp, view(workspace, {floats}), starts_view});
   attention_backward({shape, view(grad_output, {shape.tokens(), shape.output_features()}), qkv_view, output,
                       log_sum_exp, view(result.grad_qkv, {shape.tokens(), shape.qkv_features()}),
-                      view(workspace, {floats}), documents});
+                      view(workspace, {floats}), starts_view});
   return result;
 }
 
@@ -338,9 +338,9 @@ std::string bytes_of_run(const Problem& problem, const Values& qkv) {
 TEST(Attention, OneDocumentIsNoMask) {
   for (const Problem& problem : problems()) {
     Problem without = problem;
-    without.attention.starts.clear();
+    without.attention.document_starts.clear();
     Problem whole = problem;
-    whole.attention.starts.assign(problem.attention.sequences * problem.attention.length, 0);
+    whole.attention.document_starts.assign(problem.attention.sequences * problem.attention.length, 0);
     const Values qkv = problem.qkv();
     EXPECT_EQ(bytes_of_run<float>(without, qkv), bytes_of_run<float>(whole, qkv));
     EXPECT_EQ(bytes_of_run<BFloat16>(without, qkv), bytes_of_run<BFloat16>(whole, qkv));
@@ -354,19 +354,19 @@ TEST(Attention, OtherDocumentsHaveNoInfluence) {
   const Values qkv = problem.qkv();
   const auto before = run<float>(problem, qkv);
   const auto begins = [&](size_t token) {
-    return static_cast<size_t>(attention.starts[token]) == token % attention.length;
+    return static_cast<size_t>(attention.document_starts[token]) == token % attention.length;
   };
   size_t documents = 0;
-  for (size_t first = 0; first < attention.starts.size(); ++first) {
+  for (size_t first = 0; first < attention.document_starts.size(); ++first) {
     if (!begins(first)) continue;
     ++documents;
     size_t end = first + 1;
-    while (end < attention.starts.size() && !begins(end)) ++end;
+    while (end < attention.document_starts.size() && !begins(end)) ++end;
     Values other = qkv;
     for (size_t at = first * attention.width(); at < end * attention.width(); ++at) other[at] = -50 * other[at] + 3;
     const auto after = run<float>(problem, other);
     const auto expect_same_elsewhere = [&](const std::vector<float>& a, const std::vector<float>& b, const char* what) {
-      const size_t features = a.size() / attention.starts.size();
+      const size_t features = a.size() / attention.document_starts.size();
       size_t different = 0;
       for (size_t at = 0; at < a.size(); ++at) {
         const size_t token = at / features;
@@ -405,7 +405,7 @@ void expect_bits_of_documents_alone() {
     };
     Problem alone = whole;
     alone.attention.length = length;
-    alone.attention.starts.clear();
+    alone.attention.document_starts.clear();
     alone.given_grad_output = part(grad_output, features);
     const auto actual = run<T>(alone, part(qkv, attention.width()));
     EXPECT_EQ(bytes_of(actual.output), bytes_of(part(expected.output, features))) << first;
@@ -512,16 +512,16 @@ TEST(Attention, RefusesDocumentsThatTheShapeDoesNotKnow) {
   std::vector<float> qkv(8 * 16);
   std::vector<float> output(8 * 8);
   std::vector<float> log_sum_exp(8 * 2);
-  std::vector<int32_t> starts(8);
+  std::vector<int32_t> document_starts(8);
   const int64_t floats = cpu::attention_workspace_floats(shape, 1);
   std::vector<float> workspace(static_cast<size_t>(floats));
   for (const bool in_shape : {false, true}) {
     for (const bool given : {false, true}) {
       shape.document_mask = in_shape;
-      const Tensor documents = given ? view(starts, {8}) : Tensor();
+      const Tensor starts_view = given ? view(document_starts, {8}) : Tensor();
       const AttentionForward problem{
-          shape,    view(qkv, {8, 16}), view(output, {8, 8}), view(log_sum_exp, {1, 2, 8}), view(workspace, {floats}),
-          documents};
+          shape,      view(qkv, {8, 16}), view(output, {8, 8}), view(log_sum_exp, {1, 2, 8}), view(workspace, {floats}),
+          starts_view};
       if (in_shape == given) {
         EXPECT_NO_THROW(attention_forward(problem));
       } else {

@@ -59,8 +59,8 @@ class ReferenceModel {
     return result;
   }
 
-  Vector weights;               // flat
-  std::vector<int32_t> starts;  // of every token's document, in its sequence; empty: a sequence is one document
+  Vector weights;                        // flat
+  std::vector<int32_t> document_starts;  // of every token, in its sequence; empty: a sequence is one document
 
  private:
   const Parameter& parameter(const std::string& name) const {
@@ -125,7 +125,7 @@ class ReferenceModel {
         const Vector query = head(qkv[t], h, t, true);
         Vector weight(t + 1);
         double total = 0;
-        const size_t start = starts.empty() ? 0 : static_cast<size_t>(starts[first + t]);
+        const size_t start = document_starts.empty() ? 0 : static_cast<size_t>(document_starts[first + t]);
         for (size_t s = start; s <= t; ++s) {
           const Vector key = head(qkv[s], query_heads + group, s, true);
           double score = 0;

@@ -81,7 +81,7 @@ inline Values rope(Values qkv, size_t sequence_length, size_t query_heads, size_
 
 struct Attention {
   size_t sequences, length, query_heads, kv_heads, head_dim;
-  std::vector<int32_t> starts = {};  // [sequences * length]: of a token's document, in its sequence; empty: none
+  std::vector<int32_t> document_starts = {};  // [sequences * length], each in its sequence; empty: none
 
   size_t width() const { return (query_heads + 2 * kv_heads) * head_dim; }
   size_t row(size_t sequence, size_t position) const { return sequence * length + position; }
@@ -108,7 +108,7 @@ struct Attention {
 
   // The first key that a query sees.
   size_t first(size_t sequence, size_t position) const {
-    return starts.empty() ? 0 : static_cast<size_t>(starts[row(sequence, position)]);
+    return document_starts.empty() ? 0 : static_cast<size_t>(document_starts[row(sequence, position)]);
   }
 
   // Scaled scores of one query for the keys up to its own; -infinity for those that it does not see.

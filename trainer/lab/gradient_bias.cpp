@@ -44,8 +44,8 @@ void run_pass(LanguageModel& model, MicroBatch& micro_batch, const StepContext& 
               std::span<float> gradients) {
   fill_zero(gradient);
   const float scale = 1.0F / static_cast<float>(micro_batch.tokens().elements());
-  const double loss =
-      model.forward_backward(micro_batch.tokens(), micro_batch.targets(), context, scale, micro_batch.documents());
+  const double loss = model.forward_backward(micro_batch.tokens(), micro_batch.targets(), context, scale,
+                                             micro_batch.document_starts());
   copy(gradient, tensor_of(gradients, {gradient.elements()}));
   const bool finite = std::isfinite(loss) && model.take_non_finite_count() == 0 &&
                       std::all_of(gradients.begin(), gradients.end(), [](float value) { return std::isfinite(value); });

@@ -7,7 +7,7 @@ MicroBatch::MicroBatch(int64_t sequences, int64_t sequence_length, bool document
     : sequence_length_(sequence_length),
       tokens_(static_cast<size_t>(sequences * sequence_length)),
       targets_(tokens_.size()),
-      documents_(document_mask ? tokens_.size() : 0) {}
+      document_starts_(document_mask ? tokens_.size() : 0) {}
 
 void MicroBatch::load(Loader& loader, uint64_t first, int64_t count) {
   const ProfileScope scope(OperatorFamily::data, "load_micro_batch");
@@ -15,9 +15,9 @@ void MicroBatch::load(Loader& loader, uint64_t first, int64_t count) {
   NIBBLE_CHECK(static_cast<size_t>(count) * length <= tokens_.size(), "more sequences than the micro-batch holds");
   count_ = count;
   for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
-    const std::span<int32_t> documents(documents_);
+    const std::span<int32_t> document_starts(document_starts_);
     loader.load(first + i, {tokens_.data() + i * length, length}, {targets_.data() + i * length, length},
-                documents.empty() ? documents : documents.subspan(i * length, length));
+                document_starts.empty() ? document_starts : document_starts.subspan(i * length, length));
   }
 }
 

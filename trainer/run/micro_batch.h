@@ -21,7 +21,7 @@ class MicroBatch {
   Tensor targets() { return view(targets_); }  // i32 [count, sequence_length]: for each token the one after it
   // i32 [count, sequence_length]: for each token the position in its sequence at which its document begins. Empty
   // without document_mask.
-  Tensor documents() { return documents_.empty() ? Tensor() : view(documents_); }
+  Tensor document_starts() { return document_starts_.empty() ? Tensor() : view(document_starts_); }
 
  private:
   Tensor view(std::vector<int32_t>& values) { return {values.data(), DType::i32, {count_, sequence_length_}}; }
@@ -29,7 +29,7 @@ class MicroBatch {
   int64_t count_ = 0;
   std::vector<int32_t> tokens_;
   std::vector<int32_t> targets_;
-  std::vector<int32_t> documents_;
+  std::vector<int32_t> document_starts_;
 };
 
 }  // namespace nibble

@@ -302,14 +302,14 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
         model_->set_gradients_ready([this](uint64_t begin, uint64_t end) { reduction_->parameters_ready(begin, end); });
       }
       loss += model_->forward_backward(micro_batch_->tokens(), micro_batch_->targets(), context, loss_scale,
-                                       micro_batch_->documents());
+                                       micro_batch_->document_starts());
       model_->set_gradients_ready({});
       if (!examine) continue;
       telemetry_->end(*model_, {.weights = weights_,
                                 .gradients = gradients,
                                 .tokens = micro_batch_->tokens(),
                                 .targets = micro_batch_->targets(),
-                                .documents = micro_batch_->documents(),
+                                .document_starts = micro_batch_->document_starts(),
                                 .context = context,
                                 .loss_scale = loss_scale});
     }

@@ -23,7 +23,7 @@ std::optional<double> validation_loss(Communicator& communicator, LanguageModel&
       losses[batch] =
           model.forward(micro_batch.tokens(), micro_batch.targets(),
                         {.seed = set.seed, .step = narrow<uint32_t>(set.step), .micro_batch = narrow<uint32_t>(batch)},
-                        micro_batch.documents());
+                        micro_batch.document_starts());
     });
     const uint64_t round = std::min(ranks, batches - first);
     std::vector<uint64_t> offsets;

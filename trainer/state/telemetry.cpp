@@ -196,7 +196,7 @@ void Telemetry::run_probe(const ExaminedMicroBatch& micro_batch) {
   probe_->bind(micro_batch.weights, probe_gradients_);
   probe_->set_weights_changed();
   probe_->forward_backward(micro_batch.tokens, micro_batch.targets, micro_batch.context, micro_batch.loss_scale,
-                           micro_batch.documents);
+                           micro_batch.document_starts);
   probe_->take_non_finite_count();  // discards the count: the probe has no part in judging the step
 }
 

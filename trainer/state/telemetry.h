@@ -22,7 +22,7 @@ namespace nibble {
 struct ExaminedMicroBatch {
   Tensor weights;    // [flat_size], model dtype
   Tensor gradients;  // f32 [flat_size], of this micro-batch alone
-  Tensor tokens, targets, documents;
+  Tensor tokens, targets, document_starts;
   StepContext context;
   float loss_scale = 1;
 };

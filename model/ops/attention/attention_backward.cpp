@@ -50,12 +50,12 @@ enum class Seen : uint8_t {
 
 // Blocks [keys, queries].
 struct SoftmaxBackwardBlock {
-  const float* scores;       // unscaled
-  const float* grad_scores;  // gradients of the probabilities
-  const float* log_sum_exp;  // of the queries
-  const float* means;        // of the queries: the mean of the gradients over the probabilities
-  const int32_t* starts;     // of the queries' documents; like the next two, read only for Seen::own_document
-  int query, key;            // positions of the first query and the first key
+  const float* scores;             // unscaled
+  const float* grad_scores;        // gradients of the probabilities
+  const float* log_sum_exp;        // of the queries
+  const float* means;              // of the queries: the mean of the gradients over the probabilities
+  const int32_t* document_starts;  // of the queries' documents; like the next two, read only for Seen::own_document
+  int query, key;                  // positions of the first query and the first key
   int64_t keys;
   float scale;
 };
@@ -89,11 +89,11 @@ NIBBLE_VECTORIZE void softmax_backward_block(const SoftmaxBackwardBlock& block, 
       if (seen == Seen::own_document) {
         // A visible key is not before the start of the query's document and not behind the query. One unsigned
         // comparison of distances to the start tests both.
-        IntLanes starts;
-        std::memcpy(&starts, block.starts + i * lanes, sizeof starts);
+        IntLanes document_starts;
+        std::memcpy(&document_starts, block.document_starts + i * lanes, sizeof document_starts);
         const IntLanes query = lane_index + (block.query + i * static_cast<int>(lanes));
-        const auto visible = reinterpret_cast<UnsignedLanes>(block.key + key - starts) <=
-                             reinterpret_cast<UnsignedLanes>(query - starts);
+        const auto visible = reinterpret_cast<UnsignedLanes>(block.key + key - document_starts) <=
+                             reinterpret_cast<UnsignedLanes>(query - document_starts);
         probability[i] = visible ? probability[i] : Lanes{};
         gradient = visible ? gradient : Lanes{};
       }
@@ -180,7 +180,7 @@ class BackwardTask {
         kv_head_(part.heads.begin / (problem.shape.query_heads / problem.shape.kv_heads)),
         key_(heads_.key(kv_head_)),
         value_(heads_.value(kv_head_)),
-        documents_(problem.document_starts, problem.shape, part.sequence) {}
+        document_starts_(problem.document_starts, problem.shape, part.sequence) {}
 
   void run() {
     for (int64_t head = part_.heads.begin; head < part_.heads.end; ++head) {
@@ -202,10 +202,10 @@ class BackwardTask {
     for (int64_t key = part_.keys.begin; key < end; key += block_size) {
       const int64_t columns = std::min(block_size, end - key);
       const int64_t first_query = std::max(queries.begin, key);
-      const bool seen = documents_.first_key(first_query) <= key;
+      const bool seen = document_starts_.first_key(first_query) <= key;
       if (part_.gives_queries && seen) space_.keys.pack(key_.from_row(key), columns, shape_.head_dim);
       for (int64_t query = first_query; query < queries.end; query += block_size) {
-        if (documents_.first_key(query) > key) break;
+        if (document_starts_.first_key(query) > key) break;
         const int64_t rows = std::min(block_size, queries.end - query);
         const int64_t slot = query - queries.begin;
         add_pair(query, slot, rows, key, columns, head == part_.heads.begin && query == key);
@@ -241,7 +241,9 @@ class BackwardTask {
     const float* log_sum_exp = problem_.log_sum_exp.as<float>() +
                                (part_.sequence * shape_.query_heads + head) * shape_.sequence_length + query;
     std::copy_n(log_sum_exp, rows, space_.log_sum_exp + slot);
-    if (documents_.starts != nullptr) std::copy_n(documents_.starts + query, rows, starts_ + slot);
+    if (document_starts_.data != nullptr) {
+      std::copy_n(document_starts_.data + query, rows, query_document_starts_ + slot);
+    }
     mean_gradients(grad_output, output, rows, shape_.head_dim, space_.means + slot);
   }
 
@@ -249,13 +251,13 @@ class BackwardTask {
     const QueryBlock<T>& block = space_.blocks[slot / block_size];
     block.queries_transposed.multiply(key_.from_row(key), columns, {space_.scores, block_size});
     block.gradients_transposed.multiply(value_.from_row(key), columns, {space_.grad_scores, block_size});
-    const bool hides = documents_.hide(key, {query, query + rows});
+    const bool hides = document_starts_.hide(key, {query, query + rows});
     softmax_backward(hides ? Seen::own_document : (query == key ? Seen::earlier : Seen::all),
                      {.scores = space_.scores,
                       .grad_scores = space_.grad_scores,
                       .log_sum_exp = space_.log_sum_exp + slot,
                       .means = space_.means + slot,
-                      .starts = starts_ + slot,
+                      .document_starts = query_document_starts_ + slot,
                       .query = static_cast<int>(query),
                       .key = static_cast<int>(key),
                       .keys = columns,
@@ -271,7 +273,7 @@ class BackwardTask {
     if (part_.gives_queries) {
       space_.keys.multiply(
           grad_scores.transposed(), rows,
-          {space_.grad_queries + slot * shape_.head_dim, shape_.head_dim, key > documents_.first_key(query)});
+          {space_.grad_queries + slot * shape_.head_dim, shape_.head_dim, key > document_starts_.first_key(query)});
     }
   }
 
@@ -284,8 +286,8 @@ class BackwardTask {
   SequenceHeads<T> gradients_;
   const int64_t kv_head_;
   Matrix<const T> key_, value_;
-  const Documents documents_;
-  int32_t starts_[longest_group];  // of the queries' documents, if there are several; the rest is not used
+  const DocumentStarts document_starts_;
+  int32_t query_document_starts_[longest_group];  // if there are several documents; the rest is not used
 };
 
 // The parts of a backward pass. If there are enough kv heads for the threads, a part is all of one kv head and costs

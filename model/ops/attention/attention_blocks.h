@@ -57,15 +57,15 @@ Matrix<T> output_head(const AttentionShape& shape, T* output, int64_t sequence, 
 
 // The document starts of one sequence, if they limit what its queries see. Starts never decrease along a sequence, so
 // the blocks of keys that a block of queries sees begin with the one in which its first query's document begins.
-struct Documents {
-  const int32_t* starts;  // [sequence_length], or null: all is one document
+struct DocumentStarts {
+  const int32_t* data;  // [sequence_length], or null: all is one document
 
-  Documents(const Tensor& document_starts, const AttentionShape& shape, int64_t sequence)
-      : starts(document_starts.empty() ? nullptr : document_starts.as<int32_t>() + sequence * shape.sequence_length) {}
+  DocumentStarts(const Tensor& document_starts, const AttentionShape& shape, int64_t sequence)
+      : data(document_starts.empty() ? nullptr : document_starts.as<int32_t>() + sequence * shape.sequence_length) {}
   // Returns the first key of the first block that the block of queries beginning at `query` sees.
-  int64_t first_key(int64_t query) const { return starts == nullptr ? 0 : starts[query] / block_size * block_size; }
+  int64_t first_key(int64_t query) const { return data == nullptr ? 0 : data[query] / block_size * block_size; }
   // Returns true if the document of one of the queries hides a key of the block beginning at `key`.
-  bool hide(int64_t key, Range queries) const { return starts != nullptr && starts[queries.end - 1] > key; }
+  bool hide(int64_t key, Range queries) const { return data != nullptr && data[queries.end - 1] > key; }
 };
 
 // Row-major FP32 numbers that a product is written to or added to.

@@ -70,15 +70,15 @@ struct Sizes {
   __device__ __forceinline__ int heads_a_kv_head() const { return query_heads / kv_heads; }
 };
 
-// The document starts of all sequences, if there is a mask: nibble::attention::Documents for kernels.
+// The document starts of all sequences, if there is a mask: nibble::attention::DocumentStarts for kernels.
 template <bool masked>
 struct DocumentStarts {
-  const int32_t* starts;  // [sequences, sequence_length]
+  const int32_t* data;  // [sequences, sequence_length]
 
   // Returns the start of the document of one query; 0 for a position beyond the sequence.
   __device__ __forceinline__ int of(const Sizes& sizes, int sequence, int position) const {
     if (!masked || position >= sizes.sequence_length) return 0;
-    return starts[static_cast<int64_t>(sequence) * sizes.sequence_length + position];
+    return data[static_cast<int64_t>(sequence) * sizes.sequence_length + position];
   }
   // Returns the first key of the first tile that the tile of queries beginning at `query` sees. It never decreases with
   // `query`.
@@ -303,7 +303,7 @@ void with_mask(const AttentionShape& shape, Function&& function) {
 }
 
 // Returns null if there are no document starts, which kernels without a mask never read.
-inline const int32_t* starts_or_null(const Tensor& document_starts) {
+inline const int32_t* document_starts_or_null(const Tensor& document_starts) {
   return document_starts.empty() ? nullptr : document_starts.as<int32_t>();
 }
 

@@ -15,7 +15,7 @@ struct Backward {
   QkvHeads<T> gradients;
   const float* log_sum_exp;  // [sequences, query_heads, sequence_length], like the next
   float* means;              // for each query the mean of its gradients of probabilities, over the probabilities
-  DocumentStarts<masked> documents;
+  DocumentStarts<masked> document_starts;
 
   // Returns the rows of a head from `position` on, with the columns from `first_column` on.
   __device__ __forceinline__ Source<T> source(const Heads<const T>& operand, int sequence, int head, int position,
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(threads, masked ? 1 : 2) grad_keys_kernel(Back
   const int group = sizes.heads_a_kv_head();
   for (int head = work.head * group; head < (work.head + 1) * group; ++head) {
     for (int query = key; query < sizes.sequence_length; query += tile) {
-      if (problem.documents.first_key(sizes, work.sequence, query) > key) break;
+      if (problem.document_starts.first_key(sizes, work.sequence, query) > key) break;
       float scores[share][share];
       float gradients[share][share];
       multiply_rows<T>(keys, problem.source(problem.heads.query, work.sequence, head, query), sizes.head_dim, operands,
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(threads, masked ? 1 : 2) grad_keys_kernel(Back
         const int64_t row = row_of_statistics(sizes, work.sequence, head, query + column);
         const float log_sum_exp = inside ? problem.log_sum_exp[row] : 0.0f;
         const float mean = inside ? problem.means[row] : 0.0f;
-        const int start = problem.documents.of(sizes, work.sequence, query + column) - key;
+        const int start = problem.document_starts.of(sizes, work.sequence, query + column) - key;
 #pragma unroll
         for (int r = 0; r < share; ++r) {
           const int key_row = static_cast<int>(threadIdx.x) / lanes + r * lanes;
@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T, ma
   const Source<T> grad_output = problem.source(problem.grad_output, work.sequence, work.head, query);
   float log_sum_exp[share];
   float means[share];
-  int starts[share];
+  int document_starts[share];
 #pragma unroll
   for (int r = 0; r < share; ++r) {
     const int position = query + static_cast<int>(threadIdx.x) / lanes + r * lanes;
@@ -191,10 +191,10 @@ __global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T, ma
     const int64_t row = row_of_statistics(sizes, work.sequence, work.head, position);
     log_sum_exp[r] = inside ? problem.log_sum_exp[row] : 0.0f;
     means[r] = inside ? problem.means[row] : 0.0f;
-    starts[r] = problem.documents.of(sizes, work.sequence, position);
+    document_starts[r] = problem.document_starts.of(sizes, work.sequence, position);
   }
   float grad_queries[share][columns] = {};
-  for (int key = problem.documents.first_key(sizes, work.sequence, query); key <= query; key += tile) {
+  for (int key = problem.document_starts.first_key(sizes, work.sequence, query); key <= query; key += tile) {
     float scores[share][share];
     float gradients[share][share];
     multiply_rows<T>(queries, problem.source(problem.heads.key, work.sequence, kv_head, key), sizes.head_dim, operands,
@@ -207,7 +207,7 @@ __global__ void __launch_bounds__(threads, 2) grad_queries_kernel(Backward<T, ma
 #pragma unroll
       for (int c = 0; c < share; ++c) {
         const int column = static_cast<int>(threadIdx.x) % lanes + c * lanes;
-        const bool visible = (query > key || row >= column) && (!masked || key + column >= starts[r]);
+        const bool visible = (query > key || row >= column) && (!masked || key + column >= document_starts[r]);
         softmax_backward<T>(scores[r][c], gradients[r][c], sizes.scale, log_sum_exp[r], means[r], visible);
       }
     }
@@ -256,7 +256,7 @@ void backward(const AttentionBackward& problem) {
                                           QkvHeads<T>(problem.grad_qkv.as<T>(), shape),
                                           problem.log_sum_exp.as<float>(),
                                           problem.workspace.as<float>(),
-                                          {starts_or_null(problem.document_starts)}};
+                                          {document_starts_or_null(problem.document_starts)}};
       launch_backward(shape, arguments);
     });
   });

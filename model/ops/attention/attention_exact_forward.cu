@@ -13,7 +13,7 @@ struct Forward {
   Heads<const T> query, key, value;
   Heads<T> output;
   float* log_sum_exp;  // [sequences, query_heads, sequence_length]
-  DocumentStarts<masked> documents;
+  DocumentStarts<masked> document_starts;
 };
 
 // The work of a block of threads. Blocks of queries come in descending order, because the last see the most keys; each
@@ -136,13 +136,13 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(Forward<T, masked> 
   const Source<T> queries{problem.query.row(work.sequence, work.head, work.query), problem.query.row_stride,
                           sizes.sequence_length - work.query, sizes.head_dim, sizes.aligned};
   RowState<columns> state{};
-  int starts[share];
+  int document_starts[share];
 #pragma unroll
   for (int r = 0; r < share; ++r) {
     const int position = work.query + static_cast<int>(threadIdx.x) / lanes + r * lanes;
-    starts[r] = problem.documents.of(sizes, work.sequence, position);
+    document_starts[r] = problem.document_starts.of(sizes, work.sequence, position);
   }
-  const int first_key = problem.documents.first_key(sizes, work.sequence, work.query);
+  const int first_key = problem.document_starts.first_key(sizes, work.sequence, work.query);
   for (int key = first_key; key <= work.query; key += tile) {
     const int left = sizes.sequence_length - key;
     const Source<T> keys{problem.key.row(work.sequence, kv_head, key), problem.key.row_stride, left, sizes.head_dim,
@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(Forward<T, masked> 
     multiply_rows<T>(queries, keys, sizes.head_dim, operands, scores);
     TileMask mask{key == work.query, key == first_key, {}};
 #pragma unroll
-    for (int r = 0; r < share; ++r) mask.hidden[r] = starts[r] - key;
+    for (int r = 0; r < share; ++r) mask.hidden[r] = document_starts[r] - key;
     softmax_block<T, masked>(scores, sizes.scale, mask, state, weights);
     multiply_weights<T>(weights, values, operands, state.outputs);
   }
@@ -173,7 +173,7 @@ void forward(const AttentionForward& problem) {
                                          heads.value,
                                          output_heads(problem.output.as<T>(), shape),
                                          problem.log_sum_exp.as<float>(),
-                                         {starts_or_null(problem.document_starts)}};
+                                         {document_starts_or_null(problem.document_starts)}};
       with_columns(shape.head_dim, [&]<int columns>(std::integral_constant<int, columns>) {
         const int64_t blocks = div_ceil<int64_t>(shape.sequence_length, tile) * shape.sequences * shape.query_heads *
                                div_ceil<int64_t>(shape.head_dim, columns * lanes);

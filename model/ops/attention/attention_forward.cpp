@@ -24,10 +24,10 @@ struct SoftmaxBlock {
   int64_t rows, columns;
   int64_t head_dim;
   float scale;
-  bool diagonal;          // row i sees the columns up to i
-  bool first;             // the state is not set yet
-  const int32_t* starts;  // with a mask: starts of the rows' documents
-  int64_t key;            // position of the first column
+  bool diagonal;                   // row i sees the columns up to i
+  bool first;                      // the state is not set yet
+  const int32_t* document_starts;  // with a mask: starts of the rows' documents
+  int64_t key;                     // position of the first column
 };
 
 constexpr int block_vectors = block_size / lanes;
@@ -64,7 +64,7 @@ NIBBLE_VECTORIZE void softmax_block(const SoftmaxBlock& block, T* probabilities)
   float factors[block_size];
   for (int row = 0; row < block.rows; ++row) {
     const int visible = block.diagonal ? row + 1 : static_cast<int>(block.columns);
-    const int hidden = masked ? block.starts[row] - static_cast<int>(block.key) : 0;
+    const int hidden = masked ? block.document_starts[row] - static_cast<int>(block.key) : 0;
     largest_here[row] = scale_row<masked>(block.scores + row * block_size, block.scale, visible, hidden);
   }
   // A row that has seen no key has a finite maximum, so that differences to it are numbers and not NaN.
@@ -159,7 +159,7 @@ class ForwardTask {
         values_(space_.values),
         output_(output_head(shape_, problem.output.as<T>(), sequence, head)),
         log_sum_exp_(problem.log_sum_exp.as<float>() + (sequence * shape_.query_heads + head) * shape_.sequence_length),
-        documents_(problem.document_starts, shape_, sequence) {
+        document_starts_(problem.document_starts, shape_, sequence) {
     const SequenceHeads<const T> heads(problem.qkv.as<T>(), shape_, sequence);
     const int64_t kv_head = head / (shape_.query_heads / shape_.kv_heads);
     query_ = heads.query(head);
@@ -169,12 +169,12 @@ class ForwardTask {
 
   // Runs at most longest_group queries, which begin at a multiple of block_size.
   void run(Range queries) {
-    for (int64_t key = documents_.first_key(queries.begin); key < queries.end; key += block_size) {
+    for (int64_t key = document_starts_.first_key(queries.begin); key < queries.end; key += block_size) {
       const int64_t columns = std::min(block_size, queries.end - key);
       keys_.pack(key_.from_row(key).transposed(), shape_.head_dim, columns);
       values_.pack(value_.from_row(key), columns, shape_.head_dim);
       for (int64_t query = std::max(queries.begin, key); query < queries.end; query += block_size) {
-        if (documents_.first_key(query) > key) break;
+        if (document_starts_.first_key(query) > key) break;
         add_block(query, std::min(block_size, queries.end - query), key, columns, query - queries.begin);
       }
     }
@@ -189,7 +189,7 @@ class ForwardTask {
                            space_.state.outputs + slot * shape_.head_dim};
     T* probabilities = reinterpret_cast<T*>(space_.probabilities);
     keys_.multiply(query_.from_row(query), rows, {space_.scores, block_size});
-    const bool first = key == documents_.first_key(query);
+    const bool first = key == document_starts_.first_key(query);
     const SoftmaxBlock block{.state = state,
                              .scores = space_.scores,
                              .rows = rows,
@@ -198,9 +198,9 @@ class ForwardTask {
                              .scale = score_scale(shape_),
                              .diagonal = query == key,
                              .first = first,
-                             .starts = documents_.starts + query,
+                             .document_starts = document_starts_.data + query,
                              .key = key};
-    if (documents_.hide(key, {query, query + rows})) {
+    if (document_starts_.hide(key, {query, query + rows})) {
       softmax_block<true>(block, probabilities);
     } else {
       softmax_block<false>(block, probabilities);
@@ -214,7 +214,7 @@ class ForwardTask {
   Matrix<const T> query_{}, key_{}, value_{};
   Matrix<T> output_;
   float* log_sum_exp_;
-  Documents documents_;
+  DocumentStarts document_starts_;
 };
 
 }  // namespace

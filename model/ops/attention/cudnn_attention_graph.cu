@@ -208,10 +208,10 @@ class AttentionBuilder {
     const Descriptor causal = build_.pointwise(CUDNN_POINTWISE_BINARY_SELECT, scores, minus_infinity, score(), seen);
     if (!shape_.document_mask) return causal;
     const int64_t length = shape_.sequence_length;
-    const Descriptor starts =
+    const Descriptor document_starts =
         build_.real(AttentionTensor::document_starts, CUDNN_DATA_INT32, packed({shape_.sequences, 1, length, 1}));
     const Descriptor own =
-        build_.pointwise(CUDNN_POINTWISE_CMP_GE, keys, starts, build_.between(CUDNN_DATA_BOOLEAN, scores_));
+        build_.pointwise(CUDNN_POINTWISE_CMP_GE, keys, document_starts, build_.between(CUDNN_DATA_BOOLEAN, scores_));
     return build_.pointwise(CUDNN_POINTWISE_BINARY_SELECT, causal, build_.number(AttentionTensor::far_below), score(),
                             own);
   }
