@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "dist/base/enum_names.h"
+
 namespace nibble {
 
 enum class ScheduleKind : uint8_t {
@@ -12,6 +14,12 @@ enum class ScheduleKind : uint8_t {
   wsd,       // warm-up, stable, then a linear decay over the last decay_share of the steps
   wsd_sqrt,  // as wsd, with the decay 1 - sqrt(progress) (Haegele et al. 2024, arXiv 2405.18392)
 };
+constexpr auto enum_names(ScheduleKind) {
+  return std::to_array<EnumName<ScheduleKind>>({{ScheduleKind::cosine, "cosine"},
+                                                {ScheduleKind::linear, "linear"},
+                                                {ScheduleKind::wsd, "wsd"},
+                                                {ScheduleKind::wsd_sqrt, "wsd_sqrt"}});
+}
 
 struct ScheduleConfig {
   ScheduleKind kind = ScheduleKind::cosine;

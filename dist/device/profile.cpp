@@ -14,25 +14,6 @@ thread_local ProfileRecorder* recorder = nullptr;  // between begin() and end()
 
 }  // namespace
 
-std::string_view name_of(OperatorFamily family) {
-  switch (family) {
-    case OperatorFamily::quantize: return "quantise";
-    case OperatorFamily::gemm_nvfp4: return "gemm nvfp4";
-    case OperatorFamily::gemm_bf16: return "gemm bf16";
-    case OperatorFamily::gemm_other: return "gemm other";
-    case OperatorFamily::attention: return "attention";
-    case OperatorFamily::norm: return "norm";
-    case OperatorFamily::activation: return "activation";
-    case OperatorFamily::head: return "head+loss";
-    case OperatorFamily::embedding: return "embedding";
-    case OperatorFamily::optimizer: return "optimizer";
-    case OperatorFamily::reduction: return "reduction";
-    case OperatorFamily::data: return "data";
-    case OperatorFamily::other: return "other";
-  }
-  return "?";
-}
-
 namespace detail {
 
 std::atomic<bool> profiling{false};

@@ -11,9 +11,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string_view>
 #include <vector>
 
+#include "dist/base/enum_names.h"
 #include "dist/device/device_kind.h"
 
 namespace nibble {
@@ -33,10 +33,23 @@ enum class OperatorFamily : uint8_t {
   data,
   other
 };
-constexpr size_t operator_families = 13;
-
-// Returns the name for reports, such as "gemm nvfp4" and "head+loss".
-std::string_view name_of(OperatorFamily family);
+// The names are those of reports.
+constexpr auto enum_names(OperatorFamily) {
+  return std::to_array<EnumName<OperatorFamily>>({{OperatorFamily::quantize, "quantise"},
+                                                  {OperatorFamily::gemm_nvfp4, "gemm nvfp4"},
+                                                  {OperatorFamily::gemm_bf16, "gemm bf16"},
+                                                  {OperatorFamily::gemm_other, "gemm other"},
+                                                  {OperatorFamily::attention, "attention"},
+                                                  {OperatorFamily::norm, "norm"},
+                                                  {OperatorFamily::activation, "activation"},
+                                                  {OperatorFamily::head, "head+loss"},
+                                                  {OperatorFamily::embedding, "embedding"},
+                                                  {OperatorFamily::optimizer, "optimizer"},
+                                                  {OperatorFamily::reduction, "reduction"},
+                                                  {OperatorFamily::data, "data"},
+                                                  {OperatorFamily::other, "other"}});
+}
+constexpr size_t operator_families = all_names<OperatorFamily>().size();
 
 namespace detail {
 extern std::atomic<bool> profiling;

@@ -16,6 +16,7 @@
 #include <thread>
 #include <utility>
 
+#include "dist/base/enum_names.h"
 #include "dist/base/log.h"
 #include "dist/base/stopwatch.h"
 #include "dist/device/thread_pool.h"
@@ -25,17 +26,13 @@ namespace nibble {
 namespace {
 
 enum class Operation : uint32_t { barrier, broadcast, all_gather, exchange, all_reduce_max, share_memory };
-
-const char* name_of(Operation operation) {
-  switch (operation) {
-    case Operation::barrier: return "barrier";
-    case Operation::broadcast: return "broadcast";
-    case Operation::all_gather: return "all-gather";
-    case Operation::exchange: return "exchange";
-    case Operation::all_reduce_max: return "all-reduce";
-    case Operation::share_memory: return "allocation of shared memory";
-  }
-  return "?";
+constexpr auto enum_names(Operation) {
+  return std::to_array<EnumName<Operation>>({{Operation::barrier, "barrier"},
+                                             {Operation::broadcast, "broadcast"},
+                                             {Operation::all_gather, "all-gather"},
+                                             {Operation::exchange, "exchange"},
+                                             {Operation::all_reduce_max, "all-reduce"},
+                                             {Operation::share_memory, "allocation of shared memory"}});
 }
 
 // The message that a rank sends to rank 0 when it enters a collective.
@@ -62,7 +59,7 @@ constexpr Patience for_arrivals{0, 0.05};
 constexpr Patience for_answer{2, 0.05};
 constexpr Patience for_data{2, 5};
 
-void check_mpi(int result, const char* what) {
+void check_mpi(int result, std::string_view what) {
   if (result == MPI_SUCCESS) return;
   char text[MPI_MAX_ERROR_STRING];
   int length = 0;

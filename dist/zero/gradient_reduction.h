@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 
+#include "dist/base/enum_names.h"
 #include "dist/ranks/communicator.h"
 #include "dist/ranks/shared_arena.h"
 #include "dist/zero/partition.h"
@@ -46,6 +47,9 @@ enum class ReductionKind : uint8_t {
   tree,  // TreeReduction: the same bits for any number of ranks
   nccl   // LibraryReduction: faster between GPUs, with NCCL's order of additions
 };
+constexpr auto enum_names(ReductionKind) {
+  return std::to_array<EnumName<ReductionKind>>({{ReductionKind::tree, "tree"}, {ReductionKind::nccl, "nccl"}});
+}
 
 // Takes memory from the arena, in the measuring pass and again after commit(). Throws ExitCode::bad_config for `nccl`
 // if NCCL is not in use: on the CPU, or without the library.

@@ -3,11 +3,19 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
+
+#include "dist/base/enum_names.h"
 
 namespace nibble {
 
 enum class DType : uint8_t { f32, bf16, u8, i32, i64 };  // u8 carries packed E2M1 codes and E4M3 scales
+constexpr auto enum_names(DType) {
+  return std::to_array<EnumName<DType>>({{DType::f32, "fp32"},
+                                         {DType::bf16, "bf16"},
+                                         {DType::u8, "uint8"},
+                                         {DType::i32, "int32"},
+                                         {DType::i64, "int64"}});
+}
 
 // The high half of an IEEE binary32 number. Conversions are in quant/format/codec.h.
 struct BFloat16 {
@@ -24,17 +32,6 @@ constexpr size_t size_of(DType dtype) {
     case DType::i64: return 8;
   }
   return 0;
-}
-
-constexpr std::string_view name_of(DType dtype) {
-  switch (dtype) {
-    case DType::f32: return "fp32";
-    case DType::bf16: return "bf16";
-    case DType::u8: return "uint8";
-    case DType::i32: return "int32";
-    case DType::i64: return "int64";
-  }
-  return "?";
 }
 
 template <class T>

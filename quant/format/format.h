@@ -3,11 +3,23 @@
 
 #include <cstdint>
 
+#include "dist/base/enum_names.h"
+
 namespace nibble {
 
 // nvfp4: E2M1 elements, an E4M3 scale a block of 16, an FP32 scale a tensor. mxfp4, mxfp8: E2M1, E4M3 or E5M2 elements,
 // an E8M0 scale a block of 32 (OCP Microscaling Formats 1.0). fp8: E4M3 or E5M2 elements, an FP32 scale a tensor.
 enum class Format : uint8_t { f32, bf16, nvfp4, mxfp4, mxfp8_e4m3, mxfp8_e5m2, fp8_e4m3, fp8_e5m2 };
+constexpr auto enum_names(Format) {
+  return std::to_array<EnumName<Format>>({{Format::f32, "fp32"},
+                                          {Format::bf16, "bf16"},
+                                          {Format::nvfp4, "nvfp4"},
+                                          {Format::mxfp4, "mxfp4"},
+                                          {Format::mxfp8_e4m3, "mxfp8_e4m3"},
+                                          {Format::mxfp8_e5m2, "mxfp8_e5m2"},
+                                          {Format::fp8_e4m3, "fp8_e4m3"},
+                                          {Format::fp8_e5m2, "fp8_e5m2"}});
+}
 
 enum class ElementCode : uint8_t { none, e2m1, e4m3, e5m2 };
 enum class ScaleCode : uint8_t { none, e4m3, e8m0 };

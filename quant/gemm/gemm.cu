@@ -1,7 +1,6 @@
 // Chooses the backend of each GEMM (quant/gemm/gemm_provider.h).
 #include "quant/gemm/gemm.h"
 
-#include <array>
 #include <set>
 
 #include "dist/base/error.h"
@@ -14,8 +13,6 @@ namespace nibble::cuda {
 namespace {
 
 GemmProvider provider = GemmProvider::automatic;
-
-constexpr std::array<std::string_view, 5> provider_names{"automatic", "exact", "cublaslt", "cudnn", "emulated"};
 
 void warn_once(const std::string& message) {
   static std::set<std::string> told;
@@ -89,10 +86,6 @@ void set_gemm_provider(GemmProvider chosen) {
 
 GemmProvider gemm_provider() {
   return provider;
-}
-
-std::string_view name_of(GemmProvider which) {
-  return provider_names[static_cast<size_t>(which)];
 }
 
 std::string describe_gemm(Format a, Format b) {

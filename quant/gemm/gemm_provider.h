@@ -14,11 +14,19 @@
 #include <string>
 #include <string_view>
 
+#include "dist/base/enum_names.h"
 #include "quant/format/format.h"
 
 namespace nibble::cuda {
 
 enum class GemmProvider : uint8_t { automatic, exact, cublaslt, cudnn, emulated };
+constexpr auto enum_names(GemmProvider) {
+  return std::to_array<EnumName<GemmProvider>>({{GemmProvider::automatic, "automatic"},
+                                                {GemmProvider::exact, "exact"},
+                                                {GemmProvider::cublaslt, "cublaslt"},
+                                                {GemmProvider::cudnn, "cudnn"},
+                                                {GemmProvider::emulated, "emulated"}});
+}
 
 // Chooses the backend of all GEMMs from now on; it must be set before scratch memory is planned. `automatic`: native
 // (cublaslt, else cudnn) where device, library and shape allow it and the self-test (quant/gemm/cuda/gemm_self_test.h)
@@ -27,8 +35,6 @@ enum class GemmProvider : uint8_t { automatic, exact, cublaslt, cudnn, emulated 
 // gemm_scratch_bytes(), gemm() and describe_gemm() throw ExitCode::bad_config.
 void set_gemm_provider(GemmProvider provider);
 GemmProvider gemm_provider();
-// Returns "automatic", "exact", "cublaslt", "cudnn" or "emulated".
-std::string_view name_of(GemmProvider provider);
 
 // Returns a description such as "nvfp4: native, cuBLASLt 13.1.0" or "nvfp4: emulated in bf16 (NVIDIA H100 has no FP4
 // units)".

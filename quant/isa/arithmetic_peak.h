@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "dist/base/enum_names.h"
 #include "quant/isa/instruction_set.h"
 
 namespace nibble {
@@ -20,7 +21,13 @@ enum class PeakSequence : uint8_t {
   // product, its conversion to FP32, the product of the two scales, one multiply-add. 32 flops a lane.
   nvfp4_block,
 };
-constexpr int peak_sequences = 4;
+constexpr auto enum_names(PeakSequence) {
+  return std::to_array<EnumName<PeakSequence>>({{PeakSequence::fp32_fma, "fp32_fma"},
+                                                {PeakSequence::bf16_dot, "bf16_dot"},
+                                                {PeakSequence::int8_dot, "int8_dot"},
+                                                {PeakSequence::nvfp4_block, "nvfp4_block"}});
+}
+constexpr int peak_sequences = all_names<PeakSequence>().size();
 
 struct PeakKernel {
   double flops_per_step = 0;  // multiply-adds count twice, and only those of the product: not scales and conversions

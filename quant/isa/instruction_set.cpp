@@ -2,18 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <array>
 #include <cstdlib>
 #include <string>
-#include <string_view>
 
 #include "dist/base/error.h"
 
 namespace nibble {
 namespace {
-
-constexpr std::array levels{InstructionSet::portable, InstructionSet::avx2, InstructionSet::avx512,
-                            InstructionSet::avx512_vnni, InstructionSet::avx512_bf16};
 
 // Returns whether the machine has what a level adds to the one before it.
 bool adds(InstructionSet level) {
@@ -42,43 +37,31 @@ std::string names() {
 
 }  // namespace
 
-const char* name_of(InstructionSet level) {
-  switch (level) {
-    case InstructionSet::portable: return "portable";
-    case InstructionSet::avx2: return "avx2";
-    case InstructionSet::avx512: return "avx512";
-    case InstructionSet::avx512_vnni: return "avx512_vnni";
-    case InstructionSet::avx512_bf16: return "avx512_bf16";
-  }
-  return "";
-}
-
 std::vector<InstructionSet> available_instruction_sets() {
   std::vector<InstructionSet> available;
-  for (const InstructionSet level : levels) {
+  for (const InstructionSet level : all_values<InstructionSet>()) {
     if (!adds(level)) break;
     available.push_back(level);
   }
   return available;
 }
 
-InstructionSet select_instruction_set(const char* name) {
+InstructionSet select_instruction_set(std::string_view name) {
   const std::vector<InstructionSet> available = available_instruction_sets();
-  if (name == nullptr || *name == '\0') return available.back();
-  const std::string_view wanted = name;
-  for (const InstructionSet level : available) {
-    if (wanted == name_of(level)) return level;
-  }
-  bool known = false;
-  for (const InstructionSet level : levels) known = known || wanted == name_of(level);
+  if (name.empty()) return available.back();
+  const std::optional<InstructionSet> level = parse_name<InstructionSet>(name);
+  if (level && *level <= available.back()) return *level;
   throw Error(ExitCode::usage,
               fmt::format("NIBBLE_ISA={}: {}", name,
-                          known ? "this processor does not have it" : "no such instruction-set level"),
+                          level ? "this processor does not have it" : "no such instruction-set level"),
               fmt::format("unset NIBBLE_ISA, or set it to one of this machine's levels: {}", names()));
 }
 
 InstructionSet instruction_set() {
-  static const InstructionSet chosen = select_instruction_set(std::getenv("NIBBLE_ISA"));
+  static const InstructionSet chosen = [] {
+    const char* forced = std::getenv("NIBBLE_ISA");
+    return select_instruction_set(forced == nullptr ? "" : forced);
+  }();
   return chosen;
 }
 

@@ -9,10 +9,6 @@ constexpr std::array<Purpose, operand_roles> purposes = {Purpose::forward_x,    
 
 }  // namespace
 
-std::string_view name_of(OperandRole role) {
-  return operand_slots[static_cast<size_t>(role)].full_name;
-}
-
 const OperandSpec& spec_of(const LinearRecipe& recipe, OperandRole role) {
   return recipe.*(operand_slots[static_cast<size_t>(role)].spec);
 }

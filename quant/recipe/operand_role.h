@@ -14,28 +14,34 @@
 namespace nibble {
 
 enum class OperandRole : uint8_t { forward_x, forward_w, grad_input_dy, grad_input_w, grad_weight_dy, grad_weight_x };
-constexpr int operand_roles = 6;
-constexpr std::array<OperandRole, operand_roles> all_operand_roles = {
-    OperandRole::forward_x,    OperandRole::forward_w,      OperandRole::grad_input_dy,
-    OperandRole::grad_input_w, OperandRole::grad_weight_dy, OperandRole::grad_weight_x};
+constexpr auto enum_names(OperandRole) {
+  return std::to_array<EnumName<OperandRole>>({{OperandRole::forward_x, "forward.x"},
+                                               {OperandRole::forward_w, "forward.w"},
+                                               {OperandRole::grad_input_dy, "grad_input.dy"},
+                                               {OperandRole::grad_input_w, "grad_input.w"},
+                                               {OperandRole::grad_weight_dy, "grad_weight.dy"},
+                                               {OperandRole::grad_weight_x, "grad_weight.x"}});
+}
+constexpr auto all_operand_roles = all_values<OperandRole>();
+constexpr int operand_roles = all_operand_roles.size();
 
 // Where an operand stands in the YAML form of a recipe and in the struct.
 struct OperandSlot {
-  std::string_view full_name;  // "grad_weight.dy"
+  OperandRole role;
   OperandSpec LinearRecipe::*spec;
-  constexpr std::string_view gemm() const { return full_name.substr(0, full_name.find('.')); }
-  constexpr std::string_view operand() const { return full_name.substr(full_name.find('.') + 1); }
-  std::string name() const { return std::string(full_name); }
+  constexpr std::string_view full_name() const { return name_of(role); }
+  constexpr std::string_view gemm() const { return full_name().substr(0, full_name().find('.')); }
+  constexpr std::string_view operand() const { return full_name().substr(full_name().find('.') + 1); }
+  std::string name() const { return std::string(full_name()); }
 };
 inline constexpr std::array<OperandSlot, operand_roles> operand_slots = {  // by role
-    {{"forward.x", &LinearRecipe::forward_x},
-     {"forward.w", &LinearRecipe::forward_w},
-     {"grad_input.dy", &LinearRecipe::grad_input_dy},
-     {"grad_input.w", &LinearRecipe::grad_input_w},
-     {"grad_weight.dy", &LinearRecipe::grad_weight_dy},
-     {"grad_weight.x", &LinearRecipe::grad_weight_x}}};
+    {{OperandRole::forward_x, &LinearRecipe::forward_x},
+     {OperandRole::forward_w, &LinearRecipe::forward_w},
+     {OperandRole::grad_input_dy, &LinearRecipe::grad_input_dy},
+     {OperandRole::grad_input_w, &LinearRecipe::grad_input_w},
+     {OperandRole::grad_weight_dy, &LinearRecipe::grad_weight_dy},
+     {OperandRole::grad_weight_x, &LinearRecipe::grad_weight_x}}};
 
-std::string_view name_of(OperandRole role);  // "forward.x", "grad_weight.dy"
 const OperandSpec& spec_of(const LinearRecipe& recipe, OperandRole role);
 constexpr bool is_weight(OperandRole role) {
   return role == OperandRole::forward_w || role == OperandRole::grad_input_w;

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "dist/base/enum_names.h"
 #include "quant/format/format.h"
 
 namespace nibble {
@@ -20,6 +21,15 @@ enum class ScaleRule : uint8_t {
   search,                 // nvfp4: the E4M3 number of least squared error between 0.85 and 1.55 times amax/6
   rms                     // nvfp4, mxfp4: 2.92247856/6 of the block's root mean square, which clips (QuEST)
 };
+constexpr auto enum_names(ScaleRule) {
+  return std::to_array<EnumName<ScaleRule>>({{ScaleRule::amax, "amax"},
+                                             {ScaleRule::amax_up, "amax_up"},
+                                             {ScaleRule::four_over_six, "four_over_six"},
+                                             {ScaleRule::four_over_six_mae, "four_over_six_mae"},
+                                             {ScaleRule::four_over_six_abs_max, "four_over_six_abs_max"},
+                                             {ScaleRule::search, "search"},
+                                             {ScaleRule::rms, "rms"}});
+}
 
 enum class Rounding : uint8_t {
   nearest,               // ties to even
@@ -27,6 +37,12 @@ enum class Rounding : uint8_t {
   stochastic_published,  // NVIDIA's: r/256, no guard; nvfp4 only
   ms_eden  // nvfp4: elements to nearest, a correction in stochastically rounded block scales (arXiv:2601.22813)
 };
+constexpr auto enum_names(Rounding) {
+  return std::to_array<EnumName<Rounding>>({{Rounding::nearest, "nearest"},
+                                            {Rounding::stochastic, "stochastic"},
+                                            {Rounding::stochastic_published, "stochastic_published"},
+                                            {Rounding::ms_eden, "ms_eden"}});
+}
 
 // The elements over which MS-EDEN takes its correction, and the moment at which the tensor scale is known.
 enum class EdenCorrection : uint8_t {
@@ -36,17 +52,34 @@ enum class EdenCorrection : uint8_t {
   per_128,             // per_16 with one correction for 8 blocks, each weighted by its squared scale
   per_128_published    // per_128 without the weights, as in the paper's emulation
 };
+constexpr auto enum_names(EdenCorrection) {
+  return std::to_array<EnumName<EdenCorrection>>({{EdenCorrection::post_hoc, "post_hoc"},
+                                                  {EdenCorrection::post_hoc_published, "post_hoc_published"},
+                                                  {EdenCorrection::per_16, "per_16"},
+                                                  {EdenCorrection::per_128, "per_128"},
+                                                  {EdenCorrection::per_128_published, "per_128_published"}});
+}
 
 // The signs of a rotation: one fixed vector, or signs drawn anew for every step or micro-batch.
 enum class Signs : uint8_t { fixed, step, micro_batch };
+constexpr auto enum_names(Signs) {
+  return std::to_array<EnumName<Signs>>(
+      {{Signs::fixed, "fixed"}, {Signs::step, "step"}, {Signs::micro_batch, "micro_batch"}});
+}
 
 // The elements that one FP32 scale covers: the tensor, or 128 elements of a row.
 enum class OuterScale : uint8_t { tensor, row_128 };
+constexpr auto enum_names(OuterScale) {
+  return std::to_array<EnumName<OuterScale>>({{OuterScale::tensor, "tensor"}, {OuterScale::row_128, "1x128"}});
+}
 
 enum class Source : uint8_t {
   original,  // the high-precision tensor
   saved      // the dequantised operand that the forward GEMM used
 };
+constexpr auto enum_names(Source) {
+  return std::to_array<EnumName<Source>>({{Source::original, "original"}, {Source::saved, "saved"}});
+}
 
 constexpr int largest_history = 1024;  // steps
 
@@ -87,14 +120,6 @@ bool has_drawn_signs(const OperandSpec& spec);
 // correction.
 int64_t inner_multiple(const OperandSpec& spec);
 
-// The names that recipes use: "nvfp4", "four_over_six", "stochastic_published", "saved".
-std::string_view name_of(Format format);
-std::string_view name_of(ScaleRule scale);
-std::string_view name_of(Rounding round);
-std::string_view name_of(EdenCorrection correction);
-std::string_view name_of(Signs signs);
-std::string_view name_of(OuterScale outer);
-std::string_view name_of(Source source);
 std::string name_of(Format format, BlockShape block);  // "1x16", "16x16", "1x32"
 // "nvfp4 1x16 search stochastic rotate 16"
 std::string describe(const OperandSpec& spec);

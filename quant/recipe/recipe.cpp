@@ -73,15 +73,6 @@ AppliedRule applied_rule(const Recipe& recipe, std::string_view parameter_name, 
 
 }  // namespace
 
-std::string_view name_of(SwitchedGemms gemms) {
-  switch (gemms) {
-    case SwitchedGemms::forward: return "forward";
-    case SwitchedGemms::backward: return "backward";
-    case SwitchedGemms::all: return "all";
-  }
-  return "?";
-}
-
 OperandSpec plain_operand(Format format) {
   const FormatTraits traits = traits_of(format);
   const bool mxfp8 = traits.block_scale == ScaleCode::e8m0 && traits.code_bits == 8;

@@ -53,7 +53,10 @@ struct LayerRule {
 };
 
 enum class SwitchedGemms : uint8_t { forward, backward, all };
-std::string_view name_of(SwitchedGemms gemms);
+constexpr auto enum_names(SwitchedGemms) {
+  return std::to_array<EnumName<SwitchedGemms>>(
+      {{SwitchedGemms::forward, "forward"}, {SwitchedGemms::backward, "backward"}, {SwitchedGemms::all, "all"}});
+}
 
 // From optimizer step ceil(at * steps) of the run on, these GEMMs use another format.
 struct LateSwitch {

@@ -16,6 +16,7 @@
 #include <span>
 #include <vector>
 
+#include "dist/base/enum_names.h"
 #include "dist/device/arena.h"
 #include "dist/zero/parameter_segment.h"
 #include "quant/tensor/tensor.h"
@@ -23,6 +24,10 @@
 namespace nibble {
 
 enum class WeightFormat : uint8_t { bf16, fp8, nvfp4 };
+constexpr auto enum_names(WeightFormat) {
+  return std::to_array<EnumName<WeightFormat>>(
+      {{WeightFormat::bf16, "bf16"}, {WeightFormat::fp8, "fp8"}, {WeightFormat::nvfp4, "nvfp4"}});
+}
 
 struct WeightBlock {
   uint64_t offset = 0;       // where the block's bytes begin among the packed ones

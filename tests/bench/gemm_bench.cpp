@@ -149,9 +149,9 @@ void head(benchmark::State& state, InstructionSet level, int64_t tokens, int64_t
                                                benchmark::Counter::kIsRate, benchmark::Counter::kIs1000);
 }
 
-std::string describe(std::string_view format, const Shape& shape, int threads, const char* kernels) {
+std::string describe(std::string_view format, const Shape& shape, int threads, std::string_view kernels) {
   return std::string(format) + "/" + std::to_string(shape.m) + "x" + std::to_string(shape.n) + "x" +
-         std::to_string(shape.k) + "/threads:" + std::to_string(threads) + "/" + kernels;
+         std::to_string(shape.k) + "/threads:" + std::to_string(threads) + "/" + std::string(kernels);
 }
 
 void register_rate(const std::string& name, int threads, const std::function<void(benchmark::State&)>& body) {
@@ -171,7 +171,7 @@ void register_all() {
                             {Format::fp8_e5m2}};
   for (const InstructionSet level : available_instruction_sets()) {
     for (int threads : thread_counts) {
-      const std::string name = name_of(level);
+      const std::string name(name_of(level));
       if (name == "portable" && threads > 1) continue;
       if (name == "avx512" || name == "avx2") {
         const auto chains = name == "avx512" ? fma_chains_avx512 : fma_chains_avx2;
@@ -186,7 +186,8 @@ void register_all() {
       }
     }
     for (bool b_transposed : {true, false}) {
-      const std::string name = std::string(b_transposed ? "head_q_kt" : "head_p_v") + "/256x64/" + name_of(level);
+      const std::string name =
+          std::string(b_transposed ? "head_q_kt" : "head_p_v") + "/256x64/" + std::string(name_of(level));
       benchmark::RegisterBenchmark(name.c_str(), head, level, 256, 64, b_transposed);
     }
   }

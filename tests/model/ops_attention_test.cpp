@@ -473,7 +473,7 @@ TEST(Attention, DISABLED_PrintBits) {
 
 std::string bits_on(InstructionSet level) {
   const std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
-  const std::string command = std::string("NIBBLE_ISA=") + name_of(level) + " '" + program +
+  const std::string command = "NIBBLE_ISA=" + std::string(name_of(level)) + " '" + program +
                               "' --gtest_also_run_disabled_tests --gtest_filter=Attention.DISABLED_PrintBits";
   FILE* output = popen(command.c_str(), "r");
   if (output == nullptr) return "";

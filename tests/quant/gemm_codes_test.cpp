@@ -53,7 +53,7 @@ TEST_F(GemmCodes, LargeOutputsOnAnyNumberOfThreads) {
     for (const InstructionSet level : levels()) {
       for (int threads : {1, 2, 3, 8}) {
         set_compute_threads(threads);
-        const std::string where = std::to_string(threads) + " threads, " + name_of(level);
+        const std::string where = std::to_string(threads) + " threads, " + std::string(name_of(level));
         std::fill_n(f32, m * n, 0.0F);
         cpu::gemm_with(level, {a.view(), b.view(), Tensor(f32, DType::f32, {m, n})});
         EXPECT_EQ(first_difference(std::vector<float>(f32, f32 + m * n), expected), -1) << where;

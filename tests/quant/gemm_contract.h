@@ -36,7 +36,7 @@ inline void expect_contract(Operand& a, Operand& b, const std::string& what) {
   for (size_t i = 0; i < base.size(); ++i) expected_sum[i] += expected[i];
   for (float value : expected) expected_bf16.push_back(bf16_nearest(value));
   for (const InstructionSet level : levels()) {
-    const std::string where = what + " on " + name_of(level);
+    const std::string where = what + " on " + std::string(name_of(level));
     EXPECT_EQ(first_difference(product(level, a, b), expected), -1) << where;
     std::vector<float> sum(base);
     cpu::gemm_with(level, {a.view(), b.view(), Tensor(sum.data(), DType::f32, {a.rows, b.rows}), true});

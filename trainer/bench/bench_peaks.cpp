@@ -1,5 +1,7 @@
 #include "trainer/bench/bench_peaks.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #if defined(__SSE2__)
@@ -69,12 +71,9 @@ void fill_stream(std::span<std::byte> data) {
                [&](size_t begin, size_t end) { std::memset(data.data() + begin, 1, end - begin); });
 }
 
-constexpr std::array<const char*, peak_sequences> sequence_names = {"peak/fp32_fma", "peak/bf16_dot", "peak/int8_dot",
-                                                                    "peak/nvfp4_block"};
-
 TimedCase sequence_case(PeakSequence sequence) {
   const PeakKernel kernel = peak_kernel(sequence, instruction_set());
-  TimedCase result{.name = sequence_names[static_cast<size_t>(sequence)], .unit = "GFLOP/s", .run = {}};
+  TimedCase result{.name = fmt::format("peak/{}", name_of(sequence)), .unit = "GFLOP/s", .run = {}};
   if (kernel.run == nullptr) return result;
   constexpr int64_t steps = 4000;
   const auto threads = static_cast<size_t>(compute_threads());

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "dist/base/enum_names.h"
 #include "model/ops/attention/attention.h"
 
 namespace nibble {
@@ -13,6 +14,11 @@ enum class AttentionProvider : uint8_t {
   exact,      // kernels with the bits of the CPU
   cudnn       // cuDNN, or an error where it cannot run
 };
+constexpr auto enum_names(AttentionProvider) {
+  return std::to_array<EnumName<AttentionProvider>>({{AttentionProvider::automatic, "automatic"},
+                                                     {AttentionProvider::exact, "exact"},
+                                                     {AttentionProvider::cudnn, "cudnn"}});
+}
 
 void set_attention_provider(AttentionProvider provider);
 AttentionProvider attention_provider();
