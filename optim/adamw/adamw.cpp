@@ -13,6 +13,7 @@
 #include "optim/adamw/adamw_problem.h"
 #include "quant/format/codec.h"
 #include "quant/isa/instruction_set.h"
+#include "quant/isa/kernel_table.h"
 #include "quant/tensor/tensor_copy.h"
 
 namespace nibble {
@@ -83,12 +84,10 @@ void check_float_dtype(DType dtype, const char* what) {
 
 namespace cpu {
 
-AdamWKernel adamw_kernel([[maybe_unused]] InstructionSet level) {
-#if defined(__x86_64__)
-  if (level >= InstructionSet::avx512) return adamw_avx512;
-  if (level >= InstructionSet::avx2) return adamw_avx2;
-#endif
-  return adamw_portable;
+AdamWKernel adamw_kernel(InstructionSet level) {
+  static constexpr KernelTable<AdamWKernel> kernels = {.portable = adamw_portable,
+                                                       NIBBLE_ON_X86(.avx2 = adamw_avx2, .avx512 = adamw_avx512)};
+  return kernels.at(level);
 }
 
 void adamw(const AdamWProblem& problem) {

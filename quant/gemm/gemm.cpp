@@ -13,6 +13,7 @@
 #include "quant/gemm/cpu/gemm_kernels.h"
 #include "quant/gemm/product.h"
 #include "quant/isa/instruction_set.h"
+#include "quant/isa/kernel_table.h"
 #include "quant/isa/thread_scratch.h"
 
 namespace nibble {
@@ -116,14 +117,9 @@ void gemm(const GemmProblem& problem) {
 }  // namespace
 
 const GemmKernels& gemm_kernels_of(InstructionSet level) {
-  switch (level) {
-    case InstructionSet::portable: return gemm_portable;
-    case InstructionSet::avx2: return gemm_avx2;
-    case InstructionSet::avx512:
-    case InstructionSet::avx512_vnni:
-    case InstructionSet::avx512_bf16: return gemm_avx512;
-  }
-  return gemm_portable;
+  static constexpr KernelTable<const GemmKernels*> kernels = {
+      .portable = &gemm_portable, NIBBLE_ON_X86(.avx2 = &gemm_avx2, .avx512 = &gemm_avx512)};
+  return *kernels.at(level);
 }
 
 void gemm_with(InstructionSet level, const GemmProblem& problem) {

@@ -12,6 +12,7 @@
 #include "quant/format/codec.h"
 #include "quant/format/tile.h"
 #include "quant/isa/instruction_set.h"
+#include "quant/isa/kernel_table.h"
 #include "quant/quantize/cpu/cast.h"
 #include "quant/quantize/cpu/cast_kernels.h"
 #include "quant/quantize/cpu/slab.h"
@@ -262,14 +263,9 @@ void make(std::span<Making*> operands) {
 }  // namespace
 
 const CastKernels* cast_kernels_of(InstructionSet level) {
-  switch (level) {
-    case InstructionSet::portable:
-    case InstructionSet::avx2: return nullptr;
-    case InstructionSet::avx512: return &cast_kernels_avx512;
-    case InstructionSet::avx512_vnni:
-    case InstructionSet::avx512_bf16: return &cast_kernels_avx512_vnni;
-  }
-  return nullptr;
+  static constexpr KernelTable<const CastKernels*> kernels = {
+      NIBBLE_ON_X86(.avx512 = &cast_kernels_avx512, .avx512_vnni = &cast_kernels_avx512_vnni)};
+  return kernels.at(level);
 }
 
 QuantizedTensor quantize_with(InstructionSet level, const QuantizeProblem& problem, const QuantizedTensor& storage) {

@@ -8,6 +8,7 @@
 #include "quant/format/flush_subnormals.h"
 #include "quant/gemm/gemm_problem.h"
 #include "quant/gemm/product.h"
+#include "quant/isa/kernel_table.h"
 #include "quant/isa/thread_scratch.h"
 
 namespace nibble::cpu {
@@ -55,19 +56,12 @@ BlockExtent choose_block(const Bf16Kernels& kernels, int64_t m, int64_t n) {
 }  // namespace
 
 const Bf16Kernels& bf16_kernels_of(InstructionSet level) {
-  switch (level) {
-    case InstructionSet::portable: return bf16_portable;
-    case InstructionSet::avx2: return bf16_avx2;
-    case InstructionSet::avx512:
-    case InstructionSet::avx512_vnni: return bf16_avx512;
-    case InstructionSet::avx512_bf16: break;
-  }
-#if defined(__x86_64__)
   // Intel's processors start a BF16 dot product every other cycle, on one port: half the rate of FP32 multiply-adds.
-  static const bool slow_dot_products = __builtin_cpu_is("intel");
-  if (slow_dot_products) return bf16_avx512;
-#endif
-  return bf16_avx512_bf16;
+  static const KernelTable<const Bf16Kernels*> kernels = {
+      .portable = &bf16_portable,
+      NIBBLE_ON_X86(.avx2 = &bf16_avx2, .avx512 = &bf16_avx512,
+                    .avx512_bf16 = __builtin_cpu_is("intel") ? nullptr : &bf16_avx512_bf16)};
+  return *kernels.at(level);
 }
 
 void bf16_gemm_with(const Bf16Kernels& kernels, const GemmProblem& problem) {

@@ -7,6 +7,7 @@
 #include "quant/format/tile.h"
 #include "quant/gemm/gemm_problem.h"
 #include "quant/gemm/product.h"
+#include "quant/isa/kernel_table.h"
 #include "quant/isa/thread_scratch.h"
 
 namespace nibble::cpu {
@@ -52,14 +53,11 @@ int64_t piece(int64_t whole, int64_t parts, int64_t step) {
 }  // namespace
 
 const CodeKernels& code_kernels_of(InstructionSet level) {
-  switch (level) {
-    case InstructionSet::portable: return code_kernels_portable;
-    case InstructionSet::avx2: return code_kernels_avx2;
-    case InstructionSet::avx512: return code_kernels_avx512;
-    case InstructionSet::avx512_vnni:
-    case InstructionSet::avx512_bf16: return code_kernels_avx512_vnni;
-  }
-  return code_kernels_portable;
+  static constexpr KernelTable<const CodeKernels*> kernels = {
+      .portable = &code_kernels_portable,
+      NIBBLE_ON_X86(.avx2 = &code_kernels_avx2, .avx512 = &code_kernels_avx512,
+                    .avx512_vnni = &code_kernels_avx512_vnni)};
+  return *kernels.at(level);
 }
 
 // Every block unpacks its own rows and columns, which is cheap for large blocks. But all threads should end together,
