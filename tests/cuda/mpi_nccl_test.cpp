@@ -23,7 +23,7 @@ double timeout() {
   return text == nullptr ? timeout_s : std::atof(text);
 }
 
-const auto* const environment = testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = timeout_s}));
+const WantsMpi wants_mpi(__FILE__, {.timeout_s = timeout_s});
 
 // A way in which ranks exchange device memory; null where there is one rank, as in a run.
 using Ranks = std::unique_ptr<DeviceCommunicator>;

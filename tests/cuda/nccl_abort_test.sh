@@ -14,7 +14,7 @@ expect() {
   local wanted=76
   [ -n "$1" ] || wanted=0
   NIBBLE_SIMULATED_NCCL_FAULT="$1" NIBBLE_TEST_TIMEOUT="$2" timeout -k 5 60 \
-    mpirun -n 3 "$PROGRAMS/cuda_mpi_nccl_test" --gtest_filter=Nccl.Fault >out.txt 2>&1
+    mpirun -n 3 "$PROGRAMS/cuda_mpi_tests" --gtest_filter=Nccl.Fault >out.txt 2>&1
   local code=$?
   if [ $code != $wanted ] || ! grep -qE "$3" out.txt; then
     echo "fault \"$1\": exit code $code instead of $wanted, or no line with \"$3\":"

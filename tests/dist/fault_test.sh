@@ -2,14 +2,15 @@
 # What a run does when a rank is missing: it ends within the deadline, with a documented exit code, naming the rank.
 set -u
 set +e +o pipefail  # exit codes are what this test looks at
-program="$WORK/../../dist_mpi_communicator_test"
+program="$PROGRAMS/dist_mpi_tests"
 rm -rf "$WORK" && mkdir -p "$WORK" && cd "$WORK" || exit 1
 export NIBBLE_TEST_FAULTS=1
 failures=0
 
-# expect NAME EXIT_CODE TEXT: the fault ends the job of 3 ranks with this code (or one of "a|b") and says this.
+# expect NAME EXIT_CODE TEXT: the fault NAME of $suite ends the job of 3 ranks with this code (or one of "a|b") and
+# says this.
 expect() {
-  timeout -k 5 60 mpirun -n 3 "$program" --gtest_filter="Fault.$1" >"$1.txt" 2>&1
+  timeout -k 5 60 mpirun -n 3 "$program" --gtest_filter="$suite.$1" >"$1.txt" 2>&1
   local code=$?
   if ! [[ "$code" =~ ^($2)$ ]] || ! grep -q "$3" "$1.txt"; then
     echo "$1: exit code $code instead of $2, or no line with \"$3\":"
@@ -18,6 +19,7 @@ expect() {
   fi
 }
 
+suite=Fault
 expect LastRankNeverArrives 76 "all-reduce number 2 .*not arrived: rank 2"
 expect FirstRankNeverArrives 76 "rank 0 does not answer"
 expect LastRankIsStopped 76 "barrier number 1 .*not arrived: rank 2"
@@ -26,11 +28,10 @@ expect LastRankThrowsAlone 65 "."  # what the launcher says of it does not alway
 expect LastRankUnwindsWithItsCommunicator 77 "."
 expect LastRankLeavesWithoutTheOthers 76 "barrier number 1 .* took longer"
 # Ranks that share memory wait for nobody but in collectives with a deadline.
-program="$WORK/../../dist_mpi_shared_arena_test"
+suite=SharedArenaFault
 expect LastRankIsStoppedInAStep 76 "all-gather number .*not arrived: rank 2"
 expect LastRankIsKilledInAStep "137|76" "."  # the launcher or the deadline, whichever comes first
 expect LastRankDoesNotShare 76 "not arrived: rank 2"
-program="$WORK/../../dist_mpi_communicator_test"
 
 # No rank outlives its launcher.
 mpirun -n 2 "$program" --gtest_filter=Fault.LastRankNeverArrives >launcher.txt 2>&1 &

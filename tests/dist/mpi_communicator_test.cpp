@@ -32,11 +32,10 @@ int machine_of(int rank) {
 }
 
 // Messages of at most 1000 bytes, so that every operation is cut into several.
-const auto* const environment =
-    testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = faults_wanted() ? 1.0 : 60.0,
-                                                          .chunk_bytes = 1000,
-                                                          .machine_of_rank = machine_of,
-                                                          .shared_bytes = size_t{1} << 20}));
+const WantsMpi wants_mpi(__FILE__, {.timeout_s = faults_wanted() ? 1.0 : 60.0,
+                                    .chunk_bytes = 1000,
+                                    .machine_of_rank = machine_of,
+                                    .shared_bytes = size_t{1} << 20});
 
 std::byte pattern(int rank, size_t i) {
   return static_cast<std::byte>((static_cast<size_t>(rank) * 37 + i * 7) & 255);

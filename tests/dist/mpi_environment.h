@@ -3,25 +3,35 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <memory>
+#include <string>
 
 #include "dist/ranks/mpi_communicator.h"
 
 namespace nibble {
 
+// tests/dist/mpi_main.cpp adds it to every program. MPI starts once a process, so that all tests of a process share one
+// communicator; a source file whose tests need another than the usual one says so with WantsMpi.
 class MpiEnvironment : public testing::Environment {
  public:
-  explicit MpiEnvironment(const MpiOptions& options) : options_(options) {}
-  void SetUp() override { instance() = make_mpi_communicator(options_); }
+  void SetUp() override;
   void TearDown() override { instance().reset(); }
 
   static std::unique_ptr<Communicator>& instance() {
     static std::unique_ptr<Communicator> communicator;
     return communicator;
   }
+  // What files want, by __FILE__.
+  static std::map<std::string, MpiOptions>& wishes() {
+    static std::map<std::string, MpiOptions> all;
+    return all;
+  }
+};
 
- private:
-  MpiOptions options_;
+// `const WantsMpi wants_mpi(__FILE__, {...});` in a source file.
+struct WantsMpi {
+  WantsMpi(const char* file, const MpiOptions& options) { MpiEnvironment::wishes()[file] = options; }
 };
 
 inline Communicator& communicator() {

@@ -1,4 +1,4 @@
-// Runs under mpirun on several ranks. The tests named Fault.* are run by fault_test.sh, one at a time.
+// Runs under mpirun on several ranks. The tests named SharedArenaFault.* are run by fault_test.sh, one at a time.
 #include "dist/ranks/shared_arena.h"
 
 #include <gtest/gtest.h>
@@ -21,8 +21,7 @@ bool faults_wanted() {
   return std::getenv("NIBBLE_TEST_FAULTS") != nullptr;
 }
 
-const auto* const environment =
-    testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = faults_wanted() ? 1.0 : 60.0}));
+const WantsMpi wants_mpi(__FILE__, {.timeout_s = faults_wanted() ? 1.0 : 60.0});
 
 std::byte pattern(int rank, size_t i, int round) {
   return static_cast<std::byte>((static_cast<size_t>(rank) * 37 + i * 7 + static_cast<size_t>(round) * 101) & 255);
@@ -98,7 +97,7 @@ TEST(SharedArena, PlansFailTogether) {
   communicator().barrier();
 }
 
-class Fault : public testing::Test {
+class SharedArenaFault : public testing::Test {
  protected:
   void SetUp() override {
     if (!faults_wanted()) GTEST_SKIP() << "run by fault_test.sh";
@@ -124,15 +123,15 @@ class Fault : public testing::Test {
   }
 };
 
-TEST_F(Fault, LastRankIsStoppedInAStep) {
+TEST_F(SharedArenaFault, LastRankIsStoppedInAStep) {
   train([] { raise(SIGSTOP); });
 }
 
-TEST_F(Fault, LastRankIsKilledInAStep) {
+TEST_F(SharedArenaFault, LastRankIsKilledInAStep) {
   train([] { raise(SIGKILL); });
 }
 
-TEST_F(Fault, LastRankDoesNotShare) {
+TEST_F(SharedArenaFault, LastRankDoesNotShare) {
   if (communicator().rank() == communicator().size() - 1) raise(SIGSTOP);
   train([] {});
 }

@@ -15,8 +15,6 @@
 namespace nibble {
 namespace {
 
-const auto* const environment = testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = 60}));
-
 // Values of very different sizes, so that any other order of additions gives other bits.
 float gradient(uint64_t group, uint64_t element, uint64_t repetition) {
   uint64_t mixed = (group * 0x9E3779B97F4A7C15u) ^ (element * 0xC2B2AE3D27D4EB4Fu) ^ (repetition << 40);

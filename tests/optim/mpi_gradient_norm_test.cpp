@@ -14,8 +14,6 @@
 namespace nibble {
 namespace {
 
-const auto* const environment = testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = 60}));
-
 std::vector<float> gradient(uint64_t elements) {
   std::vector<float> values(elements);
   uint64_t state = 12345;

@@ -1,6 +1,7 @@
 #include "trainer/report/metrics.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <fstream>
@@ -14,7 +15,8 @@ namespace nibble {
 namespace {
 
 std::filesystem::path fresh_directory(const std::string& name) {
-  const auto path = std::filesystem::temp_directory_path() / ("nibble-metrics-test-" + name);
+  const auto path =
+      std::filesystem::temp_directory_path() / ("nibble-metrics-test-" + name + "-" + std::to_string(getpid()));
   std::filesystem::remove_all(path);
   std::filesystem::create_directories(path);
   return path;

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "dist/base/error.h"
-#include "dist/ranks/communicator.h"
+#include "dist/mpi_environment.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint_fixture.h"
 
@@ -18,8 +18,6 @@ using testing_support::ScratchDirectory;
 using testing_support::Shard;
 using testing_support::small_flat_size;
 
-std::unique_ptr<Communicator> communicator;
-
 // Uneven, cutting through rows; the first of four ranks has nothing.
 uint64_t boundary(int rank, int ranks) {
   if (rank == 0) return 0;
@@ -30,14 +28,14 @@ uint64_t boundary(int rank, int ranks) {
 class MpiCheckpointTest : public testing::Test {
  protected:
   MpiCheckpointTest() {
-    if (communicator->rank() == 0) scratch_ = std::make_unique<ScratchDirectory>("nibble_mpi_checkpoint");
-    run_ = broadcast_string(*communicator, scratch_ ? scratch_->path().string() : "", 0);
+    if (communicator().rank() == 0) scratch_ = std::make_unique<ScratchDirectory>("nibble_mpi_checkpoint");
+    run_ = broadcast_string(communicator(), scratch_ ? scratch_->path().string() : "", 0);
   }
-  ~MpiCheckpointTest() override { communicator->barrier(); }
+  ~MpiCheckpointTest() override { communicator().barrier(); }
   void save(uint64_t step) {
-    Shard shard(step, boundary(communicator->rank(), communicator->size()),
-                boundary(communicator->rank() + 1, communicator->size()));
-    save_checkpoint(*communicator, run_, shard.state());
+    Shard shard(step, boundary(communicator().rank(), communicator().size()),
+                boundary(communicator().rank() + 1, communicator().size()));
+    save_checkpoint(communicator(), run_, shard.state());
   }
 
   std::unique_ptr<ScratchDirectory> scratch_;
@@ -46,8 +44,8 @@ class MpiCheckpointTest : public testing::Test {
 
 TEST_F(MpiCheckpointTest, AnyRankLoadsAnyRange) {
   save(300);
-  const CheckpointInfo info = find_checkpoint(*communicator, run_);
-  EXPECT_EQ(info.ranks, communicator->size());
+  const CheckpointInfo info = find_checkpoint(communicator(), run_);
+  EXPECT_EQ(info.ranks, communicator().size());
   for (int ranks = 1; ranks <= 5; ++ranks) {
     for (int rank = 0; rank < ranks; ++rank) {
       const uint64_t begin = small_flat_size * static_cast<uint64_t>(rank) / static_cast<uint64_t>(ranks);
@@ -60,51 +58,42 @@ TEST_F(MpiCheckpointTest, AnyRankLoadsAnyRange) {
 TEST_F(MpiCheckpointTest, AllRanksAgreeOnDamage) {
   save(300);
   save(400);
-  const int last = communicator->size() - 1;
-  if (communicator->rank() == last) {
+  const int last = communicator().size() - 1;
+  if (communicator().rank() == last) {
     fs::resize_file(run_ / "checkpoints/step-00000400" / ("rank-0000" + std::to_string(last) + ".h5"), 100);
   }
-  communicator->barrier();
-  EXPECT_EQ(find_checkpoint(*communicator, run_).step, 300u);
+  communicator().barrier();
+  EXPECT_EQ(find_checkpoint(communicator(), run_).step, 300u);
 }
 
 TEST_F(MpiCheckpointTest, AFailureOnOneRankIsAFailureOnAll) {
   save(300);
-  const int last = communicator->size() - 1;
-  Shard shard(400, boundary(communicator->rank(), communicator->size()),
-              boundary(communicator->rank() + 1, communicator->size()));
+  const int last = communicator().size() - 1;
+  Shard shard(400, boundary(communicator().rank(), communicator().size()),
+              boundary(communicator().rank() + 1, communicator().size()));
   CheckpointState state = shard.state();
-  if (communicator->rank() == last) state.buffers[1].group = "";  // no HDF5 name
+  if (communicator().rank() == last) state.buffers[1].group = "";  // no HDF5 name
   try {
-    save_checkpoint(*communicator, run_, state);
+    save_checkpoint(communicator(), run_, state);
     ADD_FAILURE() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::io) << error.what();
   }
-  communicator->barrier();
+  communicator().barrier();
   EXPECT_EQ(std::distance(fs::directory_iterator(run_ / "checkpoints"), fs::directory_iterator()), 1);
-  EXPECT_EQ(find_checkpoint(*communicator, run_).step, 300u);
+  EXPECT_EQ(find_checkpoint(communicator(), run_).step, 300u);
 }
 
 TEST_F(MpiCheckpointTest, H5pySeesWholeTensorsAlsoAfterAMove) {
   save(300);
-  if (communicator->rank() == 0) {
+  if (communicator().rank() == 0) {
     fs::rename(run_ / "checkpoints/step-00000300", run_ / "moved");
     const std::string script =
         std::string("/usr/bin/python3 ") + NIBBLE_SOURCE_DIR + "/tests/trainer/checkpoint_h5py.py ";
     EXPECT_EQ(std::system((script + (run_ / "moved").string()).c_str()), 0) << "(needs Debian's python3-h5py)";
   }
-  communicator->barrier();
+  communicator().barrier();
 }
 
 }  // namespace
 }  // namespace nibble
-
-int main(int argument_count, char** arguments) {
-  testing::InitGoogleTest(&argument_count, arguments);
-  nibble::communicator = nibble::make_communicator(60);
-  const int result = RUN_ALL_TESTS();
-  const auto worst = nibble::communicator->all_reduce_max(result);
-  nibble::communicator.reset();
-  return static_cast<int>(worst);
-}

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -20,8 +21,6 @@
 #include "trainer/run/training_session.h"
 
 namespace nibble {
-
-inline const auto* const environment = testing::AddGlobalTestEnvironment(new MpiEnvironment({.timeout_s = 60}));
 
 constexpr size_t groups = 4;
 
@@ -73,8 +72,7 @@ class TrainingSessionTest : public testing::Test {
   TrainingSessionTest() {
     const auto* test = testing::UnitTest::GetInstance()->current_test_info();
     directory_ = std::filesystem::temp_directory_path() /
-                 (std::string("nibble-session-") + test->name() + "-rank-" + std::to_string(communicator().rank()) +
-                  "-of-" + std::to_string(communicator().size()));
+                 (std::string("nibble-session-") + test->name() + "-" + std::to_string(getpid()));
     std::filesystem::remove_all(directory_);
     std::filesystem::create_directories(directory_);
     ShardHeader format;

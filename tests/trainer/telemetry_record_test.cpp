@@ -1,6 +1,7 @@
 #include "trainer/report/telemetry_record.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
@@ -91,7 +92,8 @@ TEST(TelemetryRecord, ScalarsAreMeansOfWhatIsFinite) {
 }
 
 TEST(TelemetryRecord, PointsThatAResumeMadeAgainCountOnce) {
-  const auto path = std::filesystem::temp_directory_path() / "nibble-telemetry-record-test.jsonl";
+  const auto path =
+      std::filesystem::temp_directory_path() / ("nibble-telemetry-record-" + std::to_string(getpid()) + ".jsonl");
   std::filesystem::remove(path);
   {
     MetricsLog log(path);

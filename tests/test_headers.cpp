@@ -1,0 +1,1 @@
+// The headers that tests/CMakeLists.txt compiles once for all test programs.
