@@ -20,26 +20,26 @@ A run is described by one YAML file. Every key is listed here; an unknown key, a
 the program with exit code 78 and the file, line and column of the mistake.
 
 * `nibble config check FILE` checks a file, `nibble config show FILE` prints it with every default filled in.
-* `--set section.key=value`, as often as you like, overrides the file. A value that starts with `[`, `{` or a quote is
-  read as YAML, any other is taken as it stands: `--set train.steps=500 --set 'data.train=[a.bin, b.bin]'`.
+* `--set section.key=value` overrides the file; it may be given any number of times. A value that starts with `[`, `{` or
+  a quote is read as YAML, any other is taken literally: `--set train.steps=500 --set 'data.train=[a.bin, b.bin]'`.
 * Numbers may be written `1_000_000`, `1e6`, `1M` (`k`, `M`, `G`, `B` are powers of ten) or `32Ki` (`Ki`, `Mi`, `Gi` are
-  powers of two). Truth values are `true` and `false`, nothing else.
+  powers of two). Truth values are only `true` and `false`.
 * Relative paths start at the directory in which nibble was started. A run directory keeps the whole configuration, with
   absolute paths and the recipe written out, in `config.yaml`.
 * Anchors, aliases, tags and merge keys of YAML are refused. `nibble config schema` prints a JSON Schema for editors.
 
-The column *resume* says what a resumed run may do to a key: a `frozen` key may never change, since the checkpoint would
-not fit; a `numeric` key changes the numbers of the run and may change only if `resume.allow` names it; a `free` key may
-change.
+The column *resume* says whether a resumed run may change a key. A `frozen` key may never change, because the checkpoint
+would not fit. A `numeric` key changes the numbers of the run, and may change only if `resume.allow` names it. A `free` key
+may always change.
 
 )";
 
 constexpr std::string_view recipe_section = R"(## Recipes
 
-A recipe says how the three matrix products of a linear layer take their operands, which layers differ, and what changes
-late in the run. `recipe: NAME` looks for `NAME.yaml` in the directory of the configuration, in `../recipes` beside it,
-in `configs/recipes`, in `$NIBBLE_CONFIG_DIR/recipes` and among the recipes installed with nibble; `path/to/my.yaml`
-names a file; a mapping is the recipe itself. `nibble config show` prints the recipe with nothing left to look up.
+A recipe says how the operands of the three GEMMs of a linear layer are made, which layers differ, and what changes late in
+the run. `recipe: NAME` looks for `NAME.yaml` in the directory of the configuration, in `../recipes` beside it, in
+`configs/recipes`, in `$NIBBLE_CONFIG_DIR/recipes` and among the recipes installed with nibble; `path/to/my.yaml` names a
+file; a mapping is the recipe itself. `nibble config show` prints the recipe so that it refers to no other file.
 [recipes.md](recipes.md) shows what each recipe does and how to write one.
 
 ```yaml
@@ -54,7 +54,7 @@ grad_weight:                 # dW = dY^T X
 high_precision:              # the first rule that applies wins ...
   - {match: "embedding|head", format: bf16}
   - {first_blocks: 1, format: mxfp8_e4m3}
-layers:                      # ... then the first of these, written over the operands above
+layers:                      # ... then the first of these that applies changes the operands above
   - {match: "*.down.weight", grad_input: {dy: {format: nvfp4, round: stochastic}}}
   - {last_share: 0.15, format: mxfp8_e4m3}
 switch: {at: 0.82, gemms: forward, to: bf16}
@@ -64,24 +64,24 @@ oscillation: {every: 200, window: 50, threshold: 8, from_share: 0.6}
 
 | key | values | default | meaning |
 |---|---|---|---|
-| `name` | letters, digits, `-`, `_` | `unnamed` | Shown in logs and reports; not taken over by `extends`. |
-| `extends` | name or path | none | Looked for beside this file, then in the places above; at most 8 deep. |
-| `forward`, `grad_input`, `grad_weight` | a format, or `x`/`dy` and `w`/`x` | `bf16` | The operands of the three products. |
-| `high_precision` | list of rules | `[]` | Layers that take all six operands in one `format`, `bf16` if none is given. |
-| `layers` | list of rules | none | Layers with products of their own: `forward`, `grad_input`, `grad_weight`, or a `format` for all six. |
+| `name` | letters, digits, `-`, `_` | `unnamed` | Shown in logs and reports; not inherited by `extends`. |
+| `extends` | name or path | none | A recipe that is read first. It is looked for beside this file, then as described above; at most 8 deep. |
+| `forward`, `grad_input`, `grad_weight` | a format, or `x`/`dy` and `w`/`x` | `bf16` | The operands of the three GEMMs. |
+| `high_precision` | list of rules | `[]` | Layers whose six operands have one `format`, `bf16` if none is given. |
+| `layers` | list of rules | none | Layers with other operands: `forward`, `grad_input`, `grad_weight`, or a `format` for all six. |
 | `switch` | mapping | none | From step ceil(`at` * steps) on, `gemms` (`forward`, `backward`, `all`; default `all`) are in format `to` (default `bf16`). |
-| `outliers` | mapping | none | Outlier retention: in layers with products in four bits, `share` (default 0.1, below 0.5) of the input channels, rounded up to a multiple of 32, those of the largest norms in the `window` (50) steps from `from_step` (500) on, are multiplied in `format` (`mxfp8_e4m3`, `mxfp8_e5m2`, `fp8_e4m3`, `fp8_e5m2`) from then on. |
-| `oscillation` | mapping | none | OsciReset: from step ceil(`from_share` * steps) on (default 0.6), every `every` (200) steps, in a window of `window` (50) steps: a weight whose quantised value has moved `threshold` (8) times as far as itself is set to that value. Needs 20 bytes an element, on the rank that owns it. |
+| `outliers` | mapping | none | Outlier retention in layers with four-bit GEMMs: a `share` (default 0.1, below 0.5) of the input channels, rounded up to a multiple of 32, is multiplied in `format` (`mxfp8_e4m3`, `mxfp8_e5m2`, `fp8_e4m3`, `fp8_e5m2`). These are the channels with the largest norms in the `window` (50) steps from `from_step` (500) on, and they are used after the window. |
+| `oscillation` | mapping | none | OsciReset: from step ceil(`from_share` * steps) on (default 0.6), every `every` (200) steps, a window of `window` (50) steps is observed. A weight whose quantised value has moved at least `threshold` (8) times as far as the weight itself is then set to that value. Needs 20 bytes for each element, on the rank that owns it. |
 
 A rule has one condition: `match`, `first_blocks`, `last_blocks` (numbers of blocks) or `last_share` (a share of the
 blocks, rounded up). `match` holds globs joined by `|`: one with `*`, `?`, `[a-c]` or `[!a-c]` must match the whole name
 of the weight (`blocks.3.mlp.down.weight`), any other is looked for inside it.
 
-With `extends`, an operand that gives `format` starts anew, any other changes the keys that it names. `high_precision`,
-`layers`, `switch`, `outliers` and `oscillation` take the place of the extended recipe's; `key: ~` takes one back. What contradicts itself is
-judged when all has been read.
+With `extends`, an operand with `format` replaces the inherited operand; an operand without it changes only the keys that
+it names. `high_precision`, `layers`, `switch`, `outliers` and `oscillation` replace those of the extended recipe. `key: ~`
+restores the default of a key. Contradictions are looked for when everything has been read.
 
-An operand is a format, which stands for `{format: ...}`, or a mapping:
+An operand is a format, which means `{format: ...}`, or a mapping:
 
 | key | values | default | meaning |
 |---|---|---|---|
@@ -89,18 +89,18 @@ An operand is a format, which stands for `{format: ...}`, or a mapping:
 | `block` | nvfp4: `1x16`, `16x16`; mxfp4, mxfp8: `1x32` | `1x16`, `1x32` | Elements that share a scale; with `16x16` a matrix and its transpose hold the same values. |
 | `scale` | `amax`, `amax_up`, `four_over_six`, `four_over_six_mae`, `four_over_six_abs_max`, `search`, `rms` | `amax`; mxfp8: `amax_up` | `amax`: a block's largest magnitude becomes the format's largest (mxfp: the power of two below, which clips). `amax_up`: mxfp, the power of two above. `four_over_six`: nvfp4, the maximum at 6 or at 4, by the lower squared, absolute or largest error. `search`: nvfp4, the E4M3 scale of least squared error. `rms`: nvfp4 and mxfp4, from the root mean square, which clips. |
 | `round` | `nearest`, `stochastic`, `stochastic_published`, `ms_eden` | `nearest` | `stochastic`: nvfp4 and mxfp4, unbiased. `stochastic_published`: nvfp4, NVIDIA's variant without a guard, biased. `ms_eden`: nvfp4, elements to nearest and an unbiased correction in the block scales; needs `rotate` with drawn `signs`. |
-| `correction` | `post_hoc`, `post_hoc_published`, `per_16`, `per_128`, `per_128_published` | `post_hoc` | `ms_eden` only: over how many elements, and whether before or after the tensor's scale is known; `_published`: with the arithmetic of the paper's code. |
-| `range` | 1 to 8 | the rule's | nvfp4: where on the E2M1 grid a block's maximum falls. |
+| `correction` | `post_hoc`, `post_hoc_published`, `per_16`, `per_128`, `per_128_published` | `post_hoc` | `ms_eden` only: 16 or 128 elements share a correction, with the tensor's scale chosen first; or `post_hoc`: the tensor's scale is chosen last. `_published`: with the arithmetic of the paper's code. |
+| `range` | 1 to 8 | the rule's | nvfp4: the value on the E2M1 grid to which a block's maximum is scaled. |
 | `ceiling` | 1 to 448 | the rule's | nvfp4: the E4M3 scale of the block with the tensor's maximum. |
-| `outer` | `tensor`, `1x128` | `tensor` | nvfp4: what one FP32 scale covers. |
-| `history` | 0 to 1024 steps | `0` | fp8: the scale comes from the largest magnitude of so many steps before; 0: from the tensor itself. |
-| `rotate` | `0`, `16`, `32`, `64`, `128` | `0` | Points of the Hadamard rotation along the axis that the product sums over. |
-| `rotations` | `1`, `2` | `1` | How often it is rotated, each time with signs of its own. |
-| `signs` | `fixed`, `step`, `micro_batch` | `fixed` | Signs of the rotation: one vector for the whole run, or drawn for each step or micro-batch. `forward` has no `micro_batch`, since its weight is made once a step. |
-| `from` | `original`, `saved` | `original` | `grad_input.w` and `grad_weight.x`: made from the high-precision tensor, or from the values that the quantised forward product used. |
+| `outer` | `tensor`, `1x128` | `tensor` | nvfp4: the elements that share one FP32 scale. |
+| `history` | 0 to 1024 steps | `0` | fp8: the scale comes from the largest magnitude of so many previous steps; 0 = from the tensor itself. |
+| `rotate` | `0`, `16`, `32`, `64`, `128` | `0` | Points of the Hadamard rotation along the axis that the GEMM sums over. |
+| `rotations` | `1`, `2` | `1` | Number of rotations; each has its own signs. |
+| `signs` | `fixed`, `step`, `micro_batch` | `fixed` | Signs of the rotation: one vector for the whole run, or drawn for each step or micro-batch. `forward` has no `micro_batch`, because its weight is quantised once in a step. |
+| `from` | `original`, `saved` | `original` | `grad_input.w` and `grad_weight.x`: made from the high-precision tensor, or from the values of the quantised forward operand. |
 
-Both operands of a product need the same `rotate`, `rotations` and `signs`, or the rotation would not cancel. The axis
-that a product sums over must be a multiple of the block, of `rotate`, and of 128 with `outer: 1x128` or
+Both operands of a GEMM need the same `rotate`, `rotations` and `signs`, because otherwise the rotation would not cancel.
+The axis that a GEMM sums over must be a multiple of the block, of `rotate`, and of 128 with `outer: 1x128` or
 `correction: per_128`: features in for `forward`, features out for `grad_input`, tokens of a micro-batch for `grad_weight`.
 )";
 

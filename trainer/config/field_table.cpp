@@ -47,23 +47,23 @@ const Field fields[] = {
     {"device", CHOICE(device, "auto", "cpu", "cuda"), "Where the run computes; auto takes a GPU if there is one.",
      numeric},
 
-    {"cuda.gemm", CHOICE(cuda.gemm, "automatic", "exact", "cublaslt", "cudnn", "emulated"), "Who multiplies on a GPU: "
-     "automatic takes a library's NVFP4 products where GPU and library have them and the self-test passes, else BF16 "
-     "products of the same operands (emulated); exact has the bits of the CPU, and is slow.",
+    {"cuda.gemm", CHOICE(cuda.gemm, "automatic", "exact", "cublaslt", "cudnn", "emulated"), "The backend of GEMMs on a "
+     "GPU: automatic takes NVFP4 GEMMs of a library if GPU and library have them and the self-test passes, else BF16 "
+     "GEMMs of the same operands (emulated); exact has the bits of the CPU, and is slow.",
      numeric},
-    {"cuda.attention", CHOICE(cuda.attention, "automatic", "exact", "cudnn"), "Who computes attention on a GPU: automatic "
-     "takes cuDNN where it can; exact has the bits of the CPU, and is slow.",
+    {"cuda.attention", CHOICE(cuda.attention, "automatic", "exact", "cudnn"), "The backend of attention on a GPU: automatic "
+     "takes cuDNN if it supports the shape; exact has the bits of the CPU, and is slow.",
      numeric},
-    {"cuda.graphs", VALUE(cuda.graphs), "Hand forward and backward of a micro-batch to the GPU as one graph; changes no bit "
+    {"cuda.graphs", VALUE(cuda.graphs), "Run forward and backward of a micro-batch on the GPU as one graph; changes no bit "
      "of the result.",
      changeable},
-    {"cuda.offload_optimizer", VALUE(cuda.offload_optimizer), "Keep AdamW's moments and FP32 masters in memory of the CPU, "
-     "which updates the weights; changes no bit of the result.",
+    {"cuda.offload_optimizer", VALUE(cuda.offload_optimizer), "Keep AdamW's moments and FP32 masters in CPU memory, where "
+     "the CPU updates the weights; changes no bit of the result.",
      changeable},
 
-    {"model.pattern", VALUE(model.pattern), "One character a block, first to last: `*` attention, `-` MLP.",
+    {"model.pattern", VALUE(model.pattern), "One character for each block, first to last: `*` attention, `-` MLP.",
      frozen, "model", {}, "", true},
-    {"model.vocab_size", VALUE(model.vocab_size), "Size of the vocabulary; 0 = that of the data.",
+    {"model.vocab_size", VALUE(model.vocab_size), "Size of the vocabulary; 0 = the vocabulary size of the data.",
      frozen, "model", {0, 16777216.0}, "tokens"},
     {"model.hidden_size", VALUE(model.hidden_size), "Width of the residual stream; a multiple of 16.",
      frozen, "model", axis, "", true},
@@ -83,10 +83,10 @@ const Field fields[] = {
      frozen, "model", positive_share},
     {"model.tied_head", VALUE(model.tied_head), "The head shares the weights of the embedding.",
      frozen, "model"},
-    {"model.init_std", VALUE(model.init_std), "Standard deviation of the initial weights; projections back into the "
-     "residual stream get it divided by the square root of the number of blocks.",
+    {"model.init_std", VALUE(model.init_std), "Standard deviation of the initial weights; for projections back into the "
+     "residual stream it is divided by the square root of the number of blocks.",
      frozen, "model", positive_share},
-    {"model.dtype", CHOICE(model.dtype, "fp32", "bf16"), "Of weights and activations; fp32 is for debugging.",
+    {"model.dtype", CHOICE(model.dtype, "fp32", "bf16"), "Data type of weights and activations; fp32 is for debugging.",
      frozen, "model"},
 
     {"data.train", PATHS(data.train), "Training shards: a glob pattern or a list of them.",
@@ -95,13 +95,13 @@ const Field fields[] = {
      changeable, "data"},
     {"data.tokenizer", PATH(data.tokenizer), "Tokenizer model; \"\" = tokenizer.model beside the first training shard.",
      changeable, "data"},
-    {"data.document_mask", VALUE(data.document_mask), "A token attends to the earlier tokens of its own document only, not "
-     "to those of other documents in its sequence; positions are counted from the start of the sequence all the same.",
+    {"data.document_mask", VALUE(data.document_mask), "A token attends only to the earlier tokens of its own document, not "
+     "to those of other documents in its sequence; positions are still counted from the start of the sequence.",
      numeric, "data"},
 
     {"train.steps", VALUE(train.steps), "Optimizer steps of the whole run; the schedule ends there.",
      numeric, "schedule", steps, "steps", true},
-    {"train.stop_at", VALUE(train.stop_at), "Write a checkpoint and leave with exit code 75 after this step; 0 = never.",
+    {"train.stop_at", VALUE(train.stop_at), "Write a checkpoint and end with exit code 75 after this step; 0 = never.",
      changeable, "", optional_steps, "steps"},
     {"train.micro_batch_sequences", VALUE(train.micro_batch_sequences),
      "Sequences of a micro-batch, the unit that one rank computes at a time.",
@@ -116,11 +116,12 @@ const Field fields[] = {
     {"train.recompute", VALUE(train.recompute), "Blocks whose activations are computed again in the backward pass to save "
      "memory: none, all, or block numbers such as `0,2,5-7`. Changes no bit of the result.",
      changeable},
-    {"train.head_chunk_tokens", VALUE(train.head_chunk_tokens), "Tokens whose logits are in memory at a time, where the "
-     "head is not quantised; a multiple of 16. 0 = what suits a CPU's cache; a GPU wants thousands. The sum of the head's "
-     "weight gradient, and so its bits, depend on it.",
+    {"train.head_chunk_tokens", VALUE(train.head_chunk_tokens), "Tokens whose logits are in memory at a time, if the "
+     "head is not quantised; a multiple of 16. 0 = a number that suits the cache of a CPU; a GPU is faster with thousands. "
+     "The order of the sum of the head's weight gradient, and so its bits, depend on it.",
      numeric, "batch", {0, 1073741824.0}, "tokens"},
-    {"train.threads", VALUE(train.threads), "Threads of a rank; 0 = the cores of the machine shared among its ranks.",
+    {"train.threads", VALUE(train.threads), "Threads of a rank; 0 = the cores of the machine divided by the number "
+     "of its ranks.",
      changeable, "", {0, 4096}, "threads"},
 
     {"optimizer.learning_rate", VALUE(optimizer.learning_rate), "Peak of the schedule.",
@@ -133,13 +134,13 @@ const Field fields[] = {
      numeric, "optimizer", positive_share},
     {"optimizer.weight_decay", VALUE(optimizer.weight_decay), "Decoupled decay of the linear layers' weights.",
      numeric, "optimizer", {0, 10}},
-    {"optimizer.clip_norm", VALUE(optimizer.clip_norm), "Largest norm of the gradient, larger ones are scaled down; "
-     "0 = no clipping.",
+    {"optimizer.clip_norm", VALUE(optimizer.clip_norm), "Largest norm of the gradient; a gradient with a larger norm is "
+     "scaled down. 0 = no clipping.",
      numeric, "optimizer", {0, 1e6}},
-    {"optimizer.master_dtype", CHOICE(optimizer.master_dtype, "fp32", "bf16"), "Of the weights that are updated; bf16 is "
-     "rounded stochastically.",
+    {"optimizer.master_dtype", CHOICE(optimizer.master_dtype, "fp32", "bf16"), "Data type of the weights that the "
+     "optimizer updates; bf16 is rounded stochastically.",
      frozen, "optimizer"},
-    {"optimizer.moment_dtype", CHOICE(optimizer.moment_dtype, "fp32", "bf16"), "Of AdamW's moments.",
+    {"optimizer.moment_dtype", CHOICE(optimizer.moment_dtype, "fp32", "bf16"), "Data type of AdamW's moments.",
      frozen, "optimizer"},
 
     {"schedule.kind", CHOICE(schedule.kind, "cosine", "linear", "wsd"), "Shape of the learning rate after warm-up: cosine "
@@ -152,20 +153,20 @@ const Field fields[] = {
     {"schedule.decay_share", VALUE(schedule.decay_share), "Share of the steps in which wsd decays.",
      numeric, "schedule", positive_share},
 
-    {"guard.skip_in_a_row", VALUE(guard.skip_in_a_row), "Most steps in a row that may be skipped because they are not "
-     "finite, also when computed again; one more ends the run with exit code 77.",
+    {"guard.skip_in_a_row", VALUE(guard.skip_in_a_row), "How many consecutive steps may be skipped because they are "
+     "not finite, also when computed again; one more ends the run with exit code 77.",
      changeable, "", optional_steps, "steps"},
-    {"guard.skip_total", VALUE(guard.skip_total), "Most steps of the whole run, over all resumes, that may be skipped.",
+    {"guard.skip_total", VALUE(guard.skip_total), "How many steps of the whole run, over all resumes, may be skipped.",
      changeable, "", optional_steps, "steps"},
 
-    {"telemetry.every", VALUE(telemetry.every), "Steps between measurements of what every quantiser loses; 0 = never.",
+    {"telemetry.every", VALUE(telemetry.every), "Steps between measurements of the errors of every quantiser; 0 = never.",
      changeable, "", optional_steps, "steps"},
-    {"telemetry.gradient_probe", VALUE(telemetry.gradient_probe), "Measure also how far each linear layer's weight gradient "
+    {"telemetry.gradient_probe", VALUE(telemetry.gradient_probe), "Also measure how far each linear layer's weight gradient "
      "lies from that of the same micro-batch without quantisation; takes memory for a second set of activations and "
      "gradients on one rank.",
      changeable},
 
-    {"profile.every", VALUE(profile.every), "Steps between lines in the log about where the time went, by family of "
+    {"profile.every", VALUE(profile.every), "Steps between lines in the log that give the shares of time by family of "
      "operators; the first profiled steps are also written to profile.json. 0 = no profile.",
      changeable, "", optional_steps, "steps"},
 
@@ -176,10 +177,10 @@ const Field fields[] = {
 
     {"checkpoint.every", VALUE(checkpoint.every), "Steps between checkpoints; 0 = only after the last step.",
      changeable, "", optional_steps, "steps"},
-    {"checkpoint.keep_last", VALUE(checkpoint.keep_last), "Newest checkpoints that are kept.",
+    {"checkpoint.keep_last", VALUE(checkpoint.keep_last), "How many of the newest checkpoints are kept.",
      changeable, "", {1, 1000000}, "checkpoints"},
-    {"checkpoint.keep_every", VALUE(checkpoint.keep_every), "Checkpoints of steps divisible by this are kept for good; "
-     "0 = none.",
+    {"checkpoint.keep_every", VALUE(checkpoint.keep_every), "Checkpoints of steps that are divisible by this number are "
+     "never removed; 0 = none.",
      changeable, "", optional_steps, "steps"},
 
     {"comm.timeout_s", VALUE(comm.timeout_s), "Longest wait for the other ranks before the run ends with exit code 76; "
@@ -187,21 +188,21 @@ const Field fields[] = {
      changeable, "", {0, 1e6}, "seconds"},
 
     {"comm.reduction", CHOICE(comm.reduction, "tree", "nccl"), "How gradients of the ranks are summed: tree has the same "
-     "bits for any number of ranks; nccl, between GPUs only, overlaps with the backward pass and sums in an order of "
-     "NCCL's own.",
+     "bits for any number of ranks; nccl, between GPUs only, overlaps with the backward pass and sums in NCCL's own order.",
      numeric},
-    {"comm.gather", CHOICE(comm.gather, "bf16", "fp8", "nvfp4"), "How updated weights get to the ranks that do not own them: "
-     "bf16 as they are; fp8 (8.25 bits a weight) and nvfp4 (4.53 bits) round the weights of linear layers, on every rank "
-     "and whatever the number of ranks, and need optimizer.master_dtype fp32, which keeps them exact.",
+    {"comm.gather", CHOICE(comm.gather, "bf16", "fp8", "nvfp4"), "How updated weights are sent to the ranks that do not own "
+     "them: bf16 sends them unchanged; fp8 (8.25 bits per weight) and nvfp4 (4.53 bits) round the weights of linear layers, on "
+     "every rank and for any number of ranks, and need optimizer.master_dtype fp32, which keeps the exact weights.",
      numeric},
 
-    {"log.progress", CHOICE(log.progress, "auto", "plain", "bar", "none"), "What the terminal shows: a line a step, or a "
-     "bar; auto takes the bar on a terminal.",
+    {"log.progress", CHOICE(log.progress, "auto", "plain", "bar", "none"), "What standard output shows: a line for each "
+     "step, or a bar; auto shows the bar on a terminal.",
      changeable},
     {"log.tensorboard", VALUE(log.tensorboard), "Write TensorBoard event files.",
      changeable},
 
-    {"resume.allow", KEYS(resume.allow), "Keys of class numeric that may differ from the checkpoint's on resume.",
+    {"resume.allow", KEYS(resume.allow), "Keys of class numeric that may differ from those of the checkpoint when "
+     "a run is resumed.",
      changeable},
 };
 // clang-format on
