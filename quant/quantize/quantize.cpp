@@ -15,7 +15,7 @@
 #include "quant/isa/kernel_table.h"
 #include "quant/quantize/cpu/cast.h"
 #include "quant/quantize/cpu/cast_kernels.h"
-#include "quant/quantize/cpu/slab.h"
+#include "quant/quantize/cpu/row_block.h"
 #include "quant/quantize/quantize_problem.h"
 #include "quant/tensor/tensor_scan.h"
 
@@ -34,7 +34,7 @@ QuantizedTensor plain_operand(const QuantizeProblem& problem, const QuantizedTen
 // ---- Quantised formats ----
 
 // Returns whether the SIMD kernels of cast_kernels.h implement the rule.
-bool twins_know(const OperandSpec& spec, int64_t rows, int64_t inner) {
+bool has_simd_kernel(const OperandSpec& spec, int64_t rows, int64_t inner) {
   const bool rule =
       spec.scale == ScaleRule::amax || (spec.scale == ScaleRule::four_over_six && spec.block == BlockShape::row);
   return spec.format == Format::nvfp4 && spec.outer == OuterScale::tensor && spec.round != Rounding::ms_eden && rule &&
@@ -49,7 +49,7 @@ constexpr int64_t longest_range = 2048;  // largest number of positions in a ran
 struct RangeSigns {
   uint16_t of_block[longest_range / lanes + 1] = {};  // the SIMD kernels read one beyond the range
 };
-void set_signs(const SlabSource& source, const TileRange& range, RangeSigns& signs) {
+void set_signs(const RowBlockSource& source, const TileRange& range, RangeSigns& signs) {
   PhiloxBlock chunk = fixed_signs(source.rotate, 0);
   for (int64_t position = range.first_position; position < range.last_position; position += lanes) {
     const bool next = position == range.first_position || position % sign_chunk == 0;
@@ -59,29 +59,29 @@ void set_signs(const SlabSource& source, const TileRange& range, RangeSigns& sig
   }
 }
 
-TileSource tile_source(const SlabSource& source) {
+TileSource tile_source(const RowBlockSource& source) {
   return {source.data, source.dtype == DType::f32, source.transpose, source.stride, source.rows, source.inner};
 }
-TileRange tile_range(const SlabRange& range) {
+TileRange tile_range(const RowBlockRange& range) {
   return {range.first_row, range.last_row, range.first_position, range.last_position};
 }
 
 // One operand while it is made.
-struct Making {
-  Making(InstructionSet level, const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage);
+struct QuantizeJob {
+  QuantizeJob(InstructionSet level, const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage);
 
   // Sets the scale of the tensor. amax is that of the tensor, or of a history.
   void set_scale(float amax);
-  void cast(const SlabRange& range);
+  void cast(const RowBlockRange& range);
   // Adds the range to the operand's amax, and to `plain`, unless it is null, the amax of the source before the
   // rotation.
-  void include_amax(const SlabRange& range, SharedMax* plain);
+  void include_amax(const RowBlockRange& range, SharedMax* plain);
   void finish();
 
   const QuantizeProblem& problem;
   const QuantizedTensor& storage;
-  SlabSource source;
-  CastProblem problem_of_cast;
+  RowBlockSource source;
+  CastProblem cast_args;
   const CastKernels* kernels;  // null: no SIMD kernel implements the rule
   SharedMax amax, corrected;
 
@@ -89,26 +89,27 @@ struct Making {
   void cast_tiles(const TileRange& range) const;
 };
 
-Making::Making(InstructionSet level, const QuantizeProblem& quantize_problem, const QuantizedTensor& quantize_storage)
+QuantizeJob::QuantizeJob(InstructionSet level, const QuantizeProblem& quantize_problem,
+                         const QuantizedTensor& quantize_storage)
     : problem(quantize_problem),
       storage(quantize_storage),
-      source(slab_source(problem.source, problem.transpose, problem.spec, problem.signs)),
-      problem_of_cast{.spec = problem.spec,
-                      .noise = problem.noise,
-                      .rows = source.rows,
-                      .inner = source.inner,
-                      .layout = storage.layout,
-                      .codes = storage.values.as<uint8_t>(),
-                      .block_scales = storage.block_scales.empty() ? nullptr : storage.block_scales.as<uint8_t>(),
-                      .outer_scales = storage.outer_scales.empty() ? nullptr : storage.outer_scales.as<float>(),
-                      .corrected = corrects_post_hoc(problem.spec) ? problem.scratch.as<float>() : nullptr},
-      kernels(twins_know(problem.spec, source.rows, source.inner) ? cast_kernels_of(level) : nullptr) {
+      source(row_block_source(problem.source, problem.transpose, problem.spec, problem.signs)),
+      cast_args{.spec = problem.spec,
+                .noise = problem.noise,
+                .rows = source.rows,
+                .inner = source.inner,
+                .layout = storage.layout,
+                .codes = storage.values.as<uint8_t>(),
+                .block_scales = storage.block_scales.empty() ? nullptr : storage.block_scales.as<uint8_t>(),
+                .outer_scales = storage.outer_scales.empty() ? nullptr : storage.outer_scales.as<float>(),
+                .corrected = corrects_post_hoc(problem.spec) ? problem.scratch.as<float>() : nullptr},
+      kernels(has_simd_kernel(problem.spec, source.rows, source.inner) ? cast_kernels_of(level) : nullptr) {
   check_storage(problem, storage);
   NIBBLE_CHECK(storage.layout != OperandLayout::swizzled, "swizzled operands are made on GPUs");
 }
 
-void Making::set_scale(float tensor_amax) {
-  TensorScale& scale = problem_of_cast.scale;
+void QuantizeJob::set_scale(float tensor_amax) {
+  TensorScale& scale = cast_args.scale;
   if (traits_of(problem.spec.format).block_scale == ScaleCode::e8m0) {
     scale = fixed_tensor_scale(problem.spec);
   } else if (problem.spec.outer == OuterScale::tensor) {
@@ -116,7 +117,7 @@ void Making::set_scale(float tensor_amax) {
   }
 }
 
-void Making::include_amax(const SlabRange& range, SharedMax* plain) {
+void QuantizeJob::include_amax(const RowBlockRange& range, SharedMax* plain) {
   if (kernels != nullptr) {
     RangeSigns signs;
     TileAmax found{tile_source(source), tile_range(range), signs.of_block, plain != nullptr, 0, 0};
@@ -126,29 +127,29 @@ void Making::include_amax(const SlabRange& range, SharedMax* plain) {
     if (plain != nullptr) plain->include(found.plain);
     return;
   }
-  for_each_slab(range, [&](const SlabPlace& place) {
-    Slab slab;
-    load_slab(source, place, slab);
-    amax.include(amax_of_slab(slab, place.positions));
+  for_each_row_block(range, [&](const RowBlockBounds& bounds) {
+    RowBlock row_block;
+    load_row_block(source, bounds, row_block);
+    amax.include(amax_of_row_block(row_block, bounds.positions));
   });
 }
 
-SlabMaxima cast_slab(const CastProblem& problem, const SlabPlace& place, const Slab& slab) {
+RowBlockMaxima cast_row_block(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block) {
   switch (traits_of(problem.spec.format).block_scale) {
-    case ScaleCode::none: return cast_fp8(problem, place, slab);
-    case ScaleCode::e8m0: return cast_mx(problem, place, slab);
+    case ScaleCode::none: return cast_fp8(problem, bounds, row_block);
+    case ScaleCode::e8m0: return cast_mx(problem, bounds, row_block);
     case ScaleCode::e4m3: break;
   }
-  return problem.spec.round == Rounding::ms_eden ? cast_ms_eden(problem, place, slab)
-                                                 : cast_nvfp4(problem, place, slab);
+  return problem.spec.round == Rounding::ms_eden ? cast_ms_eden(problem, bounds, row_block)
+                                                 : cast_nvfp4(problem, bounds, row_block);
 }
 
-void Making::cast_tiles(const TileRange& range) const {
+void QuantizeJob::cast_tiles(const TileRange& range) const {
   const OperandSpec& spec = problem.spec;
   const NoiseStream& noise = problem.noise;
   RangeSigns signs;
   if (spec.rotate != 0) set_signs(source, range, signs);
-  const TensorScale& scale = problem_of_cast.scale;
+  const TensorScale& scale = cast_args.scale;
   // `counter` has words 1 to 3 of random_block()'s counters; the index fits word 0.
   const TileCast cast{.source = tile_source(source),
                       .range = range,
@@ -165,61 +166,61 @@ void Making::cast_tiles(const TileRange& range) const {
                       .counter = {noise.micro_batch << 8, noise.step,
                                   (noise.tensor_id & 0xFFFFFFu) | static_cast<uint32_t>(noise.purpose) << 24},
                       .tiles = storage.layout == OperandLayout::tiles,
-                      .codes = problem_of_cast.codes,
-                      .block_scales = problem_of_cast.block_scales};
+                      .codes = cast_args.codes,
+                      .block_scales = cast_args.block_scales};
   kernels->cast(cast);
 }
 
-void Making::cast(const SlabRange& range) {
+void QuantizeJob::cast(const RowBlockRange& range) {
   if (kernels != nullptr) return cast_tiles(tile_range(range));
-  SlabMaxima largest;
-  for_each_slab(range, [&](const SlabPlace& place) {
-    Slab slab;
-    load_slab(source, place, slab);
-    const SlabMaxima here = cast_slab(problem_of_cast, place, slab);
+  RowBlockMaxima largest;
+  for_each_row_block(range, [&](const RowBlockBounds& bounds) {
+    RowBlock row_block;
+    load_row_block(source, bounds, row_block);
+    const RowBlockMaxima here = cast_row_block(cast_args, bounds, row_block);
     largest = {std::max(largest.amax, here.amax), std::max(largest.corrected, here.corrected)};
   });
   amax.include(largest.amax);
   corrected.include(largest.corrected);
 }
 
-void Making::finish() {
+void QuantizeJob::finish() {
   if (corrects_post_hoc(problem.spec)) {
-    problem_of_cast.scale = tensor_scale_of(float_of_bits(corrected.value()), largest_for_scale(problem.spec));
+    cast_args.scale = tensor_scale_of(float_of_bits(corrected.value()), largest_for_scale(problem.spec));
     const auto blocks = static_cast<size_t>(div_ceil<int64_t>(source.rows, lanes) * (source.inner / lanes));
     parallel_for(blocks, size_t{1} << 9, [&](size_t begin, size_t end) {
-      round_corrected_scales(problem_of_cast, static_cast<int64_t>(begin), static_cast<int64_t>(end));
+      round_corrected_scales(cast_args, static_cast<int64_t>(begin), static_cast<int64_t>(end));
     });
   }
   const float largest = float_of_bits(amax.value());
   float* tensor_scale = storage.tensor_scale.as<float>();
-  const float decode = storage.outer_scales.empty() ? problem_of_cast.scale.decode : 1.0f;
+  const float decode = storage.outer_scales.empty() ? cast_args.scale.decode : 1.0f;
   tensor_scale[0] = is_finite(largest) ? decode : std::numeric_limits<float>::quiet_NaN();
   tensor_scale[1] = largest;
 }
 
 // A pair of operands is made from squares of the source with this side, which stay in the L2 cache.
-constexpr int64_t pair_part = 128;
+constexpr int64_t pair_side = 128;
 
-SlabRange transposed(const SlabRange& range) {
+RowBlockRange transposed(const RowBlockRange& range) {
   return {range.first_position, range.last_position, range.first_row, range.last_row};
 }
 
-// Calls body(making, range) for ranges that cover every operand: those of one operand, or of a pair, square by square
+// Calls body(job, range) for ranges that cover every operand: those of one operand, or of a pair, square by square
 // of the source.
 template <class Body>
-void for_each_part(std::span<Making*> operands, Body body) {
-  if (operands.empty()) return;
-  const SlabSource& first = operands[0]->source;
-  const bool pair = operands.size() == 2;
-  const int64_t rows = pair ? pair_part : (first.transpose ? 16 : 2) * lanes;
-  const int64_t positions = pair ? pair_part : (first.transpose ? pair_part : longest_range);
-  const SlabRanges cuts(first, rows, positions);
+void for_each_range(std::span<QuantizeJob*> jobs, Body body) {
+  if (jobs.empty()) return;
+  const RowBlockSource& first = jobs[0]->source;
+  const bool pair = jobs.size() == 2;
+  const int64_t rows = pair ? pair_side : (first.transpose ? 16 : 2) * lanes;
+  const int64_t positions = pair ? pair_side : (first.transpose ? pair_side : longest_range);
+  const RowBlockRanges cuts(first, rows, positions);
   parallel_for(cuts.count(), 1, [&](size_t begin, size_t end) {
     for (size_t index = begin; index < end; ++index) {
-      const SlabRange range = cuts.range(index);
-      for (Making* making : operands) {
-        body(*making, making->source.transpose == first.transpose ? range : transposed(range));
+      const RowBlockRange range = cuts.range(index);
+      for (QuantizeJob* job : jobs) {
+        body(*job, job->source.transpose == first.transpose ? range : transposed(range));
       }
     }
   });
@@ -228,36 +229,36 @@ void for_each_part(std::span<Making*> operands, Body body) {
 // Finds the amax of the operands that need it. One pass covers those that are rotated; it also finds the amax of the
 // source before the rotation where a SIMD kernel does so at little cost. Otherwise that takes a pass over contiguous
 // memory.
-void find_amax(std::span<Making*> operands) {
-  std::array<Making*, 2> rotated{};
+void find_amax(std::span<QuantizeJob*> jobs) {
+  std::array<QuantizeJob*, 2> rotated{};
   size_t rotated_count = 0;
-  std::array<Making*, 2> plain{};
+  std::array<QuantizeJob*, 2> plain{};
   size_t plain_count = 0;
-  for (Making* making : operands) {
-    if (!needs_amax_pass(making->problem)) continue;
-    if (making->problem.spec.rotate != 0) {
-      rotated[rotated_count++] = making;
+  for (QuantizeJob* job : jobs) {
+    if (!needs_amax_pass(job->problem)) continue;
+    if (job->problem.spec.rotate != 0) {
+      rotated[rotated_count++] = job;
     } else {
-      plain[plain_count++] = making;
+      plain[plain_count++] = job;
     }
   }
   const bool together = plain_count > 0 && rotated_count > 0 && rotated[0]->kernels != nullptr;
   SharedMax of_source;
-  for_each_part(std::span(rotated).first(rotated_count), [&](Making& making, const SlabRange& range) {
-    making.include_amax(range, together && &making == rotated[0] ? &of_source : nullptr);
+  for_each_range(std::span(rotated).first(rotated_count), [&](QuantizeJob& job, const RowBlockRange& range) {
+    job.include_amax(range, together && &job == rotated[0] ? &of_source : nullptr);
   });
   if (plain_count > 0 && !together) take_amax(plain[0]->problem.source, of_source);
   for (size_t i = 0; i < plain_count; ++i) plain[i]->amax.include(of_source.value());
 }
 
 // Makes at most two operands from one source.
-void make(std::span<Making*> operands) {
-  find_amax(operands);
-  for (Making* making : operands) {
-    making->set_scale(making->problem.amax != 0 ? making->problem.amax : float_of_bits(making->amax.value()));
+void run_jobs(std::span<QuantizeJob*> jobs) {
+  find_amax(jobs);
+  for (QuantizeJob* job : jobs) {
+    job->set_scale(job->problem.amax != 0 ? job->problem.amax : float_of_bits(job->amax.value()));
   }
-  for_each_part(operands, [](Making& making, const SlabRange& range) { making.cast(range); });
-  for (Making* making : operands) making->finish();
+  for_each_range(jobs, [](QuantizeJob& job, const RowBlockRange& range) { job.cast(range); });
+  for (QuantizeJob* job : jobs) job->finish();
 }
 
 }  // namespace
@@ -271,9 +272,9 @@ const CastKernels* cast_kernels_of(InstructionSet level) {
 QuantizedTensor quantize_with(InstructionSet level, const QuantizeProblem& problem, const QuantizedTensor& storage) {
   check_source(problem, storage);
   if (!is_quantized(problem.spec.format)) return plain_operand(problem, storage);
-  Making making(level, problem, storage);
-  std::array<Making*, 1> operands{&making};
-  make(operands);
+  QuantizeJob job(level, problem, storage);
+  std::array<QuantizeJob*, 1> jobs{&job};
+  run_jobs(jobs);
   return storage;
 }
 
@@ -284,10 +285,10 @@ QuantizedPair quantize_pair_with(InstructionSet level, const QuantizePairProblem
             quantize_with(level, problem.columns, problem.columns_storage)};
   }
   check_pair(problem);
-  Making rows(level, problem.rows, problem.rows_storage);
-  Making columns(level, problem.columns, problem.columns_storage);
-  std::array<Making*, 2> operands{&rows, &columns};
-  make(operands);
+  QuantizeJob rows(level, problem.rows, problem.rows_storage);
+  QuantizeJob columns(level, problem.columns, problem.columns_storage);
+  std::array<QuantizeJob*, 2> jobs{&rows, &columns};
+  run_jobs(jobs);
   return {problem.rows_storage, problem.columns_storage};
 }
 

@@ -11,7 +11,7 @@
 #include "dist/device/thread_pool.h"
 #include "quant/format/codec.h"
 #include "quant/quantize/cpu/decode.h"
-#include "quant/quantize/cpu/slab.h"
+#include "quant/quantize/cpu/row_block.h"
 
 namespace nibble {
 namespace cpu {
@@ -29,19 +29,20 @@ struct alignas(64) LaneCounts {
 };
 
 // The sums over a row block, in the units of the source.
-struct SlabSums {
+struct RowBlockSums {
   LaneDoubles squares{}, products{}, quantized_squares{}, error_squares{};
   LaneCounts nonzero{}, underflowed{}, clipped{}, zeros{};
 };
 
 // The positions of a row block that share a block scale.
-struct SlabBlock {
+struct ScaleBlock {
   int first = 0, positions = 0;
   LaneDoubles scale_above;  // the FP32 scales: decoded values times this are the operand's
   LaneDoubles reach;        // largest magnitude that a code stands for
 };
 
-NIBBLE_VECTORIZE void add_block(const Slab& source, const Slab& decoded, const SlabBlock& block, SlabSums& sums) {
+NIBBLE_VECTORIZE void add_block(const RowBlock& source, const RowBlock& decoded, const ScaleBlock& block,
+                                RowBlockSums& sums) {
   for (int position = block.first; position < block.first + block.positions; ++position) {
     for (int lane = 0; lane < lanes; ++lane) {
       const double x = source.value[position][lane];
@@ -59,7 +60,7 @@ NIBBLE_VECTORIZE void add_block(const Slab& source, const Slab& decoded, const S
 }
 
 struct Measuring {
-  SlabSource source;
+  RowBlockSource source;
   const QuantizedTensor& operand;
   FormatTraits traits;
   double rotation;  // a length in the source's units times this is a length of the orthogonal rotation
@@ -76,11 +77,11 @@ void decode_values(const QuantizedTensor& operand, int64_t row, int64_t first, i
 }
 
 // Decodes the operand's part of a row block. Lanes without a row keep their values.
-void load_decoded(const QuantizedTensor& operand, const SlabPlace& place, int64_t present, Slab& decoded) {
-  alignas(64) float values[slab_positions];
+void load_decoded(const QuantizedTensor& operand, const RowBlockBounds& bounds, int64_t present, RowBlock& decoded) {
+  alignas(64) float values[row_block_positions];
   for (int64_t lane = 0; lane < present; ++lane) {
-    decode_values(operand, place.row + lane, place.position, place.positions, values);
-    for (int position = 0; position < place.positions; ++position) decoded.value[position][lane] = values[position];
+    decode_values(operand, bounds.row + lane, bounds.position, bounds.positions, values);
+    for (int position = 0; position < bounds.positions; ++position) decoded.value[position][lane] = values[position];
   }
 }
 
@@ -88,7 +89,8 @@ double scale_above(const QuantizedTensor& operand, int64_t row, int64_t position
   if (!is_quantized(operand.format)) return 1;
   const double tensor = operand.tensor_scale.as<float>()[0];
   if (operand.outer_scales.empty()) return tensor;
-  return tensor * operand.outer_scales.as<float>()[row * (operand.inner / slab_positions) + position / slab_positions];
+  return tensor *
+         operand.outer_scales.as<float>()[row * (operand.inner / row_block_positions) + position / row_block_positions];
 }
 
 void include_scale(double scale, OperandStatistics& statistics) {
@@ -113,14 +115,14 @@ double count_scale(const Measuring& measuring, int64_t row, int64_t position, bo
   return scale;
 }
 
-bool all_zero_in_lane(const Slab& slab, int first, int positions, int64_t lane) {
+bool all_zero_in_lane(const RowBlock& row_block, int first, int positions, int64_t lane) {
   for (int position = first; position < first + positions; ++position) {
-    if (slab.value[position][lane] != 0) return false;
+    if (row_block.value[position][lane] != 0) return false;
   }
   return true;
 }
 
-void add_sums(const SlabSums& sums, int64_t present, double rotation, OperandStatistics& statistics) {
+void add_sums(const RowBlockSums& sums, int64_t present, double rotation, OperandStatistics& statistics) {
   const double squared = rotation * rotation;
   for (int64_t lane = 0; lane < present; ++lane) {
     statistics.sum_squares += sums.squares.value[lane] * squared;
@@ -134,22 +136,22 @@ void add_sums(const SlabSums& sums, int64_t present, double rotation, OperandSta
   }
 }
 
-void measure_slab(const Measuring& measuring, const SlabPlace& place, OperandStatistics& statistics) {
-  const int64_t present = std::min<int64_t>(measuring.operand.rows - place.row, lanes);
-  Slab source;
-  Slab decoded{};
-  load_slab(measuring.source, place, source);
-  load_decoded(measuring.operand, place, present, decoded);
-  SlabSums sums;
-  const int step = measuring.traits.block == 0 ? place.positions : measuring.traits.block;
-  for (int first = 0; first < place.positions; first += step) {
-    SlabBlock block{.first = first, .positions = step, .scale_above = {}, .reach = {}};
+void measure_row_block(const Measuring& measuring, const RowBlockBounds& bounds, OperandStatistics& statistics) {
+  const int64_t present = std::min<int64_t>(measuring.operand.rows - bounds.row, lanes);
+  RowBlock source;
+  RowBlock decoded{};
+  load_row_block(measuring.source, bounds, source);
+  load_decoded(measuring.operand, bounds, present, decoded);
+  RowBlockSums sums;
+  const int step = measuring.traits.block == 0 ? bounds.positions : measuring.traits.block;
+  for (int first = 0; first < bounds.positions; first += step) {
+    ScaleBlock block{.first = first, .positions = step, .scale_above = {}, .reach = {}};
     for (int64_t lane = 0; lane < present; ++lane) {
-      const double above = scale_above(measuring.operand, place.row + lane, place.position);
+      const double above = scale_above(measuring.operand, bounds.row + lane, bounds.position);
       double scale = 1;
       if (measuring.traits.block != 0) {
         const bool all_zero = all_zero_in_lane(source, first, step, lane);
-        scale = count_scale(measuring, place.row + lane, place.position + first, all_zero, above, statistics);
+        scale = count_scale(measuring, bounds.row + lane, bounds.position + first, all_zero, above, statistics);
       }
       const bool bounded = is_quantized(measuring.operand.format) && scale != 0;
       block.scale_above.value[lane] = above;
@@ -158,7 +160,7 @@ void measure_slab(const Measuring& measuring, const SlabPlace& place, OperandSta
     }
     add_block(source, decoded, block, sums);
   }
-  statistics.elements += present * place.positions;
+  statistics.elements += present * bounds.positions;
   add_sums(sums, present, measuring.rotation, statistics);
 }
 
@@ -184,24 +186,25 @@ double bits_an_element(const QuantizedTensor& operand) {
   if (!is_quantized(operand.format)) return operand.format == Format::f32 ? 32 : 16;
   const FormatTraits traits = traits_of(operand.format);
   return traits.code_bits + (traits.block == 0 ? 0.0 : 8.0 / traits.block) +
-         (operand.outer_scales.empty() ? 0.0 : 32.0 / slab_positions);
+         (operand.outer_scales.empty() ? 0.0 : 32.0 / row_block_positions);
 }
 
 }  // namespace
 
 OperandStatistics measure(const QuantizeProblem& problem, const QuantizedTensor& operand) {
-  const Measuring measuring{.source = slab_source(problem.source, problem.transpose, problem.spec, problem.signs),
+  const Measuring measuring{.source = row_block_source(problem.source, problem.transpose, problem.spec, problem.signs),
                             .operand = operand,
                             .traits = traits_of(operand.format),
                             .rotation = std::exp2(-0.5 * operand.rotation_bits)};
   NIBBLE_CHECK(measuring.source.rows == operand.rows && measuring.source.inner == operand.inner,
                "an operand of another shape than its source");
   // The sums are taken over fixed ranges and added in order, so threads cannot change a bit.
-  const SlabRanges cuts(measuring.source);
+  const RowBlockRanges cuts(measuring.source);
   std::vector<OperandStatistics> parts(cuts.count());
   parallel_for(parts.size(), 1, [&](size_t begin, size_t end) {
     for (size_t index = begin; index < end; ++index) {
-      for_each_slab(cuts.range(index), [&](const SlabPlace& place) { measure_slab(measuring, place, parts[index]); });
+      for_each_row_block(cuts.range(index),
+                         [&](const RowBlockBounds& bounds) { measure_row_block(measuring, bounds, parts[index]); });
     }
   });
   OperandStatistics statistics;

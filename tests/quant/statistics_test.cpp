@@ -213,7 +213,7 @@ TEST(Statistics, EqualReferenceForEveryFamily) {
   }
 }
 
-TEST(Statistics, EqualReferenceWhereSlabsAreCut) {
+TEST(Statistics, EqualReferenceWhereRowBlocksAreCut) {
   for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{7, 48}, {33, 80}, {17, 2048 + 144}, {300, 16}}) {
     for (const bool from_f32 : {false, true}) {
       expect_equals_reference(uneven_matrix(rows, cols), from_f32, false, nvfp4());

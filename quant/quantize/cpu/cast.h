@@ -1,4 +1,4 @@
-// Rounds row blocks (slab.h) into codes and scales: one source file for each family of formats and rules
+// Rounds row blocks (row_block.h) into codes and scales: one source file for each family of formats and rules
 // (cast_nvfp4.cpp, cast_eden.cpp, cast_scaled.cpp). Internal to quant; quantize.cpp calls them, docs/numerics.md
 // section 3 states what they compute.
 #pragma once
@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "quant/format/philox.h"
-#include "quant/quantize/cpu/slab.h"
+#include "quant/quantize/cpu/row_block.h"
 #include "quant/recipe/operand_spec.h"
 #include "quant/tensor/quantized_tensor.h"
 
@@ -27,15 +27,15 @@ struct CastProblem {
 };
 
 // The bits of a row block's largest magnitude and, for post hoc MS-EDEN, of its largest corrected scale.
-struct SlabMaxima {
+struct RowBlockMaxima {
   uint32_t amax = 0;
   uint32_t corrected = 0;
 };
 
-SlabMaxima cast_nvfp4(const CastProblem& problem, const SlabPlace& place, const Slab& slab);
-SlabMaxima cast_ms_eden(const CastProblem& problem, const SlabPlace& place, const Slab& slab);
-SlabMaxima cast_mx(const CastProblem& problem, const SlabPlace& place, const Slab& slab);
-SlabMaxima cast_fp8(const CastProblem& problem, const SlabPlace& place, const Slab& slab);
+RowBlockMaxima cast_nvfp4(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block);
+RowBlockMaxima cast_ms_eden(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block);
+RowBlockMaxima cast_mx(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block);
+RowBlockMaxima cast_fp8(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block);
 
 // Post hoc MS-EDEN: rounds the corrected scales to E4M3 when the tensor scale is known. Indices [begin, end) count
 // groups of 16 scales, one for each lane, in the order of `corrected`.

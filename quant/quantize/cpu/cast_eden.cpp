@@ -7,7 +7,7 @@ namespace nibble::cpu {
 namespace {
 
 constexpr int block_size = 16;
-constexpr int slab_blocks = slab_positions / block_size;
+constexpr int scale_blocks = row_block_positions / block_size;
 
 // Rounds a block of every lane, its values times `factor`, to nearest codes, and sums the two products that S is made
 // of.
@@ -26,25 +26,25 @@ NIBBLE_INLINE void encode_nearest(const float (*values)[lanes], const LaneFloats
 // ---- The tensor scale first: Algorithm 1 ----
 
 struct Corrections {
-  LaneFloats scale[slab_blocks];  // before the correction
-  LaneFloats squares[slab_blocks], products[slab_blocks];
+  LaneFloats scale[scale_blocks];  // before the correction
+  LaneFloats squares[scale_blocks], products[scale_blocks];
 };
 
-NIBBLE_INLINE void encode_slab(const CastProblem& problem, const SlabPlace& place, const Slab& slab, float range,
-                               Corrections& corrections) {
+NIBBLE_INLINE void encode_row_block(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block,
+                                    float range, Corrections& corrections) {
   const float multiplier = problem.scale.encode * (1.0f / range);
-  for (int first = 0, b = 0; first < place.positions; first += block_size, ++b) {
+  for (int first = 0, b = 0; first < bounds.positions; first += block_size, ++b) {
     LaneWords amax;
     LaneFloats factor;
     PackedCodes packed;
-    lane_amax(slab.value + first, block_size, amax);
+    lane_amax(row_block.value + first, block_size, amax);
     for (int lane = 0; lane < lanes; ++lane) {
       const uint32_t scale = block_scale_nearest(float_of_bits(amax.word[lane]) * multiplier);
       corrections.scale[b].value[lane] = e4m3_to_float(scale);
       factor.value[lane] = scale == 0 ? 0.0f : element_encode_scale(scale, problem.scale.decode);
     }
-    encode_nearest(slab.value + first, factor, packed, corrections.squares[b], corrections.products[b]);
-    store_codes(problem, place.row, place.position + first, packed);
+    encode_nearest(row_block.value + first, factor, packed, corrections.squares[b], corrections.products[b]);
+    store_codes(problem, bounds.row, bounds.position + first, packed);
   }
 }
 
@@ -66,26 +66,26 @@ NIBBLE_INLINE void share_correction(int blocks, bool weighted, Corrections& corr
   }
 }
 
-NIBBLE_VECTORIZE void cast_scale_first(const CastProblem& problem, const SlabPlace& place, const Slab& slab,
-                                       float range) {
+NIBBLE_VECTORIZE void cast_scale_first(const CastProblem& problem, const RowBlockBounds& bounds,
+                                       const RowBlock& row_block, float range) {
   Corrections corrections;
-  encode_slab(problem, place, slab, range, corrections);
-  const int slab_block_count = place.positions / block_size;
+  encode_row_block(problem, bounds, row_block, range, corrections);
+  const int scale_block_count = bounds.positions / block_size;
   const EdenCorrection kind = problem.spec.correction;
   if (kind != EdenCorrection::per_16) {
-    share_correction(slab_block_count, kind == EdenCorrection::per_128, corrections);
+    share_correction(scale_block_count, kind == EdenCorrection::per_128, corrections);
   }
   const int64_t blocks = problem.inner / block_size;
-  for (int b = 0; b < slab_block_count; ++b) {
-    const int64_t block = place.position / block_size + b;
+  for (int b = 0; b < scale_block_count; ++b) {
+    const int64_t block = bounds.position / block_size + b;
     LaneWords noise[4];
     LaneWords scales;
-    draw_noise(problem.noise, place.row * blocks + block, blocks, noise);
+    draw_noise(problem.noise, bounds.row * blocks + block, blocks, noise);
     for (int lane = 0; lane < lanes; ++lane) {
       const float correction = eden_correction(corrections.squares[b].value[lane], corrections.products[b].value[lane]);
       scales.word[lane] = e4m3_stochastic(correction * corrections.scale[b].value[lane], noise[0].word[lane] >> 8);
     }
-    store_block_scales(problem, place.row, block, blocks, scales);
+    store_block_scales(problem, bounds.row, block, blocks, scales);
   }
 }
 
@@ -96,22 +96,22 @@ struct PostHoc {
   bool published = false;
 };
 
-NIBBLE_INLINE SlabMaxima cast_slab_post_hoc(const CastProblem& problem, const SlabPlace& place, const Slab& slab,
-                                            const PostHoc& arithmetic) {
+NIBBLE_INLINE RowBlockMaxima cast_row_block_post_hoc(const CastProblem& problem, const RowBlockBounds& bounds,
+                                                     const RowBlock& row_block, const PostHoc& arithmetic) {
   const int64_t blocks = problem.inner / block_size;
   LaneWords largest_amax{};
   LaneWords largest_corrected{};
-  for (int first = 0; first < place.positions; first += block_size) {
-    const int64_t block = (place.position + first) / block_size;
+  for (int first = 0; first < bounds.positions; first += block_size) {
+    const int64_t block = (bounds.position + first) / block_size;
     LaneWords amax;
     LaneFloats pseudo, factor, squares, products, corrected;
     PackedCodes packed;
-    lane_amax(slab.value + first, block_size, amax);
+    lane_amax(row_block.value + first, block_size, amax);
     for (int lane = 0; lane < lanes; ++lane) {
       pseudo.value[lane] = pseudo_scale(amax.word[lane], arithmetic.reciprocal_range, arithmetic.published);
       factor.value[lane] = pseudo_encode_scale(pseudo.value[lane]);
     }
-    encode_nearest(slab.value + first, factor, packed, squares, products);
+    encode_nearest(row_block.value + first, factor, packed, squares, products);
     for (int lane = 0; lane < lanes; ++lane) {
       const float correction = eden_correction(squares.value[lane], products.value[lane]);
       corrected.value[lane] = corrected_scale(pseudo.value[lane], correction, arithmetic.published);
@@ -119,14 +119,14 @@ NIBBLE_INLINE SlabMaxima cast_slab_post_hoc(const CastProblem& problem, const Sl
       largest_amax.word[lane] = amax.word[lane] > largest_amax.word[lane] ? amax.word[lane] : largest_amax.word[lane];
       largest_corrected.word[lane] = bits > largest_corrected.word[lane] ? bits : largest_corrected.word[lane];
     }
-    store_codes(problem, place.row, place.position + first, packed);
-    memcpy(problem.corrected + place.row * blocks + block * lanes, corrected.value, sizeof corrected.value);
+    store_codes(problem, bounds.row, bounds.position + first, packed);
+    memcpy(problem.corrected + bounds.row * blocks + block * lanes, corrected.value, sizeof corrected.value);
   }
   return {largest_of(largest_amax), largest_of(largest_corrected)};
 }
-NIBBLE_VECTORIZE SlabMaxima cast_post_hoc(const CastProblem& problem, const SlabPlace& place, const Slab& slab,
-                                          const PostHoc& arithmetic) {
-  return cast_slab_post_hoc(problem, place, slab, arithmetic);
+NIBBLE_VECTORIZE RowBlockMaxima cast_post_hoc(const CastProblem& problem, const RowBlockBounds& bounds,
+                                              const RowBlock& row_block, const PostHoc& arithmetic) {
+  return cast_row_block_post_hoc(problem, bounds, row_block, arithmetic);
 }
 
 template <class Round>
@@ -159,13 +159,13 @@ NIBBLE_VECTORIZE void round_scales_published(const CastProblem& problem, int64_t
 
 }  // namespace
 
-SlabMaxima cast_ms_eden(const CastProblem& problem, const SlabPlace& place, const Slab& slab) {
+RowBlockMaxima cast_ms_eden(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block) {
   const float range = range_of(problem.spec);
   if (corrects_post_hoc(problem.spec)) {
     const PostHoc arithmetic{1.0f / range, problem.spec.correction == EdenCorrection::post_hoc_published};
-    return cast_post_hoc(problem, place, slab, arithmetic);
+    return cast_post_hoc(problem, bounds, row_block, arithmetic);
   }
-  cast_scale_first(problem, place, slab, range);
+  cast_scale_first(problem, bounds, row_block, range);
   return {};
 }
 

@@ -56,7 +56,7 @@ struct TileCast {
   uint8_t* block_scales;
 };
 
-// The bits of the largest magnitudes of a range, in the order of amax_of_slab().
+// The bits of the largest magnitudes of a range, in the order of amax_of_row_block().
 struct TileAmax {
   TileSource source;
   TileRange range;

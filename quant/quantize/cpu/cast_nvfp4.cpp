@@ -233,21 +233,21 @@ NIBBLE_INLINE void cast_block(const CastProblem& problem, BlockValues values, co
 
 // Finds the scales above the blocks: those of 128 elements where the recipe says so, which are stored. Returns the bits
 // of the largest amax of those, else 0.
-NIBBLE_INLINE uint32_t outer_scale(const CastProblem& problem, const SlabPlace& place, const Slab& slab, float range,
-                                   float largest, LaneScale& tensor) {
+NIBBLE_INLINE uint32_t outer_scale(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block,
+                                   float range, float largest, LaneScale& tensor) {
   if (problem.outer_scales == nullptr) {
     for (int lane = 0; lane < lanes; ++lane) set_lane(tensor, lane, problem.scale, 1.0f / range);
     return 0;
   }
   LaneWords amax;
-  lane_amax(slab.value, place.positions, amax);
+  lane_amax(row_block.value, bounds.positions, amax);
   for (int lane = 0; lane < lanes; ++lane) {
     set_lane(tensor, lane, tensor_scale_of(float_of_bits(amax.word[lane]), largest), 1.0f / range);
   }
-  const int64_t present = lanes_present(problem, place.row);
+  const int64_t present = lanes_present(problem, bounds.row);
   for (int64_t lane = 0; lane < present; ++lane) {
-    problem.outer_scales[(place.row + lane) * (problem.inner / slab_positions) + place.position / slab_positions] =
-        tensor.decode.value[lane];
+    problem.outer_scales[(bounds.row + lane) * (problem.inner / row_block_positions) +
+                         bounds.position / row_block_positions] = tensor.decode.value[lane];
   }
   return largest_of(amax);
 }
@@ -258,42 +258,42 @@ struct Targets {
 };
 
 template <Rounding rounding>
-NIBBLE_INLINE uint32_t cast_slab(const CastProblem& problem, const Targets& targets, const SlabPlace& place,
-                                 const Slab& slab) {
+NIBBLE_INLINE uint32_t cast_row_block(const CastProblem& problem, const Targets& targets, const RowBlockBounds& bounds,
+                                      const RowBlock& row_block) {
   LaneScale tensor;
-  const uint32_t amax = outer_scale(problem, place, slab, targets.range, targets.largest, tensor);
-  for (int first = 0; first < place.positions; first += block_size) {
-    const int64_t block = (place.position + first) / block_size;
+  const uint32_t amax = outer_scale(problem, bounds, row_block, targets.range, targets.largest, tensor);
+  for (int first = 0; first < bounds.positions; first += block_size) {
+    const int64_t block = (bounds.position + first) / block_size;
     LaneWords scales;
     PackedCodes packed;
-    cast_block<rounding>(problem, slab.value + first, tensor, place.row, block, scales, packed);
-    store_codes(problem, place.row, place.position + first, packed);
-    store_block_scales(problem, place.row, block, problem.inner / block_size, scales);
+    cast_block<rounding>(problem, row_block.value + first, tensor, bounds.row, block, scales, packed);
+    store_codes(problem, bounds.row, bounds.position + first, packed);
+    store_block_scales(problem, bounds.row, block, problem.inner / block_size, scales);
   }
   return amax;
 }
 
-NIBBLE_VECTORIZE uint32_t cast_nearest(const CastProblem& problem, const Targets& targets, const SlabPlace& place,
-                                       const Slab& slab) {
-  return cast_slab<Rounding::nearest>(problem, targets, place, slab);
+NIBBLE_VECTORIZE uint32_t cast_nearest(const CastProblem& problem, const Targets& targets, const RowBlockBounds& bounds,
+                                       const RowBlock& row_block) {
+  return cast_row_block<Rounding::nearest>(problem, targets, bounds, row_block);
 }
-NIBBLE_VECTORIZE uint32_t cast_stochastic(const CastProblem& problem, const Targets& targets, const SlabPlace& place,
-                                          const Slab& slab) {
-  return cast_slab<Rounding::stochastic>(problem, targets, place, slab);
+NIBBLE_VECTORIZE uint32_t cast_stochastic(const CastProblem& problem, const Targets& targets,
+                                          const RowBlockBounds& bounds, const RowBlock& row_block) {
+  return cast_row_block<Rounding::stochastic>(problem, targets, bounds, row_block);
 }
-NIBBLE_VECTORIZE uint32_t cast_published(const CastProblem& problem, const Targets& targets, const SlabPlace& place,
-                                         const Slab& slab) {
-  return cast_slab<Rounding::stochastic_published>(problem, targets, place, slab);
+NIBBLE_VECTORIZE uint32_t cast_published(const CastProblem& problem, const Targets& targets,
+                                         const RowBlockBounds& bounds, const RowBlock& row_block) {
+  return cast_row_block<Rounding::stochastic_published>(problem, targets, bounds, row_block);
 }
 
 }  // namespace
 
-SlabMaxima cast_nvfp4(const CastProblem& problem, const SlabPlace& place, const Slab& slab) {
+RowBlockMaxima cast_nvfp4(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block) {
   const Targets targets{range_of(problem.spec), largest_of_tensor(problem.spec)};
   switch (problem.spec.round) {
-    case Rounding::nearest: return {cast_nearest(problem, targets, place, slab), 0};
-    case Rounding::stochastic: return {cast_stochastic(problem, targets, place, slab), 0};
-    default: return {cast_published(problem, targets, place, slab), 0};
+    case Rounding::nearest: return {cast_nearest(problem, targets, bounds, row_block), 0};
+    case Rounding::stochastic: return {cast_stochastic(problem, targets, bounds, row_block), 0};
+    default: return {cast_published(problem, targets, bounds, row_block), 0};
   }
 }
 

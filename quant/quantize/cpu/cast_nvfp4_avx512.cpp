@@ -38,7 +38,7 @@ class Caster {
   struct Stage {
     Tiles tiles;
     Kept rotated;
-    TilePlace places[2];
+    TileBounds bounds[2];
     Floats amax[2];
     Scale scale[2];
     Floats factor[2];
@@ -53,7 +53,7 @@ class Caster {
 #pragma GCC unroll 2
       for (int tile = 0; tile < 2; ++tile) {
         Floats v[16];
-        rotation.load(stage.tiles, stage.places[tile], tile, v);
+        rotation.load(stage.tiles, stage.bounds[tile], tile, v);
         round_to_bf16(v);
 #pragma GCC unroll 16
         for (int i = 0; i < 16; ++i) stage.rotated.values[tile][i] = v[i];
@@ -78,10 +78,10 @@ class Caster {
     } else {
       make(stage.rotated, stage, made);
     }
-    const TilePlace(&places)[2] = stage.places;
-    if (places[0].row_step == 2) return store_interleaved(made, places[0]);
-    store(made[0], places[0].row, places[0].position, places[0].present);
-    if (places[1].present > 0) store(made[1], places[1].row, places[1].position, places[1].present);
+    const TileBounds(&bounds)[2] = stage.bounds;
+    if (bounds[0].row_step == 2) return store_interleaved(made, bounds[0]);
+    store(made[0], bounds[0].row, bounds[0].position, bounds[0].present);
+    if (bounds[1].present > 0) store(made[1], bounds[1].row, bounds[1].position, bounds[1].present);
   }
 
  private:
@@ -92,14 +92,14 @@ class Caster {
   template <class Tiles, class Prepared>
   ALWAYS_INLINE void make(const Tiles& tiles, const Prepared& stage, TileCodes (&made)[2]) const {
     Words noises[2][4] = {};
-    if constexpr (rounding_ != TileRounding::nearest) draw(first_noise_, stage.places, noises);
+    if constexpr (rounding_ != TileRounding::nearest) draw(first_noise_, stage.bounds, noises);
 #pragma GCC unroll 2
     for (int tile = 0; tile < 2; ++tile) {
       Words(&noise)[4] = noises[tile];
       const Floats amax = stage.amax[tile];
       Scale scale = stage.scale[tile];
       Floats factor = stage.factor[tile];
-      if constexpr (four_over_six_) choose(tiles, tile, stage.places[tile], amax, scale, factor, noise);
+      if constexpr (four_over_six_) choose(tiles, tile, stage.bounds[tile], amax, scale, factor, noise);
       made[tile].scales = scale.code;
       // Values exceed the range of the codes' arithmetic only under a scale that became zero.
       const __mmask16 zero = _mm512_cmp_ps_mask(scale.value, _mm512_setzero_ps(), _CMP_EQ_OQ);
@@ -115,16 +115,16 @@ class Caster {
     return rounding_ == TileRounding::stochastic ? scale_guarded(d) : scale_nearest(d);
   }
 
-  ALWAYS_INLINE void draw(const PhiloxPrefix& prefix, const TilePlace (&places)[2], Words (&noises)[2][4]) const {
+  ALWAYS_INLINE void draw(const PhiloxPrefix& prefix, const TileBounds (&bounds)[2], Words (&noises)[2][4]) const {
     Words indices[4];
 #pragma GCC unroll 2
-    for (int tile = 0; tile < 2; ++tile) set_indices(places[tile], indices + 2 * tile);
+    for (int tile = 0; tile < 2; ++tile) set_indices(bounds[tile], indices + 2 * tile);
     draw_noise<2>(prefix, indices, noises);
   }
   // Sets the indices of the blocks of even lanes and of odd lanes.
-  ALWAYS_INLINE void set_indices(const TilePlace& place, Words* indices) const {
-    const auto first = static_cast<int>(place.row * blocks_ + place.position / block_size);
-    const auto step = static_cast<int>(place.row_step * blocks_);
+  ALWAYS_INLINE void set_indices(const TileBounds& bounds, Words* indices) const {
+    const auto first = static_cast<int>(bounds.row * blocks_ + bounds.position / block_size);
+    const auto step = static_cast<int>(bounds.row_step * blocks_);
     const Words even_lanes = _mm512_setr_epi32(0, 0, 2, 0, 4, 0, 6, 0, 8, 0, 10, 0, 12, 0, 14, 0);
     indices[0] = _mm512_add_epi32(_mm512_mullo_epi32(even_lanes, _mm512_set1_epi32(step)), _mm512_set1_epi32(first));
     indices[1] = _mm512_add_epi32(indices[0], _mm512_set1_epi32(step));
@@ -132,13 +132,13 @@ class Caster {
 
   // Four over six takes the second candidate, with noise of its own, where its squared error is lower.
   template <class Tiles>
-  ALWAYS_INLINE void choose(const Tiles& tiles, int tile, const TilePlace& place, Floats amax, Scale& scale,
+  ALWAYS_INLINE void choose(const Tiles& tiles, int tile, const TileBounds& bounds, Floats amax, Scale& scale,
                             Floats& factor, Words (&noise)[4]) const {
     Words noises_four[1][4] = {};
     Words(&noise_four)[4] = noises_four[0];
     if constexpr (rounding_ == TileRounding::stochastic) {
       Words indices[2];
-      set_indices(place, indices);
+      set_indices(bounds, indices);
       draw_noise<1>(second_noise_, indices, noises_four);
     }
     const Floats d =
@@ -211,7 +211,7 @@ class Caster {
   }
 
   // Stores two tiles that hold the even and the odd ones of 32 rows.
-  ALWAYS_INLINE void store_interleaved(const TileCodes (&made)[2], const TilePlace& place) const {
+  ALWAYS_INLINE void store_interleaved(const TileCodes (&made)[2], const TileBounds& bounds) const {
     const Words low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     const Words high = _mm512_add_epi32(low, words(8));
     const auto merged = [&](Words index) __attribute__((always_inline)) {
@@ -219,8 +219,8 @@ class Caster {
                         _mm512_permutex2var_epi32(made[0].half[1], index, made[1].half[1])},
                        _mm512_permutex2var_epi32(made[0].scales, index, made[1].scales)};
     };
-    store(merged(low), place.row, place.position, 16);
-    store(merged(high), place.row + 16, place.position, 16);
+    store(merged(low), bounds.row, bounds.position, 16);
+    store(merged(high), bounds.row + 16, bounds.position, 16);
   }
 
   // Stores a tile of 16 rows from `row`, of which `present` exist.
@@ -265,7 +265,7 @@ class AmaxFinder {
   template <class Tiles>
   struct Stage {
     Tiles tiles;
-    TilePlace places[2];
+    TileBounds bounds[2];
   };
 
   template <class Tiles>
@@ -274,7 +274,7 @@ class AmaxFinder {
 #pragma GCC unroll 2
     for (int tile = 0; tile < 2; ++tile) {
       Floats v[16];
-      rotation_.load(stage.tiles, stage.places[tile], tile, v);
+      rotation_.load(stage.tiles, stage.bounds[tile], tile, v);
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) include_magnitude(v[i], rotated_[i & 1]);
     }

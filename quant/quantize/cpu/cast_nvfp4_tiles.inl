@@ -5,7 +5,7 @@
 //   largest()               bits of the largest magnitudes in any order; NaN counts as larger than infinity
 
 // The place of a tile in its operand. Its lanes are the rows row, row + row_step, ...
-struct TilePlace {
+struct TileBounds {
   int64_t row;
   int64_t row_step;
   int64_t position;
@@ -143,11 +143,11 @@ struct Rotation {
   bool f32;  // the source is FP32: it is rounded to BF16 first
 
   template <class Tiles>
-  ALWAYS_INLINE void load(const Tiles& tiles, const TilePlace& place, int tile, Floats (&v)[16]) const {
+  ALWAYS_INLINE void load(const Tiles& tiles, const TileBounds& bounds, int tile, Floats (&v)[16]) const {
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i) v[i] = tiles.value(tile, i);
     if (f32) round_to_bf16(v);
-    rotate(v, signs[(place.position - first_position) / block_size]);
+    rotate(v, signs[(bounds.position - first_position) / block_size]);
   }
 };
 
@@ -168,10 +168,10 @@ class Pipeline {
   Pipeline& operator=(const Pipeline&) = delete;
 
   Tiles& next_tiles() { return stages_[count_ % 2].tiles; }
-  ALWAYS_INLINE void push(const TilePlace& first, const TilePlace& second) {
+  ALWAYS_INLINE void push(const TileBounds& first, const TileBounds& second) {
     typename Work::template Stage<Tiles>& stage = stages_[count_ % 2];
-    stage.places[0] = first;
-    stage.places[1] = second;
+    stage.bounds[0] = first;
+    stage.bounds[1] = second;
     work_.prepare(stage);
     if (count_ > 0) work_.finish(stages_[(count_ + 1) % 2]);
     ++count_;

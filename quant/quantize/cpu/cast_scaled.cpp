@@ -41,10 +41,10 @@ NIBBLE_INLINE void mx_scales(const OperandSpec& spec, const float (*values)[lane
 }
 
 template <class Encode>
-NIBBLE_INLINE void store_bytes(const CastProblem& problem, const SlabPlace& place, int first, int positions,
+NIBBLE_INLINE void store_bytes(const CastProblem& problem, const RowBlockBounds& bounds, int first, int positions,
                                Encode encode) {
   alignas(64) uint8_t bytes[lanes][lanes];
-  const int64_t present = lanes_present(problem, place.row);
+  const int64_t present = lanes_present(problem, bounds.row);
   for (int position = 0; position < lanes; ++position) {
     for (int lane = 0; lane < lanes; ++lane) {
       bytes[lane][position] = static_cast<uint8_t>(encode(first + position, lane));
@@ -52,44 +52,44 @@ NIBBLE_INLINE void store_bytes(const CastProblem& problem, const SlabPlace& plac
   }
   const auto count = static_cast<size_t>(positions < lanes ? positions : lanes);
   for (int64_t lane = 0; lane < present; ++lane) {
-    memcpy(problem.codes + (place.row + lane) * problem.inner + place.position + first, bytes[lane], count);
+    memcpy(problem.codes + (bounds.row + lane) * problem.inner + bounds.position + first, bytes[lane], count);
   }
 }
 
-NIBBLE_INLINE void cast_mx_block(const CastProblem& problem, const SlabPlace& place, const Slab& slab, int first,
-                                 LaneWords& amax) {
+NIBBLE_INLINE void cast_mx_block(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block,
+                                 int first, LaneWords& amax) {
   const ElementCode element = traits_of(problem.spec.format).element;
   const bool stochastic = problem.spec.round == Rounding::stochastic;
-  lane_amax(slab.value + first, mx_block, amax);
+  lane_amax(row_block.value + first, mx_block, amax);
   LaneWords scales;
   LaneFloats factor;
-  mx_scales(problem.spec, slab.value + first, amax, scales);
+  mx_scales(problem.spec, row_block.value + first, amax, scales);
   for (int lane = 0; lane < lanes; ++lane) {
     factor.value[lane] = mx_encode_scale(scales.word[lane], stochastic);
   }
   const int64_t blocks = problem.inner / mx_block;
-  const int64_t block = (place.position + first) / mx_block;
-  store_block_scales(problem, place.row, block, blocks, scales);
+  const int64_t block = (bounds.position + first) / mx_block;
+  store_block_scales(problem, bounds.row, block, blocks, scales);
   for (int half = 0; half < mx_block; half += lanes) {
     const int begin = first + half;
     const auto value = [&](int position, int lane) __attribute__((always_inline)) {
-      return slab.value[position][lane] * factor.value[lane];
+      return row_block.value[position][lane] * factor.value[lane];
     };
     if (element == ElementCode::e4m3) {
       store_bytes(
-          problem, place, begin, lanes, [&](int position, int lane) __attribute__((always_inline)) {
+          problem, bounds, begin, lanes, [&](int position, int lane) __attribute__((always_inline)) {
             return e4m3_nearest(value(position, lane));
           });
     } else if (element == ElementCode::e5m2) {
       store_bytes(
-          problem, place, begin, lanes, [&](int position, int lane) __attribute__((always_inline)) {
+          problem, bounds, begin, lanes, [&](int position, int lane) __attribute__((always_inline)) {
             return e5m2_nearest(value(position, lane));
           });
     } else {
       PackedCodes packed;
       if (stochastic) {
         LaneWords noise[4];  // one Philox block for 16 elements
-        draw_noise(problem.noise, (place.row * blocks + block) * 2 + half / lanes, blocks * 2, noise);
+        draw_noise(problem.noise, (bounds.row * blocks + block) * 2 + half / lanes, blocks * 2, noise);
         pack_codes(
             [&](int position, int lane) __attribute__((always_inline)) {
               return e2m1_stochastic_centred(value(begin + position, lane), noise_byte(noise, position, lane));
@@ -101,16 +101,17 @@ NIBBLE_INLINE void cast_mx_block(const CastProblem& problem, const SlabPlace& pl
                 __attribute__((always_inline)) { return e2m1_nearest(value(begin + position, lane)); },
             packed);
       }
-      store_codes(problem, place.row, place.position + begin, packed);
+      store_codes(problem, bounds.row, bounds.position + begin, packed);
     }
   }
 }
 
-NIBBLE_VECTORIZE uint32_t cast_mx_slab(const CastProblem& problem, const SlabPlace& place, const Slab& slab) {
+NIBBLE_VECTORIZE uint32_t cast_mx_row_block(const CastProblem& problem, const RowBlockBounds& bounds,
+                                            const RowBlock& row_block) {
   LaneWords largest{};
-  for (int first = 0; first < place.positions; first += mx_block) {
+  for (int first = 0; first < bounds.positions; first += mx_block) {
     LaneWords amax;
-    cast_mx_block(problem, place, slab, first, amax);
+    cast_mx_block(problem, bounds, row_block, first, amax);
     for (int lane = 0; lane < lanes; ++lane) {
       largest.word[lane] = amax.word[lane] > largest.word[lane] ? amax.word[lane] : largest.word[lane];
     }
@@ -118,19 +119,20 @@ NIBBLE_VECTORIZE uint32_t cast_mx_slab(const CastProblem& problem, const SlabPla
   return largest_of(largest);
 }
 
-NIBBLE_VECTORIZE void cast_fp8_slab(const CastProblem& problem, const SlabPlace& place, const Slab& slab) {
+NIBBLE_VECTORIZE void cast_fp8_row_block(const CastProblem& problem, const RowBlockBounds& bounds,
+                                         const RowBlock& row_block) {
   const float encode = problem.scale.encode;
   const bool wide = traits_of(problem.spec.format).element == ElementCode::e5m2;
-  for (int first = 0; first < place.positions; first += lanes) {
+  for (int first = 0; first < bounds.positions; first += lanes) {
     if (wide) {
       store_bytes(
-          problem, place, first, place.positions - first, [&](int position, int lane) __attribute__((always_inline)) {
-            return e5m2_nearest(slab.value[position][lane] * encode);
+          problem, bounds, first, bounds.positions - first, [&](int position, int lane) __attribute__((always_inline)) {
+            return e5m2_nearest(row_block.value[position][lane] * encode);
           });
     } else {
       store_bytes(
-          problem, place, first, place.positions - first, [&](int position, int lane) __attribute__((always_inline)) {
-            return e4m3_nearest(slab.value[position][lane] * encode);
+          problem, bounds, first, bounds.positions - first, [&](int position, int lane) __attribute__((always_inline)) {
+            return e4m3_nearest(row_block.value[position][lane] * encode);
           });
     }
   }
@@ -138,13 +140,13 @@ NIBBLE_VECTORIZE void cast_fp8_slab(const CastProblem& problem, const SlabPlace&
 
 }  // namespace
 
-SlabMaxima cast_mx(const CastProblem& problem, const SlabPlace& place, const Slab& slab) {
-  return {cast_mx_slab(problem, place, slab), 0};
+RowBlockMaxima cast_mx(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block) {
+  return {cast_mx_row_block(problem, bounds, row_block), 0};
 }
 
-SlabMaxima cast_fp8(const CastProblem& problem, const SlabPlace& place, const Slab& slab) {
-  cast_fp8_slab(problem, place, slab);
-  return {amax_of_slab(slab, place.positions), 0};
+RowBlockMaxima cast_fp8(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block) {
+  cast_fp8_row_block(problem, bounds, row_block);
+  return {amax_of_row_block(row_block, bounds.positions), 0};
 }
 
 }  // namespace nibble::cpu

@@ -1,4 +1,4 @@
-#include "quant/quantize/cpu/slab.h"
+#include "quant/quantize/cpu/row_block.h"
 
 #include <cstring>
 
@@ -37,31 +37,31 @@ NIBBLE_INLINE void load_partial(const T* corner, int64_t stride, bool transpose,
 }
 
 template <class T>
-NIBBLE_INLINE void load_values(const SlabSource& source, const SlabPlace& place, Slab& slab) {
-  const int64_t rows = source.rows - place.row;
-  for (int first = 0; first < place.positions; first += lanes) {
-    const int64_t along = place.position + first;
+NIBBLE_INLINE void load_values(const RowBlockSource& source, const RowBlockBounds& bounds, RowBlock& row_block) {
+  const int64_t rows = source.rows - bounds.row;
+  for (int first = 0; first < bounds.positions; first += lanes) {
+    const int64_t along = bounds.position + first;
     const T* corner = static_cast<const T*>(source.data) +
-                      (source.transpose ? along * source.stride + place.row : place.row * source.stride + along);
-    if (rows >= lanes && place.positions - first >= lanes) {
-      load_square(corner, source.stride, source.transpose, slab.value + first);
+                      (source.transpose ? along * source.stride + bounds.row : bounds.row * source.stride + along);
+    if (rows >= lanes && bounds.positions - first >= lanes) {
+      load_square(corner, source.stride, source.transpose, row_block.value + first);
     } else {
       const Extent extent{rows < lanes ? rows : lanes,
-                          place.positions - first < lanes ? place.positions - first : lanes};
-      load_partial(corner, source.stride, source.transpose, extent, slab.value + first);
+                          bounds.positions - first < lanes ? bounds.positions - first : lanes};
+      load_partial(corner, source.stride, source.transpose, extent, row_block.value + first);
     }
   }
 }
-NIBBLE_VECTORIZE void load_f32(const SlabSource& source, const SlabPlace& place, Slab& slab) {
-  load_values<float>(source, place, slab);
+NIBBLE_VECTORIZE void load_f32(const RowBlockSource& source, const RowBlockBounds& bounds, RowBlock& row_block) {
+  load_values<float>(source, bounds, row_block);
 }
-NIBBLE_VECTORIZE void load_bf16(const SlabSource& source, const SlabPlace& place, Slab& slab) {
-  load_values<BFloat16>(source, place, slab);
+NIBBLE_VECTORIZE void load_bf16(const RowBlockSource& source, const RowBlockBounds& bounds, RowBlock& row_block) {
+  load_values<BFloat16>(source, bounds, row_block);
 }
 
-NIBBLE_VECTORIZE void round_to_bf16(Slab& slab, int positions) {
+NIBBLE_VECTORIZE void round_to_bf16(RowBlock& row_block, int positions) {
   for (int position = 0; position < positions; ++position) {
-    for (float& value : slab.value[position]) value = to_float(bf16_nearest(value));
+    for (float& value : row_block.value[position]) value = to_float(bf16_nearest(value));
   }
 }
 
@@ -97,13 +97,13 @@ NIBBLE_INLINE void two_stages(float (*group)[lanes], int points, int stride) {
 }
 
 // Does rotate_points() of quant/format/hadamard.h on every lane of every group of `points` positions.
-NIBBLE_VECTORIZE void rotate_slab(Slab& slab, int positions, int points, const PhiloxBlock& signs) {
+NIBBLE_VECTORIZE void rotate_row_block(RowBlock& row_block, int positions, int points, const PhiloxBlock& signs) {
   for (int position = 0; position < positions; ++position) {
     const float factor = hadamard_factor(sign_of(signs, position), points);
-    for (float& value : slab.value[position]) value *= factor;
+    for (float& value : row_block.value[position]) value *= factor;
   }
   for (int first = 0; first < positions; first += points) {
-    float(*group)[lanes] = slab.value + first;
+    float(*group)[lanes] = row_block.value + first;
     int stride = 1;
     for (; 2 * stride < points; stride *= 4) two_stages(group, points, stride);
     if (stride < points) {
@@ -114,22 +114,22 @@ NIBBLE_VECTORIZE void rotate_slab(Slab& slab, int positions, int points, const P
   }
 }
 
-void rotate(const SlabSource& source, const SlabPlace& place, Slab& slab) {
+void rotate(const RowBlockSource& source, const RowBlockBounds& bounds, RowBlock& row_block) {
   const bool sixteen = source.rotate == hadamard_points;
-  if (sixteen && source.dtype == DType::f32) round_to_bf16(slab, place.positions);
+  if (sixteen && source.dtype == DType::f32) round_to_bf16(row_block, bounds.positions);
   for (int rotation = 0; rotation < source.rotations; ++rotation) {
-    const PhiloxBlock signs = source.drawn_signs ? drawn_signs(source.signs, rotation, place.position / sign_chunk)
+    const PhiloxBlock signs = source.drawn_signs ? drawn_signs(source.signs, rotation, bounds.position / sign_chunk)
                                                  : fixed_signs(source.rotate, rotation);
-    rotate_slab(slab, place.positions, source.rotate, signs);
+    rotate_row_block(row_block, bounds.positions, source.rotate, signs);
   }
-  if (sixteen) round_to_bf16(slab, place.positions);
+  if (sixteen) round_to_bf16(row_block, bounds.positions);
 }
 
-NIBBLE_VECTORIZE uint32_t largest_bits(const Slab& slab, int positions) {
+NIBBLE_VECTORIZE uint32_t largest_bits(const RowBlock& row_block, int positions) {
   LaneWords largest{};
   for (int position = 0; position < positions; ++position) {
     for (int lane = 0; lane < lanes; ++lane) {
-      const uint32_t magnitude = bits_of(slab.value[position][lane]) & 0x7FFFFFFFu;
+      const uint32_t magnitude = bits_of(row_block.value[position][lane]) & 0x7FFFFFFFu;
       largest.word[lane] = magnitude > largest.word[lane] ? magnitude : largest.word[lane];
     }
   }
@@ -140,7 +140,8 @@ NIBBLE_VECTORIZE uint32_t largest_bits(const Slab& slab, int positions) {
 
 }  // namespace
 
-SlabSource slab_source(const Tensor& source, bool transpose, const OperandSpec& spec, const SignStream& signs) {
+RowBlockSource row_block_source(const Tensor& source, bool transpose, const OperandSpec& spec,
+                                const SignStream& signs) {
   const int64_t cols = source.cols();
   const int64_t rows = cols == 0 ? 0 : source.rows();
   return {.data = source.data(),
@@ -155,13 +156,13 @@ SlabSource slab_source(const Tensor& source, bool transpose, const OperandSpec& 
           .signs = signs};
 }
 
-void load_slab(const SlabSource& source, const SlabPlace& place, Slab& slab) {
-  source.dtype == DType::bf16 ? load_bf16(source, place, slab) : load_f32(source, place, slab);
-  if (source.rotate != 0) rotate(source, place, slab);
+void load_row_block(const RowBlockSource& source, const RowBlockBounds& bounds, RowBlock& row_block) {
+  source.dtype == DType::bf16 ? load_bf16(source, bounds, row_block) : load_f32(source, bounds, row_block);
+  if (source.rotate != 0) rotate(source, bounds, row_block);
 }
 
-uint32_t amax_of_slab(const Slab& slab, int positions) {
-  return largest_bits(slab, positions);
+uint32_t amax_of_row_block(const RowBlock& row_block, int positions) {
+  return largest_bits(row_block, positions);
 }
 
 }  // namespace nibble::cpu

@@ -16,10 +16,10 @@
 namespace nibble::cpu {
 
 constexpr int lanes = 16;
-constexpr int slab_positions = 128;
+constexpr int row_block_positions = 128;
 
-struct alignas(64) Slab {
-  float value[slab_positions][lanes];  // [position][lane]
+struct alignas(64) RowBlock {
+  float value[row_block_positions][lanes];  // [position][lane]
 };
 struct alignas(64) LaneWords {
   uint32_t word[lanes];
@@ -28,7 +28,7 @@ struct alignas(64) LaneFloats {
   float value[lanes];
 };
 
-struct SlabSource {
+struct RowBlockSource {
   const void* data = nullptr;
   DType dtype = DType::bf16;
   bool transpose = false;  // element k of operand row r is data[k * stride + r] instead of data[r * stride + k]
@@ -40,40 +40,40 @@ struct SlabSource {
   bool drawn_signs = false;
   SignStream signs;
 };
-SlabSource slab_source(const Tensor& source, bool transpose, const OperandSpec& spec, const SignStream& signs);
+RowBlockSource row_block_source(const Tensor& source, bool transpose, const OperandSpec& spec, const SignStream& signs);
 
-struct SlabPlace {
+struct RowBlockBounds {
   int64_t row = 0;       // a multiple of 16
   int64_t position = 0;  // a multiple of 128
   int positions = 0;     // 128, fewer at the end of the inner axis
 };
 
 // Loads and rotates a row block. Lanes beyond the last row, and positions up to the next multiple of 16, become zero.
-void load_slab(const SlabSource& source, const SlabPlace& place, Slab& slab);
+void load_row_block(const RowBlockSource& source, const RowBlockBounds& bounds, RowBlock& row_block);
 
 // Returns the bits of the largest magnitude: as integers the bits of magnitudes are ordered, infinity and NaN last.
-uint32_t amax_of_slab(const Slab& slab, int positions);
+uint32_t amax_of_row_block(const RowBlock& row_block, int positions);
 
 // The part of an operand at rows [first_row, last_row) and positions [first_position, last_position).
-struct SlabRange {
+struct RowBlockRange {
   int64_t first_row = 0, last_row = 0;            // first_row a multiple of 16
   int64_t first_position = 0, last_position = 0;  // first_position a multiple of 128
 };
 
 // Cuts an operand into ranges for parallel_for: a range reads whole cache lines of the source.
-class SlabRanges {
+class RowBlockRanges {
  public:
-  SlabRanges(const SlabSource& source, int64_t row_step, int64_t position_step)
+  RowBlockRanges(const RowBlockSource& source, int64_t row_step, int64_t position_step)
       : rows_(source.rows),
         inner_(source.inner),
         row_step_(row_step),
         position_step_(position_step),
         across_(div_ceil(source.inner, position_step)) {}
-  explicit SlabRanges(const SlabSource& source)
-      : SlabRanges(source, source.transpose ? 16 * lanes : lanes,
-                   source.transpose ? slab_positions : 16 * slab_positions) {}
+  explicit RowBlockRanges(const RowBlockSource& source)
+      : RowBlockRanges(source, source.transpose ? 16 * lanes : lanes,
+                       source.transpose ? row_block_positions : 16 * row_block_positions) {}
   size_t count() const { return static_cast<size_t>(div_ceil(rows_, row_step_) * across_); }
-  SlabRange range(size_t index) const {
+  RowBlockRange range(size_t index) const {
     const int64_t row = static_cast<int64_t>(index) / across_ * row_step_;
     const int64_t position = static_cast<int64_t>(index) % across_ * position_step_;
     return {row, std::min(row + row_step_, rows_), position, std::min(position + position_step_, inner_)};
@@ -84,11 +84,12 @@ class SlabRanges {
 };
 
 template <class Body>
-void for_each_slab(const SlabRange& range, Body body) {
-  for (int64_t position = range.first_position; position < range.last_position; position += slab_positions) {
+void for_each_row_block(const RowBlockRange& range, Body body) {
+  for (int64_t position = range.first_position; position < range.last_position; position += row_block_positions) {
     const int64_t left = range.last_position - position;
-    const int positions = static_cast<int>(left < slab_positions ? left : slab_positions);
-    for (int64_t row = range.first_row; row < range.last_row; row += lanes) body(SlabPlace{row, position, positions});
+    const int positions = static_cast<int>(left < row_block_positions ? left : row_block_positions);
+    for (int64_t row = range.first_row; row < range.last_row; row += lanes)
+      body(RowBlockBounds{row, position, positions});
   }
 }
 
