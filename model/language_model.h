@@ -85,9 +85,9 @@ class LanguageModel {
   void set_statistics(std::vector<LinearStatistics>* statistics);
   // Delayed scaling. amax_histories() returns the history that each operand asks for, in steps, [linear layers, 6
   // operand roles]; 0 means none. If there are any, bind_amax() must bind two f32 tensors of that shape: `scale_by`,
-  // the amax to scale by (0: the tensor's own), and `met`, the largest amax observed.
+  // the amax to scale by (0: the tensor's own), and `observed`, the largest amax observed.
   std::vector<int> amax_histories() const;
-  void bind_amax(const Tensor& scale_by, const Tensor& met);
+  void bind_amax(const Tensor& scale_by, const Tensor& observed);
 
   // Outlier retention of a linear layer: its input channels, and how many of them the recipe retains (0: the layer is
   // left unchanged).

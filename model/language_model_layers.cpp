@@ -65,14 +65,15 @@ std::vector<int> LanguageModel::amax_histories() const {
   return histories;
 }
 
-void LanguageModel::bind_amax(const Tensor& scale_by, const Tensor& met) {
+void LanguageModel::bind_amax(const Tensor& scale_by, const Tensor& observed) {
   const std::vector<Linear*> linears = state_->linears();
   const auto expected = static_cast<int64_t>(linears.size()) * operand_roles;
-  NIBBLE_CHECK(scale_by.elements() == expected && met.elements() == expected, "amax [linear layers, operand roles]");
+  NIBBLE_CHECK(scale_by.elements() == expected && observed.elements() == expected,
+               "amax [linear layers, operand roles]");
   for (size_t i = 0; i < linears.size(); ++i) {
     const auto first = static_cast<int64_t>(i) * operand_roles;
     linears[i]->set_amax(scale_by.reshape({expected}).slice(first, first + operand_roles),
-                         met.reshape({expected}).slice(first, first + operand_roles));
+                         observed.reshape({expected}).slice(first, first + operand_roles));
   }
 }
 

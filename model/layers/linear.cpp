@@ -201,9 +201,9 @@ void Linear::bind(const ParameterTable& table, const Tensor& weights, const Tens
   grad_weight_ = gradients.empty() ? Tensor() : table.view(gradients, description_.weight_id);
 }
 
-void Linear::set_amax(const Tensor& scale_by, const Tensor& met) {
+void Linear::set_amax(const Tensor& scale_by, const Tensor& observed) {
   scale_by_amax_ = scale_by;
-  met_amax_ = met;
+  observed_amax_ = observed;
 }
 
 OperandContext Linear::operand_context(const StepContext& context) const {
@@ -226,14 +226,15 @@ QuantizeProblem Linear::problem_of(const Operand& operand, const Tensor& source,
           .amax = delayed ? scale_by_amax_.as<float>()[static_cast<size_t>(operand.role)] : 0.0F};
 }
 
-OperandFindings Linear::findings_of(OperandRole role) const {
+OperandObservations Linear::observations_of(OperandRole role) const {
   const auto index = static_cast<int64_t>(role);
-  return {.non_finite = non_finite_, .met_amax = met_amax_.empty() ? Tensor() : met_amax_.slice(index, index + 1)};
+  return {.non_finite = non_finite_,
+          .observed_amax = observed_amax_.empty() ? Tensor() : observed_amax_.slice(index, index + 1)};
 }
 
-void Linear::examine(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& result) {
+void Linear::record_operand(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& result) {
   if (!is_quantized(operand.spec.format)) return;
-  nibble::examine(problem, result, findings_of(operand.role));
+  nibble::record_operand(problem, result, observations_of(operand.role));
   if (statistics_ != nullptr) {
     const auto role = static_cast<size_t>(operand.role);
     const Stopwatch stopwatch;
@@ -246,7 +247,7 @@ void Linear::examine(const Operand& operand, const QuantizeProblem& problem, con
 QuantizedTensor Linear::make(const Operand& operand, const Tensor& source, bool transpose, const StepContext& context) {
   const QuantizeProblem problem = problem_of(operand, source, transpose, context);
   const QuantizedTensor result = quantize(problem, operand.storage);
-  examine(operand, problem, result);
+  record_operand(operand, problem, result);
   return result;
 }
 
@@ -256,7 +257,7 @@ QuantizedTensor Linear::make_from_saved(const Operand& operand, const QuantizedT
   if (statistics_ != nullptr) return make(operand, read_back(operand, forward), true, context);
   const QuantizeProblem problem = problem_of(operand, operand.dequantized, true, context);
   const QuantizedTensor result = requantize(problem, forward, operand.storage);
-  examine_requantized(problem, forward, result, findings_of(operand.role));
+  record_requantized(problem, forward, result, observations_of(operand.role));
   return result;
 }
 
@@ -267,8 +268,8 @@ QuantizedPair Linear::make_pair(const Operand& rows, const Operand& columns, con
                                     .rows_storage = rows.storage,
                                     .columns_storage = columns.storage};
   const QuantizedPair result = quantize_pair(problem);
-  examine(rows, problem.rows, result.rows);
-  examine(columns, problem.columns, result.columns);
+  record_operand(rows, problem.rows, result.rows);
+  record_operand(columns, problem.columns, result.columns);
   return result;
 }
 

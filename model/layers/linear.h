@@ -72,8 +72,8 @@ class Linear {
   // From now on, statistics of every operand that is made are written here; nullptr ends this.
   void set_statistics(LinearStatistics* statistics) { statistics_ = statistics; }
   // Delayed scaling, f32 [operand roles]. `scale_by` holds the amax to scale by (0: the tensor's own) and is on the
-  // CPU; `met` keeps the largest amax observed and is on the layer's device.
-  void set_amax(const Tensor& scale_by, const Tensor& met);
+  // CPU; `observed` keeps the largest amax observed and is on the layer's device.
+  void set_amax(const Tensor& scale_by, const Tensor& observed);
 
   void forward(const LinearForward& problem);
   // Runs backward of the last forward that had `keep` set, and adds the weight's gradient to the bound gradients.
@@ -132,8 +132,8 @@ class Linear {
   QuantizedTensor make_from_saved(const Operand& operand, const QuantizedTensor& forward, const StepContext& context);
   QuantizedPair make_pair(const Operand& rows, const Operand& columns, const Tensor& source,
                           const StepContext& context);
-  void examine(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& result);
-  OperandFindings findings_of(OperandRole role) const;
+  void record_operand(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& result);
+  OperandObservations observations_of(OperandRole role) const;
 
   bool is_view(const OperandSpec& spec) const;
   OperandLayout layout_of(OperandRole role) const;
@@ -163,7 +163,7 @@ class Linear {
   std::array<Tensor, 3> product_scratch_;      // u8, by product
   Tensor non_finite_;                          // i64 [1]
   LinearStatistics* statistics_ = nullptr;
-  Tensor scale_by_amax_, met_amax_;  // f32 [operand roles], or empty
+  Tensor scale_by_amax_, observed_amax_;  // f32 [operand roles], or empty
 };
 
 }  // namespace nibble

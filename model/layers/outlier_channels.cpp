@@ -82,7 +82,7 @@ void OutlierChannels::set_channels(std::span<const int32_t> channels) {
 QuantizedTensor OutlierChannels::make(const Tensor& source, bool transpose, const QuantizedTensor& storage) {
   const QuantizeProblem problem{.source = source, .transpose = transpose, .spec = spec_};
   const QuantizedTensor operand = quantize(problem, storage);
-  examine(problem, operand, findings_);
+  record_operand(problem, operand, observations_);
   return operand;
 }
 

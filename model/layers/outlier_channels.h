@@ -68,7 +68,7 @@ class OutlierChannels {
   void add_grad_weight(const Tensor& grad_output, const Tensor& grad_weight);
 
   // Sets the counter of non-finite elements, i64 [1]; called before the first operand is made.
-  void set_non_finite(const Tensor& count) { findings_.non_finite = count; }
+  void set_non_finite(const Tensor& count) { observations_.non_finite = count; }
 
  private:
   QuantizedTensor make(const Tensor& source, bool transpose, const QuantizedTensor& storage);
@@ -79,7 +79,7 @@ class OutlierChannels {
   std::vector<int32_t> channels_;
   Tensor columns_;  // i32 [count]: the channels, on the device of the operands
   Tensor norms_;
-  OperandFindings findings_;
+  OperandObservations observations_;
 
   Tensor weight_without_outliers_;           // [features_out, features_in]
   Tensor weight_columns_;                    // [features_out, count]

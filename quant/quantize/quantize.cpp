@@ -310,18 +310,19 @@ bool source_was_finite(const QuantizedTensor& operand) {
   return !is_quantized(operand.format) || is_finite(operand.tensor_scale.as<float>()[1]);
 }
 
-static void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings) {
+static void record_operand(const QuantizeProblem& problem, const QuantizedTensor& operand,
+                           const OperandObservations& observations) {
   if (!is_quantized(operand.format)) return;
   if (!cpu::source_was_finite(operand)) {
-    *findings.non_finite.as<int64_t>() += std::max<int64_t>(1, cpu::count_non_finite(problem.source));
+    *observations.non_finite.as<int64_t>() += std::max<int64_t>(1, cpu::count_non_finite(problem.source));
   }
-  if (findings.met_amax.empty()) return;
-  float& met = *findings.met_amax.as<float>();
-  met = std::max(met, operand.tensor_scale.as<float>()[1]);
+  if (observations.observed_amax.empty()) return;
+  float& observed = *observations.observed_amax.as<float>();
+  observed = std::max(observed, operand.tensor_scale.as<float>()[1]);
 }
-static void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor&, const QuantizedTensor& operand,
-                                const OperandFindings& findings) {
-  cpu::examine(problem, operand, findings);
+static void record_requantized(const QuantizeProblem& problem, const QuantizedTensor&, const QuantizedTensor& operand,
+                               const OperandObservations& observations) {
+  cpu::record_operand(problem, operand, observations);
 }
 
 }  // namespace cpu
@@ -359,13 +360,14 @@ bool source_was_finite(const QuantizedTensor& operand) {
   return NIBBLE_DISPATCH(operand.tensor_scale.device(), source_was_finite, operand);
 }
 
-void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings) {
-  NIBBLE_DISPATCH(findings.non_finite.device(), examine, problem, operand, findings);
+void record_operand(const QuantizeProblem& problem, const QuantizedTensor& operand,
+                    const OperandObservations& observations) {
+  NIBBLE_DISPATCH(observations.non_finite.device(), record_operand, problem, operand, observations);
 }
 
-void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
-                         const OperandFindings& findings) {
-  NIBBLE_DISPATCH(findings.non_finite.device(), examine_requantized, problem, saved, operand, findings);
+void record_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
+                        const OperandObservations& observations) {
+  NIBBLE_DISPATCH(observations.non_finite.device(), record_requantized, problem, saved, operand, observations);
 }
 
 int64_t count_non_finite(const Tensor& tensor) {

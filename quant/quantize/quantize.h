@@ -3,7 +3,8 @@
 // NVFP4 round to nearest, with 1x16 and 16x16 blocks, with and without the 16-point rotation, is bit-exact to
 // Transformer Engine's formulas, order of FP32 operations included; docs/numerics.md lists every step of every rule.
 // The result does not depend on threads, on how the work is cut, or on the instruction set. Implemented in quantize.cpp
-// and quantize.cu; dequantize.cpp and dequantize.cu read operands back; examine.cu holds the observations on a GPU.
+// and quantize.cu; dequantize.cpp and dequantize.cu read operands back; record_operand.cu holds the observations on a
+// GPU.
 #pragma once
 
 #include "quant/format/hadamard.h"
@@ -65,19 +66,20 @@ void dequantize_rows(const QuantizedTensor& operand, int64_t first_row, const Te
 bool source_was_finite(const QuantizedTensor& operand);
 
 // Observations about an operand, kept on the operand's device so that nobody has to wait for a device.
-struct OperandFindings {
+struct OperandObservations {
   // i64 [1]: grows by the number of elements of the source that are not finite; by 1 where all are finite, but the
   // rotation made some that are not.
   Tensor non_finite = {};
   // f32 [1]: becomes the operand's amax where that is larger; or empty.
-  Tensor met_amax = {};
+  Tensor observed_amax = {};
 };
 // Adds the observations about `operand`, the result of quantize(problem, ...). Does nothing for formats that are not
 // quantised.
-void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings);
+void record_operand(const QuantizeProblem& problem, const QuantizedTensor& operand,
+                    const OperandObservations& observations);
 // Adds the observations about `operand`, the result of requantize(problem, saved, ...).
-void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
-                         const OperandFindings& findings);
+void record_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
+                        const OperandObservations& observations);
 
 // Returns the number of NaN and infinite elements.
 int64_t count_non_finite(const Tensor& tensor);
@@ -89,9 +91,10 @@ QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor
                            const QuantizedTensor& storage);
 void dequantize_rows(const QuantizedTensor& operand, int64_t first_row, const Tensor& output);
 bool source_was_finite(const QuantizedTensor& operand);
-void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings);
-void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
-                         const OperandFindings& findings);
+void record_operand(const QuantizeProblem& problem, const QuantizedTensor& operand,
+                    const OperandObservations& observations);
+void record_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
+                        const OperandObservations& observations);
 int64_t count_non_finite(const Tensor& tensor);
 }  // namespace cuda
 

@@ -69,13 +69,13 @@ class Requantized {
                                           copied.as<float>().size());
     return std::ranges::all_of(words, [](uint32_t word) { return word == poison * 0x01010101u; });
   }
-  // Returns the observations of examine_requantized(): {elements that are not finite, amax}.
-  std::pair<int64_t, float> findings(size_t device) const {
+  // Returns the observations of record_requantized(): {elements that are not finite, amax}.
+  std::pair<int64_t, float> observations(size_t device) const {
     TwinTensor count(DType::i64, {1});
     TwinTensor amax(DType::f32, {1});
     const DeviceKind kind = devices[device];
-    examine_requantized(problems_[device], saved(device), made_[device],
-                        {.non_finite = count.on(kind), .met_amax = amax.on(kind)});
+    record_requantized(problems_[device], saved(device), made_[device],
+                       {.non_finite = count.on(kind), .observed_amax = amax.on(kind)});
     return {HostCopy(count.on(kind)).as<int64_t>()[0], HostCopy(amax.on(kind)).as<float>()[0]};
   }
 
@@ -98,8 +98,8 @@ TEST_F(RequantizeOnDevice, EveryKind) {
       const Requantized made(matrix, nvfp4(), problem_of(spec, transpose));
       EXPECT_TRUE(same_operand(made.cpu(), made.gpu())) << describe(spec) << (transpose ? " transposed" : "");
       EXPECT_TRUE(made.values_untouched()) << describe(spec);
-      EXPECT_EQ(made.findings(0), made.findings(1));
-      EXPECT_EQ(made.findings(1).first, 0);
+      EXPECT_EQ(made.observations(0), made.observations(1));
+      EXPECT_EQ(made.observations(1).first, 0);
     }
   }
 }
@@ -128,7 +128,7 @@ TEST_F(RequantizeOnDevice, SavedByOtherRules) {
   }
 }
 
-// FP32 rounds these values: subnormal ones, and such that overflow, which the amax keeps and examine_requantized()
+// FP32 rounds these values: subnormal ones, and such that overflow, which the amax keeps and record_requantized()
 // counts.
 TEST_F(RequantizeOnDevice, TinyAndHugeTensorScales) {
   const TwinMatrix matrix(uneven_matrix(128, 64));
@@ -141,9 +141,9 @@ TEST_F(RequantizeOnDevice, TinyAndHugeTensorScales) {
   for (const OperandSpec& spec : {eden(128), nvfp4()}) {
     const Requantized made(matrix, nvfp4(), problem_of(spec, true), 3e36f);
     EXPECT_TRUE(same_tensor_scale(made.cpu(), made.gpu()));
-    const int64_t found = made.findings(0).first;
+    const int64_t found = made.observations(0).first;
     EXPECT_TRUE(found > 1 && found < 128 * 64) << found;
-    EXPECT_EQ(made.findings(1).first, found);
+    EXPECT_EQ(made.observations(1).first, found);
   }
 }
 
@@ -153,8 +153,8 @@ TEST_F(RequantizeOnDevice, SavedOperandsThatAreNotFinite) {
     const Requantized made(matrix, nvfp4(), problem_of(spec, true), std::numeric_limits<float>::quiet_NaN());
     EXPECT_TRUE(same_tensor_scale(made.cpu(), made.gpu())) << describe(spec);
     EXPECT_FALSE(source_was_finite(made.gpu()));
-    EXPECT_EQ(made.findings(0).first, 128 * 64);
-    EXPECT_EQ(made.findings(1).first, 128 * 64);
+    EXPECT_EQ(made.observations(0).first, 128 * 64);
+    EXPECT_EQ(made.observations(1).first, 128 * 64);
   }
 }
 
@@ -168,7 +168,7 @@ TEST_F(RequantizeOnDevice, OtherSavedFormats) {
     const Requantized made(matrix, saved, problem_of(eden(128), true));
     EXPECT_TRUE(same_operand(made.cpu(), made.gpu())) << describe(saved);
     EXPECT_FALSE(made.values_untouched()) << describe(saved);
-    EXPECT_EQ(made.findings(0), made.findings(1));
+    EXPECT_EQ(made.observations(0), made.observations(1));
   }
 }
 

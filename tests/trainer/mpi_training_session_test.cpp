@@ -71,11 +71,11 @@ TEST_F(TrainingSessionTest, AmaxHistoryIsThatOfTheAppliedSteps) {
       EXPECT_EQ(after[operand * history] > 0, !head) << operand;
       for (size_t i = 1; i < history; ++i) ASSERT_EQ(after[operand * history + i], before[operand * history + i - 1]);
     }
-    const float met = after[(operand_roles + static_cast<size_t>(OperandRole::forward_w)) * history];
+    const float observed = after[(operand_roles + static_cast<size_t>(OperandRole::forward_w)) * history];
     if (communicator().size() == 1) {
-      EXPECT_EQ(met, weight_amax);
+      EXPECT_EQ(observed, weight_amax);
     } else {
-      EXPECT_GE(met, weight_amax);
+      EXPECT_GE(observed, weight_amax);
     }
     before = after;
   }

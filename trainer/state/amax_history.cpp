@@ -22,17 +22,17 @@ AmaxHistory::AmaxHistory(const StateMemory& memory, std::vector<int> steps, int 
   const auto operands = static_cast<int64_t>(steps_.size());
   history_ = allocate_tensor(memory.host, DType::f32, {operands, longest_});
   scale_by_ = allocate_tensor(memory.host, DType::f32, {operands});
-  met_by_ranks_ = allocate_tensor(memory.host, DType::f32, {ranks, operands});
-  met_ = allocate_tensor(memory.device, DType::f32, {operands});
+  observed_by_ranks_ = allocate_tensor(memory.host, DType::f32, {ranks, operands});
+  observed_ = allocate_tensor(memory.device, DType::f32, {operands});
 }
 
 void AmaxHistory::attach(LanguageModel& model) const {
-  if (needed()) model.bind_amax(scale_by_, met_);
+  if (needed()) model.bind_amax(scale_by_, observed_);
 }
 
 void AmaxHistory::begin_attempt(LanguageModel& model) const {
   if (!needed()) return;
-  fill_zero(met_);
+  fill_zero(observed_);
   model.set_weights_changed();
 }
 
@@ -40,15 +40,15 @@ void AmaxHistory::advance(Communicator& communicator) {
   if (!needed()) return;
   const size_t operands = steps_.size();
   const auto ranks = static_cast<size_t>(communicator.size());
-  const float* const met = met_by_ranks_.as<float>();
-  copy(met_, met_by_ranks_.slice(communicator.rank(), communicator.rank() + 1));
+  const float* const observed = observed_by_ranks_.as<float>();
+  copy(observed_, observed_by_ranks_.slice(communicator.rank(), communicator.rank() + 1));
   std::vector<uint64_t> offsets(ranks + 1);
   for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * operands * sizeof(float);
-  communicator.all_gather({static_cast<std::byte*>(met_by_ranks_.data()), met_by_ranks_.bytes()}, offsets);
+  communicator.all_gather({static_cast<std::byte*>(observed_by_ranks_.data()), observed_by_ranks_.bytes()}, offsets);
 
   for (size_t operand = 0; operand < operands; ++operand) {
     float largest = 0;
-    for (size_t rank = 0; rank < ranks; ++rank) largest = std::max(largest, met[rank * operands + operand]);
+    for (size_t rank = 0; rank < ranks; ++rank) largest = std::max(largest, observed[rank * operands + operand]);
     float* const row = history_.as<float>() + operand * static_cast<size_t>(longest_);
     std::copy_backward(row, row + longest_ - 1, row + longest_);
     row[0] = largest;

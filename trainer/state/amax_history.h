@@ -40,10 +40,10 @@ class AmaxHistory {
 
   std::vector<int> steps_;  // length of the history, by linear layer and role
   int64_t longest_ = 0;
-  Tensor history_;       // f32 [operands, longest_], newest first; 0 = no step yet
-  Tensor scale_by_;      // f32 [operands]
-  Tensor met_;           // f32 [operands], observed on this rank; on the model's device
-  Tensor met_by_ranks_;  // f32 [ranks, operands]
+  Tensor history_;            // f32 [operands, longest_], newest first; 0 = no step yet
+  Tensor scale_by_;           // f32 [operands]
+  Tensor observed_;           // f32 [operands], observed on this rank; on the model's device
+  Tensor observed_by_ranks_;  // f32 [ranks, operands]
 };
 
 }  // namespace nibble

@@ -59,14 +59,14 @@ struct CastState {
 __device__ __forceinline__ uint32_t* met_corrected(const OperandCast& operand) {
   return reinterpret_cast<uint32_t*>(operand.tensor_scale);
 }
-__device__ __forceinline__ uint32_t* met_amax(const OperandCast& operand) {
+__device__ __forceinline__ uint32_t* observed_amax(const OperandCast& operand) {
   return reinterpret_cast<uint32_t*>(operand.tensor_scale + 1);
 }
 
 // Returns the scale that the cast uses; it has no meaning with ScaleOrigin::corrected.
 __device__ __forceinline__ TensorScale scale_before_cast(const OperandCast& operand) {
   switch (operand.origin) {
-    case ScaleOrigin::amax_pass: return tensor_scale_of(float_of_bits(*met_amax(operand)), operand.largest);
+    case ScaleOrigin::amax_pass: return tensor_scale_of(float_of_bits(*observed_amax(operand)), operand.largest);
     case ScaleOrigin::given: return tensor_scale_of(operand.given_amax, operand.largest);
     case ScaleOrigin::fixed:
     case ScaleOrigin::corrected: break;
@@ -242,7 +242,7 @@ __global__ void __launch_bounds__(quantize_threads, resident_blocks<T>(kind))
     __syncthreads();
     store_block_scales<kind>(operand, origin, state);
     if (threadIdx.x == 0 && operand.origin != ScaleOrigin::amax_pass) {
-      atomicMax(met_amax(operand), state.amax[index]);
+      atomicMax(observed_amax(operand), state.amax[index]);
       if (operand.origin == ScaleOrigin::corrected) atomicMax(met_corrected(operand), state.corrected[index]);
     }
     __syncthreads();

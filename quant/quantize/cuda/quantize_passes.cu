@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(quantize_threads) tile_amax_kernel(const __gri
       const uint32_t here = amax_bits(run.values);
       amax = here > amax ? here : amax;
     }
-    include_amax(amax, &block_amax[index], {{met_amax(operand), nullptr}});
+    include_amax(amax, &block_amax[index], {{observed_amax(operand), nullptr}});
   }
 }
 

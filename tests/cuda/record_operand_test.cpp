@@ -1,4 +1,4 @@
-// Tests source_was_finite(), examine(), count_non_finite() and measure() on the device.
+// Tests source_was_finite(), record_operand(), count_non_finite() and measure() on the device.
 #include <array>
 #include <cmath>
 #include <limits>
@@ -9,7 +9,7 @@
 namespace nibble {
 namespace {
 
-class Examine : public DeviceTest {};
+class RecordOperand : public DeviceTest {};
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
@@ -22,7 +22,7 @@ void put(const TwinTensor& tensor, int64_t place, float value) {
   }
 }
 
-TEST_F(Examine, CountsElementsThatAreNotFinite) {
+TEST_F(RecordOperand, CountsElementsThatAreNotFinite) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     for (const int64_t count : {1, 7, 4096, 70001}) {
       TwinTensor tensor(dtype, {count});
@@ -42,12 +42,12 @@ TEST_F(Examine, CountsElementsThatAreNotFinite) {
 struct Case {
   float amax;
   int64_t not_finite;
-  float met_before;
+  float observed_before;
 };
 
-class Examination {
+class Recording {
  public:
-  Examination(DType dtype, const Case& what, Format format = Format::nvfp4)
+  Recording(DType dtype, const Case& what, Format format = Format::nvfp4)
       : source_(dtype, {33, 64}), operand_({.format = format, .rows = 33, .inner = 64}, 1) {
     source_.fill_normal(2);
     for (int64_t i = 0; i < what.not_finite; ++i) put(source_, i * 13 + 2, i % 2 == 0 ? nan : infinity);
@@ -59,8 +59,8 @@ class Examination {
     }
     count_.cpu().as<int64_t>()[0] = 100;
     count_.upload();
-    met_.cpu().as<float>()[1] = what.met_before;
-    met_.upload();
+    observed_.cpu().as<float>()[1] = what.observed_before;
+    observed_.upload();
   }
 
   void run(bool amax_wanted) {
@@ -68,49 +68,50 @@ class Examination {
       QuantizeProblem problem;
       problem.source = source_.on(device);
       problem.spec.format = operand_.cpu().format;
-      examine(problem, device == DeviceKind::cpu ? operand_.cpu() : operand_.gpu(),
-              {.non_finite = count_.on(device), .met_amax = amax_wanted ? met_.on(device).slice(1, 2) : Tensor()});
+      record_operand(problem, device == DeviceKind::cpu ? operand_.cpu() : operand_.gpu(),
+                     {.non_finite = count_.on(device),
+                      .observed_amax = amax_wanted ? observed_.on(device).slice(1, 2) : Tensor()});
     }
     EXPECT_TRUE(same_bits(count_));
-    EXPECT_TRUE(same_bits(met_));
+    EXPECT_TRUE(same_bits(observed_));
   }
   int64_t count() const { return HostCopy(count_.gpu()).as<int64_t>()[0]; }
-  float met() const { return HostCopy(met_.gpu()).as<float>()[1]; }
+  float observed() const { return HostCopy(observed_.gpu()).as<float>()[1]; }
   bool was_finite() const { return source_was_finite(operand_.gpu()); }
 
  private:
   TwinTensor source_;
   TwinOperand operand_;
   TwinTensor count_{DType::i64, {1}};
-  TwinTensor met_{DType::f32, {3}};
+  TwinTensor observed_{DType::f32, {3}};
 };
 
-TEST_F(Examine, FindsWhatTheCpuFinds) {
+TEST_F(RecordOperand, FindsWhatTheCpuFinds) {
   // The rotation alone can overflow: then nothing in the source is not finite, and one is counted.
   constexpr Case cases[] = {{2, 0, 1}, {2, 0, 3}, {infinity, 1, 0}, {infinity, 57, 5}, {infinity, 0, 0}, {nan, 3, 2}};
   for (const DType dtype : {DType::f32, DType::bf16}) {
     for (const Case& what : cases) {
       for (const bool amax_wanted : {true, false}) {
-        Examination examination(dtype, what);
-        examination.run(amax_wanted);
+        Recording recording(dtype, what);
+        recording.run(amax_wanted);
         const bool finite = std::isfinite(what.amax);
-        EXPECT_EQ(examination.was_finite(), finite);
-        EXPECT_EQ(examination.count(), 100 + (finite ? 0 : std::max<int64_t>(1, what.not_finite)));
-        EXPECT_EQ(examination.met(), amax_wanted ? std::max(what.met_before, what.amax) : what.met_before);
+        EXPECT_EQ(recording.was_finite(), finite);
+        EXPECT_EQ(recording.count(), 100 + (finite ? 0 : std::max<int64_t>(1, what.not_finite)));
+        EXPECT_EQ(recording.observed(), amax_wanted ? std::max(what.observed_before, what.amax) : what.observed_before);
       }
     }
   }
 }
 
-TEST_F(Examine, LeavesFormatsAloneThatAreNotQuantised) {
-  Examination examination(DType::bf16, {0, 5, 1}, Format::bf16);
-  examination.run(true);
-  EXPECT_TRUE(examination.was_finite());
-  EXPECT_EQ(examination.count(), 100);
-  EXPECT_EQ(examination.met(), 1);
+TEST_F(RecordOperand, LeavesFormatsAloneThatAreNotQuantised) {
+  Recording recording(DType::bf16, {0, 5, 1}, Format::bf16);
+  recording.run(true);
+  EXPECT_TRUE(recording.was_finite());
+  EXPECT_EQ(recording.count(), 100);
+  EXPECT_EQ(recording.observed(), 1);
 }
 
-TEST_F(Examine, MeasuresAsTheCpuDoes) {
+TEST_F(RecordOperand, MeasuresAsTheCpuDoes) {
   for (const Format format : all_formats) {
     const DType dtype = format == Format::f32 ? DType::f32 : DType::bf16;
     TwinTensor source(dtype, {40, 160});

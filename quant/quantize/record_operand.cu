@@ -1,4 +1,4 @@
-// Implements source_was_finite(), examine() and count_non_finite() of quant/quantize/quantize.h on a GPU.
+// Implements source_was_finite(), record_operand() and count_non_finite() of quant/quantize/quantize.h on a GPU.
 #include <algorithm>
 
 #include "dist/device/arena.h"
@@ -64,30 +64,32 @@ __device__ int64_t non_finite_of_block(const Source& elements) {
 }
 
 template <class Source>
-struct Examination {
+struct Recording {
   Source source;
   const float* tensor_scale;  // [2]
   int64_t* non_finite;
-  float* met_amax;  // null: not asked for
+  float* observed_amax;  // null: not asked for
 };
 
 // Runs as one block, which has next to nothing to do where everything is finite. Where something is not, the step is
 // lost anyway.
 template <class Source, int width>
-__global__ void __launch_bounds__(block_threads) examine_kernel(Examination<Source> problem) {
+__global__ void __launch_bounds__(block_threads) record_kernel(Recording<Source> problem) {
   const float amax = problem.tensor_scale[1];
   if (!is_finite(amax)) {
     const int64_t found = non_finite_of_block<width>(problem.source);
     if (threadIdx.x == 0) *problem.non_finite += found > 1 ? found : 1;
   }
-  if (problem.met_amax != nullptr && threadIdx.x == 0 && *problem.met_amax < amax) *problem.met_amax = amax;
+  float* const observed = problem.observed_amax;
+  if (observed != nullptr && threadIdx.x == 0 && *observed < amax) *observed = amax;
 }
 
 template <int width, class Source>
-void examine_source(const Source& source, const QuantizedTensor& operand, const OperandFindings& findings) {
-  const Examination<Source> examination{source, operand.tensor_scale.as<float>(), findings.non_finite.as<int64_t>(),
-                                        findings.met_amax.empty() ? nullptr : findings.met_amax.as<float>()};
-  launch("examine", examine_kernel<Source, width>, {dim3(1), dim3(block_threads)}, examination);
+void record_source(const Source& source, const QuantizedTensor& operand, const OperandObservations& observations) {
+  const Recording<Source> recording{
+      source, operand.tensor_scale.as<float>(), observations.non_finite.as<int64_t>(),
+      observations.observed_amax.empty() ? nullptr : observations.observed_amax.as<float>()};
+  launch("record operand", record_kernel<Source, width>, {dim3(1), dim3(block_threads)}, recording);
 }
 
 template <class T>
@@ -118,17 +120,18 @@ bool source_was_finite(const QuantizedTensor& operand) {
   return !is_quantized(operand.format) || is_finite(HostCopy(operand.tensor_scale).as<float>()[1]);
 }
 
-void examine(const QuantizeProblem& problem, const QuantizedTensor& operand, const OperandFindings& findings) {
+void record_operand(const QuantizeProblem& problem, const QuantizedTensor& operand,
+                    const OperandObservations& observations) {
   if (!is_quantized(operand.format)) return;
   with_elements(problem.source, [&]<class T>(const Elements<T>& source, auto width) {
-    examine_source<width()>(source, operand, findings);
+    record_source<width()>(source, operand, observations);
   });
 }
 
-void examine_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
-                         const OperandFindings& findings) {
-  if (!decodes_on_load(problem, saved)) return cuda::examine(problem, operand, findings);
-  examine_source<8>(SavedElements{device_operand(saved), saved.rows * saved.inner}, operand, findings);
+void record_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
+                        const OperandObservations& observations) {
+  if (!decodes_on_load(problem, saved)) return cuda::record_operand(problem, operand, observations);
+  record_source<8>(SavedElements{device_operand(saved), saved.rows * saved.inner}, operand, observations);
 }
 
 int64_t count_non_finite(const Tensor& tensor) {
