@@ -12,7 +12,7 @@
 namespace nibble {
 namespace {
 
-std::string name_of_product(const OperandSpec& a, const OperandSpec& b) {
+std::string name_of_gemm(const OperandSpec& a, const OperandSpec& b) {
   if (a.format == b.format) return std::string(name_of(a.format));
   return fmt::format("{} x {}", name_of(a.format), name_of(b.format));
 }
@@ -86,7 +86,7 @@ bool Linear::is_view(const OperandSpec& spec) const {
 // Returns the layout of both operands of the product that `role` belongs to.
 OperandLayout Linear::layout_of(OperandRole role) const {
   const size_t first = static_cast<size_t>(role) / 2 * 2;
-  return product_layout(operands_[first].spec, operands_[first + 1].spec);
+  return gemm_layout(operands_[first].spec, operands_[first + 1].spec);
 }
 
 bool Linear::keeps_input() const {
@@ -134,14 +134,14 @@ void Linear::allocate_for_backward(Operand& backward, const Operand& forward, co
 }
 
 // Allocates the scratch memory of a product, behind its operands.
-void Linear::allocate_product(Product product, Arena& workspace, int64_t tokens) {
+void Linear::allocate_gemm(Product product, Arena& workspace, int64_t tokens) {
   const int64_t in = description_.features_in;
   const int64_t out = description_.features_out;
   const std::array<std::array<int64_t, 3>, 3> shapes{{{tokens, out, in}, {tokens, in, out}, {out, in, tokens}}};
   const auto index = static_cast<size_t>(product);
   const OperandSpec& a = operands_[2 * index].spec;
   const OperandSpec& b = operands_[2 * index + 1].spec;
-  scratch_of(product) = allocate_product_scratch(
+  scratch_of(product) = allocate_gemm_scratch(
       workspace, {.a = a.format,
                   .b = b.format,
                   .m = shapes[index][0],
@@ -177,7 +177,7 @@ void Linear::allocate(const LayerArenas& arenas) {
                           in, tokens);
   }
   allocate_made(operand(OperandRole::forward_x), workspace, workspace, tokens, in);
-  allocate_product(Product::forward, workspace, tokens);
+  allocate_gemm(Product::forward, workspace, tokens);
   workspace.release(mark);
   if (!training_) return;
   if (outliers_) outliers_->allocate_for_backward(arenas);
@@ -185,9 +185,9 @@ void Linear::allocate(const LayerArenas& arenas) {
   allocate_made(operand(OperandRole::grad_weight_dy), workspace, workspace, out, tokens);
   // The two products run one after the other, and each reads the memory of both operands.
   const size_t product_mark = workspace.mark();
-  allocate_product(Product::grad_input, workspace, tokens);
+  allocate_gemm(Product::grad_input, workspace, tokens);
   workspace.release(product_mark);
-  allocate_product(Product::grad_weight, workspace, tokens);
+  allocate_gemm(Product::grad_weight, workspace, tokens);
   workspace.release(mark);
 }
 
@@ -419,9 +419,9 @@ int64_t Linear::take_non_finite_count() {
 std::string Linear::describe() const {
   const LinearRecipe& recipe = description_.recipe;
   std::string text =
-      fmt::format("forward {}, grad_input {}, grad_weight {}", name_of_product(recipe.forward_x, recipe.forward_w),
-                  name_of_product(recipe.grad_input_dy, recipe.grad_input_w),
-                  name_of_product(recipe.grad_weight_dy, recipe.grad_weight_x));
+      fmt::format("forward {}, grad_input {}, grad_weight {}", name_of_gemm(recipe.forward_x, recipe.forward_w),
+                  name_of_gemm(recipe.grad_input_dy, recipe.grad_input_w),
+                  name_of_gemm(recipe.grad_weight_dy, recipe.grad_weight_x));
   if (!outliers_) return text;
   return text + fmt::format(", {} outlier channels {}", outliers_->count(), name_of(description_.outliers->format));
 }

@@ -139,8 +139,8 @@ class Linear {
   OperandLayout layout_of(OperandRole role) const;
   bool reads_back(const Operand& operand, const Operand& forward) const;
   static Tensor read_back(const Operand& operand, const QuantizedTensor& forward);
-  void allocate_product(Product product, Arena& workspace, int64_t tokens);
-  Tensor& scratch_of(Product product) { return product_scratch_[static_cast<size_t>(product)]; }
+  void allocate_gemm(Product product, Arena& workspace, int64_t tokens);
+  Tensor& scratch_of(Product product) { return gemm_scratch_[static_cast<size_t>(product)]; }
   void allocate_made(Operand& operand, Arena& arena, Arena& workspace, int64_t rows, int64_t inner) const;
   void allocate_for_backward(Operand& operand, const Operand& forward, const LayerArenas& arenas, Arena& arena,
                              int64_t rows, int64_t inner) const;
@@ -160,7 +160,7 @@ class Linear {
   QuantizedTensor transposed_weight_operand_;  // [features_in, features_out]
   QuantizedTensor saved_input_operand_;        // [features_in, tokens]
   std::vector<float> weight_row_;              // [features_in], for dequantize_weight()
-  std::array<Tensor, 3> product_scratch_;      // u8, by product
+  std::array<Tensor, 3> gemm_scratch_;         // u8, by product
   Tensor non_finite_;                          // i64 [1]
   LinearStatistics* statistics_ = nullptr;
   Tensor scale_by_amax_, observed_amax_;  // f32 [operand roles], or empty

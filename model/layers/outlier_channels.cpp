@@ -52,7 +52,7 @@ void OutlierChannels::allocate_for_input(const LayerArenas& arenas) {
     input_storage_ = allocate_operand(workspace, spec_, layer_.dtype, tokens, count_);
     input_values_ = allocate_tensor(workspace, DType::f32, {tokens, count_});
     output_ = allocate_tensor(workspace, DType::f32, {tokens, layer_.features_out});
-    forward_scratch_ = allocate_product_scratch(
+    forward_scratch_ = allocate_gemm_scratch(
         workspace, {.a = spec_.format, .b = spec_.format, .m = tokens, .n = layer_.features_out, .k = count_});
   }
   if (layer_.grad_weight && arenas.training) {
@@ -64,7 +64,7 @@ void OutlierChannels::allocate_for_backward(const LayerArenas& arenas) {
   if (!layer_.grad_weight) return;
   grad_output_storage_ = allocate_operand(arenas.workspace, spec_, layer_.dtype, layer_.features_out, arenas.tokens());
   grad_columns_ = allocate_tensor(arenas.workspace, DType::f32, {layer_.features_out, count_});
-  grad_weight_scratch_ = allocate_product_scratch(
+  grad_weight_scratch_ = allocate_gemm_scratch(
       arenas.workspace,
       {.a = spec_.format, .b = spec_.format, .m = layer_.features_out, .n = count_, .k = arenas.tokens()});
 }

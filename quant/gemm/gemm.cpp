@@ -11,7 +11,7 @@
 #include "quant/gemm/cpu/bf16_gemm.h"
 #include "quant/gemm/cpu/gemm_codes.h"
 #include "quant/gemm/cpu/gemm_kernels.h"
-#include "quant/gemm/product.h"
+#include "quant/gemm/gemm_common.h"
 #include "quant/isa/instruction_set.h"
 #include "quant/isa/kernel_table.h"
 #include "quant/isa/thread_scratch.h"
@@ -128,7 +128,7 @@ void gemm_with(InstructionSet level, const GemmProblem& problem) {
   }
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;
-  check_product(problem);
+  check_gemm(problem);
   const bool integer_blocks = has_integer_blocks(a) && has_integer_blocks(b);
   const double alpha = output_scale(a, b, integer_blocks);
   if (integer_blocks) return code_gemm(level, problem, alpha);
@@ -161,7 +161,7 @@ size_t gemm_scratch_bytes(const GemmShape& shape, DeviceKind device) {
   return NIBBLE_DISPATCH(device, gemm_scratch_bytes, shape);
 }
 
-Tensor allocate_product_scratch(Arena& arena, const GemmShape& shape) {
+Tensor allocate_gemm_scratch(Arena& arena, const GemmShape& shape) {
   const size_t bytes = gemm_scratch_bytes(shape, arena.device());
   return bytes == 0 ? Tensor() : allocate_tensor(arena, DType::u8, {static_cast<int64_t>(bytes)});
 }

@@ -38,7 +38,7 @@ GemmBackend& automatic_backend(const GemmShape& shape) {
   if (is_native(cudnn_gemm(), shape)) return cudnn_gemm();
   const std::string refusal = emulated_gemm().refusal(shape);
   if (refusal.empty()) return emulated_gemm();
-  warn_once("products on the GPU run in nibble's own kernels, which are exact but slow: " + refusal);
+  warn_once("GEMMs on the GPU run in nibble's own kernels, which are exact but slow: " + refusal);
   return exact_gemm();
 }
 
@@ -112,15 +112,15 @@ void gemm(const GemmProblem& problem) {
   }
   GemmBackend& backend = backend_for(shape);
   if (provider == GemmProvider::automatic && problem.scratch.bytes() < backend.scratch_bytes(shape)) {
-    warn_once("a product of " + name_of_pair(shape.a, shape.b) +
+    warn_once("a GEMM of " + name_of_pair(shape.a, shape.b) +
               " operands has a shape that its scratch memory was not planned for: it runs in nibble's own kernels, "
               "which are exact but slow");
     exact_gemm().multiply(problem);
     return;
   }
   if (backend.multiply(problem)) return;
-  const std::string what = backend.description() + " has no algorithm for a product " + std::to_string(shape.m) +
-                           " x " + std::to_string(shape.n) + " x " + std::to_string(shape.k) + " of " +
+  const std::string what = backend.description() + " has no algorithm for a GEMM " + std::to_string(shape.m) + " x " +
+                           std::to_string(shape.n) + " x " + std::to_string(shape.k) + " of " +
                            name_of_pair(shape.a, shape.b) + " operands";
   if (provider != GemmProvider::automatic) {
     throw Error(ExitCode::bad_config, what, "set cuda.gemm to automatic or exact");

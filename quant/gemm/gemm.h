@@ -29,7 +29,7 @@ void gemm(const GemmProblem& problem);
 
 // Returns the bytes of memory that a GEMM needs beside its operands on a device: 0 on the CPU.
 size_t gemm_scratch_bytes(const GemmShape& shape, DeviceKind device);
-Tensor allocate_product_scratch(Arena& arena, const GemmShape& shape);
+Tensor allocate_gemm_scratch(Arena& arena, const GemmShape& shape);
 
 void small_matmul(const SmallMatmul& problem);
 

@@ -21,7 +21,7 @@ constexpr bool fits_tiles(const OperandSpec& spec) {
   return spec.format == Format::nvfp4 && spec.outer == OuterScale::tensor;
 }
 // Returns the layout for both operands of a GEMM on the CPU. (On a GPU, allocate_operand() chooses `swizzled`.)
-constexpr OperandLayout product_layout(const OperandSpec& a, const OperandSpec& b) {
+constexpr OperandLayout gemm_layout(const OperandSpec& a, const OperandSpec& b) {
   return fits_tiles(a) && fits_tiles(b) ? OperandLayout::tiles : OperandLayout::rows;
 }
 

@@ -87,7 +87,7 @@ void bench_products(Bench& bench) {
       product.output = allocate_tensor(arena, DType::bf16, {size, size});
       product.a = allocate_operand(arena, spec, DType::bf16, size, size);
       product.b = allocate_operand(arena, spec, DType::bf16, size, size);
-      product.scratch = allocate_product_scratch(arena, {.a = format, .b = format, .m = size, .n = size, .k = size});
+      product.scratch = allocate_gemm_scratch(arena, {.a = format, .b = format, .m = size, .n = size, .k = size});
       return product;
     });
     fill(made.source);

@@ -285,7 +285,7 @@ TEST_F(CublasLt, VersionsKnownToBeWrongAreRefused) {
 TEST_F(CublasLt, DescriptionsNameThePath) {
   EXPECT_EQ(cuda::describe_gemm(Format::bf16, Format::bf16), "bf16: native, " + cuda::cublaslt_gemm().description());
   EXPECT_EQ(cuda::describe_gemm(Format::mxfp4, Format::bf16),
-            "mxfp4 x bf16: emulated in bf16 (cuBLASLt has no product of these two formats)");
+            "mxfp4 x bf16: emulated in bf16 (cuBLASLt has no GEMM of these two formats)");
   cuda::set_gemm_provider(GemmProvider::exact);
   EXPECT_EQ(cuda::describe_gemm(Format::nvfp4, Format::nvfp4), "nvfp4: exact, kernels of nibble");
 }

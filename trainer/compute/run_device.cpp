@@ -23,10 +23,10 @@ int rank_on_machine(const Communicator& communicator) {
 
 namespace cpu {
 namespace {
-std::string product_plan() {
+std::string gemm_plan() {
   return {};
 }
-void use_product_plan(const std::string& /*plan*/) {}
+void use_gemm_plan(const std::string& /*plan*/) {}
 double peak_flops() {
   return measured_peak_flops();
 }
@@ -54,12 +54,12 @@ double peak_flops(const RunConfig& config) {
   return NIBBLE_DISPATCH(device_of(config), peak_flops, );
 }
 
-std::string product_plan(const RunConfig& config) {
-  return NIBBLE_DISPATCH(device_of(config), product_plan, );
+std::string gemm_plan(const RunConfig& config) {
+  return NIBBLE_DISPATCH(device_of(config), gemm_plan, );
 }
 
-void use_product_plan(const RunConfig& config, const std::string& plan) {
-  NIBBLE_DISPATCH(device_of(config), use_product_plan, plan);
+void use_gemm_plan(const RunConfig& config, const std::string& plan) {
+  NIBBLE_DISPATCH(device_of(config), use_gemm_plan, plan);
 }
 
 std::vector<std::string> describe_device(const RunConfig& config) {

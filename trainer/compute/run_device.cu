@@ -10,7 +10,7 @@ namespace nibble::cuda {
 namespace {
 
 // Returns the pairs of operand formats of all GEMMs that the recipe's linear layers may run.
-std::set<std::pair<Format, Format>> products_of(const Recipe& recipe) {
+std::set<std::pair<Format, Format>> gemms_of(const Recipe& recipe) {
   std::set<std::pair<Format, Format>> products{{Format::bf16, Format::bf16}};
   const auto add = [&products](const LinearRecipe& linear) {
     products.emplace(linear.forward_x.format, linear.forward_w.format);
@@ -24,11 +24,11 @@ std::set<std::pair<Format, Format>> products_of(const Recipe& recipe) {
 
 }  // namespace
 
-std::string product_plan() {
+std::string gemm_plan() {
   return export_gemm_plan();
 }
 
-void use_product_plan(const std::string& plan) {
+void use_gemm_plan(const std::string& plan) {
   import_gemm_plan(plan);
 }
 
@@ -48,8 +48,7 @@ std::vector<std::string> describe_device(const RunConfig& config) {
   lines.push_back("device     " + gpu.name + ", compute capability " + std::to_string(gpu.major) + "." +
                   std::to_string(gpu.minor) + ", " + std::to_string(gpu.memory_bytes >> 20) + " MiB");
   std::string products;
-  for (const auto& [a, b] : products_of(config.recipe))
-    products += (products.empty() ? "" : "; ") + describe_gemm(a, b);
+  for (const auto& [a, b] : gemms_of(config.recipe)) products += (products.empty() ? "" : "; ") + describe_gemm(a, b);
   lines.push_back("products   " + products);
   const AttentionShape shape{.sequences = config.train.micro_batch_sequences,
                              .sequence_length = config.model.sequence_length,

@@ -26,12 +26,12 @@ double peak_flops(const RunConfig& config);
 
 // Return and restore the GEMM algorithms of the libraries that this process has chosen, as a text. A resumed run that
 // restores the choice of the earlier process computes the same bits. The text is empty on the CPU, which chooses none.
-std::string product_plan(const RunConfig& config);
-void use_product_plan(const RunConfig& config, const std::string& plan);
+std::string gemm_plan(const RunConfig& config);
+void use_gemm_plan(const RunConfig& config, const std::string& plan);
 
 namespace cuda {
-std::string product_plan();
-void use_product_plan(const std::string& plan);
+std::string gemm_plan();
+void use_gemm_plan(const std::string& plan);
 double peak_flops();
 void use_gpu(int rank_on_machine, const RunConfig& config);
 std::vector<std::string> describe_device(const RunConfig& config);

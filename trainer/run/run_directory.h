@@ -45,7 +45,7 @@ class RunDirectory {
   std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
   // The GEMM algorithms that the run uses on the GPU (quant/gemm/gemm_provider.h).
-  std::filesystem::path product_plan() const { return path_ / "gemm_plan.txt"; }
+  std::filesystem::path gemm_plan() const { return path_ / "gemm_plan.txt"; }
   std::filesystem::path heartbeat() const { return path_ / "heartbeat"; }
 
   // Replaces config.yaml when free keys have changed in a resumed run. Rank 0 only.

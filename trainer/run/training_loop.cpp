@@ -24,7 +24,7 @@ namespace nibble {
 
 namespace {
 
-constexpr uint64_t largest_product_plan = 1 << 20;  // bytes
+constexpr uint64_t largest_gemm_plan = 1 << 20;  // bytes
 
 // Returns a text such as "loss nan, gradient norm inf, 12 such values in quantisers".
 std::string numbers_of(const StepAttempt& attempt) {
@@ -80,8 +80,8 @@ class TrainingLoop {
   [[noreturn]] void give_up(uint64_t step) const;
   bool validate_after(uint64_t step);
   void save(uint64_t step);
-  void restore_product_plan();
-  void keep_product_plan();
+  void restore_gemm_plan();
+  void keep_gemm_plan();
   ExitCode stopped_after(uint64_t step);
   bool stop_wanted() { return communicator_.all_reduce_max(stop_requested() ? 1 : 0) != 0; }
 
@@ -92,7 +92,7 @@ class TrainingLoop {
   Heartbeat heartbeat_;
   double peak_flops_ = 0;                // FLOP/s of all ranks together
   std::unique_ptr<RunProfile> profile_;  // null if profile.every is 0
-  std::string product_plan_;             // the text that the run directory keeps
+  std::string gemm_plan_;                // the text that the run directory keeps
   // The members below are set on rank 0 only.
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<TensorboardWriter> tensorboard_;
@@ -263,29 +263,29 @@ bool TrainingLoop::validate_after(uint64_t step) {
   return true;
 }
 
-void TrainingLoop::restore_product_plan() {
+void TrainingLoop::restore_gemm_plan() {
   std::string plan;
   on_leader(communicator_, [&] {
-    if (std::filesystem::exists(directory_.product_plan())) {
-      plan = read_file(directory_.product_plan(), largest_product_plan);
+    if (std::filesystem::exists(directory_.gemm_plan())) {
+      plan = read_file(directory_.gemm_plan(), largest_gemm_plan);
     }
   });
   plan = broadcast_string(communicator_, plan, 0);
   run_together(communicator_, [&] {
-    if (!plan.empty()) use_product_plan(config_, plan);
+    if (!plan.empty()) use_gemm_plan(config_, plan);
   });
 }
 
-void TrainingLoop::keep_product_plan() {
-  const std::string plan = product_plan(config_);
-  if (plan == product_plan_) return;
-  product_plan_ = plan;
-  write_file_durably(directory_.product_plan(), plan);
+void TrainingLoop::keep_gemm_plan() {
+  const std::string plan = gemm_plan(config_);
+  if (plan == gemm_plan_) return;
+  gemm_plan_ = plan;
+  write_file_durably(directory_.gemm_plan(), plan);
 }
 
 void TrainingLoop::save(uint64_t step) {
   heartbeat_.set(step, "checkpoint");
-  on_leader(communicator_, [&] { keep_product_plan(); });
+  on_leader(communicator_, [&] { keep_gemm_plan(); });
   const Stopwatch stopwatch;
   const auto path = save_checkpoint(communicator_, directory_.path(), session_.checkpoint_state(step));
   on_leader(communicator_, [&] {
@@ -303,7 +303,7 @@ ExitCode TrainingLoop::stopped_after(uint64_t step) {
 }
 
 ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
-  restore_product_plan();
+  restore_gemm_plan();
   const uint64_t first = checkpoint ? continue_from(*checkpoint) : start_fresh();
   open_logs(first, checkpoint.has_value());
   if (validation_pending(first) && !validate_after(first)) return stopped_after(first);

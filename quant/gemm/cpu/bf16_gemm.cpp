@@ -6,8 +6,8 @@
 #include "dist/base/error.h"
 #include "dist/device/thread_pool.h"
 #include "quant/format/flush_subnormals.h"
+#include "quant/gemm/gemm_common.h"
 #include "quant/gemm/gemm_problem.h"
-#include "quant/gemm/product.h"
 #include "quant/isa/kernel_table.h"
 #include "quant/isa/thread_scratch.h"
 
@@ -67,7 +67,7 @@ const Bf16Kernels& bf16_kernels_of(InstructionSet level) {
 void bf16_gemm_with(const Bf16Kernels& kernels, const GemmProblem& problem) {
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;
-  check_product(problem);
+  check_gemm(problem);
   Bf16GemmBlock whole{};
   whole.a = as_operand(a);
   whole.b = as_operand(b);

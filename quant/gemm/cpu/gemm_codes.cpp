@@ -5,8 +5,8 @@
 #include "dist/base/error.h"
 #include "dist/device/thread_pool.h"
 #include "quant/format/tile.h"
+#include "quant/gemm/gemm_common.h"
 #include "quant/gemm/gemm_problem.h"
-#include "quant/gemm/product.h"
 #include "quant/isa/kernel_table.h"
 #include "quant/isa/thread_scratch.h"
 

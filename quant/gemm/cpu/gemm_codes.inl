@@ -169,5 +169,5 @@ void unpack_columns(const CodeOperand& b, int64_t first_column, int64_t first_bl
   }
 }
 
-#include "quant/gemm/cpu/gemm_codes_product.inl"
+#include "quant/gemm/cpu/gemm_codes_kernels.inl"
 #undef ALWAYS_INLINE

@@ -1,10 +1,10 @@
 // GEMMs of operands as they are, by cuBLASLt.
 #include "dist/device/cuda_device.h"
-#include "quant/gemm/cuda/cublaslt_product.h"
 #include "quant/gemm/cuda/gemm_backend.h"
 #include "quant/gemm/cuda/library_alpha.h"
+#include "quant/gemm/cuda/library_gemm.h"
+#include "quant/gemm/gemm_common.h"
 #include "quant/gemm/gemm_provider.h"
-#include "quant/gemm/product.h"
 #include "quant/tensor/device_operand.cuh"
 
 namespace nibble::cuda {
@@ -59,11 +59,11 @@ std::string refusal_of_device(Family family) {
 std::string refusal_of_shape(Family family, const GemmShape& shape) {
   const bool eight_bits = family == Family::fp8 || family == Family::mxfp8;
   if (eight_bits && (shape.k % 16 != 0 || shape.n % 16 != 0)) {
-    return "8-bit products need k and n in multiples of 16, not " + std::to_string(shape.k) + " and " +
+    return "8-bit GEMMs need k and n in multiples of 16, not " + std::to_string(shape.k) + " and " +
            std::to_string(shape.n);
   }
   if (family == Family::nvfp4 && (shape.k % 32 != 0 || shape.n % 8 != 0)) {
-    return "4-bit products need k in multiples of 32 and n of 8, not " + std::to_string(shape.k) + " and " +
+    return "4-bit GEMMs need k in multiples of 32 and n of 8, not " + std::to_string(shape.k) + " and " +
            std::to_string(shape.n);
   }
   return {};
@@ -93,25 +93,25 @@ class CublasLtGemm final : public GemmBackend {
 std::string CublasLtGemm::refusal(const GemmShape& shape) {
   if (cublaslt() == nullptr) return cublaslt_absence();
   const Family family = family_of(shape.a);
-  if (family == Family::none || family != family_of(shape.b)) return "cuBLASLt has no product of these two formats";
-  if (is_e5m2(shape.a) && is_e5m2(shape.b)) return "cuBLASLt has no product of two operands in E5M2";
+  if (family == Family::none || family != family_of(shape.b)) return "cuBLASLt has no GEMM of these two formats";
+  if (is_e5m2(shape.a) && is_e5m2(shape.b)) return "cuBLASLt has no GEMM of two operands in E5M2";
   if (shape.outer_scales) return "cuBLASLt knows no outer scales";
   std::string refusal = refusal_of_device(family);
   return refusal.empty() ? refusal_of_shape(family, shape) : refusal;
 }
 
 bool CublasLtGemm::multiply(const GemmProblem& problem) {
-  cpu::check_product(problem);
-  LibraryProduct product;
-  product.a = library_operand(problem.a);
-  product.b = library_operand(problem.b);
-  product.inner = problem.a.inner;
-  product.output = problem.output.data();
-  product.output_dtype = problem.output.dtype();
-  product.output_stride = problem.b.rows;
-  product.accumulate = problem.accumulate;
-  product.alpha = library_alpha(problem.a, problem.b);
-  return cuda::multiply(product);
+  cpu::check_gemm(problem);
+  LibraryGemm gemm;
+  gemm.a = library_operand(problem.a);
+  gemm.b = library_operand(problem.b);
+  gemm.inner = problem.a.inner;
+  gemm.output = problem.output.data();
+  gemm.output_dtype = problem.output.dtype();
+  gemm.output_stride = problem.b.rows;
+  gemm.accumulate = problem.accumulate;
+  gemm.alpha = library_alpha(problem.a, problem.b);
+  return cuda::multiply(gemm);
 }
 
 }  // namespace

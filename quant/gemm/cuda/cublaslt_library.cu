@@ -96,7 +96,7 @@ std::string name_of_cublaslt_version(size_t version) {
 }
 
 std::string known_nvfp4_fault(size_t version) {
-  if (version < 120900) return "confuses block-scaled and other products in its heuristic cache";
+  if (version < 120900) return "confuses block-scaled and other GEMMs in its heuristic cache";
   if (version == 130400) return "may ignore the scale of a whole tensor";
   return {};
 }

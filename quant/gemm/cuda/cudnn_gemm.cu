@@ -12,8 +12,8 @@
 #include "quant/gemm/cuda/cudnn_backend.h"
 #include "quant/gemm/cuda/gemm_backend.h"
 #include "quant/gemm/cuda/library_alpha.h"
+#include "quant/gemm/gemm_common.h"
 #include "quant/gemm/gemm_provider.h"
-#include "quant/gemm/product.h"
 #include "quant/tensor/device_operand.cuh"
 
 namespace nibble::cuda {
@@ -91,13 +91,13 @@ void Graph::dequantize(cudnnBackendDescriptor_t from, cudnnBackendDescriptor_t s
 }
 
 void Graph::multiply(cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t to) {
-  const cudnnBackendDescriptor_t product =
+  const cudnnBackendDescriptor_t matmul =
       keep(CUDNN_BACKEND_MATMUL_DESCRIPTOR).set(CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_DATA_FLOAT).finalize().get();
   operation(keep(CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR)
                 .set(CUDNN_ATTR_OPERATION_MATMUL_ADESC, a)
                 .set(CUDNN_ATTR_OPERATION_MATMUL_BDESC, b)
                 .set(CUDNN_ATTR_OPERATION_MATMUL_CDESC, to)
-                .set(CUDNN_ATTR_OPERATION_MATMUL_DESC, product));
+                .set(CUDNN_ATTR_OPERATION_MATMUL_DESC, matmul));
 }
 
 void Graph::pointwise(cudnnPointwiseMode_t mode, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t y,
@@ -122,7 +122,7 @@ Graph::Graph(const CudnnGemmShape& shape, const CudnnTarget& target) {
   const Extents one{1, 1, 1};
   const Extents left{m * k, k, 1};
   const Extents right{k * n, 1, k};  // b lies in rows of k: a matrix k x n by columns
-  const Extents product{m * n, n, 1};
+  const Extents rows{m * n, n, 1};
   const auto a = tensor({CUDNN_DATA_FP4_E2M1, {1, m, k}, left}, id_a);
   const auto b = tensor({CUDNN_DATA_FP4_E2M1, {1, k, n}, right}, id_b);
   const auto a_scales =
@@ -132,31 +132,31 @@ Graph::Graph(const CudnnGemmShape& shape, const CudnnTarget& target) {
   const auto alpha = tensor({CUDNN_DATA_FLOAT, one, one}, id_alpha);
   const auto a_values = virtual_tensor({CUDNN_DATA_FLOAT, {1, m, k}, left});
   const auto b_values = virtual_tensor({CUDNN_DATA_FLOAT, {1, k, n}, right});
-  const auto sums = virtual_tensor({CUDNN_DATA_FLOAT, {1, m, n}, product});
+  const auto sums = virtual_tensor({CUDNN_DATA_FLOAT, {1, m, n}, rows});
   dequantize(a, a_scales, a_values);
   dequantize(b, b_scales, b_values);
   multiply(a_values, b_values, sums);
   const cudnnDataType_t type = output == DType::bf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
-  const auto result = tensor({type, {1, m, n}, product}, id_output);
+  const auto result = tensor({type, {1, m, n}, rows}, id_output);
   if (accumulate) {
-    const auto scaled = virtual_tensor({CUDNN_DATA_FLOAT, {1, m, n}, product});
+    const auto scaled = virtual_tensor({CUDNN_DATA_FLOAT, {1, m, n}, rows});
     pointwise(CUDNN_POINTWISE_MUL, sums, alpha, scaled);
-    pointwise(CUDNN_POINTWISE_ADD, scaled, tensor({CUDNN_DATA_FLOAT, {1, m, n}, product}, id_sum), result);
+    pointwise(CUDNN_POINTWISE_ADD, scaled, tensor({CUDNN_DATA_FLOAT, {1, m, n}, rows}, id_sum), result);
   } else {
     pointwise(CUDNN_POINTWISE_MUL, sums, alpha, result);
   }
   graph_ = cudnn_operation_graph(operations_, target);
 }
 
-struct PlannedProduct {
+struct PlannedGemm {
   std::unique_ptr<Graph> graph;
   std::unique_ptr<CudnnPlan> plan;  // null: cuDNN has no plan that fits
 };
 
 // Makes the plan of the first configuration whose workspace fits ours: it is the same in every run with the same
 // library.
-PlannedProduct make_plan(const CudnnGemmShape& shape) {
-  PlannedProduct planned;
+PlannedGemm make_plan(const CudnnGemmShape& shape) {
+  PlannedGemm planned;
   const CudnnTarget target = CudnnTarget::this_gpu();
   try {
     planned.graph = std::make_unique<Graph>(shape, target);
@@ -178,7 +178,7 @@ PlannedProduct make_plan(const CudnnGemmShape& shape) {
 
 const CudnnPlan* plan_for(const CudnnGemmShape& shape) {
   using Key = std::tuple<int64_t, int64_t, int64_t, DType, bool>;
-  static std::map<Key, PlannedProduct> plans;
+  static std::map<Key, PlannedGemm> plans;
   const Key key{shape.m, shape.n, shape.k, shape.output, shape.accumulate};
   auto found = plans.find(key);
   if (found == plans.end()) found = plans.emplace(key, make_plan(shape)).first;
@@ -190,7 +190,7 @@ void* workspace() {
   static void* const memory = [] {
     void* const taken = allocate(workspace_bytes);
     if (taken == nullptr) {
-      throw Error(ExitCode::out_of_memory, "no 64 MiB of GPU memory for the workspace of cuDNN's products",
+      throw Error(ExitCode::out_of_memory, "no 64 MiB of GPU memory for the workspace of cuDNN's GEMMs",
                   "use a smaller model or fewer sequences a micro-batch");
     }
     allocate_library_scalars();
@@ -214,7 +214,7 @@ std::string CudnnGemm::refusal(const GemmShape& shape) {
   if (device.major < 10) return device.name + " has no FP4 units";
   if (!cudnn_library().available) return cudnn_library().reason;
   if (shape.k % 32 != 0 || shape.n % 8 != 0) {
-    return "4-bit products need k in multiples of 32 and n of 8, not " + std::to_string(shape.k) + " and " +
+    return "4-bit GEMMs need k in multiples of 32 and n of 8, not " + std::to_string(shape.k) + " and " +
            std::to_string(shape.n);
   }
   workspace();
@@ -222,7 +222,7 @@ std::string CudnnGemm::refusal(const GemmShape& shape) {
 }
 
 bool CudnnGemm::multiply(const GemmProblem& problem) {
-  cpu::check_product(problem);
+  cpu::check_gemm(problem);
   const CudnnGemmShape shape{problem.a.rows, problem.b.rows, problem.a.inner, problem.output.dtype(),
                              problem.accumulate};
   const CudnnPlan* const plan = plan_for(shape);

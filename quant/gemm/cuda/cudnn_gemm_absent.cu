@@ -11,7 +11,7 @@ class NoCudnn final : public GemmBackend {
  public:
   std::string refusal(const GemmShape& /*shape*/) override { return "this build of nibble knows no cuDNN"; }
   bool multiply(const GemmProblem& /*problem*/) override {
-    NIBBLE_CHECK(false, "a product of cuDNN in a build without it");
+    NIBBLE_CHECK(false, "a GEMM of cuDNN in a build without it");
     return false;
   }
   std::string description() override { return "no cuDNN"; }

@@ -4,11 +4,11 @@
 // a time; the inner axis is never cut.
 #include <algorithm>
 
-#include "quant/gemm/cuda/cublaslt_product.h"
 #include "quant/gemm/cuda/gemm_backend.h"
 #include "quant/gemm/cuda/library_alpha.h"
+#include "quant/gemm/cuda/library_gemm.h"
+#include "quant/gemm/gemm_common.h"
 #include "quant/gemm/gemm_provider.h"
-#include "quant/gemm/product.h"
 #include "quant/tensor/device_operand.cuh"
 
 namespace nibble::cuda {
@@ -161,27 +161,27 @@ class EmulatedGemm final : public GemmBackend {
 };
 
 bool EmulatedGemm::multiply(const GemmProblem& problem) {
-  cpu::check_product(problem);
+  cpu::check_gemm(problem);
   const GemmShape shape = shape_of(problem);
   const Parts parts = parts_of(shape);
-  NIBBLE_CHECK(problem.scratch.bytes() >= scratch_bytes(shape), "scratch of gemm_scratch_bytes() for this product");
+  NIBBLE_CHECK(problem.scratch.bytes() >= scratch_bytes(shape), "scratch of gemm_scratch_bytes() for this GEMM");
   const DeviceOperand a = device_operand(problem.a);
   const DeviceOperand b = device_operand(problem.b);
   auto* const scratch = static_cast<std::byte*>(problem.scratch.data());
   const int64_t element = static_cast<int64_t>(size_of(problem.output.dtype()));
-  LibraryProduct product;
-  product.inner = shape.k;
-  product.output_dtype = problem.output.dtype();
-  product.output_stride = shape.n;
-  product.accumulate = problem.accumulate;
-  product.alpha = library_alpha(problem.a, problem.b);
+  LibraryGemm gemm;
+  gemm.inner = shape.k;
+  gemm.output_dtype = problem.output.dtype();
+  gemm.output_stride = shape.n;
+  gemm.accumulate = problem.accumulate;
+  gemm.alpha = library_alpha(problem.a, problem.b);
   for (int64_t j = 0; j < shape.n; j += parts.b.rows) {
-    product.b = prepare(b, parts.fp32, j, std::min(parts.b.rows, shape.n - j), scratch + parts.a.bytes);
+    gemm.b = prepare(b, parts.fp32, j, std::min(parts.b.rows, shape.n - j), scratch + parts.a.bytes);
     for (int64_t i = 0; i < shape.m; i += parts.a.rows) {
       const bool decoded = j == 0 || parts.a.rows < shape.m;  // else the rows of the call before are still there
-      if (decoded) product.a = prepare(a, parts.fp32, i, std::min(parts.a.rows, shape.m - i), scratch);
-      product.output = static_cast<std::byte*>(problem.output.data()) + (i * shape.n + j) * element;
-      if (!cuda::multiply(product)) return false;
+      if (decoded) gemm.a = prepare(a, parts.fp32, i, std::min(parts.a.rows, shape.m - i), scratch);
+      gemm.output = static_cast<std::byte*>(problem.output.data()) + (i * shape.n + j) * element;
+      if (!cuda::multiply(gemm)) return false;
     }
   }
   return true;

@@ -3,8 +3,8 @@
 // reads four rows at once.
 #include "quant/format/flushed_math.h"
 #include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/gemm_common.h"
 #include "quant/gemm/gemm_provider.h"
-#include "quant/gemm/product.h"
 #include "quant/tensor/device_operand.cuh"
 
 namespace nibble::cuda {
@@ -21,7 +21,7 @@ enum class Chain : uint8_t {
   bf16_pairs,  // odd member of a pair first, subnormal numbers treated as zero
 };
 
-struct ExactProduct {
+struct ExactProblem {
   DeviceOperand a, b;
   void* output;  // [a.rows, b.rows]
   int64_t tiles_across;
@@ -33,25 +33,25 @@ struct ExactProduct {
 struct Place {
   int64_t row, column;  // of the first output of the block or thread
 };
-__device__ __forceinline__ Place place_of_block(const ExactProduct& product) {
+__device__ __forceinline__ Place place_of_block(const ExactProblem& problem) {
   const int64_t block = blockIdx.x;
-  return {block / product.tiles_across * tile, block % product.tiles_across * tile};
+  return {block / problem.tiles_across * tile, block % problem.tiles_across * tile};
 }
 
 template <Chain chain>
-__device__ __forceinline__ void write(const ExactProduct& product, int64_t row, int64_t column, float sum,
+__device__ __forceinline__ void write(const ExactProblem& problem, int64_t row, int64_t column, float sum,
                                       double alpha) {
   constexpr bool flush = chain == Chain::bf16_pairs;
-  if (row >= product.a.rows || column >= product.b.rows) return;
-  const int64_t place = row * product.b.rows + column;
+  if (row >= problem.a.rows || column >= problem.b.rows) return;
+  const int64_t place = row * problem.b.rows + column;
   float value = scaled_once(sum, alpha);
   if (flush) value = flushed(value, static_cast<double>(sum) * alpha);
-  if (product.bf16_output) {
-    static_cast<BFloat16*>(product.output)[place] = bf16_nearest(value);
+  if (problem.bf16_output) {
+    static_cast<BFloat16*>(problem.output)[place] = bf16_nearest(value);
     return;
   }
-  float* const to = static_cast<float*>(product.output) + place;
-  if (product.accumulate) {
+  float* const to = static_cast<float*>(problem.output) + place;
+  if (problem.accumulate) {
     // The sum of two normal numbers is exact where it is subnormal.
     value = flush ? flushed(flushed(*to) + value) : *to + value;
   }
@@ -59,18 +59,18 @@ __device__ __forceinline__ void write(const ExactProduct& product, int64_t row, 
 }
 
 template <Chain chain>
-__device__ __forceinline__ void write_outputs(const ExactProduct& product, const float (&sums)[mine][mine]) {
+__device__ __forceinline__ void write_outputs(const ExactProblem& problem, const float (&sums)[mine][mine]) {
   __shared__ double alpha_of_block;
-  if (threadIdx.x == 0) alpha_of_block = output_scale(product.a, product.b, product.power);
+  if (threadIdx.x == 0) alpha_of_block = output_scale(problem.a, problem.b, problem.power);
   __syncthreads();
   const double alpha = alpha_of_block;
-  const Place first = place_of_block(product);
+  const Place first = place_of_block(problem);
   const int64_t row = first.row + threadIdx.x / 16 * mine;
   const int64_t column = first.column + threadIdx.x % 16 * mine;
 #pragma unroll
   for (int i = 0; i < mine; ++i) {
 #pragma unroll
-    for (int j = 0; j < mine; ++j) write<chain>(product, row + i, column + j, sums[i][j], alpha);
+    for (int j = 0; j < mine; ++j) write<chain>(problem, row + i, column + j, sums[i][j], alpha);
   }
 }
 
@@ -156,17 +156,17 @@ __device__ __forceinline__ void add_step(const float* a, const float* b, float (
 }
 
 template <Chain chain>
-__global__ void __launch_bounds__(threads, 2) values_kernel(ExactProduct product) {
+__global__ void __launch_bounds__(threads, 2) values_kernel(ExactProblem problem) {
   alignas(16) __shared__ float a[depth][padded_tile];
   alignas(16) __shared__ float b[depth][padded_tile];
-  const Place first = place_of_block(product);
+  const Place first = place_of_block(problem);
   const int row = static_cast<int>(threadIdx.x) / 16 * mine;
   const int column = static_cast<int>(threadIdx.x) % 16 * mine;
-  const int64_t inner = product.a.inner;
+  const int64_t inner = problem.a.inner;
   float sums[mine][mine] = {};
   for (int64_t k = 0; k < inner; k += depth) {
-    load_values<chain>(product.a, first.row, k, a);
-    load_values<chain>(product.b, first.column, k, b);
+    load_values<chain>(problem.a, first.row, k, a);
+    load_values<chain>(problem.b, first.column, k, b);
     __syncthreads();
     // The sums stop at the end of the inner axis: adding zero would make +0 of -0. An odd inner axis of pairs is filled
     // up with zeros.
@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(threads, 2) values_kernel(ExactProduct product
     }
     __syncthreads();
   }
-  write_outputs<chain>(product, sums);
+  write_outputs<chain>(problem, sums);
 }
 
 // ---- nvfp4 x nvfp4: integers ----
@@ -255,23 +255,23 @@ __device__ __forceinline__ void add_block(const CodeTile& a, const CodeTile& b, 
   }
 }
 
-__global__ void __launch_bounds__(threads, 2) codes_kernel(ExactProduct product) {
+__global__ void __launch_bounds__(threads, 2) codes_kernel(ExactProblem problem) {
   __shared__ CodeTile a;
   __shared__ CodeTile b;
-  const Place first = place_of_block(product);
+  const Place first = place_of_block(problem);
   const int row = static_cast<int>(threadIdx.x) / 16 * mine;
   const int column = static_cast<int>(threadIdx.x) % 16 * mine;
   float sums[mine][mine] = {};
-  for (int64_t block = 0; block < product.a.blocks; block += stage_blocks) {
-    load_codes(product.a, first.row, block, a);
-    load_codes(product.b, first.column, block, b);
+  for (int64_t block = 0; block < problem.a.blocks; block += stage_blocks) {
+    load_codes(problem.a, first.row, block, a);
+    load_codes(problem.b, first.column, block, b);
     __syncthreads();
-    const int64_t left = product.a.blocks - block;
+    const int64_t left = problem.a.blocks - block;
     const int count = left < stage_blocks ? static_cast<int>(left) : stage_blocks;
     for (int i = 0; i < count; ++i) add_block(a, b, i, row, column, sums);
     __syncthreads();
   }
-  write_outputs<Chain::values>(product, sums);
+  write_outputs<Chain::values>(problem, sums);
 }
 
 class ExactGemm final : public GemmBackend {
@@ -286,26 +286,25 @@ bool has_integer_blocks(const QuantizedTensor& tensor) {
 }
 
 bool ExactGemm::multiply(const GemmProblem& problem) {
-  cpu::check_product(problem);
+  cpu::check_gemm(problem);
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;
   const bool integers = has_integer_blocks(a) && has_integer_blocks(b);
-  ExactProduct product{};
-  product.a = device_operand(a);
-  product.b = device_operand(b);
-  product.output = problem.output.data();
-  product.tiles_across = div_ceil<int64_t>(b.rows, tile);
-  product.power = -(a.rotation_bits + b.rotation_bits) / 2 - (integers ? 2 : 0);
-  product.bf16_output = problem.output.dtype() == DType::bf16;
-  product.accumulate = problem.accumulate;
-  const LaunchShape shape{dim3(narrow<unsigned>(div_ceil<int64_t>(a.rows, tile) * product.tiles_across)),
-                          dim3(threads)};
+  ExactProblem exact{};
+  exact.a = device_operand(a);
+  exact.b = device_operand(b);
+  exact.output = problem.output.data();
+  exact.tiles_across = div_ceil<int64_t>(b.rows, tile);
+  exact.power = -(a.rotation_bits + b.rotation_bits) / 2 - (integers ? 2 : 0);
+  exact.bf16_output = problem.output.dtype() == DType::bf16;
+  exact.accumulate = problem.accumulate;
+  const LaunchShape shape{dim3(narrow<unsigned>(div_ceil<int64_t>(a.rows, tile) * exact.tiles_across)), dim3(threads)};
   if (integers) {
-    launch("exact nvfp4 product", codes_kernel, shape, product);
+    launch("exact nvfp4 gemm", codes_kernel, shape, exact);
   } else if (a.format == Format::bf16 && b.format == Format::bf16) {
-    launch("exact bf16 product", values_kernel<Chain::bf16_pairs>, shape, product);
+    launch("exact bf16 gemm", values_kernel<Chain::bf16_pairs>, shape, exact);
   } else {
-    launch("exact product", values_kernel<Chain::values>, shape, product);
+    launch("exact gemm", values_kernel<Chain::values>, shape, exact);
   }
   return true;
 }

@@ -334,9 +334,9 @@ bool is_sound(GemmBackend& backend, Format format) {
   for (const ProbeResult& result : test(backend, format)) {
     if (result.passed) continue;
     sound = false;
-    write_log(LogLevel::warning, result.provider + " fails the self-test of " + result.format + " products, \"" +
+    write_log(LogLevel::warning, result.provider + " fails the self-test of " + result.format + " GEMMs, \"" +
                                      result.probe + "\": " + result.finding +
-                                     "; they do not run there, but emulated or by another provider");
+                                     "; they do not run there, but emulated or by another backend");
     break;
   }
   verdicts()[key] = sound;

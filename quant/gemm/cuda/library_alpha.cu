@@ -22,10 +22,10 @@ __global__ void constants_kernel(Scalars scalars) {
 Scalars make_scalars() {
   auto* const memory = static_cast<float*>(allocate(512));
   if (memory == nullptr) {
-    throw Error(ExitCode::out_of_memory, "no GPU memory for the scalars of matrix products", "use a smaller model");
+    throw Error(ExitCode::out_of_memory, "no GPU memory for the scalars of GEMMs", "use a smaller model");
   }
   const Scalars scalars{memory, memory + 32, memory + 64};
-  launch("constants of products", constants_kernel, {dim3(1), dim3(1)}, scalars);
+  launch("constants of gemms", constants_kernel, {dim3(1), dim3(1)}, scalars);
   return scalars;
 }
 
@@ -56,7 +56,7 @@ const float* library_alpha(const QuantizedTensor& a, const QuantizedTensor& b) {
   const int power = -(a.rotation_bits + b.rotation_bits) / 2;
   if (power == 0 && !is_quantized(a.format) && !is_quantized(b.format)) return scalars().one;
   const AlphaProblem problem{scale_of(a), scale_of(b), power, scalars().alpha};
-  launch("alpha of a product", alpha_kernel, {dim3(1), dim3(1)}, problem);
+  launch("alpha of a gemm", alpha_kernel, {dim3(1), dim3(1)}, problem);
   return problem.alpha;
 }
 

@@ -22,7 +22,7 @@ struct LibraryOperand {
   cublasLtMatmulMatrixScale_t scale_mode = CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
 };
 
-struct LibraryProduct {
+struct LibraryGemm {
   LibraryOperand a;  // [m, inner]
   LibraryOperand b;  // [n, inner]
   int64_t inner = 0;
@@ -34,6 +34,6 @@ struct LibraryProduct {
 };
 
 // Puts the GEMM on the compute stream. Returns false, and does nothing, where the library has no algorithm for it.
-bool multiply(const LibraryProduct& product);
+bool multiply(const LibraryGemm& gemm);
 
 }  // namespace nibble::cuda

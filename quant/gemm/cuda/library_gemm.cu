@@ -1,7 +1,7 @@
 // Builds the descriptors that the cuBLAS documentation of narrow formats asks for. cuBLASLt is column-major: the
 // row-major output [m, n] is its D, n x m, so that our b is its A and our a its B, and an operand [rows, inner] is a
 // matrix inner x rows of it, A to be transposed and B not.
-#include "quant/gemm/cuda/cublaslt_product.h"
+#include "quant/gemm/cuda/library_gemm.h"
 
 #include <algorithm>
 #include <array>
@@ -30,7 +30,7 @@ GemmPlanOrigin origin() {
 // The descriptors of one GEMM, alive while cuBLASLt is called.
 class Descriptors {
  public:
-  Descriptors(const CublasLt& lt, const LibraryProduct& product);
+  Descriptors(const CublasLt& lt, const LibraryGemm& gemm);
   ~Descriptors();
   Descriptors(const Descriptors&) = delete;
   Descriptors& operator=(const Descriptors&) = delete;
@@ -55,7 +55,7 @@ class Descriptors {
   bool is_repeatable(const cublasLtMatmulAlgo_t& algorithm) const;
 
   const CublasLt& lt_;
-  const LibraryProduct& product_;
+  const LibraryGemm& gemm_;
   cublasLtMatmulDesc_t operation_ = nullptr;
   cublasLtMatmulPreference_t preference_ = nullptr;
   cublasLtMatrixLayout_t a_ = nullptr;  // layout of cuBLASLt's A
@@ -69,16 +69,16 @@ uint32_t alignment_of(const void* memory) {
   return static_cast<uint32_t>(std::min<uintptr_t>(address & (~address + 1), 16));
 }
 
-cudaDataType_t output_type(const LibraryProduct& product) {
-  return product.output_dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F;
+cudaDataType_t output_type(const LibraryGemm& gemm) {
+  return gemm.output_dtype == DType::bf16 ? CUDA_R_16BF : CUDA_R_32F;
 }
 
-Descriptors::Descriptors(const CublasLt& lt, const LibraryProduct& product) : lt_(lt), product_(product) {
-  a_ = layout_of(product.b);
-  b_ = layout_of(product.a);
+Descriptors::Descriptors(const CublasLt& lt, const LibraryGemm& gemm) : lt_(lt), gemm_(gemm) {
+  a_ = layout_of(gemm.b);
+  b_ = layout_of(gemm.a);
   check(lt_,
-        lt_.layout_create(&d_, output_type(product), static_cast<uint64_t>(product.b.rows),
-                          static_cast<uint64_t>(product.a.rows), product.output_stride),
+        lt_.layout_create(&d_, output_type(gemm), static_cast<uint64_t>(gemm.b.rows),
+                          static_cast<uint64_t>(gemm.a.rows), gemm.output_stride),
         "cublasLtMatrixLayoutCreate");
   describe_operation();
   describe_preference();
@@ -92,7 +92,7 @@ Descriptors::~Descriptors() {
 
 cublasLtMatrixLayout_t Descriptors::layout_of(const LibraryOperand& operand) {
   cublasLtMatrixLayout_t layout = nullptr;
-  const auto inner = static_cast<uint64_t>(product_.inner);
+  const auto inner = static_cast<uint64_t>(gemm_.inner);
   const auto rows = static_cast<uint64_t>(operand.rows);
   check(lt_,
         lt_.layout_create(&layout, operand.type, operand.transposed ? rows : inner, operand.transposed ? inner : rows,
@@ -103,17 +103,17 @@ cublasLtMatrixLayout_t Descriptors::layout_of(const LibraryOperand& operand) {
 
 void Descriptors::describe_operation() {
   check(lt_, lt_.desc_create(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
-  set(CUBLASLT_MATMUL_DESC_TRANSA, static_cast<int32_t>(product_.b.transposed ? CUBLAS_OP_N : CUBLAS_OP_T));
-  set(CUBLASLT_MATMUL_DESC_TRANSB, static_cast<int32_t>(product_.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N));
+  set(CUBLASLT_MATMUL_DESC_TRANSA, static_cast<int32_t>(gemm_.b.transposed ? CUBLAS_OP_N : CUBLAS_OP_T));
+  set(CUBLASLT_MATMUL_DESC_TRANSB, static_cast<int32_t>(gemm_.a.transposed ? CUBLAS_OP_T : CUBLAS_OP_N));
   set(CUBLASLT_MATMUL_DESC_POINTER_MODE, static_cast<int32_t>(CUBLASLT_POINTER_MODE_DEVICE));
   set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, int8_t{0});
-  if (product_.b.block_scales != nullptr) {
-    set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, static_cast<int32_t>(product_.b.scale_mode));
-    set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, product_.b.block_scales);
+  if (gemm_.b.block_scales != nullptr) {
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, static_cast<int32_t>(gemm_.b.scale_mode));
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, gemm_.b.block_scales);
   }
-  if (product_.a.block_scales != nullptr) {
-    set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, static_cast<int32_t>(product_.a.scale_mode));
-    set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, product_.a.block_scales);
+  if (gemm_.a.block_scales != nullptr) {
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, static_cast<int32_t>(gemm_.a.scale_mode));
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, gemm_.a.block_scales);
   }
 }
 
@@ -121,10 +121,10 @@ void Descriptors::describe_preference() {
   check(lt_, lt_.preference_create(&preference_), "cublasLtMatmulPreferenceCreate");
   prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{cublaslt_workspace_bytes});
   prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE));
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product_.b.values));
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(product_.a.values));
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(product_.output));
-  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(product_.output));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(gemm_.b.values));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(gemm_.a.values));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(gemm_.output));
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(gemm_.output));
 }
 
 // Returns whether the algorithm does not split the sums along the inner axis. An algorithm without such an option does
@@ -179,17 +179,16 @@ bool Descriptors::accepts(const PlannedAlgorithm& algorithm) {
 void Descriptors::run(const PlannedAlgorithm& algorithm) {
   const cublasLtMatmulAlgo_t chosen = as_library_has_it(algorithm);
   check(lt_,
-        lt_.matmul(lt_.handle, operation_, product_.alpha, product_.b.values, a_, product_.a.values, b_,
-                   library_beta(product_.accumulate), product_.output, d_, product_.output, d_, &chosen, lt_.workspace,
+        lt_.matmul(lt_.handle, operation_, gemm_.alpha, gemm_.b.values, a_, gemm_.a.values, b_,
+                   library_beta(gemm_.accumulate), gemm_.output, d_, gemm_.output, d_, &chosen, lt_.workspace,
                    cublaslt_workspace_bytes, compute_stream()),
         "cublasLtMatmul");
 }
 
-GemmPlanKey key_of(const LibraryProduct& product) {
-  return {{product.a.rows, product.b.rows, product.inner, product.a.type, product.b.type, output_type(product),
-           product.a.transposed ? 1 : 0, product.b.transposed ? 1 : 0, product.a.scale_mode,
-           alignment_of(product.a.values), alignment_of(product.b.values), alignment_of(product.output),
-           product.output_stride}};
+GemmPlanKey key_of(const LibraryGemm& gemm) {
+  return {{gemm.a.rows, gemm.b.rows, gemm.inner, gemm.a.type, gemm.b.type, output_type(gemm), gemm.a.transposed ? 1 : 0,
+           gemm.b.transposed ? 1 : 0, gemm.a.scale_mode, alignment_of(gemm.a.values), alignment_of(gemm.b.values),
+           alignment_of(gemm.output), gemm.output_stride}};
 }
 
 // The keys whose planned algorithm has been checked, so that a plan from outside is checked once.
@@ -200,11 +199,11 @@ std::set<GemmPlanKey>& checked_keys() {
 
 }  // namespace
 
-bool multiply(const LibraryProduct& product) {
+bool multiply(const LibraryGemm& gemm) {
   const CublasLt* const lt = cublaslt();
-  NIBBLE_CHECK(lt != nullptr, "a product of cuBLASLt where there is none");
-  Descriptors descriptors(*lt, product);
-  const GemmPlanKey key = key_of(product);
+  NIBBLE_CHECK(lt != nullptr, "a GEMM of cuBLASLt where there is none");
+  Descriptors descriptors(*lt, gemm);
+  const GemmPlanKey key = key_of(gemm);
   const PlannedAlgorithm* planned = plan().find(key);
   if (planned != nullptr && checked_keys().insert(key).second && !descriptors.accepts(*planned)) {
     write_log(LogLevel::warning,

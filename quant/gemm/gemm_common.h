@@ -12,14 +12,14 @@
 namespace nibble::cpu {
 
 // Checks what gemm() requires of every pair of operands.
-inline void check_product(const GemmProblem& problem) {
+inline void check_gemm(const GemmProblem& problem) {
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;
   const Tensor& output = problem.output;
-  NIBBLE_CHECK(a.inner == b.inner, "the operands of a product share the inner axis");
-  NIBBLE_CHECK((a.rotation_bits + b.rotation_bits) % 2 == 0, "both operands of a product are rotated alike");
-  NIBBLE_CHECK(output.dtype() == DType::f32 || output.dtype() == DType::bf16, "a product is f32 or bf16");
-  NIBBLE_CHECK(!problem.accumulate || output.dtype() == DType::f32, "products accumulate in f32");
+  NIBBLE_CHECK(a.inner == b.inner, "the operands of a GEMM share the inner axis");
+  NIBBLE_CHECK((a.rotation_bits + b.rotation_bits) % 2 == 0, "both operands of a GEMM are rotated alike");
+  NIBBLE_CHECK(output.dtype() == DType::f32 || output.dtype() == DType::bf16, "the output of a GEMM is f32 or bf16");
+  NIBBLE_CHECK(!problem.accumulate || output.dtype() == DType::f32, "GEMMs accumulate in f32");
   NIBBLE_CHECK(output.rank() == 2 && output.size(0) == a.rows && output.size(1) == b.rows, "output [m, n]");
 }
 
