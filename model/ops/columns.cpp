@@ -54,7 +54,7 @@ void check_columns(const Tensor& matrix, Columns columns, const Tensor& values) 
 
 namespace cpu {
 
-static void gather_columns(const Tensor& matrix, const Tensor& indices, const Tensor& output) {
+void gather_columns(const Tensor& matrix, const Tensor& indices, const Tensor& output) {
   const Columns columns = columns_of(indices);
   check_columns(matrix, columns, output);
   const auto width = static_cast<size_t>(matrix.cols());
@@ -66,7 +66,7 @@ static void gather_columns(const Tensor& matrix, const Tensor& indices, const Te
   });
 }
 
-static void copy_without_columns(const Tensor& matrix, const Tensor& indices, const Tensor& output) {
+void copy_without_columns(const Tensor& matrix, const Tensor& indices, const Tensor& output) {
   const Columns columns = columns_of(indices);
   NIBBLE_CHECK(output.rows() == matrix.rows() && output.cols() == matrix.cols(), "output of another shape");
   const auto width = static_cast<size_t>(matrix.cols());
@@ -79,7 +79,7 @@ static void copy_without_columns(const Tensor& matrix, const Tensor& indices, co
   });
 }
 
-static void put_columns(const Tensor& values, const Tensor& indices, const Tensor& matrix) {
+void put_columns(const Tensor& values, const Tensor& indices, const Tensor& matrix) {
   const Columns columns = columns_of(indices);
   check_columns(matrix, columns, values);
   const auto width = static_cast<size_t>(matrix.cols());
@@ -89,7 +89,7 @@ static void put_columns(const Tensor& values, const Tensor& indices, const Tenso
   });
 }
 
-static void add_to_columns(const Tensor& values, const Tensor& indices, const Tensor& matrix) {
+void add_to_columns(const Tensor& values, const Tensor& indices, const Tensor& matrix) {
   const Columns columns = columns_of(indices);
   check_columns(matrix, columns, values);
   const auto width = static_cast<size_t>(matrix.cols());
@@ -99,7 +99,7 @@ static void add_to_columns(const Tensor& values, const Tensor& indices, const Te
   });
 }
 
-static void add_column_squares(const Tensor& matrix, const Tensor& sums) {
+void add_column_squares(const Tensor& matrix, const Tensor& sums) {
   NIBBLE_CHECK(sums.elements() == matrix.cols(), "one sum a column");
   const auto rows = static_cast<size_t>(matrix.rows());
   const auto width = static_cast<size_t>(matrix.cols());

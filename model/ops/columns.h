@@ -2,27 +2,20 @@
 // the matrix.
 #pragma once
 
+#include "dist/device/operator.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
 
 // output [rows, n], dtype of the matrix = the selected columns, side by side.
-void gather_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output);
+NIBBLE_OPERATOR(void gather_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output));
 // output, shape and dtype of the matrix (which it may be) = the matrix, with zeros in the selected columns.
-void copy_without_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output);
+NIBBLE_OPERATOR(void copy_without_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output));
 // For f32: put_columns() overwrites the matrix's columns with values [rows, n]; add_to_columns() adds the values to
 // them.
-void put_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix);
-void add_to_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix);
+NIBBLE_OPERATOR(void put_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix));
+NIBBLE_OPERATOR(void add_to_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix));
 // sums, f32 [cols], += each column's squared L2 norm, summed over the rows in order in double.
-void add_column_squares(const Tensor& matrix, const Tensor& sums);
-
-namespace cuda {
-void gather_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output);
-void copy_without_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output);
-void put_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix);
-void add_to_columns(const Tensor& values, const Tensor& columns, const Tensor& matrix);
-void add_column_squares(const Tensor& matrix, const Tensor& sums);
-}  // namespace cuda
+NIBBLE_OPERATOR(void add_column_squares(const Tensor& matrix, const Tensor& sums));
 
 }  // namespace nibble

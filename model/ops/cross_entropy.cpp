@@ -60,7 +60,7 @@ void check_targets(const CrossEntropy& problem) {
 
 namespace cpu {
 
-static void cross_entropy(const CrossEntropy& problem) {
+void cross_entropy(const CrossEntropy& problem) {
   const int64_t tokens = problem.targets.elements();
   const size_t vocab = static_cast<size_t>(problem.logits.cols());
   check_targets(problem);

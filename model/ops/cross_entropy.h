@@ -1,6 +1,7 @@
 // Softmax cross-entropy of next-token predictions, in nats, and its gradient.
 #pragma once
 
+#include "dist/device/operator.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
@@ -16,13 +17,9 @@ struct CrossEntropy {
 
 // The losses have the same bits with and without gradient, and for any number of threads. A logit that is NaN or
 // +infinity makes its token's loss NaN.
-void cross_entropy(const CrossEntropy& problem);
+NIBBLE_OPERATOR(void cross_entropy(const CrossEntropy& problem));
 
 // Returns the sum of the losses, f32 [tokens], in token order, in FP64. Waits for the device of the losses.
 double sum_of_losses(const Tensor& losses);
-
-namespace cuda {
-void cross_entropy(const CrossEntropy& problem);
-}  // namespace cuda
 
 }  // namespace nibble

@@ -27,7 +27,7 @@ NIBBLE_VECTORIZE void add_range(const T* a, const T* b, T* output, size_t count)
 
 namespace cpu {
 
-static void add(const Tensor& a, const Tensor& b, const Tensor& output) {
+void add(const Tensor& a, const Tensor& b, const Tensor& output) {
   check_vector(a, output.dtype(), output.elements());
   check_vector(b, output.dtype(), output.elements());
   with_storage_type(output.dtype(), [&]<class T>(T) {
@@ -39,7 +39,7 @@ static void add(const Tensor& a, const Tensor& b, const Tensor& output) {
   });
 }
 
-static void fill_zero(const Tensor& tensor) {
+void fill_zero(const Tensor& tensor) {
   std::byte* data = static_cast<std::byte*>(tensor.data());
   parallel_for(tensor.bytes(), 4 * grain, [=](size_t begin, size_t end) { std::memset(data + begin, 0, end - begin); });
 }

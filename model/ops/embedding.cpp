@@ -28,7 +28,7 @@ void check_tokens(const Tensor& tokens, int64_t vocab) {
 
 namespace cpu {
 
-static void embedding_forward(const EmbeddingForward& problem) {
+void embedding_forward(const EmbeddingForward& problem) {
   const int64_t count = problem.tokens.elements();
   check_tokens(problem.tokens, problem.weight.size(0));
   const int32_t* tokens = problem.tokens.as<int32_t>();
@@ -45,7 +45,7 @@ static void embedding_forward(const EmbeddingForward& problem) {
 
 // A task owns a range of columns and takes every token in order, so the sum of a row does not depend on the number of
 // threads.
-static void embedding_backward(const EmbeddingBackward& problem) {
+void embedding_backward(const EmbeddingBackward& problem) {
   const int64_t count = problem.tokens.elements();
   check_tokens(problem.tokens, problem.grad_weight.size(0));
   with_storage_type(problem.grad_output.dtype(), [&]<class T>(T) {

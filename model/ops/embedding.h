@@ -1,6 +1,7 @@
 // Token embedding: one row of the weight for each token.
 #pragma once
 
+#include "dist/device/operator.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
@@ -10,18 +11,13 @@ struct EmbeddingForward {
   Tensor weight;  // [vocab, features], f32 or bf16
   Tensor output;  // [n, features], dtype of weight
 };
-void embedding_forward(const EmbeddingForward& problem);
+NIBBLE_OPERATOR(void embedding_forward(const EmbeddingForward& problem));
 
 struct EmbeddingBackward {
   Tensor tokens;       // i32 [n]
   Tensor grad_output;  // [n, features], f32 or bf16
   Tensor grad_weight;  // f32 [vocab, features]: added to, in token order
 };
-void embedding_backward(const EmbeddingBackward& problem);
-
-namespace cuda {
-void embedding_forward(const EmbeddingForward& problem);
-void embedding_backward(const EmbeddingBackward& problem);
-}  // namespace cuda
+NIBBLE_OPERATOR(void embedding_backward(const EmbeddingBackward& problem));
 
 }  // namespace nibble

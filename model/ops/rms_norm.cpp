@@ -189,7 +189,7 @@ void check(const RmsNormBackward& problem) {
 
 namespace cpu {
 
-static void rms_norm_forward(const RmsNormForward& problem) {
+void rms_norm_forward(const RmsNormForward& problem) {
   const DType dtype = problem.output.dtype();
   const int64_t tokens = problem.output.rows();
   const int64_t width = problem.output.cols();
@@ -202,7 +202,7 @@ static void rms_norm_forward(const RmsNormForward& problem) {
   });
 }
 
-static void rms_norm_backward(const RmsNormBackward& problem) {
+void rms_norm_backward(const RmsNormBackward& problem) {
   const DType dtype = problem.grad_output.dtype();
   const int64_t tokens = problem.grad_output.rows();
   const int64_t width = problem.grad_output.cols();

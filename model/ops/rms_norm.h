@@ -4,6 +4,7 @@
 // Activations and weights are f32 or bf16, one dtype a call; arithmetic is FP32 and every result is rounded once.
 #pragma once
 
+#include "dist/device/operator.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
@@ -18,7 +19,7 @@ struct RmsNormForward {
   Tensor output;       // [tokens, features]; not the input
   Tensor inverse_rms;  // f32 [tokens]
 };
-void rms_norm_forward(const RmsNormForward& problem);
+NIBBLE_OPERATOR(void rms_norm_forward(const RmsNormForward& problem));
 
 struct RmsNormBackward {
   Tensor grad_output;  // [tokens, features]
@@ -29,11 +30,6 @@ struct RmsNormBackward {
   Tensor grad_weight;  // f32 [features]: added to
   Tensor workspace;    // f32 [rms_norm_workspace_rows, features]
 };
-void rms_norm_backward(const RmsNormBackward& problem);
-
-namespace cuda {
-void rms_norm_forward(const RmsNormForward& problem);
-void rms_norm_backward(const RmsNormBackward& problem);
-}  // namespace cuda
+NIBBLE_OPERATOR(void rms_norm_backward(const RmsNormBackward& problem));
 
 }  // namespace nibble

@@ -86,7 +86,7 @@ void fill_rope_table(double theta, const Tensor& table) {
 
 namespace cpu {
 
-static void rope(const Rope& problem) {
+void rope(const Rope& problem) {
   const int64_t width = problem.qkv.cols();
   const int64_t tokens = problem.qkv.rows();
   with_storage_type(problem.qkv.dtype(), [&]<class T>(T) {

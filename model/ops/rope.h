@@ -2,6 +2,7 @@
 // position * theta^(-2i/d). Source: Su et al. 2021, arXiv:2104.09864, in the half-split arrangement of GPT-NeoX.
 #pragma once
 
+#include "dist/device/operator.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
@@ -20,10 +21,6 @@ struct Rope {
   int64_t head_dim = 0;
   bool inverse = false;  // rotates back: turns the gradient of the rotated into that of the original
 };
-void rope(const Rope& problem);
-
-namespace cuda {
-void rope(const Rope& problem);
-}  // namespace cuda
+NIBBLE_OPERATOR(void rope(const Rope& problem));
 
 }  // namespace nibble

@@ -75,7 +75,7 @@ NIBBLE_VECTORIZE void backward_rows(const BackwardRows<T>& rows, size_t begin, s
 
 namespace cpu {
 
-static void swiglu_forward(const SwigluForward& problem) {
+void swiglu_forward(const SwigluForward& problem) {
   const int64_t tokens = problem.output.rows();
   const int64_t width = problem.output.cols();
   with_storage_type(problem.output.dtype(), [&]<class T>(T) {
@@ -87,7 +87,7 @@ static void swiglu_forward(const SwigluForward& problem) {
   });
 }
 
-static void swiglu_backward(const SwigluBackward& problem) {
+void swiglu_backward(const SwigluBackward& problem) {
   const int64_t tokens = problem.grad_output.rows();
   const int64_t width = problem.grad_output.cols();
   with_storage_type(problem.grad_output.dtype(), [&]<class T>(T) {

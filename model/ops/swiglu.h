@@ -4,6 +4,7 @@
 // Activations are f32 or bf16, one dtype a call; arithmetic is FP32 and every result is rounded once.
 #pragma once
 
+#include "dist/device/operator.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
@@ -12,18 +13,13 @@ struct SwigluForward {
   Tensor gate_up;  // [tokens, 2 * features]: gate, then up
   Tensor output;   // [tokens, features]
 };
-void swiglu_forward(const SwigluForward& problem);
+NIBBLE_OPERATOR(void swiglu_forward(const SwigluForward& problem));
 
 struct SwigluBackward {
   Tensor grad_output;   // [tokens, features]
   Tensor gate_up;       // [tokens, 2 * features]
   Tensor grad_gate_up;  // [tokens, 2 * features]: overwritten; not gate_up
 };
-void swiglu_backward(const SwigluBackward& problem);
-
-namespace cuda {
-void swiglu_forward(const SwigluForward& problem);
-void swiglu_backward(const SwigluBackward& problem);
-}  // namespace cuda
+NIBBLE_OPERATOR(void swiglu_backward(const SwigluBackward& problem));
 
 }  // namespace nibble

@@ -110,10 +110,6 @@ void plain_gemm(const GemmKernels& kernels, const GemmProblem& problem, double a
                  [&](const GemmBlock& block) { kernels.gemm_block(block, thread_scratch(kernels.scratch_bytes)); });
 }
 
-void gemm(const GemmProblem& problem) {
-  gemm_with(instruction_set(), problem);
-}
-
 }  // namespace
 
 const GemmKernels& gemm_kernels_of(InstructionSet level) {
@@ -133,6 +129,10 @@ void gemm_with(InstructionSet level, const GemmProblem& problem) {
   const double alpha = output_scale(a, b, integer_blocks);
   if (integer_blocks) return code_gemm(level, problem, alpha);
   plain_gemm(gemm_kernels_of(level), problem, alpha);
+}
+
+void gemm(const GemmProblem& problem) {
+  gemm_with(instruction_set(), problem);
 }
 
 void small_matmul_with(InstructionSet level, const SmallMatmul& problem) {

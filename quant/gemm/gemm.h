@@ -21,11 +21,12 @@
 // FP32 number nothing differs from computing it in FP32.
 #pragma once
 
+#include "dist/device/operator.h"
 #include "quant/gemm/gemm_problem.h"
 
 namespace nibble {
 
-void gemm(const GemmProblem& problem);
+NIBBLE_OPERATOR(void gemm(const GemmProblem& problem));
 
 // Returns the bytes of memory that a GEMM needs beside its operands on a device: 0 on the CPU.
 size_t gemm_scratch_bytes(const GemmShape& shape, DeviceKind device);
@@ -34,8 +35,7 @@ Tensor allocate_gemm_scratch(Arena& arena, const GemmShape& shape);
 void small_matmul(const SmallMatmul& problem);
 
 namespace cuda {
-void gemm(const GemmProblem& problem);
 size_t gemm_scratch_bytes(const GemmShape& shape);
-}  // namespace cuda
+}
 
 }  // namespace nibble

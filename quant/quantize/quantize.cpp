@@ -300,8 +300,8 @@ QuantizedPair quantize_pair(const QuantizePairProblem& problem) {
   return quantize_pair_with(instruction_set(), problem);
 }
 
-static QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
-                                  const QuantizedTensor& storage) {
+QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
+                           const QuantizedTensor& storage) {
   dequantize(saved, problem.source);
   return cpu::quantize(problem, storage);
 }
@@ -310,8 +310,8 @@ bool source_was_finite(const QuantizedTensor& operand) {
   return !is_quantized(operand.format) || is_finite(operand.tensor_scale.as<float>()[1]);
 }
 
-static void record_operand(const QuantizeProblem& problem, const QuantizedTensor& operand,
-                           const OperandObservations& observations) {
+void record_operand(const QuantizeProblem& problem, const QuantizedTensor& operand,
+                    const OperandObservations& observations) {
   if (!is_quantized(operand.format)) return;
   if (!cpu::source_was_finite(operand)) {
     *observations.non_finite.as<int64_t>() += std::max<int64_t>(1, cpu::count_non_finite(problem.source));
@@ -320,8 +320,8 @@ static void record_operand(const QuantizeProblem& problem, const QuantizedTensor
   float& observed = *observations.observed_amax.as<float>();
   observed = std::max(observed, operand.tensor_scale.as<float>()[1]);
 }
-static void record_requantized(const QuantizeProblem& problem, const QuantizedTensor&, const QuantizedTensor& operand,
-                               const OperandObservations& observations) {
+void record_requantized(const QuantizeProblem& problem, const QuantizedTensor&, const QuantizedTensor& operand,
+                        const OperandObservations& observations) {
   cpu::record_operand(problem, operand, observations);
 }
 

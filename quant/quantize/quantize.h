@@ -7,6 +7,7 @@
 // GPU.
 #pragma once
 
+#include "dist/device/operator.h"
 #include "quant/format/hadamard.h"
 #include "quant/format/philox.h"
 #include "quant/recipe/operand_spec.h"
@@ -34,7 +35,7 @@ int64_t quantize_scratch_floats(const OperandSpec& spec, int64_t rows, int64_t i
 
 // Fills `storage` (from allocate_operand with the same spec, dtype and shape) and returns the operand. For f32 and bf16
 // formats equal to the source's dtype the operand is a view of the source, which must outlive it.
-QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage);
+NIBBLE_OPERATOR(QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage));
 
 // Makes two operands from one source, one of them transposed. The bits are those of two calls of quantize(), but each
 // pass reads the source from memory once.
@@ -45,25 +46,25 @@ struct QuantizePairProblem {
   QuantizeProblem rows, columns;  // both have the same source; columns.transpose is set
   QuantizedTensor rows_storage, columns_storage;
 };
-QuantizedPair quantize_pair(const QuantizePairProblem& problem);
+NIBBLE_OPERATOR(QuantizedPair quantize_pair(const QuantizePairProblem& problem));
 
 // Quantises the values of another operand: the bits are those of dequantize(saved, problem.source) followed by
 // quantize(problem, ...). problem.source is f32 [saved.rows, saved.inner], memory for those values. Afterwards it holds
 // them, or, on a device that decodes nvfp4 as it reads it, is unchanged.
-QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
-                           const QuantizedTensor& storage);
+NIBBLE_OPERATOR(QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
+                                           const QuantizedTensor& storage));
 
 // Writes the operand's exact values, tensor scale included, rounded once to `output`'s dtype: [rows, inner]. The values
 // of a rotated operand are those of the orthogonal rotation.
 void dequantize(const QuantizedTensor& operand, const Tensor& output);
 // Does so for rows [first_row, first_row + output's rows) of the operand, which may begin and end inside a tile.
-void dequantize_rows(const QuantizedTensor& operand, int64_t first_row, const Tensor& output);
+NIBBLE_OPERATOR(void dequantize_rows(const QuantizedTensor& operand, int64_t first_row, const Tensor& output));
 
 // Returns whether every element that quantize() read was finite. The amax pass finds this out at no cost: a NaN or
 // infinite element (also one that only the rotation or its rounding to BF16 made) is kept in the amax, tensor_scale =
 // {NaN, amax}, so that the operand decodes to NaN everywhere and any GEMM with it gives NaN. Codes and block scales
 // then have no meaning. Formats that are not quantised return true: there NaN travels by itself.
-bool source_was_finite(const QuantizedTensor& operand);
+NIBBLE_OPERATOR(bool source_was_finite(const QuantizedTensor& operand));
 
 // Observations about an operand, kept on the operand's device so that nobody has to wait for a device.
 struct OperandObservations {
@@ -75,27 +76,13 @@ struct OperandObservations {
 };
 // Adds the observations about `operand`, the result of quantize(problem, ...). Does nothing for formats that are not
 // quantised.
-void record_operand(const QuantizeProblem& problem, const QuantizedTensor& operand,
-                    const OperandObservations& observations);
+NIBBLE_OPERATOR(void record_operand(const QuantizeProblem& problem, const QuantizedTensor& operand,
+                                    const OperandObservations& observations));
 // Adds the observations about `operand`, the result of requantize(problem, saved, ...).
-void record_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
-                        const OperandObservations& observations);
+NIBBLE_OPERATOR(void record_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved,
+                                        const QuantizedTensor& operand, const OperandObservations& observations));
 
 // Returns the number of NaN and infinite elements.
-int64_t count_non_finite(const Tensor& tensor);
-
-namespace cuda {
-QuantizedTensor quantize(const QuantizeProblem& problem, const QuantizedTensor& storage);
-QuantizedPair quantize_pair(const QuantizePairProblem& problem);
-QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor& saved,
-                           const QuantizedTensor& storage);
-void dequantize_rows(const QuantizedTensor& operand, int64_t first_row, const Tensor& output);
-bool source_was_finite(const QuantizedTensor& operand);
-void record_operand(const QuantizeProblem& problem, const QuantizedTensor& operand,
-                    const OperandObservations& observations);
-void record_requantized(const QuantizeProblem& problem, const QuantizedTensor& saved, const QuantizedTensor& operand,
-                        const OperandObservations& observations);
-int64_t count_non_finite(const Tensor& tensor);
-}  // namespace cuda
+NIBBLE_OPERATOR(int64_t count_non_finite(const Tensor& tensor));
 
 }  // namespace nibble

@@ -5,6 +5,7 @@
 
 namespace nibble::cuda {
 
+// Measures on the CPU, from copies.
 OperandStatistics measure(const QuantizeProblem& problem, const QuantizedTensor& operand) {
   const HostCopy source(problem.source);
   const HostOperand on_cpu(operand);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "dist/device/operator.h"
 #include "quant/quantize/quantize.h"
 
 namespace nibble {
@@ -37,11 +38,6 @@ struct OperandStatistics {
 
 // Measures `operand`, the result of quantize(problem, ...). Sums and scales are in the units of the orthogonal
 // rotation. The bits are the same for any number of threads. A source that is not finite gives NaN.
-OperandStatistics measure(const QuantizeProblem& problem, const QuantizedTensor& operand);
-
-namespace cuda {
-// Measures on the CPU, from copies.
-OperandStatistics measure(const QuantizeProblem& problem, const QuantizedTensor& operand);
-}  // namespace cuda
+NIBBLE_OPERATOR(OperandStatistics measure(const QuantizeProblem& problem, const QuantizedTensor& operand));
 
 }  // namespace nibble

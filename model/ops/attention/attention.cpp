@@ -80,7 +80,7 @@ static int64_t attention_workspace_floats(const AttentionShape& shape) {
   return attention_workspace_floats(shape, compute_threads());
 }
 
-static void attention_forward(const AttentionForward& problem) {
+void attention_forward(const AttentionForward& problem) {
   const AttentionShape& shape = problem.shape;
   const DType dtype = problem.output.dtype();
   check_workspace(shape, problem.workspace);
@@ -89,7 +89,7 @@ static void attention_forward(const AttentionForward& problem) {
   });
 }
 
-static void attention_backward(const AttentionBackward& problem) {
+void attention_backward(const AttentionBackward& problem) {
   const AttentionShape& shape = problem.shape;
   const DType dtype = problem.grad_qkv.dtype();
   check_workspace(shape, problem.workspace);

@@ -12,6 +12,7 @@
 // document, and finite tokens of another document have no influence on any bit of it.
 #pragma once
 
+#include "dist/device/operator.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
@@ -46,7 +47,7 @@ struct AttentionForward {
   // decreases, and it is never behind the token. Empty: a token sees all earlier ones of its sequence.
   Tensor document_starts = {};
 };
-void attention_forward(const AttentionForward& problem);
+NIBBLE_OPERATOR(void attention_forward(const AttentionForward& problem));
 
 struct AttentionBackward {
   AttentionShape shape;
@@ -58,12 +59,10 @@ struct AttentionBackward {
   Tensor workspace;             // f32 [attention_workspace_floats]
   Tensor document_starts = {};  // as in the forward pass
 };
-void attention_backward(const AttentionBackward& problem);
+NIBBLE_OPERATOR(void attention_backward(const AttentionBackward& problem));
 
 namespace cuda {
 int64_t attention_workspace_floats(const AttentionShape& shape);
-void attention_forward(const AttentionForward& problem);
-void attention_backward(const AttentionBackward& problem);
-}  // namespace cuda
+}
 
 }  // namespace nibble
