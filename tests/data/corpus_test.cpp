@@ -1,4 +1,5 @@
-// The split into training and validation, the sample a tokenizer is trained on, cutting, and token statistics.
+// Tests the split into training and validation, the sample that a tokenizer is trained on, cutting, and token
+// statistics.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -39,7 +40,7 @@ TEST(DocumentSplit, FollowsTheTextAndNothingElse) {
   EXPECT_NEAR(static_cast<double>(original.size()), 400.0, 114.0);
   std::reverse(documents.begin(), documents.end());
   EXPECT_EQ(held_out(documents, 0.1), original);
-  documents.resize(2000);  // what is left stays on its side
+  documents.resize(2000);  // the documents that remain stay on their side
   for (const std::string& document : held_out(documents, 0.1)) EXPECT_TRUE(original.contains(document));
   const auto more = held_out(documents, 0.2);
   for (const std::string& document : held_out(documents, 0.1)) EXPECT_TRUE(more.contains(document));
@@ -96,7 +97,7 @@ TEST(SentenceSample, LeavesValidationOut) {
   const std::vector<std::string> documents = {"first\nsecond", "third", "fourth\n\nfifth\n"};
   SentenceSample sample(1000);
   for (const std::string& document : documents) sample.add(document, document_hash(document));
-  const DocumentSplit split = split_of(documents, 1e-9);  // the one with the lowest hash
+  const DocumentSplit split = split_of(documents, 1e-9);  // only the document with the lowest hash is held out
   std::vector<std::string> expected;
   const std::vector<std::vector<std::string>> lines = {{"first", "second"}, {"third"}, {"fourth", "fifth"}};
   for (size_t i = 0; i < documents.size(); ++i) {
@@ -126,7 +127,7 @@ TEST(TokenStatistics, EntropyOfKnownDistributions) {
   EXPECT_DOUBLE_EQ(statistics.entropy_bits(), 2.0);
   EXPECT_DOUBLE_EQ(statistics.entropy_nats(), 2.0 * std::numbers::ln2);
   statistics.add(0, 3);
-  statistics.add(1, 1);  // 4, 2, 1, 1 of 8
+  statistics.add(1, 1);  // the counts are 4, 2, 1 and 1 of 8
   EXPECT_DOUBLE_EQ(statistics.entropy_bits(), 1.75);
   EXPECT_EQ(statistics.total(), 8U);
   EXPECT_EQ(statistics.used(), 4U);

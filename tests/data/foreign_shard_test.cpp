@@ -1,4 +1,4 @@
-// Shards as llm.c writes them: read token for token, and refused when they are not what their header says.
+// Shards of llm.c are read token for token, and are refused if they do not agree with their header.
 #include "data/shards/foreign_shard.h"
 
 #include <gtest/gtest.h>
@@ -68,8 +68,7 @@ TEST(LlmcShard, Llama3TokensOfFourBytes) {
   EXPECT_TRUE(std::equal(ids.begin(), ids.end(), tokens.begin()));
 }
 
-// The mark stands before a document, and is its own: the end-of-text token of GPT-2, the beginning-of-text token of
-// Llama 3.
+// A mark is the first token of a document: the end-of-text token of GPT-2, or the beginning-of-text token of Llama 3.
 TEST(LlmcShard, DocumentsBeginAtTheirMarks) {
   const TemporaryDirectory directory;
   put(directory / "gpt2.bin", file_of({}, std::vector<uint16_t>{50256, 1, 2, 50256, 3, 50256, 50256, 4}));

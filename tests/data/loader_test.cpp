@@ -11,7 +11,7 @@
 namespace nibble {
 namespace {
 
-// A shard of one document that counts from `first` on; its last token is the end mark, 0.
+// Writes a shard of one document that counts up from `first`; its last token is the end-of-document token, 0.
 void write_counting_shard(const std::filesystem::path& path, uint64_t tokens, int32_t first,
                           const std::string& tokenizer = "t", uint32_t vocab_size = 100000) {
   ShardHeader format;
@@ -46,7 +46,7 @@ TEST(Loader, WindowsStayInsideShards) {
   const TemporaryDirectory directory;
   write_counting_shard(directory / "a-0.bin", 21, 100);  // windows at 0 and 10, exactly
   write_counting_shard(directory / "a-1.bin", 10, 200);  // too short
-  write_counting_shard(directory / "a-2.bin", 40, 300);  // windows at 0, 10 and 20, a rest of 9
+  write_counting_shard(directory / "a-2.bin", 40, 300);  // windows at 0, 10 and 20; 9 tokens remain
   Loader loader({directory / "a-*.bin"}, 10, 0, false);
   EXPECT_EQ(loader.windows(), 5U);
   EXPECT_EQ(loader.tokens(), 71U);
@@ -58,7 +58,7 @@ TEST(Loader, WindowsStayInsideShards) {
     const int32_t start = starts[i % 5];
     EXPECT_EQ(sample.tokens, range(start, 10)) << i;
     std::vector<int32_t> targets = range(start + 1, 10);
-    if (start == 110) targets.back() = 0;  // the end mark is a target
+    if (start == 110) targets.back() = 0;  // the end-of-document token is a target
     EXPECT_EQ(sample.targets, targets) << i;
   }
 }
@@ -85,12 +85,13 @@ TEST(Loader, ShuffledEpochsVisitEveryWindowOnce) {
     EXPECT_EQ(starts, all);
   }
   EXPECT_NE(epochs[0], epochs[1]);
-  // Any sample is known without those before it.
+  // A sample can be loaded without the samples before it.
   Loader fresh({directory / "a-*.bin"}, 7, 5, true);
   EXPECT_EQ(load(fresh, loader.windows() + 11).tokens[0], epochs[1][11]);
 }
 
-// Documents of 3, 1, 7 and 13 tokens, end marks included, in windows of 6: ends at 3, 4, 11 and 24.
+// Documents of 3, 1, 7 and 13 tokens, including their end-of-document tokens, in windows of 6 tokens. They end at 3, 4,
+// 11 and 24.
 TEST(Loader, TellsWhereDocumentsBegin) {
   const TemporaryDirectory directory;
   ShardHeader format;
@@ -147,7 +148,7 @@ TEST(Loader, DamageIsFoundWhenTouchedAndNotBefore) {
       ++refused;
     }
   }
-  // Block 2 of 4096 bytes holds 1024 tokens of 4 bytes: 16 windows, and one whose last target is there.
+  // Block 2 of 4096 bytes holds 1024 tokens of 4 bytes: 16 windows, and the last target of another one.
   EXPECT_EQ(refused, 17U);
 }
 

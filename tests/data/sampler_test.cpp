@@ -29,7 +29,7 @@ uint64_t matches(const Sampler& a, uint64_t first_a, const Sampler& b, uint64_t 
   return count;
 }
 
-// Two independent permutations agree in a Poisson(1) number of places: more than 12 has a chance of 6e-11.
+// Two independent permutations agree in a Poisson(1) number of positions: more than 12 has a chance of 6e-11.
 TEST(Sampler, EpochsAndSeedsDiffer) {
   const Sampler one(5000, 1, true);
   const Sampler two(5000, 2, true);
@@ -40,8 +40,8 @@ TEST(Sampler, EpochsAndSeedsDiffer) {
   EXPECT_LE(matches(one, 0, in_order, 0), 12U);
 }
 
-// Where window 0 of 10 comes in 10000 epochs: uniform, so chi-square with 9 degrees of freedom stays below 40 but for a
-// chance of 1e-5. Likewise for the pair of the first two windows of 4 (12 ordered pairs, 11 degrees of freedom).
+// The position of window 0 of 10 in 10000 epochs is uniform, so chi-square with 9 degrees of freedom exceeds 40 with a
+// chance of 1e-5. The same holds for the pair of the first two windows of 4 (12 ordered pairs, 11 degrees of freedom).
 TEST(Sampler, PositionsAreUniform) {
   const Sampler sampler(10, 3, true);
   std::vector<double> counts(10);
@@ -79,8 +79,8 @@ TEST(Sampler, HugeNumbers) {
   EXPECT_EQ(Sampler(1, 5, true).window(UINT64_MAX), 0U);
 }
 
-// The order is a promise to every stopped run: these values may never change. Computed by an independent program from
-// the description in the header.
+// Stopped runs rely on the order, so these values may never change. An independent program computed them from the
+// description in the header.
 TEST(Sampler, GoldenValues) {
   const Sampler sampler(1000, 1234, true);
   const std::vector<uint64_t> expected = {516, 879, 773, 793, 661, 355, 948, 263, 106, 727};

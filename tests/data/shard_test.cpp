@@ -20,7 +20,7 @@ ShardHeader small_format(uint32_t vocab_size = 1000) {
   return format;
 }
 
-// Documents of 1 to 700 tokens: several blocks, and ends inside blocks.
+// Returns documents of 1 to 700 tokens: they take several blocks, and end inside blocks.
 std::vector<std::vector<int32_t>> some_documents(uint32_t vocab_size) {
   std::vector<std::vector<int32_t>> documents;
   uint64_t state = 1;
@@ -40,7 +40,7 @@ void write_shard(const std::filesystem::path& path, const ShardHeader& format) {
   writer.publish();
 }
 
-// Touches everything there is, as a training run would.
+// Reads the whole shard, as a training run would.
 void read_everything(const std::filesystem::path& path) {
   ShardReader reader(path);
   std::vector<int32_t> ids(reader.header().tokens);
@@ -77,7 +77,7 @@ void check_round_trip(uint32_t vocab_size, uint32_t token_bytes) {
   std::vector<int32_t> found(expected.size());
   reader.read(0, found);
   EXPECT_EQ(found, expected);
-  // Any range, across block edges too, reads the same from a fresh reader.
+  // A fresh reader reads the same tokens for any range, also across the ends of blocks.
   for (size_t first = 0; first < expected.size(); first += 977) {
     ShardReader fresh(path);
     std::vector<int32_t> part(std::min<size_t>(2500, expected.size() - first));
@@ -116,7 +116,8 @@ TEST(Shard, KnownBytes) {
   EXPECT_EQ(load_little_endian<uint64_t>(view, 4128), hash64(std::string_view(bytes).substr(4104, 16)));
   EXPECT_EQ(load_little_endian<uint64_t>(view, 64), hash64(std::string_view(bytes).substr(4120, 16)));
   EXPECT_EQ(load_little_endian<uint64_t>(view, 4088), hash64(std::string_view(bytes).substr(0, 4088)));
-  // Two digests by the reference implementation, so that hash functions are not compared only with themselves.
+  // These two digests are from the reference implementation, so that hash functions are not compared only with
+  // themselves.
   EXPECT_EQ(to_hex(hash64(std::string_view(""))), "2d06800538d394c2");
   EXPECT_EQ(to_hex(hash128("")), "99aa06d3014798d86001c324468d497f");
 }
@@ -180,7 +181,7 @@ TEST(Shard, EveryTruncationIsFound) {
   expect_error(ExitCode::bad_data, [&] { ShardReader reader(path); });
 }
 
-// A shard whose bytes changed and whose hashes were all made to fit: only the checks of values stand against it.
+// A shard with changed bytes, whose hashes were all computed again: only the checks of values can refuse it.
 class Forgery {
  public:
   explicit Forgery(const std::filesystem::path& path) : path_(path), bytes_(slurp(path)) {
@@ -263,7 +264,7 @@ TEST(Shard, BoundaryValuesOfTokens) {
 TEST(Shard, BoundaryValuesOfDocuments) {
   check_boundary_values<uint64_t>(24, {});
 }
-// A larger vocabulary than the writer knew of changes no byte that is read.
+// A vocabulary size that is larger than that of the writer changes no byte that is read.
 TEST(Shard, BoundaryValuesOfVocabSize) {
   check_boundary_values<uint32_t>(32, {4095, 65535, 65536});
 }
@@ -279,7 +280,7 @@ TEST(Shard, BoundaryValuesOfReserved) {
   check_boundary_values<uint64_t>(4080, {0});
 }
 
-// Counts that give the right size of the file once 64 bits have wrapped around.
+// These counts give the right size of the file only because 64-bit integers wrap around.
 TEST(Shard, SizesThatWrapAroundAreRefused) {
   const TemporaryDirectory directory;
   const auto path = directory / "a.bin";
@@ -378,7 +379,7 @@ TEST(Shard, SeriesKeepsDocumentsWhole) {
   ShardSeries series(directory.path(), "train", small_format(), 100);
   std::vector<int32_t> document(30);
   std::iota(document.begin(), document.end(), 10);
-  for (int i = 0; i < 7; ++i) series.add_document(document);  // 31 tokens each: three a shard
+  for (int i = 0; i < 7; ++i) series.add_document(document);  // 31 tokens each, so three fit in a shard
   series.add_document(std::vector<int32_t>(500, 9));          // longer than a shard
   series.add_document(document);
   EXPECT_FALSE(std::filesystem::exists(directory / "train-00000.bin"));

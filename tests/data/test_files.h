@@ -1,4 +1,4 @@
-// What the tests of the data folder share: a fresh directory, whole files, expected errors, and real text.
+// Helpers that the tests of the data folder share: a fresh directory, whole files, expected errors, and real text.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@
 
 namespace nibble {
 
-// A fresh directory for one test, removed at its end.
+// A fresh directory for one test; the destructor removes it.
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
@@ -41,7 +41,7 @@ inline std::string slurp(const std::filesystem::path& path) {
   return read_file(path, UINT64_MAX);
 }
 
-// Without waiting for the disk, as write_file() does: these tests write thousands of files.
+// Writes a file without waiting for the disk, unlike write_file(): these tests write thousands of files.
 inline void put(const std::filesystem::path& path, std::string_view content) {
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
   file.write(content.data(), static_cast<std::streamsize>(content.size()));
@@ -59,7 +59,7 @@ inline std::vector<std::string> read_documents(const std::filesystem::path& path
   return documents;
 }
 
-// The first `bytes` bytes of the sample, by address.
+// Returns the first `bytes` bytes of the sample, one document for each address.
 inline std::vector<std::string> sample_documents(uint64_t bytes) {
   TextOptions options;
   options.documents = DocumentRule::line;

@@ -71,7 +71,7 @@ TEST(TextReader, DamagedFramesAreRefused) {
     put(path, good.substr(0, size));
     const std::string text = expect_error(ExitCode::bad_data, [&] { read_documents(path); });
     EXPECT_NE(text.find("a.txt.zst"), std::string::npos) << text;
-    // Cut between two frames is a shorter text, which no one can tell; cut inside the second frame is an error.
+    // A file that is cut between two frames is a valid shorter text; a file that is cut inside a frame is an error.
     if (size == 0) continue;
     put(path, good + good.substr(0, size));
     expect_error(ExitCode::bad_data, [&] { read_documents(path); });

@@ -35,7 +35,7 @@ const std::vector<std::string>& tricky_texts() {
       "line\r\nends\r",
       "\xF0\x9F\x98\x80 emoji \xF0\x9F\x91\xA8\xE2\x80\x8D\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x91\xA7",
       "\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E",
-      "\xEF\xAC\x81 \xE2\x91\xA0 e\xCC\x81 \xC3\xA9",        // what NFKC would change
+      "\xEF\xAC\x81 \xE2\x91\xA0 e\xCC\x81 \xC3\xA9",        // NFKC would change these
       "\xE2\x96\x81 \xE2\x96\x81\xE2\x96\x81x\xE2\x96\x81",  // SentencePiece's space
       "\xE2\x96\x85\xE2\x81\x87 \xE2\x81\x87",               // and its marks for unknown characters
       "<s></s><unk><pad> <0x41><0x0A> [BOS] <|endoftext|>",
@@ -55,7 +55,7 @@ TEST(Tokenizer, RoundTripIsExact) {
       EXPECT_LT(id, 1024);
     }
   }
-  // Neighbours must not change that: all of them in one document, with and without something between.
+  // Neighbours must not change that: all texts are joined to one document, with and without a separator.
   for (const char* glue : {"", " ", "x", "\n"}) {
     std::string text;
     for (const std::string& part : tricky_texts()) text += part + glue;
@@ -121,7 +121,7 @@ TEST(Tokenizer, ThreadsChangeNothing) {
 }
 
 TEST(Tokenizer, CuttingLongTextAtWordsChangesNoToken) {
-  // 70 KB in one line, which encode() cuts at a space: the same tokens as both halves by themselves.
+  // encode() cuts 70 KB in one line at a space; the tokens are those of the two halves by themselves.
   std::string text;
   for (const std::string& document : sample_documents(70'000)) text += document;
   const size_t cut = text.rfind(' ', 40'000);
@@ -166,7 +166,7 @@ TEST(Tokenizer, SaveAndLoad) {
     put(path, garbage);
     expect_error(ExitCode::bad_data, [&] { Tokenizer::load(path); });
   }
-  // A damaged model either is refused or is another tokenizer, which its hash shows. It never ends the program.
+  // A damaged model is refused, or is another tokenizer with another hash. It never ends the program.
   english().save(path);
   const std::string good = slurp(path);
   for (size_t i = 0; i < good.size(); i += good.size() / 150) {

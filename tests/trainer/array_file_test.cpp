@@ -1,4 +1,4 @@
-// .npy and .safetensors files made byte by byte: what is read, and what is refused.
+// Reads .npy and .safetensors files that are made byte by byte, and checks which files are refused.
 #include "trainer/arrays/array_file.h"
 
 #include <gtest/gtest.h>
@@ -88,7 +88,7 @@ TEST_F(ArrayFileTest, EveryVersionAndFloatTypeOfNpyIsRead) {
   const std::vector<float> widened{
       1.0f, -0.0f, 0x1p-24f, 65504.0f, -std::numeric_limits<float>::infinity(), -1023.0f * 0x1p-24f};
   EXPECT_EQ(bytes_of(floats_of(load_array(write("x.npy", npy("<f2", "(6,)", bytes_of(halves)))))), bytes_of(widened));
-  // Ties to even, both ways; beneath and above the tie; a subnormal result; an infinity.
+  // The values are ties to even in both directions, values below and above a tie, a subnormal result, and an infinity.
   const std::vector<double> doubles{1 + 0x1p-24,           1 + 0x3p-24, 1 + 0x1p-24 + 0x1p-50,
                                     1 + 0x3p-24 - 0x1p-50, 0x1.8p-149,  -std::numeric_limits<double>::infinity()};
   const std::vector<float> rounded{1.0f,         1 + 0x1p-22f, 1 + 0x1p-23f,
@@ -154,7 +154,7 @@ TEST_F(ArrayFileTest, HostileNpyHeadersAreRefused) {
                             "(2, 3.0)", "None", "(0x6,)"}) {
     refuse("x.npy", npy("<f4", shape, data), "header is not NumPy's");
   }
-  // Products that wrap around to 6, to 0, or only once they are bytes.
+  // The products of these sizes wrap around to 6, to 0, or only when they are multiplied by the element size.
   for (const char* shape :
        {"(4611686018427387904, 4)", "(4294967296, 4294967296)", "(18446744073709551615,)", "(2305843009213693952, 2)",
         "(3, 6148914691236517206)", "(9223372036854775807,)", "(2305843009213693952,)"}) {

@@ -1,5 +1,5 @@
-// What happens to checkpoints: flipped bits, cut and lost files, full disks. Allowed is a fallback to the previous
-// checkpoint with a warning, or an error; never a silent load, never a signal.
+// Damages checkpoints: flipped bits, cut and lost files, full disks. The program must use the previous checkpoint with
+// a warning, or end with an error; it must never load silently and never end by a signal.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sched.h>
@@ -133,13 +133,13 @@ TEST_F(CheckpointFaultsTest, ADamagedCheckpointCanBeSetAside) {
             (std::set<std::string>{"step-00000100", "step-00000200.corrupt", "step-00000200.corrupt.2"}));
 }
 
-// Runs a function in a child process; its exit code, or 1000 + the signal that ended it.
+// Runs a function in a child process. Returns its exit code, or 1000 + the signal that ended it.
 template <class Function>
 int in_child(Function&& function) {
   const pid_t child = fork();
   if (child == 0) {
     try {
-      std::exit(function());  // with exit handlers: HDF5's must not crash
+      std::exit(function());  // runs exit handlers: that of HDF5 must not crash
     } catch (const Error& error) {
       std::exit(static_cast<int>(error.code()));
     }
@@ -149,7 +149,7 @@ int in_child(Function&& function) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
-// A process is killed at every stage of saving: the checkpoint is there whole, or not at all.
+// A process is killed at every stage of saving. Afterwards the checkpoint is complete or absent.
 TEST_F(CheckpointFaultsTest, AKilledSaveLeavesWholeCheckpointsOnly) {
   const auto start = std::chrono::steady_clock::now();
   save(run_, 200);
@@ -177,7 +177,7 @@ TEST_F(CheckpointFaultsTest, AKilledSaveLeavesWholeCheckpointsOnly) {
   EXPECT_EQ(names_in(run_ / "checkpoints"), (std::set<std::string>{"step-00000100", "step-00000200"}));
 }
 
-// The write that does not fit may be any of HDF5's or ours: data, metadata at close, the manifest.
+// The write that fails may be one of HDF5's or one of nibble's: data, metadata at close, or the manifest.
 TEST_F(CheckpointFaultsTest, WritesThatFailLeaveTheOldCheckpointsAlone) {
   const uint64_t largest = std::max(fs::file_size(newest_ / "rank-00000.h5"), fs::file_size(newest_ / "index.h5"));
   for (uint64_t limit = 0; limit < largest; limit += 1 + largest / 60) {

@@ -1,4 +1,4 @@
-// A small training state whose every number is known from its place: what tests of checkpoints save and look for.
+// A small training state for tests of checkpoints. Every number is a function of its position.
 #pragma once
 
 #include <unistd.h>
@@ -13,7 +13,7 @@
 
 namespace nibble::testing_support {
 
-// A directory of this test that vanishes with the object.
+// A directory of this test; the destructor removes it.
 class ScratchDirectory {
  public:
   explicit ScratchDirectory(const std::string& name)
@@ -30,7 +30,7 @@ class ScratchDirectory {
   std::filesystem::path path_;
 };
 
-// Offsets are multiples of 16, as in a ParameterTable: there are gaps.
+// The tensors' offsets are multiples of 16, as in a ParameterTable, so there are gaps between tensors.
 inline std::vector<TensorEntry> small_tensors() {
   return {{"embedding.weight", {24, 10}, 0, 240},
           {"blocks.0.norm.weight", {10}, 240, 10},
@@ -40,7 +40,7 @@ inline std::vector<TensorEntry> small_tensors() {
 }
 constexpr uint64_t small_flat_size = 720;
 
-// The same numbers are computed in checkpoint_h5py.py. BF16: any bits but infinities and NaN.
+// checkpoint_h5py.py computes the same numbers. BF16 values have any bits except those of infinities and NaN.
 inline float f32_value(uint64_t step, uint64_t group, uint64_t flat) {
   return 0.25f * static_cast<float>(flat) + 1000.0f * static_cast<float>(group) + static_cast<float>(step);
 }
@@ -57,7 +57,7 @@ inline bool in_gap(const std::vector<TensorEntry>& tensors, uint64_t flat) {
   return true;
 }
 
-// Elements [begin, end) of the flat buffers of one step: BF16 parameters and two FP32 moments.
+// The elements [begin, end) of the flat buffers of one step: BF16 parameters and two FP32 moments.
 struct Shard {
   uint64_t step, begin, end;
   std::vector<TensorEntry> tensors;
@@ -97,7 +97,7 @@ struct Shard {
   }
 };
 
-// Elements [begin, end) as a checkpoint holds them; the memory is dirty before.
+// Loads the elements [begin, end) from a checkpoint. The memory is filled with other values before.
 inline Shard load_shard(const CheckpointInfo& info, uint64_t begin, uint64_t end,
                         const std::vector<TensorEntry>& tensors = small_tensors()) {
   Shard shard(info.step, begin, end, tensors);

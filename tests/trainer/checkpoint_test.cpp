@@ -125,7 +125,7 @@ TEST_F(CheckpointTest, LargeTensorsComeBack) {
 TEST_F(CheckpointTest, SavingWhatWasLoadedMakesTheSameBytes) {
   const auto first = contents(save(100));
   Shard again = load_shard(find_checkpoint(communicator_, run_), 0, small_flat_size);
-  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // times in files would count seconds
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // times that files stored would differ by a second
   const ScratchDirectory other("nibble_checkpoint_again");
   const auto second = contents(save_checkpoint(communicator_, other.path(), again.state()));
   ASSERT_EQ(first.size(), 4u);
@@ -215,7 +215,7 @@ TEST_F(CheckpointTest, PruningKeepsTheNewestAndTheMilestones) {
 TEST_F(CheckpointTest, PruningNeverCountsADamagedManifestAsACheckpoint) {
   for (const uint64_t step : {100, 200, 300, 400}) save(step);
   std::ofstream(run_ / "checkpoints/step-00000200/manifest.json") << "{";
-  prune_checkpoints(run_, 300, 2, 0);  // 400 lies beyond the newest that was saved: not ours to judge
+  prune_checkpoints(run_, 300, 2, 0);  // 400 is newer than the checkpoint that was saved, and must stay
   EXPECT_EQ(names(), (std::set<std::string>{"step-00000100", "step-00000200", "step-00000300", "step-00000400"}));
 }
 

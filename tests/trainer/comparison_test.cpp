@@ -22,7 +22,7 @@ TEST(Comparison, GapAndPairedStandardErrorOfAKnownSeries) {
   // 40 common steps: the window at the end is the last two, with differences 0.2 and 0.4.
   std::vector<double> base(40, 4.0);
   std::vector<double> other(40, 4.0);
-  base[38] = 10;  // the noise of the data, seen by both runs
+  base[38] = 10;  // noise of the data, which both runs have
   other[38] = 10.2;
   other[39] = 4.4;
   const Comparison comparison = compare_runs(run_with_losses("base", base), run_with_losses("other", other));
@@ -73,7 +73,7 @@ TEST(Comparison, SmoothingIsUnbiasedFromTheFirstPoint) {
   for (const double value : smoothed(std::vector<double>(20, 3.0), 10)) EXPECT_NEAR(value, 3, 1e-12);
 }
 
-// A step that was not applied has no loss; the curve goes on behind it.
+// A step that was not applied has no loss; the curve continues after it.
 TEST(Report, AStepWithoutALossIsNoHoleInTheCurves) {
   const double none = std::nan("");
   EXPECT_NEAR(smoothed({3, none, 3, 3}, 10).back(), 3, 1e-12);
@@ -103,7 +103,7 @@ TEST(Report, NamesCannotBreakOutOfThePage) {
   const std::string html = report_html(report);
   EXPECT_EQ(html.find("</script><b>"), std::string::npos);
   EXPECT_NE(html.find("&lt;/script&gt;"), std::string::npos);
-  EXPECT_EQ(html.find("http://"), html.find("http://www.w3.org"));  // nothing is loaded from elsewhere
+  EXPECT_EQ(html.find("http://"), html.find("http://www.w3.org"));  // the page loads nothing from the network
   const std::string svg = report_svg(report);
   EXPECT_EQ(svg.find("<b>"), std::string::npos);
   // Two loss curves and one gap.

@@ -29,13 +29,13 @@ TEST(Generation, FrequenciesFollowTheProbabilities) {
   for (const float logit : logits) total += std::exp(logit / 0.7);
   for (int32_t token = 0; token < 4; ++token) {
     const double probability = std::exp(logits.at(static_cast<size_t>(token)) / 0.7) / total;
-    // Five standard deviations of a binomial count.
+    // The tolerance is five standard deviations of a binomial count.
     EXPECT_NEAR(count[token], draws * probability, 5 * std::sqrt(draws * probability * (1 - probability)));
   }
 }
 
 TEST(Generation, TopPDropsTheTail) {
-  // Probabilities 0.644, 0.237, 0.087, 0.032: 0.8 needs the first two.
+  // The probabilities are 0.644, 0.237, 0.087 and 0.032, so 0.8 needs the first two.
   for (uint64_t position = 0; position < 2000; ++position) {
     const int32_t token = sample_token(logits.data(), 4, position, {.temperature = 1, .top_p = 0.8, .seed = 1});
     EXPECT_TRUE(token == 1 || token == 2);

@@ -12,7 +12,7 @@ namespace {
 
 using testing_support::ScratchDirectory;
 
-// The row-major indices of the boxes' elements, in order.
+// Returns the row-major indices of the boxes' elements, in order.
 std::vector<uint64_t> elements_of(const std::vector<int64_t>& shape, const std::vector<Hyperslab>& slabs) {
   std::vector<uint64_t> result;
   for (const Hyperslab& slab : slabs) {

@@ -18,7 +18,7 @@ Manifest example() {
   Manifest manifest;
   CheckpointInfo& info = manifest.info;
   info.step = 18446744073709551615u;
-  info.tokens = 9007199254740993;  // not a double
+  info.tokens = 9007199254740993;  // a double cannot hold it
   info.seed = 3;
   info.skipped = {.in_a_row = 2, .total = 5};
   info.data_fingerprint = "quote \" and \\";
@@ -32,7 +32,7 @@ Manifest example() {
   return manifest;
 }
 
-// The manifest with one change, and the hash that makes it look untouched.
+// Returns the manifest with one change and with the hash of the changed text.
 std::string forged(const std::function<void(Json&)>& change) {
   Json root = Json::parse(manifest_text(example()));
   root.erase("hash");

@@ -137,7 +137,7 @@ TEST(Metrics, LossThatIsNotANumberSurvives) {
   EXPECT_TRUE(std::isnan(read_history(path).steps.at(0).loss));
 }
 
-// An independent reading of the record format: u64 length, masked CRC, bytes, masked CRC.
+// Reads records by an independent program: u64 length, masked CRC, bytes, masked CRC.
 std::vector<std::string> records(const std::string& bytes) {
   const auto masked = [](std::string_view part) {
     const uint32_t crc = crc32c(part);

@@ -1,4 +1,4 @@
-// Saved by every number of ranks, loaded by every rank in every division, and read with h5py.
+// Checkpoints are saved by every number of ranks, loaded by every rank in every division, and read with h5py.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -18,7 +18,7 @@ using testing_support::ScratchDirectory;
 using testing_support::Shard;
 using testing_support::small_flat_size;
 
-// Uneven, cutting through rows; the first of four ranks has nothing.
+// The boundaries are uneven and cut through rows; the first of four ranks has no elements.
 uint64_t boundary(int rank, int ranks) {
   if (rank == 0) return 0;
   if (rank == ranks) return small_flat_size;

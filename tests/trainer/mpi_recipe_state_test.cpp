@@ -1,4 +1,4 @@
-// Which outlier channels a run chooses, on any number of ranks, with a step that had to be computed again.
+// The choice of outlier channels is the same on any number of ranks, and with a step that had to be computed again.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -12,14 +12,14 @@ namespace {
 
 class RecipeStateTest : public TrainingSessionTest {
  protected:
-  // Outliers chosen of what steps 1 to `window` saw. The layers with 128 channels can retain 32.
+  // Outliers are chosen from the norms of steps 1 to `window`. The layers with 128 channels can retain 32.
   RunConfig with_window(int window) const {
     const std::string recipe = (directory_ / ("window-" + std::to_string(window) + ".yaml")).string();
     std::ofstream(recipe) << "extends: nvfp4_guarded\nhigh_precision: [{match: head}]\n"
                           << "outliers: {share: 0.2, from_step: 1, window: " << window << "}\n";
     return config({"recipe=" + recipe, "model.intermediate_size=128"});
   }
-  // Of a checkpoint after so many steps; empty if it has none.
+  // Returns an array of a checkpoint after so many steps; it is empty if the checkpoint does not have it.
   static std::vector<float> array_of(const TrainingSession& session, const std::string& name, uint64_t steps) {
     for (const ReplicatedArray& array : session.checkpoint_state(steps).replicated) {
       if (array.name != name) continue;
@@ -72,7 +72,7 @@ TEST_F(RecipeStateTest, OutlierChannelsAreThoseOfTheLargestNorms) {
   }
 }
 
-// Restored from a checkpoint, also by a model for inference; and a checkpoint of another run is refused.
+// A checkpoint restores the choice, also in a model for inference; a checkpoint of another run is refused.
 TEST_F(RecipeStateTest, ChoiceComesBackFromACheckpoint) {
   const std::filesystem::path run = broadcast_string(communicator(), (directory_ / "run").string(), 0);
   TrainingSession session(communicator(), with_window(2));
@@ -84,7 +84,7 @@ TEST_F(RecipeStateTest, ChoiceComesBackFromACheckpoint) {
   resumed.load(saved);
   EXPECT_EQ(resumed.train_step(4).attempt.loss, session.train_step(4).attempt.loss);
 
-  // This run's window is still open at step 4: it needs norms that the other one no longer has.
+  // The window of this run has not ended at step 4, so it needs norms that the other run no longer has.
   TrainingSession other(communicator(), with_window(5));
   try {
     other.load(saved);
@@ -93,7 +93,7 @@ TEST_F(RecipeStateTest, ChoiceComesBackFromACheckpoint) {
     EXPECT_EQ(error.code(), ExitCode::bad_data);
     EXPECT_NE(std::string(error.what()).find("has no outliers/channel_norms"), std::string::npos) << error.what();
   }
-  communicator().barrier();  // rank 0's directory is read until here
+  communicator().barrier();  // keeps rank 0's directory until all ranks have read it
 }
 
 }  // namespace

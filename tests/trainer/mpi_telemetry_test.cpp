@@ -1,5 +1,5 @@
-// Telemetry of a training session: it changes no bit of the run, its figures are those of a plain computation and the
-// same on every number of ranks.
+// Telemetry of a training session changes no bit of the run. Its figures are those of a simple computation, and are the
+// same for every number of ranks.
 #include "trainer/state/telemetry.h"
 
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ class TelemetryTest : public TrainingSessionTest {
  protected:
   static bool leader() { return communicator().rank() == 0; }
 
-  // Of every step where there were any: as JSON text without the time, which compares NaN with NaN.
+  // Returns a record as JSON text without the time; a comparison of texts finds NaN equal to NaN.
   static std::string text_of(TelemetryRecord record) {
     record.seconds = 0;
     return to_event(record).dump();
@@ -71,7 +71,7 @@ TEST_F(TelemetryTest, OneGroupOfManyRanks) {
   EXPECT_EQ(run.telemetry, alone.telemetry);
 }
 
-// A step of one micro-batch: its gradient's figures, computed plainly from two models.
+// The figures of the gradient of a step with one micro-batch are compared with a simple computation from two models.
 TEST_F(TelemetryTest, FiguresAreThoseOfTheStepsFirstMicroBatch) {
   SelfCommunicator self;
   const RunConfig one =
@@ -119,7 +119,7 @@ TEST_F(TelemetryTest, FiguresAreThoseOfTheStepsFirstMicroBatch) {
       errors += (g - p) * (g - p);
       zeros += g == 0 ? 1 : 0;
     }
-    // Sums of `count` terms in double, in another order.
+    // The sums of `count` terms in double are computed in another order.
     const double tolerance = 2 * static_cast<double>(parameter.count) * 0x1p-52;
     EXPECT_NEAR(*layer.grad_cosine, product / std::sqrt(squares * probe_squares), tolerance);
     EXPECT_NEAR(*layer.grad_relative_error, errors / probe_squares, tolerance * errors / probe_squares);
@@ -144,7 +144,8 @@ TEST_F(TelemetryTest, FiguresAreThoseOfTheStepsFirstMicroBatch) {
   EXPECT_GT(*record.grad_cosine, 0.5);
 }
 
-// The same figures as without the fault, once; a step that stays not finite has figures that are null, not NaN.
+// A repeated step has one record, with the figures of a run without the fault. A step that is not finite in both
+// attempts has figures that are null, not NaN.
 TEST_F(TelemetryTest, AStepThatIsComputedAgainHasOneRecord) {
   const RunConfig every = config({"telemetry.every=1"});
   TrainingSession session(faulty_, every);
@@ -167,7 +168,8 @@ TEST_F(TelemetryTest, AStepThatIsComputedAgainHasOneRecord) {
   EXPECT_TRUE(event.at("grad_cosine").is_null());
 }
 
-// After a late switch of all products nothing is quantised: there is nothing to probe, and zeros are still counted.
+// After a late switch of all GEMMs nothing is quantised: there is no probe, and the zeros of gradients are still
+// counted.
 TEST_F(TelemetryTest, SurvivesALateSwitch) {
   RunConfig switching = config({"telemetry.every=1"});
   switching.recipe.late_switch = LateSwitch{.at = 0.04, .gemms = SwitchedGemms::all, .to = Format::bf16};

@@ -1,6 +1,6 @@
-// What a training session does with a step that is not finite. A transient fault of the machine is played by a
-// communicator that spoils, on one rank and a given number of times, the losses that the ranks exchange; a persistent
-// problem by a weight that is not a number.
+// A training session with steps that are not finite. A communicator imitates a transient fault of the machine: it
+// spoils the losses that the ranks exchange, on one rank and a given number of times. A weight that is NaN imitates a
+// persistent problem.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 namespace nibble {
 namespace {
 
-// The recipe's own state, too: amax histories.
+// The test also covers the recipe's state (amax histories).
 TEST_F(TrainingSessionTest, TransientFaultOnOneRankIsComputedAgainByAllAndLeavesNoTrace) {
   const RunConfig delayed = config({"recipe=fp8_delayed"});
   TrainingSession clean(communicator(), delayed);
@@ -40,7 +40,7 @@ TEST_F(TrainingSessionTest, TransientFaultOnOneRankIsComputedAgainByAllAndLeaves
   EXPECT_EQ(session.guard().skipped(), SkippedSteps());
 }
 
-// Applied steps only, newest first. Scales come from it: they lag one step behind the weights.
+// The history holds applied steps only, the newest first. Scales come from it, so they are one step behind the weights.
 TEST_F(TrainingSessionTest, AmaxHistoryIsThatOfTheAppliedSteps) {
   constexpr size_t history = 16;
   TrainingSession session(faulty_, config({"recipe=fp8_delayed"}));
@@ -50,7 +50,7 @@ TEST_F(TrainingSessionTest, AmaxHistoryIsThatOfTheAppliedSteps) {
   ASSERT_EQ(before, std::vector<float>(operands * history));
   for (uint64_t step = 0; step < 4; ++step) {
     const Parameter& parameter = session.model().parameters()[session.model().linear_weights()[1]];
-    // This rank's part of the weights is enough where it is alone.
+    // A single rank's part of the weights is all of them.
     const CheckpointState state = session.checkpoint_state(step);
     float weight_amax = 0;
     for (uint64_t i = parameter.offset; i < parameter.offset + parameter.count; ++i) {
@@ -94,7 +94,7 @@ TEST_F(TrainingSessionTest, PersistentProblemHasTheSameBitsTwiceAndIsSkipped) {
     ASSERT_TRUE(result.first.has_value());
     EXPECT_TRUE(result.same_bits);
     EXPECT_FALSE(result.attempt.finite);
-    // A spoilt weight is counted in every step, also where its quantised copy could have been kept.
+    // A spoilt weight is counted in every step, even if its quantised copy could have been kept.
     EXPECT_GT(result.attempt.non_finite, 0U);
     if (step == 1) non_finite = result.attempt.non_finite;
     EXPECT_EQ(session.guard().skipped(), (SkippedSteps{.in_a_row = step, .total = step}));
@@ -134,7 +134,7 @@ TEST_F(TrainingSessionTest, BudgetOfTheWholeRunIsRestored) {
   EXPECT_EQ(session.train_step(1).decision, StepDecision::apply);
   EXPECT_EQ(skip_one(session, 2), StepDecision::skip);
 
-  // All ranks save where rank 0 says, and load what was saved.
+  // All ranks save to rank 0's directory, and load from it.
   const std::filesystem::path run = broadcast_string(communicator(), (directory_ / "run").string(), 0);
   save_checkpoint(communicator(), run, session.checkpoint_state(3));
   const CheckpointInfo saved = find_checkpoint(communicator(), run);
@@ -144,7 +144,7 @@ TEST_F(TrainingSessionTest, BudgetOfTheWholeRunIsRestored) {
   EXPECT_EQ(resumed.train_step(3).decision, StepDecision::apply);
   EXPECT_EQ(skip_one(resumed, 4), StepDecision::give_up);
   EXPECT_EQ(resumed.guard().skipped(), (SkippedSteps{.in_a_row = 1, .total = 3}));
-  communicator().barrier();  // rank 0's directory is read until here
+  communicator().barrier();  // keeps rank 0's directory until all ranks have read it
 }
 
 }  // namespace

@@ -75,7 +75,7 @@ TEST(OperandExperiment, SavedOperandsGoThroughForward) {
   for (const bool weight : {false, true}) {
     const OperandRole role = weight ? OperandRole::grad_input_w : OperandRole::grad_weight_x;
     const OperandRole forward_role = weight ? OperandRole::forward_w : OperandRole::forward_x;
-    const Matrix forward_matrix = normal_matrix(128, 256, 2);  // as the forward operand has it
+    const Matrix forward_matrix = normal_matrix(128, 256, 2);  // in the shape of the forward operand
     const Operand forward =
         quantized(problem_of(forward_role, spec_of(recipe, forward_role), forward_matrix.bf16(), false));
     const Matrix saved(128, 256, forward.decoded());
@@ -88,7 +88,7 @@ TEST(OperandExperiment, SavedOperandsGoThroughForward) {
           make_operand({.recipe = recipe, .role = role, .context = context, .input = source, .transpose = transpose});
       expect_same(made, expected);
       EXPECT_EQ(*made.forward, spec_of(recipe, forward_role));
-      // Two independent roundings: their errors add up.
+      // The errors of two independent roundings add up.
       const double forward_error =
           measure(problem_of(forward_role, *made.forward, forward_matrix.bf16(), false), forward.tensor)
               .relative_error();

@@ -1,5 +1,4 @@
-// docs/recipes.md shows each shipped recipe as the table that its file amounts to, and what the documentation gives as
-// an example is a recipe.
+// The tables of docs/recipes.md agree with the recipe files, and the examples of the documentation are valid recipes.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 

@@ -66,7 +66,7 @@ TEST_F(RecipeExtends, KeysAreWrittenOverTheBase) {
   expected.linear.forward_x.scale = ScaleRule::search;
   expected.linear.forward_x.outer = OuterScale::row_128;
   expected.linear.grad_input_dy = plain_operand(Format::nvfp4);
-  expected.layers[0].linear.forward_x = expected.linear.forward_x;  // the base's layers stand on what is here
+  expected.layers[0].linear.forward_x = expected.linear.forward_x;  // the base's rules change this recipe's operands
   expected.layers[0].linear.grad_input_dy = expected.linear.grad_input_dy;
   expect_same(load("forward: {x: {scale: search, outer: 1x128}}\ngrad_input: {dy: nvfp4}\nname: mine\nextends: base"),
               expected);
@@ -107,7 +107,7 @@ TEST_F(RecipeExtends, ListsTakeThePlaceOfTheBasesLists) {
   EXPECT_EQ(recipe.late_switch->gemms, SwitchedGemms::backward);
 }
 
-// The file's own directory comes first, then all places of load_recipe().
+// A base is looked for in the file's own directory first, then in all directories of load_recipe().
 TEST_F(RecipeExtends, BasesAreLookedForBesideTheFile) {
   write("a/base.yaml", "name: near\nforward: mxfp4");
   write("b/base.yaml", "name: far\nforward: mxfp8_e4m3");

@@ -164,7 +164,7 @@ TEST(RecipeFile, RefusesUnknownValues) {
                  "r.yaml:1:42: \"1025\" is not a value of \"history\"");
 }
 
-// A contradiction is reported at the key from which on there is no way out.
+// A contradiction is reported at the key that caused it.
 TEST(RecipeFile, RefusesContradictionsOfAnOperand) {
   expect_refused("forward: {x: {format: bf16, round: stochastic}}",
                  "r.yaml:1:29: forward.x is bf16, which has no \"round\"");
@@ -243,7 +243,7 @@ TEST(RecipeFile, RefusesBadLayers) {
   expect_refused(rule("{match: a, first_blocks: 1}"), "r.yaml:2:5: a rule of layers with 2 conditions");
   expect_refused(rule("{match: a, foward: bf16}"), "r.yaml:2:16: unknown key \"layers.foward\" (did you mean");
   expect_refused(rule("bf16"), "r.yaml:2:5: a rule of layers must be a mapping");
-  // Good alone, but not over the recipe's own operands.
+  // The rule is valid by itself, but not together with the recipe's own operands.
   expect_refused("forward: {w: {format: nvfp4, block: 16x16}}\n" + rule("{match: a, forward: {w: {rotate: 16}}}"),
                  "r.yaml:3:30: forward.w: square blocks are rotated");
   expect_refused("forward: nvfp4\ngrad_input: {w: {format: nvfp4, from: saved}}\n" + rule("{match: a, forward: bf16}"),

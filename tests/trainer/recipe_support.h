@@ -1,4 +1,4 @@
-// What the tests of recipe files share.
+// Functions that the tests of recipe files share.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -57,7 +57,7 @@ inline void expect_same(const Recipe& a, const Recipe& b) {
   EXPECT_EQ(a.late_switch->to, b.late_switch->to);
 }
 
-// What is written is read back as the same recipe, and that writes the same bytes.
+// Expects that the written recipe is read back as the same recipe, and that this writes the same bytes.
 inline void expect_comes_back(const Recipe& recipe) {
   const std::string written = recipe_yaml(recipe);
   SCOPED_TRACE(written);

@@ -11,7 +11,7 @@ namespace {
 
 constexpr auto forward_x = static_cast<size_t>(OperandRole::forward_x);
 
-// One quantised layer, named first, and one that is not.
+// Returns a record with a quantised layer, which comes first, and a layer that is not quantised.
 TelemetryRecord record_of(uint64_t step, double error) {
   TelemetryRecord record{.step = step};
   record.layers.resize(2);
@@ -65,7 +65,7 @@ TEST(ReportHeatmap, LongRunsAreMeansOverConsecutiveSteps) {
   EXPECT_EQ(heatmap->columns[1].last_step, 5U);
   const HeatmapFigure* error = find(*heatmap, "forward.x", "relative error");
   ASSERT_NE(error, nullptr);
-  EXPECT_EQ(error->cells[0], 2.0);  // of 1 and 3
+  EXPECT_EQ(error->cells[0], 2.0);  // the mean of 1 and 3
   EXPECT_EQ(error->cells[1], 4.5);
 }
 

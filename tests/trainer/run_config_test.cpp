@@ -133,9 +133,9 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_EQ(config.log.progress, RunConfig::Progress::none);
   EXPECT_FALSE(config.log.tensorboard);
   EXPECT_EQ(config.resume.allow, (std::vector<std::string>{"device", "schedule.kind"}));
-  const RunConfig bf16 = parse({"optimizer.master_dtype=fp32", "comm.gather=nvfp4"});  // not with model.dtype fp32
+  const RunConfig bf16 = parse({"optimizer.master_dtype=fp32", "comm.gather=nvfp4"});  // needs model.dtype bf16
   EXPECT_EQ(bf16.comm.gather, WeightFormat::nvfp4);
-  // No two keys share a member, and no key is without one: every key but the required ones was changed above.
+  // Every key has a member, and no two keys have the same one: all keys except the required ones were changed above.
   const RunConfig defaults = parse();
   for (const Field& field : config_fields()) {
     const bool changed = !same_value(field, config, defaults) || !same_value(field, bf16, defaults);
@@ -236,7 +236,7 @@ TEST(RunConfig, DifferencesAndResume) {
   const RunConfig after = parse({"optimizer.learning_rate=1e-3", "eval.sequences=9", "model.hidden_size=128",
                                  "model.vocab_size=512", "recipe.name=renamed"});
   const std::vector<ConfigDifference> differences = config_differences(before, after);
-  ASSERT_EQ(differences.size(), 3U);  // neither a vocabulary that the data settled nor a recipe's name
+  ASSERT_EQ(differences.size(), 3U);  // a vocabulary size of the data and a recipe's name are no differences
   EXPECT_EQ(differences[0].key, "model.hidden_size");
   EXPECT_EQ(differences[0].compare_group, "model");
   EXPECT_EQ(differences[1].key, "optimizer.learning_rate");

@@ -21,7 +21,7 @@ using testing_support::ScratchDirectory;
 
 class RunDirectoryTest : public testing::Test {
  protected:
-  // The Error of a second process that tries to train here: its exit code and text.
+  // Returns exit code and text of the Error in a second process that tries to train here.
   std::pair<int, std::string> second_process() {
     int channel[2] = {};
     EXPECT_EQ(pipe(channel), 0);
@@ -99,7 +99,7 @@ TEST_F(RunDirectoryTest, TheLockOfAKilledProcessIsTakenOver) {
 
 TEST_F(RunDirectoryTest, ADirectoryWithARunIsRefused) {
   EXPECT_EQ(code_of_create(), ExitCode::ok);
-  EXPECT_EQ(code_of_create(), ExitCode::ok);  // a configuration alone is no run: the first try may have failed
+  EXPECT_EQ(code_of_create(), ExitCode::ok);  // a configuration alone is no run: an earlier start may have failed
   std::ofstream(run_ / "metrics.jsonl") << "{}\n";
   EXPECT_EQ(code_of_create(), ExitCode::cannot_create);
   fs::remove(run_ / "metrics.jsonl");

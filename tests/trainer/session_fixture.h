@@ -1,4 +1,4 @@
-// A small run for tests of the training session, and a machine whose faults can be ordered.
+// A small run for tests of the training session, and a communicator that makes faults on request.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -24,8 +24,8 @@ namespace nibble {
 
 constexpr size_t groups = 4;
 
-// Passes everything on. While `faults` lasts, the all_gather of a step's losses leaves a NaN on this rank; with
-// changing payload, no two are the same.
+// Passes everything on to another communicator. As long as `faults` is not zero, the all_gather of a step's losses
+// leaves a NaN on this rank. With a changing payload, no two of these NaNs are equal.
 class FaultyCommunicator final : public Communicator {
  public:
   int faults = 0;
@@ -57,7 +57,8 @@ class FaultyCommunicator final : public Communicator {
   }
 
  private:
-  // Of each group; other things of that size are counts and places, which make zeros and subnormal numbers.
+  // Returns whether the data are the losses of the groups. Other data of that size are integers, which look like zeros
+  // and subnormal numbers.
   static bool holds_losses(std::span<const std::byte> data) {
     std::array<double, groups> values{};
     if (data.size() != sizeof values) return false;
@@ -66,7 +67,7 @@ class FaultyCommunicator final : public Communicator {
   }
 };
 
-// Every test runs in the same order on every rank, each rank on shards of its own with the same content.
+// Every rank runs the tests in the same order, and each rank has its own shards with the same content.
 class TrainingSessionTest : public testing::Test {
  protected:
   TrainingSessionTest() {
@@ -86,7 +87,7 @@ class TrainingSessionTest : public testing::Test {
   }
   ~TrainingSessionTest() override { std::filesystem::remove_all(directory_); }
 
-  // Eight micro-batches in four groups.
+  // Returns a configuration with eight micro-batches in four groups.
   RunConfig config(const std::vector<std::string>& overrides = {}) const {
     const std::string text = R"(
 run: {dir: unused, seed: 5}
@@ -101,7 +102,7 @@ optimizer: {learning_rate: 3e-3}
     return parse_run_config_text(text, std::string(NIBBLE_SOURCE_DIR) + "/configs/runs/test.yaml", overrides);
   }
 
-  // Everything that a checkpoint would hold of the state, on this rank.
+  // Returns all bytes of this rank's state that a checkpoint would hold.
   static std::vector<std::byte> state_bytes(const TrainingSession& session) {
     std::vector<std::byte> bytes;
     for (const StateBuffer& buffer : session.checkpoint_state(1).buffers) {
@@ -122,7 +123,7 @@ optimizer: {learning_rate: 3e-3}
     return {};
   }
 
-  // The same element of a quantised linear layer's weight in every rank's copy of the weights.
+  // Spoils the same element of a quantised linear layer's weight in every rank's copy of the weights.
   static void spoil_weight(const TrainingSession& session) {
     const CheckpointState state = session.checkpoint_state(1);
     const std::vector<Parameter>& parameters = session.model().parameters().parameters();

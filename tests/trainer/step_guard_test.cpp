@@ -1,4 +1,4 @@
-// The guard against a literal restatement of its rules, over every sequence of outcomes.
+// Compares the guard with a literal program of its rules, for every sequence of outcomes.
 #include "trainer/run/step_guard.h"
 
 #include <gtest/gtest.h>
@@ -48,14 +48,14 @@ TEST(StepGuard, RestoredCountsGoOn) {
   total.after_attempt(false);
   EXPECT_EQ(total.after_attempt(false), StepDecision::give_up);
   EXPECT_EQ(total.skipped(), (SkippedSteps{.in_a_row = 1, .total = 21}));
-  // A budget that was lowered below what is used up ends the run at the next skip, not before.
+  // A budget that is lowered below the number of skipped steps ends the run at the next skip, not before.
   StepGuard lowered({.in_a_row = 1, .total = 1}, {.in_a_row = 0, .total = 7});
   EXPECT_EQ(lowered.after_attempt(true), StepDecision::apply);
   lowered.after_attempt(false);
   EXPECT_EQ(lowered.after_attempt(false), StepDecision::give_up);
 }
 
-// Every run of eight steps, each finite, transient or persistently not finite, under every small budget.
+// Tests every run of eight steps, each finite, transiently or persistently not finite, with every small budget.
 TEST(StepGuard, EverySequenceFollowsTheRules) {
   enum Step : int { finite, transient, persistent, kinds };
   constexpr int steps = 8;

@@ -17,7 +17,7 @@ namespace {
 constexpr auto forward_x = static_cast<size_t>(OperandRole::forward_x);
 constexpr auto grad_weight_dy = static_cast<size_t>(OperandRole::grad_weight_dy);
 
-// Two layers: the first quantised in two operands, the second in one, with a figure that is no number.
+// Returns a record of two layers: the first has two quantised operands; the second has one, with a figure that is NaN.
 TelemetryRecord record_of(uint64_t step) {
   TelemetryRecord record{.step = step, .seconds = 0.25, .grad_cosine = 0.875, .grad_relative_error = 0.1};
   record.layers.resize(2);

@@ -10,7 +10,7 @@
 namespace nibble {
 namespace {
 
-// Parses and expects a refusal whose text starts as given.
+// Parses a text and expects a refusal whose message starts with `start`.
 void expect_refused(const std::string& text, const std::string& start) {
   try {
     parse_yaml(text, "f.yaml");
@@ -81,7 +81,7 @@ TEST(YamlDocument, BoundsWhatAFileMayCost) {
     for (int i = 0; i < count; ++i) text += "- 1\n";
     return text;
   };
-  EXPECT_NO_THROW(parse_yaml(list(9'999), "f.yaml"));  // and the list itself
+  EXPECT_NO_THROW(parse_yaml(list(9'999), "f.yaml"));  // with the list itself 10,000 nodes
   expect_refused(list(10'001), "f.yaml:10001:3: more than 10000 YAML nodes");
   expect_refused("a: " + std::string(1 << 20, 'x'), "f.yaml: larger than 1 MiB");
 }
