@@ -1,3 +1,4 @@
+// Tests of arenas: planning, committing, reuse of memory, and refusals.
 #include "dist/device/arena.h"
 
 #include <gtest/gtest.h>

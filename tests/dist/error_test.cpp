@@ -1,3 +1,4 @@
+// Tests of errors, checked arithmetic, and agreement on errors between ranks.
 #include "dist/base/error.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// Ranks of one machine that pass for ranks of several.
+// Ranks of one machine that count as ranks of several machines.
 #pragma once
 
 #include <memory>
@@ -13,7 +13,7 @@ namespace nibble {
 
 struct Shape {
   const char* name;
-  int (*machine)(int rank);  // any number; null: nobody can share memory
+  int (*machine)(int rank);  // any number a machine; null: no two ranks can share memory
 };
 
 inline const std::vector<Shape>& shapes() {
@@ -48,7 +48,7 @@ class ShapedCommunicator final : public Communicator {
     std::abort();
   }
 
-  // Before it turns out that nobody can share memory, all ranks think that they will.
+  // Before a failed attempt shows that nobody can share memory, all ranks expect to share it.
   int machine(int rank) const override {
     int lowest = 0;
     while (shape_.machine != nullptr && shape_.machine(lowest) != shape_.machine(rank)) ++lowest;
@@ -60,7 +60,7 @@ class ShapedCommunicator final : public Communicator {
     return whole == nullptr ? nullptr : std::make_unique<Part>(std::move(whole), *this);
   }
 
-  size_t bytes_sent = 0;  // by exchange()
+  size_t bytes_sent = 0;  // sent by exchange()
 
  private:
   class Part final : public SharedMemory {

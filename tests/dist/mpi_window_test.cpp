@@ -1,3 +1,4 @@
+// Tests of windows of shared memory whose file system is full.
 #include "dist/ranks/mpi_window.h"
 
 #include <gtest/gtest.h>
@@ -13,8 +14,8 @@
 namespace nibble {
 namespace {
 
-// Memory of `mapped` bytes of a file that has only `present`: a store beyond them would be SIGBUS, as in a file system
-// that is full.
+// Returns `mapped` bytes of a file that has only `present` bytes: a store beyond them would be SIGBUS, as in a full
+// file system.
 std::span<std::byte> memory_of_file(size_t mapped, size_t present) {
   const int file = memfd_create("test", 0);
   EXPECT_EQ(ftruncate(file, static_cast<off_t>(present)), 0);

@@ -1,3 +1,4 @@
+// Tests of the partition of a flat buffer and of the tree's order of sums.
 #include "dist/zero/partition.h"
 
 #include <gtest/gtest.h>
@@ -65,7 +66,7 @@ TEST(Groups, EveryGroupHasOneRank) {
 }
 
 TEST(TreeSum, AddsInTheTreesOrder) {
-  // 2^53 swallows a single 1 but not two of them: every other order of these additions gives another sum.
+  // 2^53 absorbs a single 1 but not two of them, so every other order of these additions gives another sum.
   const double big = 9007199254740992.0;
   EXPECT_EQ(tree_sum(std::vector<double>{}), 0.0);
   EXPECT_EQ(tree_sum(std::vector<double>{3}), 3.0);

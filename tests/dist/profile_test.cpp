@@ -1,4 +1,5 @@
-// Scopes count exclusive time by family, add up to what was recorded, and leave whole, properly nested events.
+// Tests that scopes count exclusive time by family, that the times add up to what was recorded, and that events are
+// complete and properly nested.
 #include "dist/device/profile.h"
 
 #include <gtest/gtest.h>
@@ -14,7 +15,7 @@
 namespace nibble {
 namespace {
 
-// Waits until the clock has moved on, so that no scope is empty.
+// Waits until the clock has advanced, so that no scope is empty.
 void spend_time() {
   const auto start = std::chrono::steady_clock::now();
   while (std::chrono::steady_clock::now() - start < std::chrono::microseconds(20)) {
@@ -25,7 +26,7 @@ int64_t length_of(const ProfileEvent& event) {
   return event.end - event.begin;
 }
 
-// Lengths of the events named `name`.
+// Returns the total length of the events named `name`.
 int64_t total(const ProfileRecorder& recorder, std::string_view name) {
   int64_t sum = 0;
   for (const ProfileEvent& event : recorder.events()) sum += event.name == name ? length_of(event) : 0;

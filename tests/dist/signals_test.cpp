@@ -1,3 +1,4 @@
+// Tests of requests to stop and of the heartbeat file.
 #include "dist/base/signals.h"
 
 #include <gtest/gtest.h>
@@ -13,7 +14,7 @@
 namespace nibble {
 namespace {
 
-// Each in a child process: the requests are never taken back.
+// Ends a child process with the result of a test. Each test has one, because requests to stop are never taken back.
 void leave_with(bool condition) {
   _exit(condition ? 0 : 1);
 }
@@ -81,7 +82,7 @@ class HeartbeatTest : public testing::Test {
     text << file.rdbuf();
     return text.str();
   }
-  // The file's text once it contains `part`; whatever is there when the test would hang otherwise.
+  // Returns the file's text once it contains `part`, or the current text after 30 seconds.
   std::string wait_for(const std::string& part) const {
     for (int tries = 0; tries < 3000; ++tries) {
       if (read().find(part) != std::string::npos) break;

@@ -1,3 +1,4 @@
+// Tests of the thread pool: results, failures, nesting, and changes of its size.
 #include "dist/device/thread_pool.h"
 
 #include <gtest/gtest.h>
@@ -43,7 +44,7 @@ TEST_P(ThreadPool, HugeGrainsDoNotOverflow) {
   EXPECT_EQ(total, 10u);
 }
 
-// Also the stress test for publishing jobs: many short ones after one another.
+// Many short jobs one after another also test the publishing of jobs.
 TEST_P(ThreadPool, ResultsDoNotDependOnThreads) {
   std::vector<float> values(1000);
   std::vector<float> expected(values.size());
@@ -60,7 +61,7 @@ TEST_P(ThreadPool, ResultsDoNotDependOnThreads) {
   }
 }
 
-// Chunks 5 and 6 both fail, in either order where there are threads enough to run both at once.
+// Chunks 5 and 6 both fail, in either order if there are threads enough to run both at once.
 TEST_P(ThreadPool, TheLowestFailureIsReportedAndThePoolSurvives) {
   for (int round = 0; round < 20; ++round) {
     std::atomic<bool> entered[2] = {false, false};
@@ -114,7 +115,7 @@ TEST_P(ThreadPool, ThreadIndicesAreThePoolsAndNeverShared) {
 }
 
 TEST_P(ThreadPool, AllThreadsTakePart) {
-  // Each chunk waits until every thread has one: without that many threads at work this would never end.
+  // Each chunk waits until every thread has one. With fewer threads at work this would never end.
   std::atomic<int> arrived{0};
   parallel_for(static_cast<size_t>(GetParam()), 1, [&](size_t, size_t) {
     ++arrived;

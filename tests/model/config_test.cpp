@@ -1,3 +1,4 @@
+// Tests of the model's configuration: what is refused, and what a model costs.
 #include "model/config.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +20,7 @@ ModelConfig valid() {
   return config;
 }
 
-// The error of `change` applied to a valid configuration must name `key` and say what to do.
+// Applies `change` to a valid configuration; the error must name `key` and say what to do.
 void expect_refused(const std::string& key, const std::function<void(ModelConfig&)>& change) {
   ModelConfig config = valid();
   change(config);
@@ -113,7 +114,8 @@ TEST(ModelConfig, TheModelRefusesMicroBatchesThatDoNotFit) {
   EXPECT_EQ(code_of({.sequence_length = 16, .recompute = {true}}), ExitCode::bad_config);
 }
 
-// Counted by hand for hidden 32, 4 query and 2 key-value heads of 12, MLP 80, vocabulary 48, context 16, "*-*-":
+// The numbers are counted by hand for hidden 32, 4 query and 2 key-value heads of 12, MLP 80, vocabulary 48, context
+// 16, "*-*-":
 //   attention: qkv 32 * (48 + 24 + 24) = 3072, output 48 * 32 = 1536; MLP: 2 * 32 * 80 + 80 * 32 = 7680.
 TEST(ModelCost, CountedByHand) {
   ModelConfig config = tiny_config();
@@ -121,7 +123,7 @@ TEST(ModelCost, CountedByHand) {
   EXPECT_EQ(untied.linear_parameters, 2U * (3072 + 1536 + 7680));
   EXPECT_EQ(untied.embedding_parameters, 2U * 48 * 32);
   EXPECT_EQ(untied.parameters, 24576U + 3072 + 5 * 32);
-  // A token: 2 flops a weight of linear layers and head, and in each of 2 attention blocks 2 * 2 * 48 * (16 / 2).
+  // A token costs 2 FLOP a weight of linear layers and head, and in each of 2 attention blocks 2 * 2 * 48 * (16 / 2).
   EXPECT_EQ(untied.forward_flops_per_token, 2 * (24576 + 1536) + 2 * 1536);
   EXPECT_EQ(untied.training_flops_per_token, 3 * untied.forward_flops_per_token);
   config.tied_head = true;
@@ -142,7 +144,7 @@ TEST(ModelCost, AgreesWithTheParameterTable) {
   }
 }
 
-// The 30M model of the Quartet II paper: 6 layers, width 640, 5 heads of 128, MLP 1792.
+// This is the 30M model of the Quartet II paper: 6 layers, width 640, 5 heads of 128, MLP 1792.
 TEST(ModelCost, PublishedParameterCount) {
   ModelConfig config;
   config.pattern = "*-*-*-*-*-*-";

@@ -1,4 +1,4 @@
-// What the model says its forward passes make of the weights, for any range of the flat buffer.
+// Tests that dequantize_weights() returns the weights as the forward passes use them, for any range of the flat buffer.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -51,14 +51,14 @@ TEST(DequantizeWeights, AreThoseOfTheQuantiserForEveryRange) {
           << begin << " " << end;
     }
   }
-  // They follow the weights.
+  // The values follow a change of the weights.
   for (float& weight : test.weights) weight *= 2;
   test.bind();
   for (float& value : expected) value *= 2;
   EXPECT_TRUE(same_bits(range(0, size), expected));
 }
 
-// Retained channels are not in four bits.
+// Retained channels are not in four bits, so they have no value.
 TEST(DequantizeWeights, HaveNoValueInRetainedChannels) {
   Recipe recipe = nvidia();
   recipe.outliers = OutlierRule{};
@@ -67,7 +67,7 @@ TEST(DequantizeWeights, HaveNoValueInRetainedChannels) {
   std::vector<int64_t> channels;
   int64_t first = 0;
   for (const auto& layer : layers) {
-    // Only the layers of 80 input channels have so many that 32 can be retained.
+    // Only the layers with 80 input channels are large enough to retain 32.
     EXPECT_EQ(layer.count, layer.features_in == 80 ? 32 : 0) << layer.name;
     for (int64_t i = 0; i < layer.count; ++i) channels.push_back(first + 2 * i + 5);
     first += layer.features_in;

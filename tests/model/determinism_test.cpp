@@ -1,4 +1,4 @@
-// What must not change a bit, and what must.
+// Tests of the settings that must not change a bit of a model's results, and of those that must.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -117,7 +117,7 @@ TEST_F(Determinism, LossOfForwardIsLossOfForwardBackward) {
     inference.training = false;
     TestModel evaluation(config_of(variant), variant.recipe, inference);
     EXPECT_EQ(std::bit_cast<uint64_t>(evaluation.forward(context)), std::bit_cast<uint64_t>(training.loss));
-    // Nor does what came between change the next step.
+    // Passes in between do not change the next step either.
     test.logits(16, context);
     test.forward({.seed = 7, .step = 99, .micro_batch = 0});
     EXPECT_TRUE(same(training, run(test))) << variant.recipe.name;
@@ -133,7 +133,7 @@ TEST_F(Determinism, NoiseIsKeyedBySeedStepAndMicroBatch) {
   EXPECT_TRUE(same(first, run(test)));
 }
 
-// Weight noise belongs to the step: all micro-batches of a step see the same weights, whoever computes them first.
+// Weight noise belongs to the step: all micro-batches of a step see the same weights, whichever of them comes first.
 TEST_F(Determinism, WeightNoiseIsSharedByTheMicroBatchesOfAStep) {
   Recipe recipe = plain(Format::f32);
   recipe.linear.forward_w = {.format = Format::nvfp4, .round = Rounding::stochastic};
@@ -150,7 +150,7 @@ TEST_F(Determinism, WithoutNoiseTheStepDoesNotMatter) {
   EXPECT_TRUE(same(first, run(test, {.seed = 1, .step = 0, .micro_batch = 9})));
 }
 
-// Quantised copies of the weights are made anew after set_weights_changed().
+// Quantised copies of the weights are made again after set_weights_changed().
 TEST_F(Determinism, NewWeightsAreSeen) {
   for (const Variant& variant : variants()) {
     TestModel test(config_of(variant), variant.recipe, two_sequences);
@@ -165,7 +165,7 @@ TEST_F(Determinism, NewWeightsAreSeen) {
   }
 }
 
-// Binding other memory is a change of the weights, even if nobody says so.
+// Binding other memory is a change of the weights, also without a call of set_weights_changed().
 TEST_F(Determinism, OtherMemoryIsSeen) {
   Variant variant{DType::f32, nvidia()};
   TestModel test(config_of(variant), variant.recipe, two_sequences);

@@ -1,5 +1,6 @@
-// Gradients of many micro-batches, of BF16 models, against the FP64 sum of the micro-batches' own gradients: within
-// what FP32 sums may lose, far below BF16's epsilon. Embedding and head, tied or not, as all other parameters.
+// Compares gradients of many micro-batches, of BF16 models, with the FP64 sum of the micro-batches' own gradients. The
+// error stays within that of FP32 sums, far below BF16's epsilon, for all parameters, also embedding and head, tied or
+// not.
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -15,10 +16,10 @@ constexpr uint32_t micro_batches = 48;
 constexpr int64_t sequences = 2;
 constexpr int64_t length = 16;
 
-// A sum of n terms in FP32 is off by less than n 2^-24 times the sum of their magnitudes. The terms: the micro-batches,
-// and within one, for each element, its tokens; where the embedding is tied to the head, two for each token. (The
-// tokens' terms may cancel a little within a micro-batch, whose sum is what is measured against; but roundings are not
-// all of one sign either.)
+// A sum of n terms in FP32 is off by less than n 2^-24 times the sum of their magnitudes. The terms are the
+// micro-batches and, within one and for each element, its tokens; if the embedding is tied to the head, each token has
+// two. (The terms of the tokens may cancel a little within a micro-batch, whose sum is the measure; but roundings do
+// not all have one sign either.)
 constexpr double terms = micro_batches * (2.0 * sequences * length + 1);
 constexpr double tolerance = terms / (1 << 24);
 constexpr double bf16_epsilon = 1.0 / 256;
@@ -43,7 +44,7 @@ class GradientAccumulation : public testing::TestWithParam<Case> {
   }
   static Recipe recipe() { return GetParam().quantised ? nvidia() : plain(Format::bf16); }
 
-  // Adds the gradient of a micro-batch to what is bound.
+  // Adds the gradient of a micro-batch to the bound gradients.
   void add(uint32_t micro_batch) {
     const auto count = static_cast<size_t>(sequences * length);
     std::vector<int32_t> tokens = random_tokens(count, config().vocab_size, 100 + micro_batch);
@@ -53,7 +54,7 @@ class GradientAccumulation : public testing::TestWithParam<Case> {
                                  {.seed = 3, .step = 1, .micro_batch = micro_batch}, 1.0F / 64);
   }
 
-  // Each micro-batch's gradient on its own.
+  // Returns the gradient of each micro-batch alone.
   std::vector<std::vector<float>> alone() {
     std::vector<std::vector<float>> gradients;
     for (uint32_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
@@ -64,7 +65,7 @@ class GradientAccumulation : public testing::TestWithParam<Case> {
     return gradients;
   }
 
-  // As a training step sums: left to right inside groups, a tree over the groups.
+  // Sums as a training step does: left to right inside groups, a tree over the groups.
   std::vector<float> accumulated(uint32_t group_size) {
     SelfCommunicator self;
     const size_t size = test_.gradients.size();
@@ -87,7 +88,7 @@ class GradientAccumulation : public testing::TestWithParam<Case> {
     return {sum.begin(), sum.begin() + static_cast<std::ptrdiff_t>(size)};
   }
 
-  // What a sum that is rounded to BF16 after each micro-batch would give.
+  // Returns the sum that is rounded to BF16 after each micro-batch.
   static std::vector<float> rounded_between(const std::vector<std::vector<float>>& gradients) {
     std::vector<float> sum(gradients.front().size());
     for (const std::vector<float>& gradient : gradients) {
@@ -96,7 +97,7 @@ class GradientAccumulation : public testing::TestWithParam<Case> {
     return sum;
   }
 
-  // |sum - FP64 sum| relative to the summed magnitudes, both as norms over a parameter.
+  // Returns |sum - FP64 sum| relative to the summed magnitudes, both as norms over a parameter.
   static double error_of(const std::vector<float>& sum, const std::vector<std::vector<float>>& gradients,
                          const Parameter& parameter) {
     double error = 0;
@@ -127,7 +128,7 @@ TEST_P(GradientAccumulation, IsInFp32ForEveryParameter) {
       EXPECT_LT(error_of(sum, gradients, parameter), tolerance) << parameter.name << ", groups of " << group_size;
     }
   }
-  // The measure can tell: rounding to BF16 in between is far outside.
+  // The measure can detect a wrong sum: rounding to BF16 in between is far outside the tolerance.
   for (const Parameter& parameter : parameters) {
     EXPECT_GT(error_of(rounded, gradients, parameter), 4 * tolerance) << parameter.name;
   }

@@ -1,4 +1,4 @@
-// The FP32 model against the FP64 reference: loss, logits, and the gradient of every parameter against central
+// Compares the FP32 model with the FP64 reference: loss, logits, and the gradient of every parameter with central
 // differences of the reference.
 #include <gtest/gtest.h>
 
@@ -12,7 +12,8 @@
 namespace nibble::test {
 namespace {
 
-// Roundings on the longest way from a weight to the loss and back: sums over features, tokens and vocabulary.
+// Returns the number of roundings on the longest way from a weight to the loss and back: sums over features, tokens and
+// vocabulary.
 double rounding_chain(const ModelConfig& config, int64_t tokens) {
   const int64_t attention = (config.query_heads + 2 * config.kv_heads) * config.head_dim;
   const int64_t per_block = 3 * config.hidden_size + std::max(attention, 2 * config.intermediate_size);
@@ -25,7 +26,7 @@ class Gradient : public testing::Test {
  protected:
   static constexpr StepContext context{.seed = 3, .step = 1, .micro_batch = 0};
 
-  // The largest elements of a parameter's gradient, and some others.
+  // Returns the largest elements of a parameter's gradient, and some others.
   static std::vector<size_t> sample(std::span<const float> gradient) {
     std::vector<size_t> order(gradient.size());
     std::iota(order.begin(), order.end(), size_t{0});
@@ -55,12 +56,13 @@ class Gradient : public testing::Test {
       double largest = 0;
       for (float value : gradient) largest = std::max(largest, std::fabs(static_cast<double>(value)));
       ASSERT_GT(largest, 0) << parameter.name;
-      // Errors of a chain of n independent roundings grow like sqrt(n); 4 for the worst of the sampled elements.
+      // Errors of a chain of n independent roundings grow like sqrt(n); the factor 4 is for the worst of the sampled
+      // elements.
       const double tolerance = 4 * std::sqrt(chain) * epsilon * largest;
       for (size_t element : sample(gradient)) {
         double& weight = reference.weights[parameter.offset + element];
         const double original = weight;
-        // Central differences: error about h^2 times the third derivative, and loss * 2^-53 / h.
+        // Central differences have an error of about h^2 times the third derivative, and loss * 2^-53 / h.
         const double h = 2e-5;
         weight = original + h;
         const double above = reference.loss(test.tokens, test.targets, length);
@@ -116,7 +118,7 @@ TEST_F(Gradient, DocumentsThatCannotBeAreRefused) {
   const double one_document = test.forward(context);
   for (size_t i = 6; i < 16; ++i) test.document_starts[i] = 6;
   EXPECT_NE(test.forward(context), one_document);
-  for (const int32_t wrong : {5, 7, -1, 0}) {  // the start of none, one to come, none, one that has ended
+  for (const int32_t wrong : {5, 7, -1, 0}) {  // the start of none, a later one, none, one that has ended
     test.document_starts[8] = wrong;
     EXPECT_THROW(test.forward(context), Error) << wrong;
   }
@@ -143,7 +145,7 @@ TEST_F(Gradient, LogitsOfAPrefixEqualTheReferenceAndTheWholeSequence) {
   }
 }
 
-// Gradients add to what is there: two micro-batches' gradients are the sum of each.
+// Gradients are added to the bound buffer: after two micro-batches it holds the sum of both.
 TEST_F(Gradient, Accumulates) {
   ModelConfig config = tiny_config();
   config.tied_head = true;

@@ -1,4 +1,4 @@
-// The head by chunks against the same operators on the whole micro-batch, and what chunks must not change.
+// Compares the head in chunks with the same operators on the whole micro-batch, and tests what chunks must not change.
 #include "model/head.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +16,7 @@ namespace {
 constexpr StepContext context{.seed = 5, .step = 3, .micro_batch = 1};
 constexpr double unit_roundoff = 0x1p-24;
 constexpr int64_t hidden = 32;
-constexpr int64_t vocabulary = 8208;  // so large that chunks are as short as they get
+constexpr int64_t vocabulary = 8208;  // so large that chunks have their least length
 constexpr int64_t sequence_length = 16;
 
 ModelConfig config_of(DType dtype, int64_t vocab = vocabulary) {
@@ -29,7 +29,7 @@ ModelConfig config_of(DType dtype, int64_t vocab = vocabulary) {
   return config;
 }
 
-// Numbers of the storage type, from small integers.
+// Fills a tensor with numbers of the storage type, made from small integers.
 void fill(const Tensor& tensor, uint64_t seed, float scale) {
   const std::vector<int32_t> values = random_tokens(static_cast<size_t>(tensor.elements()), 257, seed);
   for (size_t i = 0; i < values.size(); ++i) {
@@ -55,10 +55,10 @@ struct Result {
   std::vector<float> gradient;                          // [tokens, hidden]
   std::vector<float> grad_weight;                       // [vocabulary, hidden]
   std::vector<float> grad_norm;                         // [hidden]
-  std::vector<float> normed, grad_normed, grad_logits;  // of the whole micro-batch: what bounds are made of
+  std::vector<float> normed, grad_normed, grad_logits;  // of the whole micro-batch; the bounds are computed from them
 };
 
-// Weights, input and targets of a head, and memory for its gradients.
+// The weights, input and targets of a head, and memory for its gradients.
 class Problem {
  public:
   Problem(const ModelConfig& model_config, const Recipe& model_recipe, int64_t sequence_count)
@@ -81,7 +81,7 @@ class Problem {
   Tensor target_tensor() { return tensor_of(std::span(targets), {tokens}); }
   void clear() {
     std::fill_n(gradients.as<float>(), gradients.elements(), 0.0F);
-    fill(gradient, 4, 1);  // is overwritten
+    fill(gradient, 4, 1);  // will be overwritten
   }
   Result results(const ParameterTable& table, double loss) const {
     return {.loss = loss,
@@ -133,7 +133,7 @@ class HeadUnderTest {
   Head head;
 };
 
-// The operators one after the other, each on the whole micro-batch.
+// Runs the operators one after the other, each on the whole micro-batch.
 Result run_whole(Problem& problem, float scale) {
   const ModelConfig& config = problem.config;
   const int64_t tokens = problem.tokens;
@@ -182,10 +182,10 @@ Result run_whole(Problem& problem, float scale) {
 struct Case {
   DType dtype;
   int64_t sequences;
-  int64_t chunk;  // that is expected
+  int64_t chunk;  // the expected length
 };
 
-// 544 tokens make chunks of 192, 192 and 160; 272 tokens 144 and 128; 256 tokens one.
+// 544 tokens make chunks of 192, 192 and 160; 272 tokens make 144 and 128; 256 tokens make one.
 const Case cases[] = {{DType::f32, 34, 192}, {DType::bf16, 34, 192}, {DType::bf16, 17, 144}, {DType::bf16, 16, 256}};
 
 Recipe plain_of(DType dtype) {
@@ -211,8 +211,8 @@ TEST_F(HeadTest, ChunksAreTheFewestThatStayInCacheAndAboutEquallyLong) {
   }
 }
 
-// What belongs to one token has the same bits. A weight's gradient sums over tokens: chunks and their sum round
-// otherwise, each term at most tokens + chunks times.
+// Values of one token have the same bits. The gradient of a weight sums over tokens: chunks and their sum round
+// differently, each term at most tokens + chunks times.
 TEST_F(HeadTest, ChunksAgreeWithTheWholeMicroBatch) {
   constexpr float scale = 0.25F;
   for (const Case& test : cases) {
@@ -269,7 +269,7 @@ TEST_F(HeadTest, LossNeedsNoGradientAndNoWholeMicroBatch) {
   }
 }
 
-// A quantised head has scales of the whole micro-batch: it is not cut, and its bits are those of the operators.
+// A quantised head has scales of the whole micro-batch, so it is not cut, and its bits are those of the operators.
 TEST_F(HeadTest, QuantisedHeadTakesTheWholeMicroBatch) {
   Recipe recipe = nvidia();
   recipe.high_precision.clear();
@@ -310,14 +310,14 @@ TEST_F(HeadTest, GradientsOfParametersAreAddedTo) {
   const Head parameters(problem.config, problem.recipe, {1, sequence_length, true}, 0, table);
   const Result twice = problem.results(table, 0);
   EXPECT_TRUE(same_bits(twice.gradient, once.gradient)) << "that of the input is overwritten";
-  // Adding the chunks' products to what is there rounds twice a chunk.
+  // Adding the chunks' products to the bound gradients rounds twice a chunk.
   const double tolerance = 8 * unit_roundoff * norm(once.grad_weight);
   for (size_t i = 0; i < once.grad_weight.size(); ++i) {
     ASSERT_NEAR(twice.grad_weight[i], 2.0 * once.grad_weight[i], tolerance) << i;
   }
 }
 
-// What the plan says is what chunks need, not what the micro-batch would.
+// The planned memory is what chunks need, not what the micro-batch would need.
 TEST_F(HeadTest, MemoryIsThatOfOneChunk) {
   const auto bytes = [](int64_t sequences, const Recipe& recipe) {
     Problem problem(config_of(DType::bf16), recipe, sequences);
@@ -341,7 +341,7 @@ TEST_F(HeadTest, LogitsOfASequenceInInferenceOfAChunkInTraining) {
   EXPECT_THROW(training.head.logits(problem.input.slice(0, 208), context), Error);
 }
 
-// Whole models with several chunks.
+// The tests below run whole models with several chunks.
 
 struct ModelResult {
   double loss = 0;
@@ -380,8 +380,8 @@ TEST_F(HeadTest, ModelsWithSeveralChunks) {
   }
 }
 
-// A tied head's gradient is that of an untied one with the same weights plus the embedding's; adding to the former
-// rounds once a token that has the word.
+// A tied head's gradient is the gradient of an untied head with the same weights plus that of the embedding. Adding to
+// the former rounds once for each token of the word.
 TEST_F(HeadTest, TiedHeadAddsBothGradients) {
   const LanguageModelOptions options{.sequences = 34, .sequence_length = sequence_length};
   TestModel tied(model_config(DType::f32, true), plain(Format::f32), options);

@@ -1,4 +1,4 @@
-// A linear layer alone, and what its operands and products are when made by the quantiser and in FP64.
+// A linear layer alone, and the operands and products that it should have, made by the quantiser and in FP64.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -25,7 +25,7 @@ inline std::vector<float> normals(size_t count, uint64_t seed) {
   return values;
 }
 
-// What an operand stands for, made by the quantiser alone: [rows, inner].
+// Returns the values of an operand, made by the quantiser alone: [rows, inner].
 inline std::vector<float> values_of(const OperandSpec& spec, std::vector<float> source, std::array<int64_t, 2> shape,
                                     bool transpose, const NoiseStream& noise) {
   const int64_t rows = shape[transpose ? 1 : 0];
@@ -42,7 +42,7 @@ inline std::vector<float> values_of(const OperandSpec& spec, std::vector<float> 
   return values;
 }
 
-// a [m, k] times the transpose of b [n, k], in FP64.
+// Returns a [m, k] times the transpose of b [n, k], in FP64.
 inline std::vector<double> product(const std::vector<float>& a, const std::vector<float>& b, int64_t k) {
   const int64_t m = static_cast<int64_t>(a.size()) / k;
   const int64_t n = static_cast<int64_t>(b.size()) / k;
@@ -58,7 +58,7 @@ inline std::vector<double> product(const std::vector<float>& a, const std::vecto
   return c;
 }
 
-// Sums of up to `terms` products of about 1, each rounded.
+// Compares sums of up to `terms` products of about 1, each rounded.
 inline void expect_close(const std::vector<float>& actual, const std::vector<double>& expected, int64_t terms,
                          const char* what) {
   ASSERT_EQ(actual.size(), expected.size());

@@ -1,4 +1,4 @@
-// The linear layer alone: its three GEMMs are exactly the products of the operands that the recipe describes.
+// Tests the linear layer alone: its three GEMMs are exactly the products of the operands that the recipe describes.
 #include "model/layers/linear.h"
 
 #include <gtest/gtest.h>
@@ -69,7 +69,7 @@ TEST(Linear, BackwardOperandsFromForwardOnes) {
   recipe.grad_input_w = {.format = Format::nvfp4, .from = Source::saved};
   recipe.grad_weight_x.from = Source::saved;
   check(recipe);
-  // Read back without being quantised again.
+  // These operands are read back without being quantised again.
   recipe.grad_input_w.format = Format::f32;
   recipe.grad_weight_x = {.format = Format::bf16, .from = Source::saved};
   recipe.grad_weight_dy = {.format = Format::nvfp4};
@@ -93,7 +93,7 @@ TEST(Linear, KeepsItsInputOnlyWhereBackwardReadsIt) {
   EXPECT_FALSE(keeps(forward_only, DType::bf16));
 }
 
-// 4.5 bits an element and orientation; with the weights, the count of non-finite values.
+// An operand has 4.5 bits an element and orientation; the weights' arena also holds the count of non-finite values.
 TEST(Linear, MemoryOfQuantisedOperands) {
   const Layer layer(nvidia().linear, {tokens, in, out});
   const auto operand = [](size_t elements) {

@@ -1,5 +1,5 @@
-// BF16 and NVFP4 against the FP32 model with the same weights: what quantisation may cost, and that every rule of a
-// recipe reaches the layer that it names.
+// Compares BF16 and NVFP4 with the FP32 model of the same weights: how much quantisation may cost, and that every rule
+// of a recipe reaches the layer that it names.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -28,7 +28,7 @@ constexpr int64_t tokens = 128;
 struct Comparison {
   double loss_difference;  // nats a token
   double cosine;           // of all gradients
-  double worst_cosine;     // of one parameter's
+  double worst_cosine;     // the lowest of one parameter's gradient
 };
 
 Comparison compare_with_f32(DType dtype, const Recipe& recipe) {
@@ -47,8 +47,8 @@ Comparison compare_with_f32(DType dtype, const Recipe& recipe) {
   return result;
 }
 
-// A BF16 rounding is off by 2^-9 * 0.6 of an element on average, and some twenty of them lie between a weight and the
-// loss: 0.005 of the gradient, hence a cosine of 1 - 0.005^2 / 2. The logits, about 1, are off by 0.005 too, their
+// A BF16 rounding is off by 2^-9 * 0.6 of an element on average, and some twenty roundings lie between a weight and the
+// loss: 0.005 of the gradient, hence a cosine of 1 - 0.005^2 / 2. The logits, about 1, are off by 0.005 too, and their
 // mean over 128 tokens by 0.0005; the bound is four times that.
 TEST(LowPrecision, Bf16IsCloseToFp32) {
   const Comparison result = compare_with_f32(DType::bf16, plain(Format::bf16));
@@ -57,10 +57,10 @@ TEST(LowPrecision, Bf16IsCloseToFp32) {
   EXPECT_GT(result.worst_cosine, 0.9995);
 }
 
-// Relative squared errors of the operands: x 0.009, 16x16 weights 0.012, stochastic gradients 0.024. Through each of
-// eight layers forward adds 0.021 and backward 0.036 at most (the residual stream passes by unharmed), the weight
-// gradient itself 0.033: 0.49 in all, hence a cosine above 1 / sqrt(1.49) = 0.82 for the whole and a little less for
-// the worst parameter. Errors e of the logits, about 1, raise the loss by e^2 / 2 < 8 * 0.021 / 2.
+// Relative squared errors of the operands are 0.009 for x, 0.012 for 16x16 weights and 0.024 for stochastic gradients.
+// Through each of eight layers, forward adds 0.021 and backward at most 0.036 (the residual stream passes unchanged),
+// and the weight gradient itself adds 0.033: 0.49 in all, hence a cosine above 1 / sqrt(1.49) = 0.82 for the whole and
+// a little less for the worst parameter. Errors e of the logits, about 1, raise the loss by e^2 / 2 < 8 * 0.021 / 2.
 TEST(LowPrecision, Nvfp4IsCloseToFp32) {
   for (DType dtype : {DType::bf16, DType::f32}) {
     const Comparison result = compare_with_f32(dtype, nvidia());
@@ -110,7 +110,8 @@ TEST(LowPrecision, EveryRuleReachesItsLayers) {
   EXPECT_EQ(layers(recipe)["head.weight"], "forward nvfp4, grad_input nvfp4, grad_weight nvfp4 x bf16");
 }
 
-// The rules do what describe_layers() says: exempting all is the plain recipe, bit for bit; exempting less is not.
+// The rules do what describe_layers() says: exempting all layers is the plain recipe, bit for bit; exempting fewer is
+// not.
 TEST(LowPrecision, ExemptLayersComputeInTheirFormat) {
   const LanguageModelOptions options{.sequences = 2, .sequence_length = 64};
   const auto run = [&](const Recipe& recipe) {
@@ -131,7 +132,7 @@ TEST(LowPrecision, ExemptLayersComputeInTheirFormat) {
   }
 }
 
-// A tied head is still known to the rules as the head.
+// The rules still know a tied head as the head.
 TEST(LowPrecision, TiedHeadFollowsTheRulesOfTheHead) {
   ModelConfig config = config_of(DType::bf16);
   config.tied_head = true;

@@ -1,4 +1,4 @@
-// A small model with its buffers, tokens and a step: what most tests of the model start from.
+// A small model with its buffers, tokens and a step, which most tests of the model start from.
 #pragma once
 
 #include <cmath>
@@ -14,7 +14,8 @@
 
 namespace nibble::test {
 
-// Small enough for finite differences; every size differs from every other, so that no axis can be mistaken.
+// The model is small enough for finite differences. Every size differs from every other, so that axes cannot be
+// confused.
 inline ModelConfig tiny_config() {
   ModelConfig config;
   config.pattern = "*-*-";
@@ -46,7 +47,7 @@ inline Recipe nvidia() {
           .high_precision = {{.layers = {.match = "embedding|head"}, .format = Format::bf16}}};
 }
 
-// Reproducible integers in [0, bound).
+// Returns reproducible integers in [0, bound).
 inline std::vector<int32_t> random_tokens(size_t count, int64_t bound, uint64_t seed) {
   std::vector<int32_t> tokens(count);
   const NoiseStream stream{.seed = seed, .purpose = Purpose::sample_order};
@@ -63,7 +64,7 @@ class TestModel {
     const size_t size = model.parameters().flat_size();
     weights.resize(size);
     initialize(model.parameters(), 11, 0, size, weights.data());
-    // Gains other than one, and weights that both dtypes hold exactly.
+    // Gains differ from one, and weights are numbers that both dtypes hold exactly.
     for (const Parameter& parameter : model.parameters().parameters()) {
       if (parameter.initialization != Initialization::ones) continue;
       for (uint64_t i = 0; i < parameter.count; ++i) {
@@ -78,7 +79,7 @@ class TestModel {
     bind();
   }
 
-  // After a change of `weights`.
+  // Must be called after a change of `weights`.
   void bind() {
     const int64_t size = static_cast<int64_t>(weights.size());
     const Tensor gradient_view = gradients.empty() ? Tensor() : tensor_of(std::span(gradients), {size});
@@ -96,7 +97,7 @@ class TestModel {
     return model.forward(tensor_of(std::span(tokens), {shape_[0], shape_[1]}),
                          tensor_of(std::span(targets), {shape_[0], shape_[1]}), context, documents_view());
   }
-  // Gradients start from zero.
+  // Sets the gradients to zero and runs forward and backward.
   double forward_backward(const StepContext& context, float loss_scale = 1.0F) {
     std::fill(gradients.begin(), gradients.end(), 0.0F);
     return model.forward_backward(tensor_of(std::span(tokens), {shape_[0], shape_[1]}),
@@ -117,7 +118,7 @@ class TestModel {
   LanguageModel model;
   std::vector<float> weights, gradients;  // flat
   std::vector<int32_t> tokens, targets;
-  std::vector<int32_t> document_starts;  // where each token's begins in its sequence; empty: no mask
+  std::vector<int32_t> document_starts;  // of each token, in its sequence; empty: no mask
 
  private:
   Tensor documents_view() {

@@ -1,5 +1,5 @@
-// Causal grouped attention against FP64, its gradient against finite differences, and to the bit: causality, that
-// documents in a sequence do not see each other, and that threads and instruction sets change nothing.
+// Compares causal grouped attention with FP64, and its gradient with finite differences. Causality, documents that do
+// not see each other, threads and instruction sets are tested to the bit.
 #include "model/ops/attention/attention.h"
 
 #include <cmath>
@@ -30,8 +30,8 @@ struct Problem {
   Values grad_output() const { return given_grad_output.empty() ? random_values(2, outputs()) : given_grad_output; }
 };
 
-// The starts of documents of these lengths, over and over, along some sequences; one that reaches from one sequence
-// into the next begins anew there.
+// Returns the starts of documents of these lengths, repeated along some sequences; a document that would reach into the
+// next sequence begins anew there.
 std::vector<int32_t> packed(size_t sequences, size_t length, const std::vector<size_t>& documents) {
   std::vector<int32_t> starts;
   size_t document = 0;
@@ -64,7 +64,7 @@ Result<T> run(const Problem& problem, const Values& qkv_values) {
   result.grad_qkv.resize(qkv.size());
   result.log_sum_exp.resize(static_cast<size_t>(shape.tokens() * shape.query_heads));
   const int64_t floats = cpu::attention_workspace_floats(shape, compute_threads());
-  std::vector<float> workspace(static_cast<size_t>(floats), std::nanf(""));  // what was there must not matter
+  std::vector<float> workspace(static_cast<size_t>(floats), std::nanf(""));  // old contents must not matter
   const Tensor qkv_view = view(qkv, {shape.tokens(), shape.qkv_features()});
   const Tensor output = view(result.output, {shape.tokens(), shape.output_features()});
   const Tensor log_sum_exp = view(result.log_sum_exp, {shape.sequences, shape.query_heads, shape.sequence_length});
@@ -75,7 +75,7 @@ Result<T> run(const Problem& problem, const Values& qkv_values) {
   return result;
 }
 
-// What the roundings are relative to.
+// The magnitudes that roundings are relative to.
 struct Magnitudes {
   double score = 0;       // largest sum of |query * key|, scaled
   double grad_score = 0;  // largest sum of |grad_output * value|
@@ -108,7 +108,7 @@ struct Magnitudes {
   }
 };
 
-// How far roundings can push the results.
+// Bounds of how far roundings can change the results.
 struct Tolerance {
   double score, output, gradient;
 
@@ -125,8 +125,9 @@ struct Tolerance {
     // A probability's relative error is the error of its exponent.
     const double probability = 2 * score;
     output = (probability + (length + 4) * unit_roundoff) * largest(qkv);
-    // The gradient of a score is probability * (x - mean) with |x| <= grad_score, and off relative to that. A query's
-    // gradient adds length of them, of total probability 1, a key's and a value's those of all their queries.
+    // The gradient of a score is probability * (x - mean) with |x| <= grad_score, and its error is relative to that. A
+    // query's gradient adds `length` of them, of total probability 1; a key's and a value's add those of all their
+    // queries.
     const double grad_score = 2 * sizes.grad_score * (probability + (2 * head_dim + queries + 8) * unit_roundoff);
     const double mass = std::max(1.0, sizes.key_mass);
     gradient = std::max(shape.scale() * grad_score * largest(qkv) * mass,
@@ -145,7 +146,7 @@ const std::vector<Problem>& problems() {
       {{3, 17, 6, 3, 10}},
       {{1, 96, 2, 1, 16}, 5},
       {{1, 331, 2, 1, 40}},
-      // Documents that begin inside blocks and with them, of one token and of several blocks.
+      // Documents begin inside blocks and with them, and have one token up to several blocks.
       {{2, 130, 4, 2, 16, packed(2, 130, {1, 40, 7, 82})}},
       {{1, 331, 2, 1, 40, packed(1, 331, {64, 3, 130, 61})}},
       {{3, 17, 6, 3, 10, packed(3, 17, {5, 1, 1})}},
@@ -194,8 +195,8 @@ TEST(Attention, GradientIsTheDerivative) {
   }
 }
 
-// How far the roundings to BF16 can push the results, element by element: those of the probabilities, of the gradients
-// of scores, of the output (which backward reads) and of the results.
+// Bounds of how far the roundings to BF16 can change the results, element by element: roundings of the probabilities,
+// of the gradients of scores, of the output (which backward reads) and of the results.
 class Bf16Bounds {
  public:
   Values output, gradient;
@@ -223,7 +224,7 @@ class Bf16Bounds {
     const size_t out = shape_.output(s, i, head);
     Values grad_probability(i + 1);
     double mean = 0;
-    double mean_error = 0;  // of the sum of grad_output * output
+    double mean_error = 0;  // error of the sum of grad_output * output
     for (size_t j = 0; j <= i; ++j) {
       for (size_t at = 0; at < shape_.head_dim; ++at) {
         const double value = qkv_[shape_.value(s, j, head) + at];
@@ -258,10 +259,11 @@ void expect_within(const Values& actual, const Values& expected, const Values& b
   Values errors;
   for (size_t at = 0; at < expected.size(); ++at) {
     errors.push_back(actual[at] - expected[at]);
-    // 1 / 64: products of errors.
+    // The factor 1 / 64 allows for products of errors.
     ASSERT_LE(std::abs(errors[at]), bounds[at] * (1 + 1.0 / 64) + fp32_tolerance) << what << " at " << at;
   }
-  // The roundings are independent: together they stay far below the bounds, and they are a small part of the results.
+  // The roundings are independent, so together they stay far below the bounds, and they are a small part of the
+  // results.
   EXPECT_LT(norm(errors), 0.5 * norm(bounds) + 1e-12) << what;
   EXPECT_LT(norm(errors), 0x1p-7 * norm(expected)) << what;
 }
@@ -275,7 +277,7 @@ TEST(Attention, Bf16AgreesWithTheReference) {
                   "output");
     expect_within(widened(narrow.grad_qkv), problem.attention.backward(problem.grad_output(), problem.qkv()),
                   bounds.gradient, tolerance.gradient, "gradient");
-    // Nothing in BF16 is read for these but the exact inputs.
+    // These values read nothing in BF16 but the exact inputs.
     const auto wide = run<float>(problem, problem.qkv());
     for (size_t at = 0; at < wide.log_sum_exp.size(); ++at) {
       ASSERT_NEAR(narrow.log_sum_exp[at], wide.log_sum_exp[at], 2 * tolerance.score) << at;
@@ -283,7 +285,8 @@ TEST(Attention, Bf16AgreesWithTheReference) {
   }
 }
 
-// Changing tokens from `changed` on leaves every bit of the outputs before it, inside a block of queries and across.
+// Changing tokens from `changed` on leaves every bit of the outputs before it, inside a block of queries and across
+// blocks.
 TEST(Attention, LaterTokensHaveNoInfluence) {
   const Problem problem{{2, 150, 4, 2, 8}};
   const Attention& attention = problem.attention;
@@ -314,7 +317,7 @@ TEST(Attention, LaterTokensHaveNoInfluence) {
   }
 }
 
-// A prefix alone has the bits that it has inside a longer sequence: generation sees what training saw.
+// A prefix alone has the bits that it has inside a longer sequence, so generation sees what training saw.
 TEST(Attention, LengthChangesNoBit) {
   const Problem whole{{1, 150, 4, 2, 8}};
   const Values qkv = whole.qkv();
@@ -347,7 +350,7 @@ TEST(Attention, OneDocumentIsNoMask) {
   }
 }
 
-// Of every token of every document, forward and backward, whatever its neighbours hold.
+// Tests every token of every document, forward and backward, whatever the neighbouring documents hold.
 TEST(Attention, OtherDocumentsHaveNoInfluence) {
   const Problem problem{{2, 150, 4, 2, 8, packed(2, 150, {50, 1, 20, 64, 30})}};
   const Attention& attention = problem.attention;
@@ -376,7 +379,7 @@ TEST(Attention, OtherDocumentsHaveNoInfluence) {
           ASSERT_TRUE(same) << what << ": token " << token << " sees " << first;
         }
       }
-      // The gradient of a token alone is that of its output.
+      // If a document has one token only, its gradient depends on its output alone.
       if (end > first + 1) {
         EXPECT_GT(different, 0U) << what << ": the change must be visible";
       }
@@ -452,7 +455,7 @@ std::string bytes_of_run(const Problem& problem) {
   return bytes_of_run<T>(problem, problem.qkv());
 }
 
-// With enough heads for the threads, and with so few that one is shared among them.
+// The problems have enough heads for the threads, or so few that one head is shared among them.
 TEST(Attention, ThreadsChangeNoBit) {
   for (const Problem& problem : {Problem{{3, 130, 6, 2, 16}}, Problem{{1, 700, 2, 1, 12}}, Problem{{1, 331, 1, 1, 16}},
                                  Problem{{3, 130, 6, 2, 16, packed(3, 130, {40, 2, 90})}},
@@ -462,7 +465,7 @@ TEST(Attention, ThreadsChangeNoBit) {
   }
 }
 
-// Run by the next test, once for every level.
+// The next test runs this one, once for every level.
 TEST(Attention, DISABLED_PrintBits) {
   std::string bytes;
   for (const Problem& problem : problems()) bytes += bytes_of_run<BFloat16>(problem) + bytes_of_run<float>(problem);

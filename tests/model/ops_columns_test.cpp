@@ -1,3 +1,4 @@
+// Tests of the column operators: gathering, zeroing, writing and adding columns, and sums of squares.
 #include "model/ops/columns.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-// Cross-entropy against FP64, its gradient against finite differences, and logits at the edges of FP32.
+// Compares cross-entropy with FP64 and its gradient with finite differences, and tests logits at the limits of FP32.
 #include "model/ops/cross_entropy.h"
 
 #include <cmath>
@@ -52,8 +52,8 @@ Result<T> run(const Problem& problem, bool gradient = true) {
   return run<T>(stored<float>(problem.logits()), problem.targets(), problem.scale, gradient);
 }
 
-// Roundoffs of a sum of `vocab` exponentials over 16 lanes, each exponential being off by two and by the rounding of
-// its argument, at most 2 * bound.
+// Returns the roundoffs of a sum of `vocab` exponentials over 16 lanes. Each exponential is off by two roundoffs and by
+// the rounding of its argument, at most 2 * bound.
 double relative_error(const Problem& problem) {
   return (static_cast<double>(problem.vocab) / 16 + 2 * problem.bound + 12) * unit_roundoff;
 }
@@ -74,7 +74,7 @@ TEST(CrossEntropy, AgreesWithTheReference) {
     const Values expected = reference::cross_entropy_backward(logits, problem.targets(), problem.scale);
     constexpr double smallest = 0x1p-125;  // exponentials below e^-86.98 are zero
     for (size_t i = 0; i < expected.size(); ++i) {
-      // At the target one is subtracted, elsewhere the error is relative to the probability.
+      // At the target one is subtracted; elsewhere the error is relative to the probability.
       const bool at_target = static_cast<int32_t>(i % problem.vocab) == problem.targets()[i / problem.vocab];
       const double magnitude = at_target ? problem.scale : std::abs(expected[i]);
       ASSERT_NEAR(static_cast<double>(result.gradient[i]), expected[i], relative_error(problem) * magnitude + smallest)

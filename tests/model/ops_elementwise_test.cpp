@@ -1,4 +1,4 @@
-// Addition and SwiGLU against FP64.
+// Compares addition and SwiGLU with FP64.
 #include "model/ops/elementwise.h"
 
 #include <cmath>
@@ -78,8 +78,8 @@ TEST(Swiglu, AgreesWithTheReference) {
   const Values gate_up = random_values(4, 2 * tokens * features, 20);
   const Values grad_output = random_values(5, tokens * features);
   const auto result = run_swiglu<float>(gate_up, grad_output);
-  // Sigmoid is less than 6 roundoffs off, each product adds one. The slope's factors reach |gate|: 1 - sigmoid is off
-  // by 7 roundoffs at most in absolute terms, times |gate| <= 20, times |up| <= 20.
+  // The sigmoid is less than 6 roundoffs off, and each product adds one. In the slope, 1 - sigmoid is off by at most 7
+  // roundoffs in absolute terms, times |gate| <= 20, times |up| <= 20.
   const Values expected = reference::swiglu(gate_up, features);
   for (size_t i = 0; i < expected.size(); ++i) {
     ASSERT_NEAR(static_cast<double>(result.output[i]), expected[i], 9 * unit_roundoff * std::abs(expected[i])) << i;
@@ -91,7 +91,7 @@ TEST(Swiglu, AgreesWithTheReference) {
 TEST(Swiglu, GradientIsTheDerivative) {
   const Values gate_up = random_values(6, 2 * tokens * features, 4);
   const Values grad_output = random_values(7, tokens * features);
-  // A coordinate moves one output: only that one is evaluated, so that nothing else's rounding enters.
+  // A coordinate changes one output. Only that output is evaluated, so that no other rounding enters.
   Values differences;
   for (size_t at = 0; at < gate_up.size(); ++at) {
     const size_t row = at / (2 * features);

@@ -1,4 +1,4 @@
-// Token embedding against FP64, with repeated tokens.
+// Compares token embedding with FP64, with repeated tokens.
 #include "model/ops/embedding.h"
 
 #include "model/ops_support.h"
@@ -59,7 +59,7 @@ TEST(Embedding, GradientIsTheDerivative) {
               static_cast<double>(tokens.size() * tokens.size()) * unit_roundoff + 1e-7, "FP32");
 }
 
-// A repeated token's row is a sum in token order, onto what was there.
+// A repeated token's row is a sum in token order, added to the old values.
 TEST(Embedding, AddsInTokenOrder) {
   auto expected = stored<float>(earlier_gradients());
   const auto grad_output = stored<float>(gradients());

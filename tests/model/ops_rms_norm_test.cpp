@@ -1,4 +1,4 @@
-// RMS norm against FP64, and its gradient against finite differences.
+// Compares RMS norm with FP64, and its gradient with finite differences.
 #include "model/ops/rms_norm.h"
 
 #include <cmath>
@@ -18,7 +18,7 @@ struct Problem {
   Values input = random_values(1, tokens* features, 3);
   Values weight = random_values(2, features, 2);
   Values grad_output = random_values(3, tokens* features);
-  Values grad_input = random_values(4, tokens* features);  // what is there before
+  Values grad_input = random_values(4, tokens* features);  // the values before the call
   Values grad_weight = random_values(5, features);
 };
 
@@ -40,7 +40,7 @@ Result<T> run(const Problem& problem) {
   result.inverse_rms.resize(problem.tokens);
   result.grad_input = stored<T>(problem.grad_input);
   result.grad_weight = stored<float>(problem.grad_weight);
-  // Whatever was in the workspace must not matter.
+  // Old contents of the workspace must not matter.
   std::vector<float> workspace(static_cast<size_t>(rms_norm_workspace_rows) * problem.features, std::nanf(""));
   rms_norm_forward({view(input, {tokens, features}), view(weight, {features}), epsilon,
                     view(result.output, {tokens, features}), view(result.inverse_rms, {tokens})});
@@ -50,7 +50,7 @@ Result<T> run(const Problem& problem) {
   return result;
 }
 
-// Roundoffs in the sum of `features` terms over 16 lanes, its square root and quotient, and a few products.
+// Returns the roundoffs in the sum of `features` terms over 16 lanes, its square root and quotient, and a few products.
 double relative_error(const Problem& problem) {
   return (static_cast<double>(problem.features) / 16 + 16) * unit_roundoff;
 }

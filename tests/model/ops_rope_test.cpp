@@ -1,4 +1,4 @@
-// Rotary position embedding against FP64, and its algebra.
+// Compares rotary position embedding with FP64, and tests its algebra.
 #include "model/ops/rope.h"
 
 #include <cmath>
@@ -21,7 +21,7 @@ constexpr double theta = 500;
 template <class T>
 std::vector<T> rotated(const Values& values, bool inverse = false) {
   auto qkv = stored<T>(values);
-  // Longer than the sequence: a model's table serves shorter sequences too.
+  // The table is longer than the sequence, because a model's table serves shorter sequences too.
   std::vector<float> table((length + 3) * head_dim);
   const Tensor table_view = view(table, {length + 3, head_dim / 2, 2});
   fill_rope_table(theta, table_view);
@@ -74,7 +74,7 @@ TEST(Rope, KeepsNormsAndRelativePositions) {
     }
     ASSERT_NEAR(new_square, old_square, 2 * tolerance * static_cast<double>(head_dim)) << head;
   }
-  // The same query and key, the same distance apart, have the same score wherever they stand.
+  // The same query and key at the same distance have the same score at all positions.
   Values same(before.size());
   for (size_t at = 0; at < same.size(); ++at) same[at] = before[at % width];
   const Values moved = widened(rotated<float>(same));
@@ -90,7 +90,7 @@ TEST(Rope, KeepsNormsAndRelativePositions) {
   }
 }
 
-// A rotation is linear: the gradient of <c, rope(x)> is the inverse rotation of c, exactly what backward calls.
+// A rotation is linear, so the gradient of <c, rope(x)> is the inverse rotation of c, which backward calls.
 TEST(Rope, InverseIsTheGradient) {
   const Values upstream = random_values(2, sequences * length * width);
   const Values x = inputs();

@@ -1,4 +1,4 @@
-// What the operator tests share: numbers to compute with, finite differences, comparisons.
+// Helpers of the operator tests: numbers to compute with, finite differences, comparisons.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -18,7 +18,7 @@ using reference::Values;
 
 constexpr double unit_roundoff = 0x1p-24;  // of FP32
 
-// Uniform in [-bound, bound), and exact in BF16, so that every storage type holds the same numbers.
+// Returns uniform numbers in [-bound, bound) that are exact in BF16, so that every storage type holds the same numbers.
 inline Values random_values(uint64_t seed, size_t count, double bound = 1) {
   Values values;
   uint64_t state = seed * 0x9E3779B97F4A7C15u;
@@ -70,7 +70,7 @@ inline double inner_product(const Values& a, const Values& b) {
   return sum;
 }
 
-// Gradient of a scalar function by central differences.
+// Returns the gradient of a scalar function by central differences.
 template <class Function>
 Values finite_differences(Values at, Function&& function, double step = 1e-5) {
   Values gradient;
@@ -93,7 +93,7 @@ inline void expect_near(const Values& actual, const Values& expected, double tol
   }
 }
 
-// The BF16 operator is the FP32 operator with results rounded once, to the bit.
+// Expects the BF16 operator to be the FP32 operator with results rounded once, to the bit.
 inline void expect_rounded(const std::vector<BFloat16>& actual, const std::vector<float>& unrounded, const char* what) {
   ASSERT_EQ(actual.size(), unrounded.size()) << what;
   for (size_t i = 0; i < actual.size(); ++i) {

@@ -1,5 +1,5 @@
-// Errors of exp, log and sigmoid in units in the last place, over a dense sweep of all FP32 bit patterns, and the
-// values at the edges. The FP64 functions of the C library are far more precise than what is measured.
+// Measures the errors of exp, log and sigmoid in units in the last place, over a dense sweep of all FP32 bit patterns,
+// and tests special values. The FP64 functions of the C library are far more precise than these errors.
 #include "model/ops/row/vector_math.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +16,7 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-// Distance in units of the last place that FP32 has at `exact`, subnormals included.
+// Returns the distance in units in the last place of FP32 at `exact`, also for subnormal numbers.
 double ulps(float actual, double exact) {
   if (std::isnan(exact)) return std::isnan(actual) ? 0 : infinity;
   const float rounded = static_cast<float>(exact);
@@ -95,7 +95,7 @@ TEST(VectorMath, SigmoidAtTheEdges) {
   EXPECT_TRUE(std::isnan(sigmoid_f32(std::nanf(""))));
 }
 
-// What makes results independent of the machine: the library's vectorised loops give the bits of the scalar function.
+// The library's vectorised loops give the bits of the scalar function, which makes results independent of the machine.
 TEST(VectorMath, VectorisedLoopsHaveTheSameBits) {
   std::vector<float> gates;
   for (uint64_t bits = 0; bits < (uint64_t{1} << 32); bits += 100003) {

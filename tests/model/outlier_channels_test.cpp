@@ -1,5 +1,5 @@
-// Outlier retention in a linear layer: every product is the sum of what the quantiser makes of the two parts of its
-// operands.
+// Tests outlier retention in a linear layer: every product is the sum of the products of the two parts of its operands,
+// as the quantiser makes them.
 #include "model/layers/outlier_channels.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ const std::vector<int32_t> channels = [] {
   return result;
 }();
 
-// The part of a matrix of 128 columns that is in the channels, gathered; or all of it, with zeros in them.
+// Returns the channels' columns of a matrix with 128 columns, gathered.
 std::vector<float> gathered(const std::vector<float>& matrix) {
   std::vector<float> part;
   for (size_t row = 0; row < matrix.size(); row += 128) {
@@ -29,6 +29,7 @@ std::vector<float> gathered(const std::vector<float>& matrix) {
   }
   return part;
 }
+// Returns the matrix with zeros in the channels' columns.
 std::vector<float> without(std::vector<float> matrix) {
   for (size_t row = 0; row < matrix.size(); row += 128) {
     for (const int32_t channel : channels) matrix[row + static_cast<size_t>(channel)] = 0;
@@ -56,7 +57,7 @@ const OperandSpec eight = plain_operand(rule.format);
 struct Products {
   std::vector<double> y, dx, dw;
 };
-// Of a recipe all of whose operands have four bits.
+// Returns the products of a recipe whose operands all have four bits.
 Products reference(const LinearRecipe& recipe, const std::vector<float>& x, const Layer& layer) {
   const auto [tokens, in, out] = shape;
   Products result;
@@ -83,7 +84,7 @@ Products reference(const LinearRecipe& recipe, const std::vector<float>& x, cons
               values_of(plain_spec(recipe.grad_weight_x), saved ? without(x4) : without(x), {tokens, in}, true,
                         noise(Purpose::grad_weight_x, 9)),
               tokens);
-  // The four-bit product has only zeros there.
+  // The four-bit product has only zeros in these columns.
   put(product(values_of(eight, layer.dy, {tokens, out}, true, {}),
               values_of(eight, saved ? x8 : gathered(x), {tokens, 32}, true, {}), tokens),
       result.dw);
@@ -101,7 +102,7 @@ void check(const LinearRecipe& recipe) {
   expect_close(layer.dx, expected.dx, 128, "dx");
   expect_close(layer.grad_w, expected.dw, 128, "dw");
 
-  // Run again with BF16 output, and without any for backward alone.
+  // The layer runs again with BF16 output, and without any output for backward alone.
   Layer again(recipe, shape, rule);
   again.linear->set_outlier_channels(channels);
   std::vector<BFloat16> rounded(again.y.size());
@@ -136,7 +137,7 @@ TEST(OutlierChannels, BackwardOperandsFromForwardOnes) {
   check(recipe);
 }
 
-// One product in four bits only: the other one has all channels, from where its recipe says.
+// Only one product is in four bits and split; the other one has all channels, from the source that its recipe names.
 TEST(OutlierChannels, OneProductSplit) {
   const auto [tokens, in, out] = shape;
   LinearRecipe forward_only = rows_recipe();

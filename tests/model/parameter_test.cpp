@@ -1,3 +1,4 @@
+// Tests of the parameter table, the normal quantile and the initial values.
 #include "model/layers/parameter.h"
 
 #include <gtest/gtest.h>
@@ -80,12 +81,13 @@ TEST(ParameterTable, NamesShapesAndOrderOfAModel) {
   }
 }
 
-// The library's erfc in long double is the judge: it is good to 1e-18.
+// The library's erfc in long double, which is accurate to 1e-18, decides.
 TEST(NormalQuantile, InvertsTheDistribution) {
   const auto distribution = [](long double z) { return std::erfc(-z / std::sqrt(2.0L)) / 2; };
   for (double p = 0x1p-33; p < 0.5; p *= 1.0037) {
     const double z = normal_quantile(p);
-    // dp/dz is the density: what one relative error in z moves p by, and twice that for the rounding of p.
+    // dp/dz is the density: one relative error in z changes p by that much, and there is twice that for the rounding of
+    // p.
     const long double density = std::exp(-0.5L * z * z) / std::sqrt(2 * std::acos(-1.0L));
     const long double tolerance = 1e-15L * std::fabs(z) * density + 1e-16L * p + 1e-18L;
     ASSERT_NEAR(static_cast<double>((distribution(z) - p) / tolerance), 0.0, 1.0) << p;
@@ -125,8 +127,8 @@ TEST(Initialize, GapsAreZeroAndGainsOne) {
   for (size_t i = 436; i < 448; ++i) EXPECT_EQ(values[i], 0.0F);
 }
 
-// Fixed numbers: initial weights never change, on any machine, in any version. The hash was computed in Python from
-// Philox written out and statistics.NormalDist.inv_cdf.
+// The numbers are fixed: initial weights never change, on any machine, in any version. Python computed the hash with
+// its own Philox and statistics.NormalDist.inv_cdf.
 TEST(Initialize, GoldenBits) {
   const std::vector<float> values = initial(sample_table(), 1234);
   EXPECT_EQ(fnv_hash(values), 0x7994A96DCFA583C9U);
@@ -146,7 +148,7 @@ TEST(Initialize, IsNormal) {
   EXPECT_NEAR(sum / n, 0, 4 / std::sqrt(n));
   EXPECT_NEAR(squares / n, 1, 4 * std::sqrt(2 / n));
 
-  // Kolmogorov-Smirnov: 1.95 / sqrt(n) is exceeded by a normal sample once in a thousand.
+  // A normal sample exceeds the Kolmogorov-Smirnov bound 1.95 / sqrt(n) once in a thousand.
   std::vector<double> sorted(sample.begin(), sample.end());
   std::sort(sorted.begin(), sorted.end());
   double distance = 0;

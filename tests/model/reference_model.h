@@ -1,5 +1,5 @@
-// The whole model in FP64, straight from the formulas: one token, one head, one element at a time. Shares no code with
-// the library but the configuration and the table of parameters.
+// The whole model in FP64, straight from the formulas: one token, one head, one element at a time. It shares no code
+// with the library except the configuration and the table of parameters.
 #pragma once
 
 #include <cmath>
@@ -20,7 +20,8 @@ class ReferenceModel {
   ReferenceModel(ModelConfig config, const ParameterTable& table, Vector flat_weights)
       : weights(std::move(flat_weights)), config_(std::move(config)), table_(table) {}
 
-  // Sum of the cross-entropies in nats; the sequences are independent, and the documents in them, if there are any.
+  // Returns the sum of the cross-entropies in nats. The sequences are independent, and so are the documents in them, if
+  // there are any.
   double loss(const std::vector<int32_t>& tokens, const std::vector<int32_t>& targets, size_t sequence_length) const {
     double sum = 0;
     for (size_t first = 0; first < tokens.size(); first += sequence_length) {
@@ -38,7 +39,7 @@ class ReferenceModel {
     return sum;
   }
 
-  // Of one sequence, whose documents' starts are those from `first` on.
+  // Returns the logits of one sequence; its document starts are those from `first` on.
   Matrix logits(const std::vector<int32_t>& tokens, size_t first = 0) const {
     Matrix stream;
     for (int32_t token : tokens) stream.push_back(row("embedding.weight", static_cast<size_t>(token)));
@@ -77,7 +78,7 @@ class ReferenceModel {
     return {begin, begin + static_cast<int64_t>(width)};
   }
 
-  // W x
+  // Returns W x.
   Vector multiply(const std::string& name, const Vector& x) const {
     const Parameter& p = parameter(name);
     Vector y(static_cast<size_t>(p.shape[0]));
@@ -96,7 +97,7 @@ class ReferenceModel {
     return y;
   }
 
-  // Head `index` of a row of queries, keys and values; queries and keys turned by their position.
+  // Returns head `index` of a row of queries, keys and values; `turned` rotates it by its position.
   Vector head(const Vector& qkv, size_t index, size_t position, bool turned) const {
     const size_t d = static_cast<size_t>(config_.head_dim);
     const Vector x(qkv.begin() + static_cast<int64_t>(index * d), qkv.begin() + static_cast<int64_t>((index + 1) * d));

@@ -1,5 +1,5 @@
-// The model's operators in FP64, slow and obvious: what the production operators are measured against. Matrices are
-// row-major vectors; gradients are written from the formulas, and tests check them by finite differences.
+// The model's operators in FP64, slow and simple, which the production operators are compared with. Matrices are
+// row-major vectors; gradients are written from the formulas, and tests check them with finite differences.
 #pragma once
 
 #include <cmath>
@@ -77,7 +77,7 @@ inline Values rope(Values qkv, size_t sequence_length, size_t query_heads, size_
   return qkv;
 }
 
-// ---- Causal attention with grouped heads, inside documents where their starts are given ----
+// ---- Causal attention with grouped heads, inside documents if their starts are given ----
 
 struct Attention {
   size_t sequences, length, query_heads, kv_heads, head_dim;
@@ -85,7 +85,7 @@ struct Attention {
 
   size_t width() const { return (query_heads + 2 * kv_heads) * head_dim; }
   size_t row(size_t sequence, size_t position) const { return sequence * length + position; }
-  // First element of a head's vector in qkv.
+  // Returns the index of a head's first element in qkv.
   size_t query(size_t sequence, size_t position, size_t head) const {
     return row(sequence, position) * width() + head * head_dim;
   }
@@ -106,12 +106,12 @@ struct Attention {
     return sum;
   }
 
-  // The first key that a query sees.
+  // Returns the first key that a query sees.
   size_t first(size_t sequence, size_t position) const {
     return document_starts.empty() ? 0 : static_cast<size_t>(document_starts[row(sequence, position)]);
   }
 
-  // Scaled scores of one query for the keys up to its own; -infinity for those that it does not see.
+  // Returns the scaled scores of one query for the keys up to its own; -infinity for keys that it does not see.
   Values scores(const Values& qkv, size_t sequence, size_t position, size_t head) const {
     Values result(position + 1, -std::numeric_limits<double>::infinity());
     for (size_t j = first(sequence, position); j <= position; ++j) {

@@ -1,4 +1,4 @@
-// The FP32 model against PyTorch in FP64 (make_torch_fixture.py): loss, logits and every gradient.
+// Compares the FP32 model with PyTorch in FP64 (make_torch_fixture.py): loss, logits and every gradient.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 namespace nibble::test {
 namespace {
 
-// Reads the fixture front to back.
+// Reads the fixture from front to back.
 class Fixture {
  public:
   Fixture() {
@@ -69,7 +69,7 @@ TEST(TorchFixture, LossLogitsAndGradientsAgree) {
 
   const StepContext context;
   EXPECT_NEAR(test.forward_backward(context) / loss, 1.0, 1e-6);
-  // Independent roundings on the longest way through the model, about a thousand: 4 * sqrt(1000) * epsilon.
+  // About a thousand independent roundings are on the longest way through the model: 4 * sqrt(1000) * epsilon.
   const double tolerance = 128 * static_cast<double>(std::numeric_limits<float>::epsilon());
   for (const Parameter& parameter : parameters) {
     const std::span<const float> actual = part(test.gradients, parameter);

@@ -1,3 +1,5 @@
+// Tests of AdamW against its definition: bits in FP32, accuracy against FP64, stochastic rounding, ranks, and every
+// instruction-set level.
 #include "optim/adamw/adamw.h"
 
 #include <gtest/gtest.h>
@@ -37,7 +39,7 @@ float noise(uint64_t seed, uint64_t index) {
          0.5f;
 }
 
-// Parameters with gaps between them and sizes that fit no block.
+// Parameters with gaps between them and sizes that fill no whole block.
 const std::vector<ParameterSegment> segments = {{.offset = 0, .count = 9001, .tensor_id = 0, .decay = true},
                                                 {.offset = 9008, .count = 3, .tensor_id = 1, .decay = false},
                                                 {.offset = 9024, .count = 20007, .tensor_id = 2, .decay = true}};
@@ -53,7 +55,7 @@ bool in_gap(uint64_t i) {
 float initial_weight(uint64_t i) {
   return in_gap(i) ? 0.0f : noise(1, i);
 }
-// Zero in gaps, as the model leaves it; of very different sizes elsewhere.
+// Returns zero in gaps, as the model leaves them, and numbers of very different sizes elsewhere.
 float gradient(uint64_t step, uint64_t i) {
   return in_gap(i) ? 0.0f : std::ldexp(noise(100 + step, i), -static_cast<int>(i % 20));
 }
@@ -110,7 +112,8 @@ State run(const Kind& kind, int ranks) {
   return state;
 }
 
-// The header's definition, one element at a time, with Real = float (the contract, bit for bit) or double.
+// The header's definition, one element at a time. With Real = float it is the contract, bit for bit; Real = double is
+// the exact result.
 template <class Real>
 struct Reference {
   Kind kind;
@@ -179,8 +182,8 @@ TEST(AdamW, IsItsDefinitionBitForBit) {
   }
 }
 
-// Buffers of one tensor with everything that a rounding may meet: zeros of either sign, subnormal and huge numbers, and
-// weights that are not finite.
+// Buffers of one tensor with every kind of number that is rounded: zeros of either sign, subnormal and huge numbers,
+// and weights that are not finite.
 struct KernelBuffers {
   std::vector<float> gradients, first_moment, second_moment, master;
   std::vector<BFloat16> first_rounded, second_rounded, weights;
@@ -214,7 +217,7 @@ struct KernelBuffers {
   std::vector<uint32_t> bits() const {
     std::vector<uint32_t> all;
     for (const auto* values : {&first_moment, &second_moment, &master}) {
-      // What a NaN looks like after arithmetic is not part of the contract.
+      // The bits of a NaN after arithmetic are not part of the contract.
       for (const float value : *values) all.push_back(std::isnan(value) ? 0x7FC00000u : std::bit_cast<uint32_t>(value));
     }
     for (const auto* values : {&first_rounded, &second_rounded, &weights}) {
@@ -239,7 +242,7 @@ TEST(AdamW, EveryInstructionSetHasTheSameBits) {
                                 .weight_noise = stream(Purpose::master_rounding),
                                 .first_moment_noise = stream(Purpose::moment_m_rounding),
                                 .second_moment_noise = stream(Purpose::moment_v_rounding)};
-  constexpr uint64_t element = (uint64_t{1} << 35) - 8 * 24;  // the index of a block leaves 32 bits on the way
+  constexpr uint64_t element = (uint64_t{1} << 35) - 8 * 24;  // the index of a block exceeds 32 bits on the way
   for (const InstructionSet level : available_instruction_sets()) {
     for (const Kind& kind : all_kinds) {
       for (const size_t count : {1, 7, 127, 128, 129, 1000}) {
@@ -273,13 +276,13 @@ TEST(AdamW, FollowsTheFormulasInDouble) {
   const double epsilon = std::numeric_limits<float>::epsilon() / 2;
   double largest_change = 0;
   for (uint64_t i = 0; i < flat_size; ++i) {
-    // Sums of terms of either sign: a few roundings of the largest gradient met, per step.
+    // These are sums of terms of either sign: in each step they err by a few roundings of the largest gradient.
     double largest = 0;
     for (uint64_t step = 0; step < steps; ++step) largest = std::max(largest, std::abs(double{gradient(step, i)}));
     ASSERT_NEAR(state.at("adam_m")[i], reference.first_moment[i], 5 * steps * epsilon * largest);
     ASSERT_NEAR(state.at("adam_v")[i], reference.second_moment[i], 8 * steps * epsilon * largest * largest);
-    // A direction is at most 1/sqrt(1 - beta2) * sqrt(steps) < 10 long here, and m errs relative to the largest
-    // gradient while sqrt(v) may be smaller than it by that factor.
+    // A direction is at most 1/sqrt(1 - beta2) * sqrt(steps) < 10 long here; m errs relative to the largest gradient,
+    // while sqrt(v) may be smaller than it by that factor.
     const double direction = 10;
     ASSERT_NEAR(state.at("weights")[i], reference.weights[i],
                 steps * epsilon * (2 * std::abs(reference.weights[i]) + rate(0) * 20 * direction))
@@ -299,8 +302,8 @@ TEST(AdamW, GapsAreNeverTouched) {
   }
 }
 
-// With betas of 0 the direction is the gradient's sign: a weight of 1 becomes 1 - 3e-4 = 2^-8 (256 - 0.0768) in FP32,
-// and BF16's neighbours below 1 are 2^-8 apart: it must become 1 - 2^-8 with probability 0.0768.
+// With betas of 0 the direction is the gradient's sign: a weight of 1 becomes 1 - 3e-4 = 2^-8 (256 - 0.0768) in FP32.
+// BF16's neighbours below 1 are 2^-8 apart, so it must become 1 - 2^-8 with probability 0.0768.
 TEST(AdamW, StochasticRoundingIsUnbiased) {
   constexpr uint64_t count = 1 << 18;
   AdamWConfig config = base_config;
@@ -342,7 +345,7 @@ TEST(AdamW, StochasticRoundingIsUnbiased) {
   }
 }
 
-// What set_weights() stored comes back, from the masters where there are some, and is that of the weights elsewhere.
+// read_weights() returns what set_weights() stored: from the masters if there are any, else from the weights.
 TEST(AdamW, WeightsAreReadFromWhereTheyAreUpdated) {
   constexpr uint64_t begin = 4096;
   constexpr uint64_t end = 8192;

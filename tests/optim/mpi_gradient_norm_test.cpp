@@ -1,3 +1,4 @@
+// Tests of the gradient norm on several ranks. They run under mpirun.
 #include "optim/gradient_norm.h"
 
 #include <gtest/gtest.h>
@@ -51,7 +52,7 @@ TEST(GradientNorm, TheSameBitsOnAnyNumberOfRanksAndThreads) {
     long double sum = 0;
     for (const float value : values) sum += static_cast<long double>(value) * value;
     const auto exact = static_cast<double>(std::sqrt(sum));
-    // Every addition of positive terms errs by half a unit at most: 256 in a lane, 4 in the tree, one a block.
+    // Every addition of positive terms errs by at most half a unit: 256 in a lane, 4 in the tree, one for each block.
     const double bound = (256 + 4 + static_cast<double>(elements) / 4096 + 2) * 1.2e-16;
     EXPECT_NEAR(norm.norm, exact, bound * exact);
   }

@@ -1,3 +1,4 @@
+// Tests of OsciReset against its definition, and of its state in checkpoints.
 #include "optim/oscillation.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +17,8 @@ namespace {
 constexpr size_t elements = 20000;
 constexpr OscillationConfig config{.first_step = 12, .every = 10, .window = 4, .threshold = 4};
 
-// Steps of very different sizes around the places where rounding jumps; every seventh element is not quantised.
+// Returns steps of very different sizes around the values where rounding changes; every seventh element is not
+// quantised.
 float walk(size_t i, uint64_t step) {
   const auto word = philox4x32_10({{static_cast<uint32_t>(i), static_cast<uint32_t>(step), 2, 3}}, 5, 6).word[0];
   const float noise = static_cast<float>(word) / 4294967296.0F - 0.5F;
@@ -27,7 +29,7 @@ float rounded(float weight, size_t i) {
   return i % 7 == 0 ? std::numeric_limits<float>::quiet_NaN() : std::nearbyint(2 * weight) / 2;
 }
 
-// Weights [begin, end) that follow the walk, whatever is written into them: an update moves them by the walk's step.
+// Weights [begin, end) that follow the walk: an update moves them by the walk's step, whatever is written into them.
 struct Weights {
   size_t begin, end;
   std::vector<float> values;
@@ -68,7 +70,7 @@ class Tracked {
   Arena arena_{"oscillation"};
 };
 
-// The definition, window by window.
+// The definition of OsciReset, window by window.
 struct Reference {
   Weights weights{0, elements};
   std::vector<float> weight_path, quantized_path;

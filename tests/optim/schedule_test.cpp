@@ -1,3 +1,4 @@
+// Tests of the learning rate schedules.
 #include "optim/schedule.h"
 
 #include <gtest/gtest.h>
