@@ -1,4 +1,5 @@
-// Runs under mpirun on several ranks. The tests named Fault.* are run by fault_test.sh, one at a time.
+// Tests of the MPI communicator. They run under mpirun on several ranks; fault_test.sh runs the tests named Fault.*,
+// one at a time.
 #include "dist/ranks/communicator.h"
 
 #include <gtest/gtest.h>
@@ -26,12 +27,12 @@ bool faults_wanted() {
   return std::getenv("NIBBLE_TEST_FAULTS") != nullptr;
 }
 
-// Two ranks pass for a machine.
+// Two ranks count as a machine.
 int machine_of(int rank) {
   return rank / 2;
 }
 
-// Messages of at most 1000 bytes, so that every operation is cut into several.
+// Messages have at most 1000 bytes, so that every operation is cut into several.
 const WantsMpi wants_mpi(__FILE__, {.timeout_s = faults_wanted() ? 1.0 : 60.0,
                                     .chunk_bytes = 1000,
                                     .machine_of_rank = machine_of,
@@ -110,7 +111,7 @@ bool on_this_machine(int rank) {
 }
 
 TEST(MpiCommunicator, RanksOfAMachineSeeEachOthersMemory) {
-  // The second round finds the first one's memory gone.
+  // In the second round the memory of the first round is gone.
   for (int round = 0; round < 2; ++round) {
     const int own = communicator().rank();
     const std::unique_ptr<SharedMemory> memory = communicator().share_memory(5000 + static_cast<size_t>(own) * 3000);
@@ -136,7 +137,7 @@ TEST(MpiCommunicator, RanksOfAMachineSeeEachOthersMemory) {
   }
 }
 
-// More than the limit above, on one rank only: nobody shares.
+// One rank asks for more than the limit above, so nobody shares memory.
 TEST(MpiCommunicator, MemoryThatDoesNotFitIsRefusedToAll) {
   const size_t bytes = communicator().rank() == 0 ? (size_t{1} << 20) + 1 : 10;
   EXPECT_EQ(communicator().share_memory(bytes), nullptr);
@@ -191,7 +192,7 @@ TEST(Agreement, EveryoneThrowsTheErrorOfTheLowestRank) {
   communicator().barrier();  // the ranks are still in step
 }
 
-// What every rank throws where the last one fails alone.
+// Returns the error that every rank throws when the last rank fails alone.
 Error agreed_after(const std::function<void()>& fail) {
   try {
     run_together(communicator(), [&] {

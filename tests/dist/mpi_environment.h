@@ -11,8 +11,8 @@
 
 namespace nibble {
 
-// tests/dist/mpi_main.cpp adds it to every program. MPI starts once a process, so that all tests of a process share one
-// communicator; a source file whose tests need another than the usual one says so with WantsMpi.
+// tests/dist/mpi_main.cpp adds it to every program. MPI starts once a process, so all tests of a process share one
+// communicator. A source file whose tests need other options than the usual ones declares them with WantsMpi.
 class MpiEnvironment : public testing::Environment {
  public:
   void SetUp() override;
@@ -22,14 +22,14 @@ class MpiEnvironment : public testing::Environment {
     static std::unique_ptr<Communicator> communicator;
     return communicator;
   }
-  // What files want, by __FILE__.
+  // The options that source files declare, by __FILE__.
   static std::map<std::string, MpiOptions>& wishes() {
     static std::map<std::string, MpiOptions> all;
     return all;
   }
 };
 
-// `const WantsMpi wants_mpi(__FILE__, {...});` in a source file.
+// Declares the options of a source file: `const WantsMpi wants_mpi(__FILE__, {...});`.
 struct WantsMpi {
   WantsMpi(const char* file, const MpiOptions& options) { MpiEnvironment::wishes()[file] = options; }
 };

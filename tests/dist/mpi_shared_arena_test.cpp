@@ -1,4 +1,5 @@
-// Runs under mpirun on several ranks. The tests named SharedArenaFault.* are run by fault_test.sh, one at a time.
+// Tests of the shared arena. They run under mpirun on several ranks; fault_test.sh runs the tests named
+// SharedArenaFault.*, one at a time.
 #include "dist/ranks/shared_arena.h"
 
 #include <gtest/gtest.h>
@@ -27,7 +28,7 @@ std::byte pattern(int rank, size_t i, int round) {
   return static_cast<std::byte>((static_cast<size_t>(rank) * 37 + i * 7 + static_cast<size_t>(round) * 101) & 255);
 }
 
-// Parts of unequal lengths, some empty, one longer than what a thread copies at once.
+// The parts have unequal lengths; some are empty, and one is longer than what a thread copies at once.
 void check_all_gather(const Shape& shape) {
   SCOPED_TRACE(shape.name);
   ShapedCommunicator ranks(shape);
@@ -87,7 +88,7 @@ TEST(SharedArena, PlacesAreThoseOfTheOtherRanks) {
   EXPECT_THROW(memory.meet(&memory), Error);  // on every rank
 }
 
-// A plan that fails on one rank fails on all, and nobody waits for the others' memory.
+// A plan that fails on one rank fails on all, and no rank waits for the others' memory.
 TEST(SharedArena, PlansFailTogether) {
   SharedArena memory("test", communicator());
   const auto plan = [&] {
@@ -102,7 +103,7 @@ class SharedArenaFault : public testing::Test {
   void SetUp() override {
     if (!faults_wanted()) GTEST_SKIP() << "run by fault_test.sh";
   }
-  // Steps of a run, in which the last rank goes astray.
+  // Runs steps of training in which the last rank does something else.
   template <class Astray>
   static void train(const Astray& astray) {
     SharedArena memory("test", communicator());

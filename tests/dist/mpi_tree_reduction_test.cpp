@@ -1,3 +1,4 @@
+// Tests of the tree reduction on several ranks. They run under mpirun.
 #include "dist/zero/tree_reduction.h"
 
 #include <gtest/gtest.h>
@@ -15,7 +16,7 @@
 namespace nibble {
 namespace {
 
-// Values of very different sizes, so that any other order of additions gives other bits.
+// Values have very different sizes, so that any other order of additions gives other bits.
 float gradient(uint64_t group, uint64_t element, uint64_t repetition) {
   uint64_t mixed = (group * 0x9E3779B97F4A7C15u) ^ (element * 0xC2B2AE3D27D4EB4Fu) ^ (repetition << 40);
   mixed = (mixed ^ (mixed >> 31)) * 0xD6E8FEB86659FD93u;
@@ -24,7 +25,7 @@ float gradient(uint64_t group, uint64_t element, uint64_t repetition) {
   return std::ldexp(fraction, static_cast<int>((mixed >> 24) & 15u));
 }
 
-// The definition in dist/zero/tree_reduction.h, word for word.
+// The definition of dist/zero/tree_reduction.h, computed recursively.
 float tree_node(uint64_t first, uint64_t length, uint64_t groups, uint64_t element, uint64_t repetition) {
   if (length == 1) return gradient(first, element, repetition);
   const uint64_t half = length / 2;
@@ -38,7 +39,8 @@ struct Case {
   uint64_t elements;
 };
 
-// Two steps, one after the other at once: whoever is still reading finds what it came for.
+// Runs two steps, one immediately after the other, so that a rank that still reads the first must find its data
+// unchanged.
 void check_steps(TreeReduction& reduction, const Case& test, const Partition& partition) {
   const uint64_t begin = partition.begin(communicator().rank());
   const uint64_t root_length = std::bit_ceil(test.groups);
@@ -73,7 +75,7 @@ void check_alone(const Case& test) {
   check_steps(reduction, test, partition);
 }
 
-// Returns the bytes that this rank sent.
+// Checks one case and returns the bytes that this rank sent.
 size_t check_shape(const Shape& shape, const Case& test) {
   SCOPED_TRACE(shape.name);
   ShapedCommunicator ranks(shape);
@@ -81,7 +83,7 @@ size_t check_shape(const Shape& shape, const Case& test) {
   const Partition partition(test.elements, ranks.size());
   std::optional<TreeReduction> reduction;
   const auto make = [&] {
-    memory.arena().allocate(100 * static_cast<size_t>(ranks.rank()));  // not at the same place everywhere
+    memory.arena().allocate(100 * static_cast<size_t>(ranks.rank()));  // arenas of the ranks differ in their offsets
     reduction.emplace(memory, ranks, partition, test.groups);
   };
   memory.commit(make);
@@ -112,14 +114,14 @@ TEST(TreeReduction, DoesNotDependOnThreads) {
   set_compute_threads(1);
 }
 
-// Two steps; a machine's ranks fold their sums first, so that each shard leaves it once.
+// Runs two steps. The ranks of a machine fold their sums first, so that each shard leaves the machine once.
 TEST(TreeReduction, OnlySumsOfMachinesTravel) {
   const uint64_t elements = 16 * Partition::block;
   const int size = communicator().size();
   const Case test{8, elements};
   EXPECT_EQ(check_shape(shapes()[0], test), 0u);
   if (size != 4) return;
-  // Of each rank's half of the other machine's two shards.
+  // Each rank sends its half of the other machine's two shards.
   EXPECT_EQ(check_shape(shapes()[2], test), 2 * elements / 4 * sizeof(float));
   EXPECT_EQ(check_shape(shapes()[1], test), 2 * 3 * elements / 4 * sizeof(float));
 }
