@@ -21,6 +21,6 @@ if [ "${#files[@]}" -eq 0 ]; then
   readarray -d '' files < <(find "$PWD"/{dist,quant,model,optim,data,trainer,tests} -name third_party -prune -o \
     -type f -name '*.cpp' -print0 | sort -z)
 fi
-# The count of warnings is that of system headers too, which are not reported.
+# clang-tidy's count of warnings includes those of system headers, which are not reported.
 printf '%s\0' "${files[@]}" | xargs -0 -n 1 -P "$(nproc)" clang-tidy-14 -p "$build" --quiet \
   2> >(grep -Ev '^[0-9]+ warnings? generated\.$' >&2)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs everything of nibble that needs a GPU, on this machine's first one, within 9 minutes, and writes one report:
-# tests, exact products against the CPU bit for bit, BF16 and NVFP4 training on real text against the CPU, speeds as
-# shares of what the GPU copies and multiplies, and compute-sanitizer.
+# Runs everything of nibble that needs a GPU, on this machine's first GPU, within 9 minutes, and writes one report:
+# tests, exact GEMMs against the CPU bit for bit, BF16 and NVFP4 training on real text against the CPU, speeds as shares
+# of the GPU's copy rate and peak, and compute-sanitizer.
 # Usage: scripts/gpu_check.sh [--output DIRECTORY]    builds first (build/cuda); DIRECTORY: default gpu-check
 #        scripts/gpu_check.sh --bundle FILE.tar.gz    packs all of it for a machine that has nothing but the driver and
 #                                                     the CUDA libraries: unpack it there and run ./gpu_check.sh
@@ -33,7 +33,7 @@ build() {
   cmake --build "$build_directory" --parallel "$(nproc)" --target nibble cuda_gpu_tests cuda_bench
 }
 
-# collect DIRECTORY: programs, what they read, and shards of real text.
+# collect DIRECTORY: copies programs, the files that they read, and shards of real text.
 collect() {
   mkdir -p "$1/bin" "$1/data"
   cp "$build_directory"/nibble "$build_directory"/tests/cuda/{cuda_gpu_tests,cuda_bench} "$1/bin/"
@@ -43,8 +43,8 @@ collect() {
     --documents line --validation-share 0.05 --vocab-size 4096 --output "$1/data" >/dev/null
 }
 
-# Shared libraries with the loader that they belong to, so that the machine's own C library does not matter. The driver
-# and CUDA's libraries stay the machine's.
+# Shared libraries are packed with their loader, so that the C library of the other machine does not matter. The driver
+# and CUDA's libraries are those of that machine.
 collect_libraries() {
   mkdir -p "$1/lib"
   ldd "$1"/bin/nibble "$1"/bin/cuda_* | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p; s/^[[:space:]]*\(\/[^ ]*ld-linux[^ ]*\).*/\1/p' |
@@ -82,11 +82,11 @@ output=$(realpath "$output")
 report=$output/report.md
 failures=0
 
-# CUDA's libraries, wherever this machine has them.
+# Finds the directories that hold CUDA's libraries on this machine.
 for directory in "${CUDA_HOME:-/usr/local/cuda}/lib64" /usr/lib/x86_64-linux-gnu /usr/lib64 /usr/local/nvidia/lib64; do
   [ -d "$directory" ] && LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$directory
 done
-run() { # PROGRAM ARGUMENT...: with the bundle's loader and libraries if there are any
+run() { # PROGRAM ARGUMENT...: runs the program with the bundle's loader and libraries if there are any
   local program=$root/bin/$1
   shift
   if [ -d "$root/lib" ]; then
@@ -97,7 +97,8 @@ run() { # PROGRAM ARGUMENT...: with the bundle's loader and libraries if there a
 }
 left() { echo $((seconds_in_all - (SECONDS - started))); }
 say() { printf '%s\n' "$*" | tee -a "$report"; }
-# verdict NAME LOG SECONDS COMMAND...: one line of the report; a step that does not fit in the time left is not run.
+# verdict NAME LOG SECONDS COMMAND...: runs a step and writes one line of the report; a step that does not fit in the
+# time that is left is not run.
 verdict() {
   local name=$1 log=$output/$2 limit=$3 code=0 outcome=FAILED
   shift 3
@@ -115,7 +116,7 @@ verdict() {
   fi
   return 0
 }
-# limited SECONDS FUNCTION ARGUMENT...: in a process group of its own that is ended when the time is up.
+# limited SECONDS FUNCTION ARGUMENT...: runs the function in its own process group, which is ended when the time is up.
 limited() {
   local limit=$1 child watcher code=0
   shift
@@ -138,7 +139,7 @@ train() { # DIRECTORY ARGUMENT...
 losses() { grep -o '"loss_hex":"[^"]*"' "$output/runs/$1/metrics.jsonl"; }
 last_loss() { grep -o '"loss":[^,]*' "$output/runs/$1/metrics.jsonl" | tail -n 1 | cut -d: -f2; }
 
-same_bits_as_cpu() { # RECIPE: three steps with exact products
+same_bits_as_cpu() { # RECIPE: trains three steps with exact GEMMs
   local few=(--set "recipe=$1" --set train.steps=3 --set train.tokens_per_step=1024 --set eval.every=0 --set eval.sequences=16)
   train "exact-cpu-$1" "${few[@]}" --set schedule.warmup_steps=0 --set device=cpu
   train "exact-cuda-$1" "${few[@]}" --set schedule.warmup_steps=0 --set device=cuda --set cuda.gemm=exact --set cuda.attention=exact

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job, end to end: builds nibble, tokenizes the State of the Union addresses, trains one small model in BF16 and
-# in NVFP4 on two ranks, stops the NVFP4 run half-way and resumes it, and compares the two loss curves.
+# Does the main job: builds nibble, tokenizes the State of the Union addresses, trains one small model in BF16 and in NVFP4
+# on two ranks, stops the NVFP4 run half-way and resumes it, and compares the two loss curves.
 # Usage: scripts/quickstart.sh [DIRECTORY]     everything is written to DIRECTORY (default runs/quickstart)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,7 +11,7 @@ config=configs/runs/quickstart.yaml
 # mpirun refuses root and binds each of two ranks to one core unless told otherwise.
 if [ "$(id -u)" -eq 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
-export OMPI_MCA_orte_execute_quiet=1 # no essay about exit code 75
+export OMPI_MCA_orte_execute_quiet=1 # mpirun prints no text about exit code 75
 
 say() { printf '\n== %s\n' "$*"; }
 if [ -e "$work" ]; then
@@ -28,7 +28,7 @@ mkdir -p "$work"
 "$nibble" tokenize data/sample/state_of_the_union.txt.zst --documents line --validation-share 0.05 --vocab-size 4096 \
   --output "$work/data"
 
-train() { # NAME RECIPE: becomes mpirun; call it in a subshell
+train() { # NAME RECIPE: replaces the shell by mpirun, so call it in a subshell
   exec mpirun -n 2 "$nibble" train "$config" --set "recipe=$2" --set "run.dir=$work/$1" \
     --set "data.train=$work/data/train-*.bin" --set "data.validation=$work/data/validation-*.bin"
 }
@@ -42,7 +42,7 @@ train nvfp4 nvfp4 &
 launcher=$!
 half=$(($(sed -n 's/^  steps: *\([0-9]*\).*/\1/p' "$config") / 2))
 while kill -0 "$launcher" 2>/dev/null && [ "$(steps_done "$work/nvfp4")" -lt "$half" ]; do sleep 0.2; done
-kill -USR1 "$launcher" 2>/dev/null || true # gone already: its exit code says why
+kill -USR1 "$launcher" 2>/dev/null || true # if it has ended already, its exit code says why
 code=0
 wait "$launcher" || code=$?
 if [ "$code" -ne 75 ]; then

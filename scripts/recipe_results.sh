@@ -42,7 +42,7 @@ train_one() { # SEED/RECIPE
     return 1
   fi
 }
-# What the forward pass alone costs: the model trained in bf16, evaluated as the recipe would run it.
+# Measures the cost of the forward pass alone: evaluates the model that bf16 trained with the forward pass of the recipe.
 evaluate_one() { # SEED/RECIPE
   local seed=${1%%/*} recipe=${1#*/}
   "$nibble" evaluate "$work/seed-$seed/bf16" --set "recipe=$recipe" --set eval.sequences=128 --set train.threads=1 \

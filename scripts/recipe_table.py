@@ -15,7 +15,7 @@ def mean_and_error(values):
 
 
 def final_losses(run):
-    """Validation loss after the last step, and the mean training loss of the last tenth of the steps."""
+    """Returns the validation loss after the last step, and the mean training loss of the last tenth of the steps."""
     validation, training = None, {}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         event = json.loads(line)
@@ -30,7 +30,7 @@ def final_losses(run):
 
 
 def forward_cost(directory, seed, recipe):
-    """Milli-nats that a recipe's forward pass adds to the loss of the model that was trained in bf16."""
+    """Returns the milli-nats that a recipe's forward pass adds to the loss of the model that was trained in bf16."""
     def loss(name):
         text = (directory / f"{seed}-{name}.json").read_text()
         return json.loads(text[text.index("{"):])["loss"]

@@ -1,4 +1,4 @@
-"""What the whole-program tests need to look into runs: losses, state hashes, excerpts of the sample text."""
+"""Tools of the whole-program tests: losses and state hashes of runs, excerpts of the sample text."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import sys
 
 
 def losses(run):
-    """Lines 'step loss_hex grad_norm', in order, after resumes."""
+    """Returns lines 'step loss_hex grad_norm' in order; steps that a resume computed again count once."""
     steps = {}
     for line in (pathlib.Path(run) / "metrics.jsonl").read_text().splitlines():
         event = json.loads(line)
@@ -23,7 +23,7 @@ def losses(run):
 
 
 def state(run):
-    """SHA-256 over every tensor of the newest checkpoint, read whole through its index."""
+    """Returns the SHA-256 of all tensors of the newest checkpoint, which are read through its index."""
     import h5py
 
     checkpoint = sorted(pathlib.Path(run, "checkpoints").glob("step-*"))[-1]
@@ -38,7 +38,7 @@ def state(run):
 
 
 def excerpt(compressed, output):
-    """The first 1,500 bytes of each address: 211 documents, small enough to train on in a second."""
+    """Returns the first 1,500 bytes of each address: 211 documents, small enough to train on in a second."""
     text = subprocess.run(["zstd", "-dc", compressed], check=True, capture_output=True).stdout.decode()
     cut = [line[:1500] for line in text.splitlines() if line.strip()]
     pathlib.Path(output).write_text("\n".join(cut) + "\n")

@@ -1,4 +1,5 @@
-# Sourced by whole-program tests: a fresh $WORK, and a run small enough to be repeated many times on real text.
+# Whole-program tests source this file. It makes a fresh $WORK and defines a run on real text that is small enough to be
+# repeated many times.
 # Needs $NIBBLE (the binary), $SOURCE (the source tree) and $WORK (a directory of this test's own).
 set -euo pipefail
 rm -rf "$WORK"
@@ -14,9 +15,10 @@ expect() {
   "$@" >output.txt 2>&1 || code=$?
   [ "$code" -eq "$wanted" ] || { cat output.txt >&2; fail "exit code $code instead of $wanted: $*"; }
 }
-# Lines "step loss_hex grad_norm" of a run, points that a resume made again counted once.
+# Prints lines "step loss_hex grad_norm" of a run; steps that a resume computed again count once.
 losses() { "$python" "$SOURCE/tests/run_tools.py" losses "$1"; }
-# Hash of the weights and optimizer state in a run's newest checkpoint, independent of the number of ranks.
+# Prints the hash of the weights and optimizer state in a run's newest checkpoint; it does not depend on the number of
+# ranks.
 state_hash() { "$python" "$SOURCE/tests/run_tools.py" state "$1"; }
 
 tiny_data() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# nibble tokenize and nibble inspect as a user runs them: products, repeatability, and exit codes.
+# Tests nibble tokenize and nibble inspect as a user runs them: output files, repeatability, and exit codes.
 set -euo pipefail
 rm -rf "$WORK"
 mkdir -p "$WORK"
@@ -9,7 +9,7 @@ fail() {
   echo "FAILED: $*" >&2
   exit 1
 }
-# expect CODE TEXT COMMAND...: the command ends with this exit code and says this on standard output or error.
+# expect CODE TEXT COMMAND...: expects the command to end with this exit code and this text on standard output or error.
 expect() {
   local code=$1 text=$2 status=0
   shift 2
@@ -22,7 +22,7 @@ flip() {
   printf 'Z' | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 
-# No zstd program is needed: prose with some variety will do here.
+# The text is prose with some variety; it is not compressed, so the test needs no zstd program.
 fold -s -w 400 "$SOURCE"/docs/*.md "$SOURCE"/data/{.,*}/*.{h,cpp} "$SOURCE"/dist/*/*.h >text.txt
 
 expect 0 "unigram entropy" "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output one --shard-tokens 30000
@@ -58,7 +58,7 @@ flip damaged.bin 30
 expect 65 "header" "$NIBBLE" inspect damaged.bin
 truncate -s -1 damaged.bin
 expect 65 "damaged.bin" "$NIBBLE" inspect damaged.bin
-# A shard beside another tokenizer must not be shown with it.
+# inspect must not use a tokenizer beside the shard that is not the shard's own.
 expect 0 "documents" "$NIBBLE" tokenize text.txt --documents line --vocab-size 700 --output four
 cp four/tokenizer.model two/tokenizer.model
 expect 65 "tokenizer.model: its hash is" "$NIBBLE" inspect two/train-00000.bin

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What a run does when a rank is missing: it ends within the deadline, with a documented exit code, naming the rank.
+# A run in which a rank is missing ends within the deadline, with a documented exit code and a message that names the
+# rank.
 set -u
-set +e +o pipefail  # exit codes are what this test looks at
+set +e +o pipefail  # the test checks exit codes itself
 program="$PROGRAMS/dist_mpi_tests"
 rm -rf "$WORK" && mkdir -p "$WORK" && cd "$WORK" || exit 1
 export NIBBLE_TEST_FAULTS=1
@@ -24,10 +25,10 @@ expect LastRankNeverArrives 76 "all-reduce number 2 .*not arrived: rank 2"
 expect FirstRankNeverArrives 76 "rank 0 does not answer"
 expect LastRankIsStopped 76 "barrier number 1 .*not arrived: rank 2"
 expect LastRankDoesSomethingElse 70 "rank 2 enters all-reduce number 1 .*while rank 0 enters barrier number 1"
-expect LastRankThrowsAlone 65 "."  # what the launcher says of it does not always arrive
+expect LastRankThrowsAlone 65 "."  # the launcher's message does not always arrive
 expect LastRankUnwindsWithItsCommunicator 77 "."
 expect LastRankLeavesWithoutTheOthers 76 "barrier number 1 .* took longer"
-# Ranks that share memory wait for nobody but in collectives with a deadline.
+# Ranks that share memory wait for other ranks only in collectives, which have a deadline.
 suite=SharedArenaFault
 expect LastRankIsStoppedInAStep 76 "all-gather number .*not arrived: rank 2"
 expect LastRankIsKilledInAStep "137|76" "."  # the launcher or the deadline, whichever comes first

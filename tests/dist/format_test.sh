@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# All sources are formatted as .clang-format says.
+# Checks that all sources are formatted as .clang-format says.
 exec bash "$SOURCE/scripts/check_format.sh"

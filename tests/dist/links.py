@@ -13,7 +13,7 @@ CODE = re.compile(r'`([^`]+)`')
 PATH = re.compile(r'(?:%s)/[\w./*{},+-]*[\w}]' % '|'.join(FOLDERS))
 COMMENT = re.compile(r'//.*')
 # A file in a comment: a path of the tree, or the bare name of a source.
-NAMED = re.compile(r'(?<![\w/.<*-])(?:(?:%s)/[\w./-]*\.(?:h|inl|cpp|cuh?|md|sh|py)|\w+\.(?:inl|cpp|cuh?))\b'
+NAMED = re.compile(r'(?<![\w/.<*-])(?:(?:%s)/[\w./-]*\.(?:h|inl|cpp|cuh?|md|sh|py)|[a-z]\w*\.(?:inl|cpp|cuh?))\b'
                    % '|'.join(FOLDERS))
 
 

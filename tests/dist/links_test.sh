@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Links and anchors of README.md and docs/*.md lead somewhere, and files that they or comments name exist.
+# Checks that links and anchors of README.md and docs/*.md resolve, and that files exist which docs or comments name.
 python3 "$SOURCE/tests/dist/links.py" self-test "$WORK/tree"
 python3 "$SOURCE/tests/dist/links.py" check "$SOURCE"

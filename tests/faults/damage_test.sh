@@ -1,5 +1,6 @@
-# A damaged byte in any file of a checkpoint: the previous checkpoint with a warning, or exit code 65 when there is no
-# other. In a shard: exit code 65. Never a signal, never a silent load, never a start from scratch.
+# With a damaged byte in any file of a checkpoint, the run uses the previous checkpoint with a warning, or ends with
+# exit code 65 if there is no other. With a damaged byte in a shard it ends with exit code 65. It never ends by a
+# signal, never loads silently, and never starts from scratch.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 expect 75 mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=whole --set train.stop_at=9
@@ -24,7 +25,7 @@ for file in $files; do
     expect 0 "$NIBBLE" resume damaged --set train.stop_at=0
     grep -q "$file" output.txt || { cat output.txt; fail "no warning names $file"; }
     grep -q 'resuming .*step-00000008' output.txt || { cat output.txt; fail "$file at $share: not the previous one"; }
-    # Alone, the damaged checkpoint must be refused.
+    # If it is the only checkpoint, the damaged one must be refused.
     rm -rf damaged
     cp -r whole damaged
     flip "damaged/checkpoints/$newest/$file" "$share"

@@ -1,5 +1,5 @@
-# kill -9 at 20 random moments, of a rank or of mpirun itself, loses nothing: the run resumes each time and ends with the
-# bits of an undisturbed one.
+# A run that is killed with kill -9 at 20 random moments, a rank or mpirun itself, resumes each time and ends with the
+# bits of an undisturbed run.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 steps=60
@@ -19,7 +19,7 @@ while [ "$kills" -lt 20 ]; do
   mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir="$run" "${settings[@]}" >output.txt 2>&1 &
   launcher=$!
   while :; do
-    # Somewhere in start-up, a step, a validation or a checkpoint.
+    # The moment lies in start-up, in a step, in a validation or in a checkpoint.
     sleep "0.$((RANDOM % 9))$((RANDOM % 10))"
     kill -0 "$launcher" 2>/dev/null || break
     victim=$launcher
@@ -32,7 +32,7 @@ while [ "$kills" -lt 20 ]; do
     wait "$launcher" || code=$?
     [ "$code" -ne 0 ] || break
     kills=$((kills + 1))
-    # A rank whose launcher died ends by itself; until then it holds the lock.
+    # A rank whose launcher has died ends by itself; until then it holds the lock.
     for _ in $(seq 50); do
       code=0
       if [ -d "$run/checkpoints" ] && ls "$run/checkpoints" | grep -q '^step-'; then

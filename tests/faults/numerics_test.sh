@@ -1,8 +1,9 @@
-# A run that explodes: a step that is not finite is computed again, reported and not applied; more of them than the budget
-# allows end the run with 77; the count goes on after a resume; the checkpoint before is intact and resumes.
+# Tests a run whose numbers overflow: a step that is not finite is computed again, reported and not applied; more such
+# steps than the budget allows end the run with 77; the count continues after a resume; the last checkpoint is intact
+# and can be resumed.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
-# guard RUN: lines "step number of decisions", from the metrics after the last resume.
+# guard RUN: prints the decisions about each step, from the metrics after the last resume.
 guard_events() {
   "$python" - "$1/metrics.jsonl" <<'PYTHON'
 import json, sys
@@ -48,7 +49,8 @@ two_ranks=$(guard_events exploding)
 [ "$(state_hash exploding)" = "$before" ] || fail "the checkpoint has changed"
 first=${two_ranks%%:*}
 
-# The same decisions on one rank. Then a stop amid the skipped steps: the next process knows of them.
+# The decisions are the same on one rank. Then the run stops amid the skipped steps: the next process continues the
+# count.
 explode 77 1 train.stop_at=0
 [ "$(guard_events exploding)" = "$two_ranks" ] || fail "other steps are skipped on one rank"
 cp -r exploding before-skips
@@ -65,7 +67,7 @@ explode 77 2 train.stop_at=0 guard.skip_in_a_row=100 guard.skip_total=6
 grep -q '7 in the whole run (guard.skip_total allows 6)' output.txt || { cat output.txt; fail "other counts"; }
 [ "$(guard_events exploding | wc -w)" -eq 5 ] || fail "in the whole run: $(guard_events exploding)"
 
-# From the checkpoint before, with the learning rate as it was, the run ends well.
+# From the earlier checkpoint, with the old learning rate, the run completes.
 rm -rf exploding && mv before-skips exploding
 expect 0 "$NIBBLE" resume exploding --set train.stop_at=0 --set optimizer.learning_rate=3e-3 \
   --set optimizer.weight_decay=0.1 --set checkpoint.every=40

@@ -1,5 +1,5 @@
-# Stopping on purpose: SIGUSR1 to mpirun, TERM and Ctrl-C through scripts/launch.sh, two runs in one directory, and a
-# rank that hangs.
+# Tests requests to stop: SIGUSR1 to mpirun, TERM and Ctrl-C with scripts/launch.sh; also two runs in one directory, and
+# a rank that hangs.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 long=(--set train.steps=5000 --set checkpoint.every=0 --set eval.every=0)
@@ -20,7 +20,7 @@ finish() { # EXPECTED CODE
 mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=usr1 "${long[@]}" >output.txt 2>&1 &
 launcher=$!
 wait_for_steps usr1 3
-# Meanwhile nobody else may train there, and the first run goes on unharmed.
+# While the run trains, a second run in its directory is refused, and the first continues.
 code=0
 "$NIBBLE" resume usr1 >second.txt 2>&1 || code=$?
 [ "$code" -eq 69 ] || { cat second.txt; fail "a second run in the same directory ended with $code instead of 69"; }
@@ -46,7 +46,7 @@ for signal in TERM INT; do
   finish 75
 done
 
-# One process without a launcher: the same, and a closed terminal too.
+# One process without a launcher stops in the same way, also when the terminal is closed.
 for signal in TERM HUP; do
   "$NIBBLE" train tiny.yaml --set run.dir="single-$signal" "${long[@]}" >output.txt 2>&1 &
   launcher=$!
@@ -55,7 +55,7 @@ for signal in TERM HUP; do
   finish 75
 done
 
-# Told to stop while the last validation is made: not done yet, and resume makes it up.
+# A run that is asked to stop during its last validation is not complete; resume computes the validation.
 "$NIBBLE" train tiny.yaml --set run.dir=unvalidated --set train.steps=3 --set eval.every=0 --set eval.sequences=0 \
   --set 'data.validation=data/train-*.bin' >output.txt 2>&1 &
 launcher=$!
@@ -65,7 +65,7 @@ finish 75
 expect 0 "$NIBBLE" resume unvalidated
 [ "$(grep -c '"validation"' unvalidated/metrics.jsonl)" -eq 1 ] || fail "the last validation was not made up"
 
-# A rank that hangs: the job ends within the deadline, with 76 and a word about who is missing.
+# If a rank hangs, the job ends within the deadline, with exit code 76 and a message that names the missing rank.
 mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=hang --set comm.timeout_s=2 "${long[@]}" >output.txt 2>&1 &
 launcher=$!
 wait_for_steps hang 3

@@ -1,4 +1,4 @@
-"""Files of NumPy and h5py for checkpoint_array_test.cpp, and a look at a file that it wrote.
+"""Writes files of NumPy and h5py for checkpoint_array_test.cpp, and checks a file that the test wrote.
 Usage: array_file_python.py write DIRECTORY | check FILE.safetensors"""
 
 import json

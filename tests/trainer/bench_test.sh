@@ -1,5 +1,5 @@
-# nibble bench: the tables and the JSON of a quick run name the same things, figures hold together, bad options are usage
-# errors. No figure is compared with a time.
+# Tests nibble bench: the tables and the JSON of a quick run name the same cases, figures agree with each other, and bad
+# options are usage errors. No figure is compared with a time.
 source "$SOURCE/tests/tiny_run.sh"
 
 export TMPDIR=$WORK/scratch
@@ -64,7 +64,7 @@ for model in bench["training"]:
     assert model["recipes"][0]["speed_over_bf16"] == 1 and model["parameters"] > 1e5, model
     assert all(rate["tokens_per_second"] > 0 and rate["mfu"] > 0 for rate in model["recipes"]), model
 
-# A case brings its rival and the peaks of its table, and nothing else; standard output is JSON alone.
+# Selecting a case also measures its rival and the peaks of its table, and nothing else; standard output is only JSON.
 only = load("only.json")
 assert [case["name"].rsplit("/", 1)[0] for case in only["kernels"]] == ["gemm/nvfp4/forward", "gemm/bf16/forward"]
 assert only["training"] == [] and len(only["peaks"]) == len(peaks)

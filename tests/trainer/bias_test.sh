@@ -1,5 +1,5 @@
-# nibble bias on the checkpoint of a real run: errors of an unbiased recipe fall as one over the number of passes, those
-# of rounding to nearest stay; what cannot be measured is refused.
+# Tests nibble bias on the checkpoint of a real run: errors of an unbiased recipe fall as one over the number of passes,
+# those of rounding to nearest stay; recipes that cannot be measured are refused.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 expect 0 "$NIBBLE" train tiny.yaml --set run.dir=run --set model.hidden_size=128 --set model.head_dim=32 \
@@ -27,7 +27,7 @@ slope "$SOURCE/configs/recipes/quartet2.yaml" -1.1 -0.9
 slope "$SOURCE/configs/recipes/quartet2_double.yaml" -1.1 -0.9
 slope "$PWD/nearest.yaml" -0.001 0.001
 
-# The table, and the same figures for the same seed.
+# The table is printed, and the same seed gives the same figures.
 expect 0 "$NIBBLE" bias run --recipe "$SOURCE/configs/recipes/quartet2.yaml" --draws 1,2
 grep -q 'blocks.0.attention.qkv.weight' output.txt || fail "no line for a layer"
 cp output.txt first.txt
@@ -36,7 +36,7 @@ diff first.txt output.txt || fail "not reproducible"
 expect 0 "$NIBBLE" bias run --recipe "$SOURCE/configs/recipes/quartet2.yaml" --draws 1,2 --seed 2
 diff -q first.txt output.txt >/dev/null && fail "the seed changes nothing"
 
-# Ctrl-C: the figures so far, and an exit code that says that there are more.
+# Ctrl-C prints the figures so far, and the exit code says that they are not complete.
 expect 75 timeout --foreground --preserve-status --signal=INT 5 "$NIBBLE" bias run \
   --recipe "$SOURCE/configs/recipes/quartet2.yaml" --draws 1,16777216
 grep -Eq 'stopped after [0-9]+ of 16777216 passes' output.txt && grep -q 'geometric mean' output.txt ||

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The command line: exit codes, messages, configuration commands, hostile surroundings.
+# Tests the command line: exit codes, messages, configuration commands, unusual environments.
 # Needs $NIBBLE (the binary), $SOURCE (the source tree) and $WORK (a directory of this test's own).
 set -euo pipefail
 rm -rf "$WORK"
@@ -7,7 +7,7 @@ mkdir -p "$WORK"
 cd "$WORK"
 
 fail() { echo "FAILED: $*" >&2; cat out.txt err.txt >&2 || true; exit 1; }
-# expect CODE COMMAND...: standard output in out.txt, standard error in err.txt.
+# expect CODE COMMAND...: runs the command with standard output in out.txt and standard error in err.txt.
 expect() {
   local wanted=$1 code=0
   shift
@@ -37,7 +37,7 @@ expect 64 "$NIBBLE" config show "$config" surplus && says "surplus"
 expect 64 "$NIBBLE" generate . --seed -1 && says "--seed"
 expect 64 "$NIBBLE" tokenize x.txt --vocab-size 400 --output x --documents word && says "word not in {file,line,paragraph}"
 
-# Errors name the place and the remedy, on one line each.
+# Errors name the location and the remedy, on one line each.
 expect 66 "$NIBBLE" config check no/such.yaml && says "error[E66]: no/such.yaml: cannot open" && says "  fix: "
 printf 'run: {dir: r}\ntrain:\n  stepps: 3\n' >typo.yaml
 expect 78 "$NIBBLE" config check typo.yaml
@@ -47,7 +47,7 @@ says 'error[E78]: typo.yaml:3:3: unknown key "train.stepps" (did you mean "train
 expect 78 "$NIBBLE" config check "$config" --set train.stepps=3 && says "--set train.stepps=3: unknown key"
 expect 78 "$NIBBLE" train "$config" --set train.steps=abc && says 'train.steps is not a whole number: "abc"'
 
-# Configurations: --set before and after the file, several times; resolved text is a configuration again.
+# --set may come before and after the file, and several times; the resolved text is a configuration again.
 expect 0 "$NIBBLE" config check "$config" && prints ": ok: "
 expect 0 "$NIBBLE" config show --set train.steps=300 --set recipe=bf16 "$config" --set schedule.warmup_steps=7
 prints "  steps: 300" && prints "  name: bf16" && prints "  warmup_steps: 7"
@@ -58,7 +58,7 @@ expect 0 "$NIBBLE" config reference
 cmp out.txt "$SOURCE/docs/configuration.md" || fail "docs/configuration.md is out of date: nibble config reference"
 expect 0 "$NIBBLE" config schema && /usr/bin/python3 -c 'import json,sys; json.load(open("out.txt"))'
 
-# Recipes by name from anywhere, from $NIBBLE_CONFIG_DIR, and by path.
+# Recipes are found by name from any directory, in $NIBBLE_CONFIG_DIR, and by path.
 cp "$config" elsewhere.yaml
 expect 0 "$NIBBLE" config check elsewhere.yaml
 mkdir -p mine/recipes
@@ -69,7 +69,7 @@ expect 0 "$NIBBLE" config check elsewhere.yaml --set recipe=mine/recipes/special
 printf 'forward: {x: {format: bf16, rotate: 16}}\n' >wrong.yaml
 expect 78 "$NIBBLE" config check elsewhere.yaml --set recipe=wrong.yaml && says "wrong.yaml:1:29: forward.x is bf16"
 
-# Hostile files end in a message, never in a signal.
+# Hostile files give an error message, never a signal.
 printf '&x\n- *x' >anchor.yaml
 printf 'a: &a {<<: *a}' >merge.yaml
 head -c 20000 /dev/zero | tr '\0' '[' >deep.yaml
@@ -86,7 +86,7 @@ for locale in de_DE.UTF-8 tr_TR.UTF-8 C; do
   expect 0 env LC_ALL=$locale LANG=$locale "$NIBBLE" config show "$config" && prints "  learning_rate: 0.003"
 done
 
-# Closed and full standard streams.
+# Standard streams may be closed or full.
 expect 0 bash -c '"$NIBBLE" config reference <&- >/dev/null'
 expect 74 bash -c '"$NIBBLE" config reference >/dev/full' && says "error[E74]: cannot write standard output"
 code=0

@@ -1,4 +1,4 @@
-# nibble compare on real runs: table, JSON, report files, refusals and the assertion; generate and evaluate beside it.
+# Tests nibble compare on real runs: table, JSON, report files, refusals and the assertion; also generate and evaluate.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 for recipe in bf16 nvfp4; do
@@ -21,7 +21,7 @@ last = [event["loss"] for event in last if event["event"] == "validation"][-1]
 assert comparison["validation"]["run_loss"] == last, comparison
 assert abs(comparison["validation"]["absolute"]) > 0, "the two runs cannot be identical"
 EOF
-# Learned something: well below the entropy of single tokens.
+# The model has learned something: its loss is well below the entropy of single tokens.
 unigram=$("$NIBBLE" inspect data/train-*.bin | sed -n 's/.*entropy[^0-9]*\([0-9.]*\) nats.*/\1/p' | head -1)
 "$python" -c "
 import json, sys
@@ -43,7 +43,7 @@ expect 78 "$NIBBLE" compare bf16 other-seed
 grep -q 'run.seed' output.txt || { cat output.txt; fail "the refusal does not name the key"; }
 expect 0 "$NIBBLE" compare bf16 other-seed --allow-different
 
-# The last validation's loss comes back from the checkpoint, on another number of ranks.
+# Evaluating the checkpoint on another number of ranks gives the loss of the last validation.
 wanted=$(grep '"event":"validation"' nvfp4/metrics.jsonl | tail -1 | sed 's/.*"loss_hex":"\([0-9a-f]*\)".*/\1/')
 for ranks in 1 3; do
   expect 0 mpirun -n "$ranks" "$NIBBLE" evaluate nvfp4

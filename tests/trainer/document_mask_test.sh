@@ -1,8 +1,9 @@
-# data.document_mask on real text: other losses than without it, the same for any number of ranks, through a stop and a
-# resume, with recompute; validation and evaluate mask as training does; where no document ends it changes no bit.
+# Tests data.document_mask on real text: losses differ from those without it; they are the same for any number of ranks,
+# after a stop and a resume, and with recompute; validation and evaluate mask as training does; if no document ends, the
+# mask changes no bit.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
-# Documents of one sentence, several in a window.
+# Each document is one sentence, so that a window has several documents.
 tr . '\n' <text.txt >sentences.txt
 expect 0 "$NIBBLE" tokenize sentences.txt --documents line --vocab-size 512 --validation-share 0.2 --output data --overwrite
 train() { # DIRECTORY RANKS OVERRIDE...
@@ -24,10 +25,10 @@ train two-ranks 2 data.document_mask=true train.recompute=0,2
 same two-ranks masked
 losses plain >plain.txt
 losses masked >masked.txt
-# Every line: steps and validations. The first step already, whose weights are the same.
+# All lines differ, steps and validations, even that of the first step, whose weights are the same.
 [ "$(comm -12 <(sort plain.txt) <(sort masked.txt) | wc -l)" -eq 0 ] || fail "the mask leaves a loss as it was"
 
-# The probe sees the same documents: what eight bits lose moves the gradient little.
+# The probe sees the same documents: the errors of eight bits change the gradient little.
 train fp8 1 recipe=fp8 train.steps=4 data.document_mask=true
 "$python" - <<'END' || fail "the probe of the gradient lies elsewhere"
 import json, sys
@@ -48,7 +49,7 @@ expect 0 "$NIBBLE" evaluate masked --set data.document_mask=false
 grep -q "$(awk '/validation/ {hex = $3} END {print hex}' masked.txt)" output.txt && fail "evaluate ignores the mask"
 expect 0 "$NIBBLE" generate masked --prompt "the" --tokens 8
 
-# One document, longer than all windows: only the mask's own additions could change a bit.
+# The text is one document, longer than all windows: only the additions of the mask itself could change a bit.
 expect 0 "$NIBBLE" tokenize text.txt --documents file --vocab-size 512 --validation-share 0 --output whole
 for mask in true false; do
   train "whole-$mask" 1 'data.train=whole/train-*.bin' 'data.validation=[]' eval.every=0 train.steps=3 data.document_mask=$mask

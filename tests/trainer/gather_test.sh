@@ -1,5 +1,5 @@
-# comm.gather: the same losses and final state for 1, 2 and 3 ranks and through a stop, with weights that travel in FP8
-# and in NVFP4; what is rounded and what is not; other ways to gather after a resume; what is refused.
+# Tests comm.gather: with weights that are sent in FP8 and in NVFP4, losses and final state are the same for 1, 2 and 3
+# ranks and after a stop; which weights are rounded; other formats after a resume; configurations that are refused.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 says() { grep -qF -- "$1" output.txt || { cat output.txt >&2; fail "the output lacks: $1"; }; }
@@ -31,7 +31,7 @@ for format in fp8 nvfp4; do
 done
 losses fp8 | cmp -s - <(losses nvfp4) && fail "fp8 has the losses of nvfp4"
 
-# The checkpoint keeps the weights that were computed with, and exact masters.
+# The checkpoint keeps the rounded weights, with which the run computes, and the exact masters.
 "$python" - fp8:4 nvfp4:6 <<'END' || fail "weights of the checkpoints"
 import pathlib, sys
 import h5py, numpy
@@ -58,8 +58,8 @@ for run, digits in (argument.split(":") for argument in sys.argv[1:]):
     assert rounded > 0
 END
 
-# After a resume the weights are what the configuration then says, from the next step on. A learning rate that moves no
-# FP32 number shows it.
+# After a resume, weights are rounded as the new configuration says, from the next step on. A learning rate that changes
+# no FP32 number shows it.
 still=(--set optimizer.learning_rate=1e-20)
 run still-bf16 1 "${still[@]}"
 run still-nvfp4 1 "${still[@]}" --set comm.gather=nvfp4

@@ -1,17 +1,17 @@
-# What people do wrong or differently with a run: each gets an error that names it, and the run is as it was.
+# Users' mistakes with a run: each gives an error that names it, and the run does not change.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 says() { grep -qF -- "$1" output.txt || { cat output.txt >&2; fail "the output lacks: $1"; }; }
 expect 75 "$NIBBLE" train tiny.yaml --set train.stop_at=5
 
-# One checkpoint is no run directory: it is refused, and nothing is put into it.
+# The directory of one checkpoint is not a run directory: it is refused, and no file is written to it.
 checkpoint=$(ls -d run/checkpoints/step-* | tail -1)
 ls -A "$checkpoint" >before.txt
 expect 66 "$NIBBLE" resume "$checkpoint"
 says "is one checkpoint, not a run directory"
 ls -A "$checkpoint" | cmp - before.txt || fail "resume left something in a checkpoint"
 
-# An override that cannot be obeyed is refused, and does not stay behind for the next resume.
+# An override that is not allowed is refused, and has no effect on the next resume.
 expect 78 "$NIBBLE" resume run --set run.dir=elsewhere
 says "a run is resumed where it lies"
 cp run/config.yaml before.yaml
@@ -19,7 +19,7 @@ expect 66 "$NIBBLE" resume run --set 'data.validation=nowhere/validation-*.bin'
 says "nowhere/validation-*.bin: no such shard"
 cmp run/config.yaml before.yaml || fail "a refused override was written to config.yaml"
 
-# Data that moved: the same shards elsewhere are the same data, others are not.
+# The same shards in another directory are the same data; other shards are not.
 mv data moved
 expect 66 "$NIBBLE" resume run
 says "data/train-*.bin: no such shard"
@@ -33,14 +33,14 @@ expect 78 "$NIBBLE" resume run --set 'data.train=other/train-*.bin'
 says "the training shards are not those of the checkpoint"
 cmp run/config.yaml before.yaml || fail "other data were written to config.yaml"
 
-# Tokens that the model does not know.
+# The data have tokens beyond the model's vocabulary.
 expect 0 "$NIBBLE" tokenize text.txt --documents line --vocab-size 600 --validation-share 0.2 --output larger
 expect 65 "$NIBBLE" evaluate run --set 'data.validation=larger/validation-*.bin'
 says "has 600 tokens, that of the model 512"
 expect 65 "$NIBBLE" generate run --prompt "Fellow-Citizens of the Senate" --set data.tokenizer=larger/tokenizer.model
 says "has 600 tokens, that of the model 512"
 
-# Whoever reads the progress may leave, and a log may fill its disk: the run is what counts.
+# The reader of the progress may leave, and a log may fill its disk: the run continues.
 sed 's#data/#moved/#' tiny.yaml >moved.yaml
 expect 0 bash -o pipefail -c '"$NIBBLE" train moved.yaml --set run.dir=left | head -1'
 expect 0 bash -c '"$NIBBLE" train moved.yaml --set run.dir=full >/dev/full'
@@ -48,12 +48,12 @@ for run in left full; do
   [ -d $run/checkpoints/step-00000012 ] || fail "the run $run did not reach its end"
 done
 
-# A reader who leaves in the middle of a long answer is no error, a full disk is one.
+# A reader who leaves in the middle of a long output is no error; a full disk is one.
 expect 0 bash -o pipefail -c '"$NIBBLE" inspect moved/train-00000.bin --samples 300 | head -1'
 expect 74 bash -c '"$NIBBLE" inspect moved/train-00000.bin --samples 300 >/dev/full'
 says "cannot write standard output: No space left on device"
 
-# Where a report cannot lie; a folder for it is made.
+# A report is refused where it cannot be written; a missing folder is made.
 expect 64 "$NIBBLE" compare left full --report report.svg
 expect 64 "$NIBBLE" compare left full --assert-relative-gap much
 says "is not a share"
@@ -64,7 +64,7 @@ expect 0 "$NIBBLE" compare left full --report made/for/report.html
 expect 74 bash -c 'ulimit -f 500; "$NIBBLE" train moved.yaml --set run.dir=limited'
 says "File too large"
 
-# Stopping where the run would end anyway leaves nothing out.
+# A run that stops after its last step does everything that a complete run does.
 expect 0 "$NIBBLE" train moved.yaml --set run.dir=planned --set train.stop_at=12
 says "validation after step 12"
 
@@ -75,11 +75,12 @@ expect 78 "$NIBBLE" config show tiny.yaml --set 'model.pattern=*E'
 says "model.pattern has 'E'"
 [ ! -e strange ] || fail "an unknown kind of block left a run directory"
 
-# A model that no random stream can number.
+# The model has more parameters than the random streams can number.
 expect 78 "$NIBBLE" train tiny.yaml --set run.dir=huge --set model.hidden_size=1Mi --set model.intermediate_size=1Mi
 says "2^40 elements or more"
 
-# A recipe that does not fit the model: where it was written, which operand of which layer, and what does not divide.
+# If a recipe does not fit the model, the error names the location, the operand and layer, and the sizes that do not
+# divide.
 expect 78 "$NIBBLE" train moved.yaml --set run.dir=unfit --set recipe="$SOURCE/configs/recipes/quartet2.yaml"
 grep -Eq 'quartet2.yaml:[0-9]+:[0-9]+: grad_input.w of blocks.0.attention.output.weight: .* multiple of 128, this one is 64' \
   output.txt || { cat output.txt; fail "the refusal of a rotation longer than the axis"; }

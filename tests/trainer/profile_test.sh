@@ -1,5 +1,5 @@
-# --profile of real runs: off by default; the same losses with it; shares that add up; a trace that covers the steps with
-# properly nested events, of every rank.
+# Tests --profile of real runs: it is off by default and changes no loss; shares add up; the trace covers the steps with
+# properly nested events of every rank.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 expect 0 "$NIBBLE" train tiny.yaml --set run.dir=without
@@ -13,11 +13,11 @@ for ranks in 1 2; do
   losses ranks-$ranks >actual.txt
   cmp expected.txt actual.txt || fail "the profile has changed the losses on $ranks ranks"
 done
-# A run that stops has its trace; a resume that is asked for a profile writes one of its own steps.
+# A run that stops writes its trace; a resume with --profile writes a trace of its own steps.
 expect 75 "$NIBBLE" train tiny.yaml --set run.dir=resumed --profile --set train.stop_at=6
 cp resumed/profile.json stopped.json
 expect 0 "$NIBBLE" resume resumed --profile --set train.stop_at=0
-# Too short for a step after warm-up: nothing to say, and no failure.
+# A run without a step after warm-up has no profile, and does not fail.
 expect 0 "$NIBBLE" train tiny.yaml --set run.dir=short --profile --set train.steps=2 --set schedule.warmup_steps=1
 [ ! -e short/profile.json ] || fail "a trace of no steps"
 
@@ -32,8 +32,8 @@ def trace(path):
     return json.loads(open(path).read(), parse_float=Decimal)
 
 def check_rank(events, steps):
-    """Events in the order of their beginning: the steps one after the other, all others inside one. Returns the share of
-    each step that the operators directly below it cover."""
+    """Checks that the steps follow each other and that all other events lie inside a step, in the order of their begin.
+    Returns the share of each step that the operators directly below it cover."""
     shares = []
     open_events = []
     for event in events:
@@ -65,7 +65,7 @@ for path, ranks, steps in (("ranks-1/profile.json", 1, range(3, 13)), ("ranks-2/
     assert {event["cat"] for event in complete} <= families
     for rank in range(ranks):
         own = [event for event in complete if event["pid"] == rank]
-        # A neighbour on the machine may stretch any gap, but not that of every step.
+        # Other processes on the machine may lengthen some gaps, but not those of every step.
         covered = max(check_rank(own, list(steps)))
         assert covered >= Decimal("0.95"), f"{path}, rank {rank}: operators cover {covered:.1%} of a step"
         for family in families - {"gemm other"}:
@@ -79,7 +79,7 @@ for run in ("ranks-1", "ranks-2"):
         assert set(line["shares"]) == families
         assert abs(sum(line["shares"].values()) - 1) < 1e-12 and min(line["shares"].values()) >= 0, line
         assert line["shares"]["gemm nvfp4"] > 0 and line["shares"]["gemm other"] == 0, line
-    # What the trace and the record say of the same steps of one rank is the same.
+    # The trace and the record agree about the same steps of one rank.
     if run == "ranks-1":
         roots = [event for event in trace("ranks-1/profile.json")["traceEvents"] if event.get("name") == "step"]
         assert abs(float(sum(Decimal(root["dur"]) for root in roots)) / 1e6 - lines[-1]["seconds"]) < 1e-6

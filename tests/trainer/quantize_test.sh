@@ -1,5 +1,5 @@
-# nibble quantize on tensors of a checkpoint and of other programs: the file decodes, by Python from bytes, to the very
-# values that --dequantize writes, for every family of formats; and what is refused, with which exit code.
+# Tests nibble quantize on tensors of a checkpoint and of other programs. For every family of formats, a Python program
+# decodes the bytes of the file to exactly the values that --dequantize writes. Refusals have their exit codes.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 expect 0 "$NIBBLE" train tiny.yaml --set train.steps=4
@@ -8,7 +8,7 @@ weight=$checkpoint:parameters/blocks.1.mlp.down.weight # BF16 [64, 128]
 tall=$checkpoint:parameters/blocks.1.mlp.gate_up.weight # BF16 [256, 64]
 "$python" "$SOURCE/tests/trainer/quantize_tools.py" write x.npy
 
-# quantize NAME RECIPE OPERAND INPUT MORE...: the file, and its check against the printed statistics.
+# quantize NAME RECIPE OPERAND INPUT MORE...: makes the file, and checks it against the printed statistics.
 quantize() {
   local name=$1 recipe=$2 operand=$3 input=$4
   shift 4

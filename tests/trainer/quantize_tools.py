@@ -1,4 +1,4 @@
-"""Looks into the files of nibble quantize with nothing but the standard library.
+"""Checks the files of nibble quantize with only the standard library.
 Usage: quantize_tools.py write X.npy | check FILE.safetensors PRINTED.json | same A.safetensors B.safetensors"""
 
 import json
@@ -20,7 +20,8 @@ def npy(path, rows):
 
 
 def write(path):
-    """[128, 128]: quiet and loud rows, outlier columns, a block of zeros, numbers that underflow. And misfits."""
+    """Writes a matrix [128, 128] with small and large rows, outlier columns, a block of zeros and numbers that underflow,
+    and matrices that are refused."""
     generator = random.Random(7)
     rows = [[generator.gauss(0, 1) * 2.0 ** (row % 11 - 5) * (30 if column % 37 == 5 else 1) for column in range(128)]
             for row in range(144)]
@@ -53,7 +54,7 @@ def read(path):
 
 
 def float_of(code, exponent_bits, mantissa_bits):
-    """E4M3 and E5M2, from their definition."""
+    """Decodes E4M3 and E5M2 by their definition."""
     bias = 2 ** (exponent_bits - 1) - 1
     exponent = (code & 0x7F) >> mantissa_bits
     mantissa = (code & (2**mantissa_bits - 1)) / 2**mantissa_bits
@@ -62,7 +63,7 @@ def float_of(code, exponent_bits, mantissa_bits):
 
 
 def decoded(metadata, arrays):
-    """Every element: code * block scale * outer scale * tensor scale, rounded once to FP32."""
+    """Computes every element: code * block scale * outer scale * tensor scale, rounded once to FP32."""
     rows, inner, kind = int(metadata["rows"]), int(metadata["inner"]), metadata["format"]
     four_bits = kind in ("nvfp4", "mxfp4")
     shape, codes = arrays["codes"]

@@ -28,7 +28,7 @@ run_variant recompute-all 2 train.recompute=all
 same recompute-all nvfp4-1
 run_variant recompute-some 3 train.recompute=0,2-3
 same recompute-some nvfp4-1
-# Groups change the order of the sum, so they have bits of their own: the same for every number of ranks.
+# Groups change the order of the sum and so its bits, which are again the same for every number of ranks.
 run_variant groups-1 1 train.group_micro_batches=2
 run_variant groups-3 3 train.group_micro_batches=2
 same groups-3 groups-1
@@ -37,7 +37,7 @@ run_variant masters-4 4 optimizer.master_dtype=fp32 optimizer.moment_dtype=bf16
 same masters-4 masters-1
 # The comparison itself must be able to fail.
 losses bf16-1 | diff -q - reference.txt >/dev/null && fail "two recipes have the same losses"
-# One loss_hex across instruction sets, for the quantised and the plain recipe.
+# loss_hex is the same for all instruction sets, with the quantised and the plain recipe.
 for isa in avx2 portable; do
   NIBBLE_ISA=$isa run_variant "isa-$isa" 1
   same "isa-$isa" nvfp4-1

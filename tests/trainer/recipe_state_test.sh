@@ -1,8 +1,9 @@
-# What a recipe remembers from step to step follows the run bit for bit: stopped after any step, resumed on another
-# number of ranks, with and without recompute; and an evaluation of a checkpoint equals the validation at its step.
+# The state that a recipe carries from step to step has the same bits if a run is stopped after any step and resumed on
+# another number of ranks, with and without recompute. An evaluation of a checkpoint equals the validation at its step.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
-# follow RECIPE_FILE STOPS...: OVERRIDES may hold more settings.
+# follow RECIPE_FILE STOPS...: compares a run with stops after these steps with one without. OVERRIDES may hold more
+# settings.
 follow() {
   local recipe=$1 stop run
   shift
@@ -24,10 +25,10 @@ follow() {
   expect 0 "$NIBBLE" evaluate straight
   grep -q "loss_hex $(tail -n 1 expected.txt | cut -d' ' -f3)" output.txt || fail "$recipe: evaluate has another loss"
 }
-# arrays RUN: what inspect lists of the newest checkpoint.
+# arrays RUN: prints the arrays that inspect lists for the newest checkpoint.
 arrays() { "$NIBBLE" inspect "$1" | sed -n 's/^array  *//p'; }
 
-# Delayed scaling, operands with histories of their own, and a late switch after which the forward needs none.
+# Delayed scaling: operands have histories of different lengths, and after a late switch forward needs none.
 cat >delayed.yaml <<'YAML'
 name: delayed
 extends: fp8
@@ -43,12 +44,13 @@ follow delayed.yaml 1 4 8 10
 sed 's/history: [0-9]/history: 0/g' delayed.yaml >current.yaml
 expect 0 "$NIBBLE" train tiny.yaml --set run.dir=current --set recipe=current.yaml
 losses current | diff -q expected.txt - >/dev/null && fail "delayed and current scaling have the same losses"
-# A checkpoint without the state, for a recipe that needs it.
+# A checkpoint without the state is refused by a recipe that needs it.
 expect 75 "$NIBBLE" train tiny.yaml --set run.dir=without --set recipe=current.yaml --set train.stop_at=4
 expect 65 "$NIBBLE" resume without --set recipe=delayed.yaml --set 'resume.allow=[recipe]'
 grep -q 'has no quantization/amax_history' output.txt || { cat output.txt; fail "the refusal does not name the state"; }
 
-# Windows of oscillation open after steps 5 and 9 and reset after 7 and 11. Stops before, inside and after them.
+# Windows of oscillation begin after steps 5 and 9, and weights are reset after 7 and 11. The run stops before, inside
+# and after the windows.
 cat >oscillation.yaml <<'YAML'
 name: oscillation
 extends: nvfp4
@@ -66,15 +68,15 @@ for masters in bf16 fp32; do
 done
 expect 75 "$NIBBLE" train tiny.yaml --set run.dir=inside --set recipe=oscillation.yaml --set train.stop_at=6
 "$NIBBLE" inspect inside | grep -q '^group  *oscillation/quantized_path (fp32)$' || fail "inspect has no oscillation"
-# Without the rule the run is another one: not yet in the step after the first reset, which left what forward makes of the
-# weights as it was, but in all that follow.
+# Without the rule the run differs. The step after the first reset is still the same, because the reset does not change
+# the quantised weights of forward; all later steps differ.
 losses resets-bf16 | grep -v validation >with.txt
 expect 0 "$NIBBLE" train tiny.yaml --set run.dir=plain
 losses plain | grep -v validation >without.txt
 [ "$(diff with.txt without.txt | grep -c '^<')" -eq 4 ] || fail "other losses before the first reset, or the same after"
 
-# Outliers are chosen after step 5, of what steps 3 to 5 saw, and oscillation leaves them alone. Stops before, inside and
-# after the window; a late switch of the forward at step 9 leaves the weight gradient split.
+# Outliers are chosen after step 5, from the norms of steps 3 to 5, and oscillation does not change them. The run stops
+# before, inside and after the window; after a late switch of forward at step 9 the weight gradient is still split.
 cat >retention.yaml <<'YAML'
 name: retention
 extends: tetrajet2
@@ -92,7 +94,7 @@ follow retention.yaml 2 3 4 5 7 8 9
 expect 75 "$NIBBLE" train tiny.yaml --set run.dir=window --set recipe=retention.yaml "${OVERRIDES[@]}" \
   --set train.stop_at=4
 [ "$(arrays window)" = "outliers/channel_norms (fp32) [1152]" ] || fail "inspect: $(arrays window)"
-# Without them the losses differ from the step after the choice on.
+# Without outliers the losses differ from the step after the choice on.
 losses retention | grep -v validation >with.txt
 sed '/^outliers/d' retention.yaml >not_retained.yaml
 expect 0 "$NIBBLE" train tiny.yaml --set run.dir=not-retained --set recipe=not_retained.yaml "${OVERRIDES[@]}"

@@ -1,6 +1,6 @@
-# Every recipe in configs/recipes trains; its losses and final state have the same bits on 1, 2 and 4 ranks, with one
-# thread or more, with recompute on and off, in the code for the least of machines, and when a run is stopped and resumed
-# on another number of ranks.
+# Every recipe in configs/recipes trains. Its losses and final state have the same bits on 1, 2 and 4 ranks, with one
+# thread or more, with recompute on and off, in the code of the lowest instruction-set level, and when a run is stopped
+# and resumed on another number of ranks.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 # Rotations of 128 points need every axis in multiples of 128.

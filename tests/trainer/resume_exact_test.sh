@@ -18,14 +18,14 @@ for stop in $(seq 1 11); do
   rm -rf "$run"
 done
 
-# Twice resumed, and a checkpoint after every step.
+# The run is resumed twice, and saves a checkpoint after every step.
 expect 75 "$NIBBLE" train tiny.yaml --set run.dir=twice --set train.stop_at=3 --set checkpoint.every=1
 expect 75 mpirun -n 2 "$NIBBLE" resume twice --set train.stop_at=7
 expect 0 "$NIBBLE" resume twice --set train.stop_at=0
 losses twice | diff expected.txt - || fail "twice resumed: other losses"
 [ "$(state_hash twice)" = "$expected_state" ] || fail "twice resumed: other final state"
 
-# Resuming a finished run does nothing and is no error; resuming nothing never starts from scratch.
+# Resuming a finished run does nothing and is no error; resuming without a checkpoint never starts from scratch.
 expect 0 "$NIBBLE" resume twice
 expect 66 "$NIBBLE" resume nowhere
 [ ! -e nowhere ] || fail "resume created a directory"
@@ -33,7 +33,7 @@ expect 66 "$NIBBLE" resume nowhere
 expect 78 "$NIBBLE" resume straight --set run.seed=8
 expect 78 "$NIBBLE" resume straight --set model.hidden_size=128
 expect 78 "$NIBBLE" resume straight --set optimizer.learning_rate=1e-3
-# Other data under the same names are noticed; data that cannot be found leave no run behind.
+# Other data under the same names are refused; if data cannot be found, no run directory is left.
 expect 0 "$NIBBLE" tokenize text.txt --documents line --vocab-size 512 --validation-share 0.4 --output data --overwrite
 expect 78 "$NIBBLE" resume straight
 grep -q 'training shards' output.txt || { cat output.txt; fail "the refusal does not name the data"; }

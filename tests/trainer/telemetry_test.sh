@@ -1,5 +1,6 @@
-# Telemetry of real runs: the same run with and without it, the same figures on one and two ranks, each step once after a
-# resume, and a heat map in the report. Telemetry is due right after a validation, which leaves quantised weights behind.
+# Tests telemetry of real runs: the run is the same with and without it, the figures are the same on one and two ranks,
+# each step has one record after a resume, and the report has a heat map. Telemetry is due directly after a validation,
+# which has quantised the weights already.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 expect 0 "$NIBBLE" train tiny.yaml --set run.dir=without --set telemetry.every=0
@@ -12,7 +13,7 @@ for ranks in 1 2; do
   [ "$(state_hash without)" = "$(state_hash ranks-$ranks)" ] || fail "telemetry has changed the weights on $ranks ranks"
 done
 
-# Stopped after the second telemetry step, and resumed from before it: that step is made again.
+# The run is stopped after the second telemetry step and resumed from before it, so that step is computed again.
 expect 75 "$NIBBLE" train tiny.yaml --set run.dir=resumed --set telemetry.every=5 --set train.stop_at=11
 rm -r resumed/checkpoints/step-00000011
 expect 0 "$NIBBLE" resume resumed --set train.stop_at=0
