@@ -43,7 +43,7 @@ TEST(EnumNames, AreListedInTheOrderOfTheValues) {
   EXPECT_EQ(all_values<Colour>(), (std::array{Colour::red, Colour::green}));
 }
 
-// What name_of() asserts at compile time.
+// Tests what name_of() asserts at compile time.
 TEST(EnumNames, ATableNamesEveryValueOnce) {
   using enum Season;
   static_assert(complete<Season>({{spring, "a"}, {summer, "b"}, {winter, "c"}}));

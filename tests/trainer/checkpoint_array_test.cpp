@@ -93,7 +93,7 @@ class ArrayFilePythonTest : public CheckpointArrayTest {
   }
 };
 
-// The same values as found, bit for bit; any NaN is like any other.
+// Expects equal values, bit for bit; any NaN equals any other NaN.
 void expect_same(const LoadedArray& found, const LoadedArray& expected) {
   EXPECT_EQ(found.shape, expected.shape) << found.name;
   ASSERT_EQ(found.tensor.elements(), expected.tensor.elements()) << found.name;

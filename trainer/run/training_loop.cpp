@@ -201,7 +201,7 @@ void TrainingLoop::give_up(uint64_t step) const {
       "budget of skipped steps");
 }
 
-// Rank 0.
+// Rank 0 only.
 void TrainingLoop::announce_switch(uint64_t step) {
   if (!config_.recipe.late_switch || step - 1 != switch_step(config_.recipe, total_steps())) return;
   const LateSwitch& late_switch = *config_.recipe.late_switch;
