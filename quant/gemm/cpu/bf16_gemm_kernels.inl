@@ -18,16 +18,9 @@
 // Shapes: a [m, k] and b [n, k] are the operands, left and right, and c or the output is [m, n]; k is the inner axis,
 // which is taken in pairs. In packed_matmul() b is [k, n].
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
-constexpr int64_t tile_columns = tile_vectors * lanes;
-constexpr int64_t depth = 2 * depth_pairs;  // inner elements a panel
-
-ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-
 #include "quant/gemm/cpu/bf16_gemm_panels.inl"
+
+constexpr int64_t depth = 2 * depth_pairs;  // inner elements a panel
 
 // --- micro-kernel ----------------------------------------------------------------------------------------------------
 struct AlongInner {

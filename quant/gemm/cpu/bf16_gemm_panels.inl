@@ -1,5 +1,13 @@
-// A part of bf16_gemm_kernels.inl: it copies pieces of the operands into panels, the order in which the micro-kernels
-// read.
+// The lowest part of bf16_gemm_kernels.inl: it copies pieces of the operands into panels, the order in which the
+// micro-kernels read. It needs nothing but what bf16_gemm_kernels.inl asks its includer to define.
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+constexpr int64_t tile_columns = tile_vectors * lanes;
+
+ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
 
 // --- vectors ---------------------------------------------------------------------------------------------------------
 ALWAYS_INLINE Vector load(const void* from) {
