@@ -2,7 +2,7 @@
 // for both passes (in 9.19: on compute capability 9.0). The backward pass is deterministic. Bits differ from those of
 // the CPU, because tensor cores add in an order of their own. This header is internal to attention, except for
 // cudnn_attention_support(), which tells the shapes that cuDNN supports on a GPU that is only described. The source is
-// cudnn_attention.cu, or cudnn_attention_absent.cu in a build without cuDNN.
+// cudnn/cudnn_attention.cu, or stub/cudnn_attention.cu in a build without cuDNN's headers.
 #pragma once
 
 #include <string>

@@ -1,6 +1,6 @@
-// nvfp4 GEMMs as graphs of cuDNN: what cudnn_gemm.cu (or, without cuDNN's headers, cudnn_gemm_absent.cu) offers beside
-// the backend cudnn_gemm(). Internal to quant, and to the test that asks cuDNN about GPUs that the machine does not
-// have.
+// nvfp4 GEMMs as graphs of cuDNN: what cudnn/cudnn_gemm.cu (or, without cuDNN's headers, stub/cudnn_gemm.cu) offers
+// beside the backend cudnn_gemm(). Internal to quant, and to the test that asks cuDNN about GPUs that the machine does
+// not have.
 #pragma once
 
 #include <cstdint>

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "dist/device/cuda_device.h"
-#include "quant/gemm/cuda/cudnn_backend.h"
+#include "quant/gemm/cuda/cudnn/cudnn_backend.h"
 #include "quant/gemm/cuda/gemm_backend.h"
 #include "quant/gemm/cuda/library_alpha.h"
 #include "quant/gemm/gemm_common.h"

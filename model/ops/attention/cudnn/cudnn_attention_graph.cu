@@ -1,5 +1,5 @@
 // The graphs of both passes, built operation by operation, and the choice of their engines.
-#include "model/ops/attention/cudnn_attention_graph.h"
+#include "model/ops/attention/cudnn/cudnn_attention_graph.h"
 
 #include <array>
 

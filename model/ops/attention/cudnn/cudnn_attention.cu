@@ -9,7 +9,7 @@
 #include <tuple>
 
 #include "model/ops/attention/attention_blocks.h"
-#include "model/ops/attention/cudnn_attention_graph.h"
+#include "model/ops/attention/cudnn/cudnn_attention_graph.h"
 
 namespace nibble::cuda {
 namespace {

@@ -1,4 +1,4 @@
-// Replaces cudnn_attention.cu in builds without cuDNN's headers.
+// Attention by cuDNN in builds without cuDNN's headers: it refuses every shape.
 #include "model/ops/attention/cudnn_attention.h"
 
 namespace nibble::cuda {

@@ -1,4 +1,4 @@
-#include "quant/gemm/cuda/cudnn_backend.h"
+#include "quant/gemm/cuda/cudnn/cudnn_backend.h"
 
 #include <array>
 #include <charconv>

@@ -1,4 +1,4 @@
-// Stands in for cudnn_gemm.cu in builds without cuDNN's headers.
+// The cuDNN backend of builds without cuDNN's headers: it refuses every GEMM.
 #include "dist/base/error.h"
 #include "quant/gemm/cuda/cudnn_gemm.h"
 #include "quant/gemm/cuda/gemm_backend.h"

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "model/ops/attention/attention.h"
-#include "quant/gemm/cuda/cudnn_backend.h"
+#include "quant/gemm/cuda/cudnn/cudnn_backend.h"
 
 namespace nibble::cuda {
 
