@@ -17,7 +17,7 @@ done
 
 packages=(g++ cmake ninja-build pkg-config ccache libopenmpi-dev openmpi-bin libhdf5-dev libyaml-cpp-dev libcli11-dev
   libfmt-dev nlohmann-json3-dev libsentencepiece-dev libxxhash-dev libzstd-dev)
-test_packages=(libboost-context-dev zstd procps python3 python3-h5py libgtest-dev libbenchmark-dev clang-format-14)
+test_packages=(libboost-context-dev zstd procps python3 python3-h5py libgtest-dev clang-format-14)
 if [ "$with_tests" = ON ]; then packages+=("${test_packages[@]}"); fi
 
 missing=()

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,6 +13,7 @@
 #include "dist/device/cuda_device.h"
 #include "quant/format/codec.h"
 #include "quant/tensor/tensor_copy.h"
+#include "trainer/bench/timing.h"
 
 namespace nibble {
 
@@ -31,15 +31,12 @@ class Bench {
 
   // Returns the seconds of one call: the median of five measurements of at least 20 ms each.
   double seconds(const std::function<void()>& work) const {
-    work();
-    cuda::synchronize();
-    if (smoke_) return time(work, 1);
-    int calls = 1;
-    while (time(work, calls) * calls < 0.02 && calls < 100000) calls *= 2;
-    std::vector<double> times;
-    for (int i = 0; i < 5; ++i) times.push_back(time(work, calls));
-    std::nth_element(times.begin(), times.begin() + 2, times.end());
-    return times[2];
+    const TimedCase timed{.name = {}, .run = work};
+    return median_of(time_by_turns({&timed, 1}, {.rounds = smoke_ ? 1 : 5,
+                                                 .sample_seconds = smoke_ ? 0 : 0.02,
+                                                 .clock = wall_seconds,
+                                                 .finish = [] { cuda::synchronize(); }})
+                         .front());
   }
 
   void copy_rate() {
@@ -76,13 +73,6 @@ class Bench {
   bool smoke() const { return smoke_; }
 
  private:
-  static double time(const std::function<void()>& work, int calls) {
-    const auto start = std::chrono::steady_clock::now();
-    for (int i = 0; i < calls; ++i) work();
-    cuda::synchronize();
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / calls;
-  }
-
   bool smoke_;
   double copy_bytes_a_second_ = 1;
   std::vector<std::unique_ptr<Arena>> arenas_;

@@ -3,6 +3,7 @@
 //   onednn_rival [--threads N] [--rounds N] [--amx]
 //
 // The rival is held to AVX-512 BF16 unless --amx lets it use the tile unit, which nibble's exact GEMMs cannot use.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -19,7 +20,7 @@
 #include "quant/gemm/gemm.h"
 #include "quant/isa/instruction_set.h"
 #include "quant/recipe/recipe.h"
-#include "tests/bench/interleaved.h"
+#include "trainer/bench/timing.h"
 
 namespace nibble::bench {
 namespace {
@@ -202,6 +203,16 @@ class Rival {
   std::array<std::function<void()>, 3> products_;
 };
 
+// Times the cases by turns, and prints for each the rate and the speed over the first case.
+void compare(const std::vector<TimedCase>& cases, int rounds) {
+  const std::vector<std::vector<double>> seconds = time_by_turns(cases, {.rounds = rounds});
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const double own = median_of(seconds[i]);
+    fmt::print("  {:<28} {:9.3f} ms {:8.0f} G/s {:8.2f}x\n", cases[i].name, own * 1e3, cases[i].work / own * 1e-9,
+               median_ratio(seconds.front(), seconds[i]));
+  }
+}
+
 void compare_shape(const Shape& shape, int rounds, int threads) {
   Matrices matrices(shape);
   Rival rival(shape, matrices);
@@ -212,19 +223,19 @@ void compare_shape(const Shape& shape, int rounds, int threads) {
   const double one = shape.product();
   fmt::print("{} tokens, {} -> {} features, {} thread(s), oneDNN's {}\n", shape.tokens, shape.in, shape.out, threads,
              rival.kernel());
-  const std::vector<Contender> whole{{"oneDNN bf16 3 products", 3 * one, [&] { rival.all(); }},
-                                     {"nibble nvfp4 3 products", 3 * one, [&] { nvfp4.all(); }},
-                                     {"nibble bf16 3 products", 3 * one, [&] { bf16.all(); }},
-                                     {"nibble nvfp4 whole linear", 3 * one, [&] { four_bits.run(); }},
-                                     {"nibble bf16 whole linear", 3 * one, [&] { sixteen_bits.run(); }}};
-  print(whole, compare(whole, 0, rounds, threads == 1));
+  const std::vector<TimedCase> whole{{"oneDNN bf16 3 products", 3 * one, {}, [&] { rival.all(); }},
+                                     {"nibble nvfp4 3 products", 3 * one, {}, [&] { nvfp4.all(); }},
+                                     {"nibble bf16 3 products", 3 * one, {}, [&] { bf16.all(); }},
+                                     {"nibble nvfp4 whole linear", 3 * one, {}, [&] { four_bits.run(); }},
+                                     {"nibble bf16 whole linear", 3 * one, {}, [&] { sixteen_bits.run(); }}};
+  compare(whole, rounds);
   const std::array names{"forward", "grad_input", "grad_weight"};
   const std::array own{&Products::forward, &Products::grad_input, &Products::grad_weight};
   for (size_t i = 0; i < names.size(); ++i) {
-    const std::vector<Contender> each{{fmt::format("oneDNN bf16 {}", names[i]), one, [&] { rival.run(i); }},
-                                      {fmt::format("nibble bf16 {}", names[i]), one, [&] { (bf16.*own[i])(); }},
-                                      {fmt::format("nibble nvfp4 {}", names[i]), one, [&] { (nvfp4.*own[i])(); }}};
-    print(each, compare(each, 0, rounds, threads == 1));
+    const std::vector<TimedCase> each{{fmt::format("oneDNN bf16 {}", names[i]), one, {}, [&] { rival.run(i); }},
+                                      {fmt::format("nibble bf16 {}", names[i]), one, {}, [&] { (bf16.*own[i])(); }},
+                                      {fmt::format("nibble nvfp4 {}", names[i]), one, {}, [&] { (nvfp4.*own[i])(); }}};
+    compare(each, rounds);
   }
 }
 

@@ -1,54 +1,13 @@
 #include "trainer/bench/bench_group.h"
 
 #include <algorithm>
-#include <chrono>
 #include <set>
 
-#include "dist/base/error.h"
 #include "dist/device/thread_pool.h"
 #include "quant/recipe/glob.h"
-#include "trainer/compute/measured_peak.h"
 
 namespace nibble {
 namespace {
-
-double wall_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-// Returns the seconds of one run, [case][round]. The first round warms up, and finds how often each case must run in a
-// sample.
-std::vector<std::vector<double>> interleave(const std::vector<const TimedCase*>& cases, const BenchSettings& settings) {
-  const auto clock = compute_threads() == 1 ? thread_seconds : wall_seconds;
-  std::vector<std::vector<double>> seconds(cases.size());
-  std::vector<int> runs(cases.size(), 1);
-  for (int round = 0; round <= settings.rounds; ++round) {
-    for (size_t i = 0; i < cases.size(); ++i) {
-      if (!cases[i]->run) {
-        seconds[i].push_back(0);
-        continue;
-      }
-      if (round == 0) cases[i]->run();
-      const double start = clock();
-      for (int run = 0; run < runs[i]; ++run) cases[i]->run();
-      const double one = std::max((clock() - start) / runs[i], 1e-9);
-      constexpr double most_runs = 1e5;
-      if (round == 0) {
-        runs[i] = 1 + static_cast<int>(std::min(settings.sample_seconds / one, most_runs));
-      } else {
-        seconds[i].push_back(one);
-      }
-    }
-  }
-  return seconds;
-}
-
-double median_ratio(const std::vector<double>& rival, const std::vector<double>& own) {
-  std::vector<double> ratios;
-  ratios.reserve(own.size());
-  for (size_t round = 0; round < own.size(); ++round) ratios.push_back(rival[round] / own[round]);
-  return median_of(ratios);
-}
 
 std::string with_dots(std::string_view text) {
   std::string result(text);
@@ -64,16 +23,15 @@ void measure_with(int threads, const BenchGroup& group, PeakMemory& memory, cons
                   BenchGroupResult& result) {
   set_compute_threads(threads);
   const std::vector<TimedCase> peaks = peak_cases(memory);
-  std::vector<const TimedCase*> all;
-  all.reserve(peaks.size() + group.cases.size());
-  for (const TimedCase& peak : peaks) all.push_back(&peak);
-  for (const BenchCase& timed : group.cases) all.push_back(&timed);
-  const std::vector<std::vector<double>> seconds = interleave(all, settings);
+  std::vector<TimedCase> all = peaks;
+  all.insert(all.end(), group.cases.begin(), group.cases.end());
+  const std::vector<std::vector<double>> seconds =
+      time_by_turns(all, {.rounds = settings.rounds, .sample_seconds = settings.sample_seconds});
 
   std::vector<double> medians;
   medians.reserve(seconds.size());
   for (const std::vector<double>& own : seconds) medians.push_back(median_of(own));
-  const auto rate = [&](size_t i) { return medians[i] > 0 ? all[i]->work * 1e-9 / medians[i] : 0.0; };
+  const auto rate = [&](size_t i) { return medians[i] > 0 ? all[i].work * 1e-9 / medians[i] : 0.0; };
   for (size_t i = 0; i < peaks.size(); ++i) {
     result.peaks[i].measurements.push_back({.threads = threads, .seconds = medians[i], .rate = rate(i)});
   }
@@ -133,13 +91,6 @@ void BenchGroup::keep_only(std::string_view globs) {
     if (!timed.rival.empty()) wanted.insert(timed.rival);
   }
   std::erase_if(cases, [&](const BenchCase& timed) { return !wanted.contains(timed.name); });
-}
-
-double median_of(std::vector<double> values) {
-  NIBBLE_CHECK(!values.empty(), "the median of nothing");
-  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 BenchGroupResult measure(const BenchGroup& group, PeakMemory& memory, const BenchSettings& settings) {

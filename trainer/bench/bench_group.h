@@ -83,7 +83,4 @@ struct BenchGroupResult {
 
 // Measures all cases of a group. The number of compute threads stays at the last of settings.threads.
 BenchGroupResult measure(const BenchGroup& group, PeakMemory& memory, const BenchSettings& settings);
-
-double median_of(std::vector<double> values);
-
 }  // namespace nibble

@@ -4,7 +4,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,16 +11,9 @@
 
 #include "dist/device/arena.h"
 #include "quant/isa/arithmetic_peak.h"
+#include "trainer/bench/timing.h"
 
 namespace nibble {
-
-// A piece of work that is timed.
-struct TimedCase {
-  std::string name;            // "peak/fp32_fma"
-  double work = 0;             // amount of work in one run
-  std::string_view unit = {};  // unit of 1e9 work per second: "GFLOP/s"
-  std::function<void()> run;
-};
 
 // The rates of streams over memory in bytes per second. `copy` counts bytes that are read and bytes that are written;
 // it is the faster of two ways, through the caches and past them.

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -14,17 +13,13 @@
 #include "dist/device/thread_pool.h"
 #include "dist/ranks/self_communicator.h"
 #include "model/cost.h"
-#include "trainer/bench/bench_group.h"
+#include "trainer/bench/timing.h"
 #include "trainer/compute/measured_peak.h"
 #include "trainer/config/run_config.h"
 #include "trainer/run/training_session.h"
 
 namespace nibble {
 namespace {
-
-double wall_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // A shard of made-up tokens; the destructor removes the file.
 class MadeUpData {
@@ -70,20 +65,6 @@ RunConfig config_of(const BenchModel& model, const std::string& recipe, const st
                                {"recipe=" + recipe, fmt::format("data.train=['{}']", shard.string())});
 }
 
-struct Contender {
-  std::string recipe;
-  std::unique_ptr<TrainingSession> session;
-  uint64_t step = 0;
-  std::vector<double> seconds = {};
-
-  double train() {
-    const auto clock = compute_threads() == 1 ? thread_seconds : wall_seconds;
-    const double start = clock();
-    session->train_step(step++);
-    return clock() - start;
-  }
-};
-
 }  // namespace
 
 std::vector<BenchModel> bench_models(bool quick, bool full) {
@@ -106,36 +87,31 @@ TrainingResult measure_training(const BenchModel& model, const std::vector<std::
                                 double budget_seconds) {
   const MadeUpData data(model.vocabulary);
   SelfCommunicator communicator;
-  std::vector<Contender> contenders;
+  std::vector<std::unique_ptr<TrainingSession>> sessions;
+  std::vector<TimedCase> cases;
   const auto enter = [&](const std::string& recipe) {
     const RunConfig config = config_of(model, recipe, data.shard());
-    contenders.push_back({config.recipe.name, std::make_unique<TrainingSession>(communicator, config)});
-    contenders.back().session->initialize_weights();
-    contenders.back().train();  // this step is not measured: it touches memory for the first time
+    sessions.push_back(std::make_unique<TrainingSession>(communicator, config));
+    TrainingSession& session = *sessions.back();
+    session.initialize_weights();
+    cases.push_back({.name = config.recipe.name,
+                     .work = static_cast<double>(model.tokens_per_step),
+                     .run = [&session, step = uint64_t{0}]() mutable { session.train_step(step++); }});
   };
   enter("bf16");
   for (const std::string& recipe : recipes) enter(recipe);
-
-  const double start = wall_seconds();
-  constexpr int fewest_rounds = 3;
-  for (int round = 0; round < rounds; ++round) {
-    const double spent = wall_seconds() - start;
-    if (round >= fewest_rounds && spent * (round + 1) / round > budget_seconds) break;
-    for (Contender& contender : contenders) contender.seconds.push_back(contender.train());
-  }
+  const std::vector<std::vector<double>> seconds =
+      time_by_turns(cases, {.rounds = rounds, .budget_seconds = budget_seconds});
 
   TrainingResult result{.model = model, .parameters = 0, .threads = compute_threads(), .rates = {}};
-  const ModelCost cost = model_cost(contenders.front().session->config().model);
+  const ModelCost cost = model_cost(sessions.front()->config().model);
   result.parameters = cost.parameters;
   const double peak = measured_peak_flops();
-  const std::vector<double>& base = contenders.front().seconds;
-  for (const Contender& contender : contenders) {
-    TrainingRate rate{.recipe = contender.recipe};
-    rate.tokens_per_second = static_cast<double>(model.tokens_per_step) / median_of(contender.seconds);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    TrainingRate rate{.recipe = cases[i].name};
+    rate.tokens_per_second = cases[i].work / median_of(seconds[i]);
     rate.mfu = cost.training_flops_per_token * rate.tokens_per_second / peak;
-    std::vector<double> ratios;
-    for (size_t i = 0; i < base.size(); ++i) ratios.push_back(base[i] / contender.seconds[i]);
-    rate.ratio = median_of(ratios);
+    rate.ratio = median_ratio(seconds.front(), seconds[i]);
     result.rates.push_back(rate);
   }
   return result;
