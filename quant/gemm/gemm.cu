@@ -1,4 +1,4 @@
-// Chooses the backend of each GEMM (quant/gemm/gemm_provider.h).
+// Chooses the backend of each GEMM (quant/gemm/gemm_backend_kind.h).
 #include "quant/gemm/gemm.h"
 
 #include <set>
@@ -7,12 +7,12 @@
 #include "dist/base/log_line.h"
 #include "quant/gemm/cuda/gemm_backend.h"
 #include "quant/gemm/cuda/gemm_self_test.h"
-#include "quant/gemm/gemm_provider.h"
+#include "quant/gemm/gemm_backend_kind.h"
 
 namespace nibble::cuda {
 namespace {
 
-GemmProvider provider = GemmProvider::automatic;
+GemmBackendKind backend_kind = GemmBackendKind::automatic;
 
 void warn_once(const std::string& message) {
   static std::set<std::string> told;
@@ -44,24 +44,24 @@ GemmBackend& automatic_backend(const GemmShape& shape) {
 
 GemmBackend& named_backend(const GemmShape& shape) {
   const bool for_cudnn = shape.a == Format::nvfp4 && shape.b == Format::nvfp4;
-  switch (provider) {
-    case GemmProvider::automatic: break;
-    case GemmProvider::exact: return exact_gemm();
-    case GemmProvider::cublaslt: return cublaslt_gemm();
-    case GemmProvider::cudnn: return for_cudnn ? cudnn_gemm() : cublaslt_gemm();
-    case GemmProvider::emulated: return emulated_gemm();
+  switch (backend_kind) {
+    case GemmBackendKind::automatic: break;
+    case GemmBackendKind::exact: return exact_gemm();
+    case GemmBackendKind::cublaslt: return cublaslt_gemm();
+    case GemmBackendKind::cudnn: return for_cudnn ? cudnn_gemm() : cublaslt_gemm();
+    case GemmBackendKind::emulated: return emulated_gemm();
   }
   return automatic_backend(shape);
 }
 
 GemmBackend& backend_for(const GemmShape& shape) {
-  if (provider == GemmProvider::automatic) return automatic_backend(shape);
+  if (backend_kind == GemmBackendKind::automatic) return automatic_backend(shape);
   GemmBackend& backend = named_backend(shape);
   const std::string refusal = backend.refusal(shape);
   if (!refusal.empty()) {
     throw Error(ExitCode::bad_config,
-                "cuda.gemm=" + std::string(name_of(provider)) + " cannot multiply " + name_of_pair(shape.a, shape.b) +
-                    " operands: " + refusal,
+                "cuda.gemm=" + std::string(name_of(backend_kind)) + " cannot multiply " +
+                    name_of_pair(shape.a, shape.b) + " operands: " + refusal,
                 "set cuda.gemm to automatic, which emulates what is not native");
   }
   return backend;
@@ -80,12 +80,12 @@ std::string reason_for_emulation(const GemmShape& shape) {
 
 }  // namespace
 
-void set_gemm_provider(GemmProvider chosen) {
-  provider = chosen;
+void set_gemm_backend(GemmBackendKind chosen) {
+  backend_kind = chosen;
 }
 
-GemmProvider gemm_provider() {
-  return provider;
+GemmBackendKind gemm_backend() {
+  return backend_kind;
 }
 
 std::string describe_gemm(Format a, Format b) {
@@ -95,7 +95,8 @@ std::string describe_gemm(Format a, Format b) {
   if (&backend == &exact_gemm()) return pair + "exact, " + backend.description();
   if (&backend != &emulated_gemm() || !is_decoded(shape)) return pair + "native, " + backend.description();
   const bool fp32 = a == Format::f32 || b == Format::f32;
-  const std::string reason = provider == GemmProvider::emulated ? backend.description() : reason_for_emulation(shape);
+  const std::string reason =
+      backend_kind == GemmBackendKind::emulated ? backend.description() : reason_for_emulation(shape);
   return pair + "emulated in " + (fp32 ? "fp32" : "bf16") + " (" + reason + ")";
 }
 
@@ -111,7 +112,7 @@ void gemm(const GemmProblem& problem) {
     return;
   }
   GemmBackend& backend = backend_for(shape);
-  if (provider == GemmProvider::automatic && problem.scratch.bytes() < backend.scratch_bytes(shape)) {
+  if (backend_kind == GemmBackendKind::automatic && problem.scratch.bytes() < backend.scratch_bytes(shape)) {
     warn_once("a GEMM of " + name_of_pair(shape.a, shape.b) +
               " operands has a shape that its scratch memory was not planned for: it runs in nibble's own kernels, "
               "which are exact but slow");
@@ -122,7 +123,7 @@ void gemm(const GemmProblem& problem) {
   const std::string what = backend.description() + " has no algorithm for a GEMM " + std::to_string(shape.m) + " x " +
                            std::to_string(shape.n) + " x " + std::to_string(shape.k) + " of " +
                            name_of_pair(shape.a, shape.b) + " operands";
-  if (provider != GemmProvider::automatic) {
+  if (backend_kind != GemmBackendKind::automatic) {
     throw Error(ExitCode::bad_config, what, "set cuda.gemm to automatic or exact");
   }
   warn_once(what + ": it runs in nibble's own kernels, which are exact but slow");

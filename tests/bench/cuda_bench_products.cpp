@@ -1,8 +1,8 @@
 #include "bench/cuda_bench.h"
 #include "model/ops/attention/attention.h"
-#include "model/ops/attention/attention_provider.h"
+#include "model/ops/attention/attention_backend_kind.h"
 #include "quant/gemm/gemm.h"
-#include "quant/gemm/gemm_provider.h"
+#include "quant/gemm/gemm_backend_kind.h"
 #include "quant/quantize/quantize.h"
 #include "quant/recipe/recipe.h"
 
@@ -123,7 +123,7 @@ void bench_attention(Bench& bench) {
   // The forward pass has two products over the causal half, the backward pass five.
   const double product = static_cast<double>(shape.tokens() * shape.sequence_length) *
                          static_cast<double>(shape.query_heads * shape.head_dim);
-  const std::string who = describe_attention_provider(shape);
+  const std::string who = describe_attention_backend(shape);
   bench.compute("attention forward (" + who + ")", 2 * product, [&] {
     attention_forward({.shape = shape,
                        .qkv = made.qkv,

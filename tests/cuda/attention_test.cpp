@@ -7,7 +7,7 @@
 #include <functional>
 
 #include "cuda/device_fixture.h"
-#include "model/ops/attention/attention_provider.h"
+#include "model/ops/attention/attention_backend_kind.h"
 
 namespace nibble {
 namespace {
@@ -74,8 +74,8 @@ struct Operands {
 
 class Attention : public DeviceTest {
  protected:
-  void SetUp() override { set_attention_provider(AttentionProvider::exact); }
-  void TearDown() override { set_attention_provider(AttentionProvider::automatic); }
+  void SetUp() override { set_attention_backend(AttentionBackendKind::exact); }
+  void TearDown() override { set_attention_backend(AttentionBackendKind::automatic); }
 
   static void expect_bits_of_the_cpu(const Operands& operands) {
     const AttentionShape& shape = operands.shape;
@@ -179,24 +179,24 @@ TEST_F(Attention, NothingToDoIsNoError) {
   expect_bits_of_the_cpu(Operands({0, 64, 2, 1, 16}, DType::bf16));
 }
 
-TEST_F(Attention, ProviderIsDescribed) {
-  EXPECT_EQ(describe_attention_provider({1, 64, 2, 1, 64}), "exact: it was asked for");
+TEST_F(Attention, BackendIsDescribed) {
+  EXPECT_EQ(describe_attention_backend({1, 64, 2, 1, 64}), "exact: it was asked for");
 }
 
 // cuDNN is not asked for heads of 16, with it or without it.
 TEST_F(Attention, WhatCudnnCannotDoIsExactUnlessAskedOfCudnn) {
   const Operands operands({1, 64, 2, 1, 16}, DType::bf16);
-  set_attention_provider(AttentionProvider::automatic);
-  EXPECT_THAT(describe_attention_provider(operands.shape), ::testing::StartsWith("exact: "));
+  set_attention_backend(AttentionBackendKind::automatic);
+  EXPECT_THAT(describe_attention_backend(operands.shape), ::testing::StartsWith("exact: "));
   expect_bits_of_the_cpu(operands);
   const TwinTensor workspace = operands.workspace(DeviceKind::cuda);
-  set_attention_provider(AttentionProvider::cudnn);
+  set_attention_backend(AttentionBackendKind::cudnn);
   for (const std::function<void()>& attempt : std::vector<std::function<void()>>{
            [&] {
              attention_forward({operands.shape, operands.qkv.gpu(), operands.output.gpu(), operands.log_sum_exp.gpu(),
                                 workspace.gpu()});
            },
-           [&] { describe_attention_provider(operands.shape); },
+           [&] { describe_attention_backend(operands.shape); },
            [&] { attention_workspace_floats(operands.shape, DeviceKind::cuda); }}) {
     try {
       attempt();
@@ -228,9 +228,9 @@ double difference(const Tensor& expected, const Tensor& actual) {
 
 // On a GPU with cuDNN the results are near the CPU's, and have the same bits every time.
 TEST_F(Attention, CudnnIsNearAndRepeatable) {
-  set_attention_provider(AttentionProvider::automatic);
-  const std::string provider = describe_attention_provider({2, 300, 8, 2, 64});
-  if (!provider.starts_with("cuDNN")) GTEST_SKIP() << provider;
+  set_attention_backend(AttentionBackendKind::automatic);
+  const std::string backend = describe_attention_backend({2, 300, 8, 2, 64});
+  if (!backend.starts_with("cuDNN")) GTEST_SKIP() << backend;
   for (const auto& [head_dim, masked] : {std::pair{64, false}, {128, false}, {64, true}, {128, true}}) {
     SCOPED_TRACE(::testing::Message() << "head_dim " << head_dim << (masked ? ", documents" : ""));
     const auto make = [shape = AttentionShape{2, 300, 8, 2, head_dim}, packs = masked] {

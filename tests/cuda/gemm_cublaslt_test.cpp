@@ -10,12 +10,12 @@
 #include "quant/gemm/cuda/cublaslt_library.h"
 #include "quant/gemm/cuda/gemm_backend.h"
 #include "quant/gemm/cuda/gemm_self_test.h"
-#include "quant/gemm/gemm_provider.h"
+#include "quant/gemm/gemm_backend_kind.h"
 
 namespace nibble {
 namespace {
 
-using cuda::GemmProvider;
+using cuda::GemmBackendKind;
 
 // The simulated device has the compute capability 10.0 of a Blackwell GPU.
 class CublasLt : public DeviceTest {
@@ -27,7 +27,7 @@ class CublasLt : public DeviceTest {
   void SetUp() override { ASSERT_NE(cuda::cublaslt(), nullptr) << cuda::cublaslt_absence(); }
   void TearDown() override {
     unsetenv("NIBBLE_FAKE_CUBLASLT_VERSION");
-    cuda::set_gemm_provider(GemmProvider::automatic);
+    cuda::set_gemm_backend(GemmBackendKind::automatic);
     cuda::forget_gemm_self_test();
   }
 };
@@ -39,8 +39,8 @@ struct Product {
   bool accumulate = false;
 };
 
-std::vector<float> run(GemmProvider provider, const Product& product, float before) {
-  cuda::set_gemm_provider(provider);
+std::vector<float> run(GemmBackendKind backend, const Product& product, float before) {
+  cuda::set_gemm_backend(backend);
   const GemmShape shape = shape_of(product.a, product.b);
   const DeviceBytes scratch(gemm_scratch_bytes(shape, DeviceKind::cuda));
   TwinTensor output(product.dtype, {shape.m, shape.n});
@@ -105,11 +105,11 @@ int (*heuristic_calls())() {
 
 // The errors of both backends are at most k units of 2^-24 of the sum of magnitudes; f32 operands that are multiplied
 // as such lose nothing either. Output rounding comes on top.
-void expect_close(GemmProvider provider, const Product& product, const std::string& what) {
+void expect_close(GemmBackendKind backend, const Product& product, const std::string& what) {
   const float before = product.accumulate ? 2.5F : std::nanf("");
-  const std::vector<float> got = run(provider, product, before);
+  const std::vector<float> got = run(backend, product, before);
   const std::vector<float> wanted =
-      run(GemmProvider::exact, {product.a, product.b, DType::f32, product.accumulate}, before);
+      run(GemmBackendKind::exact, {product.a, product.b, DType::f32, product.accumulate}, before);
   const std::vector<double> sizes = sizes_of(product.a, product.b);
   const bool eight_bits = traits_of(product.a.cpu().format).code_bits == 8 && heuristic_calls() == nullptr;
   const double unit = eight_bits ? 0x1p-12 : 2 * static_cast<double>(product.a.cpu().inner + 2) * 0x1p-24;
@@ -118,12 +118,12 @@ void expect_close(GemmProvider provider, const Product& product, const std::stri
     ASSERT_NEAR(got[i], wanted[i], unit * sizes[i] + last) << what << ", element " << i;
   }
 }
-void expect_close_everywhere(GemmProvider provider, const TwinOperand& a, const TwinOperand& b,
+void expect_close_everywhere(GemmBackendKind backend, const TwinOperand& a, const TwinOperand& b,
                              const std::string& what) {
-  expect_close(provider, {a, b}, what + ", fp32");
-  expect_close(provider, {a, b, DType::f32, true}, what + ", added");
+  expect_close(backend, {a, b}, what + ", fp32");
+  expect_close(backend, {a, b, DType::f32, true}, what + ", added");
   const bool f32 = a.cpu().format == Format::f32 || b.cpu().format == Format::f32 || !a.cpu().outer_scales.empty();
-  if (!f32) expect_close(provider, {a, b, DType::bf16}, what + ", bf16");
+  if (!f32) expect_close(backend, {a, b, DType::bf16}, what + ", bf16");
 }
 
 TEST_F(CublasLt, EveryPairNativeOrEmulated) {
@@ -132,10 +132,10 @@ TEST_F(CublasLt, EveryPairNativeOrEmulated) {
     for (const Format right : all_formats) {
       const TwinOperand a({left, 37, inner}, 1);
       const TwinOperand b({right, 48, inner}, 2);
-      expect_close_everywhere(GemmProvider::automatic, a, b, name_of_pair(left, right));
-      expect_close_everywhere(GemmProvider::emulated, a, b, "emulated " + name_of_pair(left, right));
+      expect_close_everywhere(GemmBackendKind::automatic, a, b, name_of_pair(left, right));
+      expect_close_everywhere(GemmBackendKind::emulated, a, b, "emulated " + name_of_pair(left, right));
       if (cuda::cublaslt_gemm().refusal(shape_of(a, b)).empty()) {
-        expect_close_everywhere(GemmProvider::cublaslt, a, b, "native " + name_of_pair(left, right));
+        expect_close_everywhere(GemmBackendKind::cublaslt, a, b, "native " + name_of_pair(left, right));
       }
     }
   }
@@ -162,20 +162,20 @@ TEST_F(CublasLt, TransposedOperandsAsTheyLie) {
       for (const bool right : {false, true}) {
         const TwinOperand a({format, 37, 45, left}, 1);
         const TwinOperand b({format, 24, 45, right}, 2);
-        expect_close_everywhere(GemmProvider::cublaslt, a, b, std::string(name_of(format)));
+        expect_close_everywhere(GemmBackendKind::cublaslt, a, b, std::string(name_of(format)));
       }
     }
   }
   const TwinOperand a({Format::bf16, 33, 64, true}, 1);
   const TwinOperand b({Format::nvfp4, 34, 64}, 2);
-  expect_close_everywhere(GemmProvider::emulated, a, b, "bf16 transposed x nvfp4");
+  expect_close_everywhere(GemmBackendKind::emulated, a, b, "bf16 transposed x nvfp4");
 }
 
 TEST_F(CublasLt, ManyStripsOfScales) {
   const TwinOperand a({Format::nvfp4, 140, 224}, 1);
   const TwinOperand b({Format::nvfp4, 136, 224}, 2);
-  expect_close_everywhere(GemmProvider::automatic, a, b, "nvfp4");
-  expect_close_everywhere(GemmProvider::emulated, a, b, "emulated nvfp4");
+  expect_close_everywhere(GemmBackendKind::automatic, a, b, "nvfp4");
+  expect_close_everywhere(GemmBackendKind::emulated, a, b, "emulated nvfp4");
 }
 
 TEST_F(CublasLt, ShapesThatAreNotNativeAreEmulated) {
@@ -183,14 +183,14 @@ TEST_F(CublasLt, ShapesThatAreNotNativeAreEmulated) {
   const TwinOperand b({Format::nvfp4, 24, 48}, 2);
   EXPECT_FALSE(cuda::cublaslt_gemm().refusal(shape_of(a, b)).empty());
   EXPECT_GT(gemm_scratch_bytes(shape_of(a, b), DeviceKind::cuda), 0U);
-  expect_close_everywhere(GemmProvider::automatic, a, b, "k = 48");
+  expect_close_everywhere(GemmBackendKind::automatic, a, b, "k = 48");
   const TwinOperand c({Format::fp8_e4m3, 37, 33}, 1);
   const TwinOperand d({Format::fp8_e4m3, 23, 33}, 2);
-  expect_close_everywhere(GemmProvider::automatic, c, d, "odd fp8");
-  cuda::set_gemm_provider(GemmProvider::cublaslt);
+  expect_close_everywhere(GemmBackendKind::automatic, c, d, "odd fp8");
+  cuda::set_gemm_backend(GemmBackendKind::cublaslt);
   try {
     gemm_scratch_bytes(shape_of(a, b), DeviceKind::cuda);
-    FAIL() << "a provider that was named must not be replaced";
+    FAIL() << "a backend that was named must not be replaced";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::bad_config);
     EXPECT_FALSE(error.remedy().empty());
@@ -201,8 +201,8 @@ TEST_F(CublasLt, OuterScalesAreMultipliedInFp32) {
   const TwinOperand a({Format::nvfp4, 36, 256, false, true}, 1);
   const TwinOperand b({Format::nvfp4, 24, 256}, 2);
   const TwinOperand c({Format::bf16, 24, 256, true}, 3);
-  expect_close_everywhere(GemmProvider::automatic, a, b, "nvfp4");
-  expect_close_everywhere(GemmProvider::automatic, a, c, "bf16 transposed");
+  expect_close_everywhere(GemmBackendKind::automatic, a, b, "nvfp4");
+  expect_close_everywhere(GemmBackendKind::automatic, a, c, "bf16 transposed");
 }
 
 TEST_F(CublasLt, RotationsAndTensorScalesGoIntoAlpha) {
@@ -214,9 +214,9 @@ TEST_F(CublasLt, RotationsAndTensorScalesGoIntoAlpha) {
   a.upload();
   b.upload();
   const Product product{a, b};
-  for (const GemmProvider provider : {GemmProvider::automatic, GemmProvider::emulated}) {
-    const std::vector<float> got = run(provider, product, 0);
-    const std::vector<float> wanted = run(GemmProvider::exact, product, 0);
+  for (const GemmBackendKind backend : {GemmBackendKind::automatic, GemmBackendKind::emulated}) {
+    const std::vector<float> got = run(backend, product, 0);
+    const std::vector<float> wanted = run(GemmBackendKind::exact, product, 0);
     for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], wanted[i], 1e-5 * std::abs(wanted[i]) + 1e-37) << i;
     EXPECT_GT(std::abs(got[0]), 1e-34F);
   }
@@ -225,23 +225,23 @@ TEST_F(CublasLt, RotationsAndTensorScalesGoIntoAlpha) {
 TEST_F(CublasLt, TwiceTheSameBits) {
   const TwinOperand a({Format::nvfp4, 36, 96}, 1);
   const TwinOperand b({Format::nvfp4, 24, 96}, 2);
-  for (const GemmProvider provider : {GemmProvider::automatic, GemmProvider::emulated}) {
+  for (const GemmBackendKind backend : {GemmBackendKind::automatic, GemmBackendKind::emulated}) {
     const Product product{a, b};
-    EXPECT_EQ(run(provider, product, 0), run(provider, product, 0));
+    EXPECT_EQ(run(backend, product, 0), run(backend, product, 0));
   }
 }
 
 TEST_F(CublasLt, AlgorithmsAreChosenOnceAndCarriedInAPlan) {
   const TwinOperand a({Format::bf16, 40, 56}, 1);
   const TwinOperand b({Format::bf16, 24, 56}, 2);
-  const std::vector<float> first = run(GemmProvider::cublaslt, {a, b}, 0);
+  const std::vector<float> first = run(GemmBackendKind::cublaslt, {a, b}, 0);
   const std::string plan = cuda::export_gemm_plan();
   EXPECT_NE(plan.find("\n40 24 56 "), std::string::npos) << plan;
   const auto calls = heuristic_calls();
   const int before = calls != nullptr ? calls() : 0;
   cuda::import_gemm_plan(plan);
   EXPECT_EQ(cuda::export_gemm_plan(), plan);
-  EXPECT_EQ(run(GemmProvider::cublaslt, {a, b}, 0), first);
+  EXPECT_EQ(run(GemmBackendKind::cublaslt, {a, b}, 0), first);
   if (calls != nullptr) {
     EXPECT_EQ(calls(), before);
   }
@@ -250,7 +250,7 @@ TEST_F(CublasLt, AlgorithmsAreChosenOnceAndCarriedInAPlan) {
 TEST_F(CublasLt, APlannedAlgorithmThatTheLibraryDoesNotTakeIsReplaced) {
   const TwinOperand a({Format::bf16, 41, 56}, 1);
   const TwinOperand b({Format::bf16, 24, 56}, 2);
-  const std::vector<float> first = run(GemmProvider::cublaslt, {a, b}, 0);
+  const std::vector<float> first = run(GemmBackendKind::cublaslt, {a, b}, 0);
   const std::string plan = cuda::export_gemm_plan();
   std::string damaged = plan;
   const size_t line = damaged.find("\n41 24 56 ");
@@ -260,7 +260,7 @@ TEST_F(CublasLt, APlannedAlgorithmThatTheLibraryDoesNotTakeIsReplaced) {
   damaged.replace(word + 1, damaged.find(' ', word + 1) - word - 1, "fedcba9876543210");
   testing::internal::CaptureStderr();
   cuda::import_gemm_plan(damaged);
-  EXPECT_EQ(run(GemmProvider::cublaslt, {a, b}, 0), first);
+  EXPECT_EQ(run(GemmBackendKind::cublaslt, {a, b}, 0), first);
   EXPECT_NE(testing::internal::GetCapturedStderr().find("does not accept"), std::string::npos);
   EXPECT_EQ(cuda::export_gemm_plan(), plan);
 }
@@ -279,14 +279,14 @@ TEST_F(CublasLt, VersionsKnownToBeWrongAreRefused) {
   EXPECT_EQ(cuda::describe_gemm(Format::mxfp8_e4m3, Format::mxfp8_e4m3), "mxfp8_e4m3: native, cuBLASLt 13.4.0");
   const TwinOperand a({Format::nvfp4, 36, 96}, 1);
   const TwinOperand b({Format::nvfp4, 24, 96}, 2);
-  expect_close_everywhere(GemmProvider::automatic, a, b, "emulated");
+  expect_close_everywhere(GemmBackendKind::automatic, a, b, "emulated");
 }
 
 TEST_F(CublasLt, DescriptionsNameThePath) {
   EXPECT_EQ(cuda::describe_gemm(Format::bf16, Format::bf16), "bf16: native, " + cuda::cublaslt_gemm().description());
   EXPECT_EQ(cuda::describe_gemm(Format::mxfp4, Format::bf16),
             "mxfp4 x bf16: emulated in bf16 (cuBLASLt has no GEMM of these two formats)");
-  cuda::set_gemm_provider(GemmProvider::exact);
+  cuda::set_gemm_backend(GemmBackendKind::exact);
   EXPECT_EQ(cuda::describe_gemm(Format::nvfp4, Format::nvfp4), "nvfp4: exact, kernels of nibble");
 }
 
@@ -295,12 +295,12 @@ TEST_F(CublasLt, WhatTheLibraryRefusesAfterAllIsExactOrAnError) {
   const TwinOperand a({Format::f32, 16, 32}, 1);
   const TwinOperand b({Format::f32, 24, 32}, 2);
   const Product product{a, b, DType::bf16};
-  EXPECT_THROW(run(GemmProvider::cublaslt, product, 0), Error);
-  EXPECT_EQ(run(GemmProvider::automatic, product, 0), run(GemmProvider::exact, product, 0));
+  EXPECT_THROW(run(GemmBackendKind::cublaslt, product, 0), Error);
+  EXPECT_EQ(run(GemmBackendKind::automatic, product, 0), run(GemmBackendKind::exact, product, 0));
 }
 
 TEST_F(CublasLt, ScratchMemoryIsBounded) {
-  cuda::set_gemm_provider(GemmProvider::emulated);
+  cuda::set_gemm_backend(GemmBackendKind::emulated);
   const auto scratch = [](int64_t m, int64_t n, int64_t k) {
     return gemm_scratch_bytes({.a = Format::nvfp4, .b = Format::nvfp4, .m = m, .n = n, .k = k}, DeviceKind::cuda);
   };
@@ -315,10 +315,10 @@ TEST_F(CublasLt, LargeOperandsAreDecodedInPieces) {
   const TwinOperand c({Format::nvfp4, 260, 48}, 3);
   const TwinOperand d({Format::bf16, 300, 64, true}, 4);
   cuda::set_largest_decoded_part(1);
-  cuda::set_gemm_provider(GemmProvider::emulated);
+  cuda::set_gemm_backend(GemmBackendKind::emulated);
   EXPECT_EQ(gemm_scratch_bytes(shape_of(a, c), DeviceKind::cuda), size_t{2 * 128 * 48 * 2});
-  expect_close_everywhere(GemmProvider::emulated, a, c, "both operands in pieces");
-  expect_close_everywhere(GemmProvider::emulated, d, b, "one operand in pieces");
+  expect_close_everywhere(GemmBackendKind::emulated, a, c, "both operands in pieces");
+  expect_close_everywhere(GemmBackendKind::emulated, d, b, "one operand in pieces");
   cuda::set_largest_decoded_part(int64_t{256} << 20);
 }
 

@@ -5,14 +5,14 @@
 #include "cuda/gemm_fixture.h"
 #include "quant/format/flushed_math.h"
 #include "quant/gemm/cuda/gemm_backend.h"
-#include "quant/gemm/gemm_provider.h"
+#include "quant/gemm/gemm_backend_kind.h"
 
 namespace nibble {
 namespace {
 
 class ExactGemm : public DeviceTest {
  protected:
-  void SetUp() override { cuda::set_gemm_provider(cuda::GemmProvider::exact); }
+  void SetUp() override { cuda::set_gemm_backend(cuda::GemmBackendKind::exact); }
 
   static void expect_same(const TwinOperand& a, const TwinOperand& b, DType dtype, bool accumulate,
                           const std::string& what, float before = 1) {

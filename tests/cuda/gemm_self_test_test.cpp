@@ -9,7 +9,7 @@
 #include "quant/gemm/cuda/cublaslt_library.h"
 #include "quant/gemm/cuda/gemm_backend.h"
 #include "quant/gemm/cuda/gemm_self_test.h"
-#include "quant/gemm/gemm_provider.h"
+#include "quant/gemm/gemm_backend_kind.h"
 
 namespace nibble {
 namespace {
@@ -41,7 +41,7 @@ TEST_F(GemmSelfTest, PassesAndIsCached) {
   const std::vector<cuda::ProbeResult> results = cuda::run_gemm_self_test();
   EXPECT_GE(results.size(), 21U);  // seven probes of nvfp4 and of two kinds of mxfp8
   for (const cuda::ProbeResult& result : results) {
-    EXPECT_TRUE(result.passed) << result.provider << ", " << result.format << ", " << result.probe << ": "
+    EXPECT_TRUE(result.passed) << result.backend << ", " << result.format << ", " << result.probe << ": "
                                << result.finding;
   }
   EXPECT_TRUE(cuda::native_gemm_is_sound());

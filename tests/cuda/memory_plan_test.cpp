@@ -6,9 +6,9 @@
 
 #include "cuda/device_fixture.h"
 #include "model/language_model.h"
-#include "model/ops/attention/attention_provider.h"
+#include "model/ops/attention/attention_backend_kind.h"
 #include "quant/gemm/cuda/gemm_backend.h"
-#include "quant/gemm/gemm_provider.h"
+#include "quant/gemm/gemm_backend_kind.h"
 
 namespace nibble {
 namespace {
@@ -306,10 +306,10 @@ class MemoryPlan : public DeviceTest {};
 
 TEST_F(MemoryPlan, IsTheFormula) {
   cuda::use_device(0);
-  set_attention_provider(AttentionProvider::exact);
+  set_attention_backend(AttentionBackendKind::exact);
   for (const Case& wanted : cases()) {
     SCOPED_TRACE(wanted.name);
-    cuda::set_gemm_provider(wanted.emulated ? cuda::GemmProvider::emulated : cuda::GemmProvider::exact);
+    cuda::set_gemm_backend(wanted.emulated ? cuda::GemmBackendKind::emulated : cuda::GemmBackendKind::exact);
     cuda::set_largest_decoded_part(wanted.largest_part);
     const LanguageModel model(wanted.config, wanted.recipe, wanted.options);
     Plan planned;

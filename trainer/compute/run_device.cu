@@ -3,8 +3,8 @@
 #include <set>
 
 #include "dist/device/cuda_device.h"
-#include "model/ops/attention/attention_provider.h"
-#include "quant/gemm/gemm_provider.h"
+#include "model/ops/attention/attention_backend_kind.h"
+#include "quant/gemm/gemm_backend_kind.h"
 
 namespace nibble::cuda {
 namespace {
@@ -38,8 +38,8 @@ double peak_flops() {
 
 void use_gpu(int rank_on_machine, const RunConfig& config) {
   use_device(rank_on_machine);
-  set_gemm_provider(config.cuda.gemm);
-  set_attention_provider(config.cuda.attention);
+  set_gemm_backend(config.cuda.gemm);
+  set_attention_backend(config.cuda.attention);
 }
 
 std::vector<std::string> describe_device(const RunConfig& config) {
@@ -56,7 +56,7 @@ std::vector<std::string> describe_device(const RunConfig& config) {
                              .kv_heads = config.model.kv_heads,
                              .head_dim = config.model.head_dim,
                              .document_mask = config.data.document_mask};
-  lines.push_back("attention  " + describe_attention_provider(shape));
+  lines.push_back("attention  " + describe_attention_backend(shape));
   return lines;
 }
 

@@ -10,10 +10,10 @@
 
 #include "dist/zero/gradient_reduction.h"
 #include "model/config.h"
-#include "model/ops/attention/attention_provider.h"
+#include "model/ops/attention/attention_backend_kind.h"
 #include "optim/schedule.h"
 #include "quant/format/dtype.h"
-#include "quant/gemm/gemm_provider.h"
+#include "quant/gemm/gemm_backend_kind.h"
 #include "quant/recipe/recipe.h"
 #include "quant/wire/weight_codec.h"
 
@@ -29,8 +29,8 @@ struct RunConfig {
   };
   // Settings that only have an effect on GPUs.
   struct Cuda {
-    cuda::GemmProvider gemm = cuda::GemmProvider::automatic;
-    AttentionProvider attention = AttentionProvider::automatic;
+    cuda::GemmBackendKind gemm = cuda::GemmBackendKind::automatic;
+    AttentionBackendKind attention = AttentionBackendKind::automatic;
     bool graphs = false;             // forward and backward of a micro-batch as one graph
     bool offload_optimizer = false;  // moments and FP32 masters stay in CPU memory, and the CPU updates them
   };

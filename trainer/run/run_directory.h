@@ -44,7 +44,7 @@ class RunDirectory {
   std::filesystem::path metrics_file() const { return path_ / "metrics.jsonl"; }
   std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
-  // The GEMM algorithms that the run uses on the GPU (quant/gemm/gemm_provider.h).
+  // The GEMM algorithms that the run uses on the GPU (quant/gemm/gemm_backend_kind.h).
   std::filesystem::path gemm_plan() const { return path_ / "gemm_plan.txt"; }
   std::filesystem::path heartbeat() const { return path_ / "heartbeat"; }
 

@@ -4,24 +4,24 @@
 #include <string>
 
 #include "dist/device/cuda_device.h"
+#include "model/ops/attention/attention_backend_kind.h"
 #include "model/ops/attention/attention_exact.h"
-#include "model/ops/attention/attention_provider.h"
 #include "model/ops/attention/cudnn_attention.h"
 #include "model/ops/row/storage.h"
 
 namespace nibble {
 namespace {
 
-std::atomic<AttentionProvider> provider_of_process{AttentionProvider::automatic};
+std::atomic<AttentionBackendKind> backend_of_process{AttentionBackendKind::automatic};
 
 }  // namespace
 
-void set_attention_provider(AttentionProvider provider) {
-  provider_of_process = provider;
+void set_attention_backend(AttentionBackendKind backend) {
+  backend_of_process = backend;
 }
 
-AttentionProvider attention_provider() {
-  return provider_of_process;
+AttentionBackendKind attention_backend() {
+  return backend_of_process;
 }
 
 namespace cuda {
@@ -31,8 +31,8 @@ namespace {
 // and cannot run.
 std::string reason_against_cudnn(const AttentionShape& shape, DType dtype) {
   static const bool without_gpu = visible_devices() == 0;
-  const AttentionProvider provider = attention_provider();
-  if (provider == AttentionProvider::exact) return "it was asked for";
+  const AttentionBackendKind backend = attention_backend();
+  if (backend == AttentionBackendKind::exact) return "it was asked for";
   std::string reason;
   if (dtype != DType::bf16) {
     reason = "activations are " + std::string(name_of(dtype));
@@ -41,7 +41,7 @@ std::string reason_against_cudnn(const AttentionShape& shape, DType dtype) {
   } else {
     reason = cudnn_attention_refusal(shape);
   }
-  if (!reason.empty() && provider == AttentionProvider::cudnn) {
+  if (!reason.empty() && backend == AttentionBackendKind::cudnn) {
     throw Error(ExitCode::bad_config, "attention was asked of cuDNN, which cannot run it: " + reason,
                 "set cuda.attention to automatic or exact, or a model that cuDNN supports: bf16 activations, "
                 "head_dim 64 or 128, cuDNN 9.10 or later; documents are masked on compute capability 9.0 only");
@@ -90,7 +90,7 @@ void attention_backward(const AttentionBackward& problem) {
 
 }  // namespace cuda
 
-std::string describe_attention_provider(const AttentionShape& shape) {
+std::string describe_attention_backend(const AttentionShape& shape) {
   const std::string reason = cuda::reason_against_cudnn(shape, DType::bf16);
   return reason.empty() ? cuda::cudnn_attention_name(shape) : "exact: " + reason;
 }

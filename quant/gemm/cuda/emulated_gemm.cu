@@ -7,8 +7,8 @@
 #include "quant/gemm/cuda/gemm_backend.h"
 #include "quant/gemm/cuda/library_alpha.h"
 #include "quant/gemm/cuda/library_gemm.h"
+#include "quant/gemm/gemm_backend_kind.h"
 #include "quant/gemm/gemm_common.h"
-#include "quant/gemm/gemm_provider.h"
 #include "quant/tensor/device_operand.cuh"
 
 namespace nibble::cuda {

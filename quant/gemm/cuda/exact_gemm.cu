@@ -3,8 +3,8 @@
 // reads four rows at once.
 #include "quant/format/flushed_math.h"
 #include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/gemm_backend_kind.h"
 #include "quant/gemm/gemm_common.h"
-#include "quant/gemm/gemm_provider.h"
 #include "quant/tensor/device_operand.cuh"
 
 namespace nibble::cuda {

@@ -1,5 +1,5 @@
-// The interface of a GEMM backend on a GPU; quant/gemm/gemm_provider.h lists the backends. Internal to quant, and to
-// tests. Implemented in exact_gemm.cu, cublaslt_gemm.cu, cudnn/cudnn_gemm.cu and emulated_gemm.cu.
+// The interface of a GEMM backend on a GPU; quant/gemm/gemm_backend_kind.h lists the backends. Internal to quant, and
+// to tests. Implemented in exact_gemm.cu, cublaslt_gemm.cu, cudnn/cudnn_gemm.cu and emulated_gemm.cu.
 #pragma once
 
 #include <cstdint>

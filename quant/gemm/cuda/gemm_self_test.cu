@@ -11,7 +11,7 @@
 #include "quant/format/codec.h"
 #include "quant/format/swizzle.h"
 #include "quant/gemm/cuda/gemm_backend.h"
-#include "quant/gemm/gemm_provider.h"
+#include "quant/gemm/gemm_backend_kind.h"
 #include "quant/tensor/tensor_copy.h"
 
 namespace nibble::cuda {
@@ -290,7 +290,7 @@ std::vector<ProbeResult> test(GemmBackend& backend, Format format) {
   std::vector<ProbeResult> results;
   for (const Probe& probe : probes) {
     ProbeResult result;
-    result.provider = backend.description();
+    result.backend = backend.description();
     result.format = nibble::name_of(format);
     result.probe = probe.name;
     try {
@@ -334,7 +334,7 @@ bool is_sound(GemmBackend& backend, Format format) {
   for (const ProbeResult& result : test(backend, format)) {
     if (result.passed) continue;
     sound = false;
-    write_log(LogLevel::warning, result.provider + " fails the self-test of " + result.format + " GEMMs, \"" +
+    write_log(LogLevel::warning, result.backend + " fails the self-test of " + result.format + " GEMMs, \"" +
                                      result.probe + "\": " + result.finding +
                                      "; they do not run there, but emulated or by another backend");
     break;

@@ -13,9 +13,9 @@ namespace nibble::cuda {
 class GemmBackend;
 
 struct ProbeResult {
-  std::string provider;  // "cuBLASLt 13.1.0"
-  std::string format;    // "nvfp4"
-  std::string probe;     // "one scale of 2 among ones"
+  std::string backend;  // "cuBLASLt 13.1.0"
+  std::string format;   // "nvfp4"
+  std::string probe;    // "one scale of 2 among ones"
   bool passed = false;
   std::string finding;  // what was wrong; empty if the probe passed
 };

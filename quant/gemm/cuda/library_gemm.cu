@@ -13,7 +13,7 @@
 #include "dist/device/launch.cuh"
 #include "quant/gemm/cuda/gemm_backend.h"
 #include "quant/gemm/cuda/library_alpha.h"
-#include "quant/gemm/gemm_provider.h"
+#include "quant/gemm/gemm_backend_kind.h"
 
 namespace nibble::cuda {
 namespace {

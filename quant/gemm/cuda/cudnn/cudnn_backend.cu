@@ -13,7 +13,7 @@ namespace nibble::cuda {
 namespace {
 
 const char* const remedy_without_cudnn =
-    "install cuDNN 9.10 or later where the dynamic linker finds libcudnn.so.9 (LD_LIBRARY_PATH), or choose a provider "
+    "install cuDNN 9.10 or later where the dynamic linker finds libcudnn.so.9 (LD_LIBRARY_PATH), or choose a backend "
     "that does without it";
 
 std::string version_text(size_t version) {
@@ -110,13 +110,13 @@ const CudnnFunctions& cudnn() {
 void check_cudnn(cudnnStatus_t status, const std::string& operation) {
   if (status == CUDNN_STATUS_SUCCESS) return;
   throw Error(ExitCode::bad_config, message(status, operation),
-              "use another version of cuDNN, or choose a provider that does without it");
+              "use another version of cuDNN, or choose a backend that does without it");
 }
 
 void check_cudnn_execution(cudnnStatus_t status, const std::string& operation) {
   if (status == CUDNN_STATUS_SUCCESS) return;
   throw Error(ExitCode::internal, message(status, operation),
-              "resume from the last checkpoint; if it comes again, choose a provider that does without cuDNN");
+              "resume from the last checkpoint; if it comes again, choose a backend that does without cuDNN");
 }
 
 cudnnHandle_t cudnn_handle() {

@@ -2,7 +2,7 @@
 #include "dist/base/error.h"
 #include "quant/gemm/cuda/cudnn_gemm.h"
 #include "quant/gemm/cuda/gemm_backend.h"
-#include "quant/gemm/gemm_provider.h"
+#include "quant/gemm/gemm_backend_kind.h"
 
 namespace nibble::cuda {
 namespace {

@@ -19,13 +19,13 @@
 
 namespace nibble::cuda {
 
-enum class GemmProvider : uint8_t { automatic, exact, cublaslt, cudnn, emulated };
-constexpr auto enum_names(GemmProvider) {
-  return std::to_array<EnumName<GemmProvider>>({{GemmProvider::automatic, "automatic"},
-                                                {GemmProvider::exact, "exact"},
-                                                {GemmProvider::cublaslt, "cublaslt"},
-                                                {GemmProvider::cudnn, "cudnn"},
-                                                {GemmProvider::emulated, "emulated"}});
+enum class GemmBackendKind : uint8_t { automatic, exact, cublaslt, cudnn, emulated };
+constexpr auto enum_names(GemmBackendKind) {
+  return std::to_array<EnumName<GemmBackendKind>>({{GemmBackendKind::automatic, "automatic"},
+                                                   {GemmBackendKind::exact, "exact"},
+                                                   {GemmBackendKind::cublaslt, "cublaslt"},
+                                                   {GemmBackendKind::cudnn, "cudnn"},
+                                                   {GemmBackendKind::emulated, "emulated"}});
 }
 
 // Chooses the backend of all GEMMs from now on; it must be set before scratch memory is planned. `automatic`: native
@@ -33,8 +33,8 @@ constexpr auto enum_names(GemmProvider) {
 // passed, else emulated; exact, with a warning, without cuBLASLt. `cudnn` leaves pairs other than nvfp4 to cublaslt;
 // `emulated` leaves pairs that need no decoding to it, too. If a named backend cannot multiply a pair,
 // gemm_scratch_bytes(), gemm() and describe_gemm() throw ExitCode::bad_config.
-void set_gemm_provider(GemmProvider provider);
-GemmProvider gemm_provider();
+void set_gemm_backend(GemmBackendKind kind);
+GemmBackendKind gemm_backend();
 
 // Returns a description such as "nvfp4: native, cuBLASLt 13.1.0" or "nvfp4: emulated in bf16 (NVIDIA H100 has no FP4
 // units)".

@@ -9,22 +9,22 @@
 
 namespace nibble {
 
-enum class AttentionProvider : uint8_t {
+enum class AttentionBackendKind : uint8_t {
   automatic,  // cuDNN where it supports the shape and bf16, else exact
   exact,      // kernels with the bits of the CPU
   cudnn       // cuDNN, or an error where it cannot run
 };
-constexpr auto enum_names(AttentionProvider) {
-  return std::to_array<EnumName<AttentionProvider>>({{AttentionProvider::automatic, "automatic"},
-                                                     {AttentionProvider::exact, "exact"},
-                                                     {AttentionProvider::cudnn, "cudnn"}});
+constexpr auto enum_names(AttentionBackendKind) {
+  return std::to_array<EnumName<AttentionBackendKind>>({{AttentionBackendKind::automatic, "automatic"},
+                                                        {AttentionBackendKind::exact, "exact"},
+                                                        {AttentionBackendKind::cudnn, "cudnn"}});
 }
 
-void set_attention_provider(AttentionProvider provider);
-AttentionProvider attention_provider();
+void set_attention_backend(AttentionBackendKind kind);
+AttentionBackendKind attention_backend();
 
 // Returns, for the log, which kernels compute attention of this shape in bf16 on the GPU of this process, and why:
 // "cuDNN 9.19.0, deterministic backward" or "exact: built without cuDNN". It makes the plans that it describes.
-std::string describe_attention_provider(const AttentionShape& shape);
+std::string describe_attention_backend(const AttentionShape& shape);
 
 }  // namespace nibble
