@@ -19,27 +19,27 @@ struct alignas(sizeof(T) * count) Pack {
   T value[count];
 };
 
-// Load and store a pack. `place` must be aligned to the size of the pack.
+// Load and store a pack. `address` must be aligned to the size of the pack.
 template <int count, class T>
-__device__ __forceinline__ Pack<T, count> load_pack(const T* place) {
-  return *reinterpret_cast<const Pack<T, count>*>(place);
+__device__ __forceinline__ Pack<T, count> load_pack(const T* address) {
+  return *reinterpret_cast<const Pack<T, count>*>(address);
 }
 template <int count, class T>
-__device__ __forceinline__ void store_pack(T* place, const Pack<T, count>& pack) {
-  *reinterpret_cast<Pack<T, count>*>(place) = pack;
+__device__ __forceinline__ void store_pack(T* address, const Pack<T, count>& pack) {
+  *reinterpret_cast<Pack<T, count>*>(address) = pack;
 }
 
 // Load a pack as FP32 numbers, and store FP32 numbers as a pack, rounded to nearest.
 template <int count, class T>
-__device__ __forceinline__ Pack<float, count> load_floats(const T* place) {
-  const Pack<T, count> pack = load_pack<count>(place);
+__device__ __forceinline__ Pack<float, count> load_floats(const T* address) {
+  const Pack<T, count> pack = load_pack<count>(address);
   Pack<float, count> values;
 #pragma unroll
   for (int i = 0; i < count; ++i) values.value[i] = to_float(pack.value[i]);
   return values;
 }
 template <int count, class T>
-__device__ __forceinline__ void store_floats(T* place, const Pack<float, count>& values) {
+__device__ __forceinline__ void store_floats(T* address, const Pack<float, count>& values) {
   Pack<T, count> pack;
 #pragma unroll
   for (int i = 0; i < count; ++i) {
@@ -49,7 +49,7 @@ __device__ __forceinline__ void store_floats(T* place, const Pack<float, count>&
       pack.value[i] = bf16_nearest(values.value[i]);
     }
   }
-  store_pack(place, pack);
+  store_pack(address, pack);
 }
 
 // Returns whether rows of `row` elements that begin at these addresses can be cut into aligned packs of `count`.

@@ -17,9 +17,9 @@ NIBBLE_HOST_DEVICE int64_t swizzled_scale_bytes(int64_t rows, int64_t blocks) {
 
 // Returns the byte offset of the scale of block `block` in row `row`, where a row has `blocks` scales.
 NIBBLE_HOST_DEVICE int64_t swizzled_scale_offset(int64_t row, int64_t block, int64_t blocks) {
-  const int64_t tiles_across = (blocks + 3) / 4;
-  const int64_t tile = row / 128 * tiles_across + block / 4;
-  return tile * 512 + row % 32 * 16 + row % 128 / 32 * 4 + block % 4;
+  const int64_t cells_across = (blocks + 3) / 4;
+  const int64_t cell = row / 128 * cells_across + block / 4;
+  return cell * 512 + row % 32 * 16 + row % 128 / 32 * 4 + block % 4;
 }
 
 }  // namespace nibble

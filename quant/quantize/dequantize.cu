@@ -82,23 +82,23 @@ __global__ void convert_kernel(Conversion<T, Output> problem) {
     store_floats(problem.output + first, load_floats<width>(problem.values + first));
 }
 
-constexpr int tile = 32;
-constexpr int tile_threads = 8;  // threads a column; 32 a row
+constexpr int square_side = 32;
+constexpr int square_threads = 8;  // threads a column; 32 a row
 
 template <class T, class Output>
 __global__ void transpose_kernel(Conversion<T, Output> problem) {
-  __shared__ float values[tile][tile + 1];
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * tile;
-  const int64_t position = static_cast<int64_t>(blockIdx.y) * tile;
+  __shared__ float values[square_side][square_side + 1];
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * square_side;
+  const int64_t position = static_cast<int64_t>(blockIdx.y) * square_side;
 #pragma unroll
-  for (unsigned i = threadIdx.y; i < tile; i += tile_threads) {
+  for (unsigned i = threadIdx.y; i < square_side; i += square_threads) {
     if (position + i < problem.inner && row + threadIdx.x < problem.rows) {
       values[i][threadIdx.x] = to_float(problem.values[(position + i) * problem.stride + row + threadIdx.x]);
     }
   }
   __syncthreads();
 #pragma unroll
-  for (unsigned i = threadIdx.y; i < tile; i += tile_threads) {
+  for (unsigned i = threadIdx.y; i < square_side; i += square_threads) {
     if (row + i < problem.rows && position + threadIdx.x < problem.inner) {
       store_floats<1>(problem.output + (row + i) * problem.inner + position + threadIdx.x, {values[threadIdx.x][i]});
     }
@@ -110,9 +110,9 @@ void convert(const QuantizedTensor& operand, int64_t first_row, int64_t rows, Ou
   Conversion<T, Output> problem{operand.values.as<T>(), output, rows, operand.inner, operand.rows};
   problem.values += operand.transposed ? first_row : first_row * operand.inner;
   if (operand.transposed) {
-    const LaunchShape shape{
-        dim3(narrow<unsigned>(div_ceil<int64_t>(rows, tile)), narrow<unsigned>(div_ceil<int64_t>(operand.inner, tile))),
-        dim3(tile, tile_threads)};
+    const LaunchShape shape{dim3(narrow<unsigned>(div_ceil<int64_t>(rows, square_side)),
+                                 narrow<unsigned>(div_ceil<int64_t>(operand.inner, square_side))),
+                            dim3(square_side, square_threads)};
     launch("dequantize", transpose_kernel<T, Output>, shape, problem);
     return;
   }

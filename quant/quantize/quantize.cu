@@ -76,27 +76,27 @@ CastKind kind_of(const OperandSpec& spec) {
                                               : CastKind::published;
 }
 
-void launch_cast_of_source(SourceKind source, CastKind kind, unsigned tiles, const CastLaunch& problem) {
+void launch_cast_of_source(SourceKind source, CastKind kind, unsigned patches, const CastLaunch& problem) {
   switch (source) {
-    case SourceKind::f32: return launch_cast<float>(kind, tiles, problem);
-    case SourceKind::bf16: return launch_cast<BFloat16>(kind, tiles, problem);
-    case SourceKind::saved: return launch_cast<SavedCode>(kind, tiles, problem);
+    case SourceKind::f32: return launch_cast<float>(kind, patches, problem);
+    case SourceKind::bf16: return launch_cast<BFloat16>(kind, patches, problem);
+    case SourceKind::saved: return launch_cast<SavedCode>(kind, patches, problem);
   }
 }
 
 void make(SourceKind source, CastKind kind, const CastLaunch& problem) {
   bool finish = false;
   bool correct = false;
-  const unsigned tiles = tiles_of(problem.source);
+  const unsigned patches = patches_of(problem.source);
   for (int i = 0; i < problem.count; ++i) {
     finish |= problem.operands[i].origin != ScaleOrigin::amax_pass;
     correct |= problem.operands[i].origin == ScaleOrigin::corrected;
   }
   clear_tensor_scales(problem);
   find_amax(source, problem);
-  launch_cast_of_source(source, kind, tiles, problem);
+  launch_cast_of_source(source, kind, patches, problem);
   if (correct) round_corrected_scales(problem);
-  if (finish || tiles == 0) finish_tensor_scales(problem);
+  if (finish || patches == 0) finish_tensor_scales(problem);
 }
 
 QuantizedTensor plain_operand(const QuantizeProblem& problem, const QuantizedTensor& storage) {

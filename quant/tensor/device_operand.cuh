@@ -97,12 +97,12 @@ __device__ __forceinline__ float decode_code(ElementCode element, uint32_t code)
 
 // Returns one element of an operand of any format.
 __device__ __forceinline__ float value_at(const DeviceOperand& operand, int64_t row, int64_t k) {
-  const int64_t place = operand.transposed ? k * operand.rows + row : row * operand.inner + k;
-  if (operand.format == Format::f32) return static_cast<const float*>(operand.values)[place];
-  if (operand.format == Format::bf16) return to_float(static_cast<const BFloat16*>(operand.values)[place]);
+  const int64_t index = operand.transposed ? k * operand.rows + row : row * operand.inner + k;
+  if (operand.format == Format::f32) return static_cast<const float*>(operand.values)[index];
+  if (operand.format == Format::bf16) return to_float(static_cast<const BFloat16*>(operand.values)[index]);
   const auto* codes = static_cast<const uint8_t*>(operand.values);
   const FormatTraits traits = traits_of(operand.format);
-  const uint32_t code = traits.code_bits == 4 ? codes[place / 2] >> (4 * (place & 1)) & 15U : codes[place];
+  const uint32_t code = traits.code_bits == 4 ? codes[index / 2] >> (4 * (index & 1)) & 15U : codes[index];
   const BlockScale scale = scale_at(operand, row, k);
   return decode_code(traits.element, code) * scale.block * scale.outer;
 }

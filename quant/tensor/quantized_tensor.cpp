@@ -26,7 +26,7 @@ QuantizedTensor rows_of(QuantizedTensor operand, int64_t begin, int64_t end) {
     end = div_ceil(end, tile_rows);
   }
   if (operand.layout == OperandLayout::swizzled) {
-    NIBBLE_CHECK(begin % swizzle_rows == 0, "operands with swizzled scales are cut between their tiles");
+    NIBBLE_CHECK(begin % swizzle_rows == 0, "operands with swizzled scales are cut between their cells");
     operand.values = operand.values.slice(begin, end);
     operand.block_scales = operand.block_scales.slice(begin / swizzle_rows, div_ceil(end, swizzle_rows));
     if (!operand.outer_scales.empty()) operand.outer_scales = operand.outer_scales.slice(begin, end);

@@ -13,8 +13,8 @@ namespace {
 using Element = float;
 
 constexpr int64_t members = 2;
-constexpr int tile_rows = 14;
-constexpr int tile_vectors = 2;
+constexpr int register_rows = 14;
+constexpr int register_vectors = 2;
 constexpr int64_t depth_pairs = 128;
 constexpr int64_t block_rows = 336;
 constexpr int64_t block_columns = 512;

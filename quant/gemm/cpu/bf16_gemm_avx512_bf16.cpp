@@ -13,8 +13,8 @@ namespace {
 using Element = uint32_t;
 
 constexpr int64_t members = 1;
-constexpr int tile_rows = 14;
-constexpr int tile_vectors = 2;
+constexpr int register_rows = 14;
+constexpr int register_vectors = 2;
 constexpr int64_t depth_pairs = 256;
 constexpr int64_t block_rows = 336;
 constexpr int64_t block_columns = 512;

@@ -3,7 +3,7 @@
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
-constexpr int64_t tile_columns = tile_vectors * lanes;
+constexpr int64_t register_columns = register_vectors * lanes;
 
 ALWAYS_INLINE int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
@@ -41,32 +41,32 @@ ALWAYS_INLINE void shuffle(UnsignedVector& low, UnsignedVector& high, std::integ
 }
 // Shuffles every two vectors that are `distance` apart. Each shuffle is one instruction, on all instruction sets.
 template <auto place, int distance>
-ALWAYS_INLINE void shuffle_stage(UnsignedVector (&tile)[lanes]) {
+ALWAYS_INLINE void shuffle_stage(UnsignedVector (&square)[lanes]) {
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; ++i) {
     if ((i & distance) == 0) {
-      shuffle<place, distance>(tile[i], tile[i + distance], std::make_integer_sequence<int, lanes>());
+      shuffle<place, distance>(square[i], square[i + distance], std::make_integer_sequence<int, lanes>());
     }
   }
 }
-ALWAYS_INLINE void transpose(UnsignedVector (&tile)[lanes]) {
-  shuffle_stage<interleaved, 1>(tile);
-  shuffle_stage<interleaved, 2>(tile);
+ALWAYS_INLINE void transpose(UnsignedVector (&square)[lanes]) {
+  shuffle_stage<interleaved, 1>(square);
+  shuffle_stage<interleaved, 2>(square);
 #pragma GCC unroll 4
   for (int i = 1; i < lanes; i += 4) {
-    const UnsignedVector swapped = tile[i];
-    tile[i] = tile[i + 1];
-    tile[i + 1] = swapped;
+    const UnsignedVector swapped = square[i];
+    square[i] = square[i + 1];
+    square[i + 1] = swapped;
   }
-  if constexpr (lanes > 4) shuffle_stage<gathered, 4>(tile);
-  if constexpr (lanes > 8) shuffle_stage<gathered, 8>(tile);
+  if constexpr (lanes > 4) shuffle_stage<gathered, 4>(square);
+  if constexpr (lanes > 8) shuffle_stage<gathered, 8>(square);
 }
 
 // --- panels ----------------------------------------------------------------------------------------------------------
 // The elements of a pair, odd member first: FP32 numbers, or both in one word.
-//   right panel: Element [pair][member][tile_columns]
+//   right panel: Element [pair][member][register_columns]
 //   left panel of an operand that lies along the inner axis: Element [row][member][member_stride], pairs along the last
-//   left panel of another: Element [pair][member][lanes], of which tile_rows count
+//   left panel of another: Element [pair][member][lanes], of which register_rows count
 constexpr int64_t member_stride = depth_pairs + 16;  // no power of two, so that rows do not share a cache set
 constexpr int64_t row_stride = members * member_stride;
 
@@ -149,16 +149,16 @@ inline void pack_right_along(const Bf16Operand& operand, int64_t first_row, int6
                              int64_t count, Element* panel) {
   const int64_t pairs = (count + 1) / 2;
   for (int64_t pair = 0; pair < pairs; pair += lanes) {
-    for (int64_t row = 0; row < tile_columns; row += lanes) {
-      UnsignedVector tile[lanes];
+    for (int64_t row = 0; row < register_columns; row += lanes) {
+      UnsignedVector square[lanes];
       for (int64_t i = 0; i < lanes; ++i) {
         const BFloat16* from = operand.values + (first_row + row + i) * operand.row_stride + first_k + 2 * pair;
-        tile[i] = row + i < rows ? load_along(from, count - 2 * pair) : UnsignedVector{};
+        square[i] = row + i < rows ? load_along(from, count - 2 * pair) : UnsignedVector{};
       }
-      transpose(tile);
-      Element* to = panel + pair * members * tile_columns + row;
-      for (int64_t i = 0; i < lanes && pair + i < pairs; ++i, to += members * tile_columns) {
-        store_pairs(to, tile_columns, tile[i]);
+      transpose(square);
+      Element* to = panel + pair * members * register_columns + row;
+      for (int64_t i = 0; i < lanes && pair + i < pairs; ++i, to += members * register_columns) {
+        store_pairs(to, register_columns, square[i]);
       }
     }
   }
@@ -169,15 +169,15 @@ inline void pack_right_panel(const Bf16Operand& operand, int64_t first_row, int6
   if (operand.inner_stride == 1) {
     pack_right_along(operand, first_row, rows, first_k, count, panel);
   } else {
-    pack_across(operand, {first_row, lanes, tile_vectors, lanes, tile_columns}, first_k, count, panel);
+    pack_across(operand, {first_row, lanes, register_vectors, lanes, register_columns}, first_k, count, panel);
   }
 }
 
 inline void pack_left(const Bf16Operand& operand, int64_t first_row, int64_t rows, int64_t first_k, int64_t count,
                       Element* panels) {
   if (operand.inner_stride != 1) {
-    const int64_t tiles = (rows + tile_rows - 1) / tile_rows;
-    const Groups groups{first_row, tile_rows, tiles, (count + 1) / 2 * members * lanes, lanes};
+    const int64_t register_blocks = (rows + register_rows - 1) / register_rows;
+    const Groups groups{first_row, register_rows, register_blocks, (count + 1) / 2 * members * lanes, lanes};
     return pack_across(operand, groups, first_k, count, panels);
   }
   for (int64_t row = 0; row < rows; ++row, panels += row_stride) {

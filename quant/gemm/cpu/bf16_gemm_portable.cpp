@@ -13,8 +13,8 @@ using HalfWords = uint16_t __attribute__((vector_size(16)));
 using Element = float;
 
 constexpr int64_t members = 2;
-constexpr int tile_rows = 4;
-constexpr int tile_vectors = 2;
+constexpr int register_rows = 4;
+constexpr int register_vectors = 2;
 constexpr int64_t depth_pairs = 128;
 constexpr int64_t block_rows = 128;
 constexpr int64_t block_columns = 128;

@@ -67,19 +67,19 @@ struct Target {
 
 // Runs a micro-kernel on one register block; one that is cut off at the right goes through a full one of its own.
 template <class Kernel, class Panel>
-ALWAYS_INLINE void run_tile(Kernel kernel, int64_t depth, const Panel* a, const Panel* b, Target target, int64_t rows,
-                            int64_t columns, int64_t full_columns, bool resume) {
+ALWAYS_INLINE void run_register_block(Kernel kernel, int64_t depth, const Panel* a, const Panel* b, Target target,
+                                      int64_t rows, int64_t columns, int64_t full_columns, bool resume) {
   if (columns == full_columns) {
     kernel(depth, a, b, target.c, target.stride, resume);
     return;
   }
-  alignas(64) float tile[plain_rows * plain_columns] = {};
+  alignas(64) float buffer[plain_rows * plain_columns] = {};
   for (int64_t i = 0; i < rows && resume; ++i) {
-    for (int64_t j = 0; j < columns; ++j) tile[i * full_columns + j] = target.c[i * target.stride + j];
+    for (int64_t j = 0; j < columns; ++j) buffer[i * full_columns + j] = target.c[i * target.stride + j];
   }
-  kernel(depth, a, b, tile, full_columns, resume);
+  kernel(depth, a, b, buffer, full_columns, resume);
   for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < columns; ++j) target.c[i * target.stride + j] = tile[i * full_columns + j];
+    for (int64_t j = 0; j < columns; ++j) target.c[i * target.stride + j] = buffer[i * full_columns + j];
   }
 }
 
@@ -105,8 +105,9 @@ inline void multiply_plain_block(const GemmOperand& a, const GemmOperand& b, int
       const int64_t columns = extent.columns - j < plain_columns ? extent.columns - j : plain_columns;
       for (int64_t i = 0; i < extent.rows; i += plain_rows) {
         const int64_t rows = extent.rows - i < plain_rows ? extent.rows - i : plain_rows;
-        run_tile(PlainKernels::plain[rows - 1], depth, a_panels + i * depth, b_panels + j * depth,
-                 {target.c + i * target.stride + j, target.stride}, rows, columns, plain_columns, resume || k > 0);
+        run_register_block(PlainKernels::plain[rows - 1], depth, a_panels + i * depth, b_panels + j * depth,
+                           {target.c + i * target.stride + j, target.stride}, rows, columns, plain_columns,
+                           resume || k > 0);
       }
     }
   }

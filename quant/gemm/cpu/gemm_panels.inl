@@ -10,17 +10,17 @@ ALWAYS_INLINE void exchange(Vector& low, Vector& high, std::integer_sequence<int
   low = first;
 }
 template <int step>
-ALWAYS_INLINE void transpose_stage(Vector (&tile)[lanes]) {
+ALWAYS_INLINE void transpose_stage(Vector (&square)[lanes]) {
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; ++i) {
-    if ((i & step) == 0) exchange<step>(tile[i], tile[i + step], std::make_integer_sequence<int, lanes>());
+    if ((i & step) == 0) exchange<step>(square[i], square[i + step], std::make_integer_sequence<int, lanes>());
   }
 }
-ALWAYS_INLINE void transpose(Vector (&tile)[lanes]) {
-  transpose_stage<1>(tile);
-  transpose_stage<2>(tile);
-  if constexpr (lanes > 4) transpose_stage<4>(tile);
-  if constexpr (lanes > 8) transpose_stage<8>(tile);
+ALWAYS_INLINE void transpose(Vector (&square)[lanes]) {
+  transpose_stage<1>(square);
+  transpose_stage<2>(square);
+  if constexpr (lanes > 4) transpose_stage<4>(square);
+  if constexpr (lanes > 8) transpose_stage<8>(square);
 }
 
 // --- plain panels ----------------------------------------------------------------------------------------------------
@@ -78,18 +78,18 @@ void pack_along_inner(const GemmOperand& operand, int64_t first_row, int64_t row
                       float* panel) {
   for (int64_t k = 0; k < count; k += lanes) {
     const int64_t depth = count - k < lanes ? count - k : lanes;
-    Vector tiles[(width + lanes - 1) / lanes][lanes];
+    Vector squares[(width + lanes - 1) / lanes][lanes];
     int group = 0;
     for (int column = 0; column < width; column += lanes, ++group) {
       for (int i = 0; i < lanes; ++i) {
-        tiles[group][i] = column + i < rows
-                              ? load_along_inner<format>(operand, first_row + column + i, first_k + k, depth)
-                              : Vector{};
+        squares[group][i] = column + i < rows
+                                ? load_along_inner<format>(operand, first_row + column + i, first_k + k, depth)
+                                : Vector{};
       }
-      transpose(tiles[group]);
+      transpose(squares[group]);
     }
     for (int64_t i = 0; i < depth; ++i) {
-      for (int g = 0; g < group; ++g) store(panel + (k + i) * width + g * lanes, tiles[g][i]);
+      for (int g = 0; g < group; ++g) store(panel + (k + i) * width + g * lanes, squares[g][i]);
     }
   }
 }
@@ -110,7 +110,7 @@ void pack_bf16_along_inner(const GemmOperand& operand, int64_t first_row, int64_
   constexpr int groups = (width + lanes - 1) / lanes;
   for (int64_t k = 0; k < count; k += 2 * lanes, panel += 2 * lanes * width) {
     const int64_t depth = count - k < 2 * lanes ? count - k : 2 * lanes;
-    Vector tiles[groups][lanes];
+    Vector squares[groups][lanes];
     for (int row = 0; row < groups * lanes; ++row) {
       const uint16_t* from = source + row * operand.row_stride + k;
       __builtin_prefetch(from + width * operand.row_stride);  // the next panel's
@@ -120,14 +120,14 @@ void pack_bf16_along_inner(const GemmOperand& operand, int64_t first_row, int64_
       } else if (row < rows) {
         pairs = load_partial_bits(from, depth);
       }
-      tiles[row / lanes][row % lanes] = pairs;
+      squares[row / lanes][row % lanes] = pairs;
     }
-    for (Vector(&tile)[lanes] : tiles) transpose(tile);
+    for (Vector(&square)[lanes] : squares) transpose(square);
 #pragma GCC unroll 32
     for (int i = 0; i < 2 * lanes; ++i) {
       if (i == depth) break;
       for (int group = 0; group < groups; ++group) {
-        const auto pair = reinterpret_cast<UnsignedVector>(tiles[group][i / 2]);
+        const auto pair = reinterpret_cast<UnsignedVector>(squares[group][i / 2]);
         const UnsignedVector value = i % 2 == 0 ? pair << 16 : pair & 0xFFFF0000U;
         store(panel + i * width + group * lanes, reinterpret_cast<Vector>(value));
       }

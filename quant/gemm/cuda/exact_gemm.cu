@@ -10,11 +10,11 @@
 namespace nibble::cuda {
 namespace {
 
-constexpr int tile = 64;
+constexpr int block_side = 64;  // rows and columns of the outputs of a thread block
 constexpr int threads = 256;
 constexpr int mine = 4;    // rows and columns of a thread
 constexpr int depth = 16;  // inner elements a stage, where values are multiplied
-constexpr int padded_tile = tile + 4;
+constexpr int padded_side = block_side + 4;
 
 enum class Chain : uint8_t {
   values,      // c = fma(a, b, c), k ascending
@@ -24,18 +24,18 @@ enum class Chain : uint8_t {
 struct ExactProblem {
   DeviceOperand a, b;
   void* output;  // [a.rows, b.rows]
-  int64_t tiles_across;
+  int64_t blocks_across;
   int power;  // alpha = g_a g_b 2^power
   bool bf16_output;
   bool accumulate;
 };
 
-struct Place {
+struct OutputPosition {
   int64_t row, column;  // of the first output of the block or thread
 };
-__device__ __forceinline__ Place place_of_block(const ExactProblem& problem) {
+__device__ __forceinline__ OutputPosition position_of_block(const ExactProblem& problem) {
   const int64_t block = blockIdx.x;
-  return {block / problem.tiles_across * tile, block % problem.tiles_across * tile};
+  return {block / problem.blocks_across * block_side, block % problem.blocks_across * block_side};
 }
 
 template <Chain chain>
@@ -43,14 +43,14 @@ __device__ __forceinline__ void write(const ExactProblem& problem, int64_t row, 
                                       double alpha) {
   constexpr bool flush = chain == Chain::bf16_pairs;
   if (row >= problem.a.rows || column >= problem.b.rows) return;
-  const int64_t place = row * problem.b.rows + column;
+  const int64_t index = row * problem.b.rows + column;
   float value = scaled_once(sum, alpha);
   if (flush) value = flushed(value, static_cast<double>(sum) * alpha);
   if (problem.bf16_output) {
-    static_cast<BFloat16*>(problem.output)[place] = bf16_nearest(value);
+    static_cast<BFloat16*>(problem.output)[index] = bf16_nearest(value);
     return;
   }
-  float* const to = static_cast<float*>(problem.output) + place;
+  float* const to = static_cast<float*>(problem.output) + index;
   if (problem.accumulate) {
     // The sum of two normal numbers is exact where it is subnormal.
     value = flush ? flushed(flushed(*to) + value) : *to + value;
@@ -64,7 +64,7 @@ __device__ __forceinline__ void write_outputs(const ExactProblem& problem, const
   if (threadIdx.x == 0) alpha_of_block = output_scale(problem.a, problem.b, problem.power);
   __syncthreads();
   const double alpha = alpha_of_block;
-  const Place first = place_of_block(problem);
+  const OutputPosition first = position_of_block(problem);
   const int64_t row = first.row + threadIdx.x / 16 * mine;
   const int64_t column = first.column + threadIdx.x % 16 * mine;
 #pragma unroll
@@ -91,7 +91,7 @@ __device__ __forceinline__ float prepared(float value) {
 // Reads four elements of a row of an operand whose rows are multiples of four elements; k is a multiple of four, too.
 __device__ __forceinline__ void read_four_along_inner(const DeviceOperand& operand, int64_t row, int64_t k,
                                                       float (&values)[4]) {
-  const int64_t place = row * operand.inner + k;
+  const int64_t index = row * operand.inner + k;
   if (operand.format == Format::f32) {
     read_four(static_cast<const float*>(operand.values) + place, values);
   } else if (operand.format == Format::bf16) {
@@ -108,7 +108,7 @@ __device__ __forceinline__ void read_four_along_inner(const DeviceOperand& opera
 // Loads elements [first_k, first_k + depth) of the 64 rows from first_row; zeros beyond the operand.
 template <Chain chain>
 __device__ void load_values(const DeviceOperand& operand, int64_t first_row, int64_t first_k,
-                            float (*to)[padded_tile]) {
+                            float (*to)[padded_side]) {
   const int t = static_cast<int>(threadIdx.x);
   if (operand.transposed) {
     const int64_t k = first_k + t / 16;
@@ -157,9 +157,9 @@ __device__ __forceinline__ void add_step(const float* a, const float* b, float (
 
 template <Chain chain>
 __global__ void __launch_bounds__(threads, 2) values_kernel(ExactProblem problem) {
-  alignas(16) __shared__ float a[depth][padded_tile];
-  alignas(16) __shared__ float b[depth][padded_tile];
-  const Place first = place_of_block(problem);
+  alignas(16) __shared__ float a[depth][padded_side];
+  alignas(16) __shared__ float b[depth][padded_side];
+  const OutputPosition first = position_of_block(problem);
   const int row = static_cast<int>(threadIdx.x) / 16 * mine;
   const int column = static_cast<int>(threadIdx.x) % 16 * mine;
   const int64_t inner = problem.a.inner;
@@ -189,11 +189,11 @@ __global__ void __launch_bounds__(threads, 2) values_kernel(ExactProblem problem
 constexpr int stage_blocks = 4;
 // A word holds four consecutive 2 q of a row, [block][quad][row]; blocks are 8 banks apart, so that a warp that unpacks
 // 8 rows of 4 blocks meets no bank twice.
-constexpr int quad_words = tile;
+constexpr int quad_words = block_side;
 constexpr int block_words = 4 * quad_words + 8;
-struct CodeTile {
+struct CodeBlocks {
   alignas(16) int words[stage_blocks * block_words];
-  alignas(16) float scales[stage_blocks][padded_tile];
+  alignas(16) float scales[stage_blocks][padded_side];
 };
 
 // Returns four codes, given in the low 16 bits, as four signed bytes 2 q.
@@ -207,7 +207,7 @@ __device__ __forceinline__ int doubled_codes(unsigned codes) {
 
 // Loads blocks [first_block, first_block + stage_blocks) of the 64 rows from first_row; zeros beyond the operand.
 __device__ __forceinline__ void load_codes(const DeviceOperand& operand, int64_t first_row, int64_t first_block,
-                                           CodeTile& to) {
+                                           CodeBlocks& to) {
   const int local = static_cast<int>(threadIdx.x) / stage_blocks;
   const int block_here = static_cast<int>(threadIdx.x) % stage_blocks;
   const int64_t row = first_row + local;
@@ -226,7 +226,7 @@ __device__ __forceinline__ void load_codes(const DeviceOperand& operand, int64_t
   to.scales[block_here][local] = scale;
 }
 
-__device__ __forceinline__ void add_block(const CodeTile& a, const CodeTile& b, int block, int row, int column,
+__device__ __forceinline__ void add_block(const CodeBlocks& a, const CodeBlocks& b, int block, int row, int column,
                                           float (&sums)[mine][mine]) {
   int dots[mine][mine] = {};
 #pragma unroll
@@ -256,9 +256,9 @@ __device__ __forceinline__ void add_block(const CodeTile& a, const CodeTile& b, 
 }
 
 __global__ void __launch_bounds__(threads, 2) codes_kernel(ExactProblem problem) {
-  __shared__ CodeTile a;
-  __shared__ CodeTile b;
-  const Place first = place_of_block(problem);
+  __shared__ CodeBlocks a;
+  __shared__ CodeBlocks b;
+  const OutputPosition first = position_of_block(problem);
   const int row = static_cast<int>(threadIdx.x) / 16 * mine;
   const int column = static_cast<int>(threadIdx.x) % 16 * mine;
   float sums[mine][mine] = {};
@@ -294,11 +294,12 @@ bool ExactGemm::multiply(const GemmProblem& problem) {
   exact.a = device_operand(a);
   exact.b = device_operand(b);
   exact.output = problem.output.data();
-  exact.tiles_across = div_ceil<int64_t>(b.rows, tile);
+  exact.blocks_across = div_ceil<int64_t>(b.rows, block_side);
   exact.power = -(a.rotation_bits + b.rotation_bits) / 2 - (integers ? 2 : 0);
   exact.bf16_output = problem.output.dtype() == DType::bf16;
   exact.accumulate = problem.accumulate;
-  const LaunchShape shape{dim3(narrow<unsigned>(div_ceil<int64_t>(a.rows, tile) * exact.tiles_across)), dim3(threads)};
+  const LaunchShape shape{dim3(narrow<unsigned>(div_ceil<int64_t>(a.rows, block_side) * exact.blocks_across)),
+                          dim3(threads)};
   if (integers) {
     launch("exact nvfp4 gemm", codes_kernel, shape, exact);
   } else if (a.format == Format::bf16 && b.format == Format::bf16) {

@@ -185,7 +185,7 @@ __device__ __forceinline__ UpperScale upper_scale(const OperandCast& operand, co
     const uint32_t amax = largest_of_lanes(amax_bits(run.values), runs_across);
     scale = tensor_scale_of(float_of_bits(amax), operand.largest);
     if (run.present && run.lane_run == 0) {
-      operand.outer_scales[run.row * (operand.inner / tile_side) + run.position / tile_side] = scale.decode;
+      operand.outer_scales[run.row * (operand.inner / patch_side) + run.position / patch_side] = scale.decode;
     }
   }
   return {scale.encode, scale.decode, scale.encode * operand.reciprocal_range};

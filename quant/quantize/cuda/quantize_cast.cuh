@@ -1,5 +1,5 @@
-// The kernel that makes codes and block scales. A thread block takes one square of the source, for one operand or, from
-// the same read of the square, for two. The kernel is compiled once for every kind of operand that deserves registers
+// The kernel that makes codes and block scales. A thread block takes one patch of the source, for one operand or, from
+// the same read of the patch, for two. The kernel is compiled once for every kind of operand that deserves registers
 // of its own.
 #pragma once
 
@@ -47,9 +47,9 @@ __device__ __forceinline__ CastRules rules_of(const CastRules& given) {
 }
 
 // State that the threads of a block share.
-constexpr int tile_scale_bytes = tile_side * runs_across;
+constexpr int patch_scale_bytes = patch_side * runs_across;
 struct CastState {
-  alignas(16) uint8_t block_scales[tile_scale_bytes];  // block scales of one operand, in their swizzled order
+  alignas(16) uint8_t block_scales[patch_scale_bytes];  // block scales of one operand, in their swizzled order
   TensorScale scale[2];
   PhiloxBlock signs[2][2];  // [operand][rotation]
   uint32_t amax[2];
@@ -78,40 +78,41 @@ __device__ __forceinline__ float nan_unless_finite(float amax, float decode) {
   return is_finite(amax) ? decode : float_of_bits(0x7FC00000u);
 }
 
-// The place of the square in the source, or in an operand.
-struct TileOrigin {
+// The place of the patch in the source, or in an operand.
+struct PatchOrigin {
   int64_t row, col;
 };
-__device__ __forceinline__ TileOrigin tile_origin(const SourceMatrix& source, unsigned tile) {
-  const unsigned across = static_cast<unsigned>((source.cols + tile_side - 1) / tile_side);
-  return {static_cast<int64_t>(tile / across) * tile_side, static_cast<int64_t>(tile % across) * tile_side};
+__device__ __forceinline__ PatchOrigin patch_origin(const SourceMatrix& source, unsigned patch) {
+  const unsigned across = static_cast<unsigned>((source.cols + patch_side - 1) / patch_side);
+  return {static_cast<int64_t>(patch / across) * patch_side, static_cast<int64_t>(patch % across) * patch_side};
 }
-__device__ __forceinline__ TileOrigin origin_in(const OperandCast& operand, const TileOrigin& tile) {
-  return operand.transpose ? TileOrigin{tile.col, tile.row} : tile;
+__device__ __forceinline__ PatchOrigin origin_in(const OperandCast& operand, const PatchOrigin& patch) {
+  return operand.transpose ? PatchOrigin{patch.col, patch.row} : patch;
 }
 
-// Draws the signs of the square's 128 positions: different threads for different rotations. A barrier must follow.
-__device__ __forceinline__ void draw_signs(const CastLaunch& problem, const TileOrigin& tile,
+// Draws the signs of the patch's 128 positions: different threads for different rotations. A barrier must follow.
+__device__ __forceinline__ void draw_signs(const CastLaunch& problem, const PatchOrigin& patch,
                                            PhiloxBlock (&signs)[2][2]) {
   const int operand = static_cast<int>(threadIdx.x) / warp_lanes;
   const int index = static_cast<int>(threadIdx.x) % warp_lanes;
   if (operand >= problem.count) return;
   const OperandCast& cast = problem.operands[operand];
   if (cast.rotation.points == 0 || index >= cast.rotation.count) return;
-  signs[operand][index] = signs_of(cast.rotation, index, origin_in(cast, tile).col / tile_side);
+  signs[operand][index] = signs_of(cast.rotation, index, origin_in(cast, patch).col / patch_side);
 }
 
 // Takes the run of this lane and rotates it. All lanes of the warp must call it.
 template <class T>
-__device__ __forceinline__ Run take_run(const OperandCast& operand, const SourceTile<T>& tile, const TileOrigin& origin,
-                                        const RunPlace& place, const PhiloxBlock* signs) {
+__device__ __forceinline__ Run take_run(const OperandCast& operand, const SourcePatch<T>& patch,
+                                        const PatchOrigin& origin, const RunPosition& position,
+                                        const PhiloxBlock* signs) {
   Run run;
-  run.row = origin.row + place.row;
-  run.position = origin.col + place.run * run_length;
-  run.lane_run = place.run;
+  run.row = origin.row + position.row;
+  run.position = origin.col + position.run * run_length;
+  run.lane_run = position.run;
   run.present = run.row < operand.rows && run.position < operand.inner;
-  tile.read(operand.transpose, place.row, place.run, run.values);
-  rotate_run<T>(operand.rotation, signs, place.run, run.values);
+  patch.read(operand.transpose, position.row, position.run, run.values);
+  rotate_run<T>(operand.rotation, signs, position.run, run.values);
   return run;
 }
 
@@ -141,10 +142,10 @@ __device__ __forceinline__ void store_codes(const OperandCast& operand, const Ca
   }
 }
 
-// Makes one operand's codes of the square; block scales go to `state`.
+// Makes one operand's codes of the patch; block scales go to `state`.
 template <class T, CastKind kind>
-__device__ __forceinline__ void cast_tile(const OperandCast& operand, const SourceTile<T>& tile,
-                                          const TileOrigin& origin, int index, CastState& state) {
+__device__ __forceinline__ void cast_patch(const OperandCast& operand, const SourcePatch<T>& patch,
+                                           const PatchOrigin& origin, int index, CastState& state) {
   const CastRules rules = rules_of<kind>(operand.rules);
   const TensorScale tensor = state.scale[index];
   const int block_runs = rules.block_scale == ScaleCode::e8m0 ? 2 : 1;
@@ -153,10 +154,10 @@ __device__ __forceinline__ void cast_tile(const OperandCast& operand, const Sour
 #pragma unroll 1
   for (int group = static_cast<int>(threadIdx.x) / warp_lanes; group < run_groups;
        group += quantize_threads / warp_lanes) {
-    const RunPlace place = run_place(group, rules.square);
+    const RunPosition position = run_position(group, rules.square);
     uint32_t block_scale = 0;
-    if (__any_sync(all_lanes, origin.row + place.row < operand.rows)) {
-      const Run run = take_run(operand, tile, origin, place, state.signs[index]);
+    if (__any_sync(all_lanes, origin.row + position.row < operand.rows)) {
+      const Run run = take_run(operand, patch, origin, position, state.signs[index]);
       const CastRun cast = cast_run(operand, rules, tensor, run);
       const uint32_t here = amax_bits(run.values);
       amax = here > amax ? here : amax;
@@ -170,8 +171,8 @@ __device__ __forceinline__ void cast_tile(const OperandCast& operand, const Sour
         }
       }
     }
-    if (place.run % block_runs == 0) {
-      const int64_t at = swizzled_scale_offset(place.row, place.run / block_runs, runs_across / block_runs);
+    if (position.run % block_runs == 0) {
+      const int64_t at = swizzled_scale_offset(position.row, position.run / block_runs, runs_across / block_runs);
       state.block_scales[at] = static_cast<uint8_t>(block_scale);
     }
   }
@@ -182,9 +183,9 @@ __device__ __forceinline__ void cast_tile(const OperandCast& operand, const Sour
   if (is_post_hoc(rules)) atomicMax(&state.corrected[index], corrected);
 }
 
-// Stores the swizzle cells of block scales that this square fills, zeros in their padding included.
+// Stores the swizzle cells of block scales that this patch fills, zeros in their padding included.
 template <CastKind kind>
-__device__ __forceinline__ void store_block_scales(const OperandCast& operand, const TileOrigin& origin,
+__device__ __forceinline__ void store_block_scales(const OperandCast& operand, const PatchOrigin& origin,
                                                    const CastState& state) {
   const CastRules rules = rules_of<kind>(operand.rules);
   if (rules.block_scale == ScaleCode::none || is_post_hoc(rules)) return;
@@ -192,10 +193,10 @@ __device__ __forceinline__ void store_block_scales(const OperandCast& operand, c
   const int64_t blocks = operand.inner / block;
   const int64_t across = (blocks + 3) / 4 * 4;
   const int64_t first = origin.col / block;
-  const int64_t here = across - first < tile_side / block ? across - first : tile_side / block;
+  const int64_t here = across - first < patch_side / block ? across - first : patch_side / block;
   const auto* from = reinterpret_cast<const uint4*>(state.block_scales);
   auto* to = reinterpret_cast<uint4*>(operand.block_scales + swizzled_scale_offset(origin.row, first, blocks));
-  const int chunks = static_cast<int>(here) * tile_side / 16;
+  const int chunks = static_cast<int>(here) * patch_side / 16;
   if (static_cast<int>(threadIdx.x) < chunks) to[threadIdx.x] = from[threadIdx.x];
 }
 
@@ -220,9 +221,9 @@ template <class T, CastKind kind>
 __global__ void __launch_bounds__(quantize_threads, resident_blocks<T>(kind))
     cast_kernel(const __grid_constant__ CastLaunch problem) {
   __shared__ CastState state;
-  SourceTile<T> tile(dynamic_shared<uint4>());
-  const TileOrigin place = tile_origin(problem.source, blockIdx.x);
-  tile.load(problem.source, place.row, place.col);
+  SourcePatch<T> patch(dynamic_shared<uint4>());
+  const PatchOrigin source_origin = patch_origin(problem.source, blockIdx.x);
+  patch.load(problem.source, source_origin.row, source_origin.col);
   if (threadIdx.x < static_cast<unsigned>(problem.count)) {
     const OperandCast& operand = problem.operands[threadIdx.x];
     const TensorScale scale = scale_before_cast(operand);
@@ -232,13 +233,13 @@ __global__ void __launch_bounds__(quantize_threads, resident_blocks<T>(kind))
       operand.tensor_scale[0] = nan_unless_finite(operand.tensor_scale[1], scale.decode);
     }
   }
-  draw_signs(problem, place, state.signs);
+  draw_signs(problem, source_origin, state.signs);
   __syncthreads();
 #pragma unroll 1
   for (int index = 0; index < problem.count; ++index) {
     const OperandCast& operand = problem.operands[index];
-    const TileOrigin origin = origin_in(operand, place);
-    cast_tile<T, kind>(operand, tile, origin, index, state);
+    const PatchOrigin origin = origin_in(operand, source_origin);
+    cast_patch<T, kind>(operand, patch, origin, index, state);
     __syncthreads();
     store_block_scales<kind>(operand, origin, state);
     if (threadIdx.x == 0 && operand.origin != ScaleOrigin::amax_pass) {
@@ -251,11 +252,11 @@ __global__ void __launch_bounds__(quantize_threads, resident_blocks<T>(kind))
 
 // Implemented in quantize_cast_bf16.cu, quantize_cast_f32.cu and quantize_cast_saved.cu.
 template <class T>
-void launch_cast(CastKind kind, unsigned tiles, const CastLaunch& problem);
+void launch_cast(CastKind kind, unsigned patches, const CastLaunch& problem);
 
 template <class T, CastKind kind>
-void launch_cast_of(unsigned tiles, const CastLaunch& problem) {
-  launch("quantize", cast_kernel<T, kind>, {dim3(tiles), dim3(quantize_threads), SourceTile<T>::bytes}, problem);
+void launch_cast_of(unsigned patches, const CastLaunch& problem) {
+  launch("quantize", cast_kernel<T, kind>, {dim3(patches), dim3(quantize_threads), SourcePatch<T>::bytes}, problem);
 }
 
 }  // namespace nibble::cuda

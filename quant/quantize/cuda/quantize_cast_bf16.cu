@@ -3,6 +3,6 @@
 
 namespace nibble::cuda {
 
-template void launch_cast<BFloat16>(CastKind kind, unsigned tiles, const CastLaunch& problem);
+template void launch_cast<BFloat16>(CastKind kind, unsigned patches, const CastLaunch& problem);
 
 }  // namespace nibble::cuda

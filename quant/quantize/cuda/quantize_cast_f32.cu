@@ -3,6 +3,6 @@
 
 namespace nibble::cuda {
 
-template void launch_cast<float>(CastKind kind, unsigned tiles, const CastLaunch& problem);
+template void launch_cast<float>(CastKind kind, unsigned patches, const CastLaunch& problem);
 
 }  // namespace nibble::cuda

@@ -3,7 +3,7 @@
 
 #include "quant/format/hadamard.h"
 #include "quant/format/philox.h"
-#include "quant/quantize/cuda/quantize_tile.cuh"
+#include "quant/quantize/cuda/quantize_patch.cuh"
 #include "quant/recipe/operand_spec.h"
 
 namespace nibble::cuda {

@@ -84,26 +84,26 @@ __global__ void __launch_bounds__(quantize_threads) plain_amax_kernel(PlainAmax<
 }
 
 template <class T>
-__global__ void __launch_bounds__(quantize_threads) tile_amax_kernel(const __grid_constant__ CastLaunch problem) {
+__global__ void __launch_bounds__(quantize_threads) patch_amax_kernel(const __grid_constant__ CastLaunch problem) {
   __shared__ PhiloxBlock signs[2][2];
   __shared__ uint32_t block_amax[2];
-  SourceTile<T> tile(dynamic_shared<uint4>());
-  const TileOrigin place = tile_origin(problem.source, blockIdx.x);
-  tile.load(problem.source, place.row, place.col);
+  SourcePatch<T> patch(dynamic_shared<uint4>());
+  const PatchOrigin source_origin = patch_origin(problem.source, blockIdx.x);
+  patch.load(problem.source, source_origin.row, source_origin.col);
   if (threadIdx.x < 2) block_amax[threadIdx.x] = 0;
-  draw_signs(problem, place, signs);
+  draw_signs(problem, source_origin, signs);
   __syncthreads();
 #pragma unroll 1
   for (int index = 0; index < problem.count; ++index) {
     const OperandCast& operand = problem.operands[index];
     if (operand.origin != ScaleOrigin::amax_pass) continue;
-    const TileOrigin origin = origin_in(operand, place);
+    const PatchOrigin origin = origin_in(operand, source_origin);
     uint32_t amax = 0;
     for (int group = static_cast<int>(threadIdx.x) / warp_lanes; group < run_groups;
          group += quantize_threads / warp_lanes) {
-      const RunPlace at = run_place(group, false);
+      const RunPosition at = run_position(group, false);
       if (!__any_sync(all_lanes, origin.row + at.row < operand.rows)) continue;
-      const Run run = take_run(operand, tile, origin, at, signs[index]);
+      const Run run = take_run(operand, patch, origin, at, signs[index]);
       const uint32_t here = amax_bits(run.values);
       amax = here > amax ? here : amax;
     }
@@ -135,14 +135,14 @@ void find_amax_of(const CastLaunch& problem) {
     rotated |= operand.rotation.points != 0;
   }
   if (found == 0) return;
-  const auto find_in_squares = [&problem] {
-    launch("amax in squares", tile_amax_kernel<T>,
-           {dim3(tiles_of(problem.source)), dim3(quantize_threads), SourceTile<T>::bytes}, problem);
+  const auto find_in_patches = [&problem] {
+    launch("amax in patches", patch_amax_kernel<T>,
+           {dim3(patches_of(problem.source)), dim3(quantize_threads), SourcePatch<T>::bytes}, problem);
   };
   if constexpr (std::is_same_v<T, SavedCode>) {
-    find_in_squares();
+    find_in_patches();
   } else {
-    rotated ? find_in_squares() : find_plain_amax<T>(problem.source, targets);
+    rotated ? find_in_patches() : find_plain_amax<T>(problem.source, targets);
   }
 }
 
@@ -159,11 +159,11 @@ __global__ void __launch_bounds__(corrected_threads)
   const int64_t blocks = operand.inner / run_length;
   const int64_t across = (blocks + 3) / 4;
   const int64_t word = global_thread();
-  const int64_t scale_tile = word / swizzle_rows;
-  const int in_tile = static_cast<int>(word % swizzle_rows);
-  const int64_t row = scale_tile / across * swizzle_rows + in_tile % 4 * 32 + in_tile / 4;
-  const int64_t first = scale_tile % across * 4;
-  if (scale_tile / across * swizzle_rows >= operand.rows) return;
+  const int64_t scale_cell = word / swizzle_rows;
+  const int in_cell = static_cast<int>(word % swizzle_rows);
+  const int64_t row = scale_cell / across * swizzle_rows + in_cell % 4 * 32 + in_cell / 4;
+  const int64_t first = scale_cell % across * 4;
+  if (scale_cell / across * swizzle_rows >= operand.rows) return;
   const TensorScale tensor = tensor_scale_of(operand.tensor_scale[0], operand.largest);
   uint32_t scales = 0;
   for (int i = 0; i < 4; ++i) {
@@ -227,8 +227,8 @@ void convert_of(const Tensor& from, const Tensor& to) {
 
 }  // namespace
 
-unsigned tiles_of(const SourceMatrix& source) {
-  return narrow<unsigned>(div_ceil<int64_t>(source.rows, tile_side) * div_ceil<int64_t>(source.cols, tile_side));
+unsigned patches_of(const SourceMatrix& source) {
+  return narrow<unsigned>(div_ceil<int64_t>(source.rows, patch_side) * div_ceil<int64_t>(source.cols, patch_side));
 }
 
 void clear_tensor_scales(const CastLaunch& problem) {

@@ -7,13 +7,13 @@
 
 namespace nibble::cuda {
 
-unsigned tiles_of(const SourceMatrix& source);
+unsigned patches_of(const SourceMatrix& source);
 
 // Sets tensor_scale = {0, 0} in every operand, from which maxima start.
 void clear_tensor_scales(const CastLaunch& problem);
 
 // Finds the amax of operands whose scale comes from it: one pass over contiguous memory where none of them is rotated,
-// else one over squares that serves both; saved operands always in squares.
+// else one over patches that serves both; saved operands always in patches.
 void find_amax(SourceKind kind, const CastLaunch& problem);
 
 // Rounds the block scales of post hoc MS-EDEN, after the cast.

@@ -1,7 +1,7 @@
-// The part of a source that a thread block of the quantiser's kernels works on: a square of 128 x 128 elements in
-// shared memory, which is read from global memory once, in whichever way, or ways, its operands run. A thread takes
-// runs from it: 16 consecutive positions along the inner axis of one operand row, that is, along a row of the square or
-// down a column. Eight neighbouring lanes hold the 128 positions of a row.
+// Patches: a patch is a square of 128 x 128 elements of a source, on which a thread block of the quantiser's kernels
+// works. It lies in shared memory, and is read from global memory once, in whichever way, or ways, its operands run. A
+// thread takes runs from it: 16 consecutive positions along the inner axis of one operand row, that is, along a row of
+// the patch or down a column. Eight neighbouring lanes hold the 128 positions of a row.
 #pragma once
 
 #include "dist/device/launch.cuh"
@@ -10,9 +10,9 @@
 
 namespace nibble::cuda {
 
-constexpr int tile_side = 128;
+constexpr int patch_side = 128;
 constexpr int run_length = 16;
-constexpr int runs_across = tile_side / run_length;
+constexpr int runs_across = patch_side / run_length;
 constexpr int quantize_threads = 256;
 
 // The kinds of elements of a source: float, BFloat16, or SavedCode, an nvfp4 operand that is decoded as it is read.
@@ -43,22 +43,22 @@ __device__ __forceinline__ void unpack(const uint4& chunk, float (&values)[8]) {
   }
 }
 
-// A square of float or BFloat16 numbers. Chunks of 16 bytes lie in an order in which lanes that read a row, or 16 rows
+// A patch of float or BFloat16 numbers. Chunks of 16 bytes lie in an order in which lanes that read a row, or 16 rows
 // of a square block, or down columns, meet different banks.
 template <class T>
-class SourceTile {
+class SourcePatch {
  public:
   static constexpr int per_chunk = 16 / static_cast<int>(sizeof(T));
-  static constexpr int row_chunks = tile_side / per_chunk;
-  static constexpr size_t bytes = sizeof(T) * tile_side * tile_side;
+  static constexpr int row_chunks = patch_side / per_chunk;
+  static constexpr size_t bytes = sizeof(T) * patch_side * patch_side;
 
-  __device__ __forceinline__ explicit SourceTile(uint4* memory) : chunks_(memory) {}
+  __device__ __forceinline__ explicit SourcePatch(uint4* memory) : chunks_(memory) {}
 
-  // Loads the square; elements outside the source are zero. All threads of the block must call it, and a barrier must
+  // Loads the patch; elements outside the source are zero. All threads of the block must call it, and a barrier must
   // follow.
   __device__ __forceinline__ void load(const SourceMatrix& source, int64_t first_row, int64_t first_col) {
     constexpr int batch = 8;  // loads in flight
-    constexpr int count = tile_side * row_chunks;
+    constexpr int count = patch_side * row_chunks;
     static_assert(count % (batch * quantize_threads) == 0);
     for (int first = static_cast<int>(threadIdx.x); first < count; first += batch * quantize_threads) {
       uint4 loaded[batch];
@@ -68,30 +68,31 @@ class SourceTile {
       }
       for (int i = 0; i < batch; ++i) {
         const int index = first + i * quantize_threads;
-        chunks_[place(index / row_chunks, index % row_chunks)] = loaded[i];
+        chunks_[chunk_index(index / row_chunks, index % row_chunks)] = loaded[i];
       }
     }
   }
 
-  // Reads positions [16 run, 16 run + 16) of operand row `row`, of the square or, with `transpose`, of its transpose.
+  // Reads positions [16 run, 16 run + 16) of operand row `row`, of the patch or, with `transpose`, of its transpose.
   __device__ __forceinline__ void read(bool transpose, int row, int run, float (&values)[run_length]) const {
     if (transpose) {
       const T* elements = reinterpret_cast<const T*>(chunks_);
       for (int i = 0; i < run_length; ++i) {
-        values[i] = to_float(elements[place(run * run_length + i, row / per_chunk) * per_chunk + row % per_chunk]);
+        values[i] =
+            to_float(elements[chunk_index(run * run_length + i, row / per_chunk) * per_chunk + row % per_chunk]);
       }
     } else {
       constexpr int run_chunks = run_length / per_chunk;
       for (int chunk = 0; chunk < run_chunks; ++chunk) {
         float part[per_chunk];
-        unpack(chunks_[place(row, run * run_chunks + chunk)], part);
+        unpack(chunks_[chunk_index(row, run * run_chunks + chunk)], part);
         for (int i = 0; i < per_chunk; ++i) values[chunk * per_chunk + i] = part[i];
       }
     }
   }
 
  private:
-  static __device__ __forceinline__ int place(int row, int chunk) {
+  static __device__ __forceinline__ int chunk_index(int row, int chunk) {
     return row * row_chunks + (chunk ^ (((chunk >> 3) ^ row ^ (row >> 4)) & 7));
   }
 
@@ -112,20 +113,20 @@ class SourceTile {
     return make_uint4(words[0], words[1], words[2], words[3]);
   }
 
-  friend class SourceTile<SavedCode>;
+  friend class SourcePatch<SavedCode>;
   uint4* chunks_;
 };
 
-// A square of a saved operand. A code times its block scale is exact in BF16; that times the scale of the tensor is
+// A patch of a saved operand. A code times its block scale is exact in BF16; that times the scale of the tensor is
 // rounded to FP32, once, as in dequantize().
 template <>
-class SourceTile<SavedCode> {
+class SourcePatch<SavedCode> {
  public:
-  static constexpr size_t bytes = SourceTile<BFloat16>::bytes;
+  static constexpr size_t bytes = SourcePatch<BFloat16>::bytes;
 
-  __device__ __forceinline__ explicit SourceTile(uint4* memory) : tile_(memory) {}
+  __device__ __forceinline__ explicit SourcePatch(uint4* memory) : patch_(memory) {}
 
-  // Loads the square under the conditions of SourceTile::load. A thread decodes one run of four rows, 32 apart: one
+  // Loads the patch under the conditions of SourcePatch::load. A thread decodes one run of four rows, 32 apart: one
   // access to the swizzled scales holds their scales.
   __device__ __forceinline__ void load(const SourceMatrix& source, int64_t first_row, int64_t first_col) {
     constexpr int rows_apart = quantize_threads / runs_across;
@@ -152,15 +153,15 @@ class SourceTile<SavedCode> {
     const uint32_t words[4] = {scales.x, scales.y, scales.z, scales.w};
     for (int i = 0; i < 4; ++i) {
       const float scale = e4m3_to_float(words[i] >> (run % 4 * 8) & 0xFFu);
-      uint4* chunks = tile_.chunks_;
+      uint4* chunks = patch_.chunks_;
       const int to = row + i * rows_apart;
-      chunks[SourceTile<BFloat16>::place(to, 2 * run)] = decoded(codes[i].x, scale);
-      chunks[SourceTile<BFloat16>::place(to, 2 * run + 1)] = decoded(codes[i].y, scale);
+      chunks[SourcePatch<BFloat16>::chunk_index(to, 2 * run)] = decoded(codes[i].x, scale);
+      chunks[SourcePatch<BFloat16>::chunk_index(to, 2 * run + 1)] = decoded(codes[i].y, scale);
     }
   }
 
   __device__ __forceinline__ void read(bool transpose, int row, int run, float (&values)[run_length]) const {
-    tile_.read(transpose, row, run, values);
+    patch_.read(transpose, row, run, values);
     for (float& value : values) value *= tensor_scale_;
   }
 
@@ -175,19 +176,19 @@ class SourceTile<SavedCode> {
     return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
   }
 
-  SourceTile<BFloat16> tile_;
+  SourcePatch<BFloat16> patch_;
   float tensor_scale_;
 };
 
-// The run of the operand's square that a lane takes. 32 groups of a warp's width are a square.
-struct RunPlace {
+// The run of the operand's patch that a lane takes. 32 groups of a warp's width are a patch.
+struct RunPosition {
   int row, run;
 };
-constexpr int run_groups = tile_side * runs_across / warp_lanes;
+constexpr int run_groups = patch_side * runs_across / warp_lanes;
 
 // Returns the run of this lane in a group: four rows of 128 positions; or, for square blocks, two blocks side by side,
 // with the low four bits of a lane as its row.
-__device__ __forceinline__ RunPlace run_place(int group, bool square) {
+__device__ __forceinline__ RunPosition run_position(int group, bool square) {
   const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
   if (square) return {group / 4 * 16 + lane % 16, group % 4 * 2 + lane / 16};
   return {group * 4 + lane / runs_across, lane % runs_across};
