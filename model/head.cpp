@@ -26,7 +26,7 @@ Linear make_linear(const ModelConfig& config, const Recipe& recipe, uint32_t emb
                  .features_out = config.vocab_size,
                  .dtype = config.dtype,
                  .recipe = resolve(recipe, name, -1, block_count),
-                 .places = resolve_places(recipe, name, -1, block_count),
+                 .locations = resolve_locations(recipe, name, -1, block_count),
                  .outliers = recipe.outliers});
 }
 

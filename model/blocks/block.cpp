@@ -35,7 +35,7 @@ Linear add_block_linear(const BlockLinear& linear, const BlockPosition& position
                  .features_out = linear.features_out,
                  .dtype = config.dtype,
                  .recipe = resolve(recipe, name, position.index, position.blocks),
-                 .places = resolve_places(recipe, name, position.index, position.blocks),
+                 .locations = resolve_locations(recipe, name, position.index, position.blocks),
                  .outliers = recipe.outliers});
 }
 

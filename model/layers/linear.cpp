@@ -110,9 +110,9 @@ Tensor Linear::read_back(const Operand& backward, const QuantizedTensor& forward
 
 void Linear::allocate_made(Operand& operand, Arena& arena, Arena& workspace, int64_t rows, int64_t inner) const {
   const bool from_dequantized = !operand.dequantized.empty();
-  const std::string& place = description_.places[static_cast<size_t>(operand.role)];
+  const std::string& location = description_.locations[static_cast<size_t>(operand.role)];
   const std::string where =
-      fmt::format("{}{}{} of {}", place, place.empty() ? "" : ": ", name_of(operand.role), description_.name);
+      fmt::format("{}{}{} of {}", location, location.empty() ? "" : ": ", name_of(operand.role), description_.name);
   check_supported(operand.spec, where);
   check_shape(operand.spec, rows, inner, where);
   const DType source = from_dequantized ? DType::f32 : description_.dtype;

@@ -30,7 +30,7 @@ struct LinearDescription {
   int64_t features_out = 0;
   DType dtype = DType::bf16;  // of weights and activations
   LinearRecipe recipe;
-  OperandPlaces places = {};  // where the recipe states each operand, for messages
+  OperandLocations locations = {};  // where the recipe states each operand, for messages
   std::optional<OutlierRule> outliers = {};
 };
 

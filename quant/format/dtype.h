@@ -1,4 +1,5 @@
-// The types of a Tensor's elements, as they are stored in memory.
+// DType: the types of a Tensor's elements in memory. Format (quant/format/format.h) says how an operand is quantised;
+// its codes and scales are tensors of u8.
 #pragma once
 
 #include <cstddef>

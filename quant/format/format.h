@@ -21,6 +21,7 @@ constexpr auto enum_names(Format) {
                                           {Format::fp8_e5m2, "fp8_e5m2"}});
 }
 
+// The number formats of a format's elements and of its block scales. As tensors their codes have the DType u8.
 enum class ElementCode : uint8_t { none, e2m1, e4m3, e5m2 };
 enum class ScaleCode : uint8_t { none, e4m3, e8m0 };
 

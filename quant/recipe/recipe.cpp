@@ -90,12 +90,12 @@ LinearRecipe resolve(const Recipe& recipe, std::string_view parameter_name, int 
   return rule.layers != nullptr ? rule.layers->linear : recipe.linear;
 }
 
-OperandPlaces resolve_places(const Recipe& recipe, std::string_view parameter_name, int block, int blocks) {
+OperandLocations resolve_locations(const Recipe& recipe, std::string_view parameter_name, int block, int blocks) {
   const AppliedRule rule = applied_rule(recipe, parameter_name, block, blocks);
-  if (rule.high_precision == nullptr) return rule.layers != nullptr ? rule.layers->places : recipe.places;
-  OperandPlaces places;
-  places.fill(rule.high_precision->place);
-  return places;
+  if (rule.high_precision == nullptr) return rule.layers != nullptr ? rule.layers->locations : recipe.locations;
+  OperandLocations locations;
+  locations.fill(rule.high_precision->location);
+  return locations;
 }
 
 int64_t count_of_share(double share, int64_t count) {

@@ -35,21 +35,21 @@ struct LayerCondition {
   double last_share = 0;   // the last ceil(share * blocks) blocks
 };
 
-// The places in a file where the six operands were written, for messages: "nibble.yaml:9:3", in the order of
+// The locations in a file where the six operands were written, for messages: "nibble.yaml:9:3", in the order of
 // LinearRecipe's members; empty for an operand that does not come from a file.
-using OperandPlaces = std::array<std::string, 6>;
+using OperandLocations = std::array<std::string, 6>;
 
 struct HighPrecisionRule {
   LayerCondition layers = {};
   Format format = Format::bf16;
-  std::string place = {};
+  std::string location = {};
 };
 
 // A rule that gives some layers a linear recipe of their own.
 struct LayerRule {
   LayerCondition layers = {};
   LinearRecipe linear = {};
-  OperandPlaces places = {};
+  OperandLocations locations = {};
 };
 
 enum class SwitchedGemms : uint8_t { forward, backward, all };
@@ -90,7 +90,7 @@ struct OscillationRule {
 struct Recipe {
   std::string name = {};
   LinearRecipe linear = {};
-  OperandPlaces places = {};
+  OperandLocations locations = {};
   std::vector<HighPrecisionRule> high_precision = {};  // the first rule that applies wins ...
   std::vector<LayerRule> layers = {};                  // ... then the first of these
   std::optional<LateSwitch> late_switch = {};
@@ -102,8 +102,8 @@ struct Recipe {
 // rules that name no layers, or name them in two ways.
 LinearRecipe resolve(const Recipe& recipe, std::string_view parameter_name, int block, int blocks);
 
-// Returns the places where resolve()'s result was written.
-OperandPlaces resolve_places(const Recipe& recipe, std::string_view parameter_name, int block, int blocks);
+// Returns the locations where resolve()'s result was written.
+OperandLocations resolve_locations(const Recipe& recipe, std::string_view parameter_name, int block, int blocks);
 
 // Returns ceil(share * count), for shares that are written in decimals: 0.15 of 20 is 3, not 4.
 int64_t count_of_share(double share, int64_t count);

@@ -51,10 +51,10 @@ Dataset find_dataset(const CheckpointInfo& checkpoint, const std::filesystem::pa
               "check the tensor's name");
 }
 
-ElementType element_type_of(const Dataset& dataset, const std::string& place) {
+StoredDType stored_dtype_of(const Dataset& dataset, const std::string& place) {
   const DType dtype = dataset.group == nullptr ? DType::f32 : dataset.group->dtype;
-  if (dtype == DType::f32) return ElementType::f32;
-  if (dtype == DType::bf16) return ElementType::bf16;
+  if (dtype == DType::f32) return StoredDType::f32;
+  if (dtype == DType::bf16) return StoredDType::bf16;
   fail_array(place, fmt::format("its elements are {}, not BF16 or FP32", name_of(dtype)), "name another tensor");
 }
 
@@ -103,7 +103,7 @@ LoadedArray load_checkpoint_array(const std::filesystem::path& path, const std::
   array.place = place_of(path, dataset.name);
   array.name = dataset.name;
   array.shape.assign(dataset.shape.begin(), dataset.shape.end());
-  array.type = element_type_of(dataset, array.place);
+  array.type = stored_dtype_of(dataset, array.place);
   return read_stored(array, [&](std::span<std::byte> target) { read_dataset(checkpoint, dataset, target); });
 }
 

@@ -121,13 +121,13 @@ class HeaderParser {
   size_t position_ = 0;
 };
 
-ElementType element_type(const std::string& place, std::string_view descr) {
+StoredDType stored_dtype(const std::string& place, std::string_view descr) {
   const std::string convert = "save array.astype(\"<f4\") instead";
   const std::string_view kind = descr.substr(descr.empty() ? 0 : 1);
   const bool is_float = kind == "f2" || kind == "f4" || kind == "f8";
   if (descr.starts_with('>') && is_float) fail_array(place, "the numbers are big-endian", convert);
   if (descr.starts_with('<') && is_float) {
-    return kind == "f2" ? ElementType::f16 : kind == "f4" ? ElementType::f32 : ElementType::f64;
+    return kind == "f2" ? StoredDType::f16 : kind == "f4" ? StoredDType::f32 : StoredDType::f64;
   }
   if (kind == "V2") {
     fail_array(place,
@@ -173,7 +173,7 @@ LoadedArray load_npy(const std::filesystem::path& path) {
   uint64_t offset = 0;
   const std::string text = read_header(file, offset);
   const NpyHeader header = HeaderParser(file.name(), text).parse();
-  const StoredArray array{file.name(), path.stem().string(), *header.shape, element_type(file.name(), *header.descr)};
+  const StoredArray array{file.name(), path.stem().string(), *header.shape, stored_dtype(file.name(), *header.descr)};
   if (*header.fortran_order) {
     fail_array(file.name(), "the array is in Fortran order", "save numpy.ascontiguousarray(array) instead");
   }

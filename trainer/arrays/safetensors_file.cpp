@@ -32,7 +32,7 @@ constexpr int max_depth = 3;  // {name: {"shape": [...
 struct StoredType {
   std::string_view name;
   uint64_t bytes;
-  std::optional<ElementType> element;  // empty for dtypes that load_array() cannot read
+  std::optional<StoredDType> element;  // empty for dtypes that load_array() cannot read
 };
 constexpr std::array<StoredType, 15> stored_types{{{"BOOL", 1, {}},
                                                    {"U8", 1, {}},
@@ -41,14 +41,14 @@ constexpr std::array<StoredType, 15> stored_types{{{"BOOL", 1, {}},
                                                    {"F8_E5M2", 1, {}},
                                                    {"I16", 2, {}},
                                                    {"U16", 2, {}},
-                                                   {"F16", 2, ElementType::f16},
-                                                   {"BF16", 2, ElementType::bf16},
+                                                   {"F16", 2, StoredDType::f16},
+                                                   {"BF16", 2, StoredDType::bf16},
                                                    {"I32", 4, {}},
                                                    {"U32", 4, {}},
-                                                   {"F32", 4, ElementType::f32},
+                                                   {"F32", 4, StoredDType::f32},
                                                    {"I64", 8, {}},
                                                    {"U64", 8, {}},
-                                                   {"F64", 8, ElementType::f64}}};
+                                                   {"F64", 8, StoredDType::f64}}};
 
 const StoredType* find_type(std::string_view name) {
   const auto* const found =
@@ -168,7 +168,7 @@ const HeaderEntry& choose(const std::vector<HeaderEntry>& entries, const std::st
               "check the tensor's name");
 }
 
-ElementType element_type(const HeaderEntry& entry, const std::string& place) {
+StoredDType stored_dtype(const HeaderEntry& entry, const std::string& place) {
   const StoredType* const type = find_type(entry.dtype);
   if (type != nullptr && type->element) return *type->element;
   fail_array(place, fmt::format("elements of type {} are not read, only F16, BF16, F32 and F64", shown(entry.dtype)),
@@ -242,7 +242,7 @@ LoadedArray load_safetensors(const std::filesystem::path& path, const std::strin
   const HeaderEntry& entry = choose(entries, name, file);
   const std::string place = place_of(path, entry.name);
   uint64_t offset = data + entry.begin;
-  return read_stored({place, entry.name, entry.shape, element_type(entry, place)}, [&](std::span<std::byte> target) {
+  return read_stored({place, entry.name, entry.shape, stored_dtype(entry, place)}, [&](std::span<std::byte> target) {
     file.read(offset, target);
     offset += target.size();
   });

@@ -66,7 +66,7 @@ void read_converted(const StoredArray& array, const ReadBytes& read, std::span<f
     const uint64_t count = std::min<uint64_t>(target.size() - done, block_elements);
     read(std::span(buffer).first(count * size));
     float* const block = target.data() + done;
-    if (array.type == ElementType::f16) {
+    if (array.type == StoredDType::f16) {
       widen(buffer.data(), count, block);
     } else if (const uint64_t beyond = round_to_single(buffer.data(), count, block); beyond < count) {
       fail_array(array.place, fmt::format("element {} is finite, but beyond the range of FP32", done + beyond),
@@ -95,14 +95,14 @@ uint64_t stored_bytes(const StoredArray& array) {
 LoadedArray read_stored(const StoredArray& array, const ReadBytes& read) {
   const auto elements = static_cast<int64_t>(stored_bytes(array) / size_of(array.type));
   const auto columns = static_cast<int64_t>(array.shape.back());
-  const DType dtype = array.type == ElementType::bf16 ? DType::bf16 : DType::f32;
+  const DType dtype = array.type == StoredDType::bf16 ? DType::bf16 : DType::f32;
   const uint64_t bytes = static_cast<uint64_t>(elements) * size_of(dtype);
   LoadedArray result;
   result.name = array.name;
   result.shape.assign(array.shape.begin(), array.shape.end());
   result.memory = take_memory(array, bytes);
   result.tensor = Tensor(result.memory->allocate(bytes), dtype, {elements / columns, columns});
-  if (array.type == ElementType::bf16 || array.type == ElementType::f32) {
+  if (array.type == StoredDType::bf16 || array.type == StoredDType::f32) {
     read({static_cast<std::byte*>(result.tensor.data()), bytes});
   } else {
     read_converted(array, read, {result.tensor.as<float>(), static_cast<size_t>(elements)});

@@ -16,17 +16,18 @@
 
 namespace nibble {
 
-enum class ElementType : uint8_t { f16, bf16, f32, f64 };
+// The types of an array's elements in a file. load_array() converts them to the DType of a Tensor.
+enum class StoredDType : uint8_t { f16, bf16, f32, f64 };
 
-constexpr uint64_t size_of(ElementType type) {
-  return type == ElementType::f64 ? 8 : type == ElementType::f32 ? 4 : 2;
+constexpr uint64_t size_of(StoredDType type) {
+  return type == StoredDType::f64 ? 8 : type == StoredDType::f32 ? 4 : 2;
 }
 
 struct StoredArray {
   std::string place;  // for messages: the file and, if it has a name there, the array
   std::string name;
   std::vector<uint64_t> shape;  // unchecked
-  ElementType type = ElementType::f32;
+  StoredDType type = StoredDType::f32;
 };
 
 // Returns the number of bytes that the elements take in the file. Throws ExitCode::bad_data if there is no axis, if an

@@ -179,7 +179,7 @@ Recipe finished(const WrittenRecipe& written) {
   Recipe recipe;
   recipe.name = written.name;
   recipe.linear = finished(written.linear);
-  recipe.places = places_of(written.linear);
+  recipe.locations = locations_of(written.linear);
   if (written.high_precision) recipe.high_precision = parse_high_precision(*written.high_precision);
   if (written.layers) recipe.layers = parse_layers(*written.layers, written.linear);
   if (written.late_switch) recipe.late_switch = parse_switch(*written.late_switch);

@@ -263,12 +263,12 @@ LinearRecipe finished(const WrittenLinear& written) {
   return linear;
 }
 
-OperandPlaces places_of(const WrittenLinear& written) {
-  OperandPlaces places;
-  for (size_t i = 0; i < places.size(); ++i) {
-    if (written.operands[i].turn > 0) places[i] = written.operands[i].place.text();
+OperandLocations locations_of(const WrittenLinear& written) {
+  OperandLocations locations;
+  for (size_t i = 0; i < locations.size(); ++i) {
+    if (written.operands[i].turn > 0) locations[i] = written.operands[i].place.text();
   }
-  return places;
+  return locations;
 }
 
 std::string operand_yaml(const OperandSpec& spec) {

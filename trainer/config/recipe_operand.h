@@ -45,7 +45,7 @@ void write_all_operands(const YamlEntry& entry, WrittenLinear& linear);
 // other: within an operand, between the operands of a GEMM, or between a backward operand and the saved forward operand
 // that it is made from.
 LinearRecipe finished(const WrittenLinear& written);
-OperandPlaces places_of(const WrittenLinear& written);
+OperandLocations locations_of(const WrittenLinear& written);
 
 // Writes every setting that matters to the format: "{format: nvfp4, block: 1x16, scale: amax, round: nearest}".
 std::string operand_yaml(const OperandSpec& spec);

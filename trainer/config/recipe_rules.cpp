@@ -114,7 +114,7 @@ std::vector<HighPrecisionRule> parse_high_precision(const YamlNode& list) {
       }
     }
     rule.layers = parse_condition(item, "high_precision");
-    rule.place = item.place.text();
+    rule.location = item.place.text();
     rules.push_back(std::move(rule));
   }
   return rules;
@@ -135,7 +135,7 @@ std::vector<LayerRule> parse_layers(const YamlNode& list, const WrittenLinear& b
       }
     }
     rules.push_back(
-        {.layers = parse_condition(item, "layers"), .linear = finished(linear), .places = places_of(linear)});
+        {.layers = parse_condition(item, "layers"), .linear = finished(linear), .locations = locations_of(linear)});
   }
   return rules;
 }

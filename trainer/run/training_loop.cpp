@@ -32,7 +32,7 @@ std::string numbers_of(const StepAttempt& attempt) {
                      attempt.non_finite);
 }
 
-nlohmann::json bits_of(const StepAttempt& attempt) {
+nlohmann::json attempt_json(const StepAttempt& attempt) {
   return {{"loss_hex", hexadecimal_bits(attempt.loss)}, {"grad_norm_hex", hexadecimal_bits(attempt.grad_norm)}};
 }
 
@@ -170,7 +170,7 @@ void TrainingLoop::warn_of(uint64_t step, const StepResult& result) {
   log_warning("{}", text);
   metrics_->warning(step, text,
                     {{"kind", applied ? "transient_fault" : "skipped_step"},
-                     {"attempts", {bits_of(*result.first), bits_of(result.attempt)}},
+                     {"attempts", {attempt_json(*result.first), attempt_json(result.attempt)}},
                      {"same_bits", result.same_bits}});
 }
 

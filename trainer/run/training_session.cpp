@@ -86,7 +86,7 @@ SkipBudget skip_budget(const RunConfig& config) {
 }
 
 // Returns a hash of everything that must be equal in two attempts at a step.
-uint64_t bits_of(double loss, double grad_norm, const Tensor& gradient) {
+uint64_t attempt_hash(double loss, double grad_norm, const Tensor& gradient) {
   const std::array<double, 2> numbers{loss, grad_norm};
   const HostCopy values(gradient);
   return hash64(values.bytes(), hash64(std::as_bytes(std::span(numbers))));
@@ -366,11 +366,13 @@ StepResult TrainingSession::train_step(uint64_t step) {
   Computed computed = compute(step, /*again=*/false);
   result.decision = guard_.after_attempt(computed.attempt.finite);
   if (result.decision == StepDecision::retry) {
-    const auto bits = [&] { return bits_of(computed.attempt.loss, computed.attempt.grad_norm, computed.gradient); };
-    const uint64_t before = bits();
+    const auto hash = [&] {
+      return attempt_hash(computed.attempt.loss, computed.attempt.grad_norm, computed.gradient);
+    };
+    const uint64_t before = hash();
     result.first = computed.attempt;
     computed = compute(step, /*again=*/true);
-    result.same_bits = communicator_.all_reduce_max(bits() == before ? 0 : 1) == 0;
+    result.same_bits = communicator_.all_reduce_max(hash() == before ? 0 : 1) == 0;
     result.decision = guard_.after_attempt(computed.attempt.finite);
   }
   result.attempt = computed.attempt;

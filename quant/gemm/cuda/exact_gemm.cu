@@ -93,9 +93,9 @@ __device__ __forceinline__ void read_four_along_inner(const DeviceOperand& opera
                                                       float (&values)[4]) {
   const int64_t index = row * operand.inner + k;
   if (operand.format == Format::f32) {
-    read_four(static_cast<const float*>(operand.values) + place, values);
+    read_four(static_cast<const float*>(operand.values) + index, values);
   } else if (operand.format == Format::bf16) {
-    const uint2 pairs = *reinterpret_cast<const uint2*>(static_cast<const BFloat16*>(operand.values) + place);
+    const uint2 pairs = *reinterpret_cast<const uint2*>(static_cast<const BFloat16*>(operand.values) + index);
     values[0] = float_of_bits(pairs.x << 16);
     values[1] = float_of_bits(pairs.x & 0xFFFF0000U);
     values[2] = float_of_bits(pairs.y << 16);
