@@ -18,8 +18,7 @@ def losses(run):
             steps[event["step"]] = f'{event["step"]} {event["loss_hex"]} {event["grad_norm"]!r}'
         elif event["event"] == "validation":
             steps[event["step"] + 0.5] = f'validation {event["step"]} {event["loss_hex"]}'
-    for step in sorted(steps):
-        print(steps[step])
+    return [steps[step] for step in sorted(steps)]
 
 
 def state(run):
@@ -34,7 +33,19 @@ def state(run):
         for name in sorted(names):
             digest.update(name.encode())
             digest.update(index[name][()].tobytes())
-    print(checkpoint.name, len(names), digest.hexdigest())
+    return f"{checkpoint.name} {len(names)} {digest.hexdigest()}"
+
+
+def check_same(run, reference):
+    """Both have the same losses, and some, and the same final state."""
+    wanted, found = losses(reference), losses(run)
+    if not wanted:
+        sys.exit(f"{reference} has no losses")
+    if found != wanted:
+        lines = (f"{a!r} instead of {b!r}" for a, b in zip(found + [""], wanted + [""]) if a != b)
+        sys.exit(f"losses of {run} differ from {reference}: {next(lines, 'other steps')}")
+    if state(run) != state(reference):
+        sys.exit(f"final state of {run} differs from {reference}")
 
 
 def excerpt(compressed, output):
@@ -45,4 +56,14 @@ def excerpt(compressed, output):
 
 
 if __name__ == "__main__":
-    {"losses": losses, "state": state, "excerpt": excerpt}[sys.argv[1]](*sys.argv[2:])
+    command, *arguments = sys.argv[1:]
+    if command == "losses":
+        print("\n".join(losses(*arguments)))
+    elif command == "state":
+        print(state(*arguments))
+    elif command == "same":
+        check_same(*arguments)
+    elif command == "excerpt":
+        excerpt(*arguments)
+    else:
+        sys.exit(f"run_tools.py: unknown command {command}")

@@ -20,6 +20,8 @@ losses() { "$python" "$SOURCE/tests/run_tools.py" losses "$1"; }
 # Prints the hash of the weights and optimizer state in a run's newest checkpoint; it does not depend on the number of
 # ranks.
 state_hash() { "$python" "$SOURCE/tests/run_tools.py" state "$1"; }
+# same RUN REFERENCE: the same losses, and some, and the same final state.
+same() { "$python" "$SOURCE/tests/run_tools.py" same "$1" "$2" || fail "$1 is not the same as $2"; }
 
 tiny_data() {
   "$python" "$SOURCE/tests/run_tools.py" excerpt "$SOURCE/data/sample/state_of_the_union.txt.zst" text.txt

@@ -6,10 +6,6 @@ run() { # NAME ARGUMENT...
     --set eval.sequences=2 --set train.tokens_per_step=256 --set schedule.warmup_steps=0 >output.txt 2>&1 ||
     { cat output.txt; fail "$1"; }
 }
-same() { # NAME REFERENCE
-  [ -n "$(losses "$2")" ] && [ "$(losses "$1")" = "$(losses "$2")" ] || fail "losses of $1 and $2"
-  [ "$(state_hash "$1")" = "$(state_hash "$2")" ] || fail "final state of $1 and $2"
-}
 exact=(--set device=cuda --set cuda.gemm=exact --set cuda.attention=exact)
 for format in fp8 nvfp4; do
   run $format-cpu "$NIBBLE" train tiny.yaml --set device=cpu --set comm.gather=$format

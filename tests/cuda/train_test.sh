@@ -6,10 +6,6 @@ exact=(--set device=cuda --set cuda.gemm=exact --set cuda.attention=exact)
 train() { # DIRECTORY ARGUMENT...
   expect 0 "$NIBBLE" train tiny.yaml --set "run.dir=$1" "${@:2}"
 }
-same_run() { # DIRECTORY DIRECTORY
-  [ -n "$(losses "$1")" ] && [ "$(losses "$1")" = "$(losses "$2")" ] || { losses "$1"; losses "$2"; fail "losses of $1 and $2"; }
-  [ "$(state_hash "$1")" = "$(state_hash "$2")" ] || fail "weights or moments of $1 and $2"
-}
 
 # Every recipe that nibble ships.
 for recipe in "$SOURCE"/configs/recipes/*.yaml; do
@@ -19,7 +15,7 @@ for recipe in "$SOURCE"/configs/recipes/*.yaml; do
     --set model.head_dim=32)
   train "cpu-$name" --set device=cpu "${short[@]}"
   train "cuda-$name" "${exact[@]}" "${short[@]}"
-  same_run "cpu-$name" "cuda-$name"
+  same "cpu-$name" "cuda-$name"
 done
 
 # Packed documents that do not see each other.
@@ -27,16 +23,16 @@ for device in cpu cuda; do
   train "documents-$device" "${exact[@]}" --set "device=$device" --set data.document_mask=true --set train.steps=2 \
     --set schedule.warmup_steps=0 --set train.tokens_per_step=256 --set eval.sequences=2
 done
-same_run documents-cpu documents-cuda
+same documents-cpu documents-cuda
 
 tiny=(--set train.tokens_per_step=384 --set eval.sequences=2)
 
 # The whole tiny run: recompute, BF16 moments, a step as one graph, optimizer state on the host.
 train cpu --set device=cpu "${tiny[@]}" --set optimizer.moment_dtype=bf16
 train cuda "${exact[@]}" "${tiny[@]}" --set optimizer.moment_dtype=bf16 --set train.recompute=0,1 --set cuda.graphs=true
-same_run cpu cuda
+same cpu cuda
 train offload "${exact[@]}" "${tiny[@]}" --set optimizer.moment_dtype=bf16 --set cuda.offload_optimizer=true
-same_run cpu offload
+same cpu offload
 
 # Half a run here, the other half there.
 for first in cpu cuda; do
@@ -45,13 +41,13 @@ for first in cpu cuda; do
   expect 75 "$NIBBLE" train tiny.yaml --set "run.dir=from-$first" "${tiny[@]}" --set optimizer.moment_dtype=bf16 "${exact[@]}" \
     --set "device=$first" --set train.stop_at=6
   expect 0 "$NIBBLE" resume "from-$first" --set train.stop_at=0 --set "device=$second" --set 'resume.allow=[device]'
-  same_run cpu "from-$first"
+  same cpu "from-$first"
 done
 
 # Ranks, one GPU each.
 NIBBLE_SIMULATED_GPUS=3 expect 0 mpirun -n 3 "$NIBBLE" train tiny.yaml --set run.dir=ranks "${exact[@]}" "${tiny[@]}" \
   --set optimizer.moment_dtype=bf16
-same_run cpu ranks
+same cpu ranks
 
 # Commands that read a checkpoint compute on the device, too.
 expect 0 "$NIBBLE" evaluate cpu --set device=cpu
@@ -70,7 +66,7 @@ grep -q "cuBLASLt" output.txt || fail "the log does not say which library multip
 expect 75 "$NIBBLE" train tiny.yaml --set run.dir=stopped --set device=cuda "${tiny[@]}" --set optimizer.moment_dtype=bf16 \
   --set train.stop_at=6
 expect 0 "$NIBBLE" resume stopped --set train.stop_at=0
-same_run fast stopped
+same fast stopped
 # NCCL's own sums, while the backward pass runs.
 NIBBLE_SIMULATED_GPUS=3 expect 0 mpirun -n 3 "$NIBBLE" train tiny.yaml --set run.dir=overlapped --set device=cuda \
   "${tiny[@]}" --set optimizer.moment_dtype=bf16 --set comm.reduction=nccl

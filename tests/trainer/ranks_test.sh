@@ -10,11 +10,6 @@ run_variant() { # NAME RANKS OVERRIDE...
   expect 0 mpirun -n "$ranks" "$NIBBLE" train tiny.yaml --set run.dir="$name" --set train.steps=6 --set eval.every=3 \
     --set checkpoint.every=0 "${arguments[@]}"
 }
-same() { # NAME REFERENCE
-  losses "$2" >reference.txt
-  losses "$1" | diff reference.txt - || fail "$1 differs from $2"
-  [ "$(state_hash "$1")" = "$(state_hash "$2")" ] || fail "$1: final state differs from $2"
-}
 for recipe in nvfp4 bf16; do
   run_variant "$recipe-1" 1 recipe=$recipe train.threads=1
   for ranks in 2 3 4; do
@@ -36,7 +31,7 @@ run_variant masters-1 1 optimizer.master_dtype=fp32 optimizer.moment_dtype=bf16
 run_variant masters-4 4 optimizer.master_dtype=fp32 optimizer.moment_dtype=bf16
 same masters-4 masters-1
 # The comparison itself must be able to fail.
-losses bf16-1 | diff -q - reference.txt >/dev/null && fail "two recipes have the same losses"
+cmp -s <(losses bf16-1) <(losses nvfp4-1) && fail "two recipes have the same losses"
 # loss_hex is the same for all instruction sets, with the quantised and the plain recipe.
 for isa in avx2 portable; do
   NIBBLE_ISA=$isa run_variant "isa-$isa" 1

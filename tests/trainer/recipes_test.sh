@@ -6,45 +6,39 @@ tiny_data
 # Rotations of 128 points need every axis in multiples of 128.
 settings=(model.hidden_size=128 model.head_dim=32 model.intermediate_size=128 train.tokens_per_step=512 train.steps=6
   eval.every=0 checkpoint.every=0)
-program=$NIBBLE
-baseline=$PROGRAMS/nibble_baseline # vectorised functions without vectors; built where the compiler makes such clones
-[ -x "$baseline" ] || baseline=$NIBBLE
-run_variant() { # NAME CODE RANKS OVERRIDE...
-  local name=$1 code=$2 ranks=$3
-  shift 3
-  local arguments=() launcher=(mpirun -n "$ranks")
-  if [ "$ranks" -eq 1 ]; then launcher=(); fi
-  for override in "${settings[@]}" "$@"; do arguments+=(--set "$override"); done
-  expect "$code" "${launcher[@]}" "$program" train tiny.yaml --set run.dir="$name" "${arguments[@]}"
-}
-same() { # NAME REFERENCE
-  losses "$1" | diff reference.txt - || fail "$1 differs from $2"
-  [ "$(state_hash "$1")" = "$reference_state" ] || fail "$1: final state differs from $2"
-  rm -rf "$1"
-}
-count=0
-for file in "$SOURCE"/configs/recipes/*.yaml; do
-  name=$(basename "$file" .yaml)
-  run_variant "$name" 0 1 "recipe=$file" train.threads=1
-  losses "$name" >reference.txt
-  reference_state=$(state_hash "$name")
-  [ "$(grep -vc validation reference.txt)" -eq 6 ] || fail "$name does not have 6 finite steps"
-  grep -v validation reference.txt | tail -n 1 | cut -d' ' -f2 >>last_losses.txt
+program=$PROGRAMS/train_recipes            # all recipes in one process
+baseline=$PROGRAMS/train_recipes_baseline  # vectorised functions without vectors; built where the compiler makes such clones
+[ -x "$baseline" ] || baseline=$program
 
-  run_variant "$name-two" 0 2 "recipe=$file" train.recompute=all
-  same "$name-two" "$name"
-  NIBBLE_ISA=avx2 run_variant "$name-four" 0 4 "recipe=$file" train.threads=2
-  same "$name-four" "$name"
-  # Slow: one step, whose loss and gradient norm have met every quantiser.
-  program=$baseline NIBBLE_ISA=portable run_variant "$name-baseline" 75 1 "recipe=$file" train.stop_at=1
-  losses "$name-baseline" | diff <(head -n 1 reference.txt) - || fail "$name-baseline differs from $name"
-  rm -rf "$name-baseline"
-  # 5 of 6 steps: a late switch at 0.82 has not happened before the stop, and has after it.
-  run_variant "$name-stopped" 75 2 "recipe=$file" train.stop_at=5
-  expect 0 "$NIBBLE" resume "$name-stopped"
-  same "$name-stopped" "$name"
-  count=$((count + 1))
-done
-# Recipes differ in what they compute.
-[ "$(sort -u last_losses.txt | wc -l)" -eq "$count" ] || { cat last_losses.txt; fail "two recipes have the same loss"; }
-echo "$count recipes: same bits everywhere"
+expect 0 "$program" tiny.yaml "" "${settings[@]}" train.threads=1
+expect 0 mpirun -n 2 "$program" tiny.yaml -two "${settings[@]}" train.recompute=all
+NIBBLE_ISA=avx2 expect 0 mpirun -n 4 "$program" tiny.yaml -four "${settings[@]}" train.threads=2
+# Slow: one step, whose loss and gradient norm have met every quantiser.
+NIBBLE_ISA=portable expect 75 "$baseline" tiny.yaml -baseline "${settings[@]}" train.stop_at=1
+# 5 of 6 steps: a late switch at 0.82 has not happened before the stop, and has after it.
+expect 75 mpirun -n 2 "$program" tiny.yaml -stopped "${settings[@]}" train.stop_at=5
+[ "$(losses nvfp4-stopped | wc -l)" -eq 5 ] || fail "not stopped after 5 steps"
+expect 0 "$program" --resume -stopped
+
+PYTHONPATH="$SOURCE/tests" "$python" -B - "$SOURCE"/configs/recipes/*.yaml <<'END' || fail "recipes"
+import math, pathlib, sys
+import run_tools
+
+last_losses = {}
+for name in (pathlib.Path(path).stem for path in sys.argv[1:]):
+    steps = [line for line in run_tools.losses(name) if not line.startswith("validation")]
+    if len(steps) != 6 or not all(math.isfinite(float(line.split()[2])) for line in steps):
+        sys.exit(f"{name} does not have 6 finite steps: {steps}")
+    for suffix in ("two", "four", "stopped"):
+        run_tools.check_same(f"{name}-{suffix}", name)
+    if run_tools.losses(f"{name}-baseline") != steps[:1]:
+        sys.exit(f"{name}-baseline differs from {name}")
+    # Recipes differ in what they compute.
+    loss = steps[-1].split()[1]
+    if loss in last_losses:
+        sys.exit(f"{name} and {last_losses[loss]} have the same last loss")
+    last_losses[loss] = name
+if len(last_losses) < 2:
+    sys.exit("no recipes")
+print(len(last_losses), "recipes: same bits everywhere")
+END
