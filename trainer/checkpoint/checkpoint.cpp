@@ -42,15 +42,16 @@ std::string first_damage(Communicator& communicator, const std::filesystem::path
   return broadcast_string(communicator, damage, static_cast<int>(first % ranks));
 }
 
-struct Examined {
+struct VerifiedCheckpoint {
   CheckpointInfo info;
   std::string damage;  // empty: info is complete
 };
 
 // Reads the manifest and compares the hash of every file. Collective. `step` is the one in the directory's name.
-Examined examine(Communicator& communicator, const std::filesystem::path& directory, std::optional<uint64_t> step) {
+VerifiedCheckpoint verify_checkpoint(Communicator& communicator, const std::filesystem::path& directory,
+                                     std::optional<uint64_t> step) {
   const std::filesystem::path path = directory / "manifest.json";
-  Examined result;
+  VerifiedCheckpoint result;
   std::string text;
   if (communicator.rank() == 0) {
     try {
@@ -194,16 +195,16 @@ CheckpointInfo find_checkpoint(Communicator& communicator, const std::filesystem
   if (candidates.empty()) fail_none(run_directory);
   std::string newest_damage;
   for (const StepDirectory& candidate : candidates) {
-    Examined examined = examine(communicator, candidate.path, candidate.step);
-    if (examined.damage.empty()) {
+    VerifiedCheckpoint verified = verify_checkpoint(communicator, candidate.path, candidate.step);
+    if (verified.damage.empty()) {
       if (!newest_damage.empty() && communicator.rank() == 0) {
         log_warning("using the checkpoint of step {} instead", candidate.step);
       }
-      return std::move(examined.info);
+      return std::move(verified.info);
     }
-    if (newest_damage.empty()) newest_damage = examined.damage;
+    if (newest_damage.empty()) newest_damage = verified.damage;
     if (communicator.rank() != 0) continue;
-    log_warning("the checkpoint of step {} is damaged: {}", candidate.step, examined.damage);
+    log_warning("the checkpoint of step {} is damaged: {}", candidate.step, verified.damage);
     if (damaged == DamagedCheckpoint::set_aside) set_aside(candidate.path);
   }
   throw Error(ExitCode::bad_data,
@@ -226,12 +227,12 @@ CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem
                 "name a run directory or one of its checkpoints");
   }
   if (kind == Kind::run) return find_checkpoint(communicator, path);
-  Examined examined = examine(communicator, path, std::nullopt);
-  if (!examined.damage.empty()) {
-    throw Error(ExitCode::bad_data, fmt::format("the checkpoint is damaged: {}", examined.damage),
+  VerifiedCheckpoint verified = verify_checkpoint(communicator, path, std::nullopt);
+  if (!verified.damage.empty()) {
+    throw Error(ExitCode::bad_data, fmt::format("the checkpoint is damaged: {}", verified.damage),
                 "use another checkpoint");
   }
-  return std::move(examined.info);
+  return std::move(verified.info);
 }
 
 void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, const std::vector<TensorEntry>& tensors,

@@ -30,7 +30,7 @@ namespace {
 struct RankReport {
   uint64_t shard_begin = 0;
   uint64_t shard_end = 0;
-  uint64_t bytes = 0;  // first the planned size of the rank's file, then the written one
+  uint64_t bytes = 0;  // first an upper bound of the size of the rank's file, then its size
   std::array<char, 32> hash{};
 };
 
@@ -46,7 +46,7 @@ std::vector<RankReport> gather(Communicator& communicator, const RankReport& own
 
 // Returns an upper bound of the size of this rank's file. It includes alignment and metadata of every dataset and the
 // metadata of the file.
-uint64_t planned_bytes(const CheckpointState& state) {
+uint64_t largest_file_bytes(const CheckpointState& state) {
   constexpr uint64_t per_dataset = 8192;
   uint64_t bytes = (uint64_t{1} << 20) + state.config_yaml.size();
   for (const StateBuffer& buffer : state.buffers) {
@@ -208,7 +208,7 @@ std::filesystem::path save_checkpoint(Communicator& communicator, const std::fil
                                       const CheckpointState& state) {
   const std::filesystem::path parent = run_directory / "checkpoints";
   std::filesystem::path directory = parent / step_directory_name(state.step);
-  RankReport own{state.shard_begin, state.shard_end, planned_bytes(state), {}};
+  RankReport own{state.shard_begin, state.shard_end, largest_file_bytes(state), {}};
   std::vector<RankReport> reports = gather(communicator, own);
   std::string temporary_name;
   run_together(communicator, [&] {

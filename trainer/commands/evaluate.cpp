@@ -48,7 +48,7 @@ ExitCode evaluate(Communicator& communicator, const RunConfig& /*of the run dire
       validation_loss(communicator, inference->model(),
                       {.loader = *loader,
                        .sequences = static_cast<uint64_t>(config.eval.sequences),
-                       .sequences_per_batch = static_cast<uint64_t>(config.train.micro_batch_sequences),
+                       .micro_batch_sequences = static_cast<uint64_t>(config.train.micro_batch_sequences),
                        .seed = config.run.seed,
                        .step = checkpoint.step},
                       micro_batch, stop_requested);

@@ -7,11 +7,11 @@
 
 namespace nibble {
 
-InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t sequences)
+InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t micro_batch_sequences)
     : model_(std::make_unique<LanguageModel>(config.model,
                                              recipe_at(config.recipe, checkpoint.step == 0 ? 0 : checkpoint.step - 1,
                                                        static_cast<uint64_t>(config.train.steps)),
-                                             LanguageModelOptions{.sequences = sequences,
+                                             LanguageModelOptions{.sequences = micro_batch_sequences,
                                                                   .sequence_length = config.model.sequence_length,
                                                                   .training = false,
                                                                   .device = device_of(config),

@@ -279,7 +279,7 @@ void TrainingSession::load(const CheckpointInfo& checkpoint) {
 void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
   const auto group_size = static_cast<uint64_t>(config_.train.group_micro_batches);
   const auto micro_batches = static_cast<uint64_t>(config_.micro_batches_per_step());
-  const auto sequences = static_cast<uint64_t>(config_.train.micro_batch_sequences);
+  const auto micro_batch_sequences = static_cast<uint64_t>(config_.train.micro_batch_sequences);
   const float loss_scale = 1.0F / static_cast<float>(config_.train.tokens_per_step);
   const GroupRange local = reduction_->local_groups();
   for (uint64_t group = local.begin; group < local.end; ++group) {
@@ -293,18 +293,18 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
     for (uint64_t micro_batch = group * group_size; micro_batch < last; ++micro_batch) {
       const StepContext context{
           .seed = config_.run.seed, .step = narrow<uint32_t>(step), .micro_batch = narrow<uint32_t>(micro_batch)};
-      const uint64_t first_sample = (step * micro_batches + micro_batch) * sequences;
+      const uint64_t first_sample = (step * micro_batches + micro_batch) * micro_batch_sequences;
       micro_batch_->load(*train_loader_, first_sample, config_.train.micro_batch_sequences);
-      const bool examine = micro_batch == 0 && telemetry_->due(step);
-      if (examine) telemetry_->begin(*model_);
+      const bool telemetry_due = micro_batch == 0 && telemetry_->due(step);
+      if (telemetry_due) telemetry_->begin(*model_);
       const bool last_of_rank = group + 1 == local.end && micro_batch + 1 == last;
-      if (last_of_rank && !examine && config_.comm.reduction == ReductionKind::nccl) {
+      if (last_of_rank && !telemetry_due && config_.comm.reduction == ReductionKind::nccl) {
         model_->set_gradients_ready([this](uint64_t begin, uint64_t end) { reduction_->parameters_ready(begin, end); });
       }
       loss += model_->forward_backward(micro_batch_->tokens(), micro_batch_->targets(), context, loss_scale,
                                        micro_batch_->document_starts());
       model_->set_gradients_ready({});
-      if (!examine) continue;
+      if (!telemetry_due) continue;
       telemetry_->end(*model_, {.weights = weights_,
                                 .gradients = gradients,
                                 .tokens = micro_batch_->tokens(),
@@ -399,7 +399,7 @@ std::optional<double> TrainingSession::validate(uint64_t step, const std::functi
       validation_loss(communicator_, *model_,
                       {.loader = *validation_loader_,
                        .sequences = static_cast<uint64_t>(config_.eval.sequences),
-                       .sequences_per_batch = static_cast<uint64_t>(config_.train.micro_batch_sequences),
+                       .micro_batch_sequences = static_cast<uint64_t>(config_.train.micro_batch_sequences),
                        .seed = config_.run.seed,
                        .step = step},
                       *micro_batch_, interrupted);

@@ -10,22 +10,22 @@ namespace nibble {
 std::optional<double> validation_loss(Communicator& communicator, LanguageModel& model, const ValidationSet& set,
                                       MicroBatch& micro_batch, const std::function<bool()>& interrupted) {
   const uint64_t windows = set.sequences == 0 ? set.loader.windows() : std::min(set.loader.windows(), set.sequences);
-  const uint64_t batches = div_ceil(windows, set.sequences_per_batch);
+  const uint64_t micro_batches = div_ceil(windows, set.micro_batch_sequences);
   const auto ranks = static_cast<uint64_t>(communicator.size());
-  std::vector<double> losses(batches);  // sums over tokens; rank r computes batches r, r + ranks, ...
-  for (uint64_t first = 0; first < batches; first += ranks) {
+  std::vector<double> losses(micro_batches);  // sums over tokens; rank r computes micro-batches r, r + ranks, ...
+  for (uint64_t first = 0; first < micro_batches; first += ranks) {
     if (communicator.all_reduce_max(interrupted() ? 1 : 0) != 0) return std::nullopt;
     run_together(communicator, [&] {
-      const uint64_t batch = first + static_cast<uint64_t>(communicator.rank());
-      if (batch >= batches) return;
-      const uint64_t sample = batch * set.sequences_per_batch;
-      micro_batch.load(set.loader, sample, static_cast<int64_t>(std::min(set.sequences_per_batch, windows - sample)));
-      losses[batch] =
+      const uint64_t index = first + static_cast<uint64_t>(communicator.rank());
+      if (index >= micro_batches) return;
+      const uint64_t sample = index * set.micro_batch_sequences;
+      micro_batch.load(set.loader, sample, static_cast<int64_t>(std::min(set.micro_batch_sequences, windows - sample)));
+      losses[index] =
           model.forward(micro_batch.tokens(), micro_batch.targets(),
-                        {.seed = set.seed, .step = narrow<uint32_t>(set.step), .micro_batch = narrow<uint32_t>(batch)},
+                        {.seed = set.seed, .step = narrow<uint32_t>(set.step), .micro_batch = narrow<uint32_t>(index)},
                         micro_batch.document_starts());
     });
-    const uint64_t round = std::min(ranks, batches - first);
+    const uint64_t round = std::min(ranks, micro_batches - first);
     std::vector<uint64_t> offsets;
     for (uint64_t rank = 0; rank <= ranks; ++rank) offsets.push_back(std::min(rank, round) * sizeof(double));
     communicator.all_gather(std::as_writable_bytes(std::span(losses).subspan(first, round)), offsets);

@@ -14,8 +14,8 @@ namespace nibble {
 
 struct ValidationSet {
   Loader& loader;
-  uint64_t sequences = 0;            // 0 = all windows
-  uint64_t sequences_per_batch = 1;  // size of a micro-batch; the loss depends on it, as quantisers take a whole one
+  uint64_t sequences = 0;              // 0 = all windows
+  uint64_t micro_batch_sequences = 1;  // size of a micro-batch; the loss depends on it, as quantisers take a whole one
   uint64_t seed = 0;
   uint64_t step = 0;  // number of optimizer steps that made the weights
 };

@@ -129,7 +129,7 @@ Telemetry::Telemetry(Communicator& communicator, const RunConfig& config, uint64
     : communicator_(communicator), config_(config), rank_(rank_of_group(0, groups, communicator.size())) {
   run_together(communicator_, [&] {
     const bool wanted = config_.telemetry.every > 0 && config_.telemetry.gradient_probe && quantises(config_.recipe);
-    if (wanted && examines()) build_probe();
+    if (wanted && measures()) build_probe();
   });
   probe_bytes_ = static_cast<uint64_t>(communicator_.all_reduce_max(static_cast<int64_t>(probe_bytes_)));
 }
@@ -155,7 +155,7 @@ void Telemetry::begin(LanguageModel& model) {
   model.set_statistics(&statistics_);
 }
 
-void Telemetry::end(LanguageModel& model, const ExaminedMicroBatch& micro_batch) {
+void Telemetry::end(LanguageModel& model, const MeasuredMicroBatch& micro_batch) {
   const Stopwatch stopwatch;
   model.set_statistics(nullptr);
   const std::vector<std::string> names = model.linear_names();
@@ -191,7 +191,7 @@ void Telemetry::end(LanguageModel& model, const ExaminedMicroBatch& micro_batch)
   record_.seconds = measuring + stopwatch.seconds();
 }
 
-void Telemetry::run_probe(const ExaminedMicroBatch& micro_batch) {
+void Telemetry::run_probe(const MeasuredMicroBatch& micro_batch) {
   fill_zero(probe_gradients_);
   probe_->bind(micro_batch.weights, probe_gradients_);
   probe_->set_weights_changed();
@@ -203,7 +203,7 @@ void Telemetry::run_probe(const ExaminedMicroBatch& micro_batch) {
 std::optional<TelemetryRecord> Telemetry::collect(uint64_t step) {
   if (!due(step)) return std::nullopt;
   if (rank_ == 0) return communicator_.rank() == 0 ? std::optional(record_) : std::nullopt;
-  const std::string event = broadcast_string(communicator_, examines() ? to_event(record_).dump() : "", rank_);
+  const std::string event = broadcast_string(communicator_, measures() ? to_event(record_).dump() : "", rank_);
   return communicator_.rank() == 0 ? std::optional(telemetry_of(nlohmann::json::parse(event))) : std::nullopt;
 }
 

@@ -19,7 +19,7 @@
 namespace nibble {
 
 // The micro-batch that is measured: its inputs and its gradients.
-struct ExaminedMicroBatch {
+struct MeasuredMicroBatch {
   Tensor weights;    // [flat_size], model dtype
   Tensor gradients;  // f32 [flat_size], of this micro-batch alone
   Tensor tokens, targets, document_starts;
@@ -38,7 +38,7 @@ class Telemetry {
   // The rank of group 0 calls these before and after the micro-batch's forward_backward(), with gradients that were
   // zero before. Another attempt at the step overwrites the figures.
   void begin(LanguageModel& model);
-  void end(LanguageModel& model, const ExaminedMicroBatch& micro_batch);
+  void end(LanguageModel& model, const MeasuredMicroBatch& micro_batch);
   // Collective; call it after the last attempt at the step. Returns the figures on rank 0 if they are due; nothing on
   // other ranks and steps.
   std::optional<TelemetryRecord> collect(uint64_t step);
@@ -47,9 +47,9 @@ class Telemetry {
   std::string describe() const;
 
  private:
-  bool examines() const { return communicator_.rank() == rank_; }
+  bool measures() const { return communicator_.rank() == rank_; }
   void build_probe();
-  void run_probe(const ExaminedMicroBatch& micro_batch);
+  void run_probe(const MeasuredMicroBatch& micro_batch);
 
   Communicator& communicator_;
   const RunConfig& config_;
