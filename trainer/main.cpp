@@ -17,6 +17,7 @@
 
 #include "dist/base/error.h"
 #include "trainer/commands/commands.h"
+#include "trainer/commands/version.h"
 #include "trainer/config/yaml_document.h"
 #include "trainer/rank_main.h"
 
@@ -84,7 +85,9 @@ int finish_output(int code) {
 
 int run(int argument_count, char** arguments) {
   CLI::App app("Pretrains language models in four bits.", "nibble");
-  app.set_version_flag("--version", "nibble " NIBBLE_VERSION);
+  app.set_version_flag(
+      "--version", [] { return version_text(build_facts); },
+      "Print version, commit, compiler, instruction set, MPI, CUDA and licence, and exit");
   app.require_subcommand(1);
   app.footer(
       "Examples:\n"

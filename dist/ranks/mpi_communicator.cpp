@@ -403,4 +403,14 @@ std::unique_ptr<Communicator> make_mpi_communicator(const MpiOptions& options) {
   return std::make_unique<MpiCommunicator>(options);
 }
 
+// The library's text goes on with its package and dates, after a comma or on the next line.
+std::string mpi_library() {
+  char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+  int length = 0;
+  MPI_Get_library_version(text, &length);
+  std::string name(text, std::min(std::strcspn(text, ",\n"), sizeof(text)));
+  std::replace(name.begin(), name.end(), '\t', ' ');
+  return name;
+}
+
 }  // namespace nibble

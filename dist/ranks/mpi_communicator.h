@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "dist/ranks/communicator.h"
 
@@ -21,5 +22,8 @@ struct MpiOptions {
 // Starts MPI, once a process. The destructor waits for all ranks, within the timeout, and ends MPI. While an exception
 // unwinds it does not wait, because the other ranks may never come; whoever catches the exception calls abort().
 std::unique_ptr<Communicator> make_mpi_communicator(const MpiOptions& options);
+
+// Name and version of the MPI library: "Open MPI v4.1.4". Needs no launcher and starts nothing.
+std::string mpi_library();
 
 }  // namespace nibble

@@ -20,6 +20,13 @@ config=$SOURCE/configs/runs/quickstart.yaml
 
 # Usage.
 expect 0 "$NIBBLE" --version && prints "nibble 0."
+for line in 'commit +([0-9a-f]{12}([+]changes)?|unknown)' 'compiler +(g|clang)[+]{2} [0-9].*' 'MPI +[A-Z].*' 'CUDA +(none|simulated|[0-9.]+)' \
+  'licence +Apache-2\.0' 'instruction set +[a-z0-9_]+'; do
+  grep -qEx "$line" out.txt || fail "--version has no line $line"
+done
+[ "$(wc -l <out.txt)" -eq 7 ] || fail "--version says one thing a line"
+expect 0 env NIBBLE_ISA=portable "$NIBBLE" --version && grep -qx 'instruction set *portable' out.txt || fail "NIBBLE_ISA is ignored"
+expect 64 env NIBBLE_ISA=none "$NIBBLE" --version && says "NIBBLE_ISA"
 expect 0 "$NIBBLE" --help && prints "Exit codes:"
 for command in tokenize train resume evaluate compare generate inspect config bench; do
   grep -qE "^  $command " out.txt || fail "--help does not list $command"
