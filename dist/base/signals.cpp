@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <initializer_list>
 
 namespace nibble {
 namespace {
