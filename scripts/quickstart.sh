@@ -8,10 +8,10 @@ case "${1:-}" in -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;; esac
 work=${1:-runs/quickstart}
 config=configs/runs/quickstart.yaml
 
-# mpirun refuses root and binds each of two ranks to one core unless told otherwise.
-if [ "$(id -u)" -eq 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
-export OMPI_MCA_orte_execute_quiet=1 # mpirun prints no text about exit code 75
+# Two ranks on this machine, however few cores it has (Open MPI 4 reads the first name, 5 the second), and without TCP,
+# of which Open MPI 5 warns where it finds no way to use it.
+export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
+export OMPI_MCA_btl=${OMPI_MCA_btl:-^tcp}
 
 say() { printf '\n== %s\n' "$*"; }
 if [ -e "$work" ]; then
@@ -25,11 +25,18 @@ nibble=$(realpath "${NIBBLE_BUILD:-build}")/nibble
 
 say "2/6 tokenize: 10.8 MB of text, 4,096 pieces"
 mkdir -p "$work"
-"$nibble" tokenize data/sample/state_of_the_union.txt.zst --documents line --validation-share 0.05 --vocab-size 4096 \
-  --output "$work/data"
+tokenize() { # OPTION...
+  "$nibble" tokenize data/sample/state_of_the_union.txt.zst --documents line --validation-share 0.05 --output "$work/data" "$@"
+}
+tokenize --vocab-size 4096
+# data/sample/tokenizer.model is what this command trains with SentencePiece 0.1.97 (Debian 12).
+if ! cmp -s "$work/data/tokenizer.model" data/sample/tokenizer.model; then
+  echo "This version of SentencePiece trains another tokenizer than that of the README's losses; the runs take the latter:"
+  tokenize --tokenizer data/sample/tokenizer.model --overwrite
+fi
 
-train() { # NAME RECIPE: replaces the shell by mpirun, so call it in a subshell
-  exec mpirun -n 2 "$nibble" train "$config" --set "recipe=$2" --set "run.dir=$work/$1" \
+train() { # NAME RECIPE: replaces the shell by launch.sh, so call it in a subshell
+  exec ./scripts/launch.sh -n 2 "$nibble" train "$config" --set "recipe=$2" --set "run.dir=$work/$1" \
     --set "data.train=$work/data/train-*.bin" --set "data.validation=$work/data/validation-*.bin"
 }
 steps_done() { cat "$1/metrics.jsonl" 2>/dev/null | grep -c '"event":"step"' || true; }
@@ -40,18 +47,20 @@ say "3/6 train in BF16 on two ranks"
 say "4/6 train in NVFP4, and stop it half-way with SIGUSR1"
 train nvfp4 nvfp4 &
 launcher=$!
+trap 'kill "$launcher"' EXIT # a job in the background does not see Ctrl-C
 half=$(($(sed -n 's/^  steps: *\([0-9]*\).*/\1/p' "$config") / 2))
 while kill -0 "$launcher" 2>/dev/null && [ "$(steps_done "$work/nvfp4")" -lt "$half" ]; do sleep 0.2; done
 kill -USR1 "$launcher" 2>/dev/null || true # if it has ended already, its exit code says why
 code=0
 wait "$launcher" || code=$?
+trap - EXIT
 if [ "$code" -ne 75 ]; then
   echo "quickstart: expected exit code 75 (checkpoint saved), got $code" >&2
   exit 70
 fi
 
 say "5/6 resume it (exit code was 75: checkpoint saved)"
-mpirun -n 2 "$nibble" resume "$work/nvfp4"
+./scripts/launch.sh -n 2 "$nibble" resume "$work/nvfp4"
 
 say "6/6 compare"
 "$nibble" compare "$work/bf16" "$work/nvfp4"
