@@ -18,7 +18,7 @@
 namespace nibble {
 
 // Returns the tokens of a chunk, a multiple of 16. There are as few chunks as keep the logits of each in cache, but a
-// chunk has at least 256 tokens if there are as many, because the product for the weight's gradient sums over them. All
+// chunk has at least 256 tokens if there are as many, because the GEMM of the weight's gradient sums over them. All
 // chunks have about the same length.
 int64_t head_chunk_tokens(int64_t tokens, int64_t vocabulary);
 

@@ -31,7 +31,7 @@ int attribute(cudaDeviceAttr which, int index) {
   return value;
 }
 
-// FLOP/s of dense BF16 products with FP32 sums: the figure of the data sheet where the name is known, else FLOP per
+// FLOP/s of dense BF16 GEMMs with FP32 sums: the figure of the data sheet where the name is known, else FLOP per
 // clock and multiprocessor times the clock.
 double bf16_flops_of(const cudaDeviceProp& found, double clock) {
   struct Known {

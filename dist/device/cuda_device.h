@@ -32,7 +32,7 @@ int visible_devices();
 void use_device(int local_rank);
 const DeviceProperties& device_properties();
 
-// Returns zeroed memory, aligned to 512 bytes (which the scale tiles of block-scaled products need); null if the device
+// Returns zeroed memory, aligned to 512 bytes (which the scale tiles of block-scaled GEMMs need); null if the device
 // does not have as much.
 void* allocate(size_t bytes);
 void release(void* memory, size_t bytes) noexcept;

@@ -1,7 +1,7 @@
 // Measures where the time of a step goes, by family of operators. An operator's dispatching function opens a scope:
 //   ProfileScope scope(OperatorFamily::attention, "attention_forward");
 // While no recorder runs, a scope costs one relaxed load. Scopes nest: time counts for the innermost scope, except that
-// all scopes inside a scope of the head count as head, because its products and its loss are one thing to a reader.
+// all scopes inside a scope of the head count as head, because its GEMMs and its loss are one thing to a reader.
 // Only the recording thread is measured: operators are called from one thread, and nothing inside a parallel region
 // opens a scope.
 #pragma once
@@ -26,7 +26,7 @@ enum class OperatorFamily : uint8_t {
   attention,   // with its rotary embedding
   norm,        // with the residual sums
   activation,
-  head,  // the head's operands and products, and the loss
+  head,  // the head's operands and GEMMs, and the loss
   embedding,
   optimizer,  // gradient norm and update
   reduction,  // gradient buffers and sums, exchange of gradients and weights, waiting for other ranks

@@ -30,7 +30,7 @@ Linear::Linear(LinearDescription description) : description_(std::move(descripti
   set_up_outliers();
 }
 
-// A product is split if one of its operands has four bits and both are quantised.
+// A GEMM is split if one of its operands has four bits and both are quantised.
 void Linear::set_up_outliers() {
   const auto splits = [this](OperandRole role_a, OperandRole role_b) {
     const int a = traits_of(operand(role_a).spec.format).code_bits;
@@ -83,7 +83,7 @@ bool Linear::is_view(const OperandSpec& spec) const {
          (spec.format == Format::bf16 && description_.dtype == DType::bf16);
 }
 
-// Returns the layout of both operands of the product that `role` belongs to.
+// Returns the layout of both operands of the GEMM that `role` belongs to.
 OperandLayout Linear::layout_of(OperandRole role) const {
   const size_t first = static_cast<size_t>(role) / 2 * 2;
   return gemm_layout(operands_[first].spec, operands_[first + 1].spec);
@@ -133,15 +133,15 @@ void Linear::allocate_for_backward(Operand& backward, const Operand& forward, co
   allocate_made(backward, arena, arenas.workspace, rows, inner);
 }
 
-// Allocates the scratch memory of a product, behind its operands.
-void Linear::allocate_gemm(Product product, Arena& workspace, int64_t tokens) {
+// Allocates the scratch memory of a GEMM, behind its operands.
+void Linear::allocate_gemm(Gemm which, Arena& workspace, int64_t tokens) {
   const int64_t in = description_.features_in;
   const int64_t out = description_.features_out;
   const std::array<std::array<int64_t, 3>, 3> shapes{{{tokens, out, in}, {tokens, in, out}, {out, in, tokens}}};
-  const auto index = static_cast<size_t>(product);
+  const auto index = static_cast<size_t>(which);
   const OperandSpec& a = operands_[2 * index].spec;
   const OperandSpec& b = operands_[2 * index + 1].spec;
-  scratch_of(product) = allocate_gemm_scratch(
+  scratch_of(which) = allocate_gemm_scratch(
       workspace, {.a = a.format,
                   .b = b.format,
                   .m = shapes[index][0],
@@ -177,17 +177,17 @@ void Linear::allocate(const LayerArenas& arenas) {
                           in, tokens);
   }
   allocate_made(operand(OperandRole::forward_x), workspace, workspace, tokens, in);
-  allocate_gemm(Product::forward, workspace, tokens);
+  allocate_gemm(Gemm::forward, workspace, tokens);
   workspace.release(mark);
   if (!training_) return;
   if (outliers_) outliers_->allocate_for_backward(arenas);
   allocate_made(operand(OperandRole::grad_input_dy), workspace, workspace, tokens, out);
   allocate_made(operand(OperandRole::grad_weight_dy), workspace, workspace, out, tokens);
-  // The two products run one after the other, and each reads the memory of both operands.
-  const size_t product_mark = workspace.mark();
-  allocate_gemm(Product::grad_input, workspace, tokens);
-  workspace.release(product_mark);
-  allocate_gemm(Product::grad_weight, workspace, tokens);
+  // The two GEMMs run one after the other, and each reads the memory of both operands.
+  const size_t gemm_mark = workspace.mark();
+  allocate_gemm(Gemm::grad_input, workspace, tokens);
+  workspace.release(gemm_mark);
+  allocate_gemm(Gemm::grad_weight, workspace, tokens);
   workspace.release(mark);
 }
 
@@ -343,9 +343,9 @@ void Linear::forward(const LinearForward& problem) {
   }
   if (problem.output.empty()) return;
   if (splits_forward()) {
-    outliers_->forward(x_operand, weight_operand_, scratch_of(Product::forward), problem.output);
+    outliers_->forward(x_operand, weight_operand_, scratch_of(Gemm::forward), problem.output);
   } else {
-    gemm({.a = x_operand, .b = weight_operand_, .output = problem.output, .scratch = scratch_of(Product::forward)});
+    gemm({.a = x_operand, .b = weight_operand_, .output = problem.output, .scratch = scratch_of(Gemm::forward)});
   }
 }
 
@@ -358,12 +358,12 @@ void Linear::backward(const LinearBackward& problem) {
   gemm({.a = pair.rows,
         .b = transposed_weight_operand_,
         .output = problem.grad_input,
-        .scratch = scratch_of(Product::grad_input)});
+        .scratch = scratch_of(Gemm::grad_input)});
   gemm({.a = pair.columns,
         .b = saved_input_operand_,
         .output = grad_weight_,
         .accumulate = true,
-        .scratch = scratch_of(Product::grad_weight)});
+        .scratch = scratch_of(Gemm::grad_weight)});
   if (splits_grad_weight()) outliers_->add_grad_weight(dy, grad_weight_);
 }
 

@@ -110,7 +110,7 @@ class Linear {
     Tensor dequantized;  // f32 [inner, rows]: the values of the forward operand; empty unless needed. On a GPU only
                          // statistics and outlier channels fill it
   };
-  enum class Product : uint8_t { forward, grad_input, grad_weight };
+  enum class Gemm : uint8_t { forward, grad_input, grad_weight };
   enum class Weight : uint8_t { forward, backward };
 
   Operand& operand(OperandRole role) { return operands_[static_cast<size_t>(role)]; }
@@ -139,8 +139,8 @@ class Linear {
   OperandLayout layout_of(OperandRole role) const;
   bool reads_back(const Operand& operand, const Operand& forward) const;
   static Tensor read_back(const Operand& operand, const QuantizedTensor& forward);
-  void allocate_gemm(Product product, Arena& workspace, int64_t tokens);
-  Tensor& scratch_of(Product product) { return gemm_scratch_[static_cast<size_t>(product)]; }
+  void allocate_gemm(Gemm which, Arena& workspace, int64_t tokens);
+  Tensor& scratch_of(Gemm which) { return gemm_scratch_[static_cast<size_t>(which)]; }
   void allocate_made(Operand& operand, Arena& arena, Arena& workspace, int64_t rows, int64_t inner) const;
   void allocate_for_backward(Operand& operand, const Operand& forward, const LayerArenas& arenas, Arena& arena,
                              int64_t rows, int64_t inner) const;
@@ -160,7 +160,7 @@ class Linear {
   QuantizedTensor transposed_weight_operand_;  // [features_in, features_out]
   QuantizedTensor saved_input_operand_;        // [features_in, tokens]
   std::vector<float> weight_row_;              // [features_in], for dequantize_weight()
-  std::array<Tensor, 3> gemm_scratch_;         // u8, by product
+  std::array<Tensor, 3> gemm_scratch_;         // u8, by GEMM
   Tensor non_finite_;                          // i64 [1]
   LinearStatistics* statistics_ = nullptr;
   Tensor scale_by_amax_, observed_amax_;  // f32 [operand roles], or empty

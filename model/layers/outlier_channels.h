@@ -1,10 +1,10 @@
 // Outlier retention of TetraJet-v2 (OutControl, arXiv:2510.27527): a few input channels of a linear layer, those with
-// the largest norms, stay out of its four-bit products and are multiplied in eight bits:
+// the largest norms, stay out of its four-bit GEMMs and are multiplied in eight bits:
 //
 //   Y = Q4(X') Q4(W')^T + Q8(X_o) Q8(W_o)^T,  dW' = Q4(dY^T) Q4(X'^T)^T,  dW_o = Q8(dY^T) Q8(X_o^T)^T
 //
 // X_o and W_o are the retained columns of X and W, gathered. X' and W' are X and W with zeros in these columns, so that
-// shapes, blocks and rotations are as without retention. dX is one four-bit product with all columns of W; if its W is
+// shapes, blocks and rotations are as without retention. dX is one four-bit GEMM with all columns of W; if its W is
 // made from the saved forward operand, the retained columns are the values of Q8(W_o). Both sums of Y are formed in
 // FP32. The official implementation instead sorts the other channels by norm and closes the gaps.
 #pragma once
@@ -62,7 +62,7 @@ class OutlierChannels {
   // Corrects the dequantised forward operand, f32 [tokens, features_in], from which the weight gradient's X is made:
   // sets its retained columns to zero if dW is split, else to the values of Q8(X_o) if Y is split.
   void complete_input(const Tensor& values);
-  // output = x w^T + Q8(X_o) Q8(W_o)^T, where x is Q4(X'), w is Q4(W') and `scratch` serves their product.
+  // output = x w^T + Q8(X_o) Q8(W_o)^T, where x is Q4(X'), w is Q4(W') and `scratch` serves their GEMM.
   void forward(const QuantizedTensor& x, const QuantizedTensor& w, const Tensor& scratch, const Tensor& output);
   // Adds dW_o to the retained columns of grad_weight, f32 [features_out, features_in].
   void add_grad_weight(const Tensor& grad_output, const Tensor& grad_weight);
@@ -94,7 +94,7 @@ class OutlierChannels {
   Tensor output_;                                      // f32 [tokens, features_out]
 
   QuantizedTensor grad_output_storage_;           // [features_out, tokens]
-  Tensor forward_scratch_, grad_weight_scratch_;  // u8, for the products
+  Tensor forward_scratch_, grad_weight_scratch_;  // u8, for the GEMMs
   Tensor grad_columns_;                           // f32 [features_out, count]
 };
 
