@@ -30,10 +30,10 @@ struct ModelConfig {
   int64_t blocks() const { return static_cast<int64_t>(pattern.size()); }
 };
 
-// The blocks of a pattern, first to last: '*' is attention, '-' is an MLP. Throws ExitCode::bad_config, naming
-// model.pattern, if the pattern is empty or has a character that names no kind of block, which is named too.
+// Returns the blocks of a pattern, first to last: '*' is attention, '-' is an MLP. An empty pattern and any other
+// character throw ExitCode::bad_config, with the key model.pattern and the character.
 std::vector<BlockKind> block_kinds(const std::string& pattern);
-// Whether a block of the model is of this kind. Throws what block_kinds() throws.
+// Returns true if a block of the model is of this kind. Throws like block_kinds().
 bool has_block(const ModelConfig& config, BlockKind kind);
 
 // Throws ExitCode::bad_config with the key and the remedy for unknown pattern characters, heads that do not divide, and

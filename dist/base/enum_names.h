@@ -4,9 +4,9 @@
 //     return std::to_array<EnumName<Signs>>(
 //         {{Signs::fixed, "fixed"}, {Signs::step, "step"}, {Signs::micro_batch, "micro_batch"}});
 //   }
-// name_of(), parse_name(), all_names() and all_values() then know the enum. The values of such an enum count from 0. A
-// row for every value, in the order of the values: a table that lacks a value, has one twice or gives two the same name
-// does not compile where it is used.
+// name_of(), parse_name(), all_names() and all_values() then work for the enum. Its values must count from 0, and the
+// table must have one row for every value, in the order of the values. A table that lacks a value, or that has a value
+// or a name twice, does not compile where it is used.
 #pragma once
 
 #include <array>
@@ -24,7 +24,7 @@ struct EnumName {
 
 namespace detail {
 
-// Whether the number is one of its enum's values: compilers print those by name, other numbers as a cast, "(Enum)3".
+// Returns true if the number is a value of its enum: compilers print values by name, other numbers as "(Enum)3".
 template <auto number>
 constexpr bool is_enumerator() {
   std::string_view text = __PRETTY_FUNCTION__;  // "... [with auto number = nibble::Signs::fixed]"
@@ -32,7 +32,7 @@ constexpr bool is_enumerator() {
   return !text.empty() && (text[0] < '0' || text[0] > '9');
 }
 
-// One row for every value, in their order, each name once.
+// Returns true if there is one row for every value, in their order, and every name is there once.
 template <class Enum, size_t count>
 constexpr bool is_complete(const std::array<EnumName<Enum>, count>& rows) {
   for (size_t i = 0; i < count; ++i) {
@@ -47,7 +47,7 @@ constexpr bool is_complete(const std::array<EnumName<Enum>, count>& rows) {
 template <class Enum>
 constexpr auto table = enum_names(Enum{});
 
-// The table, checked.
+// Returns the table after checking it.
 template <class Enum>
 constexpr const auto& names() {
   static_assert(is_enumerator<Enum{}>(), "this compiler prints enumerators in another way");
@@ -63,14 +63,14 @@ concept NamedEnum = requires {
   enum_names(Enum{});
 };
 
-// "?" for a number that is none of the enum's values.
+// Returns the value's name, or "?" for a number that is no value of the enum.
 template <NamedEnum Enum>
 constexpr std::string_view name_of(Enum value) {
   const auto index = static_cast<size_t>(value);
   return index < detail::names<Enum>().size() ? detail::names<Enum>()[index].name : "?";
 }
 
-// The value of this name; nothing where there is none.
+// Returns the value with this name; nullopt if there is none.
 template <NamedEnum Enum>
 constexpr std::optional<Enum> parse_name(std::string_view name) {
   for (const EnumName<Enum>& row : detail::names<Enum>()) {
@@ -79,7 +79,7 @@ constexpr std::optional<Enum> parse_name(std::string_view name) {
   return std::nullopt;
 }
 
-// All names, and all values, in the order of the values.
+// all_names() and all_values() return all names and all values, in the order of the values.
 template <NamedEnum Enum>
 constexpr auto all_names() {
   std::array<std::string_view, detail::names<Enum>().size()> names;

@@ -40,13 +40,13 @@ class Error : public std::runtime_error {
   std::string remedy_;
 };
 
-// What a user can do about ExitCode::out_of_memory in a run, of the machine or the GPU.
+// The remedy of ExitCode::out_of_memory in a run, for memory of the machine or of the GPU.
 extern const char* const out_of_memory_remedy;
 
-// Any exception as an Error. An Error stays what it is. What others throw has one of three exit codes: out_of_memory
-// for std::bad_alloc, io for std::system_error and so for std::filesystem::filesystem_error and std::ios_base::failure,
-// and internal for all else. A std::system_error whose reason is a lack of memory is out_of_memory too. `exception` is
-// not null.
+// Returns any exception as an Error; an Error is returned unchanged. Other exceptions get one of three exit codes:
+// out_of_memory for std::bad_alloc and for a std::system_error whose reason is a lack of memory, io for every other
+// std::system_error (std::filesystem::filesystem_error and std::ios_base::failure are such), and internal for all else.
+// `exception` is not null.
 Error as_error(const std::exception_ptr& exception);
 
 [[noreturn]] void fail_check(const char* file, int line, const char* condition, const std::string& detail);

@@ -1,11 +1,11 @@
-// How long something takes, by a clock that nobody sets.
+// Measures how long something takes, with a clock that nobody can set.
 #pragma once
 
 #include <chrono>
 
 namespace nibble {
 
-// Runs from its construction on.
+// A stopwatch runs from its construction on.
 class Stopwatch {
  public:
   double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }

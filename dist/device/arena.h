@@ -52,7 +52,7 @@ class Arena {
 };
 
 // Runs build() on the measuring arenas, gives each the memory that it was asked for, and runs build() again. Returns
-// what the second run returns. build() allocates the same each time, and starts from nothing.
+// the result of the second run. build() must allocate the same each time and must not depend on an earlier run.
 template <class Build>
 auto planned(std::span<Arena* const> arenas, Build&& build) {
   static_cast<void>(build());

@@ -1,5 +1,5 @@
-// Which device a tensor lies on. What depends on the devices that a build has is in dist/device/dispatch.h alone, so
-// that sources that do not choose a device are the same for every build.
+// The device that a tensor is on. Only dist/device/dispatch.h depends on which devices a build has, so that sources
+// that do not choose a device are the same in every build.
 #pragma once
 
 #include <cstdint>

@@ -33,7 +33,7 @@ enum class OperatorFamily : uint8_t {
   data,
   other
 };
-// The names are those of reports.
+// These names appear in reports.
 constexpr auto enum_names(OperatorFamily) {
   return std::to_array<EnumName<OperatorFamily>>({{OperatorFamily::quantize, "quantise"},
                                                   {OperatorFamily::gemm_nvfp4, "gemm nvfp4"},

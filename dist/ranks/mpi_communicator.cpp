@@ -403,7 +403,7 @@ std::unique_ptr<Communicator> make_mpi_communicator(const MpiOptions& options) {
   return std::make_unique<MpiCommunicator>(options);
 }
 
-// The library's text goes on with its package and dates, after a comma or on the next line.
+// After a comma or a line end, the library's text continues with its package and dates, which are left out.
 std::string mpi_library() {
   char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
   int length = 0;

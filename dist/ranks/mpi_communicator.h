@@ -23,7 +23,7 @@ struct MpiOptions {
 // unwinds it does not wait, because the other ranks may never come; whoever catches the exception calls abort().
 std::unique_ptr<Communicator> make_mpi_communicator(const MpiOptions& options);
 
-// Name and version of the MPI library: "Open MPI v4.1.4". Needs no launcher and starts nothing.
+// Returns name and version of the MPI library, such as "Open MPI v4.1.4". It needs no launcher and starts nothing.
 std::string mpi_library();
 
 }  // namespace nibble
