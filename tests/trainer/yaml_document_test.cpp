@@ -30,9 +30,9 @@ TEST(YamlDocument, KeepsValuesAndPlaces) {
   EXPECT_FALSE(root.find("a")->value.quoted);
   const YamlNode& list = root.find("b")->value;
   ASSERT_EQ(list.items.size(), 2U);
-  EXPECT_EQ(list.items[1].place.text(), "f.yaml:4:5");
+  EXPECT_EQ(list.items[1].location.text(), "f.yaml:4:5");
   EXPECT_TRUE(list.items[1].quoted);
-  EXPECT_EQ(root.find("c")->place.text(), "f.yaml:5:1");
+  EXPECT_EQ(root.find("c")->location.text(), "f.yaml:5:1");
   EXPECT_EQ(root.find("c")->value.find("d")->value.kind, YamlNode::Kind::null);
   EXPECT_EQ(root.find("e"), nullptr);
 }
@@ -106,8 +106,8 @@ TEST(YamlDocument, OverridesReplaceAndCreate) {
   apply_override(root, "e=[x, \"y z\"]");
   apply_override(root, "f=k=v: w");
   EXPECT_EQ(root.find("a")->value.find("b")->value.text, "2");
-  EXPECT_EQ(root.find("a")->value.find("b")->value.place.text(), "--set a.b=2");
-  EXPECT_EQ(root.find("a")->place.text(), "f.yaml:1:1");
+  EXPECT_EQ(root.find("a")->value.find("b")->value.location.text(), "--set a.b=2");
+  EXPECT_EQ(root.find("a")->location.text(), "f.yaml:1:1");
   EXPECT_EQ(root.find("a")->value.find("c")->value.find("d")->value.text, "*.bin");
   EXPECT_EQ(root.find("e")->value.items[1].text, "y z");
   EXPECT_EQ(root.find("f")->value.text, "k=v: w");

@@ -47,15 +47,16 @@ Dataset find_dataset(const CheckpointInfo& checkpoint, const std::filesystem::pa
     throw Error(ExitCode::usage, fmt::format("{}: no tensor is named; {}", path.string(), content),
                 fmt::format("name one: {}:GROUP/TENSOR", path.string()));
   }
-  throw Error(ExitCode::missing_input, fmt::format("{}: there is no such tensor; {}", place_of(path, name), content),
+  throw Error(ExitCode::missing_input,
+              fmt::format("{}: there is no such tensor; {}", location_text(path, name), content),
               "check the tensor's name");
 }
 
-StoredDType stored_dtype_of(const Dataset& dataset, const std::string& place) {
+StoredDType stored_dtype_of(const Dataset& dataset, const std::string& location) {
   const DType dtype = dataset.group == nullptr ? DType::f32 : dataset.group->dtype;
   if (dtype == DType::f32) return StoredDType::f32;
   if (dtype == DType::bf16) return StoredDType::bf16;
-  fail_array(place, fmt::format("its elements are {}, not BF16 or FP32", name_of(dtype)), "name another tensor");
+  fail_array(location, fmt::format("its elements are {}, not BF16 or FP32", name_of(dtype)), "name another tensor");
 }
 
 void read_dataset(const CheckpointInfo& checkpoint, const Dataset& dataset, std::span<std::byte> target) {
@@ -100,10 +101,10 @@ LoadedArray load_checkpoint_array(const std::filesystem::path& path, const std::
   const CheckpointInfo checkpoint = open_checkpoint(communicator, directory);
   const Dataset dataset = find_dataset(checkpoint, path, name);
   StoredArray array;
-  array.place = place_of(path, dataset.name);
+  array.location = location_text(path, dataset.name);
   array.name = dataset.name;
   array.shape.assign(dataset.shape.begin(), dataset.shape.end());
-  array.type = stored_dtype_of(dataset, array.place);
+  array.type = stored_dtype_of(dataset, array.location);
   return read_stored(array, [&](std::span<std::byte> target) { read_dataset(checkpoint, dataset, target); });
 }
 

@@ -30,7 +30,7 @@ struct NpyHeader {
 // Parses the dictionary {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }; its keys may come in any order.
 class HeaderParser {
  public:
-  HeaderParser(const std::string& place, std::string_view text) : place_(place), text_(text) {}
+  HeaderParser(const std::string& location, std::string_view text) : location_(location), text_(text) {}
 
   NpyHeader parse() {
     NpyHeader header;
@@ -47,7 +47,7 @@ class HeaderParser {
   }
 
  private:
-  [[noreturn]] void fail() const { fail_array(place_, fmt::format("the header is not NumPy's: {}", shown(text_))); }
+  [[noreturn]] void fail() const { fail_array(location_, fmt::format("the header is not NumPy's: {}", shown(text_))); }
 
   std::string_view rest() {
     const size_t begin = text_.find_first_not_of(" \n", position_);
@@ -103,7 +103,7 @@ class HeaderParser {
     expect(':');
     if (key == "descr" && !header.descr) {
       if (rest().starts_with('[')) {
-        fail_array(place_, "an array of records", "save one of its fields: numpy.save(path, array[\"field\"])");
+        fail_array(location_, "an array of records", "save one of its fields: numpy.save(path, array[\"field\"])");
       }
       header.descr = parse_string();
     } else if (key == "fortran_order" && !header.fortran_order) {
@@ -116,25 +116,26 @@ class HeaderParser {
     }
   }
 
-  const std::string& place_;
+  const std::string& location_;
   std::string_view text_;
   size_t position_ = 0;
 };
 
-StoredDType stored_dtype(const std::string& place, std::string_view descr) {
+StoredDType stored_dtype(const std::string& location, std::string_view descr) {
   const std::string convert = "save array.astype(\"<f4\") instead";
   const std::string_view kind = descr.substr(descr.empty() ? 0 : 1);
   const bool is_float = kind == "f2" || kind == "f4" || kind == "f8";
-  if (descr.starts_with('>') && is_float) fail_array(place, "the numbers are big-endian", convert);
+  if (descr.starts_with('>') && is_float) fail_array(location, "the numbers are big-endian", convert);
   if (descr.starts_with('<') && is_float) {
     return kind == "f2" ? StoredDType::f16 : kind == "f4" ? StoredDType::f32 : StoredDType::f64;
   }
   if (kind == "V2") {
-    fail_array(place,
+    fail_array(location,
                fmt::format("elements of two bytes without a type (descr {}), which may have been BF16", shown(descr)),
                convert + ", or keep BF16 in a .safetensors file");
   }
-  fail_array(place, fmt::format("elements of type {} are not read, only FP16, FP32 and FP64", shown(descr)), convert);
+  fail_array(location, fmt::format("elements of type {} are not read, only FP16, FP32 and FP64", shown(descr)),
+             convert);
 }
 
 // Reads prefix and header; `offset` becomes the offset of the first element in the file.

@@ -65,44 +65,44 @@ struct HeaderEntry {
 };
 
 // Throws the error of a damaged file unless `good` is true.
-void require(bool good, const std::string& place, std::string_view complaint) {
-  if (!good) fail_array(place, complaint);
+void require(bool good, const std::string& location, std::string_view complaint) {
+  if (!good) fail_array(location, complaint);
 }
 
-std::vector<uint64_t> unsigned_list(const Json& list, const std::string& place) {
-  require(list.is_array(), place, "a member of the header is not a list");
+std::vector<uint64_t> unsigned_list(const Json& list, const std::string& location) {
+  require(list.is_array(), location, "a member of the header is not a list");
   std::vector<uint64_t> result;
   for (const Json& value : list) {
-    require(value.is_number_unsigned(), place, "a size or offset in the header is not an unsigned integer");
+    require(value.is_number_unsigned(), location, "a size or offset in the header is not an unsigned integer");
     result.push_back(value.get<uint64_t>());
   }
   return result;
 }
 
 // Returns the number of bytes that shape and dtype need, or nothing if the dtype is unknown.
-std::optional<uint64_t> needed_bytes(const HeaderEntry& entry, const std::string& place) {
+std::optional<uint64_t> needed_bytes(const HeaderEntry& entry, const std::string& location) {
   const StoredType* const type = find_type(entry.dtype);
   if (type == nullptr) return std::nullopt;
   const bool is_empty = std::find(entry.shape.begin(), entry.shape.end(), 0U) != entry.shape.end();
   uint64_t bytes = is_empty ? 0 : type->bytes;
   for (const uint64_t extent : entry.shape) {
-    require(!__builtin_mul_overflow(bytes, extent, &bytes), place,
+    require(!__builtin_mul_overflow(bytes, extent, &bytes), location,
             fmt::format("a shape of [{}] is impossible", fmt::join(entry.shape, ", ")));
   }
   return bytes;
 }
 
-HeaderEntry parse_entry(const std::string& name, const Json& object, const std::string& place) {
+HeaderEntry parse_entry(const std::string& name, const Json& object, const std::string& location) {
   require(object.is_object() && object.contains("dtype") && object.contains("shape") && object.contains("data_offsets"),
-          place, "the header does not give dtype, shape and data_offsets");
-  require(object["dtype"].is_string(), place, "the dtype is not a string");
-  HeaderEntry entry{name, object["dtype"], unsigned_list(object["shape"], place)};
-  const std::vector<uint64_t> offsets = unsigned_list(object["data_offsets"], place);
-  require(offsets.size() == 2 && offsets[0] <= offsets[1], place, "data_offsets are not a begin and an end");
+          location, "the header does not give dtype, shape and data_offsets");
+  require(object["dtype"].is_string(), location, "the dtype is not a string");
+  HeaderEntry entry{name, object["dtype"], unsigned_list(object["shape"], location)};
+  const std::vector<uint64_t> offsets = unsigned_list(object["data_offsets"], location);
+  require(offsets.size() == 2 && offsets[0] <= offsets[1], location, "data_offsets are not a begin and an end");
   entry.begin = offsets[0];
   entry.end = offsets[1];
-  const std::optional<uint64_t> needed = needed_bytes(entry, place);
-  require(!needed || *needed == entry.end - entry.begin, place,
+  const std::optional<uint64_t> needed = needed_bytes(entry, location);
+  require(!needed || *needed == entry.end - entry.begin, location,
           fmt::format("{} bytes of data, but {} of shape [{}] take {}", entry.end - entry.begin, entry.dtype,
                       fmt::join(entry.shape, ", "), needed.value_or(0)));
   return entry;
@@ -132,18 +132,18 @@ std::vector<HeaderEntry> parse_header(const InputFile& file, const std::string& 
   const Json root = parse_json(file, text);
   std::vector<HeaderEntry> entries;
   for (const auto& [name, object] : root.items()) {
-    if (name != metadata_key) entries.push_back(parse_entry(name, object, place_of(file.name(), name)));
+    if (name != metadata_key) entries.push_back(parse_entry(name, object, location_text(file.name(), name)));
   }
   std::stable_sort(entries.begin(), entries.end(), [](const HeaderEntry& a, const HeaderEntry& b) {
     return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
   });
   uint64_t next = 0;
   for (const HeaderEntry& entry : entries) {
-    const std::string place = place_of(file.name(), entry.name);
-    require(entry.begin >= next, place, "its data overlaps another tensor's");
-    require(entry.begin == next, place,
+    const std::string location = location_text(file.name(), entry.name);
+    require(entry.begin >= next, location, "its data overlaps another tensor's");
+    require(entry.begin == next, location,
             fmt::format("{} bytes before its data belong to no tensor", entry.begin - next));
-    require(entry.end <= data_bytes, place,
+    require(entry.end <= data_bytes, location,
             fmt::format("its data ends at byte {}, but the file has {} bytes of data", entry.end, data_bytes));
     next = entry.end;
   }
@@ -164,14 +164,14 @@ const HeaderEntry& choose(const std::vector<HeaderEntry>& entries, const std::st
                 fmt::format("name one: {}:NAME", file.name()));
   }
   throw Error(ExitCode::missing_input,
-              fmt::format("{}: there is none; the file holds {}", place_of(file.name(), name), list),
+              fmt::format("{}: there is none; the file holds {}", location_text(file.name(), name), list),
               "check the tensor's name");
 }
 
-StoredDType stored_dtype(const HeaderEntry& entry, const std::string& place) {
+StoredDType stored_dtype(const HeaderEntry& entry, const std::string& location) {
   const StoredType* const type = find_type(entry.dtype);
   if (type != nullptr && type->element) return *type->element;
-  fail_array(place, fmt::format("elements of type {} are not read, only F16, BF16, F32 and F64", shown(entry.dtype)),
+  fail_array(location, fmt::format("elements of type {} are not read, only F16, BF16, F32 and F64", shown(entry.dtype)),
              "convert it to BF16 or F32 before it is saved");
 }
 
@@ -240,12 +240,13 @@ LoadedArray load_safetensors(const std::filesystem::path& path, const std::strin
   const uint64_t data = prefix.size() + length;
   const std::vector<HeaderEntry> entries = parse_header(file, text, file.size() - data);
   const HeaderEntry& entry = choose(entries, name, file);
-  const std::string place = place_of(path, entry.name);
+  const std::string location = location_text(path, entry.name);
   uint64_t offset = data + entry.begin;
-  return read_stored({place, entry.name, entry.shape, stored_dtype(entry, place)}, [&](std::span<std::byte> target) {
-    file.read(offset, target);
-    offset += target.size();
-  });
+  return read_stored({location, entry.name, entry.shape, stored_dtype(entry, location)},
+                     [&](std::span<std::byte> target) {
+                       file.read(offset, target);
+                       offset += target.size();
+                     });
 }
 
 void save_safetensors(const std::filesystem::path& path, const std::vector<NamedArray>& arrays,

@@ -48,7 +48,7 @@ uint64_t round_to_single(const std::byte* source, uint64_t count, float* target)
 }
 
 std::unique_ptr<Arena> take_memory(const StoredArray& array, uint64_t bytes) {
-  auto memory = std::make_unique<Arena>(array.place);
+  auto memory = std::make_unique<Arena>(array.location);
   memory->allocate(bytes);
   try {
     memory->commit();
@@ -69,7 +69,7 @@ void read_converted(const StoredArray& array, const ReadBytes& read, std::span<f
     if (array.type == StoredDType::f16) {
       widen(buffer.data(), count, block);
     } else if (const uint64_t beyond = round_to_single(buffer.data(), count, block); beyond < count) {
-      fail_array(array.place, fmt::format("element {} is finite, but beyond the range of FP32", done + beyond),
+      fail_array(array.location, fmt::format("element {} is finite, but beyond the range of FP32", done + beyond),
                  "scale the array before it is saved");
     }
     done += count;
@@ -80,13 +80,13 @@ void read_converted(const StoredArray& array, const ReadBytes& read, std::span<f
 
 uint64_t stored_bytes(const StoredArray& array) {
   if (array.shape.empty()) {
-    fail_array(array.place, "a single number, not an array", "save it with at least one axis");
+    fail_array(array.location, "a single number, not an array", "save it with at least one axis");
   }
   uint64_t bytes = std::max<uint64_t>(size_of(array.type), size_of(DType::f32));
   for (const uint64_t extent : array.shape) {
-    if (extent == 0) fail_array(array.place, "the array is empty", "save an array with at least one element");
+    if (extent == 0) fail_array(array.location, "the array is empty", "save an array with at least one element");
     if (__builtin_mul_overflow(bytes, extent, &bytes) || bytes > INT64_MAX / 2) {
-      fail_array(array.place, fmt::format("a shape of [{}] is impossible", fmt::join(array.shape, ", ")));
+      fail_array(array.location, fmt::format("a shape of [{}] is impossible", fmt::join(array.shape, ", ")));
     }
   }
   return bytes / std::max<uint64_t>(size_of(array.type), size_of(DType::f32)) * size_of(array.type);
@@ -110,7 +110,7 @@ LoadedArray read_stored(const StoredArray& array, const ReadBytes& read) {
   return result;
 }
 
-std::string place_of(const std::filesystem::path& path, std::string_view name) {
+std::string location_text(const std::filesystem::path& path, std::string_view name) {
   return fmt::format("{}, tensor {}", path.string(), shown(name));
 }
 
@@ -122,8 +122,8 @@ std::string listed(const std::vector<std::string>& names, size_t total) {
   return total > count ? fmt::format("{} and {} more", text, total - count) : text;
 }
 
-void fail_array(const std::string& place, std::string_view complaint, const std::string& remedy) {
-  throw Error(ExitCode::bad_data, fmt::format("{}: {}", place, complaint), remedy);
+void fail_array(const std::string& location, std::string_view complaint, const std::string& remedy) {
+  throw Error(ExitCode::bad_data, fmt::format("{}: {}", location, complaint), remedy);
 }
 
 }  // namespace nibble

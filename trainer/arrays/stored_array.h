@@ -24,7 +24,7 @@ constexpr uint64_t size_of(StoredDType type) {
 }
 
 struct StoredArray {
-  std::string place;  // for messages: the file and, if it has a name there, the array
+  std::string location;  // for messages: the file and, if it has a name there, the array
   std::string name;
   std::vector<uint64_t> shape;  // unchecked
   StoredDType type = StoredDType::f32;
@@ -41,13 +41,13 @@ using ReadBytes = std::function<void(std::span<std::byte>)>;
 LoadedArray read_stored(const StoredArray& array, const ReadBytes& read);
 
 // Returns the text that stands for an array in messages: file, tensor "name".
-std::string place_of(const std::filesystem::path& path, std::string_view name);
+std::string location_text(const std::filesystem::path& path, std::string_view name);
 
 // Returns the end of a message that lists the arrays of a file: up to ten names in quotes, and how many more there are.
 std::string listed(const std::vector<std::string>& names, size_t total);
 
-// Throws ExitCode::bad_data: "PLACE: COMPLAINT".
-[[noreturn]] void fail_array(const std::string& place, std::string_view complaint,
+// Throws ExitCode::bad_data: "LOCATION: COMPLAINT".
+[[noreturn]] void fail_array(const std::string& location, std::string_view complaint,
                              const std::string& remedy = "write the file again, or restore it from a copy");
 
 // One reader for each kind of file. `name` is that of the array in the file; an empty name asks for the only array.

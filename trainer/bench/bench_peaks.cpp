@@ -54,8 +54,8 @@ void copy_past_caches(std::span<const std::byte> from, std::span<std::byte> to) 
     const size_t part = (end - begin) / streams;
     for (size_t at = 0; at < part; at += line) {
       for (size_t stream = 0; stream < streams; ++stream) {
-        const size_t place = begin + stream * part + at;
-        for (size_t i = place; i < place + line; i += sizeof(__m128i)) {
+        const size_t offset = begin + stream * part + at;
+        for (size_t i = offset; i < offset + line; i += sizeof(__m128i)) {
           _mm_stream_si128(reinterpret_cast<__m128i*>(to.data() + i),
                            _mm_load_si128(reinterpret_cast<const __m128i*>(from.data() + i)));
         }

@@ -84,11 +84,11 @@ LinearRecipe linear_recipe(const Recipe& recipe, const QuantizeOptions& options)
   return resolve(recipe, options.layer, block, std::max(options.blocks, block + 1));
 }
 
-void check_finite(const LoadedArray& input, const std::string& place) {
+void check_finite(const LoadedArray& input, const std::string& location) {
   const int64_t found = count_non_finite(input.tensor);
   if (found == 0) return;
   throw Error(ExitCode::bad_data,
-              fmt::format("{}: {} of {} elements are NaN or infinite", place, found, input.tensor.elements()),
+              fmt::format("{}: {} of {} elements are NaN or infinite", location, found, input.tensor.elements()),
               "quantise a tensor of finite numbers");
 }
 

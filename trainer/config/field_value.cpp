@@ -93,13 +93,13 @@ class FieldReader {
       *value = load_recipe(text, config_directory_);
     } catch (const Error& error) {
       if (error.code() != ExitCode::missing_input) throw;
-      throw Error(error.code(), fmt::format("{}: {}", node_.place.text(), error.what()), error.remedy());
+      throw Error(error.code(), fmt::format("{}: {}", node_.location.text(), error.what()), error.remedy());
     }
   }
 
  private:
   [[noreturn]] void refuse(std::string_view what, std::string remedy) const {
-    refuse_config(node_.place, fmt::format("{} {}", field_.key, what), std::move(remedy));
+    refuse_config(node_.location, fmt::format("{} {}", field_.key, what), std::move(remedy));
   }
 
   const std::string& scalar(const YamlNode& node) const {
@@ -147,12 +147,13 @@ class FieldReader {
 
   std::string absolute_path(const std::string& text, const YamlNode& node) const {
     if (text.empty()) {
-      refuse_config(node.place, fmt::format("{} is empty", field_.key), "give a path");
+      refuse_config(node.location, fmt::format("{} is empty", field_.key), "give a path");
     }
     std::error_code error;
     std::string path = std::filesystem::absolute(text, error).lexically_normal().string();
     if (error || !is_utf8(path)) {
-      refuse_config(node.place, fmt::format("{}: the current directory is gone or its name is not UTF-8", field_.key),
+      refuse_config(node.location,
+                    fmt::format("{}: the current directory is gone or its name is not UTF-8", field_.key),
                     "give an absolute path");
     }
     return path;
@@ -168,13 +169,13 @@ class FieldReader {
     }
     if (named == nullptr) {
       const std::string_view meant = nearest_word(key, candidates);
-      refuse_config(item.place,
+      refuse_config(item.location,
                     fmt::format("{} names no key: {}{}", field_.key, shown(key),
                                 meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
                     fmt::format("the keys it may name are {}", fmt::join(candidates, ", ")));
     }
     const bool is_frozen = named->resume == ResumeClass::frozen;
-    refuse_config(item.place,
+    refuse_config(item.location,
                   fmt::format("{} names \"{}\", which is {}", field_.key, key,
                               is_frozen ? "frozen: the checkpoint would not fit" : "free to change anyway"),
                   is_frozen ? "start a new run to change it" : "remove it from the list");

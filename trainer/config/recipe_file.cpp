@@ -124,7 +124,7 @@ class RecipeReader {
     const std::string& name = scalar_text(entry);
     const bool plain = yaml_string(name).front() != '"';
     if (!plain || name.size() > 64) {
-      refuse_config(entry.value.place, fmt::format("{} is not a recipe name", shown(name)),
+      refuse_config(entry.value.location, fmt::format("{} is not a recipe name", shown(name)),
                     "use letters, digits, - and _, starting with a letter");
     }
     return name;
@@ -136,11 +136,11 @@ class RecipeReader {
     const bool known = std::any_of(files_.begin(), files_.end(),
                                    [&](const std::string& file) { return identity_of(file) == identity_of(path); });
     if (known) {
-      refuse_config(entry.place, fmt::format("recipes extend each other in a circle: {}", chain),
+      refuse_config(entry.location, fmt::format("recipes extend each other in a circle: {}", chain),
                     "let one of them stand on its own; a recipe with the name of another is reached by its path");
     }
     if (files_.size() > max_extended) {
-      refuse_config(entry.place, fmt::format("recipes extend each other more than {} deep: {}", max_extended, chain),
+      refuse_config(entry.location, fmt::format("recipes extend each other more than {} deep: {}", max_extended, chain),
                     "extend a recipe nearer to the end of this chain");
     }
     read_file(path, recipe);
@@ -149,7 +149,7 @@ class RecipeReader {
   std::string find_base(const YamlEntry& entry, const std::string& directory) const {
     const std::string& name = scalar_text(entry);
     const auto missing = [&](const Error& error) {
-      return Error(error.code(), fmt::format("{}: {}", entry.value.place.text(), error.what()), error.remedy());
+      return Error(error.code(), fmt::format("{}: {}", entry.value.location.text(), error.what()), error.remedy());
     };
     if (is_path(name)) {
       for (const fs::path& path : {fs::path(directory) / name, fs::path(name)}) {

@@ -37,7 +37,7 @@ const std::vector<std::string_view>& operand_keys() {
 int parse_history(const YamlEntry& entry) {
   const auto value = parse_integer(scalar_text(entry));
   if (!value || value->negative || value->magnitude > static_cast<uint64_t>(largest_history)) {
-    refuse_config(entry.value.place, fmt::format("{} is not a value of \"{}\"", shown(entry.value.text), entry.key),
+    refuse_config(entry.value.location, fmt::format("{} is not a value of \"{}\"", shown(entry.value.text), entry.key),
                   fmt::format("use a whole number from 0 to {}", largest_history));
   }
   return static_cast<int>(value->magnitude);
@@ -51,7 +51,7 @@ int choose_count(const YamlEntry& entry, const std::vector<std::string_view>& wo
 float parse_magnitude(const YamlEntry& entry, double largest) {
   const auto value = parse_real(scalar_text(entry));
   if (!value || !(*value >= 0) || *value > largest) {
-    refuse_config(entry.value.place, fmt::format("{} is not a value of \"{}\"", shown(entry.value.text), entry.key),
+    refuse_config(entry.value.location, fmt::format("{} is not a value of \"{}\"", shown(entry.value.text), entry.key),
                   fmt::format("use a number up to {}; 0 is the rule's default", largest));
   }
   return static_cast<float>(*value);
@@ -105,13 +105,14 @@ void check_use(const YamlEntry& entry, const OperandSlot& slot, Format format, b
   const bool idle = idle_block || (!is_quantized(format) && entry.key != "from" && (entry.key == "scale" || changes));
   if (!idle) return;
   const std::string_view instead = idle_block && is_quantized(format) ? "nvfp4" : "a quantised format, such as nvfp4";
-  refuse_config(entry.place, fmt::format("{} is {}, which has no \"{}\"", slot.name(), name_of(format), entry.key),
+  refuse_config(entry.location, fmt::format("{} is {}, which has no \"{}\"", slot.name(), name_of(format), entry.key),
                 fmt::format("remove \"{}\", or set format: {}", entry.key, instead));
 }
 
 void start_operand(const YamlEntry& entry, Format format, WrittenOperand& operand) {
-  const YamlPlace place = entry.place;
-  operand = {.spec = plain_operand(format), .place = place, .turn = operand.turn, .inherits = false, .settings = {}};
+  const SourceLocation location = entry.location;
+  operand = {
+      .spec = plain_operand(format), .location = location, .turn = operand.turn, .inherits = false, .settings = {}};
 }
 
 void write_operand(const YamlEntry& entry, const OperandSlot& slot, WrittenOperand& operand) {
@@ -120,7 +121,7 @@ void write_operand(const YamlEntry& entry, const OperandSlot& slot, WrittenOpera
     return;
   }
   check_map(entry.value, slot.name());
-  operand.place = entry.place;
+  operand.location = entry.location;
   operand.inherits = operand.turn != 0;
   if (const YamlEntry* format = entry.value.find("format")) start_operand(entry, parse_format(*format), operand);
   for (const YamlEntry& setting : entry.value.entries) {
@@ -132,7 +133,7 @@ void write_operand(const YamlEntry& entry, const OperandSlot& slot, WrittenOpera
     if (setting.value.kind != YamlNode::Kind::null) {
       check_use(setting, slot, operand.spec.format, operand.spec != before);
     }
-    operand.settings.push_back({setting.place, before});
+    operand.settings.push_back({setting.location, before});
   }
 }
 
@@ -168,9 +169,9 @@ void check_operand(const OperandSlot& slot, const WrittenOperand& operand) {
   if (!fault) return;
   const auto sound = std::find_if(operand.settings.rbegin(), operand.settings.rend(),
                                   [&](const WrittenSetting& setting) { return !fault_of(slot, setting.before); });
-  const YamlPlace& place = sound == operand.settings.rend() ? operand.place : sound->place;
+  const SourceLocation& location = sound == operand.settings.rend() ? operand.location : sound->location;
   const std::string_view more = operand.inherits ? "; an inherited key is taken back by `key: ~`" : "";
-  refuse_config(place, fault->what, fault->remedy + std::string(more));
+  refuse_config(location, fault->what, fault->remedy + std::string(more));
 }
 
 const WrittenOperand& later(const WrittenOperand& a, const WrittenOperand& b) {
@@ -181,7 +182,7 @@ const WrittenOperand& later(const WrittenOperand& a, const WrittenOperand& b) {
 void check_rotations(const OperandSlot& slot, const WrittenOperand& a, const WrittenOperand& b,
                      std::string_view other) {
   const auto refuse = [&](std::string_view key, const std::string& values) {
-    refuse_config(later(a, b).place,
+    refuse_config(later(a, b).location,
                   fmt::format("{}: {} and {} differ in {}: {}", slot.gemm(), slot.operand(), other, key, values),
                   fmt::format("the rotation cancels only if both operands have it: give both the same {}", key));
   };
@@ -197,7 +198,7 @@ void check_rotations(const OperandSlot& slot, const WrittenOperand& a, const Wri
 void check_saved(const OperandSlot& slot, const WrittenOperand& operand, const WrittenOperand& forward) {
   if (operand.spec.from != Source::saved) return;
   const auto refuse = [&](std::string_view state, std::string_view remedy) {
-    refuse_config(later(operand, forward).place,
+    refuse_config(later(operand, forward).location,
                   fmt::format("{} is made from the saved forward operand, which is {}", slot.name(), state),
                   fmt::format("set from: original for {}, or {}", slot.name(), remedy));
   };
@@ -266,7 +267,7 @@ LinearRecipe finished(const WrittenLinear& written) {
 OperandLocations locations_of(const WrittenLinear& written) {
   OperandLocations locations;
   for (size_t i = 0; i < locations.size(); ++i) {
-    if (written.operands[i].turn > 0) locations[i] = written.operands[i].place.text();
+    if (written.operands[i].turn > 0) locations[i] = written.operands[i].location.text();
   }
   return locations;
 }
@@ -297,27 +298,27 @@ Format parse_format(const YamlEntry& entry) {
 
 const std::string& scalar_text(const YamlEntry& entry) {
   if (entry.value.kind != YamlNode::Kind::scalar) {
-    refuse_config(entry.value.place, fmt::format("{} needs a single value", shown(entry.key)), "write key: value");
+    refuse_config(entry.value.location, fmt::format("{} needs a single value", shown(entry.key)), "write key: value");
   }
   return entry.value.text;
 }
 
 void check_map(const YamlNode& node, std::string_view what) {
   if (node.kind == YamlNode::Kind::map) return;
-  refuse_config(node.place, fmt::format("{} must be a mapping", what), "write `key: value` lines below it");
+  refuse_config(node.location, fmt::format("{} must be a mapping", what), "write `key: value` lines below it");
 }
 
 void refuse_key(const YamlEntry& entry, const std::string& prefix, const std::vector<std::string_view>& keys) {
   const std::string_view meant = nearest_word(entry.key, keys);
   const std::string hint = meant.empty() ? std::string() : fmt::format(" (did you mean \"{}{}\"?)", prefix, meant);
-  refuse_config(entry.place, fmt::format("unknown key {}{}", shown(prefix + entry.key), hint),
+  refuse_config(entry.location, fmt::format("unknown key {}{}", shown(prefix + entry.key), hint),
                 fmt::format("the keys here are {}", fmt::join(keys, ", ")));
 }
 
 void refuse_value(const YamlEntry& entry, const std::vector<std::string_view>& values) {
   const std::string& text = scalar_text(entry);
   const std::string_view meant = nearest_word(text, values);
-  refuse_config(entry.value.place,
+  refuse_config(entry.value.location,
                 fmt::format("{} is not a value of \"{}\"{}", shown(text), entry.key,
                             meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
                 fmt::format("use {}", fmt::join(values, ", ")));

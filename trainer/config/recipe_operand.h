@@ -15,15 +15,15 @@ namespace nibble {
 
 // One key that was given: its location, and the operand before the key took effect.
 struct WrittenSetting {
-  YamlPlace place;
+  SourceLocation location;
   OperandSpec before;
 };
 
 struct WrittenOperand {
   OperandSpec spec;
-  YamlPlace place;        // where it was last written
-  int turn = 0;           // counts the writings of all operands: a larger number was written later; 0 = never written
-  bool inherits = false;  // the last writing changed some keys and kept the others
+  SourceLocation location;  // where it was last written
+  int turn = 0;             // counts the writings of all operands: a larger number was written later; 0 = never written
+  bool inherits = false;    // the last writing changed some keys and kept the others
   std::vector<WrittenSetting> settings;
 };
 

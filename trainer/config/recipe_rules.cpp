@@ -18,7 +18,7 @@ int parse_steps(const YamlEntry& entry, uint64_t least) {
   constexpr uint64_t largest = 1'000'000'000;
   const auto value = parse_integer(scalar_text(entry));
   if (!value || value->negative || value->magnitude < least || value->magnitude > largest) {
-    refuse_config(entry.value.place, fmt::format("{} is not a number of steps", shown(entry.value.text)),
+    refuse_config(entry.value.location, fmt::format("{} is not a number of steps", shown(entry.value.text)),
                   fmt::format("use a whole number from {} to {}", least, largest));
   }
   return static_cast<int>(value->magnitude);
@@ -27,7 +27,7 @@ int parse_steps(const YamlEntry& entry, uint64_t least) {
 int parse_block_count(const YamlEntry& entry) {
   const auto value = parse_integer(scalar_text(entry));
   if (!value || value->negative || value->magnitude < 1 || value->magnitude > 100'000) {
-    refuse_config(entry.value.place, fmt::format("{} is not a number of blocks", shown(entry.value.text)),
+    refuse_config(entry.value.location, fmt::format("{} is not a number of blocks", shown(entry.value.text)),
                   "use a whole number from 1 to 100000, or remove the rule");
   }
   return static_cast<int>(value->magnitude);
@@ -36,7 +36,7 @@ int parse_block_count(const YamlEntry& entry) {
 double parse_share(const YamlEntry& entry, std::string_view whole) {
   const auto value = parse_real(scalar_text(entry));
   if (!value || !(*value > 0) || *value > 1) {
-    refuse_config(entry.value.place, fmt::format("{} is not a share of the {}", shown(entry.value.text), whole),
+    refuse_config(entry.value.location, fmt::format("{} is not a share of the {}", shown(entry.value.text), whole),
                   "use a number above 0 and up to 1, for example 0.15");
   }
   return *value;
@@ -47,10 +47,10 @@ std::string parse_match(const YamlEntry& entry) {
   const std::string remedy =
       "use globs on parameter names, joined by |, for example \"embedding|head|blocks.*.down.weight\"";
   if (text.empty() || text.size() > 200) {
-    refuse_config(entry.value.place, "\"match\" must have 1 to 200 characters", remedy);
+    refuse_config(entry.value.location, "\"match\" must have 1 to 200 characters", remedy);
   }
   const std::string mistake = glob_mistake(text);
-  if (!mistake.empty()) refuse_config(entry.value.place, fmt::format("{} {}", shown(text), mistake), remedy);
+  if (!mistake.empty()) refuse_config(entry.value.location, fmt::format("{} {}", shown(text), mistake), remedy);
   return text;
 }
 
@@ -66,7 +66,7 @@ std::vector<std::string_view> eight_bit_formats() {
 double parse_threshold(const YamlEntry& entry) {
   const auto value = parse_real(scalar_text(entry));
   if (!value || !(*value >= 1) || *value > 1e6) {
-    refuse_config(entry.value.place, fmt::format("{} is not a threshold", shown(entry.value.text)),
+    refuse_config(entry.value.location, fmt::format("{} is not a threshold", shown(entry.value.text)),
                   "use a number from 1 to 1e6: how many times further than itself the quantised weight has moved");
   }
   return *value;
@@ -76,7 +76,7 @@ LayerCondition parse_condition(const YamlNode& rule, std::string_view list) {
   check_map(rule, fmt::format("a rule of {}", list));
   const auto conditions = std::count_if(rule.entries.begin(), rule.entries.end(), is_condition);
   if (conditions != 1) {
-    refuse_config(rule.place, fmt::format("a rule of {} with {} conditions", list, conditions),
+    refuse_config(rule.location, fmt::format("a rule of {} with {} conditions", list, conditions),
                   "give each rule exactly one of match, first_blocks, last_blocks, last_share");
   }
   const YamlEntry& entry = *std::find_if(rule.entries.begin(), rule.entries.end(), is_condition);
@@ -88,7 +88,7 @@ LayerCondition parse_condition(const YamlNode& rule, std::string_view list) {
 
 void check_list(const YamlNode& node, std::string_view key) {
   if (node.kind == YamlNode::Kind::sequence) return;
-  refuse_config(node.place, fmt::format("\"{}\" must be a list", key), "write one `- {match: ...}` a rule");
+  refuse_config(node.location, fmt::format("\"{}\" must be a list", key), "write one `- {match: ...}` a rule");
 }
 
 [[noreturn]] void refuse_rule_key(const YamlEntry& entry, const std::string& prefix,
@@ -114,7 +114,7 @@ std::vector<HighPrecisionRule> parse_high_precision(const YamlNode& list) {
       }
     }
     rule.layers = parse_condition(item, "high_precision");
-    rule.location = item.place.text();
+    rule.location = item.location.text();
     rules.push_back(std::move(rule));
   }
   return rules;
@@ -143,7 +143,8 @@ std::vector<LayerRule> parse_layers(const YamlNode& list, const WrittenLinear& b
 LateSwitch parse_switch(const YamlNode& node) {
   check_map(node, "\"switch\"");
   if (node.find("at") == nullptr) {
-    refuse_config(node.place, "a switch without \"at\"", "give the share of the run after which it happens: at: 0.82");
+    refuse_config(node.location, "a switch without \"at\"",
+                  "give the share of the run after which it happens: at: 0.82");
   }
   LateSwitch late_switch;
   for (const YamlEntry& entry : node.entries) {
@@ -167,7 +168,7 @@ OutlierRule parse_outliers(const YamlNode& node) {
     if (entry.key == "share") {
       rule.share = parse_share(entry, "channels");
       if (rule.share >= 0.5) {
-        refuse_config(entry.value.place, fmt::format("{} of the channels are no outliers", shown(entry.value.text)),
+        refuse_config(entry.value.location, fmt::format("{} of the channels are no outliers", shown(entry.value.text)),
                       "use a share below 0.5");
       }
     } else if (entry.key == "format") {
@@ -201,14 +202,14 @@ OscillationRule parse_oscillation(const YamlNode& node, const Recipe& recipe) {
     }
   }
   if (rule.window >= rule.every) {
-    refuse_config(node.place, fmt::format("a window of {} steps every {}", rule.window, rule.every),
+    refuse_config(node.location, fmt::format("a window of {} steps every {}", rule.window, rule.every),
                   "set \"every\" to more than \"window\"");
   }
   std::vector<OperandSpec> weights = {recipe.linear.forward_w};
   for (const LayerRule& layers : recipe.layers) weights.push_back(layers.linear.forward_w);
   for (const OperandSpec& weight : weights) {
     if (!is_quantized(weight.format) || (weight.rotate == 0 && !has_rounding_noise(weight))) continue;
-    refuse_config(node.place,
+    refuse_config(node.location,
                   fmt::format("\"oscillation\" needs to know the values of forward.w, which is {}", describe(weight)),
                   "use round: nearest and rotate: 0 for forward.w, or remove \"oscillation\"");
   }

@@ -43,13 +43,13 @@ std::string_view meant_key(std::string_view unknown) {
   return nearest_word(unknown, candidates);
 }
 
-[[noreturn]] void refuse_unknown(const YamlPlace& place, const std::string& key) {
+[[noreturn]] void refuse_unknown(const SourceLocation& location, const std::string& key) {
   if (find_field(key) != nullptr) {
-    refuse_config(place, fmt::format("key {} is not nested", shown(key)),
+    refuse_config(location, fmt::format("key {} is not nested", shown(key)),
                   fmt::format("write `{}:` and, indented below it, `{}:`", section_of(key), last_word(key)));
   }
   const std::string_view meant = meant_key(key);
-  refuse_config(place,
+  refuse_config(location,
                 fmt::format("unknown key {}{}", shown(key),
                             meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
                 "correct or remove it; `nibble config reference` lists every key");
@@ -91,7 +91,7 @@ class ConfigReader {
     if (root.kind == YamlNode::Kind::null) {
       refuse_config(document_, "is empty", "start from configs/runs/quickstart.yaml");
     }
-    if (root.kind != YamlNode::Kind::map) refuse_config(root.place, "not a mapping", "write `section:` lines");
+    if (root.kind != YamlNode::Kind::map) refuse_config(root.location, "not a mapping", "write `section:` lines");
     for (const YamlEntry& entry : root.entries) read_top_level(entry);
     check_required();
     check_batch();
@@ -110,35 +110,35 @@ class ConfigReader {
       read_value(*field, entry);
       return;
     }
-    if (!is_section(entry.key)) refuse_unknown(entry.place, entry.key);
+    if (!is_section(entry.key)) refuse_unknown(entry.location, entry.key);
     if (entry.value.kind == YamlNode::Kind::null) return;  // e.g. a section whose keys are all commented out
     if (entry.value.kind != YamlNode::Kind::map) {
-      refuse_config(entry.value.place, fmt::format("{} is a section, not a value", shown(entry.key)),
+      refuse_config(entry.value.location, fmt::format("{} is a section, not a value", shown(entry.key)),
                     "write its keys indented below it");
     }
     for (const YamlEntry& inner : entry.value.entries) {
       const std::string key = entry.key + "." + inner.key;
       const Field* inner_field = inner.key.find('.') == std::string::npos ? find_field(key) : nullptr;
-      if (inner_field == nullptr) refuse_unknown(inner.place, key);
+      if (inner_field == nullptr) refuse_unknown(inner.location, key);
       read_value(*inner_field, inner);
     }
   }
 
   void read_value(const Field& field, const YamlEntry& entry) {
-    places_[field.key] = entry.value.place.source ? entry.value.place : entry.place;
+    locations_[field.key] = entry.value.location.source ? entry.value.location : entry.location;
     read_field(field, entry.value, directory_, config_);
   }
 
   // Returns the location where a key was set; for a key that has its default, the document as a whole.
-  YamlPlace place(std::string_view key) const {
-    const auto found = places_.find(key);
-    return found == places_.end() ? document_ : found->second;
+  SourceLocation location(std::string_view key) const {
+    const auto found = locations_.find(key);
+    return found == locations_.end() ? document_ : found->second;
   }
 
   void check_required() const {
     std::vector<std::string_view> missing;
     for (const Field& field : config_fields()) {
-      if (field.required && !places_.contains(field.key)) missing.push_back(field.key);
+      if (field.required && !locations_.contains(field.key)) missing.push_back(field.key);
     }
     if (missing.empty()) return;
     refuse_config(document_, fmt::format("missing key{} {}", missing.size() == 1 ? "" : "s", fmt::join(missing, ", ")),
@@ -147,7 +147,7 @@ class ConfigReader {
 
   void check_batch() const {
     if (config_.train.head_chunk_tokens % block_rows != 0) {
-      refuse_config(place("train.head_chunk_tokens"),
+      refuse_config(location("train.head_chunk_tokens"),
                     fmt::format("train.head_chunk_tokens {} is not a multiple of {}", config_.train.head_chunk_tokens,
                                 block_rows),
                     fmt::format("tokens are summed in blocks of {}: use a multiple, or 0", block_rows));
@@ -156,13 +156,13 @@ class ConfigReader {
     const int64_t tokens = config_.train.tokens_per_step;
     if (tokens % micro_batch == 0) {
       if (tokens / micro_batch <= int64_t{UINT32_MAX}) return;
-      refuse_config(place("train.tokens_per_step"), "a step of more than 2^32 micro-batches",
+      refuse_config(location("train.tokens_per_step"), "a step of more than 2^32 micro-batches",
                     "raise train.micro_batch_sequences");
     }
     const int64_t below = tokens / micro_batch * micro_batch;
     const std::string nearest =
         below == 0 ? fmt::format("{}", micro_batch) : fmt::format("{} or {}", below, below + micro_batch);
-    refuse_config(place("train.tokens_per_step"),
+    refuse_config(location("train.tokens_per_step"),
                   fmt::format("train.tokens_per_step {} is not a multiple of a micro-batch of {} x {} = {} tokens",
                               tokens, config_.train.micro_batch_sequences, config_.model.sequence_length, micro_batch),
                   fmt::format("use {}", nearest));
@@ -172,7 +172,7 @@ class ConfigReader {
     const int64_t steps = config_.train.steps;
     const auto check = [&](std::string_view key, int64_t value) {
       if (value <= steps) return;
-      refuse_config(place(key), fmt::format("{} is {}, beyond the {} steps of the run", key, value, steps),
+      refuse_config(location(key), fmt::format("{} is {}, beyond the {} steps of the run", key, value, steps),
                     fmt::format("lower {}, or raise train.steps", key));
     };
     check("train.stop_at", config_.train.stop_at);
@@ -180,14 +180,15 @@ class ConfigReader {
     const double decay = config_.schedule.decay_share * static_cast<double>(steps);
     if (config_.schedule.kind == ScheduleKind::wsd &&
         static_cast<double>(config_.schedule.warmup_steps) + decay > static_cast<double>(steps)) {
-      refuse_config(place("schedule.decay_share"), "warm-up and decay overlap: together they are longer than the run",
+      refuse_config(location("schedule.decay_share"),
+                    "warm-up and decay overlap: together they are longer than the run",
                     "lower schedule.decay_share or schedule.warmup_steps");
     }
   }
 
   void check_validation() const {
     if (config_.eval.every == 0 || !config_.data.validation.empty()) return;
-    refuse_config(place("eval.every"), "eval.every is set, but there is no data.validation",
+    refuse_config(location("eval.every"), "eval.every is set, but there is no data.validation",
                   "name validation shards in data.validation, or set eval.every to 0");
   }
 
@@ -195,7 +196,7 @@ class ConfigReader {
     const size_t blocks = config_.model.pattern.size();
     if (blocks == 0 || !parse_blocks(config_.train.recompute, blocks).empty()) return;
     refuse_config(
-        place("train.recompute"),
+        location("train.recompute"),
         fmt::format("train.recompute {} names no blocks of a model of {}", shown(config_.train.recompute), blocks),
         fmt::format("use none, all, or numbers from 0 to {} such as 0,2,5-7", blocks - 1));
   }
@@ -216,7 +217,7 @@ class ConfigReader {
         first = at;
         blamed = &field;
       }
-      refuse_config(blamed != nullptr ? place(blamed->key) : document_, what, error.remedy());
+      refuse_config(blamed != nullptr ? location(blamed->key) : document_, what, error.remedy());
     }
   }
 
@@ -225,7 +226,7 @@ class ConfigReader {
   void check_gather() const {
     if (config_.comm.gather == WeightFormat::bf16) return;
     const auto refuse = [&](const char* key, const char* is, const char* remedy) {
-      refuse_config(place("comm.gather"),
+      refuse_config(location("comm.gather"),
                     fmt::format("comm.gather {} rounds weights that are BF16 and have FP32 masters, but {} is {}",
                                 config_.comm.gather == WeightFormat::fp8 ? "fp8" : "nvfp4", key, is),
                     fmt::format("set {}, or comm.gather=bf16", remedy));
@@ -237,9 +238,9 @@ class ConfigReader {
   }
 
   std::string directory_;
-  YamlPlace document_;
+  SourceLocation document_;
   RunConfig config_;
-  std::map<std::string_view, YamlPlace> places_;
+  std::map<std::string_view, SourceLocation> locations_;
 };
 
 RunConfig read_with_overrides(YamlNode root, const std::string& name, const std::vector<std::string>& overrides) {

@@ -25,25 +25,25 @@ constexpr size_t max_nodes = 10'000;
 class TreeBuilder : public YAML::EventHandler {
  public:
   explicit TreeBuilder(std::shared_ptr<const std::string> source) : source_(std::move(source)) {
-    root_.place = {source_, 1, 1};
+    root_.location = {source_, 1, 1};
   }
 
   YamlNode take() { return std::move(root_); }
 
   void OnDocumentStart(const YAML::Mark& mark) override {
     if (documents_++ > 0)
-      refuse_config(place(mark), "a second YAML document", "keep one document (one `---`) in the file");
+      refuse_config(location(mark), "a second YAML document", "keep one document (one `---`) in the file");
   }
   void OnDocumentEnd() override {}
 
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     refuse_anchor(mark, anchor);
     YamlNode node;
-    node.place = place(mark);
+    node.location = location(mark);
     add(std::move(node));
   }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
-    refuse_config(place(mark), "YAML aliases are not supported",
+    refuse_config(location(mark), "YAML aliases are not supported",
                   "write the value out; quote it if the `*` is part of it");
   }
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
@@ -52,7 +52,7 @@ class TreeBuilder : public YAML::EventHandler {
     if (!tag.empty() && tag != "?" && tag != "!") refuse_tag(mark);
     YamlNode node;
     node.kind = YamlNode::Kind::scalar;
-    node.place = place(mark);
+    node.location = location(mark);
     node.text = value;
     node.quoted = tag == "!";
     add(std::move(node));
@@ -75,15 +75,15 @@ class TreeBuilder : public YAML::EventHandler {
     std::optional<YamlNode> key;
   };
 
-  YamlPlace place(const YAML::Mark& mark) const { return {source_, mark.line + 1, mark.column + 1}; }
+  SourceLocation location(const YAML::Mark& mark) const { return {source_, mark.line + 1, mark.column + 1}; }
 
   void refuse_anchor(const YAML::Mark& mark, YAML::anchor_t anchor) const {
     if (anchor == YAML::NullAnchor) return;
-    refuse_config(place(mark), "YAML anchors are not supported",
+    refuse_config(location(mark), "YAML anchors are not supported",
                   "remove the `&name` and write the value out; quote it if the `&` is part of it");
   }
   [[noreturn]] void refuse_tag(const YAML::Mark& mark) const {
-    refuse_config(place(mark), "YAML tags are not supported",
+    refuse_config(location(mark), "YAML tags are not supported",
                   "remove the `!tag`; quote the value if the `!` is part of it");
   }
 
@@ -91,11 +91,11 @@ class TreeBuilder : public YAML::EventHandler {
     refuse_anchor(mark, anchor);
     if (!tag.empty() && tag != "?") refuse_tag(mark);
     if (levels_.size() >= max_depth) {
-      refuse_config(place(mark), fmt::format("nested more than {} levels deep", max_depth), "flatten the file");
+      refuse_config(location(mark), fmt::format("nested more than {} levels deep", max_depth), "flatten the file");
     }
     Level level;
     level.node.kind = kind;
-    level.node.place = place(mark);
+    level.node.location = location(mark);
     levels_.push_back(std::move(level));
   }
 
@@ -107,7 +107,7 @@ class TreeBuilder : public YAML::EventHandler {
 
   void add(YamlNode node) {
     if (++nodes_ > max_nodes) {
-      refuse_config(node.place, fmt::format("more than {} YAML nodes", max_nodes),
+      refuse_config(node.location, fmt::format("more than {} YAML nodes", max_nodes),
                     "a configuration is far smaller: wrong file?");
     }
     if (levels_.empty()) {
@@ -121,19 +121,19 @@ class TreeBuilder : public YAML::EventHandler {
       check_key(level.node, node);
       level.key = std::move(node);
     } else {
-      level.node.entries.push_back({std::move(level.key->text), std::move(level.key->place), std::move(node)});
+      level.node.entries.push_back({std::move(level.key->text), std::move(level.key->location), std::move(node)});
       level.key.reset();
     }
   }
 
   static void check_key(const YamlNode& map, const YamlNode& key) {
-    if (key.kind != YamlNode::Kind::scalar) refuse_config(key.place, "a key must be a word", "write `name: value`");
+    if (key.kind != YamlNode::Kind::scalar) refuse_config(key.location, "a key must be a word", "write `name: value`");
     if (key.text == "<<") {
-      refuse_config(key.place, "YAML merge keys (`<<`) are not supported", "write the merged keys out");
+      refuse_config(key.location, "YAML merge keys (`<<`) are not supported", "write the merged keys out");
     }
     if (const YamlEntry* first = map.find(key.text)) {
-      refuse_config(key.place, fmt::format("duplicate key {}", shown(key.text)),
-                    fmt::format("it is already set at {}; keep one of them", first->place.text()));
+      refuse_config(key.location, fmt::format("duplicate key {}", shown(key.text)),
+                    fmt::format("it is already set at {}; keep one of them", first->location.text()));
     }
   }
 
@@ -145,7 +145,7 @@ class TreeBuilder : public YAML::EventHandler {
 };
 
 // Returns the line and column (in bytes) of an offset into the text.
-YamlPlace place_at(const std::string& text, size_t offset, std::shared_ptr<const std::string> source) {
+SourceLocation location_at(const std::string& text, size_t offset, std::shared_ptr<const std::string> source) {
   const std::string_view before = std::string_view(text).substr(0, offset);
   const size_t line_start = before.rfind('\n') == std::string_view::npos ? 0 : before.rfind('\n') + 1;
   return {std::move(source), static_cast<int>(std::count(before.begin(), before.end(), '\n')) + 1,
@@ -180,11 +180,11 @@ void check_text(const std::string& text, const std::shared_ptr<const std::string
   for (size_t offset = 0; offset < text.size();) {
     const size_t length = utf8_length(text, offset);
     if (length == 0) {
-      refuse_config(place_at(text, offset, source), "not valid UTF-8", "save the file as UTF-8 text");
+      refuse_config(location_at(text, offset, source), "not valid UTF-8", "save the file as UTF-8 text");
     }
     const auto byte = static_cast<uint8_t>(text[offset]);
     if ((byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r') || byte == 0x7F) {
-      refuse_config(place_at(text, offset, source), fmt::format("control character 0x{:02x}", byte), "remove it");
+      refuse_config(location_at(text, offset, source), fmt::format("control character 0x{:02x}", byte), "remove it");
     }
     offset += length;
   }
@@ -192,11 +192,11 @@ void check_text(const std::string& text, const std::shared_ptr<const std::string
 
 }  // namespace
 
-void refuse_config(const YamlPlace& place, std::string_view what, std::string remedy) {
-  throw Error(ExitCode::bad_config, fmt::format("{}: {}", place.text(), what), std::move(remedy));
+void refuse_config(const SourceLocation& location, std::string_view what, std::string remedy) {
+  throw Error(ExitCode::bad_config, fmt::format("{}: {}", location.text(), what), std::move(remedy));
 }
 
-std::string YamlPlace::text() const {
+std::string SourceLocation::text() const {
   const std::string& name = source ? *source : std::string();
   return line == 0 ? name : fmt::format("{}:{}:{}", name, line, column);
 }
@@ -231,8 +231,8 @@ YamlNode parse_yaml(const std::string& text, const std::string& name) {
     }
   } catch (const YAML::Exception& error) {
     const bool located = !error.mark.is_null();
-    const YamlPlace place{source, located ? error.mark.line + 1 : 1, located ? error.mark.column + 1 : 1};
-    refuse_config(place, fmt::format("not YAML: {}", error.msg), "check indentation, brackets and quotes there");
+    const SourceLocation location{source, located ? error.mark.line + 1 : 1, located ? error.mark.column + 1 : 1};
+    refuse_config(location, fmt::format("not YAML: {}", error.msg), "check indentation, brackets and quotes there");
   }
   return builder.take();
 }
@@ -261,10 +261,10 @@ YamlNode read_yaml_file(const std::string& path) {
 void apply_override(YamlNode& root, const std::string& assignment) {
   const auto source = std::make_shared<const std::string>(
       "--set " + (assignment.size() <= 100 ? assignment : assignment.substr(0, 100) + "..."));
-  const YamlPlace place{source, 0, 0};
+  const SourceLocation location{source, 0, 0};
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0) {
-    refuse_config(place, "not of the form key=value", "write for example --set train.steps=100");
+    refuse_config(location, "not of the form key=value", "write for example --set train.steps=100");
   }
   const std::string_view path = std::string_view(assignment).substr(0, equals);
   const std::string text = assignment.substr(equals + 1);
@@ -278,10 +278,10 @@ void apply_override(YamlNode& root, const std::string& assignment) {
     value.text = text;
   }
   const auto relocate = [&](const auto& self, YamlNode& node) -> void {
-    node.place = place;
+    node.location = location;
     for (YamlNode& item : node.items) self(self, item);
     for (YamlEntry& entry : node.entries) {
-      entry.place = place;
+      entry.location = location;
       self(self, entry.value);
     }
   };
@@ -291,24 +291,24 @@ void apply_override(YamlNode& root, const std::string& assignment) {
   for (size_t begin = 0; begin <= path.size();) {
     const size_t end = std::min(path.find('.', begin), path.size());
     const std::string key(path.substr(begin, end - begin));
-    if (key.empty()) refuse_config(place, "an empty word in the key", "write for example --set train.steps=100");
+    if (key.empty()) refuse_config(location, "an empty word in the key", "write for example --set train.steps=100");
     if (node->kind == YamlNode::Kind::null) node->kind = YamlNode::Kind::map;
     if (node->kind != YamlNode::Kind::map) {
-      refuse_config(place,
+      refuse_config(location,
                     fmt::format("\"{}\" is not a mapping (set at {})", path.substr(0, begin == 0 ? 0 : begin - 1),
-                                node->place.text()),
+                                node->location.text()),
                     "set the whole value instead");
     }
     YamlEntry* entry = node->find(key);
     if (entry == nullptr) {
       YamlEntry created;
       created.key = key;
-      created.value.place = place;
+      created.value.location = location;
       node->entries.push_back(std::move(created));
       entry = &node->entries.back();
     }
-    entry->place = end == path.size() ? place : entry->place;
-    if (!entry->place.source) entry->place = place;
+    entry->location = end == path.size() ? location : entry->location;
+    if (!entry->location.source) entry->location = location;
     node = &entry->value;
     begin = end + 1;
   }

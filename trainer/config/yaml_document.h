@@ -14,7 +14,7 @@
 namespace nibble {
 
 // The location of a node: a file with line and column, or an option of the command line (then `line` is 0).
-struct YamlPlace {
+struct SourceLocation {
   std::shared_ptr<const std::string> source;
   int line = 0;
   int column = 0;
@@ -26,7 +26,7 @@ struct YamlEntry;
 struct YamlNode {
   enum class Kind : uint8_t { null, scalar, sequence, map };
   Kind kind = Kind::null;
-  YamlPlace place;
+  SourceLocation location;
   std::string text;     // of a scalar
   bool quoted = false;  // a quoted or block scalar, which is always a string
   std::vector<YamlNode> items;
@@ -38,12 +38,12 @@ struct YamlNode {
 
 struct YamlEntry {
   std::string key;
-  YamlPlace place;  // of the key
+  SourceLocation location;  // of the key
   YamlNode value;
 };
 
 // Throws ExitCode::bad_config with the message "<location>: <what>".
-[[noreturn]] void refuse_config(const YamlPlace& place, std::string_view what, std::string remedy);
+[[noreturn]] void refuse_config(const SourceLocation& location, std::string_view what, std::string remedy);
 
 // Parses a text; `name` stands for the file in messages. An empty document is a null node. Throws ExitCode::bad_config
 // with file:line:column.
