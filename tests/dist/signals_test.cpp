@@ -9,7 +9,7 @@
 #include <sstream>
 #include <thread>
 
-#include "dist/ranks/watchdog.h"
+#include "dist/ranks/heartbeat.h"
 
 namespace nibble {
 namespace {

@@ -12,7 +12,7 @@
 #include "dist/base/signals.h"
 #include "dist/base/stopwatch.h"
 #include "dist/device/thread_pool.h"
-#include "dist/ranks/watchdog.h"
+#include "dist/ranks/heartbeat.h"
 #include "model/cost.h"
 #include "trainer/compute/run_device.h"
 #include "trainer/report/metrics.h"

@@ -1,4 +1,4 @@
-#include "dist/ranks/watchdog.h"
+#include "dist/ranks/heartbeat.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
