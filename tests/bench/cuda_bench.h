@@ -93,7 +93,7 @@ inline void fill(const Tensor& tensor) {
 // The parts, in files of their own.
 void bench_quantisers(Bench& bench);
 void bench_operators(Bench& bench);
-void bench_products(Bench& bench);
+void bench_gemms(Bench& bench);
 void bench_attention(Bench& bench);
 void bench_training(Bench& bench);
 

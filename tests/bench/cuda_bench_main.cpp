@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
     bench.forget();
     bench_quantisers(bench);
     bench_operators(bench);
-    bench_products(bench);
+    bench_gemms(bench);
     bench_attention(bench);
     bench_training(bench);
   } catch (const Error& error) {

@@ -65,7 +65,7 @@ void add_case(BenchGroup& group, const Kind& kind, const Shape& shape) {
   timed.name = fmt::format("{}/{}x{}x{}", kind.name, shape.m, shape.n, shape.k);
   timed.work = 2.0 * static_cast<double>(shape.m * shape.n * shape.k);
   timed.unit = "GFLOP/s";
-  timed.limit.kind = kind.format == Format::nvfp4 ? BenchLimit::Kind::nvfp4_block : BenchLimit::Kind::bf16_product;
+  timed.limit.kind = kind.format == Format::nvfp4 ? BenchLimit::Kind::nvfp4_block : BenchLimit::Kind::bf16_gemm;
   timed.limit.flops = timed.work;
   timed.run = [problem = GemmProblem{.a = make_operand(group, kind, shape.m, shape.k),
                                      .b = make_operand(group, kind, shape.n, shape.k),
@@ -86,7 +86,7 @@ void add_head(BenchGroup& group, bool b_transposed) {
   timed.name = b_transposed ? "head_q_kt/256x64" : "head_p_v/256x64";
   timed.work = 2.0 * static_cast<double>(tokens * n * k);
   timed.unit = "GFLOP/s";
-  timed.limit = {.kind = BenchLimit::Kind::bf16_product, .flops = timed.work};
+  timed.limit = {.kind = BenchLimit::Kind::bf16_gemm, .flops = timed.work};
   timed.run = [problem = SmallMatmul{a.as<float>(), k, 1, b.as<float>(), b_transposed ? 1 : n, b_transposed ? k : 1,
                                      c.as<float>(), n, tokens, n, k}] { small_matmul(problem); };
   group.cases.push_back(std::move(timed));

@@ -32,32 +32,32 @@ class CublasLt : public DeviceTest {
   }
 };
 
-struct Product {
+struct GemmCase {
   const TwinOperand& a;
   const TwinOperand& b;
   DType dtype = DType::f32;
   bool accumulate = false;
 };
 
-std::vector<float> run(GemmBackendKind backend, const Product& product, float before) {
+std::vector<float> run(GemmBackendKind backend, const GemmCase& problem, float before) {
   cuda::set_gemm_backend(backend);
-  const GemmShape shape = shape_of(product.a, product.b);
+  const GemmShape shape = shape_of(problem.a, problem.b);
   const DeviceBytes scratch(gemm_scratch_bytes(shape, DeviceKind::cuda));
-  TwinTensor output(product.dtype, {shape.m, shape.n});
+  TwinTensor output(problem.dtype, {shape.m, shape.n});
   for (int64_t i = 0; i < output.cpu().elements(); ++i) {
-    if (product.dtype == DType::f32) output.cpu().as<float>()[i] = before;
-    if (product.dtype == DType::bf16) output.cpu().as<BFloat16>()[i] = bf16_nearest(before);
+    if (problem.dtype == DType::f32) output.cpu().as<float>()[i] = before;
+    if (problem.dtype == DType::bf16) output.cpu().as<BFloat16>()[i] = bf16_nearest(before);
   }
   output.upload();
-  gemm({.a = product.a.gpu(),
-        .b = product.b.gpu(),
+  gemm({.a = problem.a.gpu(),
+        .b = problem.b.gpu(),
         .output = output.gpu(),
-        .accumulate = product.accumulate,
+        .accumulate = problem.accumulate,
         .scratch = scratch.tensor()});
   const HostCopy host(output.gpu());
   std::vector<float> values(static_cast<size_t>(output.cpu().elements()));
   for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = product.dtype == DType::f32 ? host.as<float>()[i] : to_float(host.as<BFloat16>()[i]);
+    values[i] = problem.dtype == DType::f32 ? host.as<float>()[i] : to_float(host.as<BFloat16>()[i]);
   }
   return values;
 }
@@ -105,16 +105,16 @@ int (*heuristic_calls())() {
 
 // The errors of both backends are at most k units of 2^-24 of the sum of magnitudes; f32 operands that are multiplied
 // as such lose nothing either. Output rounding comes on top.
-void expect_close(GemmBackendKind backend, const Product& product, const std::string& what) {
-  const float before = product.accumulate ? 2.5F : std::nanf("");
-  const std::vector<float> got = run(backend, product, before);
+void expect_close(GemmBackendKind backend, const GemmCase& problem, const std::string& what) {
+  const float before = problem.accumulate ? 2.5F : std::nanf("");
+  const std::vector<float> got = run(backend, problem, before);
   const std::vector<float> wanted =
-      run(GemmBackendKind::exact, {product.a, product.b, DType::f32, product.accumulate}, before);
-  const std::vector<double> sizes = sizes_of(product.a, product.b);
-  const bool eight_bits = traits_of(product.a.cpu().format).code_bits == 8 && heuristic_calls() == nullptr;
-  const double unit = eight_bits ? 0x1p-12 : 2 * static_cast<double>(product.a.cpu().inner + 2) * 0x1p-24;
+      run(GemmBackendKind::exact, {problem.a, problem.b, DType::f32, problem.accumulate}, before);
+  const std::vector<double> sizes = sizes_of(problem.a, problem.b);
+  const bool eight_bits = traits_of(problem.a.cpu().format).code_bits == 8 && heuristic_calls() == nullptr;
+  const double unit = eight_bits ? 0x1p-12 : 2 * static_cast<double>(problem.a.cpu().inner + 2) * 0x1p-24;
   for (size_t i = 0; i < got.size(); ++i) {
-    const double last = std::abs(static_cast<double>(wanted[i])) * (product.dtype == DType::bf16 ? 0x1p-8 : 0x1p-22);
+    const double last = std::abs(static_cast<double>(wanted[i])) * (problem.dtype == DType::bf16 ? 0x1p-8 : 0x1p-22);
     ASSERT_NEAR(got[i], wanted[i], unit * sizes[i] + last) << what << ", element " << i;
   }
 }
@@ -213,10 +213,10 @@ TEST_F(CublasLt, RotationsAndTensorScalesGoIntoAlpha) {
   b.cpu().tensor_scale.as<float>()[0] = 3e-9F;
   a.upload();
   b.upload();
-  const Product product{a, b};
+  const GemmCase problem{a, b};
   for (const GemmBackendKind backend : {GemmBackendKind::automatic, GemmBackendKind::emulated}) {
-    const std::vector<float> got = run(backend, product, 0);
-    const std::vector<float> wanted = run(GemmBackendKind::exact, product, 0);
+    const std::vector<float> got = run(backend, problem, 0);
+    const std::vector<float> wanted = run(GemmBackendKind::exact, problem, 0);
     for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], wanted[i], 1e-5 * std::abs(wanted[i]) + 1e-37) << i;
     EXPECT_GT(std::abs(got[0]), 1e-34F);
   }
@@ -226,8 +226,8 @@ TEST_F(CublasLt, TwiceTheSameBits) {
   const TwinOperand a({Format::nvfp4, 36, 96}, 1);
   const TwinOperand b({Format::nvfp4, 24, 96}, 2);
   for (const GemmBackendKind backend : {GemmBackendKind::automatic, GemmBackendKind::emulated}) {
-    const Product product{a, b};
-    EXPECT_EQ(run(backend, product, 0), run(backend, product, 0));
+    const GemmCase problem{a, b};
+    EXPECT_EQ(run(backend, problem, 0), run(backend, problem, 0));
   }
 }
 
@@ -294,9 +294,9 @@ TEST_F(CublasLt, DescriptionsNameThePath) {
 TEST_F(CublasLt, WhatTheLibraryRefusesAfterAllIsExactOrAnError) {
   const TwinOperand a({Format::f32, 16, 32}, 1);
   const TwinOperand b({Format::f32, 24, 32}, 2);
-  const Product product{a, b, DType::bf16};
-  EXPECT_THROW(run(GemmBackendKind::cublaslt, product, 0), Error);
-  EXPECT_EQ(run(GemmBackendKind::automatic, product, 0), run(GemmBackendKind::exact, product, 0));
+  const GemmCase problem{a, b, DType::bf16};
+  EXPECT_THROW(run(GemmBackendKind::cublaslt, problem, 0), Error);
+  EXPECT_EQ(run(GemmBackendKind::automatic, problem, 0), run(GemmBackendKind::exact, problem, 0));
 }
 
 TEST_F(CublasLt, ScratchMemoryIsBounded) {

@@ -41,7 +41,7 @@ std::vector<Element> multiply(const cpu::Bf16Kernels& kernels, Operand& a, Opera
 
 // Compares f32, accumulated f32 and bf16 output with the reference.
 void expect_contract(Operand& a, Operand& b, const std::string& what) {
-  const std::vector<float> expected = reference_product(a, b);
+  const std::vector<float> expected = reference_gemm(a, b);
   const std::vector<float> unset(expected.size(), std::numeric_limits<float>::quiet_NaN());
   std::vector<float> base(expected.size());
   for (size_t i = 0; i < base.size(); ++i) base[i] = static_cast<float>(i % 17) * 0.37F - 3.0F;
@@ -92,7 +92,7 @@ TEST_F(Bf16Gemm, MoreThanOneBlock) {
 TEST_F(Bf16Gemm, SubnormalNumbersAreZero) {
   expect_contract(Numbers::tiny, {67, 67, 2});
   expect_contract(Numbers::tiny, {67, 67, 64});
-  const auto one_product = [](float left, float right) {
+  const auto one_gemm = [](float left, float right) {
     Operand a = make_bf16(Numbers::normal, false, 1, 1, 1);
     Operand b = make_bf16(Numbers::normal, false, 1, 1, 1);
     a.bf16[0] = bf16_nearest(left);
@@ -103,9 +103,9 @@ TEST_F(Bf16Gemm, SubnormalNumbersAreZero) {
     }
     return results;
   };
-  for (const float result : one_product(0x1p-127F, 0x1p100F)) EXPECT_EQ(result, 0.0F);  // a subnormal factor
-  for (const float result : one_product(0x1p-100F, 0x1p-27F)) EXPECT_EQ(result, 0.0F);  // a subnormal product
-  for (const float result : one_product(0x1p-100F, 0x1p-26F)) EXPECT_EQ(result, 0x1p-126F);
+  for (const float result : one_gemm(0x1p-127F, 0x1p100F)) EXPECT_EQ(result, 0.0F);  // a subnormal factor
+  for (const float result : one_gemm(0x1p-100F, 0x1p-27F)) EXPECT_EQ(result, 0.0F);  // a subnormal product
+  for (const float result : one_gemm(0x1p-100F, 0x1p-26F)) EXPECT_EQ(result, 0x1p-126F);
 }
 
 TEST_F(Bf16Gemm, SubnormalNumbersAreKeptElsewhere) {

@@ -43,7 +43,7 @@ TEST_F(GemmCodes, LargeOutputsOnAnyNumberOfThreads) {
   for (const int64_t n : {528, 530, 544}) {
     Operand a = make_operand(tiles, m, 32, 1);
     Operand b = make_operand(tiles, n, 32, 2);
-    const std::vector<float> expected = reference_product(a, b);
+    const std::vector<float> expected = reference_gemm(a, b);
     std::vector<BFloat16> rounded;
     rounded.reserve(expected.size());
     for (const float value : expected) rounded.push_back(bf16_nearest(value));

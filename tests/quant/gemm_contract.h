@@ -27,7 +27,7 @@ inline std::vector<float> product(InstructionSet level, Operand& a, Operand& b) 
 
 // Compares f32, accumulated f32 and bf16 output with the reference, on every level.
 inline void expect_contract(Operand& a, Operand& b, const std::string& what) {
-  const std::vector<float> expected = reference_product(a, b);
+  const std::vector<float> expected = reference_gemm(a, b);
   std::vector<float> base(expected.size());
   for (size_t i = 0; i < base.size(); ++i) base[i] = static_cast<float>(i % 17) * 0.37F - 3.0F;
   std::vector<float> expected_sum(base);

@@ -183,7 +183,7 @@ inline float bf16_pair_sum(const float* a, const float* b, int64_t inner, float 
 }
 
 // Returns [m, n] by the contract, in its order, for an alpha that is a normal FP32 number.
-inline std::vector<float> reference_product(const Operand& a, const Operand& b) {
+inline std::vector<float> reference_gemm(const Operand& a, const Operand& b) {
   std::vector<float> result;
   const auto integer_blocks = [](const Layout& layout) { return layout.format == Format::nvfp4 && !layout.outer; };
   const bool pair = integer_blocks(a.layout) && integer_blocks(b.layout);

@@ -201,7 +201,7 @@ TEST_F(GemmShapes, ExtremeTensorScalesAreRoundedOnce) {
       Operand b = make_operand(layout, 20, 128, 2);
       a.tensor_scale[0] = b.tensor_scale[0] = 1.0F;
       a.rotation_bits = b.rotation_bits = 7;
-      std::vector<float> unscaled = reference_product(a, b);  // times the power of two
+      std::vector<float> unscaled = reference_gemm(a, b);  // times the power of two
       a.tensor_scale[0] = scales.g_a;
       b.tensor_scale[0] = scales.g_b;
       int exponent = 0;
@@ -255,7 +255,7 @@ TEST(InstructionSet, TheEnvironmentForcesALevel) {
   Operand b = make_operand({Format::nvfp4}, 6, 32, 2);
   std::vector<float> output(30);
   gemm({a.view(), b.view(), Tensor(output.data(), DType::f32, {5, 6})});
-  EXPECT_EQ(first_difference(output, reference_product(a, b)), -1);
+  EXPECT_EQ(first_difference(output, reference_gemm(a, b)), -1);
   ASSERT_EQ(unsetenv("NIBBLE_ISA"), 0);
 }
 

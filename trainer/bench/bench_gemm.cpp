@@ -35,12 +35,12 @@ QuantizedTensor make_operand(BenchGroup& group, const OperandSpec& spec, Operand
       storage);
 }
 
-struct Product {
+struct LayerGemm {
   const char* name;
   OperandRole a, b;
 };
 
-constexpr std::array<Product, 3> products = {
+constexpr std::array<LayerGemm, 3> layer_gemms = {
     {{"forward", OperandRole::forward_x, OperandRole::forward_w},
      {"grad_input", OperandRole::grad_input_dy, OperandRole::grad_input_w},
      {"grad_weight", OperandRole::grad_weight_dy, OperandRole::grad_weight_x}}};
@@ -65,25 +65,25 @@ bool is_transposed(OperandRole role) {
   return role == OperandRole::grad_input_w || role == OperandRole::grad_weight_dy || role == OperandRole::grad_weight_x;
 }
 
-void add_product(BenchGroup& group, const Product& product, const LayerTensors& tensors, const LinearRecipe& recipe,
-                 const Tensor& output) {
+void add_gemm(BenchGroup& group, const LayerGemm& layer_gemm, const LayerTensors& tensors, const LinearRecipe& recipe,
+              const Tensor& output) {
   const auto operand = [&](OperandRole role) {
     return make_operand(group, spec_of(recipe, role), role, source_of(role, tensors), is_transposed(role));
   };
-  const QuantizedTensor a = operand(product.a);
-  const QuantizedTensor b = operand(product.b);
+  const QuantizedTensor a = operand(layer_gemm.a);
+  const QuantizedTensor b = operand(layer_gemm.b);
   const bool quantized = is_quantized(a.format);
   const std::string shape = fmt::format("{}x{}x{}", a.rows, b.rows, a.inner);
   const double flops = 2.0 * static_cast<double>(a.rows) * static_cast<double>(b.rows) * static_cast<double>(a.inner);
   BenchCase timed;
-  timed.name = fmt::format("gemm/{}/{}/{}", name_of(a.format), product.name, shape);
+  timed.name = fmt::format("gemm/{}/{}/{}", name_of(a.format), layer_gemm.name, shape);
   timed.work = flops;
   timed.unit = "GFLOP/s";
-  timed.limit.kind = quantized ? BenchLimit::Kind::nvfp4_block : BenchLimit::Kind::bf16_product;
+  timed.limit.kind = quantized ? BenchLimit::Kind::nvfp4_block : BenchLimit::Kind::bf16_gemm;
   timed.limit.flops = flops;
-  if (quantized) timed.rival = fmt::format("gemm/bf16/{}/{}", product.name, shape);
+  if (quantized) timed.rival = fmt::format("gemm/bf16/{}/{}", layer_gemm.name, shape);
   // The gradient of a weight is FP32; activations and their gradients are BF16.
-  const bool weight = product.a == OperandRole::grad_weight_dy;
+  const bool weight = layer_gemm.a == OperandRole::grad_weight_dy;
   const Tensor c(output.data(), weight ? DType::f32 : DType::bf16, {a.rows, b.rows});
   timed.run = [problem = GemmProblem{.a = a, .b = b, .output = c, .accumulate = weight}] { gemm(problem); };
   group.cases.push_back(std::move(timed));
@@ -103,9 +103,9 @@ BenchGroup gemm_cases(const std::vector<LayerShape>& shapes, const LinearRecipe&
     const LayerTensors tensors{normal_tensor(group, {shape.tokens, shape.features_in}),
                                normal_tensor(group, {shape.features_out, shape.features_in}),
                                normal_tensor(group, {shape.tokens, shape.features_out})};
-    for (const Product& product : products) {
-      add_product(group, product, tensors, nvfp4, output);
-      add_product(group, product, tensors, plain_recipe(Format::bf16), output);
+    for (const LayerGemm& layer_gemm : layer_gemms) {
+      add_gemm(group, layer_gemm, tensors, nvfp4, output);
+      add_gemm(group, layer_gemm, tensors, plain_recipe(Format::bf16), output);
     }
   }
   return group;

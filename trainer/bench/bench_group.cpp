@@ -58,7 +58,7 @@ std::string_view name_of(BenchLimit::Kind kind) {
   switch (kind) {
     case BenchLimit::Kind::none: return "none";
     case BenchLimit::Kind::nvfp4_block: return "nvfp4 block arithmetic";
-    case BenchLimit::Kind::bf16_product: return "bf16 product arithmetic";
+    case BenchLimit::Kind::bf16_gemm: return "bf16 product arithmetic";
     case BenchLimit::Kind::bandwidth: return "bandwidth";
   }
   return "?";
@@ -69,7 +69,7 @@ double BenchLimit::seconds(const MachinePeaks& peaks) const {
   switch (kind) {
     case Kind::none: return 0;
     case Kind::nvfp4_block: return at_rate(peaks.flops_of(PeakSequence::nvfp4_block));
-    case Kind::bf16_product: return at_rate(peaks.bf16_product());
+    case Kind::bf16_gemm: return at_rate(peaks.bf16_gemm());
     case Kind::bandwidth: return peaks.bandwidth_of(working_set).seconds(bytes_read, bytes_written);
   }
   return 0;

@@ -17,8 +17,8 @@ namespace nibble {
 struct BenchLimit {
   enum class Kind : uint8_t {
     none,
-    nvfp4_block,   // PeakSequence::nvfp4_block
-    bf16_product,  // MachinePeaks::bf16_product()
+    nvfp4_block,  // PeakSequence::nvfp4_block
+    bf16_gemm,    // MachinePeaks::bf16_gemm()
     bandwidth
   };
   Kind kind = Kind::none;

@@ -63,7 +63,7 @@ void add_attention(BenchGroup& group, int64_t sequences, int64_t length, int mos
     timed.name = fmt::format("attention/{}/T{}", pass, length);
     timed.work = flops;
     timed.unit = "GFLOP/s";
-    timed.limit = {.kind = BenchLimit::Kind::bf16_product, .flops = flops};
+    timed.limit = {.kind = BenchLimit::Kind::bf16_gemm, .flops = flops};
     timed.run = std::move(run);
     group.cases.push_back(std::move(timed));
   };

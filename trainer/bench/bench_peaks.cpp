@@ -107,7 +107,7 @@ double Bandwidth::seconds(double bytes_read, double bytes_written) const {
   return 2 * paired / copy + (bytes_read - paired) / read + (bytes_written - paired) / fill;
 }
 
-double MachinePeaks::bf16_product() const {
+double MachinePeaks::bf16_gemm() const {
   return std::max(flops_of(PeakSequence::fp32_fma), flops_of(PeakSequence::bf16_dot));
 }
 

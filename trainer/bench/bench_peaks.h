@@ -37,7 +37,7 @@ struct MachinePeaks {
   // Returns the bandwidth that was measured with the working set closest (by ratio) to `working_set`.
   const Bandwidth& bandwidth_of(double working_set) const;
   // Returns the peak of BF16 GEMMs: by FP32 multiply-adds or by BF16 dot products, whichever is faster.
-  double bf16_product() const;
+  double bf16_gemm() const;
 };
 
 // The memory of the streams.

@@ -71,24 +71,24 @@ void bench_quantisers(Bench& bench) {
   }
 }
 
-void bench_products(Bench& bench) {
+void bench_gemms(Bench& bench) {
   const int64_t size = bench.smoke() ? 128 : 8192;
   const double flops = 2.0 * static_cast<double>(size) * static_cast<double>(size) * static_cast<double>(size);
   for (const Format format : {Format::bf16, Format::nvfp4, Format::fp8_e4m3, Format::mxfp8_e4m3}) {
     Arena& arena = bench.memory();
     const OperandSpec spec = plain_operand(format);
-    struct Product {
+    struct Operands {
       Tensor source, output, scratch;
       QuantizedTensor a, b;
     };
     const auto made = allocate(arena, [&] {
-      Product product;
-      product.source = allocate_tensor(arena, DType::bf16, {size, size});
-      product.output = allocate_tensor(arena, DType::bf16, {size, size});
-      product.a = allocate_operand(arena, spec, DType::bf16, size, size);
-      product.b = allocate_operand(arena, spec, DType::bf16, size, size);
-      product.scratch = allocate_gemm_scratch(arena, {.a = format, .b = format, .m = size, .n = size, .k = size});
-      return product;
+      Operands operands;
+      operands.source = allocate_tensor(arena, DType::bf16, {size, size});
+      operands.output = allocate_tensor(arena, DType::bf16, {size, size});
+      operands.a = allocate_operand(arena, spec, DType::bf16, size, size);
+      operands.b = allocate_operand(arena, spec, DType::bf16, size, size);
+      operands.scratch = allocate_gemm_scratch(arena, {.a = format, .b = format, .m = size, .n = size, .k = size});
+      return operands;
     });
     fill(made.source);
     const QuantizedTensor a = quantize({.source = made.source, .spec = spec}, made.a);
