@@ -24,28 +24,28 @@ ALWAYS_INLINE void store(void* to, Any value) {
 // Returns the index of the element of (low, high) that becomes element i when, inside every quarter of 128 bits, pieces
 // of `width` elements of both are interleaved: those of the quarters' first halves, or of their second.
 constexpr int interleaved(int width, bool second, int i) {
-  const int place = i % 4;
-  const int from = i - place + place / (2 * width) * width + place % width + (second ? 2 : 0);
-  return place / width % 2 != 0 ? lanes + from : from;
+  const int lane = i % 4;
+  const int from = i - lane + lane / (2 * width) * width + lane % width + (second ? 2 : 0);
+  return lane / width % 2 != 0 ? lanes + from : from;
 }
 // Returns that index when the even quarters of both are put side by side, or the odd ones.
 constexpr int gathered(int, bool odd, int i) {
   const int quarter = 2 * (i / 4) + (odd ? 1 : 0);
   return quarter < lanes / 4 ? 4 * quarter + i % 4 : lanes + 4 * (quarter - lanes / 4) + i % 4;
 }
-template <auto place, int width, int... index>
+template <auto source_index, int width, int... index>
 ALWAYS_INLINE void shuffle(UnsignedVector& low, UnsignedVector& high, std::integer_sequence<int, index...>) {
-  const UnsignedVector first = __builtin_shufflevector(low, high, place(width, false, index)...);
-  high = __builtin_shufflevector(low, high, place(width, true, index)...);
+  const UnsignedVector first = __builtin_shufflevector(low, high, source_index(width, false, index)...);
+  high = __builtin_shufflevector(low, high, source_index(width, true, index)...);
   low = first;
 }
 // Shuffles every two vectors that are `distance` apart. Each shuffle is one instruction, on all instruction sets.
-template <auto place, int distance>
+template <auto source_index, int distance>
 ALWAYS_INLINE void shuffle_stage(UnsignedVector (&square)[lanes]) {
 #pragma GCC unroll 16
   for (int i = 0; i < lanes; ++i) {
     if ((i & distance) == 0) {
-      shuffle<place, distance>(square[i], square[i + distance], std::make_integer_sequence<int, lanes>());
+      shuffle<source_index, distance>(square[i], square[i + distance], std::make_integer_sequence<int, lanes>());
     }
   }
 }

@@ -193,7 +193,7 @@ constexpr int64_t padded(int64_t value, int64_t step) {
 
 // The order in which a block is computed: its rows are unpacked a chunk of the inner axis at a time; in each chunk the
 // columns follow panel by panel, a pass of the inner axis at a time. Sums wait in scratch memory between passes.
-struct Plan {
+struct Blocking {
   int64_t rows, columns;  // padded
   int64_t chunk;          // blocks of 16
   int64_t left_bytes, right_bytes;
@@ -201,24 +201,26 @@ struct Plan {
   int64_t sum_floats;
 };
 template <class Dot>
-Plan plan_of(const CodeBlock& block) {
-  Plan plan{};
-  plan.rows = padded(block.rows, tile_rows);
-  plan.columns = padded(block.columns, panel_columns);
-  const int64_t fitting = left_cache_bytes / (plan.rows / kernel_rows * left_block_bytes);
+Blocking blocking_of(const CodeBlock& block) {
+  Blocking blocking{};
+  blocking.rows = padded(block.rows, tile_rows);
+  blocking.columns = padded(block.columns, panel_columns);
+  const int64_t fitting = left_cache_bytes / (blocking.rows / kernel_rows * left_block_bytes);
   const int64_t chunks = fitting >= block.blocks ? 1 : padded(block.blocks, fitting) / fitting;
-  plan.chunk = padded(padded(block.blocks, chunks) / chunks, pass_blocks);
-  plan.one_pass = block.blocks <= pass_blocks;
-  plan.one_chunk = block.blocks <= plan.chunk;
-  plan.left_bytes = padded(plan.rows / kernel_rows * min_of(plan.chunk, block.blocks) * left_block_bytes, 64);
-  plan.right_bytes = pass_blocks * records * record_bytes<Dot>;
-  plan.sum_floats = (plan.one_pass ? kernel_rows : plan.rows) * (plan.one_chunk ? panel_columns : plan.columns);
-  return plan;
+  blocking.chunk = padded(padded(block.blocks, chunks) / chunks, pass_blocks);
+  blocking.one_pass = block.blocks <= pass_blocks;
+  blocking.one_chunk = block.blocks <= blocking.chunk;
+  blocking.left_bytes =
+      padded(blocking.rows / kernel_rows * min_of(blocking.chunk, block.blocks) * left_block_bytes, 64);
+  blocking.right_bytes = pass_blocks * records * record_bytes<Dot>;
+  blocking.sum_floats =
+      (blocking.one_pass ? kernel_rows : blocking.rows) * (blocking.one_chunk ? panel_columns : blocking.columns);
+  return blocking;
 }
 template <class Dot>
 size_t scratch_bytes(const CodeBlock& block) {
-  const Plan plan = plan_of<Dot>(block);
-  return static_cast<size_t>(plan.left_bytes + plan.right_bytes + plan.sum_floats * 4);
+  const Blocking blocking = blocking_of<Dot>(block);
+  return static_cast<size_t>(blocking.left_bytes + blocking.right_bytes + blocking.sum_floats * 4);
 }
 
 // One pass: one right panel, from block `first` of the inner axis, times all left panels of the chunk.
@@ -251,15 +253,15 @@ void multiply_pass(const CodeBlock& block, const Pass& pass, Writer write) {
 
 template <class Dot>
 void multiply(const CodeBlock& block, std::byte* scratch) {
-  const Plan plan = plan_of<Dot>(block);
+  const Blocking blocking = blocking_of<Dot>(block);
   std::byte* const left = scratch;
-  std::byte* const right = left + plan.left_bytes;
-  float* const sums = reinterpret_cast<float*>(right + plan.right_bytes);
+  std::byte* const right = left + blocking.left_bytes;
+  float* const sums = reinterpret_cast<float*>(right + blocking.right_bytes);
   const Writer write = needs_wide_alpha(block.alpha) ? writer_of<true>(block) : writer_of<false>(block);
   int64_t start = 0;
   do {  // at least once: an empty inner axis gives zeros
-    const int64_t chunk = min_of(plan.chunk, block.blocks - start);
-    for (int64_t i = 0; i < plan.rows; i += tile_rows) {
+    const int64_t chunk = min_of(blocking.chunk, block.blocks - start);
+    for (int64_t i = 0; i < blocking.rows; i += tile_rows) {
       unpack_rows(block.a, block.first_row + i, start, chunk, left + i / kernel_rows * chunk * left_block_bytes);
     }
     for (int64_t j = 0; j < block.columns; j += panel_columns) {
@@ -273,8 +275,8 @@ void multiply(const CodeBlock& block, std::byte* scratch) {
         pass.left_stride = chunk * left_block_bytes;
         pass.right = right;
         pass.depth = depth;
-        pass.sums = plan.one_chunk ? sums : sums + j * plan.rows;
-        pass.sum_stride = plan.one_pass ? 0 : kernel_rows * panel_columns;
+        pass.sums = blocking.one_chunk ? sums : sums + j * blocking.rows;
+        pass.sum_stride = blocking.one_pass ? 0 : kernel_rows * panel_columns;
         pass.column = column;
         pass.columns = min_of(panel_columns, block.columns - j);
         pass.first = start + first == 0;
