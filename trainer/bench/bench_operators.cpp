@@ -56,8 +56,8 @@ void add_attention(BenchGroup& group, int64_t sequences, int64_t length, int mos
   const Tensor grad_qkv = zero_tensor(group, DType::bf16, {shape.tokens(), shape.qkv_features()});
   const Tensor log_sum_exp = zero_tensor(group, DType::f32, {sequences, shape.query_heads, length});
   const Tensor workspace = zero_tensor(group, DType::f32, {cpu::attention_workspace_floats(shape, most_threads)});
-  const double product = static_cast<double>(sequences * shape.query_heads) * static_cast<double>(length * length) *
-                         static_cast<double>(shape.head_dim);  // half of 2 T^2 d
+  const double gemm_flops = static_cast<double>(sequences * shape.query_heads) * static_cast<double>(length * length) *
+                            static_cast<double>(shape.head_dim);  // half of 2 T^2 d
   const auto add = [&](const char* pass, double flops, std::function<void()> run) {
     BenchCase timed;
     timed.name = fmt::format("attention/{}/T{}", pass, length);
@@ -67,11 +67,11 @@ void add_attention(BenchGroup& group, int64_t sequences, int64_t length, int mos
     timed.run = std::move(run);
     group.cases.push_back(std::move(timed));
   };
-  add("forward", 2 * product, [=] {
+  add("forward", 2 * gemm_flops, [=] {
     attention_forward(
         {.shape = shape, .qkv = qkv, .output = output, .log_sum_exp = log_sum_exp, .workspace = workspace});
   });
-  add("backward", 5 * product, [=] {
+  add("backward", 5 * gemm_flops, [=] {
     attention_backward({.shape = shape,
                         .grad_output = grad_output,
                         .qkv = qkv,

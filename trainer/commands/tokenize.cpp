@@ -67,29 +67,29 @@ void for_each_document(const TokenizeOptions& options, std::string_view phase, V
   if (replaced > 0) log_warning("{}: {} bytes were not UTF-8 and became U+FFFD", phase, replaced);
 }
 
-bool is_product(const std::string& name) {
+bool is_output(const std::string& name) {
   const bool shard = name.starts_with("train-") || name.starts_with("validation-");
   return name == "tokenizer.model" || (shard && name.ends_with(".bin"));
 }
 
 // Returns shards and tokenizer that an earlier call left in the output directory, which is created if necessary.
-std::vector<std::filesystem::path> earlier_products(const TokenizeOptions& options) {
+std::vector<std::filesystem::path> earlier_outputs(const TokenizeOptions& options) {
   std::error_code error;
   std::filesystem::create_directories(options.output, error);
-  std::vector<std::filesystem::path> products;
+  std::vector<std::filesystem::path> outputs;
   for (const auto& entry : std::filesystem::directory_iterator(options.output, error)) {
-    if (is_product(entry.path().filename().string())) products.push_back(entry.path());
+    if (is_output(entry.path().filename().string())) outputs.push_back(entry.path());
   }
   if (error) {
     throw Error(ExitCode::cannot_create,
                 fmt::format("{}: cannot use this directory: {}", options.output, error.message()),
                 "name a directory that may be written");
   }
-  if (!products.empty() && !options.overwrite) {
-    throw Error(ExitCode::cannot_create, fmt::format("{}: already exists", products.front().string()),
+  if (!outputs.empty() && !options.overwrite) {
+    throw Error(ExitCode::cannot_create, fmt::format("{}: already exists", outputs.front().string()),
                 "name another --output, or replace the shards and the tokenizer there with --overwrite");
   }
-  return products;
+  return outputs;
 }
 
 // Makes the first pass over the text: checks it, decides the split, and trains a tokenizer if none is given.
@@ -183,7 +183,7 @@ void run_tokenize(const TokenizeOptions& options) {
   }
   set_compute_threads(available_threads(1));
   DocumentSplit split(options.validation_share);
-  const auto earlier = earlier_products(options);
+  const auto earlier = earlier_outputs(options);
   const Tokenizer tokenizer = make_tokenizer(options, split);
   Encoder encoder(options, tokenizer, split);
   for_each_document(options, "encoding", [&](const Document& document) { encoder.add(document); });

@@ -11,15 +11,15 @@ namespace {
 
 // Returns the pairs of operand formats of all GEMMs that the recipe's linear layers may run.
 std::set<std::pair<Format, Format>> gemms_of(const Recipe& recipe) {
-  std::set<std::pair<Format, Format>> products{{Format::bf16, Format::bf16}};
-  const auto add = [&products](const LinearRecipe& linear) {
-    products.emplace(linear.forward_x.format, linear.forward_w.format);
-    products.emplace(linear.grad_input_dy.format, linear.grad_input_w.format);
-    products.emplace(linear.grad_weight_dy.format, linear.grad_weight_x.format);
+  std::set<std::pair<Format, Format>> pairs{{Format::bf16, Format::bf16}};
+  const auto add = [&pairs](const LinearRecipe& linear) {
+    pairs.emplace(linear.forward_x.format, linear.forward_w.format);
+    pairs.emplace(linear.grad_input_dy.format, linear.grad_input_w.format);
+    pairs.emplace(linear.grad_weight_dy.format, linear.grad_weight_x.format);
   };
   add(recipe.linear);
   for (const LayerRule& rule : recipe.layers) add(rule.linear);
-  return products;
+  return pairs;
 }
 
 }  // namespace
@@ -47,9 +47,9 @@ std::vector<std::string> describe_device(const RunConfig& config) {
   std::vector<std::string> lines;
   lines.push_back("device     " + gpu.name + ", compute capability " + std::to_string(gpu.major) + "." +
                   std::to_string(gpu.minor) + ", " + std::to_string(gpu.memory_bytes >> 20) + " MiB");
-  std::string products;
-  for (const auto& [a, b] : gemms_of(config.recipe)) products += (products.empty() ? "" : "; ") + describe_gemm(a, b);
-  lines.push_back("products   " + products);
+  std::string gemms;
+  for (const auto& [a, b] : gemms_of(config.recipe)) gemms += (gemms.empty() ? "" : "; ") + describe_gemm(a, b);
+  lines.push_back("products   " + gemms);
   const AttentionShape shape{.sequences = config.train.micro_batch_sequences,
                              .sequence_length = config.model.sequence_length,
                              .query_heads = config.model.query_heads,
