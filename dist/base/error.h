@@ -73,13 +73,6 @@ inline uint64_t checked_multiply(uint64_t a, uint64_t b) {
   return product;
 }
 
-// Returns a / b; fails (NIBBLE_CHECK) if there is a remainder.
-template <class Integer>
-Integer div_exact(Integer a, Integer b) {
-  NIBBLE_CHECK(b != 0 && a % b == 0, "division leaves a remainder");
-  return a / b;
-}
-
 template <class Integer>
 constexpr Integer div_ceil(Integer a, Integer b) {
   return (a + b - 1) / b;

@@ -43,12 +43,6 @@ uint32_t ParameterTable::add(std::string name, std::vector<int64_t> shape, Initi
   return tensor_id;
 }
 
-uint64_t ParameterTable::parameter_count() const {
-  uint64_t count = 0;
-  for (const Parameter& parameter : parameters_) count += parameter.count;
-  return count;
-}
-
 Tensor ParameterTable::view(const Tensor& flat, uint32_t tensor_id) const {
   NIBBLE_CHECK(static_cast<uint64_t>(flat.elements()) == flat_size_, "not a flat buffer of these parameters");
   const Parameter& parameter = parameters_.at(tensor_id);

@@ -33,8 +33,6 @@ class ParameterTable {
   const Parameter& operator[](uint32_t tensor_id) const { return parameters_[tensor_id]; }
   // Returns the number of elements of a flat buffer, including the gaps between parameters, which are always zero.
   uint64_t flat_size() const { return flat_size_; }
-  // Returns the sum of the parameters' elements.
-  uint64_t parameter_count() const;
   // Returns the parameter's part of a flat buffer, in its own shape.
   Tensor view(const Tensor& flat, uint32_t tensor_id) const;
 

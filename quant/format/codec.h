@@ -122,20 +122,6 @@ NIBBLE_HOST_DEVICE uint32_t e4m3_stochastic(float value, uint32_t noise24) {
   return is_nan(value) ? 0x7Fu : finite;
 }
 
-// Two functions for value >= 0: the largest E4M3 number <= value, and the smallest one >= value. Both return at most
-// 0x7E.
-NIBBLE_HOST_DEVICE uint32_t e4m3_down(float value) {
-  const float magnitude = value < e4m3_max ? value : e4m3_max;
-  const uint32_t normal = (bits_of(magnitude) >> 20) - (120u << 3);
-  const uint32_t subnormal =
-      static_cast<uint32_t>(static_cast<int32_t>((magnitude < e4m3_min_normal ? magnitude : 0.0f) * 512.0f));
-  return magnitude < e4m3_min_normal ? subnormal : normal;
-}
-NIBBLE_HOST_DEVICE uint32_t e4m3_up(float value) {
-  const uint32_t below = e4m3_down(value);
-  return e4m3_to_float(below) < value && below < 0x7Eu ? below + 1u : below;
-}
-
 // ---- E5M2: sign, 5 exponent bits (bias 15), 2 mantissa bits; 0x7C is infinity ----
 
 constexpr float e5m2_max = 57344.0f;  // 0x7B

@@ -12,20 +12,10 @@
 
 #include <cstdint>
 
-#include "quant/format/host_device.h"
-
 namespace nibble {
 
 constexpr int64_t tile_rows = 16;
 constexpr int64_t tile_positions = 16;
 constexpr int64_t tile_code_bytes = tile_rows * tile_positions / 2;
-
-struct TilePlace {
-  int64_t byte;  // offset within the tile's codes
-  int shift;     // 0: low nibble, 4: high nibble
-};
-NIBBLE_HOST_DEVICE TilePlace place_in_tile(int64_t row, int64_t position) {
-  return TilePlace{64 * (position >> 3) + 4 * row + (position & 3), static_cast<int>((position & 4))};
-}
 
 }  // namespace nibble

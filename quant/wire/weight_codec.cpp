@@ -209,7 +209,6 @@ WeightCodec::WeightCodec(Arena& arena, WeightFormat format, std::span<const Para
     offset += place.coded != 0 ? coded_bytes(format) : place.elements * sizeof(BFloat16);
   }
   offsets_.push_back(offset);
-  for (const ParameterSegment& segment : segments) rounded_weights_ += segment.decay ? segment.count : 0;
   const std::span<const std::byte> bytes = std::as_bytes(std::span(blocks));
   table_ = allocate_tensor(arena, DType::u8, {narrow<int64_t>(bytes.size())});
   if (arena.measuring()) return;

@@ -47,8 +47,6 @@ class WeightCodec {
   // Returns where the bytes of the weights from `element` on begin. `element` is the beginning of a block, or the end
   // of the buffer.
   uint64_t offset(uint64_t element) const;
-  // The number of weights that are rounded.
-  uint64_t rounded_weights() const { return rounded_weights_; }
 
   // `weights` is bf16, the whole flat buffer; `packed` is u8 [packed_bytes]. pack() fills in the bytes of elements
   // [begin, end), whole blocks; unpack() sets all weights. A NaN or infinity makes NaN of every weight that shares its
@@ -59,7 +57,6 @@ class WeightCodec {
  private:
   WeightFormat format_;
   uint64_t elements_;
-  uint64_t rounded_weights_ = 0;
   std::vector<uint64_t> offsets_;  // [blocks + 1]
   Tensor table_;                   // u8: WeightBlock [blocks]
 };

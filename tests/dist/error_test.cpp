@@ -104,9 +104,6 @@ TEST(Error, NarrowRefusesToChangeTheValue) {
 TEST(Error, SizesDoNotWrapAround) {
   EXPECT_EQ(checked_multiply(uint64_t{1} << 32, (uint64_t{1} << 32) - 1), 0xFFFFFFFF00000000u);
   EXPECT_EQ(code_of([] { checked_multiply(uint64_t{1} << 32, uint64_t{1} << 32); }), ExitCode::internal);
-  EXPECT_EQ(div_exact(12, 4), 3);
-  EXPECT_EQ(code_of([] { div_exact(13, 4); }), ExitCode::internal);
-  EXPECT_EQ(code_of([] { div_exact(13, 0); }), ExitCode::internal);
   EXPECT_EQ(round_up(13, 4), 16);
 }
 

@@ -89,9 +89,10 @@ struct Operand {
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t k = 0; k < inner; ++k) {
         const int64_t tile = row / tile_rows * tiles_along + k / tile_positions;
-        const TilePlace place = place_in_tile(row % tile_rows, k % tile_positions);
-        uint8_t& byte = tile_codes[static_cast<size_t>(tile * tile_code_bytes + place.byte)];
-        byte = static_cast<uint8_t>(byte | (code(row, k) << place.shift));
+        const int64_t position = k % tile_positions;
+        const int64_t offset = 64 * (position / 8) + 4 * (row % tile_rows) + position % 4;
+        uint8_t& byte = tile_codes[static_cast<size_t>(tile * tile_code_bytes + offset)];
+        byte = static_cast<uint8_t>(byte | (code(row, k) << (position % 8 < 4 ? 0 : 4)));
         tile_scales[static_cast<size_t>(tile * tile_rows + row % tile_rows)] =
             scales[static_cast<size_t>((row * inner + k) / tile_positions)];
       }
