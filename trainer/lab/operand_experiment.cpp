@@ -30,28 +30,28 @@ QuantizeProblem problem_of(const OperandExperiment& experiment, OperandRole role
   return problem;
 }
 
-struct Made {
+struct OwnedOperand {
   std::unique_ptr<Arena> memory;
   QuantizedTensor operand;
 };
 
-Made quantize_in_own_memory(QuantizeProblem problem, OperandRole role) {
+OwnedOperand quantize_in_own_memory(QuantizeProblem problem, OperandRole role) {
   const int64_t rows = rows_of(problem.source, problem.transpose);
   const int64_t inner = inner_of(problem.source, problem.transpose);
   check_supported(problem.spec, name_of(role));
   check_shape(problem.spec, rows, inner, name_of(role));
-  Made made;
-  made.memory = std::make_unique<Arena>("operand");
+  OwnedOperand owned;
+  owned.memory = std::make_unique<Arena>("operand");
   const int64_t scratch = quantize_scratch_floats(problem.spec, rows, inner);
-  const QuantizedTensor storage = planned(*made.memory, [&] {
-    if (scratch > 0) problem.scratch = allocate_tensor(*made.memory, DType::f32, {scratch});
-    return allocate_operand(*made.memory, problem.spec, problem.source.dtype(), rows, inner);
+  const QuantizedTensor storage = planned(*owned.memory, [&] {
+    if (scratch > 0) problem.scratch = allocate_tensor(*owned.memory, DType::f32, {scratch});
+    return allocate_operand(*owned.memory, problem.spec, problem.source.dtype(), rows, inner);
   });
-  made.operand = quantize(problem, storage);
-  if (!source_was_finite(made.operand)) {
+  owned.operand = quantize(problem, storage);
+  if (!source_was_finite(owned.operand)) {
     throw Error(ExitCode::bad_data, fmt::format("{}: the rotation overflows", name_of(role)), "scale the tensor down");
   }
-  return made;
+  return owned;
 }
 
 // Returns the role of the forward operand that a backward operand is made from.
@@ -99,11 +99,11 @@ OperandResult make_operand(const OperandExperiment& experiment) {
     problem.source = saved.tensor;
     problem.transpose = true;
   }
-  Made made = quantize_in_own_memory(problem, experiment.role);
-  result.statistics = measure(problem, made.operand);
-  if (result.forward) result.from_input = measure(from_input, made.operand);
-  result.operand = made.operand;
-  result.memory = std::move(made.memory);
+  OwnedOperand owned = quantize_in_own_memory(problem, experiment.role);
+  result.statistics = measure(problem, owned.operand);
+  if (result.forward) result.from_input = measure(from_input, owned.operand);
+  result.operand = owned.operand;
+  result.memory = std::move(owned.memory);
   result.saved_memory = std::move(saved.memory);  // an FP32 operand is a view of it
   return result;
 }

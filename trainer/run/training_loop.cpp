@@ -40,7 +40,7 @@ std::string transient_text(uint64_t step, const StepAttempt& first) {
   const std::string where = first.first_rank < 0 ? "" : fmt::format(" on rank {}", first.first_rank);
   return fmt::format(
       "step {} was not finite ({}){}, but is when computed again from the same inputs, and is applied: a transient "
-      "fault of the machine. Check its memory (ECC counts, memory test) before it hits where nothing shows",
+      "fault of the machine. Check its memory (ECC counts, memory test): the next fault may change numbers unnoticed",
       step, numbers_of(first), where);
 }
 
@@ -205,7 +205,7 @@ void TrainingLoop::give_up(uint64_t step) const {
 void TrainingLoop::announce_switch(uint64_t step) {
   if (!config_.recipe.late_switch || step - 1 != switch_step(config_.recipe, total_steps())) return;
   const LateSwitch& late_switch = *config_.recipe.late_switch;
-  log_info("step {}: late switch, {} products of linear layers run in {} from now on", step, name_of(late_switch.gemms),
+  log_info("step {}: late switch, {} GEMMs of linear layers run in {} from now on", step, name_of(late_switch.gemms),
            name_of(late_switch.to));
   metrics_->event(
       {{"event", "switch"}, {"step", step}, {"gemms", name_of(late_switch.gemms)}, {"to", name_of(late_switch.to)}});

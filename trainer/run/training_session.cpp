@@ -33,9 +33,9 @@ int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
   if (config.model.vocab_size == 0) return round_up(of_data, block_rows);
   if (config.model.vocab_size < of_data) {
     throw Error(ExitCode::bad_config,
-                fmt::format("model.vocab_size is {}, but the training shards hold token ids up to {}",
-                            config.model.vocab_size, of_data - 1),
-                "set model.vocab_size=0 to take the data's, or tokenize with a smaller --vocab-size");
+                fmt::format("model.vocab_size is {}, but the vocabulary of the training shards has {} tokens",
+                            config.model.vocab_size, of_data),
+                "set model.vocab_size=0 to take that of the data, or tokenize with a smaller --vocab-size");
   }
   return config.model.vocab_size;
 }
