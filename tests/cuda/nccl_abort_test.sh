@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What a run on several GPUs does when NCCL reports an error or an operation never ends: the job ends within the
 # deadline with exit code 76, naming operation, number and rank. The simulator's NCCL makes the faults.
+# Labels: cuda faults
 set -u
 set +e +o pipefail  # exit codes are what this test looks at
 [ -d "$PROGRAMS/../../simulated_libraries" ] || { echo "not run: faults need the simulator"; exit 0; }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Tests nibble tokenize and nibble inspect as a user runs them: output files, repeatability, and exit codes.
+# Labels: fast
 set -euo pipefail
 rm -rf "$WORK"
 mkdir -p "$WORK"

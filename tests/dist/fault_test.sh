@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A run in which a rank is missing ends within the deadline, with a documented exit code and a message that names the
 # rank.
+# Labels: faults
 set -u
 set +e +o pipefail  # the test checks exit codes itself
 program="$PROGRAMS/dist_mpi_tests"

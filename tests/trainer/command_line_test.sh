@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests the command line: exit codes, messages, configuration commands, unusual environments.
 # Needs $NIBBLE (the binary), $SOURCE (the source tree) and $WORK (a directory of this test's own).
+# Labels: fast
 set -euo pipefail
 rm -rf "$WORK"
 mkdir -p "$WORK"

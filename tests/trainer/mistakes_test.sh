@@ -1,4 +1,5 @@
 # Users' mistakes with a run: each gives an error that names it, and the run does not change.
+# Labels: fast
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 says() { grep -qF -- "$1" output.txt || { cat output.txt >&2; fail "the output lacks: $1"; }; }
