@@ -1,5 +1,5 @@
-// From a source to tiles, for cast_nvfp4_avx512.cpp, which includes this file inside an anonymous namespace. Tiles are
-// taken two at a time. Each kind of source has a class with
+// Cuts a source into tiles, for cast_nvfp4_avx512.cpp, which includes this file inside an anonymous namespace. Tiles
+// are taken two at a time. Each kind of source has a class with
 //   value(tile, position)   a vector of 16 lanes; tile 0 or 1
 //   set_amax(amax)          the largest magnitude of each lane, of both tiles; neither is NaN
 //   largest()               bits of the largest magnitudes in any order; NaN counts as larger than infinity
