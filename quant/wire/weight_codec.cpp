@@ -108,25 +108,25 @@ void decode(WeightFormat format, const uint8_t* packed, BFloat16* weights) {
   format == WeightFormat::fp8 ? decode_fp8(packed, weights) : decode_nvfp4(packed, weights);
 }
 
-bool is_rounded(const WeightBlock& place, uint64_t element) {
+bool is_rounded(const WeightBlock& entry, uint64_t element) {
   const uint64_t bit = element / together;
-  return ((place.rounded[bit / 32] >> (bit % 32)) & 1u) != 0;
+  return ((entry.rounded[bit / 32] >> (bit % 32)) & 1u) != 0;
 }
 
 // Packs BF16 numbers of which some are rounded. While the scales are found, the others count as zeros, which change no
 // scale.
-void pack_mixed(WeightFormat format, const WeightBlock& place, const BFloat16* weights, uint8_t* packed) {
+void pack_mixed(WeightFormat format, const WeightBlock& entry, const BFloat16* weights, uint8_t* packed) {
   std::array<BFloat16, block> values{};
-  for (uint64_t i = 0; i < place.elements; ++i) {
-    if (is_rounded(place, i)) values[i] = weights[i];
+  for (uint64_t i = 0; i < entry.elements; ++i) {
+    if (is_rounded(entry, i)) values[i] = weights[i];
   }
   std::array<uint8_t, std::max(fp8_bytes, nvfp4_bytes)> codes;
   encode(format, values.data(), codes.data());
   decode(format, codes.data(), values.data());
-  for (uint64_t i = 0; i < place.elements; ++i) {
-    if (!is_rounded(place, i)) values[i] = weights[i];
+  for (uint64_t i = 0; i < entry.elements; ++i) {
+    if (!is_rounded(entry, i)) values[i] = weights[i];
   }
-  std::memcpy(packed, values.data(), place.elements * sizeof(BFloat16));
+  std::memcpy(packed, values.data(), entry.elements * sizeof(BFloat16));
 }
 
 WeightPacking packing(WeightFormat format, const Tensor& table, const Tensor& weights, const Tensor& packed) {
@@ -152,8 +152,8 @@ std::vector<WeightBlock> blocks_of(std::span<const ParameterSegment> segments, u
       blocks[i / block].rounded[bit / 32] |= uint32_t{1} << (bit % 32);
     }
   }
-  for (WeightBlock& place : blocks) {
-    place.coded = std::ranges::all_of(place.rounded, [](uint32_t word) { return word == ~0u; }) ? 1 : 0;
+  for (WeightBlock& entry : blocks) {
+    entry.coded = std::ranges::all_of(entry.rounded, [](uint32_t word) { return word == ~0u; }) ? 1 : 0;
   }
   return blocks;
 }
@@ -165,15 +165,15 @@ namespace cpu {
 void pack_weights(const WeightPacking& problem) {
   parallel_for(problem.end - problem.first, blocks_at_once, [&](size_t begin, size_t end) {
     for (size_t i = problem.first + begin; i < problem.first + end; ++i) {
-      const WeightBlock& place = problem.table[i];
+      const WeightBlock& entry = problem.table[i];
       const BFloat16* const weights = problem.weights.as<BFloat16>() + i * block;
-      uint8_t* const packed = problem.packed.as<uint8_t>() + place.offset;
-      if (place.coded != 0) {
+      uint8_t* const packed = problem.packed.as<uint8_t>() + entry.offset;
+      if (entry.coded != 0) {
         encode(problem.format, weights, packed);
-      } else if (std::ranges::all_of(place.rounded, [](uint32_t word) { return word == 0; })) {
-        std::memcpy(packed, weights, place.elements * sizeof(BFloat16));
+      } else if (std::ranges::all_of(entry.rounded, [](uint32_t word) { return word == 0; })) {
+        std::memcpy(packed, weights, entry.elements * sizeof(BFloat16));
       } else {
-        pack_mixed(problem.format, place, weights, packed);
+        pack_mixed(problem.format, entry, weights, packed);
       }
     }
   });
@@ -182,13 +182,13 @@ void pack_weights(const WeightPacking& problem) {
 void unpack_weights(const WeightPacking& problem) {
   parallel_for(problem.end - problem.first, blocks_at_once, [&](size_t begin, size_t end) {
     for (size_t i = problem.first + begin; i < problem.first + end; ++i) {
-      const WeightBlock& place = problem.table[i];
+      const WeightBlock& entry = problem.table[i];
       BFloat16* const weights = problem.weights.as<BFloat16>() + i * block;
-      const uint8_t* const packed = problem.packed.as<uint8_t>() + place.offset;
-      if (place.coded != 0) {
+      const uint8_t* const packed = problem.packed.as<uint8_t>() + entry.offset;
+      if (entry.coded != 0) {
         decode(problem.format, packed, weights);
       } else {
-        std::memcpy(weights, packed, place.elements * sizeof(BFloat16));
+        std::memcpy(weights, packed, entry.elements * sizeof(BFloat16));
       }
     }
   });
@@ -203,10 +203,10 @@ WeightCodec::WeightCodec(Arena& arena, WeightFormat format, std::span<const Para
   NIBBLE_CHECK(elements % together == 0, "elements of the flat buffer");
   std::vector<WeightBlock> blocks = blocks_of(segments, elements);
   uint64_t offset = 0;
-  for (WeightBlock& place : blocks) {
-    place.offset = offset;
+  for (WeightBlock& entry : blocks) {
+    entry.offset = offset;
     offsets_.push_back(offset);
-    offset += place.coded != 0 ? coded_bytes(format) : place.elements * sizeof(BFloat16);
+    offset += entry.coded != 0 ? coded_bytes(format) : entry.elements * sizeof(BFloat16);
   }
   offsets_.push_back(offset);
   const std::span<const std::byte> bytes = std::as_bytes(std::span(blocks));

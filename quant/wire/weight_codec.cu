@@ -73,21 +73,21 @@ __device__ __forceinline__ Eight read_eight(uint4 halves, bool rounded) {
 }
 
 template <class Decode>
-__device__ __forceinline__ void store_mixed(const WeightBlock& place, uint8_t* packed, bool rounded, uint4 halves,
+__device__ __forceinline__ void store_mixed(const WeightBlock& entry, uint8_t* packed, bool rounded, uint4 halves,
                                             const Decode& decode) {
-  if (threadIdx.x * at_once >= place.elements) return;
+  if (threadIdx.x * at_once >= entry.elements) return;
   reinterpret_cast<uint4*>(packed)[threadIdx.x] = rounded ? eight_halves(decode) : halves;
 }
 
-__device__ __forceinline__ void pack_fp8(const WeightBlock& place, uint8_t* packed, bool rounded, uint4 halves) {
+__device__ __forceinline__ void pack_fp8(const WeightBlock& entry, uint8_t* packed, bool rounded, uint4 halves) {
   Eight eight = read_eight(halves, rounded);
   const uint32_t power = fp8_power(largest_of_lanes(eight.largest, 1, fp8_group / at_once));
   const float factor = power_reciprocal(power);
 #pragma unroll
   for (float& value : eight.value) value *= factor;
   const uint32_t codes[] = {e4m3_nearest_four(eight.value), e4m3_nearest_four(eight.value + 4)};
-  if (place.coded == 0) {
-    store_mixed(place, packed, rounded, halves,
+  if (entry.coded == 0) {
+    store_mixed(entry, packed, rounded, halves,
                 [&](int i) { return fp8_decode(codes[i / 4] >> (8 * (i % 4)) & 0xFFu, power); });
     return;
   }
@@ -96,7 +96,7 @@ __device__ __forceinline__ void pack_fp8(const WeightBlock& place, uint8_t* pack
   if (threadIdx.x % sharers == 0) packed[code_bytes_fp8 + threadIdx.x / sharers] = static_cast<uint8_t>(power);
 }
 
-__device__ __forceinline__ void pack_nvfp4(const WeightBlock& place, uint8_t* packed, bool rounded, uint4 halves) {
+__device__ __forceinline__ void pack_nvfp4(const WeightBlock& entry, uint8_t* packed, bool rounded, uint4 halves) {
   __shared__ uint32_t of_warps[warps];
   constexpr int sharers = nvfp4_group / at_once;
   Eight eight = read_eight(halves, rounded);
@@ -108,8 +108,8 @@ __device__ __forceinline__ void pack_nvfp4(const WeightBlock& place, uint8_t* pa
 #pragma unroll
   for (float& value : eight.value) value *= factor;
   const uint32_t codes = e2m1_nearest_eight(eight.value);
-  if (place.coded == 0) {
-    store_mixed(place, packed, rounded, halves, [&](int i) { return nvfp4_decode(codes >> (4 * i) & 15u, unit); });
+  if (entry.coded == 0) {
+    store_mixed(entry, packed, rounded, halves, [&](int i) { return nvfp4_decode(codes >> (4 * i) & 15u, unit); });
     return;
   }
   reinterpret_cast<uint32_t*>(packed)[threadIdx.x] = codes;
@@ -120,26 +120,26 @@ __device__ __forceinline__ void pack_nvfp4(const WeightBlock& place, uint8_t* pa
 
 template <WeightFormat format>
 __global__ void __launch_bounds__(threads) pack_weights_kernel(Packing packing) {
-  const WeightBlock& place = packing.table[blockIdx.x];
+  const WeightBlock& entry = packing.table[blockIdx.x];
   const uint4* const weights = reinterpret_cast<const uint4*>(packing.weights + int64_t{blockIdx.x} * block);
-  uint8_t* const packed = packing.packed + place.offset;
-  const uint4 halves = threadIdx.x * at_once < place.elements ? weights[threadIdx.x] : make_uint4(0, 0, 0, 0);
+  uint8_t* const packed = packing.packed + entry.offset;
+  const uint4 halves = threadIdx.x * at_once < entry.elements ? weights[threadIdx.x] : make_uint4(0, 0, 0, 0);
   const unsigned bit = threadIdx.x * at_once / 16;
-  const bool rounded = (place.rounded[bit / 32] >> (bit % 32) & 1u) != 0;
+  const bool rounded = (entry.rounded[bit / 32] >> (bit % 32) & 1u) != 0;
   if constexpr (format == WeightFormat::fp8) {
-    pack_fp8(place, packed, rounded, halves);
+    pack_fp8(entry, packed, rounded, halves);
   } else {
-    pack_nvfp4(place, packed, rounded, halves);
+    pack_nvfp4(entry, packed, rounded, halves);
   }
 }
 
 template <WeightFormat format>
 __global__ void __launch_bounds__(threads) unpack_weights_kernel(Packing packing) {
-  const WeightBlock& place = packing.table[blockIdx.x];
-  if (threadIdx.x * at_once >= place.elements) return;
+  const WeightBlock& entry = packing.table[blockIdx.x];
+  if (threadIdx.x * at_once >= entry.elements) return;
   uint4* const weights = reinterpret_cast<uint4*>(packing.weights + int64_t{blockIdx.x} * block) + threadIdx.x;
-  const uint8_t* const packed = packing.packed + place.offset;
-  if (place.coded == 0) {
+  const uint8_t* const packed = packing.packed + entry.offset;
+  if (entry.coded == 0) {
     *weights = reinterpret_cast<const uint4*>(packed)[threadIdx.x];
   } else if constexpr (format == WeightFormat::fp8) {
     const uint32_t power = packed[code_bytes_fp8 + threadIdx.x / (fp8_group / at_once)];
