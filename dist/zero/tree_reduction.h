@@ -1,4 +1,4 @@
-// Sums over the global list of micro-batches in one fixed order, whatever the number of ranks (law 4 of the design).
+// Sums over the global list of micro-batches in one fixed order for any number of ranks (law 4, docs/architecture.md).
 //
 // The list is cut into groups of a configured size. Inside a group, gradients accumulate left to right in one buffer
 // (the leaf). Groups are the leaves of a binary tree: node (first, length), with length a power of two and first a

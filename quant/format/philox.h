@@ -1,6 +1,6 @@
 // Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011), and the key and
 // counter that nibble gives it. Every random bit of a run is a pure function of (run seed, step, micro-batch, tensor,
-// index, purpose): law 3. docs/numerics.md states the same layout in prose.
+// index, purpose): law 3 of docs/architecture.md. docs/numerics.md states the same layout in prose.
 #pragma once
 
 #include <cstdint>
