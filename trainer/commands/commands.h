@@ -5,7 +5,7 @@
 
 #include <array>
 
-namespace CLI {  // NOLINT(readability-identifier-naming)
+namespace CLI {
 class App;
 }
 
