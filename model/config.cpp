@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 
 #include "dist/base/error.h"
+#include "dist/base/utf8.h"
 #include "quant/format/format.h"
 
 namespace nibble {
@@ -67,6 +69,12 @@ void check_positive(const char* key, double value) {
   }
 }
 
+// Returns the whole UTF-8 character that begins at `index`.
+std::string_view character_at(std::string_view text, size_t index) {
+  text.remove_prefix(index);
+  return text.substr(0, code_point_boundary(text, 1));
+}
+
 }  // namespace
 
 std::vector<BlockKind> block_kinds(const std::string& pattern) {
@@ -78,7 +86,8 @@ std::vector<BlockKind> block_kinds(const std::string& pattern) {
       case '*': kinds.push_back(BlockKind::attention); break;
       case '-': kinds.push_back(BlockKind::mlp); break;
       default:
-        fail(fmt::format("model.pattern has '{}' at position {}, which names no kind of block", pattern[i], i),
+        fail(fmt::format("model.pattern has '{}' at position {}, which names no kind of block",
+                         character_at(pattern, i), i),
              "use '*' for attention and '-' for an MLP");
     }
   }

@@ -16,9 +16,9 @@
 #include <vector>
 
 #include "dist/base/error.h"
+#include "dist/base/text.h"
 #include "trainer/commands/commands.h"
 #include "trainer/commands/version.h"
-#include "trainer/config/yaml_document.h"
 #include "trainer/rank_main.h"
 
 namespace nibble {
@@ -43,10 +43,7 @@ void check_command(const std::string& word) {
     if (command.name == word) return;
     names.emplace_back(command.name);
   }
-  const std::string_view meant = nearest_word(word, names);
-  throw Error(ExitCode::usage,
-              fmt::format("unknown command {}{}", shown(word),
-                          meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
+  throw Error(ExitCode::usage, fmt::format("unknown command {}", unknown_word(word, names)),
               fmt::format("the commands are {}; nibble --help explains them", fmt::join(names, ", ")));
 }
 

@@ -11,6 +11,9 @@ namespace nibble {
 
 // Returns the offset of the first byte that does not start a valid sequence.
 std::optional<size_t> find_invalid_utf8(std::string_view text);
+inline bool is_utf8(std::string_view text) {
+  return !find_invalid_utf8(text);
+}
 
 // Replaces every byte that is not part of a valid sequence by U+FFFD. Returns the number of replaced bytes.
 uint64_t replace_invalid_utf8(std::string& text);

@@ -68,6 +68,7 @@ TEST(ModelConfig, OnlyKnownCharactersNameBlocks) {
 TEST(ModelConfig, RefusesWhatIsWrong) {
   expect_refused("pattern", [](ModelConfig& c) { c.pattern = ""; });
   expect_refused("'x' at position 2", [](ModelConfig& c) { c.pattern = "*-x"; });
+  expect_refused("'\xC3\xA9' at position 1", [](ModelConfig& c) { c.pattern = "*\xC3\xA9"; });
   expect_refused("vocab_size", [](ModelConfig& c) { c.vocab_size = 0; });
   expect_refused("vocab_size", [](ModelConfig& c) { c.vocab_size = 100; });
   expect_refused("hidden_size", [](ModelConfig& c) { c.hidden_size = -16; });

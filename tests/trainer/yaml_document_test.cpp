@@ -199,21 +199,5 @@ TEST(YamlScalar, StringsComeBack) {
   }
 }
 
-TEST(YamlScalar, NearestWord) {
-  const std::vector<std::string_view> words = {"train", "tokenize", "resume", "compare"};
-  EXPECT_EQ(nearest_word("trian", words), "train");
-  EXPECT_EQ(nearest_word("tokenise", words), "tokenize");
-  EXPECT_EQ(nearest_word("xyz", words), "");
-  EXPECT_EQ(nearest_word(std::string(100'000, 'a'), words), "");
-}
-
-TEST(YamlScalar, MessagesStayShort) {
-  EXPECT_EQ(shown("a\nb"), "\"a\\x0ab\"");
-  std::string euros;
-  for (int i = 0; i < 1'000; ++i) euros += "\xe2\x82\xac";
-  EXPECT_LT(shown(euros).size(), 100U);
-  EXPECT_TRUE(is_utf8(shown(euros)));
-}
-
 }  // namespace
 }  // namespace nibble

@@ -10,8 +10,8 @@
 #include <system_error>
 
 #include "dist/base/error.h"
+#include "dist/base/text.h"
 #include "trainer/arrays/stored_array.h"
-#include "trainer/config/yaml_document.h"
 
 namespace nibble {
 

@@ -10,8 +10,8 @@
 #include "dist/base/error.h"
 #include "dist/base/file.h"
 #include "dist/base/little_endian.h"
+#include "dist/base/text.h"
 #include "trainer/arrays/stored_array.h"
-#include "trainer/config/yaml_document.h"
 
 namespace nibble {
 

@@ -15,9 +15,9 @@
 #include "dist/base/error.h"
 #include "dist/base/file.h"
 #include "dist/base/little_endian.h"
+#include "dist/base/text.h"
 #include "dist/base/utf8.h"
 #include "trainer/arrays/stored_array.h"
-#include "trainer/config/yaml_document.h"
 
 namespace nibble {
 
@@ -202,7 +202,7 @@ std::string header_text(const std::filesystem::path& path, const std::vector<con
   if (!metadata.empty()) root[metadata_key] = metadata;
   uint64_t offset = 0;
   for (const NamedArray* array : order) {
-    if (find_invalid_utf8(array->name)) {
+    if (!is_utf8(array->name)) {
       throw Error(ExitCode::bad_data, fmt::format("{}: the name {} is not UTF-8", path.string(), shown(array->name)),
                   "rename the file or dataset that it comes from");
     }

@@ -8,8 +8,8 @@
 #include <cstring>
 
 #include "dist/base/error.h"
+#include "dist/base/text.h"
 #include "quant/format/codec.h"
-#include "trainer/config/yaml_document.h"
 
 namespace nibble {
 

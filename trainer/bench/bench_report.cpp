@@ -5,7 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "trainer/report/progress.h"
+#include "dist/base/text.h"
 
 namespace nibble {
 namespace {

@@ -9,12 +9,12 @@
 #include <vector>
 
 #include "dist/base/signals.h"
+#include "dist/base/text.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/commands/commands.h"
 #include "trainer/inference/inference_model.h"
 #include "trainer/rank_main.h"
 #include "trainer/report/metrics.h"
-#include "trainer/report/progress.h"
 #include "trainer/run/validation.h"
 
 namespace nibble {

@@ -12,13 +12,13 @@
 #include <vector>
 
 #include "dist/base/error.h"
+#include "dist/base/text.h"
 #include "dist/device/thread_pool.h"
 #include "model/blocks/block.h"
 #include "quant/format/swizzle.h"
 #include "trainer/arrays/array_file.h"
 #include "trainer/commands/commands.h"
 #include "trainer/config/recipe_file.h"
-#include "trainer/config/yaml_document.h"
 #include "trainer/lab/operand_experiment.h"
 
 namespace nibble {
@@ -43,10 +43,7 @@ OperandRole role_named(const std::string& name) {
     if (name_of(role) == name) return role;
     names.push_back(name_of(role));
   }
-  const std::string_view meant = nearest_word(name, names);
-  throw Error(ExitCode::usage,
-              fmt::format("--operand: unknown operand {}{}", shown(name),
-                          meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
+  throw Error(ExitCode::usage, fmt::format("--operand: unknown operand {}", unknown_word(name, names)),
               fmt::format("the operands are {}", fmt::join(names, ", ")));
 }
 

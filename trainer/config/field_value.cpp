@@ -5,6 +5,8 @@
 #include <filesystem>
 
 #include "dist/base/error.h"
+#include "dist/base/text.h"
+#include "dist/base/utf8.h"
 #include "trainer/config/field_table.h"
 #include "trainer/config/recipe_file.h"
 
@@ -41,9 +43,7 @@ class FieldReader {
     const std::string text = string(node_);
     const auto found = std::find(target.names.begin(), target.names.end(), text);
     if (found == target.names.end()) {
-      const std::string_view meant = nearest_word(text, target.names);
-      refuse(fmt::format("cannot be {}{}", shown(text),
-                         meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
+      refuse(fmt::format("cannot be {}", unknown_word(text, target.names)),
              fmt::format("use {}", fmt::join(target.names, ", ")));
     }
     *target.value = static_cast<uint8_t>(found - target.names.begin());
@@ -168,10 +168,7 @@ class FieldReader {
       if (field.resume == ResumeClass::numeric) candidates.push_back(field.key);
     }
     if (named == nullptr) {
-      const std::string_view meant = nearest_word(key, candidates);
-      refuse_config(item.location,
-                    fmt::format("{} names no key: {}{}", field_.key, shown(key),
-                                meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
+      refuse_config(item.location, fmt::format("{} names no key: {}", field_.key, unknown_word(key, candidates)),
                     fmt::format("the keys it may name are {}", fmt::join(candidates, ", ")));
     }
     const bool is_frozen = named->resume == ResumeClass::frozen;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "dist/base/error.h"
+#include "dist/base/text.h"
 #include "trainer/config/recipe_operand.h"
 #include "trainer/config/recipe_rules.h"
 

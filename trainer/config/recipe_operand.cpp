@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "dist/base/error.h"
+#include "dist/base/text.h"
 
 namespace nibble {
 namespace {
@@ -309,19 +310,18 @@ void check_map(const YamlNode& node, std::string_view what) {
 }
 
 void refuse_key(const YamlEntry& entry, const std::string& prefix, const std::vector<std::string_view>& keys) {
-  const std::string_view meant = nearest_word(entry.key, keys);
-  const std::string hint = meant.empty() ? std::string() : fmt::format(" (did you mean \"{}{}\"?)", prefix, meant);
-  refuse_config(entry.location, fmt::format("unknown key {}{}", shown(prefix + entry.key), hint),
+  const std::string_view nearest = nearest_word(entry.key, keys);
+  const std::string meant = nearest.empty() ? std::string() : prefix + std::string(nearest);
+  refuse_config(entry.location, fmt::format("unknown key {}{}", shown(prefix + entry.key), did_you_mean(meant)),
                 fmt::format("the keys here are {}", fmt::join(keys, ", ")));
 }
 
 void refuse_value(const YamlEntry& entry, const std::vector<std::string_view>& values) {
   const std::string& text = scalar_text(entry);
-  const std::string_view meant = nearest_word(text, values);
-  refuse_config(entry.value.location,
-                fmt::format("{} is not a value of \"{}\"{}", shown(text), entry.key,
-                            meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
-                fmt::format("use {}", fmt::join(values, ", ")));
+  refuse_config(
+      entry.value.location,
+      fmt::format("{} is not a value of \"{}\"{}", shown(text), entry.key, did_you_mean(nearest_word(text, values))),
+      fmt::format("use {}", fmt::join(values, ", ")));
 }
 
 }  // namespace nibble

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "dist/base/text.h"
 #include "quant/recipe/glob.h"
 
 namespace nibble {

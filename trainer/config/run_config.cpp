@@ -7,6 +7,7 @@
 #include <map>
 
 #include "dist/base/error.h"
+#include "dist/base/text.h"
 #include "quant/format/format.h"
 #include "trainer/config/field_table.h"
 #include "trainer/config/recipe_file.h"
@@ -48,10 +49,7 @@ std::string_view meant_key(std::string_view unknown) {
     refuse_config(location, fmt::format("key {} is not nested", shown(key)),
                   fmt::format("write `{}:` and, indented below it, `{}:`", section_of(key), last_word(key)));
   }
-  const std::string_view meant = meant_key(key);
-  refuse_config(location,
-                fmt::format("unknown key {}{}", shown(key),
-                            meant.empty() ? std::string() : fmt::format(" (did you mean \"{}\"?)", meant)),
+  refuse_config(location, fmt::format("unknown key {}{}", shown(key), did_you_mean(meant_key(key))),
                 "correct or remove it; `nibble config reference` lists every key");
 }
 

@@ -12,6 +12,8 @@
 #include <sstream>
 
 #include "dist/base/error.h"
+#include "dist/base/text.h"
+#include "dist/base/utf8.h"
 
 namespace nibble {
 namespace {
@@ -152,42 +154,19 @@ SourceLocation location_at(const std::string& text, size_t offset, std::shared_p
           static_cast<int>(offset - line_start) + 1};
 }
 
-// Returns the length in bytes of the UTF-8 sequence at `offset`, or 0 if it is not valid.
-size_t utf8_length(std::string_view text, size_t offset) {
-  const auto byte = [&](size_t i) { return offset + i < text.size() ? static_cast<uint8_t>(text[offset + i]) : 0U; };
-  const auto continues = [&](size_t i) { return (byte(i) & 0xC0U) == 0x80U; };
-  const uint32_t first = byte(0);
-  if (first < 0x80) return 1;
-  if (first >= 0xC2 && first <= 0xDF) return continues(1) ? 2 : 0;
-  if ((first & 0xF0U) == 0xE0U) {
-    const bool overlong = first == 0xE0 && byte(1) < 0xA0;
-    const bool surrogate = first == 0xED && byte(1) > 0x9F;
-    return continues(1) && continues(2) && !overlong && !surrogate ? 3 : 0;
-  }
-  if (first >= 0xF0 && first <= 0xF4) {
-    const bool overlong = first == 0xF0 && byte(1) < 0x90;
-    const bool beyond = first == 0xF4 && byte(1) > 0x8F;
-    return continues(1) && continues(2) && continues(3) && !overlong && !beyond ? 4 : 0;
-  }
-  return 0;
-}
-
 void check_text(const std::string& text, const std::shared_ptr<const std::string>& source) {
   if (text.size() > max_bytes) {
     throw Error(ExitCode::bad_config, fmt::format("{}: larger than 1 MiB", *source),
                 "a configuration is far smaller: is this the right file?");
   }
-  for (size_t offset = 0; offset < text.size();) {
-    const size_t length = utf8_length(text, offset);
-    if (length == 0) {
-      refuse_config(location_at(text, offset, source), "not valid UTF-8", "save the file as UTF-8 text");
-    }
+  const std::optional<size_t> invalid = find_invalid_utf8(text);
+  for (size_t offset = 0; offset < invalid.value_or(text.size()); ++offset) {
     const auto byte = static_cast<uint8_t>(text[offset]);
     if ((byte < 0x20 && byte != '\t' && byte != '\n' && byte != '\r') || byte == 0x7F) {
       refuse_config(location_at(text, offset, source), fmt::format("control character 0x{:02x}", byte), "remove it");
     }
-    offset += length;
   }
+  if (invalid) refuse_config(location_at(text, *invalid, source), "not valid UTF-8", "save the file as UTF-8 text");
 }
 
 }  // namespace
@@ -209,15 +188,6 @@ const YamlEntry* YamlNode::find(std::string_view key) const {
 YamlEntry* YamlNode::find(std::string_view key) {
   const auto found = std::find_if(entries.begin(), entries.end(), [&](const YamlEntry& e) { return e.key == key; });
   return found == entries.end() ? nullptr : &*found;
-}
-
-bool is_utf8(std::string_view text) {
-  for (size_t offset = 0; offset < text.size();) {
-    const size_t length = utf8_length(text, offset);
-    if (length == 0) return false;
-    offset += length;
-  }
-  return true;
 }
 
 YamlNode parse_yaml(const std::string& text, const std::string& name) {

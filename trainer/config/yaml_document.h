@@ -69,12 +69,4 @@ std::optional<double> parse_real(std::string_view text);
 // Returns a scalar that parse_yaml() reads back as the same string: plain where that is safe, else in double quotes.
 std::string yaml_string(std::string_view text);
 
-// Returns the text as messages show it: in double quotes, on one line, and cut short if it is long.
-std::string shown(std::string_view text);
-
-bool is_utf8(std::string_view text);
-
-// Returns the candidate that is most like `word`, if it is so similar that `word` may be a typing error; else empty.
-std::string_view nearest_word(std::string_view word, const std::vector<std::string_view>& candidates);
-
 }  // namespace nibble

@@ -1,4 +1,4 @@
-// Implements the scalars of trainer/config/yaml_document.h (numbers and strings) and nearest_word().
+// Implements the numbers and strings of trainer/config/yaml_document.h.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "dist/base/text.h"
 #include "trainer/config/yaml_document.h"
 
 namespace nibble {
@@ -84,23 +85,6 @@ std::optional<NumberParts> split_number(std::string_view text) {
   return parts;
 }
 
-// Returns the optimal string alignment distance: the number of insertions, deletions, substitutions and swaps of
-// neighbours.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> before(b.size() + 1), above(b.size() + 1), row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) above[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      row[j] = std::min({above[j] + 1, row[j - 1] + 1, above[j - 1] + (a[i - 1] == b[j - 1] ? 0U : 1U)});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) row[j] = std::min(row[j], before[j - 2] + 1);
-    }
-    before.swap(above);
-    above.swap(row);
-  }
-  return above[b.size()];
-}
-
 bool is_plain_yaml(std::string_view text) {
   if (text.empty() || text.size() > 200) return false;
   const bool safe = std::all_of(text.begin(), text.end(), [](char c) {
@@ -114,19 +98,6 @@ bool is_plain_yaml(std::string_view text) {
                  [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
   constexpr std::string_view words[] = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"};
   return safe && letter && std::find(std::begin(words), std::end(words), lower) == std::end(words);
-}
-
-std::string quoted_string(std::string_view text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') quoted.push_back('\\');
-    if (static_cast<uint8_t>(c) < 0x20 || c == 0x7F) {
-      quoted += fmt::format("\\x{:02x}", static_cast<uint8_t>(c));
-    } else {
-      quoted.push_back(c);
-    }
-  }
-  return quoted + "\"";
 }
 
 }  // namespace
@@ -176,29 +147,7 @@ std::optional<double> parse_real(std::string_view text) {
 }
 
 std::string yaml_string(std::string_view text) {
-  return is_plain_yaml(text) ? std::string(text) : quoted_string(text);
-}
-
-std::string shown(std::string_view text) {
-  constexpr size_t longest = 80;
-  if (text.size() <= longest) return quoted_string(text);
-  size_t end = longest;
-  while (end > 0 && (static_cast<uint8_t>(text[end]) & 0xC0U) == 0x80U) --end;  // not inside a UTF-8 sequence
-  return quoted_string(text.substr(0, end)) + "...";
-}
-
-std::string_view nearest_word(std::string_view word, const std::vector<std::string_view>& candidates) {
-  std::string_view best;
-  size_t best_distance = std::max<size_t>(1, std::min<size_t>(word.size(), 12) / 3) + 1;
-  if (word.size() > 100) return best;
-  for (const std::string_view candidate : candidates) {
-    const size_t distance = edit_distance(word, candidate);
-    if (distance < best_distance) {
-      best = candidate;
-      best_distance = distance;
-    }
-  }
-  return best;
+  return is_plain_yaml(text) ? std::string(text) : quoted(text);
 }
 
 }  // namespace nibble

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "dist/base/text.h"
 #include "dist/ranks/communicator.h"
 
 namespace nibble {
@@ -28,15 +29,6 @@ void print(const std::string& text) {
 }
 
 }  // namespace
-
-std::string with_thousands(uint64_t value) {
-  std::string digits = fmt::format("{}", value);
-  for (size_t position = digits.size(); position > 3;) {
-    position -= 3;
-    digits.insert(position, ",");
-  }
-  return digits;
-}
 
 std::string duration_text(double seconds) {
   const auto whole = static_cast<uint64_t>(std::llround(std::max(0.0, seconds)));

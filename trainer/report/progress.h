@@ -9,8 +9,6 @@
 
 namespace nibble {
 
-// Returns a number with separators: "1,234,567".
-std::string with_thousands(uint64_t value);
 // Returns a duration such as "45s", "3m20s" or "2h05m".
 std::string duration_text(double seconds);
 

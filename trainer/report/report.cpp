@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "dist/base/text.h"
 #include "trainer/report/html_text.h"
-#include "trainer/report/progress.h"
 #include "trainer/report/report_assets.h"
 #include "trainer/report/report_heatmap.h"
 

@@ -11,6 +11,7 @@
 #include "dist/base/log.h"
 #include "dist/base/signals.h"
 #include "dist/base/stopwatch.h"
+#include "dist/base/text.h"
 #include "dist/device/thread_pool.h"
 #include "dist/ranks/heartbeat.h"
 #include "model/cost.h"

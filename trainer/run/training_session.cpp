@@ -9,6 +9,7 @@
 
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
+#include "dist/base/text.h"
 #include "dist/device/profile.h"
 #include "dist/ranks/device_communicator.h"
 #include "model/cost.h"
@@ -16,7 +17,6 @@
 #include "quant/tensor/tensor_copy.h"
 #include "trainer/compute/run_device.h"
 #include "trainer/compute/training_model.h"
-#include "trainer/report/progress.h"
 #include "trainer/run/validation.h"
 
 namespace nibble {

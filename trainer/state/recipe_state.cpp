@@ -5,7 +5,7 @@
 
 #include "dist/base/error.h"
 #include "dist/base/log.h"
-#include "trainer/report/progress.h"
+#include "dist/base/text.h"
 
 namespace nibble {
 
