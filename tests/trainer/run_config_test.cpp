@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -143,6 +144,24 @@ TEST(RunConfig, EveryFieldIsRead) {
   }
   EXPECT_EQ(resolved_yaml(parse({}, resolved_yaml(bf16))), resolved_yaml(bf16));
   EXPECT_EQ(resolved_yaml(parse({}, resolved_yaml(config))), resolved_yaml(config));
+}
+
+TEST(RunConfig, EveryShapeOfTheScheduleHasAName) {
+  const RunConfig config = parse({"schedule.kind=wsd_sqrt", "schedule.warmup_steps=10", "schedule.min_ratio=0.25",
+                                  "schedule.decay_share=0.4", "optimizer.learning_rate=8e-4"});
+  EXPECT_EQ(config.schedule.kind, ScheduleKind::wsd_sqrt);
+  EXPECT_EQ(resolved_yaml(parse({}, resolved_yaml(config))), resolved_yaml(config));
+  EXPECT_NE(resolved_yaml(config).find("kind: wsd_sqrt"), std::string::npos);
+  const ScheduleConfig schedule = schedule_config(config);
+  constexpr double peak = 8e-4;
+  constexpr double low = peak * 0.25;
+  for (uint64_t step = 10; step <= 60; ++step) EXPECT_EQ(learning_rate(schedule, step), peak) << step;
+  for (uint64_t step = 60; step < 100; ++step) {
+    const double done = static_cast<double>(step - 60) / 40;
+    EXPECT_NEAR(learning_rate(schedule, step), low + (peak - low) * (1 - std::sqrt(done)), 1e-18) << step;
+  }
+  EXPECT_DOUBLE_EQ(learning_rate(schedule, 100), low);
+  expect_refused({"schedule.kind=wsd_sqrt", "schedule.warmup_steps=90"}, "c.yaml: warm-up and decay overlap");
 }
 
 TEST(RunConfig, ResolvedTextStandsAlone) {

@@ -143,14 +143,15 @@ const Field fields[] = {
     {"optimizer.moment_dtype", CHOICE(optimizer.moment_dtype, "fp32", "bf16"), "Data type of AdamW's moments.",
      frozen, "optimizer"},
 
-    {"schedule.kind", CHOICE(schedule.kind, "cosine", "linear", "wsd"), "Shape of the learning rate after warm-up: cosine "
-     "or linear decay over all steps, or wsd: constant, then decay at the end.",
+    {"schedule.kind", CHOICE(schedule.kind, "cosine", "linear", "wsd", "wsd_sqrt"), "Shape of the learning rate after "
+     "warm-up: cosine or linear decay over all steps, or constant, then decay at the end: wsd linearly, wsd_sqrt by "
+     "1 - sqrt(share of the decay that is done).",
      numeric, "schedule"},
     {"schedule.warmup_steps", VALUE(schedule.warmup_steps), "Steps of linear warm-up.",
      numeric, "schedule", optional_steps, "steps"},
     {"schedule.min_ratio", VALUE(schedule.min_ratio), "Last learning rate as a share of the peak.",
      numeric, "schedule", share},
-    {"schedule.decay_share", VALUE(schedule.decay_share), "Share of the steps in which wsd decays.",
+    {"schedule.decay_share", VALUE(schedule.decay_share), "Share of the steps in which wsd and wsd_sqrt decay.",
      numeric, "schedule", positive_share},
 
     {"guard.skip_in_a_row", VALUE(guard.skip_in_a_row), "How many consecutive steps may be skipped because they are "

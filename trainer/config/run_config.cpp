@@ -176,8 +176,9 @@ class ConfigReader {
     check("train.stop_at", config_.train.stop_at);
     check("schedule.warmup_steps", config_.schedule.warmup_steps);
     const double decay = config_.schedule.decay_share * static_cast<double>(steps);
-    if (config_.schedule.kind == ScheduleKind::wsd &&
-        static_cast<double>(config_.schedule.warmup_steps) + decay > static_cast<double>(steps)) {
+    const bool decays_at_end =
+        config_.schedule.kind == ScheduleKind::wsd || config_.schedule.kind == ScheduleKind::wsd_sqrt;
+    if (decays_at_end && static_cast<double>(config_.schedule.warmup_steps) + decay > static_cast<double>(steps)) {
       refuse_config(location("schedule.decay_share"),
                     "warm-up and decay overlap: together they are longer than the run",
                     "lower schedule.decay_share or schedule.warmup_steps");
@@ -320,6 +321,15 @@ std::vector<bool> recompute_blocks(const RunConfig& config) {
   std::vector<bool> flags = parse_blocks(config.train.recompute, config.model.pattern.size());
   NIBBLE_CHECK(flags.size() == config.model.pattern.size(), "train.recompute is checked when it is read");
   return flags;
+}
+
+ScheduleConfig schedule_config(const RunConfig& config) {
+  return {.kind = config.schedule.kind,
+          .peak = config.optimizer.learning_rate,
+          .min_ratio = config.schedule.min_ratio,
+          .warmup_steps = static_cast<uint64_t>(config.schedule.warmup_steps),
+          .total_steps = static_cast<uint64_t>(config.train.steps),
+          .decay_share = config.schedule.decay_share};
 }
 
 std::string tokenizer_path(const RunConfig& config) {

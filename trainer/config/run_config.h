@@ -64,7 +64,7 @@ struct RunConfig {
     ScheduleKind kind = ScheduleKind::cosine;
     int64_t warmup_steps = 0;
     double min_ratio = 0.1;    // last learning rate / peak
-    double decay_share = 0.2;  // wsd only: share of the steps that decay, at the end
+    double decay_share = 0.2;  // of wsd and wsd_sqrt: share of the steps that decay, at the end
   };
   struct Guard {
     int64_t skip_in_a_row = 3;  // how many consecutive steps may be skipped because they are not finite
@@ -160,6 +160,9 @@ void check_resume(const RunConfig& before, const RunConfig& after);
 // Returns one flag for each block of model.pattern, read from train.recompute: "none", "all", or numbers and ranges
 // like "0,2,5-7".
 std::vector<bool> recompute_blocks(const RunConfig& config);
+
+// The learning rate of the run: its shape, its peak and the number of steps.
+ScheduleConfig schedule_config(const RunConfig& config);
 
 // Returns data.tokenizer, or, if it is empty, tokenizer.model in the directory of the first train pattern.
 std::string tokenizer_path(const RunConfig& config);

@@ -71,15 +71,6 @@ std::string layer_summary(const LanguageModel& model) {
   return summary;
 }
 
-ScheduleConfig schedule_config(const RunConfig& config) {
-  return {.kind = config.schedule.kind,
-          .peak = config.optimizer.learning_rate,
-          .min_ratio = config.schedule.min_ratio,
-          .warmup_steps = static_cast<uint64_t>(config.schedule.warmup_steps),
-          .total_steps = static_cast<uint64_t>(config.train.steps),
-          .decay_share = config.schedule.decay_share};
-}
-
 SkipBudget skip_budget(const RunConfig& config) {
   return {.in_a_row = static_cast<uint64_t>(config.guard.skip_in_a_row),
           .total = static_cast<uint64_t>(config.guard.skip_total)};
