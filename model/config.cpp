@@ -16,22 +16,30 @@ namespace {
 // The limit is above any model that fits a machine and below any overflow in products of two sizes.
 constexpr int64_t largest_size = int64_t{1} << 30;
 
-[[noreturn]] void fail(const std::string& what, const std::string& remedy) {
-  throw Error(ExitCode::bad_config, what, remedy);
+[[noreturn]] void fail(const std::string& key, const std::string& what, const std::string& remedy) {
+  throw ModelConfigError(key, what, remedy);
 }
 
-void check_size(const char* key, int64_t value) {
+// `name`: the sizes that make up the value, for messages; `key` is the one to blame.
+void check_size(const std::string& key, const std::string& name, int64_t value) {
   if (value < 1 || value > largest_size) {
-    fail(fmt::format("model.{} is {}, outside 1 to {}", key, value, largest_size), fmt::format("set model.{}", key));
+    fail(key, fmt::format("{} is {}, outside 1 to {}", name, value, largest_size), fmt::format("set {}", name));
   }
 }
+void check_size(const std::string& key, int64_t value) {
+  check_size(key, key, value);
+}
 
-void check_multiple(const std::string& key, int64_t value) {
+void check_multiple(const std::string& key, const std::string& name, int64_t value) {
   if (value % block_rows == 0) return;
-  fail(fmt::format("{0} is {1}, not a multiple of {2}: linear layers are quantised in blocks of {2}", key, value,
+  fail(key,
+       fmt::format("{0} is {1}, not a multiple of {2}: linear layers are quantised in blocks of {2}", name, value,
                    block_rows),
        value < block_rows ? fmt::format("use {}", block_rows)
                           : fmt::format("use {} or {}", value - value % block_rows, round_up(value, block_rows)));
+}
+void check_multiple(const std::string& key, int64_t value) {
+  check_multiple(key, key, value);
 }
 
 // The random streams number a tensor's elements with 40 bits. Sizes are at most 2^32 and 2^30, so their product does
@@ -39,33 +47,35 @@ void check_multiple(const std::string& key, int64_t value) {
 void check_matrix(const char* what, int64_t rows, int64_t columns) {
   constexpr int64_t most_elements = int64_t{1} << 40;
   if (rows * columns < most_elements) return;
-  fail(fmt::format("{} would be a matrix of {} x {}: 2^40 elements or more", what, rows, columns),
+  fail("", fmt::format("{} would be a matrix of {} x {}: 2^40 elements or more", what, rows, columns),
        "use smaller sizes in the section model");
 }
 
 void check_heads(const ModelConfig& config) {
-  check_size("query_heads", config.query_heads);
-  check_size("kv_heads", config.kv_heads);
-  check_size("head_dim", config.head_dim);
+  check_size("model.query_heads", config.query_heads);
+  check_size("model.kv_heads", config.kv_heads);
+  check_size("model.head_dim", config.head_dim);
   if (config.query_heads % config.kv_heads != 0) {
-    fail(fmt::format("model.kv_heads {} does not divide model.query_heads {}", config.kv_heads, config.query_heads),
+    fail("model.kv_heads",
+         fmt::format("model.kv_heads {} does not divide model.query_heads {}", config.kv_heads, config.query_heads),
          "give every key-value head the same number of query heads");
   }
   if (config.head_dim % 2 != 0) {
-    fail(fmt::format("model.head_dim is {}, but rotary positions turn pairs of elements", config.head_dim),
+    fail("model.head_dim",
+         fmt::format("model.head_dim is {}, but rotary positions turn pairs of elements", config.head_dim),
          "use an even model.head_dim");
   }
-  check_size("query_heads * head_dim", config.query_heads * config.head_dim);
-  check_multiple("model.query_heads * model.head_dim", config.query_heads * config.head_dim);
-  check_multiple("(model.query_heads + 2 * model.kv_heads) * model.head_dim",
+  check_size("model.query_heads", "model.query_heads * head_dim", config.query_heads * config.head_dim);
+  check_multiple("model.query_heads", "model.query_heads * model.head_dim", config.query_heads * config.head_dim);
+  check_multiple("model.query_heads", "(model.query_heads + 2 * model.kv_heads) * model.head_dim",
                  (config.query_heads + 2 * config.kv_heads) * config.head_dim);
   check_matrix("the projection of queries, keys and values",
                (config.query_heads + 2 * config.kv_heads) * config.head_dim, config.hidden_size);
 }
 
-void check_positive(const char* key, double value) {
+void check_positive(const std::string& key, double value) {
   if (!std::isfinite(value) || value <= 0) {
-    fail(fmt::format("model.{} is {}, not a positive number", key, value), fmt::format("set model.{}", key));
+    fail(key, fmt::format("{} is {}, not a positive number", key, value), fmt::format("set {}", key));
   }
 }
 
@@ -78,7 +88,7 @@ std::string_view character_at(std::string_view text, size_t index) {
 }  // namespace
 
 std::vector<BlockKind> block_kinds(const std::string& pattern) {
-  if (pattern.empty()) fail("model.pattern is empty", "give one character a block, such as \"*-*-\"");
+  if (pattern.empty()) fail("model.pattern", "model.pattern is empty", "give one character a block, such as \"*-*-\"");
   std::vector<BlockKind> kinds;
   kinds.reserve(pattern.size());
   for (size_t i = 0; i < pattern.size(); ++i) {
@@ -86,7 +96,8 @@ std::vector<BlockKind> block_kinds(const std::string& pattern) {
       case '*': kinds.push_back(BlockKind::attention); break;
       case '-': kinds.push_back(BlockKind::mlp); break;
       default:
-        fail(fmt::format("model.pattern has '{}' at position {}, which names no kind of block",
+        fail("model.pattern",
+             fmt::format("model.pattern has '{}' at position {}, which names no kind of block",
                          character_at(pattern, i), i),
              "use '*' for attention and '-' for an MLP");
     }
@@ -102,23 +113,24 @@ bool has_block(const ModelConfig& config, BlockKind kind) {
 void validate(const ModelConfig& config) {
   const bool attention = has_block(config, BlockKind::attention);
   const bool mlp = has_block(config, BlockKind::mlp);
-  check_size("vocab_size", config.vocab_size);
-  check_size("hidden_size", config.hidden_size);
-  check_size("sequence_length", config.sequence_length);
+  check_size("model.vocab_size", config.vocab_size);
+  check_size("model.hidden_size", config.hidden_size);
+  check_size("model.sequence_length", config.sequence_length);
   check_multiple("model.vocab_size", config.vocab_size);
   check_multiple("model.hidden_size", config.hidden_size);
   check_matrix("the embedding", config.vocab_size, config.hidden_size);
   if (attention) check_heads(config);
   if (mlp) {
-    check_size("intermediate_size", config.intermediate_size);
+    check_size("model.intermediate_size", config.intermediate_size);
     check_multiple("model.intermediate_size", config.intermediate_size);
     check_matrix("the first matrix of an MLP", 2 * config.intermediate_size, config.hidden_size);
   }
-  check_positive("rope_theta", config.rope_theta);
-  check_positive("norm_epsilon", config.norm_epsilon);
-  check_positive("init_std", config.init_std);
+  check_positive("model.rope_theta", config.rope_theta);
+  check_positive("model.norm_epsilon", config.norm_epsilon);
+  check_positive("model.init_std", config.init_std);
   if (config.dtype != DType::bf16 && config.dtype != DType::f32) {
-    fail(fmt::format("model.dtype is {}, but weights and activations are bf16 or fp32", name_of(config.dtype)),
+    fail("model.dtype",
+         fmt::format("model.dtype is {}, but weights and activations are bf16 or fp32", name_of(config.dtype)),
          "use bf16");
   }
 }

@@ -5,9 +5,22 @@
 #include <string>
 #include <vector>
 
+#include "dist/base/error.h"
 #include "quant/format/dtype.h"
 
 namespace nibble {
+
+// What is wrong with a model's shape. `key` is the key of the configuration that is to blame, such as
+// "model.hidden_size"; it is empty where no key alone is.
+class ModelConfigError : public Error {
+ public:
+  ModelConfigError(std::string key, const std::string& what, const std::string& remedy)
+      : Error(ExitCode::bad_config, what, remedy), key_(std::move(key)) {}
+  const std::string& key() const { return key_; }
+
+ private:
+  std::string key_;
+};
 
 enum class BlockKind : uint8_t { attention, mlp };
 
@@ -31,12 +44,12 @@ struct ModelConfig {
 };
 
 // Returns the blocks of a pattern, first to last: '*' is attention, '-' is an MLP. An empty pattern and any other
-// character throw ExitCode::bad_config, with the key model.pattern and the character.
+// character throw a ModelConfigError, with the key model.pattern and the character.
 std::vector<BlockKind> block_kinds(const std::string& pattern);
 // Returns true if a block of the model is of this kind. Throws like block_kinds().
 bool has_block(const ModelConfig& config, BlockKind kind);
 
-// Throws ExitCode::bad_config with the key and the remedy for unknown pattern characters, heads that do not divide, and
+// Throws a ModelConfigError with the key and the remedy for unknown pattern characters, heads that do not divide, and
 // sizes that are not multiples of 16 (every linear layer's axes are quantised in blocks of 16).
 void validate(const ModelConfig& config);
 

@@ -17,7 +17,7 @@ struct ModelCost {
   double forward_flops_per_token = 0;
 };
 
-// Throws ExitCode::bad_config if the pattern has a character that names no kind of block.
+// Throws a ModelConfigError if the pattern has a character that names no kind of block.
 ModelCost model_cost(const ModelConfig& config);
 
 }  // namespace nibble

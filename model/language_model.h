@@ -34,6 +34,11 @@ struct MemoryLine {
   uint64_t bytes = 0;
 };
 
+struct LayerDescription {
+  std::string name;   // of the weight, "blocks.3.mlp.down.weight"
+  std::string gemms;  // how its three GEMMs run: "forward nvfp4, grad_input nvfp4, grad_weight bf16"
+};
+
 class LanguageModel {
  public:
   // Plans and takes all memory for activations and quantised weights. Throws ExitCode::out_of_memory if there is not
@@ -44,8 +49,8 @@ class LanguageModel {
   const ModelConfig& config() const;
   const ParameterTable& parameters() const;
   std::vector<MemoryLine> memory() const;
-  // Returns one line for each linear layer: its name and how its three GEMMs run ("nvfp4", "bf16").
-  std::vector<std::string> describe_layers() const;
+  // Describes each linear layer, in the order of the model.
+  std::vector<LayerDescription> describe_layers() const;
 
   // Binds the flat buffers that the model reads and adds to: weights of config.dtype, gradients f32 (empty for
   // inference), both [parameters().flat_size()]. The caller must call set_weights_changed() after each change of the

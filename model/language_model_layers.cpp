@@ -19,12 +19,10 @@ std::vector<Linear*> LanguageModel::State::linears() {
   return all;
 }
 
-std::vector<std::string> LanguageModel::describe_layers() const {
-  std::vector<std::string> lines;
-  for (const Linear* linear : state_->linears()) {
-    lines.push_back(fmt::format("{}: {}", linear->name(), linear->describe()));
-  }
-  return lines;
+std::vector<LayerDescription> LanguageModel::describe_layers() const {
+  std::vector<LayerDescription> layers;
+  for (const Linear* linear : state_->linears()) layers.push_back({linear->name(), linear->describe()});
+  return layers;
 }
 
 void LanguageModel::set_weights_changed() {

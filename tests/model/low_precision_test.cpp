@@ -73,10 +73,7 @@ TEST(LowPrecision, Nvfp4IsCloseToFp32) {
 std::map<std::string, std::string> layers(const Recipe& recipe) {
   const LanguageModel model(config_of(DType::bf16), recipe, {.sequence_length = 64});
   std::map<std::string, std::string> result;
-  for (const std::string& line : model.describe_layers()) {
-    const size_t colon = line.find(": ");
-    result[line.substr(0, colon)] = line.substr(colon + 2);
-  }
+  for (const LayerDescription& layer : model.describe_layers()) result[layer.name] = layer.gemms;
   return result;
 }
 
@@ -139,7 +136,9 @@ TEST(LowPrecision, TiedHeadFollowsTheRulesOfTheHead) {
   Recipe recipe = nvidia();
   recipe.high_precision = {{.layers = {.match = "head.*"}}};
   const LanguageModel model(config, recipe, {.sequence_length = 64});
-  EXPECT_EQ(model.describe_layers().back(), "head.weight: " + all_bf16);
+  const LayerDescription head = model.describe_layers().back();
+  EXPECT_EQ(head.name, "head.weight");
+  EXPECT_EQ(head.gemms, all_bf16);
 }
 
 TEST(LowPrecision, NonFiniteValuesAreCounted) {

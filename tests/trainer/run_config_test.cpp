@@ -35,7 +35,7 @@ optimizer: {learning_rate: 3e-3}
 )";
 
 RunConfig parse(const std::vector<std::string>& overrides = {}, const std::string& text = minimal) {
-  return parse_run_config_text(text, "c.yaml", overrides);
+  return parse_run_config_text(text, "c.yaml", parse_overrides(overrides));
 }
 
 void expect_refused(const std::vector<std::string>& overrides, const std::string& message,

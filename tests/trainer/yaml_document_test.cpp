@@ -99,23 +99,6 @@ TEST(YamlDocument, FilesThatAreNotThere) {
   EXPECT_EQ(code_of("."), ExitCode::missing_input);
 }
 
-TEST(YamlDocument, OverridesReplaceAndCreate) {
-  YamlNode root = parse_yaml("a:\n  b: 1\n", "f.yaml");
-  apply_override(root, "a.b=2");
-  apply_override(root, "a.c.d=*.bin");
-  apply_override(root, "e=[x, \"y z\"]");
-  apply_override(root, "f=k=v: w");
-  EXPECT_EQ(root.find("a")->value.find("b")->value.text, "2");
-  EXPECT_EQ(root.find("a")->value.find("b")->value.location.text(), "--set a.b=2");
-  EXPECT_EQ(root.find("a")->location.text(), "f.yaml:1:1");
-  EXPECT_EQ(root.find("a")->value.find("c")->value.find("d")->value.text, "*.bin");
-  EXPECT_EQ(root.find("e")->value.items[1].text, "y z");
-  EXPECT_EQ(root.find("f")->value.text, "k=v: w");
-  for (const char* bad : {"a", "=1", "a..b=1", "a.=1", "a.b.c=1", "e=[x"}) {
-    EXPECT_THROW(apply_override(root, bad), Error) << bad;
-  }
-}
-
 TEST(YamlScalar, Integers) {
   const std::pair<const char*, uint64_t> good[] = {{"0", 0},
                                                    {"7", 7},

@@ -62,7 +62,8 @@ RunConfig config_of(const BenchModel& model, const std::string& recipe, const st
       pattern, model.vocabulary, model.hidden_size, model.heads, model.heads, model.hidden_size / model.heads,
       model.intermediate_size, model.sequence_length, model.micro_batch_sequences, model.tokens_per_step);
   return parse_run_config_text(text, "nibble bench",
-                               {"recipe=" + recipe, fmt::format("data.train=['{}']", shard.string())});
+                               {{.key = "recipe", .value = recipe, .source = "--recipe"},
+                                {.key = "data.train", .value = shard.string(), .source = "the made-up data"}});
 }
 
 }  // namespace

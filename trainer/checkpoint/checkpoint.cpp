@@ -100,18 +100,17 @@ void set_aside(const std::filesystem::path& directory) {
 
 // Lists the checkpoints on rank 0 and sends the list to all ranks, which must agree on it.
 std::vector<StepDirectory> agreed_list(Communicator& communicator, const std::filesystem::path& run_directory) {
-  std::string text;
+  std::vector<uint64_t> steps;
   on_leader(communicator, [&] {
-    const auto steps = list_checkpoints(run_directory);
-    for (const StepDirectory& checkpoint : steps) text += step_directory_name(checkpoint.step) + "\n";
+    for (const StepDirectory& checkpoint : list_checkpoints(run_directory)) steps.push_back(checkpoint.step);
   });
-  text = broadcast_string(communicator, text, 0);
+  Communicator& host = communicator.host();
+  uint64_t count = steps.size();
+  host.broadcast(std::as_writable_bytes(std::span(&count, 1)), 0);
+  steps.resize(count);
+  if (count > 0) host.broadcast(std::as_writable_bytes(std::span(steps)), 0);
   std::vector<StepDirectory> result;
-  for (size_t begin = 0; begin < text.size();) {
-    const std::string name = text.substr(begin, text.find('\n', begin) - begin);
-    result.push_back({std::stoull(name.substr(name.find('-') + 1)), run_directory / "checkpoints" / name});
-    begin += name.size() + 1;
-  }
+  for (const uint64_t step : steps) result.push_back({step, run_directory / "checkpoints" / step_directory_name(step)});
   return result;
 }
 

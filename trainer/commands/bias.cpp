@@ -30,9 +30,9 @@ struct BiasOptions {
   bool json = false;
 
   // --recipe R is short for --set recipe=R.
-  std::vector<std::string> all_overrides() const {
-    std::vector<std::string> all = overrides;
-    if (!recipe.empty()) all.push_back("recipe=" + recipe);
+  std::vector<ConfigOverride> all_overrides() const {
+    std::vector<ConfigOverride> all = parse_overrides(overrides);
+    if (!recipe.empty()) all.push_back({.key = "recipe", .value = recipe, .source = "--recipe " + recipe});
     return all;
   }
 };

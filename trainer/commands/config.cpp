@@ -45,10 +45,11 @@ void add_config_options(CLI::App& command) {
   command.require_subcommand(1);
   const auto options = std::make_shared<ConfigOptions>();
   add_reader(command, "check", "Check a configuration", options)->final_callback([options] {
-    print(summary(parse_run_config(options->config, options->overrides), options->config));
+    print(summary(parse_run_config(options->config, parse_overrides(options->overrides)), options->config));
   });
   add_reader(command, "show", "Print a configuration with every key, the recipe written out", options)
-      ->final_callback([options] { print(resolved_yaml(parse_run_config(options->config, options->overrides))); });
+      ->final_callback(
+          [options] { print(resolved_yaml(parse_run_config(options->config, parse_overrides(options->overrides)))); });
   command.add_subcommand("schema", "Print a JSON Schema for editors")->final_callback([] { print(config_schema()); });
   command.add_subcommand("reference", "Print docs/configuration.md")->final_callback([] { print(config_reference()); });
   command.footer(

@@ -32,7 +32,7 @@ ExitCode evaluate(Communicator& communicator, const RunConfig& /*of the run dire
   const CheckpointInfo checkpoint = open_checkpoint(communicator, options.path);
   std::unique_ptr<InferenceModel> inference;
   std::unique_ptr<Loader> loader;
-  const RunConfig config = config_of_checkpoint(checkpoint, options.overrides);
+  const RunConfig config = config_of_checkpoint(checkpoint, parse_overrides(options.overrides));
   run_together(communicator, [&] {
     if (config.data.validation.empty()) {
       throw Error(ExitCode::bad_config, "this run has no validation data",
@@ -82,7 +82,7 @@ void add_evaluate_options(CLI::App& command) {
   command.footer("Example:\n  mpirun -n 2 nibble evaluate runs/nvfp4");
   command.final_callback([options] {
     throw CLI::RuntimeError(rank_main(
-        [&] { return config_beside(options->path, options->overrides); },
+        [&] { return config_beside(options->path, parse_overrides(options->overrides)); },
         [&](Communicator& communicator, const RunConfig& config) { return evaluate(communicator, config, *options); }));
   });
 }

@@ -28,7 +28,7 @@ struct GenerateOptions {
 ExitCode generate(Communicator& communicator, const GenerateOptions& options) {
   const CheckpointInfo checkpoint = open_checkpoint(communicator, options.path);
   if (communicator.rank() != 0) return ExitCode::ok;
-  const RunConfig config = config_of_checkpoint(checkpoint, options.overrides);
+  const RunConfig config = config_of_checkpoint(checkpoint, parse_overrides(options.overrides));
   const Tokenizer tokenizer = Tokenizer::load(tokenizer_path(config));
   check_vocabulary(config, tokenizer_path(config), tokenizer.vocab_size());
   InferenceModel inference(checkpoint, config, 1);
@@ -81,7 +81,7 @@ void add_generate_options(CLI::App& command) {
   command.footer("Example:\n  nibble generate runs/nvfp4 --prompt \"Fellow-Citizens of the Senate\" --temperature 0.8");
   command.final_callback([options] {
     throw CLI::RuntimeError(
-        rank_main([&] { return config_beside(options->path, options->overrides); },
+        rank_main([&] { return config_beside(options->path, parse_overrides(options->overrides)); },
                   [&](Communicator& communicator, const RunConfig&) { return generate(communicator, *options); }));
   });
 }

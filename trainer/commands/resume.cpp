@@ -33,10 +33,11 @@ RunConfig config_of_run(const ResumeOptions& options) {
     throw Error(ExitCode::missing_input, fmt::format("{} is one checkpoint, not a run directory", path.string()),
                 "name the run directory that its checkpoints/ lies in");
   }
-  RunConfig config = config_beside(path, with_profile(options.profile, options.overrides));
-  for (const std::string& text : options.overrides) {
-    if (!text.starts_with("run.dir=")) continue;
-    throw Error(ExitCode::bad_config, fmt::format("--set {}: a run is resumed where it lies", text),
+  const std::vector<ConfigOverride> overrides = parse_overrides(options.overrides);
+  RunConfig config = config_beside(path, with_profile(options.profile, overrides));
+  for (const ConfigOverride& assignment : overrides) {
+    if (assignment.key != "run.dir") continue;
+    throw Error(ExitCode::bad_config, fmt::format("{}: a run is resumed where it lies", assignment.source),
                 "leave run.dir out; to move a run, move its directory and resume it there");
   }
   config.run.dir = path;

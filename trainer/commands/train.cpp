@@ -20,14 +20,17 @@ struct TrainOptions {
 };
 
 int run_train(const TrainOptions& options) {
-  return rank_main([&] { return parse_run_config(options.config, with_profile(options.profile, options.overrides)); },
-                   [](Communicator& communicator, const RunConfig& config) {
-                     // Made before the directory, so that a mistake in the data leaves no directory behind.
-                     TrainingSession session(communicator, config);
-                     const RunDirectory directory =
-                         RunDirectory::create(communicator, config.run.dir, resolved_yaml(session.config()));
-                     return run_training(communicator, session, directory, std::nullopt);
-                   });
+  return rank_main(
+      [&] {
+        return parse_run_config(options.config, with_profile(options.profile, parse_overrides(options.overrides)));
+      },
+      [](Communicator& communicator, const RunConfig& config) {
+        // Made before the directory, so that a mistake in the data leaves no directory behind.
+        TrainingSession session(communicator, config);
+        const RunDirectory directory =
+            RunDirectory::create(communicator, config.run.dir, resolved_yaml(session.config()));
+        return run_training(communicator, session, directory, std::nullopt);
+      });
 }
 
 }  // namespace

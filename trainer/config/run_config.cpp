@@ -11,7 +11,6 @@
 #include "quant/format/format.h"
 #include "trainer/config/field_table.h"
 #include "trainer/config/recipe_file.h"
-#include "trainer/config/yaml_document.h"
 
 namespace nibble {
 namespace {
@@ -206,17 +205,8 @@ class ConfigReader {
     if (model.vocab_size == 0) model.vocab_size = block_rows;
     try {
       validate(model);
-    } catch (const Error& error) {
-      const std::string_view what = error.what();
-      const Field* blamed = nullptr;
-      size_t first = what.size();
-      for (const Field& field : config_fields()) {
-        const size_t at = what.find(field.key);
-        if (at == std::string_view::npos || at >= first) continue;
-        first = at;
-        blamed = &field;
-      }
-      refuse_config(blamed != nullptr ? location(blamed->key) : document_, what, error.remedy());
+    } catch (const ModelConfigError& error) {
+      refuse_config(error.key().empty() ? document_ : location(error.key()), error.what(), error.remedy());
     }
   }
 
@@ -242,8 +232,8 @@ class ConfigReader {
   std::map<std::string_view, SourceLocation> locations_;
 };
 
-RunConfig read_with_overrides(YamlNode root, const std::string& name, const std::vector<std::string>& overrides) {
-  for (const std::string& assignment : overrides) apply_override(root, assignment);
+RunConfig read_with_overrides(YamlNode root, const std::string& name, const std::vector<ConfigOverride>& overrides) {
+  for (const ConfigOverride& assignment : overrides) apply_override(root, assignment);
   return ConfigReader(name).read(root);
 }
 
@@ -255,12 +245,12 @@ std::string difference_text(const Field& field, const RunConfig& config, const R
 
 }  // namespace
 
-RunConfig parse_run_config(const std::string& path, const std::vector<std::string>& overrides) {
+RunConfig parse_run_config(const std::string& path, const std::vector<ConfigOverride>& overrides) {
   return read_with_overrides(read_yaml_file(path), path, overrides);
 }
 
 RunConfig parse_run_config_text(const std::string& text, const std::string& name,
-                                const std::vector<std::string>& overrides) {
+                                const std::vector<ConfigOverride>& overrides) {
   return read_with_overrides(parse_yaml(text, name), name, overrides);
 }
 

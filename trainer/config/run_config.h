@@ -16,6 +16,7 @@
 #include "quant/gemm/gemm_backend_kind.h"
 #include "quant/recipe/recipe.h"
 #include "quant/wire/weight_codec.h"
+#include "trainer/config/config_override.h"
 
 namespace nibble {
 
@@ -130,15 +131,15 @@ enum class ResumeClass : uint8_t {
   free      // may always change
 };
 
-// Reads a file and applies overrides ("train.steps=100", the value in YAML). Paths in the result are absolute; relative
-// paths are taken from the current directory. Throws ExitCode::missing_input if there is no such file, and
+// Reads a file and applies overrides. Paths in the result are absolute; relative paths are taken from the current
+// directory. Throws ExitCode::missing_input if there is no such file, and
 // ExitCode::bad_config with file:line:column for unknown, duplicate or missing keys, wrong types, values out of range,
 // and values that contradict each other.
-RunConfig parse_run_config(const std::string& path, const std::vector<std::string>& overrides = {});
+RunConfig parse_run_config(const std::string& path, const std::vector<ConfigOverride>& overrides = {});
 // Does the same as parse_run_config() with a text in memory. `name` stands for the file in messages, and recipes are
 // looked for first in its directory.
 RunConfig parse_run_config_text(const std::string& text, const std::string& name,
-                                const std::vector<std::string>& overrides = {});
+                                const std::vector<ConfigOverride>& overrides = {});
 
 // Writes every key as canonical YAML, with the recipe written out in full. The text depends on no other file, and
 // parsing and writing it again gives the same bytes.

@@ -228,61 +228,14 @@ YamlNode read_yaml_file(const std::string& path) {
   return parse_yaml(text, path);
 }
 
-void apply_override(YamlNode& root, const std::string& assignment) {
-  const auto source = std::make_shared<const std::string>(
-      "--set " + (assignment.size() <= 100 ? assignment : assignment.substr(0, 100) + "..."));
-  const SourceLocation location{source, 0, 0};
-  const size_t equals = assignment.find('=');
-  if (equals == std::string::npos || equals == 0) {
-    refuse_config(location, "not of the form key=value", "write for example --set train.steps=100");
-  }
-  const std::string_view path = std::string_view(assignment).substr(0, equals);
-  const std::string text = assignment.substr(equals + 1);
-
-  YamlNode value;
-  if (!text.empty() && std::string_view("[{\"'").find(text.front()) != std::string_view::npos) {
-    value = parse_yaml(text, *source);
-  } else {
-    check_text(text, source);
-    value.kind = text.empty() ? YamlNode::Kind::null : YamlNode::Kind::scalar;
-    value.text = text;
-  }
-  const auto relocate = [&](const auto& self, YamlNode& node) -> void {
-    node.location = location;
-    for (YamlNode& item : node.items) self(self, item);
-    for (YamlEntry& entry : node.entries) {
-      entry.location = location;
-      self(self, entry.value);
-    }
-  };
-  relocate(relocate, value);
-
-  YamlNode* node = &root;
-  for (size_t begin = 0; begin <= path.size();) {
-    const size_t end = std::min(path.find('.', begin), path.size());
-    const std::string key(path.substr(begin, end - begin));
-    if (key.empty()) refuse_config(location, "an empty word in the key", "write for example --set train.steps=100");
-    if (node->kind == YamlNode::Kind::null) node->kind = YamlNode::Kind::map;
-    if (node->kind != YamlNode::Kind::map) {
-      refuse_config(location,
-                    fmt::format("\"{}\" is not a mapping (set at {})", path.substr(0, begin == 0 ? 0 : begin - 1),
-                                node->location.text()),
-                    "set the whole value instead");
-    }
-    YamlEntry* entry = node->find(key);
-    if (entry == nullptr) {
-      YamlEntry created;
-      created.key = key;
-      created.value.location = location;
-      node->entries.push_back(std::move(created));
-      entry = &node->entries.back();
-    }
-    entry->location = end == path.size() ? location : entry->location;
-    if (!entry->location.source) entry->location = location;
-    node = &entry->value;
-    begin = end + 1;
-  }
-  *node = std::move(value);
+YamlNode plain_scalar(const std::string& text, const std::string& name) {
+  const auto source = std::make_shared<const std::string>(name);
+  check_text(text, source);
+  YamlNode node;
+  node.kind = text.empty() ? YamlNode::Kind::null : YamlNode::Kind::scalar;
+  node.location = {source, 1, 1};
+  node.text = text;
+  return node;
 }
 
 }  // namespace nibble

@@ -51,9 +51,8 @@ YamlNode parse_yaml(const std::string& text, const std::string& name);
 // Parses a file of at most 1 MiB. Throws ExitCode::missing_input if there is no such file.
 YamlNode read_yaml_file(const std::string& path);
 
-// Replaces the value at a dotted key of a mapping; the assignment is written "a.b=c", as after --set. Mappings that are
-// missing are added. A value that starts with one of [ { " ' is parsed as YAML; any other value is a plain scalar.
-void apply_override(YamlNode& root, const std::string& assignment);
+// Returns a scalar with the text as it stands, null if it is empty. Refuses what parse_yaml() refuses in any text.
+YamlNode plain_scalar(const std::string& text, const std::string& name);
 
 // Reads an integer such as "3", "1_000_000", "1e9", "10M" or "32Ki": k, M, G, B are powers of ten, Ki, Mi, Gi powers of
 // two. Returns nullopt for a text of another form, a value that is not whole and a value beyond 64 bits.

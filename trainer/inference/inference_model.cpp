@@ -45,7 +45,7 @@ void check_vocabulary(const RunConfig& config, const std::string& what, uint32_t
               "name the tokenizer that the run's shards were made with, or shards made with it");
 }
 
-RunConfig config_beside(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
+RunConfig config_beside(const std::filesystem::path& path, const std::vector<ConfigOverride>& overrides) {
   const std::filesystem::path directory = std::filesystem::absolute(path).lexically_normal();
   if (!std::filesystem::exists(directory / "config.yaml")) {
     throw Error(ExitCode::missing_input,
@@ -55,7 +55,7 @@ RunConfig config_beside(const std::filesystem::path& path, const std::vector<std
   return parse_run_config(directory / "config.yaml", overrides);
 }
 
-RunConfig config_of_checkpoint(const CheckpointInfo& checkpoint, const std::vector<std::string>& overrides) {
+RunConfig config_of_checkpoint(const CheckpointInfo& checkpoint, const std::vector<ConfigOverride>& overrides) {
   return parse_run_config_text(checkpoint.config_yaml, checkpoint.directory / "config.yaml", overrides);
 }
 

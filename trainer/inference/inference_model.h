@@ -30,9 +30,9 @@ class InferenceModel {
 void check_vocabulary(const RunConfig& config, const std::string& what, uint32_t vocab_size);
 
 // Returns the configuration inside a checkpoint, with overrides.
-RunConfig config_of_checkpoint(const CheckpointInfo& checkpoint, const std::vector<std::string>& overrides);
+RunConfig config_of_checkpoint(const CheckpointInfo& checkpoint, const std::vector<ConfigOverride>& overrides);
 // Reads the configuration of a run directory or of a checkpoint's directory without opening a checkpoint. Throws
 // ExitCode::missing_input if there is none.
-RunConfig config_beside(const std::filesystem::path& path, const std::vector<std::string>& overrides);
+RunConfig config_beside(const std::filesystem::path& path, const std::vector<ConfigOverride>& overrides);
 
 }  // namespace nibble

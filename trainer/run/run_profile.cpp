@@ -25,9 +25,9 @@ std::string microseconds(int64_t nanoseconds) {
 
 }  // namespace
 
-std::vector<std::string> with_profile(bool profile, const std::vector<std::string>& overrides) {
-  std::vector<std::string> all;
-  if (profile) all.emplace_back("profile.every=50");
+std::vector<ConfigOverride> with_profile(bool profile, const std::vector<ConfigOverride>& overrides) {
+  std::vector<ConfigOverride> all;
+  if (profile) all.push_back({.key = "profile.every", .value = "50", .source = "--profile"});
   all.insert(all.end(), overrides.begin(), overrides.end());
   return all;
 }

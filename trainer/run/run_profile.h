@@ -14,12 +14,13 @@
 
 #include "dist/device/profile.h"
 #include "dist/ranks/communicator.h"
+#include "trainer/config/config_override.h"
 
 namespace nibble {
 
 // Returns the overrides with those of --profile in front, which is short for --set profile.every=50. An explicit --set
 // comes after it and takes precedence.
-std::vector<std::string> with_profile(bool profile, const std::vector<std::string>& overrides);
+std::vector<ConfigOverride> with_profile(bool profile, const std::vector<ConfigOverride>& overrides);
 
 struct ProfileRecord {
   uint64_t first_step = 0, last_step = 0;
