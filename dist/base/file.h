@@ -1,4 +1,5 @@
-// Input files with exact reads at a given offset, and output files that become visible by a rename. Reads are system
+// Input files with exact reads at a given offset, and output files that become visible by a rename, so that after a
+// crash there is either the old file or the new one. Reads are system
 // calls, not a memory map, so that a file that shrinks or a disk that fails is an Error and never a signal.
 #pragma once
 
@@ -9,15 +10,14 @@
 #include <string>
 #include <string_view>
 
+#include "dist/base/file_descriptor.h"
+
 namespace nibble {
 
 class InputFile {
  public:
   // Throws ExitCode::missing_input if there is no such regular file, and ExitCode::io if it cannot be opened.
   explicit InputFile(const std::filesystem::path& path);
-  ~InputFile();
-  InputFile(InputFile&& other) noexcept;
-  InputFile& operator=(InputFile&&) = delete;
 
   uint64_t size() const { return size_; }  // bytes at the time of opening
   std::string name() const { return path_.string(); }
@@ -28,18 +28,20 @@ class InputFile {
 
  private:
   std::filesystem::path path_;
-  int descriptor_ = -1;
+  FileDescriptor file_;
   uint64_t size_ = 0;
 };
 
 // Returns the whole file. Throws ExitCode::bad_data if the file is longer than `limit` bytes.
 std::string read_file(const std::filesystem::path& path, uint64_t limit);
+// Returns at most `limit` bytes of a file or of a pipe. Throws what InputFile throws.
+std::string read_stream(const std::filesystem::path& path, size_t limit);
 
 // Writes to `.NAME.partial` beside the target; publish() renames it to NAME. The destructor removes a file that was not
 // published.
 class OutputFile {
  public:
-  // Throws ExitCode::cannot_create if the temporary file cannot be made.
+  // Throws ExitCode::cannot_create if the temporary file cannot be made, and ExitCode::io if the disk is full.
   explicit OutputFile(const std::filesystem::path& path);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
@@ -55,10 +57,11 @@ class OutputFile {
  private:
   std::filesystem::path path_;
   std::filesystem::path partial_;
-  int descriptor_ = -1;
+  FileDescriptor file_;
   bool published_ = false;
 };
 
+// Writes a whole file as an OutputFile does.
 void write_file(const std::filesystem::path& path, std::string_view content);
 
 }  // namespace nibble

@@ -2,19 +2,17 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <memory>
+#include <span>
 #include <system_error>
 #include <vector>
 
 #include "dist/base/error.h"
 #include "dist/base/file.h"
+#include "dist/base/file_descriptor.h"
 
 namespace nibble {
 
@@ -22,46 +20,7 @@ namespace {
 
 constexpr size_t read_block = size_t{4} << 20;
 
-void write_and_sync(const FileDescriptor& file, const std::filesystem::path& path, std::string_view contents) {
-  while (!contents.empty()) {
-    const ssize_t written = write(file.get(), contents.data(), contents.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail_system_call("write", path, errno);
-    contents.remove_prefix(static_cast<size_t>(written));
-  }
-  if (fsync(file.get()) != 0) fail_system_call("sync", path, errno);
-}
-
 }  // namespace
-
-FileDescriptor::FileDescriptor(const std::filesystem::path& path, int flags, int mode)
-    : descriptor_(open(path.c_str(), flags | O_CLOEXEC, mode)) {
-  if (descriptor_ < 0) fail_system_call((flags & O_ACCMODE) == O_RDONLY ? "open" : "create", path, errno);
-}
-
-FileDescriptor::~FileDescriptor() {
-  if (descriptor_ >= 0) close(descriptor_);
-}
-
-FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
-  std::swap(descriptor_, other.descriptor_);
-  return *this;
-}
-
-void fail_system_call(std::string_view action, const std::filesystem::path& path, int error_number) {
-  const std::string what = fmt::format("cannot {} {}: {}", action, path.string(), std::strerror(error_number));
-  switch (error_number) {
-    case ENOENT:
-    case ENOTDIR: throw Error(ExitCode::missing_input, what, "check the path");
-    case EACCES:
-    case EPERM:
-    case EROFS: throw Error(ExitCode::cannot_create, what, "check permissions, or name another directory");
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG: throw Error(ExitCode::io, what, "free disk space or raise the quota or file size limit, then resume");
-    default: throw Error(ExitCode::io, what, "check the file system, then resume");
-  }
-}
 
 FileDigest digest_file(const std::filesystem::path& path) {
   const InputFile file(path);
@@ -80,26 +39,8 @@ FileDigest digest_file(const std::filesystem::path& path) {
 
 void write_new_file(const std::filesystem::path& path, std::string_view contents) {
   const FileDescriptor file(path, O_WRONLY | O_CREAT | O_EXCL);
-  write_and_sync(file, path, contents);
-}
-
-void write_file_durably(const std::filesystem::path& path, std::string_view contents) {
-  const std::filesystem::path temporary = path.string() + fmt::format(".tmp.{}", getpid());
-  try {
-    const FileDescriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW);
-    write_and_sync(file, temporary, contents);
-    if (std::rename(temporary.c_str(), path.c_str()) != 0) fail_system_call("replace", path, errno);
-  } catch (...) {
-    unlink(temporary.c_str());
-    throw;
-  }
-  sync_path(path.has_parent_path() ? path.parent_path() : ".");
-}
-
-void sync_path(const std::filesystem::path& path) {
-  const FileDescriptor file(path, O_RDONLY);
-  // Some file systems cannot sync a directory; they report EINVAL.
-  if (fsync(file.get()) != 0 && errno != EINVAL) fail_system_call("sync", path, errno);
+  write_at(file, path, 0, std::as_bytes(std::span(contents)));
+  sync(file, path);
 }
 
 void make_directories(const std::filesystem::path& path) {

@@ -9,6 +9,7 @@
 
 #include "data/shards/shard.h"
 #include "dist/base/error.h"
+#include "dist/base/file_descriptor.h"
 #include "dist/base/file_system.h"
 #include "dist/device/thread_pool.h"
 #include "dist/ranks/self_communicator.h"

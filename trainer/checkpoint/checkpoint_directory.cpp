@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "dist/base/file.h"
+#include "dist/base/file_descriptor.h"
 #include "dist/base/log.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/manifest.h"

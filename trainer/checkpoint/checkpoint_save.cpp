@@ -14,6 +14,7 @@
 #include <span>
 
 #include "dist/base/error.h"
+#include "dist/base/file_descriptor.h"
 #include "dist/base/file_system.h"
 #include "dist/base/log.h"
 #include "quant/tensor/tensor_copy.h"

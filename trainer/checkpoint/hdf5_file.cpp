@@ -13,7 +13,7 @@
 #include <optional>
 
 #include "dist/base/error.h"
-#include "dist/base/file_system.h"
+#include "dist/base/file_descriptor.h"
 
 namespace nibble {
 

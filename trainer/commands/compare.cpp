@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "dist/base/error.h"
+#include "dist/base/file.h"
 #include "dist/base/file_system.h"
 #include "dist/base/log.h"
 #include "trainer/commands/commands.h"
@@ -108,8 +109,8 @@ void run_compare(const CompareOptions& options) {
   }
   const std::filesystem::path svg = std::filesystem::path(html).replace_extension(".svg");
   const Report report = make_report(runs, comparisons);
-  write_file_durably(html, report_html(report));
-  write_file_durably(svg, report_svg(report));
+  write_file(html, report_html(report));
+  write_file(svg, report_svg(report));
   if (options.json) {
     fmt::print("{}\n", json.dump(2));
   } else {

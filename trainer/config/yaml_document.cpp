@@ -6,12 +6,10 @@
 #include <yaml-cpp/parser.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <sstream>
 
 #include "dist/base/error.h"
+#include "dist/base/file.h"
 #include "dist/base/text.h"
 #include "dist/base/utf8.h"
 
@@ -208,24 +206,7 @@ YamlNode parse_yaml(const std::string& text, const std::string& name) {
 }
 
 YamlNode read_yaml_file(const std::string& path) {
-  struct Close {
-    void operator()(std::FILE* file) const { std::fclose(file); }
-  };
-  const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rbe"));
-  if (!file) {
-    throw Error(ExitCode::missing_input, fmt::format("{}: cannot open: {}", path, std::strerror(errno)),
-                "check the path; relative paths start at the current directory");
-  }
-  std::string text(max_bytes + 1, '\0');
-  text.resize(std::fread(text.data(), 1, text.size(), file.get()));
-  if (std::ferror(file.get()) != 0) {
-    const int reason = errno;
-    if (reason == EISDIR) {
-      throw Error(ExitCode::missing_input, fmt::format("{}: is a directory", path), "name a YAML file in it");
-    }
-    throw Error(ExitCode::io, fmt::format("{}: cannot read: {}", path, std::strerror(reason)));
-  }
-  return parse_yaml(text, path);
+  return parse_yaml(read_stream(path, max_bytes + 1), path);
 }
 
 YamlNode plain_scalar(const std::string& text, const std::string& name) {

@@ -15,6 +15,8 @@
 #include <utility>
 
 #include "dist/base/error.h"
+#include "dist/base/file.h"
+#include "dist/base/file_descriptor.h"
 #include "dist/base/file_system.h"
 #include "dist/base/log.h"
 #include "trainer/checkpoint/checkpoint.h"
@@ -144,7 +146,7 @@ void RunDirectory::take_lock() {
 }
 
 void RunDirectory::write_config(const std::string& config_yaml) const {
-  write_file_durably(config_file(), config_yaml);
+  write_file(config_file(), config_yaml);
 }
 
 }  // namespace nibble

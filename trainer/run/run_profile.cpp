@@ -8,7 +8,7 @@
 #include <span>
 #include <utility>
 
-#include "dist/base/file_system.h"
+#include "dist/base/file.h"
 #include "dist/base/log.h"
 
 namespace nibble {
@@ -147,10 +147,9 @@ void RunProfile::write_trace() {
   }
   on_leader(communicator_, [&] {
     const std::filesystem::path path = directory_ / "profile.json";
-    write_file_durably(path,
-                       fmt::format("{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"nibble\":\"{}\",\"ranks\":{}}},"
-                                   "\n\"traceEvents\":[\n{}\n]}}\n",
-                                   NIBBLE_VERSION, communicator_.size(), events));
+    write_file(path, fmt::format("{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"nibble\":\"{}\",\"ranks\":{}}},"
+                                 "\n\"traceEvents\":[\n{}\n]}}\n",
+                                 NIBBLE_VERSION, communicator_.size(), events));
     log_info("profile    {} steps are in {}: open it in ui.perfetto.dev or chrome://tracing", traced_.size(),
              path.string());
   });

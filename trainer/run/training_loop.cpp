@@ -7,7 +7,6 @@
 #include <nlohmann/json.hpp>
 
 #include "dist/base/file.h"
-#include "dist/base/file_system.h"
 #include "dist/base/log.h"
 #include "dist/base/signals.h"
 #include "dist/base/stopwatch.h"
@@ -281,7 +280,7 @@ void TrainingLoop::keep_gemm_plan() {
   const std::string plan = gemm_plan(config_);
   if (plan == gemm_plan_) return;
   gemm_plan_ = plan;
-  write_file_durably(directory_.gemm_plan(), plan);
+  write_file(directory_.gemm_plan(), plan);
 }
 
 void TrainingLoop::save(uint64_t step) {
