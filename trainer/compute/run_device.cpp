@@ -38,12 +38,7 @@ std::vector<std::string> describe_device(const RunConfig& /*config*/) {
 }  // namespace cpu
 
 DeviceKind device_of(const RunConfig& config) {
-  switch (config.device) {
-    case RunConfig::Device::automatic: return resolve_device("auto");
-    case RunConfig::Device::cpu: return resolve_device("cpu");
-    case RunConfig::Device::cuda: return resolve_device("cuda");
-  }
-  return DeviceKind::cpu;
+  return resolve_device(name_of(config.device));
 }
 
 void use_device(const Communicator& communicator, const RunConfig& config) {

@@ -174,7 +174,7 @@ Json default_of(const Field& field, RunConfig& defaults) {
         if constexpr (std::is_same_v<Target, Recipe*>) {
           return nullptr;
         } else if constexpr (std::is_same_v<Target, ChoiceField>) {
-          return target.names.at(*target.value);
+          return target.name();
         } else if constexpr (std::is_pointer_v<Target>) {
           return *target;
         } else {

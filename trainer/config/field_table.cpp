@@ -1,23 +1,32 @@
 #include "trainer/config/field_table.h"
 
 #include <algorithm>
-#include <utility>
+#include <initializer_list>
+
+#include "dist/base/enum_names.h"
 
 namespace nibble {
 namespace {
 
-// A choice is stored as the index of its name, so the names must stand in the order of the enumerators.
-template <class Enum>
-ChoiceField choice(Enum& value, std::vector<std::string_view> names) {
-  static_assert(sizeof(Enum) == 1);
-  return {reinterpret_cast<uint8_t*>(&value), std::move(names)};
+// The choices are `some` values of the enum, or all where none are given.
+template <NamedEnum Enum>
+ChoiceField choice(Enum& value, std::initializer_list<Enum> some = {}) {
+  ChoiceField field{.names = {},
+                    .name = [&value] { return name_of(value); },
+                    .choose = [&value](std::string_view name) { value = parse_name<Enum>(name).value(); }};
+  for (const Enum each : some) field.names.push_back(name_of(each));
+  if (some.size() == 0) {
+    for (const std::string_view name : all_names<Enum>()) field.names.push_back(name);
+  }
+  return field;
 }
 
 #define VALUE(member) [](RunConfig& c) -> FieldTarget { return &c.member; }
 #define PATH(member) [](RunConfig& c) -> FieldTarget { return PathField{&c.member}; }
 #define PATHS(member) [](RunConfig& c) -> FieldTarget { return PathListField{&c.member}; }
 #define KEYS(member) [](RunConfig& c) -> FieldTarget { return KeyListField{&c.member}; }
-#define CHOICE(member, ...) [](RunConfig& c) -> FieldTarget { return choice(c.member, {__VA_ARGS__}); }
+#define CHOICE(member) [](RunConfig& c) -> FieldTarget { return choice(c.member); }
+#define CHOICE_OF(member, ...) [](RunConfig& c) -> FieldTarget { return choice(c.member, {__VA_ARGS__}); }
 
 constexpr ResumeClass frozen = ResumeClass::frozen;
 constexpr ResumeClass numeric = ResumeClass::numeric;
@@ -44,14 +53,14 @@ const Field fields[] = {
     {"recipe", VALUE(recipe), "How linear layers are quantised: a recipe's name, a path to a recipe, or the recipe itself "
      "(see below).",
      numeric, "", {}, "", true},
-    {"device", CHOICE(device, "auto", "cpu", "cuda"), "Where the run computes; auto takes a GPU if there is one.",
+    {"device", CHOICE(device), "Where the run computes; auto takes a GPU if there is one.",
      numeric},
 
-    {"cuda.gemm", CHOICE(cuda.gemm, "automatic", "exact", "cublaslt", "cudnn", "emulated"), "The backend of GEMMs on a "
+    {"cuda.gemm", CHOICE(cuda.gemm), "The backend of GEMMs on a "
      "GPU: automatic takes NVFP4 GEMMs of a library if GPU and library have them and the self-test passes, else BF16 "
      "GEMMs of the same operands (emulated); exact has the bits of the CPU, and is slow.",
      numeric},
-    {"cuda.attention", CHOICE(cuda.attention, "automatic", "exact", "cudnn"), "The backend of attention on a GPU: automatic "
+    {"cuda.attention", CHOICE(cuda.attention), "The backend of attention on a GPU: automatic "
      "takes cuDNN if it supports the shape; exact has the bits of the CPU, and is slow.",
      numeric},
     {"cuda.graphs", VALUE(cuda.graphs), "Run forward and backward of a micro-batch on the GPU as one graph; changes no bit "
@@ -86,7 +95,8 @@ const Field fields[] = {
     {"model.init_std", VALUE(model.init_std), "Standard deviation of the initial weights; for projections back into the "
      "residual stream it is divided by the square root of the number of blocks.",
      frozen, "model", positive_share},
-    {"model.dtype", CHOICE(model.dtype, "fp32", "bf16"), "Data type of weights and activations; fp32 is for debugging.",
+    {"model.dtype", CHOICE_OF(model.dtype, DType::f32, DType::bf16),
+     "Data type of weights and activations; fp32 is for debugging.",
      frozen, "model"},
 
     {"data.train", PATHS(data.train), "Training shards: a glob pattern or a list of them.",
@@ -137,13 +147,14 @@ const Field fields[] = {
     {"optimizer.clip_norm", VALUE(optimizer.clip_norm), "Largest norm of the gradient; a gradient with a larger norm is "
      "scaled down. 0 = no clipping.",
      numeric, "optimizer", {0, 1e6}},
-    {"optimizer.master_dtype", CHOICE(optimizer.master_dtype, "fp32", "bf16"), "Data type of the weights that the "
-     "optimizer updates; bf16 is rounded stochastically.",
+    {"optimizer.master_dtype", CHOICE_OF(optimizer.master_dtype, DType::f32, DType::bf16),
+     "Data type of the weights that the optimizer updates; bf16 is rounded stochastically.",
      frozen, "optimizer"},
-    {"optimizer.moment_dtype", CHOICE(optimizer.moment_dtype, "fp32", "bf16"), "Data type of AdamW's moments.",
+    {"optimizer.moment_dtype", CHOICE_OF(optimizer.moment_dtype, DType::f32, DType::bf16),
+     "Data type of AdamW's moments.",
      frozen, "optimizer"},
 
-    {"schedule.kind", CHOICE(schedule.kind, "cosine", "linear", "wsd", "wsd_sqrt"), "Shape of the learning rate after "
+    {"schedule.kind", CHOICE(schedule.kind), "Shape of the learning rate after "
      "warm-up: cosine or linear decay over all steps, or constant, then decay at the end: wsd linearly, wsd_sqrt by "
      "1 - sqrt(share of the decay that is done).",
      numeric, "schedule"},
@@ -188,15 +199,15 @@ const Field fields[] = {
      "0 = wait for ever.",
      changeable, "", {0, 1e6}, "seconds"},
 
-    {"comm.reduction", CHOICE(comm.reduction, "tree", "nccl"), "How gradients of the ranks are summed: tree has the same "
+    {"comm.reduction", CHOICE(comm.reduction), "How gradients of the ranks are summed: tree has the same "
      "bits for any number of ranks; nccl, between GPUs only, overlaps with the backward pass and sums in NCCL's own order.",
      numeric},
-    {"comm.gather", CHOICE(comm.gather, "bf16", "fp8", "nvfp4"), "How updated weights are sent to the ranks that do not own "
+    {"comm.gather", CHOICE(comm.gather), "How updated weights are sent to the ranks that do not own "
      "them: bf16 sends them unchanged; fp8 (8.25 bits per weight) and nvfp4 (4.53 bits) round the weights of linear layers, on "
      "every rank and for any number of ranks, and need optimizer.master_dtype fp32, which keeps the exact weights.",
      numeric},
 
-    {"log.progress", CHOICE(log.progress, "auto", "plain", "bar", "none"), "What standard output shows: a line for each "
+    {"log.progress", CHOICE(log.progress), "What standard output shows: a line for each "
      "step, or a bar; auto shows the bar on a terminal.",
      changeable},
     {"log.tensorboard", VALUE(log.tensorboard), "Write TensorBoard event files.",
@@ -217,15 +228,6 @@ std::span<const Field> config_fields() {
 const Field* find_field(std::string_view key) {
   const auto found = std::find_if(std::begin(fields), std::end(fields), [&](const Field& f) { return f.key == key; });
   return found == std::end(fields) ? nullptr : &*found;
-}
-
-std::string_view name_of(ResumeClass resume) {
-  switch (resume) {
-    case ResumeClass::frozen: return "frozen";
-    case ResumeClass::numeric: return "numeric";
-    case ResumeClass::free: return "free";
-  }
-  return "?";
 }
 
 }  // namespace nibble

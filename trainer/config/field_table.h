@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,8 +25,9 @@ struct PathListField {
   std::vector<std::string>* value;  // glob patterns, made absolute; YAML: one string or a list
 };
 struct ChoiceField {
-  uint8_t* value;  // index into names
-  std::vector<std::string_view> names;
+  std::vector<std::string_view> names;                // of the values that may be chosen
+  std::function<std::string_view()> name;             // of the value that is set
+  std::function<void(std::string_view name)> choose;  // sets the value of one of the names
 };
 struct KeyListField {
   std::vector<std::string>* value;  // names of other keys
@@ -66,7 +68,5 @@ bool same_value(const Field& field, const RunConfig& a, const RunConfig& b);
 // Returns the accepted range of a number, such as "1 to 4294967295" or "above 0, up to 10"; it is empty for a field
 // that is not a number.
 std::string range_text(const Field& field);
-// Returns "frozen", "numeric" or "free".
-std::string_view name_of(ResumeClass resume);
 
 }  // namespace nibble

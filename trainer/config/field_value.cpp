@@ -41,12 +41,11 @@ class FieldReader {
   }
   void operator()(const ChoiceField& target) const {
     const std::string text = string(node_);
-    const auto found = std::find(target.names.begin(), target.names.end(), text);
-    if (found == target.names.end()) {
+    if (std::find(target.names.begin(), target.names.end(), text) == target.names.end()) {
       refuse(fmt::format("cannot be {}", unknown_word(text, target.names)),
              fmt::format("use {}", fmt::join(target.names, ", ")));
     }
-    *target.value = static_cast<uint8_t>(found - target.names.begin());
+    target.choose(text);
   }
   void operator()(bool* value) const {
     const std::string& text = scalar(node_);
@@ -207,7 +206,7 @@ std::string field_text(const Field& field, const RunConfig& config) {
                                [](const PathField& path) { return yaml_string(*path.value); },
                                [](const PathListField& paths) { return list_text(*paths.value); },
                                [](const KeyListField& keys) { return list_text(*keys.value); },
-                               [](const ChoiceField& choice) { return std::string(choice.names.at(*choice.value)); },
+                               [](const ChoiceField& choice) { return std::string(choice.name()); },
                                [](const Recipe* recipe) { return yaml_string(recipe->name); },
                                [](const auto* value) { return fmt::format("{}", *value); }},
                     target_of(field, config));

@@ -217,7 +217,7 @@ class ConfigReader {
     const auto refuse = [&](const char* key, const char* is, const char* remedy) {
       refuse_config(location("comm.gather"),
                     fmt::format("comm.gather {} rounds weights that are BF16 and have FP32 masters, but {} is {}",
-                                config_.comm.gather == WeightFormat::fp8 ? "fp8" : "nvfp4", key, is),
+                                name_of(config_.comm.gather), key, is),
                     fmt::format("set {}, or comm.gather=bf16", remedy));
     };
     if (config_.model.dtype != DType::bf16) refuse("model.dtype", "fp32", "model.dtype=bf16");

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "dist/base/enum_names.h"
 #include "dist/zero/gradient_reduction.h"
 #include "model/config.h"
 #include "model/ops/attention/attention_backend_kind.h"
@@ -124,12 +125,26 @@ struct RunConfig {
   }
 };
 
+constexpr auto enum_names(RunConfig::Device) {
+  using Device = RunConfig::Device;
+  return std::to_array<EnumName<Device>>({{Device::automatic, "auto"}, {Device::cpu, "cpu"}, {Device::cuda, "cuda"}});
+}
+constexpr auto enum_names(RunConfig::Progress) {
+  using Progress = RunConfig::Progress;
+  return std::to_array<EnumName<Progress>>(
+      {{Progress::automatic, "auto"}, {Progress::plain, "plain"}, {Progress::bar, "bar"}, {Progress::none, "none"}});
+}
+
 // Says whether a resumed run may change a key.
 enum class ResumeClass : uint8_t {
   frozen,   // may never change: the checkpoint would not fit
   numeric,  // may change only if resume.allow names it: it changes the numbers of the run
   free      // may always change
 };
+constexpr auto enum_names(ResumeClass) {
+  return std::to_array<EnumName<ResumeClass>>(
+      {{ResumeClass::frozen, "frozen"}, {ResumeClass::numeric, "numeric"}, {ResumeClass::free, "free"}});
+}
 
 // Reads a file and applies overrides. Paths in the result are absolute; relative paths are taken from the current
 // directory. Throws ExitCode::missing_input if there is no such file, and

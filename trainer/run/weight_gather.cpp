@@ -40,7 +40,7 @@ void WeightGather::gather(const Tensor& weights) {
 std::string WeightGather::describe() const {
   if (!codec_) return "";
   const double bits = 8 * static_cast<double>(codec_->packed_bytes()) / static_cast<double>(partition_.elements());
-  return fmt::format("{}, {:.2f} bits a weight", format_ == WeightFormat::fp8 ? "fp8" : "nvfp4", bits);
+  return fmt::format("{}, {:.2f} bits a weight", name_of(format_), bits);
 }
 
 }  // namespace nibble
