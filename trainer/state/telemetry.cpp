@@ -203,6 +203,8 @@ void Telemetry::run_probe(const MeasuredMicroBatch& micro_batch) {
 std::optional<TelemetryRecord> Telemetry::collect(uint64_t step) {
   if (!due(step)) return std::nullopt;
   if (rank_ == 0) return communicator_.rank() == 0 ? std::optional(record_) : std::nullopt;
+  // The record travels as the event that metrics.jsonl gets: it has names and figures that may be absent, and both
+  // directions are written and tested for that file anyway.
   const std::string event = broadcast_string(communicator_, measures() ? to_event(record_).dump() : "", rank_);
   return communicator_.rank() == 0 ? std::optional(telemetry_of(nlohmann::json::parse(event))) : std::nullopt;
 }
