@@ -30,7 +30,7 @@ struct Order {
     std::vector<std::string> all = overrides;
     all.push_back("recipe=" + recipe.string());
     all.push_back("run.dir=" + directory);
-    return parse_run_config(config, all);
+    return parse_run_config(config, parse_overrides(all));
   }
 };
 
