@@ -16,8 +16,8 @@ void DeviceCommunicator::start_sum(std::span<float> /*values*/, int /*root*/) {
 
 namespace {
 
-// Collective. Returns why some rank cannot use NCCL; empty if all ranks can.
-std::string problem_of_any(Communicator& host, const std::string& problem) {
+// Collective. Returns why some rank cannot use NCCL; empty if all ranks can. Builds without CUDA do not ask.
+[[maybe_unused]] std::string problem_of_any(Communicator& host, const std::string& problem) {
   const int64_t lowest = host.all_reduce_max(problem.empty() ? 0 : host.size() - host.rank());
   if (lowest == 0) return {};
   const int rank = host.size() - static_cast<int>(lowest);
