@@ -41,6 +41,7 @@ Dataset find_dataset(const CheckpointInfo& checkpoint, const std::filesystem::pa
   const auto found = std::find_if(datasets.begin(), datasets.end(), [&](const auto& own) { return own.name == name; });
   if (found != datasets.end()) return *found;
   std::vector<std::string> names;
+  names.reserve(datasets.size());
   for (const Dataset& dataset : datasets) names.push_back(dataset.name);
   const std::string content = fmt::format("the checkpoint holds {}", listed(names, names.size()));
   if (name.empty()) {
