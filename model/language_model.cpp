@@ -1,16 +1,15 @@
-// A language model: its construction and memory, and the passes over a micro-batch.
 #include "model/language_model.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "dist/base/error.h"
 #include "dist/device/profile.h"
 #include "model/blocks/attention_block.h"
 #include "model/blocks/mlp_block.h"
-#include "model/language_model_state.h"
 #include "model/ops/embedding.h"
 #include "model/ops/rope.h"
 #include "quant/tensor/tensor_copy.h"
@@ -58,85 +57,90 @@ std::unique_ptr<Block> make_block(BlockKind kind, const ModelConfig& config, con
 
 }  // namespace
 
-LanguageModel::State::State(const ModelConfig& model_config, const Recipe& recipe,
-                            const LanguageModelOptions& model_options)
-    : config(model_config), options(model_options) {
-  const std::vector<int64_t> embedding_shape{config.vocab_size, config.hidden_size};
-  embedding_id = table.add("embedding.weight", embedding_shape, Initialization::normal, config.init_std, false);
-  const int block_count = narrow<int>(config.blocks());
-  for (const BlockKind kind : block_kinds(config.pattern)) {
-    first_element.push_back(table.flat_size());
-    const BlockPosition position{.index = narrow<int>(blocks.size()), .blocks = block_count};
-    blocks.push_back(make_block(kind, config, recipe, position, table));
+LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, const LanguageModelOptions& options)
+    : config_(config), options_(options) {
+  validate(config_);
+  validate(config_, options_);
+  const std::vector<int64_t> embedding_shape{config_.vocab_size, config_.hidden_size};
+  embedding_id_ = table_.add("embedding.weight", embedding_shape, Initialization::normal, config_.init_std, false);
+  const int block_count = narrow<int>(config_.blocks());
+  for (const BlockKind kind : block_kinds(config_.pattern)) {
+    first_element_.push_back(table_.flat_size());
+    const BlockPosition position{.index = narrow<int>(blocks_.size()), .blocks = block_count};
+    blocks_.push_back(make_block(kind, config_, recipe, position, table_));
   }
-  first_element.push_back(table.flat_size());
-  head.emplace(config, recipe,
-               Head::Sizes{.sequences = options.sequences,
-                           .sequence_length = options.sequence_length,
-                           .training = options.training,
-                           .chunk_tokens = options.head_chunk_tokens,
-                           .device = options.device},
-               embedding_id, table);
-  arenas = {&quantized_weights, &residual_stream, &saved_activations, &shared_activations, &workspace, &head->memory()};
-  planned(arenas, [&] { allocate(); });
-  if (!rope_table.empty()) fill_rope_table(config.rope_theta, rope_table);
+  first_element_.push_back(table_.flat_size());
+  head_.emplace(config_, recipe,
+                Head::Sizes{.sequences = options_.sequences,
+                            .sequence_length = options_.sequence_length,
+                            .training = options_.training,
+                            .chunk_tokens = options_.head_chunk_tokens,
+                            .device = options_.device},
+                embedding_id_, table_);
+  arenas_ = {&quantized_weights_,  &residual_stream_, &saved_activations_,
+             &shared_activations_, &workspace_,       &head_->memory()};
+  for (const std::unique_ptr<Block>& block : blocks_) {
+    for (Linear* linear : block->linears()) linears_.push_back(linear);
+  }
+  linears_.push_back(&head_->linear());
+  planned(arenas_, [&] { allocate(); });
+  if (!rope_table_.empty()) fill_rope_table(config_.rope_theta, rope_table_);
 }
 
-void LanguageModel::State::allocate() {
-  const int64_t tokens = options.sequences * options.sequence_length;
-  const int64_t hidden = config.hidden_size;
-  if (has_block(config, BlockKind::attention)) {
-    rope_table = allocate_tensor(workspace, DType::f32, {options.sequence_length, config.head_dim / 2, 2});
+void LanguageModel::allocate() {
+  const int64_t tokens = options_.sequences * options_.sequence_length;
+  const int64_t hidden = config_.hidden_size;
+  if (has_block(config_, BlockKind::attention)) {
+    rope_table_ = allocate_tensor(workspace_, DType::f32, {options_.sequence_length, config_.head_dim / 2, 2});
   }
-  residual.resize(options.training ? blocks.size() + 1 : 1);
-  for (Tensor& input : residual) input = allocate_tensor(residual_stream, config.dtype, {tokens, hidden});
-  if (options.training) gradient = allocate_tensor(workspace, config.dtype, {tokens, hidden});
-  token_ids = allocate_tensor(workspace, DType::i32, {tokens});
-  target_ids = allocate_tensor(workspace, DType::i32, {tokens});
-  if (options.document_mask) document_starts = allocate_tensor(workspace, DType::i32, {tokens});
+  residual_.resize(options_.training ? blocks_.size() + 1 : 1);
+  for (Tensor& input : residual_) input = allocate_tensor(residual_stream_, config_.dtype, {tokens, hidden});
+  if (options_.training) gradient_ = allocate_tensor(workspace_, config_.dtype, {tokens, hidden});
+  token_ids_ = allocate_tensor(workspace_, DType::i32, {tokens});
+  target_ids_ = allocate_tensor(workspace_, DType::i32, {tokens});
+  if (options_.document_mask) document_starts_ = allocate_tensor(workspace_, DType::i32, {tokens});
   allocate_blocks();
-  head->allocate(quantized_weights, workspace);
+  head_->allocate(quantized_weights_, workspace_);
 }
 
-void LanguageModel::State::allocate_blocks() {
-  for (size_t b = 0; b < blocks.size(); ++b) {
-    const bool shares = !options.training || recomputes(b);
-    Arena& arena = shares ? shared_activations : saved_activations;
+void LanguageModel::allocate_blocks() {
+  for (size_t b = 0; b < blocks_.size(); ++b) {
+    const bool shares = !options_.training || recomputes(b);
+    Arena& arena = shares ? shared_activations_ : saved_activations_;
     const size_t mark = arena.mark();
-    blocks[b]->allocate({quantized_weights, arena, workspace, options.sequences, options.sequence_length,
-                         options.training, options.document_mask});
+    blocks_[b]->allocate({quantized_weights_, arena, workspace_, options_.sequences, options_.sequence_length,
+                          options_.training, options_.document_mask});
     if (shares) arena.release(mark);
   }
 }
 
-Pass LanguageModel::State::whole_micro_batch(const StepContext& context, bool keep) const {
+Pass LanguageModel::whole_micro_batch(const StepContext& context, bool keep) const {
   return {.context = context,
-          .sequences = options.sequences,
-          .sequence_length = options.sequence_length,
-          .rope_table = rope_table,
+          .sequences = options_.sequences,
+          .sequence_length = options_.sequence_length,
+          .rope_table = rope_table_,
           .keep = keep};
 }
 
-void LanguageModel::State::check_tokens(const Tensor& tokens, int64_t sequences, int64_t sequence_length) const {
+void LanguageModel::check_tokens(const Tensor& tokens, int64_t sequences, int64_t sequence_length) const {
   NIBBLE_CHECK(tokens.elements() == sequences * sequence_length, "not the micro-batch's number of tokens");
   const int32_t* values = tokens.as<int32_t>();
   const bool in_range = std::all_of(values, values + tokens.elements(),
-                                    [this](int32_t token) { return token >= 0 && token < config.vocab_size; });
+                                    [this](int32_t token) { return token >= 0 && token < config_.vocab_size; });
   NIBBLE_CHECK(in_range, "token outside the vocabulary");
 }
 
-Tensor LanguageModel::State::take_tokens(const Tensor& tokens, const Tensor& memory, int64_t sequences,
-                                         int64_t sequence_length) const {
+Tensor LanguageModel::take_tokens(const Tensor& tokens, const Tensor& memory, int64_t sequences,
+                                  int64_t sequence_length) const {
   check_tokens(tokens, sequences, sequence_length);
   const Tensor taken = memory.slice(0, tokens.elements());
   copy(tokens, taken);
   return taken;
 }
 
-Tensor LanguageModel::State::take_document_starts(const Tensor& given, int64_t sequences,
-                                                  int64_t sequence_length) const {
+Tensor LanguageModel::take_document_starts(const Tensor& given, int64_t sequences, int64_t sequence_length) const {
   if (given.empty()) return {};
-  NIBBLE_CHECK(options.document_mask, "no memory was planned for document starts");
+  NIBBLE_CHECK(options_.document_mask, "no memory was planned for document starts");
   NIBBLE_CHECK(given.elements() == sequences * sequence_length, "not the micro-batch's number of tokens");
   const int32_t* values = given.as<int32_t>();
   for (int64_t i = 0; i < given.elements(); ++i) {
@@ -144,56 +148,38 @@ Tensor LanguageModel::State::take_document_starts(const Tensor& given, int64_t s
     const bool continues = position > 0 && values[i] == values[i - 1];
     NIBBLE_CHECK(values[i] == position || continues, "a document begins where its first token is");
   }
-  const Tensor taken = document_starts.slice(0, given.elements());
+  const Tensor taken = document_starts_.slice(0, given.elements());
   copy(given, taken);
   return taken;
 }
 
-// Runs embedding and blocks. Returns the input of the head, [tokens, hidden].
-Tensor LanguageModel::State::run_forward(const Tensor& tokens, const Pass& pass) {
-  NIBBLE_CHECK(!embedding_weight.empty(), "bind() comes before the first pass");
-  NIBBLE_CHECK(compute_threads() <= threads, "the thread pool has grown since memory was planned");
+Tensor LanguageModel::run_forward(const Tensor& tokens, const Pass& pass) {
+  NIBBLE_CHECK(!embedding_weight_.empty(), "bind() comes before the first pass");
+  NIBBLE_CHECK(compute_threads() <= threads_, "the thread pool has grown since memory was planned");
   const int64_t n = tokens.elements();
-  embedding_forward({.tokens = tokens, .weight = embedding_weight, .output = input_of(0).slice(0, n)});
-  for (size_t b = 0; b < blocks.size(); ++b) {
+  embedding_forward({.tokens = tokens, .weight = embedding_weight_, .output = input_of(0).slice(0, n)});
+  for (size_t b = 0; b < blocks_.size(); ++b) {
     Pass block_pass = pass;
     block_pass.keep = pass.keep && !recomputes(b);
-    blocks[b]->forward(input_of(b).slice(0, n), input_of(b + 1).slice(0, n), block_pass);
+    blocks_[b]->forward(input_of(b).slice(0, n), input_of(b + 1).slice(0, n), block_pass);
   }
-  return input_of(blocks.size()).slice(0, n);
+  return input_of(blocks_.size()).slice(0, n);
 }
 
-// Runs backward of the blocks and the embedding, beginning with the gradient of the head's input.
-void LanguageModel::State::run_backward(const Tensor& tokens, const Pass& pass) {
-  announce(first_element.back(), table.flat_size());
-  for (size_t b = blocks.size(); b-- > 0;) {
-    if (recomputes(b)) blocks[b]->forward(input_of(b), Tensor(), pass);
-    blocks[b]->backward(input_of(b), gradient, pass);
-    announce(first_element[b], first_element[b + 1]);
+void LanguageModel::run_backward(const Tensor& tokens, const Pass& pass) {
+  announce(first_element_.back(), table_.flat_size());
+  for (size_t b = blocks_.size(); b-- > 0;) {
+    if (recomputes(b)) blocks_[b]->forward(input_of(b), Tensor(), pass);
+    blocks_[b]->backward(input_of(b), gradient_, pass);
+    announce(first_element_[b], first_element_[b + 1]);
   }
-  embedding_backward({.tokens = tokens, .grad_output = gradient, .grad_weight = embedding_gradient});
-  announce(0, first_element.front());
-}
-
-LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, const LanguageModelOptions& options) {
-  validate(config);
-  validate(config, options);
-  state_ = std::make_unique<State>(config, recipe, options);
-}
-
-LanguageModel::~LanguageModel() = default;
-
-const ModelConfig& LanguageModel::config() const {
-  return state_->config;
-}
-
-const ParameterTable& LanguageModel::parameters() const {
-  return state_->table;
+  embedding_backward({.tokens = tokens, .grad_output = gradient_, .grad_weight = embedding_gradient_});
+  announce(0, first_element_.front());
 }
 
 std::vector<MemoryLine> LanguageModel::memory() const {
   std::vector<MemoryLine> lines;
-  for (const Arena* arena : state_->arenas) {
+  for (const Arena* arena : arenas_) {
     if (arena->planned_bytes() > 0) lines.push_back({arena->name(), arena->planned_bytes()});
   }
   return lines;
@@ -201,61 +187,90 @@ std::vector<MemoryLine> LanguageModel::memory() const {
 
 void LanguageModel::bind(const Tensor& weights, const Tensor& gradients) {
   const bool has_gradients = !gradients.empty();
-  NIBBLE_CHECK(weights.dtype() == state_->config.dtype, "weights of another dtype");
+  NIBBLE_CHECK(weights.dtype() == config_.dtype, "weights of another dtype");
   NIBBLE_CHECK(!has_gradients || gradients.dtype() == DType::f32, "gradients are fp32");
-  const ParameterTable& table = state_->table;
-  state_->embedding_weight = table.view(weights, state_->embedding_id);
-  state_->embedding_gradient = has_gradients ? table.view(gradients, state_->embedding_id) : Tensor();
-  for (const auto& block : state_->blocks) block->bind(table, weights, gradients);
-  state_->head->bind(table, weights, gradients);
+  embedding_weight_ = table_.view(weights, embedding_id_);
+  embedding_gradient_ = has_gradients ? table_.view(gradients, embedding_id_) : Tensor();
+  for (const auto& block : blocks_) block->bind(table_, weights, gradients);
+  head_->bind(table_, weights, gradients);
+}
+
+void LanguageModel::set_weights_changed() {
+  weights_changed_ = true;
+  for (Linear* linear : linears_) linear->set_weights_changed();
 }
 
 double LanguageModel::forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
                               const Tensor& document_starts) {
-  Pass pass = state_->whole_micro_batch(context, /*keep=*/false);
+  Pass pass = whole_micro_batch(context, /*keep=*/false);
   NIBBLE_CHECK(0 < tokens.size(0) && tokens.size(0) <= pass.sequences, "more sequences than memory was planned for");
   pass.sequences = tokens.size(0);
-  const Tensor ids = state_->take_tokens(tokens, state_->token_ids, pass.sequences, pass.sequence_length);
-  const Tensor wanted = state_->take_tokens(targets, state_->target_ids, pass.sequences, pass.sequence_length);
-  pass.document_starts = state_->take_document_starts(document_starts, pass.sequences, pass.sequence_length);
-  return state_->head->loss(state_->run_forward(ids, pass), wanted, context);
+  const Tensor ids = take_tokens(tokens, token_ids_, pass.sequences, pass.sequence_length);
+  const Tensor wanted = take_tokens(targets, target_ids_, pass.sequences, pass.sequence_length);
+  pass.document_starts = take_document_starts(document_starts, pass.sequences, pass.sequence_length);
+  return head_->loss(run_forward(ids, pass), wanted, context);
 }
 
 double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
                                        float loss_scale, const Tensor& document_starts) {
-  NIBBLE_CHECK(state_->options.training && !state_->embedding_gradient.empty(), "not set up for training");
-  Pass pass = state_->whole_micro_batch(context, /*keep=*/true);
-  const Tensor ids = state_->take_tokens(tokens, state_->token_ids, pass.sequences, pass.sequence_length);
-  const Tensor wanted = state_->take_tokens(targets, state_->target_ids, pass.sequences, pass.sequence_length);
-  pass.document_starts = state_->take_document_starts(document_starts, pass.sequences, pass.sequence_length);
+  NIBBLE_CHECK(options_.training && !embedding_gradient_.empty(), "not set up for training");
+  Pass pass = whole_micro_batch(context, /*keep=*/true);
+  const Tensor ids = take_tokens(tokens, token_ids_, pass.sequences, pass.sequence_length);
+  const Tensor wanted = take_tokens(targets, target_ids_, pass.sequences, pass.sequence_length);
+  pass.document_starts = take_document_starts(document_starts, pass.sequences, pass.sequence_length);
   const auto compute = [&] {
-    state_->head->loss_and_gradient({.input = state_->run_forward(ids, pass),
-                                     .targets = wanted,
-                                     .gradient = state_->gradient,
-                                     .context = context,
-                                     .scale = loss_scale});
-    state_->run_backward(ids, pass);
+    head_->loss_and_gradient({.input = run_forward(ids, pass),
+                              .targets = wanted,
+                              .gradient = gradient_,
+                              .context = context,
+                              .scale = loss_scale});
+    run_backward(ids, pass);
   };
   // Measuring operands or time waits for the device, and announcing gradients uses other streams; neither can be
   // captured in a graph.
-  const bool makes_weights = std::exchange(state_->weights_changed, false);
-  if (state_->measuring || profiling() || state_->gradients_ready) {
+  const bool makes_weights = std::exchange(weights_changed_, false);
+  if (measuring_ || profiling() || gradients_ready_) {
     compute();
   } else {
-    state_->graph.run((makes_weights ? 1 : 0) + (document_starts.empty() ? 0 : 2), compute);
+    graph_.run((makes_weights ? 1 : 0) + (document_starts.empty() ? 0 : 2), compute);
   }
-  return state_->head->loss_of_micro_batch();
+  return head_->loss_of_micro_batch();
 }
 
 Tensor LanguageModel::logits(const Tensor& tokens, const StepContext& context) {
   const int64_t n = tokens.elements();
-  NIBBLE_CHECK(n > 0 && n % block_rows == 0 && n <= state_->options.sequence_length,
+  NIBBLE_CHECK(n > 0 && n % block_rows == 0 && n <= options_.sequence_length,
                "logits() takes a multiple of 16 tokens, at most the sequence length");
-  const Tensor ids = state_->take_tokens(tokens, state_->token_ids, 1, n);
-  Pass pass = state_->whole_micro_batch(context, /*keep=*/false);
+  const Tensor ids = take_tokens(tokens, token_ids_, 1, n);
+  Pass pass = whole_micro_batch(context, /*keep=*/false);
   pass.sequences = 1;
   pass.sequence_length = n;
-  return state_->head->logits(state_->run_forward(ids, pass), context);
+  return head_->logits(run_forward(ids, pass), context);
+}
+
+void LanguageModel::set_statistics(std::vector<LinearStatistics>* statistics) {
+  measuring_ = statistics != nullptr;
+  if (measuring_) statistics->assign(linears_.size(), {});
+  for (size_t i = 0; i < linears_.size(); ++i) linears_[i]->set_statistics(measuring_ ? &(*statistics)[i] : nullptr);
+}
+
+void LanguageModel::dequantize_weights(uint64_t begin, uint64_t end, std::span<float> values,
+                                       const StepContext& context) {
+  NIBBLE_CHECK(values.size() == end - begin, "values of the range");
+  std::ranges::fill(values, std::numeric_limits<float>::quiet_NaN());
+  for (Linear* linear : linears_) {
+    const Parameter& weight = table_[linear->weight_id()];
+    const uint64_t from = std::max(begin, weight.offset);
+    const uint64_t to = std::min(end, weight.offset + weight.count);
+    if (from >= to) continue;
+    linear->dequantize_weight(from - weight.offset, to - weight.offset, values.data() + (from - begin), context);
+  }
+}
+
+int64_t LanguageModel::take_non_finite_count() {
+  int64_t count = 0;
+  for (Linear* linear : linears_) count += linear->take_non_finite_count();
+  return count;
 }
 
 }  // namespace nibble

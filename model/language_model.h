@@ -5,11 +5,18 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "dist/device/arena.h"
+#include "dist/device/device_graph.h"
+#include "dist/device/thread_pool.h"
+#include "model/blocks/block.h"
 #include "model/config.h"
+#include "model/head.h"
 #include "model/layers/linear.h"
 #include "model/layers/parameter.h"
 #include "model/layers/step_context.h"
@@ -34,23 +41,20 @@ struct MemoryLine {
   uint64_t bytes = 0;
 };
 
-struct LayerDescription {
-  std::string name;   // of the weight, "blocks.3.mlp.down.weight"
-  std::string gemms;  // how its three GEMMs run: "forward nvfp4, grad_input nvfp4, grad_weight bf16"
-};
-
 class LanguageModel {
  public:
   // Plans and takes all memory for activations and quantised weights. Throws ExitCode::out_of_memory if there is not
   // enough.
   LanguageModel(const ModelConfig& config, const Recipe& recipe, const LanguageModelOptions& options);
-  ~LanguageModel();
+  LanguageModel(const LanguageModel&) = delete;
+  LanguageModel& operator=(const LanguageModel&) = delete;
 
-  const ModelConfig& config() const;
-  const ParameterTable& parameters() const;
+  const ModelConfig& config() const { return config_; }
+  const ParameterTable& parameters() const { return table_; }
   std::vector<MemoryLine> memory() const;
-  // Describes each linear layer, in the order of the model.
-  std::vector<LayerDescription> describe_layers() const;
+  // Returns the linear layers in the order of the blocks; the head's is the last. Who keeps a state of them from step
+  // to step hands it to them.
+  std::span<Linear* const> linears() const { return linears_; }
 
   // Binds the flat buffers that the model reads and adds to: weights of config.dtype, gradients f32 (empty for
   // inference), both [parameters().flat_size()]. The caller must call set_weights_changed() after each change of the
@@ -73,42 +77,18 @@ class LanguageModel {
   // From now on the backward pass of forward_backward() calls ready(begin, end) when gradients [begin, end) of the flat
   // buffer are complete, as soon as the work that completes them has been given to the device. The ranges go from the
   // end of the buffer to its beginning and cover all of it. An empty function ends this.
-  void set_gradients_ready(std::function<void(uint64_t begin, uint64_t end)> ready);
+  void set_gradients_ready(std::function<void(uint64_t begin, uint64_t end)> ready) {
+    gradients_ready_ = std::move(ready);
+  }
 
   // Returns logits f32 [n, vocab_size] for one sequence of n tokens, where n is a multiple of 16 and at most
   // sequence_length. A model for training has memory for one chunk of logits only, so n is at most a chunk
   // (model/head.h). The result is valid until the next call.
   Tensor logits(const Tensor& tokens, const StepContext& context);
 
-  // Returns the names of the linear layers' weights in the order of describe_layers(); the functions below use the same
-  // order.
-  std::vector<std::string> linear_names() const;
-  // Returns the tensor ids of these weights; a tied head has the embedding's.
-  std::vector<uint32_t> linear_weights() const;
-  // From now on, statistics of every operand that the passes make are written here, [linear layers] (resized); nullptr
-  // ends this.
+  // From now on, statistics of every operand that the passes make are written here, one for each of linears()
+  // (resized); nullptr ends this.
   void set_statistics(std::vector<LinearStatistics>* statistics);
-  // Delayed scaling. amax_histories() returns the history that each operand asks for, in steps, [linear layers, 6
-  // operand roles]; 0 means none. If there are any, bind_amax() must bind two f32 tensors of that shape: `scale_by`,
-  // the amax to scale by (0: the tensor's own), and `observed`, the largest amax observed.
-  std::vector<int> amax_histories() const;
-  void bind_amax(const Tensor& scale_by, const Tensor& observed);
-
-  // Outlier retention of a linear layer: its input channels, and how many of them the recipe retains (0: the layer is
-  // left unchanged).
-  struct OutlierLayer {
-    std::string name;
-    int64_t features_in = 0;
-    int64_t count = 0;
-  };
-  std::vector<OutlierLayer> outlier_layers() const;
-  // Binds f32 [features_in of all linear layers], to which passes with `keep` add the squared norms of their input
-  // channels, in layers that retain some. An empty tensor ends this.
-  void bind_channel_norms(const Tensor& norms);
-  // From now on these channels are retained. Channel c of a layer has the number c + features_in of all layers before
-  // it. The numbers are ascending, with as many in each layer as it retains; numbers of layers that retain none are
-  // ignored.
-  void set_outlier_channels(std::span<const int64_t> channels);
 
   // Writes Q(w) of elements [begin, end) of the flat weights, as the forward passes of this step use them: f32 [end -
   // begin]. Elements of other tensors, of layers whose forward pass does not quantise weights, and of retained channels
@@ -120,8 +100,56 @@ class LanguageModel {
   int64_t take_non_finite_count();
 
  private:
-  struct State;
-  std::unique_ptr<State> state_;
+  void allocate();
+  void allocate_blocks();
+  bool recomputes(size_t block) const { return !options_.recompute.empty() && options_.recompute[block]; }
+
+  Tensor input_of(size_t block) const { return residual_[options_.training ? block : 0]; }
+  Pass whole_micro_batch(const StepContext& context, bool keep) const;
+  // Checks token ids and copies them to `memory`, which is on the model's device. Returns [tokens].
+  Tensor take_tokens(const Tensor& tokens, const Tensor& memory, int64_t sequences, int64_t sequence_length) const;
+  void check_tokens(const Tensor& tokens, int64_t sequences, int64_t sequence_length) const;
+  // Checks document starts and copies them to the model's device. Returns [tokens], or an empty tensor for an empty
+  // one.
+  Tensor take_document_starts(const Tensor& given, int64_t sequences, int64_t sequence_length) const;
+
+  // Runs embedding and blocks. Returns the input of the head, [tokens, hidden].
+  Tensor run_forward(const Tensor& tokens, const Pass& pass);
+  // Runs backward of the blocks and the embedding, beginning with the gradient of the head's input.
+  void run_backward(const Tensor& tokens, const Pass& pass);
+  void announce(uint64_t begin, uint64_t end) const {
+    if (gradients_ready_) gradients_ready_(begin, end);
+  }
+
+  ModelConfig config_;
+  LanguageModelOptions options_;
+  int threads_ = compute_threads();
+  ParameterTable table_;
+  uint32_t embedding_id_ = 0;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  // [blocks + 1]: first element in the flat buffers of each block and of the head
+  std::vector<uint64_t> first_element_;
+  std::function<void(uint64_t, uint64_t)> gradients_ready_;
+  std::optional<Head> head_;
+  std::vector<Linear*> linears_;
+
+  Arena quantized_weights_{"quantised weights", options_.device};
+  Arena residual_stream_{"inputs of the blocks", options_.device};
+  Arena saved_activations_{"activations saved for backward", options_.device};
+  // of blocks that are recomputed, or of all blocks in a model without backward
+  Arena shared_activations_{"activations of one block, shared", options_.device};
+  Arena workspace_{"workspace", options_.device};
+  DeviceGraph graph_{options_.device, options_.graphs};  // of a micro-batch's forward and backward
+  bool weights_changed_ = true;                          // since the graph's last run
+  bool measuring_ = false;                               // statistics of operands
+  std::vector<Arena*> arenas_;                           // the arenas above, and the head's
+
+  Tensor embedding_weight_, embedding_gradient_;  // [vocab, hidden]
+  Tensor rope_table_;                             // f32 [sequence_length, head_dim / 2, 2]
+  std::vector<Tensor> residual_;                  // [tokens, hidden]: input of each block, and of the head
+  Tensor gradient_;                               // [tokens, hidden], of the residual stream
+  Tensor token_ids_, target_ids_;                 // i32 [tokens], of the micro-batch
+  Tensor document_starts_;  // i32 [tokens], of the micro-batch; empty without options.document_mask
 };
 
 }  // namespace nibble

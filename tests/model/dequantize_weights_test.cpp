@@ -22,8 +22,8 @@ TEST(DequantizeWeights, AreThoseOfTheQuantiserForEveryRange) {
   std::vector<float> expected(size, nothing);
   int quantised = 0;
   for (const Parameter& parameter : test.model.parameters().parameters()) {
-    const std::vector<std::string> names = test.model.linear_names();
-    const bool linear = std::find(names.begin(), names.end(), parameter.name) != names.end();
+    const bool linear =
+        std::ranges::any_of(test.model.linears(), [&](const Linear* layer) { return layer->name() == parameter.name; });
     if (!linear || parameter.name == "head.weight" || parameter.name == "blocks.1.mlp.down.weight") continue;
     ++quantised;
     const OperandSpec& spec = recipe.linear.forward_w;
@@ -63,21 +63,22 @@ TEST(DequantizeWeights, HaveNoValueInRetainedChannels) {
   Recipe recipe = nvidia();
   recipe.outliers = OutlierRule{};
   TestModel test(tiny_config(), recipe, {.sequences = 2, .sequence_length = 16});
-  const std::vector<LanguageModel::OutlierLayer> layers = test.model.outlier_layers();
-  std::vector<int64_t> channels;
-  int64_t first = 0;
-  for (const auto& layer : layers) {
+  std::vector<int32_t> channels(32);
+  for (int32_t i = 0; i < 32; ++i) channels[static_cast<size_t>(i)] = 2 * i + 5;
+  int retaining = 0;
+  for (const Linear* layer : test.model.linears()) {
     // Only the layers with 80 input channels are large enough to retain 32.
-    EXPECT_EQ(layer.count, layer.features_in == 80 ? 32 : 0) << layer.name;
-    for (int64_t i = 0; i < layer.count; ++i) channels.push_back(first + 2 * i + 5);
-    first += layer.features_in;
+    EXPECT_EQ(layer->outlier_count(), layer->features_in() == 80 ? 32 : 0) << layer->name();
+    retaining += layer->outlier_count() != 0 ? 1 : 0;
   }
-  ASSERT_EQ(channels.size(), 64U);
+  ASSERT_EQ(retaining, 2);
   const uint64_t size = test.model.parameters().flat_size();
   std::vector<float> before(size);
   std::vector<float> after(size);
   test.model.dequantize_weights(0, size, before, {});
-  test.model.set_outlier_channels(channels);
+  for (Linear* layer : test.model.linears()) {
+    if (layer->outlier_count() != 0) layer->set_outlier_channels(channels);
+  }
   test.model.dequantize_weights(0, size, after, {});
   for (const Parameter& parameter : test.model.parameters().parameters()) {
     const bool retains = parameter.shape.back() == 80;

@@ -73,7 +73,7 @@ TEST(LowPrecision, Nvfp4IsCloseToFp32) {
 std::map<std::string, std::string> layers(const Recipe& recipe) {
   const LanguageModel model(config_of(DType::bf16), recipe, {.sequence_length = 64});
   std::map<std::string, std::string> result;
-  for (const LayerDescription& layer : model.describe_layers()) result[layer.name] = layer.gemms;
+  for (const Linear* linear : model.linears()) result[linear->name()] = linear->describe();
   return result;
 }
 
@@ -107,7 +107,7 @@ TEST(LowPrecision, EveryRuleReachesItsLayers) {
   EXPECT_EQ(layers(recipe)["head.weight"], "forward nvfp4, grad_input nvfp4, grad_weight nvfp4 x bf16");
 }
 
-// The rules do what describe_layers() says: exempting all layers is the plain recipe, bit for bit; exempting fewer is
+// The rules do what Linear::describe() says: exempting all layers is the plain recipe, bit for bit; exempting fewer is
 // not.
 TEST(LowPrecision, ExemptLayersComputeInTheirFormat) {
   const LanguageModelOptions options{.sequences = 2, .sequence_length = 64};
@@ -136,9 +136,8 @@ TEST(LowPrecision, TiedHeadFollowsTheRulesOfTheHead) {
   Recipe recipe = nvidia();
   recipe.high_precision = {{.layers = {.match = "head.*"}}};
   const LanguageModel model(config, recipe, {.sequence_length = 64});
-  const LayerDescription head = model.describe_layers().back();
-  EXPECT_EQ(head.name, "head.weight");
-  EXPECT_EQ(head.gemms, all_bf16);
+  EXPECT_EQ(model.linears().back()->name(), "head.weight");
+  EXPECT_EQ(model.linears().back()->describe(), all_bf16);
 }
 
 TEST(LowPrecision, NonFiniteValuesAreCounted) {

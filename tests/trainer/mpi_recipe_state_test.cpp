@@ -6,6 +6,7 @@
 
 #include "dist/ranks/self_communicator.h"
 #include "trainer/session_fixture.h"
+#include "trainer/state/outlier_selection.h"
 
 namespace nibble {
 namespace {
@@ -54,7 +55,7 @@ TEST_F(RecipeStateTest, OutlierChannelsAreThoseOfTheLargestNorms) {
   const std::vector<float> chosen = array_of(chooses, choice_name, 4);
   ASSERT_EQ(chosen.size(), 64U);
   size_t first = 0;
-  for (const LanguageModel::OutlierLayer& layer : chooses.model().outlier_layers()) {
+  for (const OutlierLayer& layer : outlier_layers(chooses.model())) {
     const size_t end = first + static_cast<size_t>(layer.features_in);
     EXPECT_EQ(layer.count, layer.features_in == 128 ? 32 : 0) << layer.name;
     std::vector<float> inside;

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "dist/ranks/self_communicator.h"
 #include "trainer/session_fixture.h"
@@ -101,14 +102,14 @@ TEST_F(TelemetryTest, FiguresAreThoseOfTheStepsFirstMicroBatch) {
   const std::vector<float> probe = gradient_with({.name = "bf16", .linear = plain_recipe(Format::bf16)}, nullptr);
 
   const ParameterTable& table = session.model().parameters();
-  const std::vector<std::string> names = session.model().linear_names();
-  ASSERT_EQ(record.layers.size(), names.size());
+  const std::span<Linear* const> layers = session.model().linears();
+  ASSERT_EQ(record.layers.size(), layers.size());
   size_t quantised = 0;
-  for (size_t i = 0; i < names.size(); ++i) {
+  for (size_t i = 0; i < layers.size(); ++i) {
     const LayerFigures& layer = record.layers[i];
-    SCOPED_TRACE(names[i]);
-    EXPECT_EQ(layer.name, names[i]);
-    const Parameter& parameter = table[session.model().linear_weights()[i]];
+    SCOPED_TRACE(layers[i]->name());
+    EXPECT_EQ(layer.name, layers[i]->name());
+    const Parameter& parameter = table[layers[i]->weight_id()];
     double product = 0, squares = 0, probe_squares = 0, errors = 0, zeros = 0;
     for (size_t at = parameter.offset; at < parameter.offset + parameter.count; ++at) {
       const double g = gradient[at];

@@ -45,11 +45,11 @@ TEST_F(TrainingSessionTest, AmaxHistoryIsThatOfTheAppliedSteps) {
   constexpr size_t history = 16;
   TrainingSession session(faulty_, config({"recipe=fp8_delayed"}));
   session.initialize_weights();
-  const size_t operands = session.model().linear_names().size() * operand_roles;
+  const size_t operands = session.model().linears().size() * operand_roles;
   std::vector<float> before = amax_history(session);
   ASSERT_EQ(before, std::vector<float>(operands * history));
   for (uint64_t step = 0; step < 4; ++step) {
-    const Parameter& parameter = session.model().parameters()[session.model().linear_weights()[1]];
+    const Parameter& parameter = session.model().parameters()[session.model().linears()[1]->weight_id()];
     // A single rank's part of the weights is all of them.
     const CheckpointState state = session.checkpoint_state(step);
     float weight_amax = 0;

@@ -25,7 +25,7 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
   planned(arenas, [&] {
     weights = allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
     amax_ = std::make_unique<AmaxHistory>(StateMemory{.host = history_arena_, .device = weights_arena_},
-                                          model_->amax_histories(), /*ranks=*/1);
+                                          model_->linears(), /*ranks=*/1);
   });
   load_buffer(checkpoint, "parameters", tensor_entries(model_->parameters()), 0, size, weights);
   if (AmaxHistory::is_in(checkpoint)) {

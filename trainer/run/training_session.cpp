@@ -63,7 +63,7 @@ std::vector<ParameterSegment> segments(const ParameterTable& table) {
 // Counts the layers that run alike: "12 forward nvfp4, grad_input nvfp4, grad_weight nvfp4; 5 forward bf16, ...".
 std::string layer_summary(const LanguageModel& model) {
   std::map<std::string, int> count;  // by how the three GEMMs run
-  for (const LayerDescription& layer : model.describe_layers()) ++count[layer.gemms];
+  for (const Linear* linear : model.linears()) ++count[linear->describe()];
   std::string summary;
   for (const auto& [description, layers] : count) {
     summary += fmt::format("{}{} linear: {}", summary.empty() ? "" : "; ", layers, description);

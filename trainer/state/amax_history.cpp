@@ -1,8 +1,6 @@
 #include "trainer/state/amax_history.h"
 
 #include <algorithm>
-#include <span>
-#include <utility>
 
 #include "dist/base/error.h"
 #include "model/ops/elementwise.h"
@@ -16,7 +14,10 @@ constexpr const char* array_name = "quantization/amax_history";
 
 }  // namespace
 
-AmaxHistory::AmaxHistory(const StateMemory& memory, std::vector<int> steps, int ranks) : steps_(std::move(steps)) {
+AmaxHistory::AmaxHistory(const StateMemory& memory, std::span<Linear* const> layers, int ranks) {
+  for (const Linear* layer : layers) {
+    for (const OperandRole role : all_operand_roles) steps_.push_back(layer->amax_history(role));
+  }
   for (const int history : steps_) longest_ = std::max<int64_t>(longest_, history);
   if (!needed()) return;
   const auto operands = static_cast<int64_t>(steps_.size());
@@ -27,7 +28,14 @@ AmaxHistory::AmaxHistory(const StateMemory& memory, std::vector<int> steps, int 
 }
 
 void AmaxHistory::attach(LanguageModel& model) const {
-  if (needed()) model.bind_amax(scale_by_, observed_);
+  if (!needed()) return;
+  NIBBLE_CHECK(model.linears().size() * operand_roles == steps_.size(), "a model of other layers");
+  int64_t first = 0;
+  for (Linear* layer : model.linears()) {
+    const int64_t end = first + operand_roles;
+    layer->set_amax(scale_by_.slice(first, end), observed_.slice(first, end));
+    first = end;
+  }
 }
 
 void AmaxHistory::begin_attempt(LanguageModel& model) const {

@@ -4,6 +4,7 @@
 // step is applied, so that a second attempt at a step starts from the same history.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "dist/device/arena.h"
@@ -17,8 +18,8 @@ namespace nibble {
 class AmaxHistory {
  public:
   // Memory comes from the arenas in `memory`: construct the object in their measuring pass and again after commit().
-  // `steps` is LanguageModel::amax_histories() of the recipe before its late switch.
-  AmaxHistory(const StateMemory& memory, std::vector<int> steps, int ranks);
+  // `layers` are LanguageModel::linears() of the recipe before its late switch.
+  AmaxHistory(const StateMemory& memory, std::span<Linear* const> layers, int ranks);
 
   bool needed() const { return longest_ > 0; }
   // Makes the model scale by this history and record the amax values that it observes. Call it for every new model.

@@ -20,7 +20,7 @@ constexpr const char* norms_name = "outliers/channel_norms";
 constexpr const char* choice_name = "outliers/channels";
 constexpr int64_t largest_channels = int64_t{1} << 24;  // numbers up to here are exact in FP32
 
-using Layers = std::vector<LanguageModel::OutlierLayer>;
+using Layers = std::vector<OutlierLayer>;
 
 int64_t channels_of(const Layers& layers) {
   return std::accumulate(layers.begin(), layers.end(), int64_t{0},
@@ -30,6 +30,31 @@ int64_t channels_of(const Layers& layers) {
 int64_t retained_of(const Layers& layers) {
   return std::accumulate(layers.begin(), layers.end(), int64_t{0},
                          [](int64_t sum, const auto& layer) { return sum + layer.count; });
+}
+
+// Passes with `keep` add the squared norms of the layers' input channels to `norms`, f32 [channels of all layers]; an
+// empty tensor ends this.
+void bind_channel_norms(LanguageModel& model, const Tensor& norms) {
+  int64_t first = 0;
+  for (Linear* layer : model.linears()) {
+    const int64_t end = first + layer->features_in();
+    layer->set_channel_norms(norms.empty() ? norms : norms.slice(first, end));
+    first = end;
+  }
+}
+
+// The layers retain these channels from now on. Numbers of layers that retain none are ignored.
+void set_outlier_channels(LanguageModel& model, std::span<const int64_t> channels) {
+  int64_t first = 0;
+  auto next = channels.begin();
+  for (Linear* layer : model.linears()) {
+    const int64_t end = first + layer->features_in();
+    std::vector<int32_t> own;
+    for (; next != channels.end() && *next < end; ++next) own.push_back(narrow<int32_t>(*next - first));
+    layer->set_outlier_channels(own);
+    first = end;
+  }
+  NIBBLE_CHECK(next == channels.end(), "channels ascend within the layers");
 }
 
 // Appends the numbers of the `count` channels with the largest norms, in ascending order. Among equal norms the lower
@@ -44,8 +69,7 @@ void append_largest(std::span<const float> norms, int64_t count, int64_t first, 
   for (const int64_t channel : order) result.push_back(first + channel);
 }
 
-// Checks the choice of a checkpoint and returns it. Channels of layers that retain none are allowed; the model ignores
-// them.
+// Checks the choice of a checkpoint and returns it. Channels of layers that retain none are allowed.
 std::vector<int64_t> checked_choice(const CheckpointInfo& checkpoint, std::span<const float> numbers,
                                     const Layers& layers) {
   const auto refuse = [&](const std::string& what) {
@@ -77,6 +101,14 @@ std::vector<int64_t> checked_choice(const CheckpointInfo& checkpoint, std::span<
 
 }  // namespace
 
+std::vector<OutlierLayer> outlier_layers(const LanguageModel& model) {
+  Layers layers;
+  for (const Linear* layer : model.linears()) {
+    layers.push_back({layer->name(), layer->features_in(), layer->outlier_count()});
+  }
+  return layers;
+}
+
 OutlierSelection::OutlierSelection(const StateMemory& memory, Communicator& communicator, const OutlierRule& rule,
                                    Layers layers, uint64_t groups)
     : communicator_(communicator),
@@ -100,21 +132,21 @@ OutlierSelection::OutlierSelection(const StateMemory& memory, Communicator& comm
 }
 
 void OutlierSelection::attach(LanguageModel& model) const {
-  if (made_) model.set_outlier_channels(chosen());
+  if (made_) set_outlier_channels(model, chosen());
 }
 
 void OutlierSelection::begin_group(uint64_t step, LanguageModel& model) {
   if (!reduction_ || !records(step)) return;
   group_sum_ = reduction_->begin_group();
   fill_zero(group_norms_);
-  model.bind_channel_norms(group_norms_);
+  bind_channel_norms(model, group_norms_);
 }
 
 void OutlierSelection::end_group(uint64_t step, LanguageModel& model) {
   if (!reduction_ || !records(step)) return;
   copy(group_norms_, tensor_of(group_sum_, {static_cast<int64_t>(group_sum_.size())}));
   reduction_->end_group();
-  model.bind_channel_norms(Tensor());
+  bind_channel_norms(model, Tensor());
 }
 
 void OutlierSelection::end_attempt(uint64_t step) {
@@ -172,12 +204,12 @@ void OutlierSelection::load(const CheckpointInfo& checkpoint) {
 
 void retain_outliers_of(const CheckpointInfo& checkpoint, LanguageModel& model) {
   const CheckpointInfo::Replicated* const saved = checkpoint.find_replicated(choice_name);
-  const Layers layers = model.outlier_layers();
+  const Layers layers = outlier_layers(model);
   if (saved == nullptr || retained_of(layers) == 0) return;
   const int64_t count = std::clamp<int64_t>(saved->shape.front(), 1, channels_of(layers));
   std::vector<float> numbers(static_cast<size_t>(count));
   load_replicated(checkpoint, choice_name, tensor_of(std::span(numbers), {count}));
-  model.set_outlier_channels(checked_choice(checkpoint, numbers, layers));
+  set_outlier_channels(model, checked_choice(checkpoint, numbers, layers));
 }
 
 }  // namespace nibble

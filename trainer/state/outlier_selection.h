@@ -1,12 +1,14 @@
 // Chooses the input channels of each linear layer that a recipe retains in eight bits
 // (model/layers/outlier_channels.h): the channels with the largest squared norms, summed over the micro-batches of the
 // applied steps of a window. The values are added in the order of the gradient's sum (dist/zero/tree_reduction.h), so
-// that the choice does not depend on the number of ranks. It is made once in a run.
+// that the choice does not depend on the number of ranks. It is made once in a run. Here and in checkpoints channel c
+// of a layer has the number c + features_in of all layers before it.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "dist/device/arena.h"
@@ -19,13 +21,20 @@
 
 namespace nibble {
 
+// A linear layer: its input channels, and how many of them the recipe retains (0: the layer is left unchanged).
+struct OutlierLayer {
+  std::string name;
+  int64_t features_in = 0;
+  int64_t count = 0;
+};
+std::vector<OutlierLayer> outlier_layers(const LanguageModel& model);
+
 class OutlierSelection {
  public:
   // Memory comes from the arenas in `memory`: construct the object in their measuring pass and again after commit().
-  // `layers` is LanguageModel::outlier_layers() of the recipe before its late switch; `groups` is the number of groups
-  // of the gradient's sum.
+  // `layers` are those of the recipe before its late switch; `groups` is the number of groups of the gradient's sum.
   OutlierSelection(const StateMemory& memory, Communicator& communicator, const OutlierRule& rule,
-                   std::vector<LanguageModel::OutlierLayer> layers, uint64_t groups);
+                   std::vector<OutlierLayer> layers, uint64_t groups);
 
   // Makes the model retain the chosen channels. Call it for every new model.
   void attach(LanguageModel& model) const;
@@ -51,14 +60,14 @@ class OutlierSelection {
 
   Communicator& communicator_;
   uint64_t first_step_, end_step_;  // the window
-  std::vector<LanguageModel::OutlierLayer> layers_;
+  std::vector<OutlierLayer> layers_;
   Partition partition_;  // of the channels of all layers
   std::optional<TreeReduction> reduction_;
   Tensor group_norms_;          // f32 [channels of all layers], the norms of one group; on the model's device
   std::span<float> group_sum_;  // the group's norms in the memory of the reduction
   Tensor norms_;                // f32 [channels of all layers], summed over the applied steps of the window
   Tensor step_norms_;           // f32 [channels of all layers], the norms of the last attempt
-  Tensor choice_;  // f32 [retained channels of all layers]: numbers as in LanguageModel::set_outlier_channels()
+  Tensor choice_;               // f32 [retained channels of all layers]: their numbers, ascending
   bool made_ = false;
 };
 

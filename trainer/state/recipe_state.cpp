@@ -21,9 +21,9 @@ OscillationConfig oscillation_config(const OscillationRule& rule, const RunConfi
 }  // namespace
 
 RecipeState::RecipeState(const StateMemory& memory, const Owners& owners, const LanguageModel& model)
-    : owners_(owners), amax_(memory, model.amax_histories(), owners.communicator.size()) {
+    : owners_(owners), amax_(memory, model.linears(), owners.communicator.size()) {
   if (const auto& rule = owners.config.recipe.outliers) {
-    outliers_.emplace(memory, owners.communicator, *rule, model.outlier_layers(), owners.groups);
+    outliers_.emplace(memory, owners.communicator, *rule, outlier_layers(model), owners.groups);
   }
   if (const auto& rule = owners.config.recipe.oscillation) {
     oscillation_.emplace(memory.host, oscillation_config(*rule, owners.config),

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "dist/base/stopwatch.h"
 #include "dist/base/vectorize.h"
@@ -158,13 +159,12 @@ void Telemetry::begin(LanguageModel& model) {
 void Telemetry::end(LanguageModel& model, const MeasuredMicroBatch& micro_batch) {
   const Stopwatch stopwatch;
   model.set_statistics(nullptr);
-  const std::vector<std::string> names = model.linear_names();
-  const std::vector<uint32_t> weights = model.linear_weights();
+  const std::span<Linear* const> layers = model.linears();
   record_ = {.step = uint64_t{micro_batch.context.step} + 1};
   bool quantised = false;
   double measuring = 0;
-  for (size_t i = 0; i < names.size(); ++i) {
-    record_.layers.push_back(figures_of(names[i], statistics_[i]));
+  for (size_t i = 0; i < layers.size(); ++i) {
+    record_.layers.push_back(figures_of(layers[i]->name(), statistics_[i]));
     const auto& made = statistics_[i].made;
     quantised = quantised || std::find(made.begin(), made.end(), true) != made.end();
     measuring += statistics_[i].seconds;
@@ -175,9 +175,10 @@ void Telemetry::end(LanguageModel& model, const MeasuredMicroBatch& micro_batch)
   const ParameterTable& table = model.parameters();
   const Tensor& reference = probed ? probe_gradients_ : micro_batch.gradients;
   GradientSums all;
-  for (size_t i = 0; i < weights.size(); ++i) {
+  for (size_t i = 0; i < layers.size(); ++i) {
     LayerFigures& layer = record_.layers[i];
-    const GradientSums sums = compare(table.view(micro_batch.gradients, weights[i]), table.view(reference, weights[i]));
+    const uint32_t weight = layers[i]->weight_id();
+    const GradientSums sums = compare(table.view(micro_batch.gradients, weight), table.view(reference, weight));
     all.add(sums);
     layer.grad_zero_share = sums.zeros / sums.elements;
     if (!probed) continue;
