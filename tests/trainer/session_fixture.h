@@ -99,8 +99,7 @@ data: {train: )" + (directory_ / "train.bin").string() +
 train: {steps: 50, micro_batch_sequences: 1, tokens_per_step: 256, group_micro_batches: 2}
 optimizer: {learning_rate: 3e-3}
 )";
-    return parse_run_config_text(text, std::string(NIBBLE_SOURCE_DIR) + "/configs/runs/test.yaml",
-                                 parse_overrides(overrides));
+    return parse_run_config_text(text, NIBBLE_SOURCE_DIR "/configs/runs/test.yaml", parse_overrides(overrides));
   }
 
   // Returns all bytes of this rank's state that a checkpoint would hold.
