@@ -12,7 +12,7 @@ namespace nibble {
 namespace {
 
 std::string description(const std::string& device) {
-  std::ifstream file(std::string(NIBBLE_SOURCE_DIR) + "/tests/cuda/devices/" + device + ".json");
+  std::ifstream file(std::string(NIBBLE_SOURCE_DIR "/tests/cuda/devices/") + device + ".json");
   std::stringstream text;
   text << file.rdbuf();
   EXPECT_FALSE(text.str().empty()) << device;

@@ -13,7 +13,7 @@ namespace {
 using cuda::CudnnGemmShape;
 
 std::string description_of(const std::string& name) {
-  const std::string path = std::string(NIBBLE_SOURCE_DIR) + "/tests/cuda/devices/" + name + ".json";
+  const std::string path = std::string(NIBBLE_SOURCE_DIR "/tests/cuda/devices/") + name + ".json";
   std::ifstream file(path);
   std::stringstream text;
   text << file.rdbuf();
