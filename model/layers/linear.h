@@ -2,7 +2,8 @@
 // as the recipe says. Weight operands are made once after each change of the weights (or for every micro-batch, if
 // their signs are drawn for each). The activation operand of the weight gradient is made in forward, so that a
 // quantised layer does not need its input again. Two operands of one tensor are made in one read of it.
-// quant/recipe/operand_role.h tells how random bits are keyed.
+// quant/recipe/operand_role.h tells how random bits are keyed. Implemented in linear.cpp; the memory plan is
+// linear_memory.cpp.
 #pragma once
 
 #include <array>
