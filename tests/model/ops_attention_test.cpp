@@ -1,79 +1,18 @@
-// Compares causal grouped attention with FP64, and its gradient with finite differences. Causality, documents that do
-// not see each other, threads and instruction sets are tested to the bit.
+// Compares causal grouped attention with FP64, and its gradient with finite differences. Causality, threads and
+// instruction sets are tested to the bit.
 #include "model/ops/attention/attention.h"
 
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
 
-#include "model/ops_support.h"
+#include "model/attention_fixture.h"
 #include "quant/isa/instruction_set.h"
 
 namespace nibble {
 namespace {
 
 using namespace test;
-using reference::Attention;
-
-struct Problem {
-  Attention attention;
-  double bound = 1;               // of queries and keys
-  Values given_grad_output = {};  // instead of random numbers
-
-  AttentionShape shape() const {
-    return {static_cast<int64_t>(attention.sequences),   static_cast<int64_t>(attention.length),
-            static_cast<int64_t>(attention.query_heads), static_cast<int64_t>(attention.kv_heads),
-            static_cast<int64_t>(attention.head_dim),    !attention.document_starts.empty()};
-  }
-  size_t outputs() const { return attention.sequences * attention.length * attention.query_heads * attention.head_dim; }
-  Values qkv() const { return random_values(1, attention.sequences * attention.length * attention.width(), bound); }
-  Values grad_output() const { return given_grad_output.empty() ? random_values(2, outputs()) : given_grad_output; }
-};
-
-// Returns the starts of documents of these lengths, repeated along some sequences; a document that would reach into the
-// next sequence begins anew there.
-std::vector<int32_t> packed(size_t sequences, size_t length, const std::vector<size_t>& documents) {
-  std::vector<int32_t> starts;
-  size_t document = 0;
-  size_t left = documents[0];
-  for (size_t token = 0; token < sequences * length; ++token) {
-    const size_t position = token % length;
-    if (left == 0) left = documents[++document % documents.size()];
-    const bool begins = position == 0 || left == documents[document % documents.size()];
-    starts.push_back(begins ? static_cast<int32_t>(position) : starts.back());
-    --left;
-  }
-  return starts;
-}
-
-template <class T>
-struct Result {
-  std::vector<T> output, grad_qkv;
-  std::vector<float> log_sum_exp;
-};
-
-template <class T>
-Result<T> run(const Problem& problem, const Values& qkv_values) {
-  const AttentionShape shape = problem.shape();
-  auto qkv = stored<T>(qkv_values);
-  auto grad_output = stored<T>(problem.grad_output());
-  std::vector<int32_t> document_starts = problem.attention.document_starts;
-  const Tensor starts_view = document_starts.empty() ? Tensor() : view(document_starts, {shape.tokens()});
-  Result<T> result;
-  result.output.resize(problem.outputs());
-  result.grad_qkv.resize(qkv.size());
-  result.log_sum_exp.resize(static_cast<size_t>(shape.tokens() * shape.query_heads));
-  const int64_t floats = cpu::attention_workspace_floats(shape, compute_threads());
-  std::vector<float> workspace(static_cast<size_t>(floats), std::nanf(""));  // old contents must not matter
-  const Tensor qkv_view = view(qkv, {shape.tokens(), shape.qkv_features()});
-  const Tensor output = view(result.output, {shape.tokens(), shape.output_features()});
-  const Tensor log_sum_exp = view(result.log_sum_exp, {shape.sequences, shape.query_heads, shape.sequence_length});
-  attention_forward({shape, qkv_view, output, log_sum_exp, view(workspace, {floats}), starts_view});
-  attention_backward({shape, view(grad_output, {shape.tokens(), shape.output_features()}), qkv_view, output,
-                      log_sum_exp, view(result.grad_qkv, {shape.tokens(), shape.qkv_features()}),
-                      view(workspace, {floats}), starts_view});
-  return result;
-}
 
 // The magnitudes that roundings are relative to.
 struct Magnitudes {
@@ -134,27 +73,6 @@ struct Tolerance {
                         (probability + queries * unit_roundoff) * mass * largest(problem.grad_output()));
   }
 };
-
-const std::vector<Problem>& problems() {
-  static const std::vector<Problem> all = {
-      {{1, 1, 1, 1, 2}},
-      {{2, 3, 2, 1, 4}},
-      {{1, 64, 2, 2, 16}},
-      {{1, 65, 3, 1, 8}},
-      {{2, 130, 4, 2, 16}},
-      {{1, 200, 2, 1, 64}},
-      {{3, 17, 6, 3, 10}},
-      {{1, 96, 2, 1, 16}, 5},
-      {{1, 331, 2, 1, 40}},
-      // Documents begin inside blocks and with them, and have one token up to several blocks.
-      {{2, 130, 4, 2, 16, packed(2, 130, {1, 40, 7, 82})}},
-      {{1, 331, 2, 1, 40, packed(1, 331, {64, 3, 130, 61})}},
-      {{3, 17, 6, 3, 10, packed(3, 17, {5, 1, 1})}},
-      {{1, 96, 2, 1, 16, packed(1, 96, {30})}, 5},
-      {{1, 600, 2, 1, 8, packed(1, 600, {310, 5})}},
-  };
-  return all;
-}
 
 TEST(Attention, AgreesWithTheReference) {
   for (const Problem& problem : problems()) {
@@ -332,96 +250,6 @@ TEST(Attention, LengthChangesNoBit) {
   }
 }
 
-template <class T>
-std::string bytes_of_run(const Problem& problem, const Values& qkv) {
-  const auto result = run<T>(problem, qkv);
-  return bytes_of(result.output) + bytes_of(result.grad_qkv) + bytes_of(result.log_sum_exp);
-}
-
-TEST(Attention, OneDocumentIsNoMask) {
-  for (const Problem& problem : problems()) {
-    Problem without = problem;
-    without.attention.document_starts.clear();
-    Problem whole = problem;
-    whole.attention.document_starts.assign(problem.attention.sequences * problem.attention.length, 0);
-    const Values qkv = problem.qkv();
-    EXPECT_EQ(bytes_of_run<float>(without, qkv), bytes_of_run<float>(whole, qkv));
-    EXPECT_EQ(bytes_of_run<BFloat16>(without, qkv), bytes_of_run<BFloat16>(whole, qkv));
-  }
-}
-
-// Tests every token of every document, forward and backward, whatever the neighbouring documents hold.
-TEST(Attention, OtherDocumentsHaveNoInfluence) {
-  const Problem problem{{2, 150, 4, 2, 8, packed(2, 150, {50, 1, 20, 64, 30})}};
-  const Attention& attention = problem.attention;
-  const Values qkv = problem.qkv();
-  const auto before = run<float>(problem, qkv);
-  const auto begins = [&](size_t token) {
-    return static_cast<size_t>(attention.document_starts[token]) == token % attention.length;
-  };
-  size_t documents = 0;
-  for (size_t first = 0; first < attention.document_starts.size(); ++first) {
-    if (!begins(first)) continue;
-    ++documents;
-    size_t end = first + 1;
-    while (end < attention.document_starts.size() && !begins(end)) ++end;
-    Values other = qkv;
-    for (size_t at = first * attention.width(); at < end * attention.width(); ++at) other[at] = -50 * other[at] + 3;
-    const auto after = run<float>(problem, other);
-    const auto expect_same_elsewhere = [&](const std::vector<float>& a, const std::vector<float>& b, const char* what) {
-      const size_t features = a.size() / attention.document_starts.size();
-      size_t different = 0;
-      for (size_t at = 0; at < a.size(); ++at) {
-        const size_t token = at / features;
-        const bool same = bits_of(a[at]) == bits_of(b[at]);
-        different += same ? 0 : 1;
-        if (token < first || token >= end) {
-          ASSERT_TRUE(same) << what << ": token " << token << " sees " << first;
-        }
-      }
-      // If a document has one token only, its gradient depends on its output alone.
-      if (end > first + 1) {
-        EXPECT_GT(different, 0U) << what << ": the change must be visible";
-      }
-    };
-    expect_same_elsewhere(before.output, after.output, "output");
-    expect_same_elsewhere(before.grad_qkv, after.grad_qkv, "gradient");
-  }
-  EXPECT_GT(documents, 8U);
-}
-
-// A document that begins with a block of 64 tokens and fills blocks, or is the last, has the bits that it has alone.
-template <class T>
-void expect_bits_of_documents_alone() {
-  const std::vector<size_t> lengths = {64, 192, 320, 64, 77};
-  const Problem whole{{1, 717, 4, 2, 8, packed(1, 717, lengths)}};
-  const Attention& attention = whole.attention;
-  const size_t features = attention.query_heads * attention.head_dim;
-  const Values qkv = whole.qkv();
-  const Values grad_output = whole.grad_output();
-  const auto expected = run<T>(whole, qkv);
-  size_t first = 0;
-  for (const size_t length : lengths) {
-    const auto part = [&](const auto& values, size_t width) {
-      const auto begin = values.begin() + static_cast<std::ptrdiff_t>(first * width);
-      return std::decay_t<decltype(values)>(begin, begin + static_cast<std::ptrdiff_t>(length * width));
-    };
-    Problem alone = whole;
-    alone.attention.length = length;
-    alone.attention.document_starts.clear();
-    alone.given_grad_output = part(grad_output, features);
-    const auto actual = run<T>(alone, part(qkv, attention.width()));
-    EXPECT_EQ(bytes_of(actual.output), bytes_of(part(expected.output, features))) << first;
-    EXPECT_EQ(bytes_of(actual.grad_qkv), bytes_of(part(expected.grad_qkv, attention.width()))) << first;
-    first += length;
-  }
-}
-
-TEST(Attention, DocumentsInBlocksHaveTheirBitsAlone) {
-  expect_bits_of_documents_alone<float>();
-  expect_bits_of_documents_alone<BFloat16>();
-}
-
 TEST(Attention, EqualKeysAverageTheValues) {
   const Problem problem{{1, 100, 1, 1, 2}};
   Values qkv(100 * 6);
@@ -448,11 +276,6 @@ TEST(Attention, HugeScoresSelectOneKey) {
   const auto result = run<float>(problem, qkv);
   for (size_t i = 5; i < 80; ++i) ASSERT_EQ(result.output[2 * i], 5.0f) << i;
   for (float value : result.grad_qkv) ASSERT_TRUE(std::isfinite(value));
-}
-
-template <class T>
-std::string bytes_of_run(const Problem& problem) {
-  return bytes_of_run<T>(problem, problem.qkv());
 }
 
 // The problems have enough heads for the threads, or so few that one head is shared among them.
@@ -507,31 +330,6 @@ TEST(Attention, RefusesASmallWorkspace) {
   EXPECT_NO_THROW(attention_forward(problem));
   problem.workspace = problem.workspace.slice(0, floats - 1);
   EXPECT_THROW(attention_forward(problem), Error);
-}
-
-TEST(Attention, RefusesDocumentsThatTheShapeDoesNotKnow) {
-  AttentionShape shape{1, 8, 2, 1, 4};
-  set_compute_threads(1);
-  std::vector<float> qkv(8 * 16);
-  std::vector<float> output(8 * 8);
-  std::vector<float> log_sum_exp(8 * 2);
-  std::vector<int32_t> document_starts(8);
-  const int64_t floats = cpu::attention_workspace_floats(shape, 1);
-  std::vector<float> workspace(static_cast<size_t>(floats));
-  for (const bool in_shape : {false, true}) {
-    for (const bool given : {false, true}) {
-      shape.document_mask = in_shape;
-      const Tensor starts_view = given ? view(document_starts, {8}) : Tensor();
-      const AttentionForward problem{
-          shape,      view(qkv, {8, 16}), view(output, {8, 8}), view(log_sum_exp, {1, 2, 8}), view(workspace, {floats}),
-          starts_view};
-      if (in_shape == given) {
-        EXPECT_NO_THROW(attention_forward(problem));
-      } else {
-        EXPECT_THROW(attention_forward(problem), Error);
-      }
-    }
-  }
 }
 
 }  // namespace
