@@ -10,23 +10,23 @@
 namespace nibble {
 namespace {
 
-OperandSpec nvfp4() {
+OperandSpec nvfp4_operand() {
   return {.format = Format::nvfp4};
 }
 
 // The recipe of configs/recipes/nvfp4.yaml.
 Recipe nvidia_recipe() {
-  OperandSpec square = nvfp4();
+  OperandSpec square = nvfp4_operand();
   square.block = BlockShape::square;
-  OperandSpec stochastic = nvfp4();
+  OperandSpec stochastic = nvfp4_operand();
   stochastic.round = Rounding::stochastic_published;
-  OperandSpec rotated = nvfp4();
+  OperandSpec rotated = nvfp4_operand();
   rotated.rotate = 16;
   OperandSpec noisy = rotated;
   noisy.round = Rounding::stochastic_published;
   OperandSpec saved_weight = square;
   return {.name = "nvfp4",
-          .linear = {.forward_x = nvfp4(),
+          .linear = {.forward_x = nvfp4_operand(),
                      .forward_w = square,
                      .grad_input_dy = stochastic,
                      .grad_input_w = saved_weight,
@@ -43,14 +43,24 @@ struct TrainingCase {
   int64_t sequences;
 };
 
+// What a run sets; the defaults are those of the configuration.
+struct TrainingSettings {
+  const char* name = "default settings";
+  int64_t head_chunk_tokens = 0;
+  bool graphs = false;
+};
+constexpr TrainingSettings large_head_chunk{.name = "head chunks of 8192 tokens", .head_chunk_tokens = 8192};
+constexpr TrainingSettings graphs{
+    .name = "head chunks of 8192 tokens, graphs", .head_chunk_tokens = 8192, .graphs = true};
+
 // Measures forward, backward and update of one micro-batch a step.
-void training(Bench& bench, const TrainingCase& each, const Recipe& recipe) {
+void training(Bench& bench, const TrainingCase& each, const Recipe& recipe, const TrainingSettings& settings) {
   LanguageModel model(each.model, recipe,
                       {.sequences = each.sequences,
                        .sequence_length = each.model.sequence_length,
                        .device = DeviceKind::cuda,
-                       .head_chunk_tokens = 8192,
-                       .graphs = true});
+                       .head_chunk_tokens = settings.head_chunk_tokens,
+                       .graphs = settings.graphs});
   const auto size = static_cast<int64_t>(model.parameters().flat_size());
   Arena& arena = bench.memory();
   struct State {
@@ -76,65 +86,77 @@ void training(Bench& bench, const TrainingCase& each, const Recipe& recipe) {
     ids[i] = static_cast<int32_t>(i * 7919 % 4096 % static_cast<size_t>(each.model.vocab_size));
   const Tensor batch = tensor_of(std::span(ids), {each.sequences, each.model.sequence_length});
   uint32_t step = 0;
-  bench.compute(fmt::format("training {} {}, {} tokens a step", each.name, recipe.name, tokens),
-                model_cost(each.model).training_flops_per_token * static_cast<double>(tokens), [&] {
-                  fill_zero(made.gradient);
-                  model.set_weights_changed();
-                  model.forward_backward(batch, batch, {.seed = 1, .step = step, .micro_batch = 0}, 1e-4F);
-                  made.adamw->step({.step = step++, .learning_rate = 1e-6, .grad_scale = 1e-3F, .seed = 1},
-                                   made.weights, made.gradient);
-                });
-  bench.forget();
+  bench.compute(
+      fmt::format("training {} {}, {} tokens a step, {}", each.name, recipe.name, tokens, settings.name),
+      model_cost(each.model).training_flops_per_token * static_cast<double>(tokens),
+      [&] {
+        fill_zero(made.gradient);
+        model.set_weights_changed();
+        model.forward_backward(batch, batch, {.seed = 1, .step = step, .micro_batch = 0}, 1e-4F);
+        made.adamw->step({.step = step++, .learning_rate = 1e-6, .grad_scale = 1e-3F, .seed = 1}, made.weights,
+                         made.gradient);
+      },
+      tokens);
 }
 
 }  // namespace
 
+// The figures that people ask for come first.
 void bench_training(Bench& bench) {
   const auto repeated = [](int layers) {
     std::string pattern;
     for (int i = 0; i < layers; ++i) pattern += "*-";
     return pattern;
   };
-  std::vector<TrainingCase> cases;
-  if (bench.smoke()) {
-    cases.push_back({.name = "tiny",
-                     .model = {.pattern = repeated(1),
-                               .vocab_size = 128,
-                               .hidden_size = 64,
-                               .query_heads = 2,
-                               .kv_heads = 1,
-                               .head_dim = 32,
-                               .intermediate_size = 128,
-                               .sequence_length = 32},
-                     .sequences = 1});
-  } else {
-    cases.push_back({.name = "124M",
-                     .model = {.pattern = repeated(12),
-                               .vocab_size = 50304,
-                               .hidden_size = 768,
-                               .query_heads = 12,
-                               .kv_heads = 12,
-                               .head_dim = 64,
-                               .intermediate_size = 2048,
-                               .sequence_length = 1024,
-                               .tied_head = true},
-                     .sequences = 32});
-    cases.push_back({.name = "1B",
-                     .model = {.pattern = repeated(18),
-                               .vocab_size = 50304,
-                               .hidden_size = 2048,
-                               .query_heads = 16,
-                               .kv_heads = 4,
-                               .head_dim = 128,
-                               .intermediate_size = 5632,
-                               .sequence_length = 2048,
-                               .tied_head = true},
-                     .sequences = 8});
-  }
+  const TrainingCase tiny{.name = "tiny",
+                          .model = {.pattern = repeated(1),
+                                    .vocab_size = 128,
+                                    .hidden_size = 64,
+                                    .query_heads = 2,
+                                    .kv_heads = 1,
+                                    .head_dim = 32,
+                                    .intermediate_size = 128,
+                                    .sequence_length = 32},
+                          .sequences = 1};
+  const TrainingCase small{.name = "124M",
+                           .model = {.pattern = repeated(12),
+                                     .vocab_size = 50304,
+                                     .hidden_size = 768,
+                                     .query_heads = 12,
+                                     .kv_heads = 12,
+                                     .head_dim = 64,
+                                     .intermediate_size = 2048,
+                                     .sequence_length = 1024,
+                                     .tied_head = true},
+                           .sequences = 32};
+  const TrainingCase large{.name = "1B",
+                           .model = {.pattern = repeated(18),
+                                     .vocab_size = 50304,
+                                     .hidden_size = 2048,
+                                     .query_heads = 16,
+                                     .kv_heads = 4,
+                                     .head_dim = 128,
+                                     .intermediate_size = 5632,
+                                     .sequence_length = 2048,
+                                     .tied_head = true},
+                           .sequences = 8};
   const Recipe bf16{.name = "bf16", .linear = plain_recipe(Format::bf16)};
-  for (const TrainingCase& each : cases) {
-    training(bench, each, bf16);
-    training(bench, each, nvidia_recipe());
+  const Recipe nvfp4 = nvidia_recipe();
+  struct Case {
+    const TrainingCase& training;
+    const Recipe& recipe;
+    TrainingSettings settings;
+  };
+  for (const Case& each : {Case{large, bf16, {}},
+                           {large, nvfp4, {}},
+                           {large, bf16, large_head_chunk},
+                           {large, nvfp4, large_head_chunk},
+                           {small, bf16, {}},
+                           {small, nvfp4, {}},
+                           {large, nvfp4, graphs}}) {
+    const TrainingCase& model = bench.smoke() ? tiny : each.training;
+    bench.attempt("training " + model.name + " " + each.recipe.name,
+                  [&] { training(bench, model, each.recipe, each.settings); });
   }
 }
 
