@@ -1,220 +1,341 @@
 #!/usr/bin/env bash
-# Runs everything of nibble that needs a GPU, on this machine's first GPU, within 9 minutes, and writes one report:
-# tests, exact GEMMs against the CPU bit for bit, BF16 and NVFP4 training on real text against the CPU, speeds as shares
-# of the GPU's copy rate and peak, and compute-sanitizer.
+# Runs everything of nibble that needs a GPU, on this machine's first GPU, in 9 minutes at most, and what matters most
+# first: finds CUDA's libraries, runs the tests, trains with exact GEMMs against the CPU bit for bit, measures speed, trains
+# on real text, and asks ncu and compute-sanitizer where they are installed. Writes DIRECTORY/report.md as it goes, and
+# all logs as DIRECTORY/report.tar.gz (less than 16 MB).
 # Usage: scripts/gpu_check.sh [--output DIRECTORY]    builds first (build/cuda); DIRECTORY: default gpu-check
 #        scripts/gpu_check.sh --bundle FILE.tar.gz    packs all of it for a machine that has nothing but the driver and
-#                                                     the CUDA libraries: unpack it there and run ./gpu_check.sh
+#                                                     CUDA's libraries: unpack it there and run ./gpu_check.sh
+# Exit codes: 0 nothing failed (what was not run is counted in the report), 1 something failed, 64 usage, 70 no build,
+#             78 there is no GPU that can be used
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 output=gpu-check
-bundle=
 while [ $# -gt 0 ]; do
   case "$1" in
-    -h | --help) sed -n '2,8s/^# //p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,11s/^# //p' "$0"; exit 0 ;;
     --output) output=${2:?"--output needs a directory"}; shift ;;
-    --bundle) bundle=$(realpath -m "${2:?"--bundle needs a file name"}"); shift ;;
+    --bundle) exec "$here/gpu_check_bundle.sh" "${2:?"--bundle needs a file name"}" ;;
     *) echo "gpu_check.sh: unknown argument '$1' (try --help)" >&2; exit 64 ;;
   esac
   shift
 done
-seconds_in_all=${NIBBLE_GPU_CHECK_SECONDS:-520}
-started=$SECONDS
-
-# ---- building and packing ----
-
-build() {
-  build_directory=${NIBBLE_BUILD:-build}/cuda
-  ./scripts/setup.sh --tests --packages
-  mkdir -p "$build_directory"
-  cmake -S . -B "$build_directory" -G Ninja -DCMAKE_BUILD_TYPE=Release "-DNIBBLE_CUDA=${NIBBLE_CUDA:-ON}" \
-    -DNIBBLE_TESTS=ON >"$build_directory.log" 2>&1 || { cat "$build_directory.log" >&2; exit 70; }
-  rm -f "$build_directory.log"
-  cmake --build "$build_directory" --parallel "$(nproc)" --target nibble cuda_gpu_tests cuda_bench
-}
-
-# collect DIRECTORY: copies programs, the files that they read, and shards of real text.
-collect() {
-  mkdir -p "$1/bin" "$1/data"
-  cp "$build_directory"/nibble "$build_directory"/tests/cuda/{cuda_gpu_tests,cuda_bench} "$1/bin/"
-  cp -RL configs "$1/bin/configs"
-  cp "$here/gpu_check.sh" "$1/"
-  [ -e "$1/data/tokenizer.model" ] || "$build_directory/nibble" tokenize data/sample/state_of_the_union.txt.zst \
-    --documents line --validation-share 0.05 --vocab-size 4096 --output "$1/data" >/dev/null
-}
-
-# Shared libraries are packed with their loader, so that the C library of the other machine does not matter. The driver
-# and CUDA's libraries are those of that machine.
-collect_libraries() {
-  mkdir -p "$1/lib"
-  ldd "$1"/bin/nibble "$1"/bin/cuda_* | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p; s/^[[:space:]]*\(\/[^ ]*ld-linux[^ ]*\).*/\1/p' |
-    sort -u | grep -vE 'lib(cuda|nvidia|cublas|cudnn|nccl)' | xargs -r cp -L -t "$1/lib"
-}
-
-if [ -n "$bundle" ]; then
-  cd "$here/.."
-  build
-  work=$(mktemp -d)
-  trap 'rm -rf "$work"' EXIT
-  collect "$work/nibble-gpu-check"
-  collect_libraries "$work/nibble-gpu-check"
-  find "$work/nibble-gpu-check/bin" -type f -perm -u+x -exec strip --strip-debug {} +
-  tar -C "$work" -czf "$bundle.part" nibble-gpu-check
-  mv "$bundle.part" "$bundle"
-  echo "gpu_check: $(du -h "$bundle" | cut -f1) in $bundle; unpack it on the GPU machine and run nibble-gpu-check/gpu_check.sh"
-  exit 0
+root=$here
+if [ ! -d "$here/bin" ]; then
+  root=$(realpath -m "$here/../${NIBBLE_BUILD:-build}/cuda/gpu-check")
+  "$here/gpu_check_bundle.sh" "$root"
 fi
-
-# ---- running ----
-
-if [ -d "$here/bin" ]; then
-  root=$here
-else
-  cd "$here/.."
-  build
-  root=$(realpath "$build_directory")/gpu-check
-  rm -rf "$root/bin"
-  collect "$root"
-fi
-data=$root/data
+# From here on only bash, coreutils, tar and gzip are needed. Time counts from here.
+export LC_ALL=C
+shopt -s nullglob
+# shellcheck source=scripts/gpu_check_runs.sh
+source "$root/gpu_check_runs.sh"
+# shellcheck source=scripts/gpu_check_tests.sh
+source "$root/gpu_check_tests.sh"
+SECONDS=0
+seconds_in_all=${NIBBLE_GPU_CHECK_SECONDS:-525}
 mkdir -p "$output"
 output=$(realpath "$output")
 report=$output/report.md
-failures=0
+logs=$output/gpu_check_logs
+rm -rf "$logs" "$output/report.tar.gz"
+mkdir "$logs"
+work=$(mktemp -d)
+passed=0 failed=0 not_run=0
+exec 3>&1 # for the report, also while a command has its output in a log
 
-# Finds the directories that hold CUDA's libraries on this machine.
-for directory in "${CUDA_HOME:-/usr/local/cuda}/lib64" /usr/lib/x86_64-linux-gnu /usr/lib64 /usr/local/nvidia/lib64; do
-  [ -d "$directory" ] && LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$directory
-done
-run() { # PROGRAM ARGUMENT...: runs the program with the bundle's loader and libraries if there are any
-  local program=$root/bin/$1
-  shift
-  if [ -d "$root/lib" ]; then
-    "$root"/lib/ld-linux-*.so.* --library-path "$root/lib:$LD_LIBRARY_PATH" "$program" "$@"
-  else
-    LD_LIBRARY_PATH=$LD_LIBRARY_PATH "$program" "$@"
-  fi
+# ---- the report ----
+
+say() { printf '%s\n' "$*" >&3; printf '%s\n' "$*" >>"$report"; }
+say_passed() { passed=$((passed + 1)); say "* passed   $1"; }
+say_not_run() { not_run=$((not_run + 1)); say "* not run  $1: $2"; } # NAME REASON
+say_failed() { failed=$((failed + 1)); say "* FAILED   $1"; }
+quote() { # [FILE]: writes the last lines as a quotation
+  local line
+  tail -n 12 "$@" | while IFS= read -r line; do say "    ${line:0:500}"; done
 }
-left() { echo $((seconds_in_all - (SECONDS - started))); }
-say() { printf '%s\n' "$*" | tee -a "$report"; }
-# verdict NAME LOG SECONDS COMMAND...: runs a step and writes one line of the report; a step that does not fit in the
-# time that is left is not run.
-verdict() {
-  local name=$1 log=$output/$2 limit=$3 code=0 outcome=FAILED
-  shift 3
-  if [ "$(left)" -lt 10 ]; then say "* NOT RUN  $name (out of time)"; failures=$((failures + 1)); return 0; fi
-  if [ "$limit" -gt "$(left)" ]; then limit=$(left); fi
-  local begin=$SECONDS
-  (limited "$limit" "$@") >"$log" 2>&1 || code=$?
-  if [ "$code" -eq 0 ]; then
-    say "* passed   $name ($((SECONDS - begin)) s)"
-  else
-    failures=$((failures + 1))
-    if [ "$code" -eq 143 ] || [ "$code" -eq 137 ]; then outcome="CUT OFF"; fi
-    say "* $outcome  $name (exit code $code after $((SECONDS - begin)) s; $(basename "$log"))"
-    tail -n 12 "$log" | sed 's/^/    /' | tee -a "$report"
-  fi
-  return 0
+
+# pack: report.tar.gz with the report, and with all logs, metrics and plans of GEMMs as far as it stays below 16 MB.
+pack() {
+  local file name
+  rm -rf "$work/report" "$work"/runs/*/checkpoints
+  mkdir -p "$work/report"
+  for file in "$report" "$logs"/* "$work"/runs/*/{metrics.jsonl,config.yaml,gemm_plan.txt}; do
+    name=$(basename "$file")
+    if [[ $file == "$work"/* ]]; then name=$(basename "$(dirname "$file")")-$name; fi
+    if [ "$(stat -c %s "$file")" -gt 200000 ]; then
+      { head -c 100000 "$file"; printf '\n[cut out]\n'; tail -c 100000 "$file"; } >"$work/report/$name"
+    else
+      cp "$file" "$work/report/$name"
+    fi
+  done
+  tar -C "$work" -czf "$output/report.tar.gz.part" report && mv "$output/report.tar.gz.part" "$output/report.tar.gz"
 }
-# limited SECONDS FUNCTION ARGUMENT...: runs the function in its own process group, which is ended when the time is up.
+
+running= # the process group of the command that runs
+ended=
+end() { # also when the script is ended from outside
+  local code=$?
+  trap '' INT TERM HUP
+  trap - EXIT
+  if [ -n "$running" ]; then kill -KILL -- "-$running" 2>/dev/null || true; fi
+  if [ -z "$ended" ]; then say ""; say "INTERRUPTED after $SECONDS s: $passed passed, $failed failed, $not_run not run."; fi
+  pack
+  rm -rf "$work"
+  echo "gpu_check: $report, and all logs in $output/report.tar.gz" >&3
+  exit "$code"
+}
+trap end EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# ---- running things ----
+
+loader=()
+run() { # PROGRAM ARGUMENT...: with the loader and libraries of the bundle, and this machine's libraries of CUDA
+  LD_LIBRARY_PATH=$library_path "${loader[@]}" "$root/bin/$1" "${@:2}"
+}
+left() { echo $((seconds_in_all - SECONDS)); }
+# limited SECONDS COMMAND...: runs it in a process group of its own, which is ended when the time is up (code 124).
 limited() {
-  local limit=$1 child watcher code=0
-  shift
+  local limit=$((SECONDS + $1)) code=0
   set -m
-  "$@" &
-  child=$!
+  "${@:2}" </dev/null &
+  running=$!
   set +m
-  (sleep "$limit" && kill -TERM -- "-$child" && sleep 5 && kill -KILL -- "-$child") 2>/dev/null &
-  watcher=$!
-  wait "$child" || code=$?
-  pkill -P "$watcher" 2>/dev/null || kill "$watcher" 2>/dev/null || true
+  while kill -0 "$running" 2>/dev/null; do
+    if [ "$SECONDS" -ge "$limit" ]; then
+      kill -TERM -- "-$running" 2>/dev/null || true
+      sleep 1
+      kill -KILL -- "-$running" 2>/dev/null || true
+      wait "$running" 2>/dev/null || true
+      running=
+      return 124
+    fi
+    sleep 0.1
+  done
+  wait "$running" || code=$?
+  running=
   return "$code"
 }
-
-small=(--set "data.train=$data/train-*.bin" --set "data.validation=$data/validation-*.bin" --set log.tensorboard=false
-  --set telemetry.every=0)
-train() { # DIRECTORY ARGUMENT...
-  run nibble train "$root/bin/configs/runs/quickstart.yaml" "${small[@]}" --set "run.dir=$output/runs/$1" "${@:2}"
-}
-losses() { grep -o '"loss_hex":"[^"]*"' "$output/runs/$1/metrics.jsonl"; }
-last_loss() { grep -o '"loss":[^,]*' "$output/runs/$1/metrics.jsonl" | tail -n 1 | cut -d: -f2; }
-
-same_bits_as_cpu() { # RECIPE: trains three steps with exact GEMMs
-  local few=(--set "recipe=$1" --set train.steps=3 --set train.tokens_per_step=1024 --set eval.every=0 --set eval.sequences=16)
-  train "exact-cpu-$1" "${few[@]}" --set schedule.warmup_steps=0 --set device=cpu
-  train "exact-cuda-$1" "${few[@]}" --set schedule.warmup_steps=0 --set device=cuda --set cuda.gemm=exact --set cuda.attention=exact
-  diff <(losses "exact-cpu-$1") <(losses "exact-cuda-$1")
-}
-train_like_cpu() { # RECIPE: 100 steps; the last losses lie within 2 %
-  train "text-cpu-$1" --set "recipe=$1" --set train.steps=100 --set eval.every=0 --set device=cpu
-  train "text-cuda-$1" --set "recipe=$1" --set train.steps=100 --set eval.every=0 --set device=cuda
-  echo "last losses: CPU $(last_loss "text-cpu-$1"), GPU $(last_loss "text-cuda-$1")" | tee -a "$output/losses.txt"
-  awk -v a="$(last_loss "text-cpu-$1")" -v b="$(last_loss "text-cuda-$1")" \
-    'BEGIN { d = (a - b) / a; exit (d < 0.02 && d > -0.02) ? 0 : 1 }'
-}
-repeats() { # the same run twice has the same bits
-  for turn in 1 2; do
-    train "repeat-$turn" --set recipe=nvfp4 --set train.steps=10 --set eval.every=0 --set eval.sequences=16 --set device=cuda
-  done
-  diff <(losses repeat-1) <(losses repeat-2)
-}
-sanitize() { # TOOL SUITE
-  local program=("$root/bin/cuda_gpu_tests")
-  if [ -d "$root/lib" ]; then
-    program=("$root"/lib/ld-linux-*.so.* --library-path "$root/lib:$LD_LIBRARY_PATH" "$root/bin/cuda_gpu_tests")
+was_not_run=99 # an exit code that nibble does not have
+# step NAME LOG SECONDS COMMAND...: a line of the report. A command that ends with $was_not_run was not run, and its last
+# line says why; neither was one that had to end because all time is used.
+step() {
+  local name=$1 log=$logs/$2 limit=$3 code=0 begin=$SECONDS
+  if [ "$(left)" -lt 5 ]; then say_not_run "$name" "out of time"; return 0; fi
+  if [ "$limit" -gt "$(left)" ]; then limit=$(left); fi
+  limited "$limit" "${@:4}" >"$log" 2>&1 || code=$?
+  if [ "$code" -eq 0 ]; then
+    say_passed "$name ($((SECONDS - begin)) s)"
+  elif [ "$code" -eq "$was_not_run" ]; then
+    say_not_run "$name" "$(tail -n 1 "$log")"
+  elif [ "$code" -eq 124 ] && [ "$limit" -lt "$3" ]; then
+    say_not_run "$name" "out of time after $limit s ($2)"
+  else
+    if [ "$code" -eq 124 ]; then code="cut off"; fi
+    say_failed "$name (exit code $code after $((SECONDS - begin)) s; $2)"
+    quote "$log"
   fi
-  compute-sanitizer --tool "$1" --error-exitcode 9 --target-processes all "${program[@]}" "--gtest_filter=$2.*"
 }
 
-rm -rf "$output/runs"
+# ---- libraries ----
+
+wanted=(libcuda.so.1 libcublasLt.so.13 libcublasLt.so.12 libcudnn.so.9 libnvrtc.so.13 libnvrtc.so.12 libnccl.so.2)
+declare -A found=()
+note() { # PATH: a file that may be a wanted library. Stubs of the driver, and drivers for other kernels, are not.
+  local name=${1##*/}
+  if [ -n "${found[$name]:-}" ] || [ ! -e "$1" ] || [[ "$1 $(readlink -f "$1")" == *@(/stubs/|/compat/|_stub/)* ]]; then return 0; fi
+  found[$name]=$1
+}
+# Looks where the environment says, in the directories of toolkits and drivers, in Python's environments, in the linker's
+# cache, and at last everywhere.
+find_libraries() {
+  local directories=() environment directory name line tests=()
+  IFS=: read -ra directories <<<"${LD_LIBRARY_PATH:-}"
+  for environment in ${VIRTUAL_ENV:+"$VIRTUAL_ENV"} ${CONDA_PREFIX:+"$CONDA_PREFIX"}; do
+    directories+=("$environment"/lib "$environment"/lib/python3*/site-packages/nvidia/*/lib)
+  done
+  for environment in ${CUDA_HOME:+"$CUDA_HOME"} ${CUDA_PATH:+"$CUDA_PATH"} /usr/local/cuda /usr/local/cuda-* /opt/cuda; do
+    directories+=("$environment"/{lib64,lib} "$environment"/targets/*/lib)
+  done
+  directories+=(/usr/lib/wsl/lib /usr/local/nvidia/lib64 /usr/lib/{x86_64,aarch64}-linux-gnu /usr/lib64)
+  for environment in /usr /usr/local /opt/* "${HOME:-/root}"/{,.}*; do
+    directories+=("$environment"/lib/python3*/{site,dist}-packages/nvidia/*/lib)
+  done
+  for directory in "${directories[@]}"; do
+    for name in "${wanted[@]}"; do note "$directory/$name"; done
+  done
+  while IFS= read -r line; do
+    if [[ $line =~ ([^[:space:]]+)' ('.*' => '(/.*) ]] && [[ " ${wanted[*]} " == *" ${BASH_REMATCH[1]} "* ]]; then
+      note "${BASH_REMATCH[2]}"
+    fi
+  done < <(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null)
+  for name in "${wanted[@]}"; do
+    if [ -z "${found[$name]:-}" ]; then tests+=(${tests:+-o} -name "$name"); fi
+  done
+  if [ -n "${tests:-}" ] && command -v find >/dev/null; then
+    limited 20 find / /opt "${HOME:-/root}" -xdev \( "${tests[@]}" \) -print >"$work/found" 2>/dev/null || true
+    while IFS= read -r line; do note "$line"; done <"$work/found"
+  fi
+}
+library_path=
+describe_libraries() {
+  local name path
+  for name in "${wanted[@]}"; do
+    path=${found[$name]:-}
+    if [ -z "$path" ]; then say "$name: not found"; continue; fi
+    say "$name: $path ($(basename "$(readlink -f "$path")"))"
+    if [[ ":$library_path:" != *":${path%/*}:"* ]]; then library_path=${library_path:+$library_path:}${path%/*}; fi
+  done
+}
+
+# ---- training ----
+
+same_losses() { # DIRECTORY FILE
+  if [ "$(losses "$1")" = "$(cat "$2")" ]; then return 0; fi
+  echo "losses of $1, and of the CPU:"
+  losses "$1"
+  cat "$2"
+  return 1
+}
+exact_like_cpu() { # RECIPE-HEAD_DIM
+  train_exact "$work/runs/exact-$1" "$1" --set device=cuda --set cuda.gemm=exact --set cuda.attention=exact &&
+    same_losses "$work/runs/exact-$1" "$root/losses-cpu/train_exact-$1.txt"
+}
+millionths() { local text; text=$(printf '%.6f' "$1"); echo $((10#${text/./})); }
+text_like_cpu() { # RECIPE-HEAD_DIM: the last losses lie within 2 %
+  train_on_text "$work/runs/text-$1" "$1" --set device=cuda || return
+  local gpu cpu
+  gpu=$(losses "$work/runs/text-$1" | tail -n 1 | cut -d ' ' -f 2)
+  cpu=$(tail -n 1 "$root/losses-cpu/train_on_text-$1.txt" | cut -d ' ' -f 2)
+  echo "last losses: GPU $gpu, CPU $cpu"
+  local difference=$(($(millionths "$gpu") - $(millionths "$cpu")))
+  [ $((50 * ${difference#-})) -lt "$(millionths "$cpu")" ]
+}
+libraries_of() { # LOG: what the log of a run says of the libraries that compute
+  local line
+  while IFS= read -r line; do
+    if [[ $line =~ (products|attention)\ +(.*) ]]; then say "    ${BASH_REMATCH[1]}: ${BASH_REMATCH[2]:0:300}"; fi
+  done <"$logs/$1"
+}
+repeats() { # the same run twice, and once stopped and resumed, with the libraries' GEMMs and attention
+  local run=$work/runs/repeat code=0
+  train "$run-1" nvfp4-64 10 --set device=cuda && train "$run-2" nvfp4-64 10 --set device=cuda || return
+  train "$run-3" nvfp4-64 10 --set device=cuda --set train.stop_at=5 || code=$?
+  [ "$code" -eq 75 ] || return 1
+  run nibble resume "$run-3" --set train.stop_at=0 || return
+  losses "$run-1" >"$work/losses"
+  same_losses "$run-2" "$work/losses" && same_losses "$run-3" "$work/losses"
+}
+
+# ---- tools of the CUDA toolkit ----
+
+find_tool() { # NAME: sets tool, or says why there is none, and ends with $was_not_run
+  local candidates
+  tool=$(command -v "$1" || true)
+  candidates=(/usr/local/cuda*/bin/"$1" /opt/nvidia/nsight-compute/*/"$1")
+  tool=${tool:-${candidates[0]:-}}
+  if [ -z "$tool" ]; then echo "$1 is not installed"; return "$was_not_run"; fi
+}
+profile_casts() { # how busy the casts keep the multiprocessors, and the memory
+  local code=0
+  find_tool ncu || return
+  LD_LIBRARY_PATH=$library_path "$tool" --set basic --clock-control none --target-processes all -k regex:cast_kernel \
+    --launch-count 30 "${loader[@]}" "$root/bin/cuda_bench" "${bench_extent[@]:---once}" quantisers || code=$?
+  if [ "$code" -ne 0 ]; then echo "ncu ended with $code: does the driver permit its counters?"; return "$was_not_run"; fi
+}
+sanitize() { # TOOL PROGRAM ARGUMENT...
+  local code=0
+  find_tool compute-sanitizer || return
+  LD_LIBRARY_PATH=$library_path "$tool" --tool "$1" --error-exitcode 9 --target-processes all "${loader[@]}" \
+    "$root/bin/$2" "${@:3}" || code=$?
+  if [ "$code" -ne 0 ] && [ "$code" -ne 9 ]; then echo "compute-sanitizer ended with $code, without a finding"; return "$was_not_run"; fi
+  return "$code"
+}
+sanitized_step() {
+  run() { sanitize memcheck "$@"; }
+  train "$work/runs/sanitized" nvfp4-64 1 --set device=cuda --set train.tokens_per_step=1024 --set schedule.warmup_steps=0
+}
+
+# ---- everything, in the order in which it matters ----
+
+test_filter='*'
+bench_extent=()
 : >"$report"
-: >"$output/losses.txt"
 say "# nibble on a GPU"
 say ""
+if [ -e "$root/rehearsal" ]; then
+  test_filter=$(cat "$root/rehearsal")
+  bench_extent=(--smoke)
+  say "A rehearsal: tiny runs, and only the tests $test_filter."
+  say ""
+fi
 say '```'
 say "$(date -u '+%Y-%m-%d %H:%M UTC')"
-say "$(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader 2>/dev/null | head -n 1 || echo 'no nvidia-smi')"
-say "$(run nibble --version 2>&1 | head -n 1)"
+say "$(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader 2>/dev/null || echo 'no nvidia-smi')"
+find_libraries
+describe_libraries
+if [ -d "$root/lib" ]; then loader=("$root"/lib/ld-linux-*.so.* --library-path "$root/lib:$library_path"); fi
+code=0
+run nibble --version >"$logs/version.log" 2>&1 || code=$?
+say "$(head -n 1 "$logs/version.log")"
+limited 60 run cuda_bench "${bench_extent[@]}" device >"$logs/device.jsonl" 2>"$logs/device.log" || code=$?
+say "$(cat "$logs/device.jsonl" "$logs/device.log")"
 say '```'
-say ""
-say "## Tests"
-say ""
-for suite in $(run cuda_gpu_tests --gtest_list_tests | grep -o '^[A-Za-z0-9_/]*\.'); do
-  verdict "${suite%.}" "tests-${suite%.}.log" 60 run cuda_gpu_tests "--gtest_filter=$suite*"
-done
-say ""
-say "## Training"
-say ""
-for recipe in bf16 nvfp4 quartet2 nibble; do
-  verdict "exact products: $recipe has the losses of the CPU, bit for bit" "exact-$recipe.log" 60 same_bits_as_cpu "$recipe"
-done
-verdict "the same run twice has the same bits" repeat.log 60 repeats
-for recipe in bf16 nvfp4; do
-  verdict "100 steps on real text, $recipe: the loss of the CPU within 2 %" "text-$recipe.log" 90 train_like_cpu "$recipe"
-done
-sed 's/^/    /' "$output/losses.txt" | tee -a "$report"
-say ""
-say "## Speed"
-say ""
-verdict "bench" bench.jsonl 150 run cuda_bench
-say ""
-say '```'
-grep '^{' "$output/bench.jsonl" | tee -a "$report" || true
-say '```'
-say ""
-say "## compute-sanitizer"
-say ""
-if command -v compute-sanitizer >/dev/null; then
-  for tool in memcheck racecheck initcheck synccheck; do
-    for suite in RmsNorm Embedding QuantizeOnDevice; do
-      verdict "$tool $suite" "$tool-$suite.log" 60 sanitize "$tool" "$suite"
-    done
-  done
-else
-  failures=$((failures + 1))
-  say "* NOT RUN  compute-sanitizer is not installed"
+if [ "$code" -eq 78 ]; then
+  say ""
+  say "NO DEVICE: there is no GPU that nibble can use, so nothing was run."
+  ended=yes
+  exit 78
 fi
+if [ "$code" -ne 0 ]; then say_failed "nibble --version, or the description of the device (exit code $code)"; fi
+pack
+
+gpu_tests "Tests" "$test_filter-*RealShapes*" 120 kernels
+pack
+
+say ""; say "## Training with exact GEMMs and attention: the losses of the CPU, bit for bit"; say ""
+for name in "${exact_runs[@]}"; do
+  step "three steps of $name" "exact-$name.log" 30 exact_like_cpu "$name"
+done
+pack
+
+gpu_tests "Libraries on the shapes of a model" "*RealShapes*" 60 real-shapes
+pack
+
+bench() { # TITLE LOG SECONDS PART...
+  say ""; say "## $1"; say ""
+  step "bench: ${*:4}" "$2" "$3" run cuda_bench "${bench_extent[@]}" "${@:4}"
+  local line
+  say ""; say '```'
+  if [ -e "$logs/$2" ]; then
+    while IFS= read -r line; do
+      if [[ $line == '{'* ]]; then say "$line"; fi
+    done <"$logs/$2"
+  fi
+  say '```'
+}
+bench "Speed of training" bench-training.jsonl 120 training
+pack
+bench "Speed of kernels" bench-kernels.jsonl 75 quantisers gemms attention operators
+pack
+
+say ""; say "## Training on real text, with libraries"; say ""
+for name in "${text_runs[@]}"; do
+  step "100 steps of $name: the loss of the CPU within 2 %" "text-$name.log" 45 text_like_cpu "$name"
+  if [ -e "$logs/text-$name.log" ]; then libraries_of "text-$name.log"; fi
+done
+step "the same run twice, and stopped and resumed, has the same bits" repeat.log 60 repeats
+pack
+
+say ""; say "## Tools"; say ""
+step "ncu on the casts" ncu.log 75 profile_casts
+step "memcheck of one training step" memcheck.log 60 sanitized_step
+step "racecheck of three tests of QuantizeOnDevice" racecheck.log 60 sanitize racecheck cuda_gpu_tests \
+  "--gtest_filter=QuantizeOnDevice.EveryRule:QuantizeOnDevice.RaggedShapes:QuantizeOnDevice.EveryRotationOfEveryRule"
 say ""
-if [ "$failures" -eq 0 ]; then say "Everything passed in $((SECONDS - started)) s."; else say "$failures checks FAILED or were not run."; fi
-echo "gpu_check: $report"
-[ "$failures" -eq 0 ]
+say "$passed passed, $failed FAILED, $not_run not run, in $SECONDS s."
+ended=yes
+[ "$failed" -eq 0 ]
