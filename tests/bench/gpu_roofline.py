@@ -1,9 +1,11 @@
 """Physical limits of training on a GPU: how much faster than BF16 four bits can be there, with the bytes that nibble's
-kernels move beside the bytes that had to be moved. Computed from data sheets; nothing here is measured.
+kernels move beside the bytes that had to be moved, and with the instructions of its quantisers. Computed from data sheets
+and counted instructions; nothing here is measured.
 
 Usage: gpu_roofline.py        prints the tables of docs/gpu.md
 
-A product takes max(FLOP / peak, bytes / bandwidth), every other kernel bytes / bandwidth, one after the other.
+A product takes max(FLOP / peak, bytes / bandwidth), a quantiser max(bytes / bandwidth, instructions / rate), every other
+kernel bytes / bandwidth, one after the other.
 """
 
 # Data sheets: dense TFLOP/s with FP32 sums in BF16 and NVFP4, TB/s.
@@ -13,6 +15,8 @@ DEVICES = {
     "B300": (2250.0, 13125.0, 8.0),
     "RTX 5090": (209.5, 1676.0, 1.792),
 }
+# Lanes that begin an instruction in a second: multiprocessors, lanes, clock. H100 is not counted.
+LANES = {"B200": 148 * 128 * 1.85e9, "B300": 148 * 128 * 1.9e9, "RTX 5090": 170 * 128 * 2.41e9}
 NVFP4 = 0.5625  # bytes an element: half a byte, and an E4M3 scale for 16
 DECODE = NVFP4 + 2  # emulation, a use of an operand
 
@@ -27,6 +31,10 @@ OURS = {
     "nvfp4": (PAIR, 2 * ROWS, PAIR),
     "quartet2": (ROWS + SAVED, ROWS + SAVED, READ + 2 * EDEN),
 }
+# Lane-cycles an element of X, W and dY: instructions on the shortest path of the group loop, read in the machine code for
+# 10.0, where logical, shift, select and compare instructions take two cycles; with amax passes and 5 for loading and
+# storing. W is left out: it is quantised once a step, however many micro-batches there are.
+LANE_CYCLES = {"nvfp4": (60, 0, 128), "quartet2": (112, 0, 105)}
 # The amax comes from the operator that made the tensor; pseudo-scales are in BF16.
 IDEAL = {
     "nvfp4": (READ + 2 * NVFP4,) * 3,
@@ -52,16 +60,18 @@ def products(m, k, n, operand, peak, bandwidth):
     return 1e3 * sum(max(flop, each / (bandwidth * 1e12)) for each in moved)
 
 
-def linear(device, m, k, n, quantiser):
+def linear(device, m, k, n, quantiser, cycles=(0, 0, 0)):
     """Milliseconds in BF16; of the products in NVFP4; and of what feeds those."""
     bf16, nvfp4, bandwidth = DEVICES[device]
     plain = products(m, k, n, 2, bf16, bandwidth)
     elements = (m * k, n * k, m * n)
-    moved = sum(each * count for each, count in zip(quantiser, elements))
+    lanes = LANES.get(device, float("inf"))
+    feeding = sum(count * max(moved / (bandwidth * 1e12), cycle / lanes)
+                  for count, moved, cycle in zip(elements, quantiser, cycles))
     if nvfp4 is None:
-        moved += 2 * DECODE * sum(elements)  # every operand is used twice
+        feeding += 2 * DECODE * sum(elements) / (bandwidth * 1e12)  # every operand is used twice
     four = plain if nvfp4 is None else products(m, k, n, NVFP4, nvfp4, bandwidth)
-    return plain, four, 1e3 * moved / (bandwidth * 1e12)
+    return plain, four, 1e3 * feeding
 
 
 def chunk_tokens(tokens, vocabulary):
@@ -86,14 +96,14 @@ def head(device, hidden, vocabulary, ours):
     return 1e3 * (sum(max(flop, each / (bandwidth * 1e12)) for each in moved) + loss / (bandwidth * 1e12))
 
 
-def step(device, model, recipe, ours):
+def step(device, model, recipe, ours, cycles=(0, 0, 0)):
     """Milliseconds of a step of one micro-batch: its parts, in BF16 and in NVFP4."""
     hidden, inner, layers, vocabulary = MODELS[model]
     bf16, _, bandwidth = DEVICES[device]
     shapes = [(3 * hidden, hidden), (hidden, hidden), (2 * inner, hidden), (hidden, inner)]
     plain = four = 0
     for n, k in shapes:
-        wide, products_in_four, feeding = linear(device, TOKENS, k, n, (OURS if ours else IDEAL)[recipe])
+        wide, products_in_four, feeding = linear(device, TOKENS, k, n, (OURS if ours else IDEAL)[recipe], cycles)
         plain += layers * wide
         four += layers * (products_in_four + feeding)
     attention = 3.5 * 2 * LENGTH * hidden * TOKENS * layers / (bf16 * 1e12) * 1e3
@@ -105,16 +115,18 @@ def step(device, model, recipe, ours):
 
 
 def cells_of_step(device, model, recipe):
-    plain, four, others = step(device, model, recipe, ours=False)
-    gains = [(plain + sum(others)) / (four + sum(others))]
-    parts = [[four] + list(others)]
-    _, four, others = step(device, model, recipe, ours=True)
-    gains.append((plain + sum(others)) / (four + sum(others)))
-    parts.append([four] + list(others))
-    yield "%.0f" % plain
-    for ideal, ours in zip(*parts):
+    variants = [step(device, model, recipe, ours=False), step(device, model, recipe, ours=True)]
+    if device in LANES:
+        variants.append(step(device, model, recipe, ours=True, cycles=LANE_CYCLES[recipe]))
+    yield "%.0f" % variants[0][0]
+    yield figures("%.0f", [four for _, four, _ in variants])
+    for ideal, ours in zip(variants[0][2], variants[1][2]):
         yield "%.0f" % ideal if ideal == ours else "%.0f / **%.0f**" % (ideal, ours)
-    yield "%.2f / **%.2f**" % tuple(gains)
+    yield figures("%.2f", [(plain + sum(others)) / (four + sum(others)) for plain, four, others in variants])
+
+
+def figures(form, values):
+    return " / ".join([form % value for value in values[:-1]] + ["**" + form % values[-1] + "**"])
 
 
 def main():
@@ -125,8 +137,10 @@ def main():
             cells = []
             for device in DEVICES:
                 plain, four, ideal = linear(device, m, k, n, IDEAL[recipe])
-                ours = linear(device, m, k, n, OURS[recipe])[2]
-                cells.append("%.2f / %.2f / **%.2f**" % (plain / four, plain / (four + ideal), plain / (four + ours)))
+                feeding = [0, ideal, linear(device, m, k, n, OURS[recipe])[2]]
+                if device in LANES:
+                    feeding.append(linear(device, m, k, n, OURS[recipe], LANE_CYCLES[recipe])[2])
+                cells.append(figures("%.2f", [plain / (four + each) for each in feeding]))
             print("| %d x %d x %d | `%s` | %s |" % (m, k, n, recipe, " | ".join(cells)))
     print()
     print("| device | model | recipe | linear BF16 | linear NVFP4 | attention | elementwise | head | optimizer | gain |")
