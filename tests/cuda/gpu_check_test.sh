@@ -102,7 +102,7 @@ says '^\* FAILED   100 steps of bf16-64'
 check 1 "$good" FAKE_CODE=77
 says '^\* FAILED   three steps of nvfp4-128 \(exit code 77'
 # Time that is used up: the rest is not run, and the tests in between have no verdict.
-check 0 FAKE_TESTS="Good.one Slow.slow Good.two" FAKE_SLOW=60 NIBBLE_GPU_CHECK_SECONDS=8
+check 0 FAKE_TESTS="Good.one Slow.slow Good.two" FAKE_SLOW=120 NIBBLE_GPU_CHECK_SECONDS=30
 says '^\* passed   Good \(1 tests\)$'
 says '^\* not run  Slow\.slow: out of time'
 says '^\* not run  three steps of bf16-64: out of time$'
