@@ -2,9 +2,10 @@
 // in double and rounded once, so that sums differ from those of nibble's own kernels as a library's do. It refuses what
 // the real one refuses. Device pointers are read when the stream reaches the operation.
 //
-// NIBBLE_FAKE_CUBLASLT_VERSION=130400 makes it report that version. NIBBLE_FAKE_CUBLASLT_FAULT makes it wrong, in ways
-// in which real libraries or their callers have been wrong: alpha (is ignored), swizzle (scales read in rows), beta (is
-// ignored), nibbles (of a swapped), unstable (changes from call to call).
+// NIBBLE_SIMULATED_LIBRARY_MEMORY is the memory of the GPU, in MiB, that it takes for its kernels with the first
+// product. NIBBLE_FAKE_CUBLASLT_VERSION=130400 makes it report that version. NIBBLE_FAKE_CUBLASLT_FAULT makes it wrong,
+// in ways in which real libraries or their callers have been wrong: alpha (is ignored), swizzle (scales read in rows),
+// beta (is ignored), nibbles (of a swapped), unstable (changes from call to call).
 #include <cublasLt.h>
 
 #include <algorithm>
@@ -213,6 +214,16 @@ cublasStatus_t status_of(const cublasLtMatmulDescOpaque_t& desc, const cublasLtM
   return same && !scaled && !f32_to_bf16 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
+// Takes memory of the GPU with the first product.
+bool kernels_are_loaded() {
+  static const bool loaded = [] {
+    const char* wanted = std::getenv("NIBBLE_SIMULATED_LIBRARY_MEMORY");
+    void* memory = nullptr;
+    return wanted == nullptr || cudaMalloc(&memory, static_cast<size_t>(std::atoll(wanted)) << 20) == cudaSuccess;
+  }();
+  return loaded;
+}
+
 void put(cublasLtMatmulHeuristicResult_t& result, uint64_t algorithm) {
   result = {};
   result.algo.data[0] = algorithm;
@@ -348,6 +359,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
   if (algorithm == nullptr || algorithm->data[0] != plain_algorithm) return CUBLAS_STATUS_INVALID_VALUE;
   if (desc->pointer_mode != CUBLASLT_POINTER_MODE_DEVICE) return CUBLAS_STATUS_NOT_SUPPORTED;
   if (reinterpret_cast<uintptr_t>(workspace) % 256 != 0) return CUBLAS_STATUS_INVALID_VALUE;
+  if (!kernels_are_loaded()) return CUBLAS_STATUS_ALLOC_FAILED;
   Call call{side_of(*desc, *a_layout, 0),
             side_of(*desc, *b_layout, 1),
             *d_layout,

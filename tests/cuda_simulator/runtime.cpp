@@ -15,6 +15,17 @@ namespace {
 
 std::map<void*, size_t> allocations;
 
+// NIBBLE_SIMULATED_MEMORY is the memory of the GPU in MiB.
+size_t device_bytes() {
+  const char* wanted = std::getenv("NIBBLE_SIMULATED_MEMORY");
+  return static_cast<size_t>(wanted == nullptr ? 4096 : std::atoll(wanted)) << 20;
+}
+size_t free_bytes() {
+  size_t free = device_bytes();
+  for (const auto& [memory, bytes] : allocations) free -= bytes;
+  return free;
+}
+
 void protect(int protection) {
   for (const auto& [memory, bytes] : allocations) mprotect(memory, bytes, protection);
 }
@@ -133,7 +144,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   const char* wanted = std::getenv("NIBBLE_SIMULATED_CAPABILITY");
   const int capability = wanted == nullptr ? 90 : std::atoi(wanted);
   std::snprintf(properties->name, sizeof properties->name, "simulated GPU");
-  properties->totalGlobalMem = size_t{4} << 30;
+  properties->totalGlobalMem = device_bytes();
   properties->sharedMemPerBlockOptin = 99 * 1024;
   properties->major = capability / 10;
   properties->minor = capability % 10;
@@ -154,8 +165,7 @@ cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int value) {
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   if (capturing()) return error(cudaErrorStreamCaptureUnsupported);
   const size_t whole = (std::max<size_t>(bytes, 1) + 4095) / 4096 * 4096;
-  void* place =
-      whole > (size_t{4} << 30) ? MAP_FAILED : mmap(nullptr, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* place = whole > free_bytes() ? MAP_FAILED : mmap(nullptr, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (place == MAP_FAILED) return error(cudaErrorMemoryAllocation);
   allocations[place] = whole;
   *memory = place;
@@ -180,9 +190,8 @@ cudaError_t cudaFreeHost(void* memory) {
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  *total = size_t{4} << 30;
-  *free = *total;
-  for (const auto& [memory, bytes] : allocations) *free -= bytes;
+  *total = device_bytes();
+  *free = free_bytes();
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
