@@ -36,12 +36,7 @@ void AttentionBlock::allocate(const LayerArenas& arenas) {
   hidden_scratch_ = allocate_tensor(workspace, dtype, {tokens, config_.hidden_size});
   const bool keeps_normed = arenas.training && qkv_linear_.keeps_input();
   normed_ = keeps_normed ? allocate_tensor(saved, dtype, {tokens, config_.hidden_size}) : hidden_scratch_;
-  int64_t attention_floats = attention_workspace_floats(shape, workspace.device());
-  if (arenas.document_mask) {
-    const AttentionShape masked = shape_of(arenas.sequences, arenas.sequence_length, /*document_mask=*/true);
-    attention_floats = std::max(attention_floats, attention_workspace_floats(masked, workspace.device()));
-  }
-  attention_workspace_ = allocate_tensor(workspace, DType::f32, {attention_floats});
+  attention_workspace_ = allocate_tensor(workspace, DType::f32, {workspace_floats(arenas)});
   if (arenas.training) {
     grad_attended_ = allocate_tensor(workspace, dtype, {tokens, shape.output_features()});
     grad_qkv_ = allocate_tensor(workspace, dtype, {tokens, shape.qkv_features()});
@@ -51,6 +46,17 @@ void AttentionBlock::allocate(const LayerArenas& arenas) {
   qkv_linear_.allocate(arenas);
   output_linear_.allocate(arenas);
   workspace.release(mark);
+}
+
+// A model with documents is trained on them, and may look at sequences without.
+int64_t AttentionBlock::workspace_floats(const LayerArenas& arenas) const {
+  const auto floats = [&](bool document_mask, bool training) {
+    const AttentionShape shape = shape_of(arenas.sequences, arenas.sequence_length, document_mask);
+    return attention_workspace_floats({.shape = shape, .dtype = config_.dtype, .training = training},
+                                      arenas.workspace.device());
+  };
+  if (!arenas.document_mask) return floats(false, arenas.training);
+  return std::max(floats(true, arenas.training), floats(false, /*training=*/false));
 }
 
 void AttentionBlock::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {

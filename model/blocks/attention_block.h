@@ -23,6 +23,7 @@ class AttentionBlock final : public Block {
   AttentionShape shape_of(const Pass& pass) const {
     return shape_of(pass.sequences, pass.sequence_length, !pass.document_starts.empty());
   }
+  int64_t workspace_floats(const LayerArenas& arenas) const;
   Tensor log_sum_exp_of(const Pass& pass) const;
   void rotate(const Tensor& qkv, const Pass& pass, bool inverse) const;
 

@@ -72,7 +72,8 @@ void describe(Bench& bench) {
   for (const int head_dim : {32, 64, 128}) {
     const AttentionShape shape{
         .sequences = 1, .sequence_length = length, .query_heads = 4, .kv_heads = 4, .head_dim = head_dim};
-    print({{"name", fmt::format("attention, head_dim {}", head_dim)}, {"is", describe_attention_backend(shape)}});
+    print({{"name", fmt::format("attention, head_dim {}", head_dim)},
+           {"is", describe_attention_backend({.shape = shape})}});
   }
 }
 

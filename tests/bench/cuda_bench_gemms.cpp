@@ -110,20 +110,20 @@ void bench_attention(Bench& bench) {
     Tensor qkv, output, grad_output, grad_qkv, log_sum_exp, workspace;
   };
   const auto made = allocate(arena, [&] {
-    return Tensors{
-        .qkv = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.qkv_features()}),
-        .output = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.output_features()}),
-        .grad_output = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.output_features()}),
-        .grad_qkv = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.qkv_features()}),
-        .log_sum_exp = allocate_tensor(arena, DType::f32, {shape.tokens() * shape.query_heads}),
-        .workspace = allocate_tensor(arena, DType::f32, {attention_workspace_floats(shape, DeviceKind::cuda)})};
+    return Tensors{.qkv = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.qkv_features()}),
+                   .output = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.output_features()}),
+                   .grad_output = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.output_features()}),
+                   .grad_qkv = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.qkv_features()}),
+                   .log_sum_exp = allocate_tensor(arena, DType::f32, {shape.tokens() * shape.query_heads}),
+                   .workspace = allocate_tensor(arena, DType::f32,
+                                                {attention_workspace_floats({.shape = shape}, DeviceKind::cuda)})};
   });
   fill(made.qkv);
   fill(made.grad_output);
   // The forward pass has two products over the causal half, the backward pass five.
   const double product = static_cast<double>(shape.tokens() * shape.sequence_length) *
                          static_cast<double>(shape.query_heads * shape.head_dim);
-  const std::string who = describe_attention_backend(shape);
+  const std::string who = describe_attention_backend({.shape = shape});
   bench.compute("attention forward (" + who + ")", 2 * product, [&] {
     attention_forward({.shape = shape,
                        .qkv = made.qkv,

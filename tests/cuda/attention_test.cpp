@@ -6,71 +6,13 @@
 #include <cmath>
 #include <functional>
 
-#include "cuda/device_fixture.h"
+#include "cuda/attention_fixture.h"
 #include "model/ops/attention/attention_backend_kind.h"
 
 namespace nibble {
 namespace {
 
-struct Operands {
-  AttentionShape shape;
-  TwinTensor qkv, output, log_sum_exp, grad_output, grad_qkv;
-  TwinTensor document_starts;  // starts of documents, read where the shape has a mask
-
-  Operands(const AttentionShape& size, DType dtype)
-      : shape(size),
-        qkv(dtype, {size.tokens(), size.qkv_features()}),
-        output(dtype, {size.tokens(), size.output_features()}),
-        log_sum_exp(DType::f32, {size.sequences, size.query_heads, size.sequence_length}),
-        grad_output(dtype, {size.tokens(), size.output_features()}),
-        grad_qkv(dtype, {size.tokens(), size.qkv_features()}),
-        document_starts(DType::i32, {size.tokens()}) {
-    qkv.fill_normal(1);
-    grad_output.fill_normal(2);
-  }
-
-  // Sets documents of these lengths, over and over, from the start of every sequence on.
-  void pack(const std::vector<int64_t>& lengths) {
-    shape.document_mask = true;
-    for (int64_t sequence = 0; sequence < shape.sequences; ++sequence) {
-      int64_t start = 0;
-      size_t document = static_cast<size_t>(sequence);
-      for (int64_t position = 0; position < shape.sequence_length; ++position) {
-        if (position - start == lengths[document % lengths.size()]) {
-          start = position;
-          ++document;
-        }
-        document_starts.cpu().as<int32_t>()[sequence * shape.sequence_length + position] = static_cast<int32_t>(start);
-      }
-    }
-    document_starts.upload();
-  }
-  Tensor document_starts_on(DeviceKind device) const {
-    return shape.document_mask ? document_starts.on(device) : Tensor();
-  }
-
-  // Returns a workspace that holds what earlier operators left there.
-  TwinTensor workspace(DeviceKind device) const {
-    TwinTensor memory(DType::f32, {attention_workspace_floats(shape, device)});
-    for (int64_t i = 0; i < memory.cpu().elements(); ++i) memory.cpu().as<float>()[i] = std::nanf("");
-    memory.upload();
-    return memory;
-  }
-  void forward() const {
-    for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
-      attention_forward({shape, qkv.on(device), output.on(device), log_sum_exp.on(device), workspace(device).on(device),
-                         document_starts_on(device)});
-      synchronize(device);
-    }
-  }
-  void backward() const {
-    for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
-      attention_backward({shape, grad_output.on(device), qkv.on(device), output.on(device), log_sum_exp.on(device),
-                          grad_qkv.on(device), workspace(device).on(device), document_starts_on(device)});
-      synchronize(device);
-    }
-  }
-};
+using Operands = AttentionOperands;
 
 class Attention : public DeviceTest {
  protected:
@@ -180,14 +122,14 @@ TEST_F(Attention, NothingToDoIsNoError) {
 }
 
 TEST_F(Attention, BackendIsDescribed) {
-  EXPECT_EQ(describe_attention_backend({1, 64, 2, 1, 64}), "exact: it was asked for");
+  EXPECT_EQ(describe_attention_backend({.shape = {1, 64, 2, 1, 64}}), "exact: it was asked for");
 }
 
 // cuDNN is not asked for heads of 16, with it or without it.
 TEST_F(Attention, WhatCudnnCannotDoIsExactUnlessAskedOfCudnn) {
   const Operands operands({1, 64, 2, 1, 16}, DType::bf16);
   set_attention_backend(AttentionBackendKind::automatic);
-  EXPECT_THAT(describe_attention_backend(operands.shape), ::testing::StartsWith("exact: "));
+  EXPECT_THAT(describe_attention_backend({.shape = operands.shape}), ::testing::StartsWith("exact: "));
   expect_bits_of_the_cpu(operands);
   const TwinTensor workspace = operands.workspace(DeviceKind::cuda);
   set_attention_backend(AttentionBackendKind::cudnn);
@@ -196,8 +138,8 @@ TEST_F(Attention, WhatCudnnCannotDoIsExactUnlessAskedOfCudnn) {
              attention_forward({operands.shape, operands.qkv.gpu(), operands.output.gpu(), operands.log_sum_exp.gpu(),
                                 workspace.gpu()});
            },
-           [&] { describe_attention_backend(operands.shape); },
-           [&] { attention_workspace_floats(operands.shape, DeviceKind::cuda); }}) {
+           [&] { describe_attention_backend({.shape = operands.shape}); },
+           [&] { attention_workspace_floats({.shape = operands.shape}, DeviceKind::cuda); }}) {
     try {
       attempt();
       ADD_FAILURE() << "no error";
@@ -229,7 +171,7 @@ double difference(const Tensor& expected, const Tensor& actual) {
 // On a GPU with cuDNN the results are near the CPU's, and have the same bits every time.
 TEST_F(Attention, CudnnIsNearAndRepeatable) {
   set_attention_backend(AttentionBackendKind::automatic);
-  const std::string backend = describe_attention_backend({2, 300, 8, 2, 64});
+  const std::string backend = describe_attention_backend({.shape = {2, 300, 8, 2, 64}});
   if (!backend.starts_with("cuDNN")) GTEST_SKIP() << backend;
   for (const auto& [head_dim, masked] : {std::pair{64, false}, {128, false}, {64, true}, {128, true}}) {
     SCOPED_TRACE(::testing::Message() << "head_dim " << head_dim << (masked ? ", documents" : ""));

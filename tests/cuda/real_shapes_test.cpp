@@ -117,12 +117,12 @@ AttentionResults attend(Arena& arena, const AttentionShape& shape, const Tensor&
     Tensor workspace;
   };
   const auto made = allocate(arena, [&] {
-    return Memory{
-        .results = {.output = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.output_features()}),
-                    .log_sum_exp =
-                        allocate_tensor(arena, DType::f32, {shape.sequences, shape.query_heads, shape.sequence_length}),
-                    .grad_qkv = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.qkv_features()})},
-        .workspace = allocate_tensor(arena, DType::f32, {attention_workspace_floats(shape, DeviceKind::cuda)})};
+    return Memory{.results = {.output = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.output_features()}),
+                              .log_sum_exp = allocate_tensor(
+                                  arena, DType::f32, {shape.sequences, shape.query_heads, shape.sequence_length}),
+                              .grad_qkv = allocate_tensor(arena, DType::bf16, {shape.tokens(), shape.qkv_features()})},
+                  .workspace = allocate_tensor(arena, DType::f32,
+                                               {attention_workspace_floats({.shape = shape}, DeviceKind::cuda)})};
   });
   const AttentionResults& results = made.results;
   attention_forward({.shape = shape,
@@ -146,7 +146,7 @@ class RealShapesOfHeads : public RealShapes, public ::testing::WithParamInterfac
 TEST_P(RealShapesOfHeads, AttentionIsNearAndRepeatable) {
   const AttentionShape shape{
       .sequences = 2, .sequence_length = 4096, .query_heads = 16, .kv_heads = 4, .head_dim = GetParam()};
-  const std::string backend = describe_attention_backend(shape);
+  const std::string backend = describe_attention_backend({.shape = shape});
   if (!backend.starts_with("cuDNN")) GTEST_SKIP() << backend;
   Arena inputs[] = {Arena("qkv", DeviceKind::cuda), Arena("grad_output", DeviceKind::cuda)};
   const Tensor qkv = device_tensor(inputs[0], DType::bf16, {shape.tokens(), shape.qkv_features()});

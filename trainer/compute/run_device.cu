@@ -5,6 +5,7 @@
 #include "dist/device/cuda_device.h"
 #include "model/ops/attention/attention_backend_kind.h"
 #include "quant/gemm/gemm_backend_kind.h"
+#include "trainer/compute/training_model.h"
 
 namespace nibble::cuda {
 namespace {
@@ -50,13 +51,7 @@ std::vector<std::string> describe_device(const RunConfig& config) {
   std::string gemms;
   for (const auto& [a, b] : gemms_of(config.recipe)) gemms += (gemms.empty() ? "" : "; ") + describe_gemm(a, b);
   lines.push_back("products   " + gemms);
-  const AttentionShape shape{.sequences = config.train.micro_batch_sequences,
-                             .sequence_length = config.model.sequence_length,
-                             .query_heads = config.model.query_heads,
-                             .kv_heads = config.model.kv_heads,
-                             .head_dim = config.model.head_dim,
-                             .document_mask = config.data.document_mask};
-  lines.push_back("attention  " + describe_attention_backend(shape));
+  lines.push_back("attention  " + describe_attention_backend(attention_use(config)));
   return lines;
 }
 

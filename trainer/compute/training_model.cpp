@@ -4,6 +4,17 @@
 
 namespace nibble {
 
+AttentionUse attention_use(const RunConfig& config) {
+  return {.shape = {.sequences = config.train.micro_batch_sequences,
+                    .sequence_length = config.model.sequence_length,
+                    .query_heads = config.model.query_heads,
+                    .kv_heads = config.model.kv_heads,
+                    .head_dim = config.model.head_dim,
+                    .document_mask = config.data.document_mask},
+          .dtype = config.model.dtype,
+          .training = true};
+}
+
 std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, const Recipe& recipe) {
   return std::make_unique<LanguageModel>(config.model, recipe,
                                          LanguageModelOptions{.sequences = config.train.micro_batch_sequences,

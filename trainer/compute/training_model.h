@@ -4,9 +4,13 @@
 #include <memory>
 
 #include "model/language_model.h"
+#include "model/ops/attention/attention.h"
 #include "trainer/config/run_config.h"
 
 namespace nibble {
+
+// What the run's micro-batches ask of attention.
+AttentionUse attention_use(const RunConfig& config);
 
 // Makes the model and takes memory for forward and backward passes over the run's micro-batches.
 std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, const Recipe& recipe);

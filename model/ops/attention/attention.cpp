@@ -76,9 +76,10 @@ int64_t attention_workspace_floats(const AttentionShape& shape, int threads) {
   return threads * floats_a_thread(shape) + workspace_alignment;
 }
 
-static int64_t attention_workspace_floats(const AttentionShape& shape) {
-  return attention_workspace_floats(shape, compute_threads());
+static int64_t attention_workspace_floats(const AttentionUse& use) {
+  return attention_workspace_floats(use.shape, compute_threads());
 }
+static void refuse_unasked_exact_attention(const AttentionUse& /*use*/) {}
 
 void attention_forward(const AttentionForward& problem) {
   const AttentionShape& shape = problem.shape;
@@ -100,8 +101,12 @@ void attention_backward(const AttentionBackward& problem) {
 
 }  // namespace cpu
 
-int64_t attention_workspace_floats(const AttentionShape& shape, DeviceKind device) {
-  return NIBBLE_DISPATCH(device, attention_workspace_floats, shape);
+int64_t attention_workspace_floats(const AttentionUse& use, DeviceKind device) {
+  return NIBBLE_DISPATCH(device, attention_workspace_floats, use);
+}
+
+void refuse_unasked_exact_attention(const AttentionUse& use, DeviceKind device) {
+  NIBBLE_DISPATCH(device, refuse_unasked_exact_attention, use);
 }
 
 void attention_forward(const AttentionForward& problem) {

@@ -6,13 +6,19 @@
 #include "dist/device/cuda_device.h"
 #include "model/ops/attention/attention_backend_kind.h"
 #include "model/ops/attention/attention_exact.h"
-#include "model/ops/attention/cudnn_attention.h"
+#include "model/ops/attention/attention_plans.h"
 #include "model/ops/row/storage.h"
 
 namespace nibble {
 namespace {
 
 std::atomic<AttentionBackendKind> backend_of_process{AttentionBackendKind::automatic};
+
+const char* const asked_for = "it was asked for";
+const char* const what_cudnn_needs =
+    "cuDNN 9.10 or later and libnvrtc where the dynamic linker finds them (LD_LIBRARY_PATH), a build with cuDNN's "
+    "headers, bf16 activations, a head_dim that is a multiple of 8 up to 128 (192 and 256 on compute capability 9.0), "
+    "and data.document_mask on 9.0 only";
 
 }  // namespace
 
@@ -27,26 +33,40 @@ AttentionBackendKind attention_backend() {
 namespace cuda {
 namespace {
 
-// Returns why attention of this shape and dtype is not computed by cuDNN; empty if it is. Throws if cuDNN is required
-// and cannot run.
-std::string reason_against_cudnn(const AttentionShape& shape, DType dtype) {
+// Returns why the library is not asked for attention of this dtype; empty if it is.
+std::string reason_not_to_ask(DType dtype) {
   static const bool without_gpu = visible_devices() == 0;
-  const AttentionBackendKind backend = attention_backend();
-  if (backend == AttentionBackendKind::exact) return "it was asked for";
-  std::string reason;
-  if (dtype != DType::bf16) {
-    reason = "activations are " + std::string(name_of(dtype));
-  } else if (without_gpu) {
-    reason = "no GPU is visible";
-  } else {
-    reason = cudnn_attention_refusal(shape);
-  }
-  if (!reason.empty() && backend == AttentionBackendKind::cudnn) {
-    throw Error(ExitCode::bad_config, "attention was asked of cuDNN, which cannot run it: " + reason,
-                "set cuda.attention to automatic or exact, or a model that cuDNN supports: bf16 activations, "
-                "head_dim 64 or 128, cuDNN 9.10 or later; documents are masked on compute capability 9.0 only");
-  }
+  if (attention_backend() == AttentionBackendKind::exact) return asked_for;
+  if (dtype != DType::bf16) return "activations are " + std::string(name_of(dtype));
+  return without_gpu ? "no GPU is visible" : "";
+}
+
+// Throws if cuDNN is required; `reason` is why it cannot run.
+void refuse_if_cudnn_is_required(const std::string& reason) {
+  if (attention_backend() != AttentionBackendKind::cudnn) return;
+  throw Error(
+      ExitCode::bad_config, "attention was asked of cuDNN, which cannot run it: " + reason,
+      std::string("set cuda.attention to automatic or exact, or give cuDNN what it needs: ") + what_cudnn_needs);
+}
+
+// Returns why attention of this use is not computed by cuDNN; empty if it is. The plans are made here.
+std::string reason_against_cudnn(const AttentionUse& use) {
+  std::string reason = reason_not_to_ask(use.dtype);
+  if (reason.empty()) reason = attention_plans().plan(use.shape, use.training).refusal;
+  if (!reason.empty()) refuse_if_cudnn_is_required(reason);
   return reason;
+}
+
+// Returns the plan to run a pass with, or null for the exact kernels.
+const AttentionPlan* plan_for(const AttentionShape& shape, DType dtype, AttentionPass pass, const Tensor& workspace) {
+  const std::string reason = reason_not_to_ask(dtype);
+  if (!reason.empty()) {
+    refuse_if_cudnn_is_required(reason);
+    return nullptr;
+  }
+  const AttentionPlans::Choice choice = attention_plans().choose(shape, pass, workspace.elements());
+  if (!choice.refusal.empty()) refuse_if_cudnn_is_required(choice.refusal);
+  return choice.plan;
 }
 
 void check_workspace(const Tensor& workspace, int64_t floats) {
@@ -55,44 +75,59 @@ void check_workspace(const Tensor& workspace, int64_t floats) {
 
 }  // namespace
 
-// The dtype is not known here, so there is room for whichever kernels may run. If no GPU is visible, for example when a
-// run is planned on another machine, it is the need of the exact kernels.
-int64_t attention_workspace_floats(const AttentionShape& shape) {
-  const int64_t exact = exact_attention::workspace_floats(shape);
-  if (shape.sequences == 0 || !reason_against_cudnn(shape, DType::bf16).empty()) return exact;
-  return std::max(exact, cudnn_attention_workspace_floats(shape));
+// There is room for the exact kernels too, because they run smaller shapes for which the library's workspace is too
+// small.
+int64_t attention_workspace_floats(const AttentionUse& use) {
+  const int64_t exact = exact_attention::workspace_floats(use.shape);
+  if (use.shape.sequences == 0) return exact;
+  const std::string reason = reason_against_cudnn(use);
+  if (reason.empty()) return std::max(exact, attention_plans().plan(use.shape, use.training).workspace_floats());
+  if (!use.training && reason != asked_for) attention_plans().say_exact(use.shape, reason);
+  return exact;
+}
+
+void refuse_unasked_exact_attention(const AttentionUse& use) {
+  if (use.shape.sequence_length <= longest_unasked_exact) return;
+  const std::string reason = reason_against_cudnn(use);
+  if (reason.empty() || reason == asked_for) return;
+  throw Error(ExitCode::bad_config,
+              "attention of " + std::to_string(use.shape.sequence_length) +
+                  " tokens would be computed by nibble's exact kernels, because cuDNN cannot: " + reason,
+              std::string("give cuDNN what it needs: ") + what_cudnn_needs +
+                  "; or ask for the exact kernels with cuda.attention=exact, with which a run takes about 8 times as "
+                  "long on an H200 and 17 times on a B200 (calculated for 1.3B parameters and sequences of 4,096 "
+                  "tokens)");
 }
 
 void attention_forward(const AttentionForward& problem) {
-  const AttentionShape& shape = problem.shape;
-  const DType dtype = problem.output.dtype();
-  if (shape.tokens() == 0) return;
-  if (reason_against_cudnn(shape, dtype).empty()) {
-    check_workspace(problem.workspace, cudnn_attention_workspace_floats(shape));
-    cudnn_attention_forward(problem);
+  if (problem.shape.tokens() == 0) return;
+  const AttentionPlan* const plan =
+      plan_for(problem.shape, problem.output.dtype(), AttentionPass::forward, problem.workspace);
+  if (plan != nullptr) {
+    plan->forward(problem);
   } else {
     exact_attention::forward(problem);
   }
 }
 
 void attention_backward(const AttentionBackward& problem) {
-  const AttentionShape& shape = problem.shape;
-  const DType dtype = problem.grad_qkv.dtype();
-  if (shape.tokens() == 0) return;
-  if (reason_against_cudnn(shape, dtype).empty()) {
-    check_workspace(problem.workspace, cudnn_attention_workspace_floats(shape));
-    cudnn_attention_backward(problem);
+  if (problem.shape.tokens() == 0) return;
+  const AttentionPlan* const plan =
+      plan_for(problem.shape, problem.grad_qkv.dtype(), AttentionPass::backward, problem.workspace);
+  if (plan != nullptr) {
+    plan->backward(problem);
   } else {
-    check_workspace(problem.workspace, exact_attention::workspace_floats(shape));
+    check_workspace(problem.workspace, exact_attention::workspace_floats(problem.shape));
     exact_attention::backward(problem);
   }
 }
 
 }  // namespace cuda
 
-std::string describe_attention_backend(const AttentionShape& shape) {
-  const std::string reason = cuda::reason_against_cudnn(shape, DType::bf16);
-  return reason.empty() ? cuda::cudnn_attention_name(shape) : "exact: " + reason;
+std::string describe_attention_backend(const AttentionUse& use) {
+  const std::string reason = cuda::reason_against_cudnn(use);
+  if (!reason.empty()) return "exact: " + reason;
+  return cuda::attention_plans().describe(cuda::attention_plans().plan(use.shape, use.training));
 }
 
 }  // namespace nibble

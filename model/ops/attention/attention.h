@@ -12,6 +12,8 @@
 // document, and finite tokens of another document have no influence on any bit of it.
 #pragma once
 
+#include <compare>
+
 #include "dist/device/operator.h"
 #include "quant/tensor/tensor.h"
 
@@ -28,14 +30,27 @@ struct AttentionShape {
   int64_t tokens() const { return sequences * sequence_length; }
   int64_t qkv_features() const { return (query_heads + 2 * kv_heads) * head_dim; }
   int64_t output_features() const { return query_heads * head_dim; }
+  auto operator<=>(const AttentionShape&) const = default;
 };
 
-// Returns the size of the f32 workspace of forward and backward. On the CPU it is for the current number of compute
-// threads.
-int64_t attention_workspace_floats(const AttentionShape& shape, DeviceKind device);
+// What a model is going to ask of attention. Shapes with fewer sequences or tokens may be asked as well.
+struct AttentionUse {
+  AttentionShape shape;
+  DType dtype = DType::bf16;
+  bool training = true;  // false: there are no backward passes
+};
+
+// Returns the size of the f32 workspace of the passes of a use. On the CPU it is for the current number of compute
+// threads. On a GPU the kernels are chosen here (model/ops/attention/attention_backend_kind.h).
+int64_t attention_workspace_floats(const AttentionUse& use, DeviceKind device);
 namespace cpu {
 int64_t attention_workspace_floats(const AttentionShape& shape, int threads);
 }
+
+// Throws ExitCode::bad_config if training would run the exact kernels of a GPU, which take most of its time, though
+// nobody asked for them by name. Sequences of at most longest_unasked_exact tokens may run them.
+inline constexpr int64_t longest_unasked_exact = 512;
+void refuse_unasked_exact_attention(const AttentionUse& use, DeviceKind device);
 
 struct AttentionForward {
   AttentionShape shape;
@@ -62,7 +77,8 @@ struct AttentionBackward {
 NIBBLE_OPERATOR(void attention_backward(const AttentionBackward& problem));
 
 namespace cuda {
-int64_t attention_workspace_floats(const AttentionShape& shape);
-}
+int64_t attention_workspace_floats(const AttentionUse& use);
+void refuse_unasked_exact_attention(const AttentionUse& use);
+}  // namespace cuda
 
 }  // namespace nibble

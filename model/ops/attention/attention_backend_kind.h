@@ -23,8 +23,8 @@ constexpr auto enum_names(AttentionBackendKind) {
 void set_attention_backend(AttentionBackendKind kind);
 AttentionBackendKind attention_backend();
 
-// Returns, for the log, which kernels compute attention of this shape in bf16 on the GPU of this process, and why:
-// "cuDNN 9.19.0, deterministic backward" or "exact: built without cuDNN". It makes the plans that it describes.
-std::string describe_attention_backend(const AttentionShape& shape);
+// Returns, for the log, which kernels compute attention of this use on the GPU of this process, and why:
+// "cuDNN 9.19.0 (engine 6 forward, 5 backward)" or "exact: built without cuDNN". It makes the plans that it describes.
+std::string describe_attention_backend(const AttentionUse& use);
 
 }  // namespace nibble

@@ -1,26 +1,19 @@
 // Attention by cuDNN's fused kernels: bf16, causal, grouped queries, and with a document mask where there are engines
-// for both passes (in 9.19: on compute capability 9.0). The backward pass is deterministic. Bits differ from those of
-// the CPU, because tensor cores add in an order of their own. This header is internal to attention, except for
-// cudnn_attention_support(), which tells the shapes that cuDNN supports on a GPU that is only described. The source is
-// cudnn/cudnn_attention.cu, or stub/cudnn_attention.cu in a build without cuDNN's headers.
+// for both passes (in 9.19: on compute capability 9.0). The graph of the backward pass is cuDNN's deterministic one.
+// Bits differ from those of the CPU, because tensor cores add in an order of their own. This header is internal to
+// attention, except for cudnn_attention_support(), which tells the shapes that cuDNN supports on a GPU that is only
+// described. The source is cudnn/cudnn_attention.cu, or stub/cudnn_attention.cu in a build without cuDNN's headers.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "model/ops/attention/attention.h"
+#include "model/ops/attention/attention_library.h"
 
 namespace nibble::cuda {
 
-// Makes the plans of both passes for this process's GPU, once for each shape (it takes seconds, because cuDNN compiles
-// kernels). Returns why there are none, or an empty text.
-std::string cudnn_attention_refusal(const AttentionShape& shape);
-// Returns a text such as "cuDNN 9.19.0 (engine 6 forward, 5 backward)". Like the next three, it needs a shape that has
-// plans.
-std::string cudnn_attention_name(const AttentionShape& shape);
-int64_t cudnn_attention_workspace_floats(const AttentionShape& shape);
-void cudnn_attention_forward(const AttentionForward& problem);
-void cudnn_attention_backward(const AttentionBackward& problem);
+// cuDNN on this process's GPU. Making a plan takes seconds, because cuDNN compiles kernels.
+const AttentionLibrary& cudnn_attention();
 
 // cuDNN's answer for a GPU that `device_json` describes (tests/cuda/devices): the engines that would run each pass,
 // best first, or the reason why there are none.

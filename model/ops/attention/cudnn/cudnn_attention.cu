@@ -1,12 +1,7 @@
 #include "model/ops/attention/cudnn_attention.h"
 
-#include <array>
 #include <limits>
-#include <map>
 #include <memory>
-#include <mutex>
-#include <optional>
-#include <tuple>
 
 #include "model/ops/attention/attention_blocks.h"
 #include "model/ops/attention/cudnn/cudnn_attention_graph.h"
@@ -16,88 +11,18 @@ namespace {
 
 constexpr int64_t alignment_floats = 64;  // alignment of the parts of the workspace
 
-std::string no_engine(const AttentionShape& shape) {
-  return cudnn_version_text() + " has no engine for this shape" + (shape.document_mask ? " that masks documents" : "");
-}
+// What cuDNN proposes for one pass of one shape. Plans refer to the graph, so it lives as long as they do.
+struct Proposal {
+  CudnnTarget target;
+  AttentionGraph graph;
+  AttentionGraph::Configurations configurations;
 
-// One pass of one shape. The plan refers to the graph, so the graph lives as long.
-class PlannedPass {
- public:
-  // Throws with cuDNN's message if cuDNN has no plan.
-  PlannedPass(const AttentionShape& shape, AttentionPass pass, const CudnnTarget& target)
-      : graph_(shape, pass, target), configurations_(graph_.configurations()) {
-    std::string refusal = no_engine(shape);
-    for (const CudnnDescriptor* configuration : configurations_.all()) {
-      try {
-        plan_.emplace(*configuration, target);
-        engine_ = cudnn_engine_of(*configuration);
-        return;
-      } catch (const Error& error) {
-        refusal = error.what();
-      }
-    }
-    throw Error(ExitCode::bad_config, refusal);
-  }
-  const CudnnPlan& plan() const { return *plan_; }
-  int64_t engine() const { return engine_; }
-
- private:
-  AttentionGraph graph_;
-  AttentionGraph::Configurations configurations_;
-  std::optional<CudnnPlan> plan_;
-  int64_t engine_ = 0;
+  Proposal(const AttentionShape& shape, AttentionPass pass, CudnnTarget on)
+      : target(std::move(on)), graph(shape, pass, target), configurations(graph.configurations()) {}
 };
 
-// The plans of both passes of a shape, or why there are none.
-struct PlannedShape {
-  std::unique_ptr<CudnnTarget> target;
-  std::unique_ptr<PlannedPass> forward, backward;
-  std::string refusal;
-
-  explicit PlannedShape(const AttentionShape& shape) {
-    if (shape.head_dim != 64 && shape.head_dim != 128) {
-      refusal = "head_dim is " + std::to_string(shape.head_dim) + ", and cuDNN is asked for 64 and 128 only";
-      return;
-    }
-    if (!cudnn_library().available) {
-      refusal = cudnn_library().reason;
-      return;
-    }
-    try {
-      target = std::make_unique<CudnnTarget>(CudnnTarget::this_gpu());
-      forward = std::make_unique<PlannedPass>(shape, AttentionPass::forward, *target);
-      backward = std::make_unique<PlannedPass>(shape, AttentionPass::backward, *target);
-    } catch (const Error& error) {
-      if (error.code() != ExitCode::bad_config) throw;
-      refusal = error.what();
-    }
-  }
-
-  int64_t workspace_floats(const AttentionShape& shape) const {
-    const size_t bytes = std::max(forward->plan().workspace_bytes(), backward->plan().workspace_bytes());
-    return alignment_floats + mean_floats(shape) + div_ceil(static_cast<int64_t>(bytes), int64_t{sizeof(float)});
-  }
-  static int64_t mean_floats(const AttentionShape& shape) {
-    return round_up(shape.tokens() * shape.query_heads, alignment_floats);
-  }
-};
-
-// Plans live until the process ends, because the driver may be gone when destructors run.
-const PlannedShape& planned(const AttentionShape& shape) {
-  using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, bool>;
-  static std::mutex mutex;
-  static auto& shapes = *new std::map<Key, PlannedShape>;
-  const std::lock_guard lock(mutex);
-  const Key key{shape.sequences, shape.sequence_length, shape.query_heads,
-                shape.kv_heads,  shape.head_dim,        shape.document_mask};
-  const auto found = shapes.find(key);
-  return found != shapes.end() ? found->second : shapes.try_emplace(key, shape).first->second;
-}
-
-const PlannedShape& with_plans(const AttentionShape& shape) {
-  const PlannedShape& known = planned(shape);
-  NIBBLE_CHECK(known.refusal.empty(), known.refusal);
-  return known;
+int64_t mean_floats(const AttentionShape& shape) {
+  return round_up(shape.tokens() * shape.query_heads, alignment_floats);
 }
 
 // The tensors of one execution.
@@ -147,7 +72,67 @@ struct Workspace {
   Workspace(const AttentionShape& shape, const Tensor& memory) {
     constexpr uintptr_t bytes = alignment_floats * sizeof(float);
     means = reinterpret_cast<float*>(round_up(reinterpret_cast<uintptr_t>(memory.data()), bytes));
-    of_plan = means + PlannedShape::mean_floats(shape);
+    of_plan = means + mean_floats(shape);
+  }
+};
+
+class CudnnAttentionPlan final : public AttentionPlan {
+ public:
+  CudnnAttentionPlan(const AttentionShape& shape, std::shared_ptr<const Proposal> proposal,
+                     const CudnnDescriptor& configuration)
+      : proposal_(std::move(proposal)),
+        plan_(configuration, proposal_->target),
+        engine_(cudnn_engine_of(configuration)),
+        workspace_floats_(alignment_floats + mean_floats(shape) +
+                          div_ceil(static_cast<int64_t>(plan_.workspace_bytes()), int64_t{sizeof(float)})) {}
+
+  int64_t engine() const override { return engine_; }
+  int64_t workspace_floats() const override { return workspace_floats_; }
+
+  void forward(const AttentionForward& problem) const override {
+    const AttentionShape& shape = problem.shape;
+    Arguments arguments(shape, problem.document_starts);
+    arguments.add_heads(shape, problem.qkv, AttentionTensor::query, AttentionTensor::key, AttentionTensor::value);
+    arguments.add(AttentionTensor::output, problem.output.data());
+    arguments.add(AttentionTensor::log_sum_exp, problem.log_sum_exp.data());
+    arguments.execute(plan_, Workspace(shape, problem.workspace).of_plan);
+  }
+
+  void backward(const AttentionBackward& problem) const override {
+    const AttentionShape& shape = problem.shape;
+    const Workspace workspace(shape, problem.workspace);
+    Arguments arguments(shape, problem.document_starts);
+    arguments.add_one();
+    arguments.add_heads(shape, problem.qkv, AttentionTensor::query, AttentionTensor::key, AttentionTensor::value);
+    arguments.add_heads(shape, problem.grad_qkv, AttentionTensor::grad_query, AttentionTensor::grad_key,
+                        AttentionTensor::grad_value);
+    arguments.add(AttentionTensor::output, problem.output.data());
+    arguments.add(AttentionTensor::log_sum_exp, problem.log_sum_exp.data());
+    arguments.add(AttentionTensor::grad_output, problem.grad_output.data());
+    arguments.add(AttentionTensor::mean_gradients, workspace.means);
+    arguments.execute(plan_, workspace.of_plan);
+  }
+
+ private:
+  std::shared_ptr<const Proposal> proposal_;
+  CudnnPlan plan_;
+  int64_t engine_;
+  int64_t workspace_floats_;
+};
+
+class CudnnAttention final : public AttentionLibrary {
+ public:
+  std::string problem() const override { return cudnn_library().reason; }
+  std::string name() const override { return cudnn_version_text(); }
+  std::vector<Engine> engines(const AttentionShape& shape, AttentionPass pass) const override {
+    const auto proposal = std::make_shared<const Proposal>(shape, pass, CudnnTarget::this_gpu());
+    std::vector<Engine> engines;
+    for (const CudnnDescriptor* configuration : proposal->configurations.all()) {
+      engines.emplace_back([shape, proposal, configuration] {
+        return std::make_unique<CudnnAttentionPlan>(shape, proposal, *configuration);
+      });
+    }
+    return engines;
   }
 };
 
@@ -160,7 +145,7 @@ CudnnAttentionPass ask(const AttentionShape& shape, AttentionPass pass, const Cu
     for (const CudnnDescriptor* configuration : configurations.all()) {
       answer.engines.push_back(cudnn_engine_of(*configuration));
     }
-    if (answer.engines.empty()) answer.refusal = no_engine(shape);
+    if (answer.engines.empty()) answer.refusal = cudnn_version_text() + " has no engine";
   } catch (const Error& error) {
     if (error.code() != ExitCode::bad_config) throw;
     answer.refusal = error.what();
@@ -170,42 +155,9 @@ CudnnAttentionPass ask(const AttentionShape& shape, AttentionPass pass, const Cu
 
 }  // namespace
 
-std::string cudnn_attention_refusal(const AttentionShape& shape) {
-  return planned(shape).refusal;
-}
-
-std::string cudnn_attention_name(const AttentionShape& shape) {
-  const PlannedShape& known = with_plans(shape);
-  return cudnn_version_text() + " (engine " + std::to_string(known.forward->engine()) + " forward, " +
-         std::to_string(known.backward->engine()) + " backward, deterministic)";
-}
-
-int64_t cudnn_attention_workspace_floats(const AttentionShape& shape) {
-  return with_plans(shape).workspace_floats(shape);
-}
-
-void cudnn_attention_forward(const AttentionForward& problem) {
-  const AttentionShape& shape = problem.shape;
-  Arguments arguments(shape, problem.document_starts);
-  arguments.add_heads(shape, problem.qkv, AttentionTensor::query, AttentionTensor::key, AttentionTensor::value);
-  arguments.add(AttentionTensor::output, problem.output.data());
-  arguments.add(AttentionTensor::log_sum_exp, problem.log_sum_exp.data());
-  arguments.execute(with_plans(shape).forward->plan(), Workspace(shape, problem.workspace).of_plan);
-}
-
-void cudnn_attention_backward(const AttentionBackward& problem) {
-  const AttentionShape& shape = problem.shape;
-  const Workspace workspace(shape, problem.workspace);
-  Arguments arguments(shape, problem.document_starts);
-  arguments.add_one();
-  arguments.add_heads(shape, problem.qkv, AttentionTensor::query, AttentionTensor::key, AttentionTensor::value);
-  arguments.add_heads(shape, problem.grad_qkv, AttentionTensor::grad_query, AttentionTensor::grad_key,
-                      AttentionTensor::grad_value);
-  arguments.add(AttentionTensor::output, problem.output.data());
-  arguments.add(AttentionTensor::log_sum_exp, problem.log_sum_exp.data());
-  arguments.add(AttentionTensor::grad_output, problem.grad_output.data());
-  arguments.add(AttentionTensor::mean_gradients, workspace.means);
-  arguments.execute(with_plans(shape).backward->plan(), workspace.of_plan);
+const AttentionLibrary& cudnn_attention() {
+  static const auto& library = *new CudnnAttention;  // plans refer to it until the process ends
+  return library;
 }
 
 CudnnAttentionSupport cudnn_attention_support(const AttentionShape& shape, const std::string& device_json) {

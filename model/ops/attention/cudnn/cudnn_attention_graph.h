@@ -9,12 +9,10 @@
 #include <memory>
 #include <vector>
 
-#include "model/ops/attention/attention.h"
+#include "model/ops/attention/attention_library.h"
 #include "quant/gemm/cuda/cudnn/cudnn_backend.h"
 
 namespace nibble::cuda {
-
-enum class AttentionPass : uint8_t { forward, backward };
 
 // Identifiers of the tensors that are given at execution. From `scale` on, they are numbers in host memory.
 enum class AttentionTensor : int64_t {

@@ -1,4 +1,4 @@
-// Attention by cuDNN in builds without cuDNN's headers: it refuses every shape.
+// Attention by cuDNN in builds without cuDNN's headers: it computes nothing.
 #include "model/ops/attention/cudnn_attention.h"
 
 namespace nibble::cuda {
@@ -6,31 +6,18 @@ namespace {
 
 const char* const reason = "built without cuDNN";
 
-[[noreturn]] void fail() {
-  NIBBLE_CHECK(false, reason);
-  __builtin_unreachable();
-}
+class NoCudnn final : public AttentionLibrary {
+ public:
+  std::string problem() const override { return reason; }
+  std::string name() const override { return "cuDNN"; }
+  std::vector<Engine> engines(const AttentionShape& /*shape*/, AttentionPass /*pass*/) const override { return {}; }
+};
 
 }  // namespace
 
-std::string cudnn_attention_refusal(const AttentionShape& /*shape*/) {
-  return reason;
-}
-
-std::string cudnn_attention_name(const AttentionShape& /*shape*/) {
-  fail();
-}
-
-int64_t cudnn_attention_workspace_floats(const AttentionShape& /*shape*/) {
-  fail();
-}
-
-void cudnn_attention_forward(const AttentionForward& /*problem*/) {
-  fail();
-}
-
-void cudnn_attention_backward(const AttentionBackward& /*problem*/) {
-  fail();
+const AttentionLibrary& cudnn_attention() {
+  static const NoCudnn library;
+  return library;
 }
 
 CudnnAttentionSupport cudnn_attention_support(const AttentionShape& /*shape*/, const std::string& /*device_json*/) {
