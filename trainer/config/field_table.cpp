@@ -61,7 +61,8 @@ const Field fields[] = {
      "GEMMs of the same operands (emulated); exact has the bits of the CPU, and is slow.",
      numeric},
     {"cuda.attention", CHOICE(cuda.attention), "The backend of attention on a GPU: automatic "
-     "takes cuDNN if it supports the shape; exact has the bits of the CPU, and is slow.",
+     "takes cuDNN if it supports the shape, and otherwise refuses to train with sequences of more than 512 tokens; exact "
+     "has the bits of the CPU, and is slow.",
      numeric},
     {"cuda.graphs", VALUE(cuda.graphs), "Run forward and backward of a micro-batch on the GPU as one graph; changes no bit "
      "of the result.",

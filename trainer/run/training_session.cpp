@@ -103,6 +103,9 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     }
     config_.model.vocab_size = settled_vocabulary(config, *train_loader_);
     nibble::validate(config_.model);
+    if (has_block(config_.model, BlockKind::attention)) {
+      refuse_unasked_exact_attention(attention_use(config_), device_);
+    }
     build_model(config_.recipe);
   });
   build_state();
