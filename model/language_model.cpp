@@ -83,6 +83,10 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, co
     for (Linear* linear : block->linears()) linears_.push_back(linear);
   }
   linears_.push_back(&head_->linear());
+  if (options_.measure_only) {
+    allocate();
+    return;
+  }
   planned(arenas_, [&] { allocate(); });
   if (!rope_table_.empty()) fill_rope_table(config_.rope_theta, rope_table_);
 }

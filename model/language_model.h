@@ -33,6 +33,7 @@ struct LanguageModelOptions {
   bool document_mask = false;        // passes may be given document starts
   int64_t head_chunk_tokens = 0;     // tokens whose logits are in memory at a time; 0: model/head.h chooses
   bool graphs = false;               // on a GPU: forward and backward of a micro-batch are one graph
+  bool measure_only = false;         // takes no memory: memory() is all that the model is good for
   std::vector<bool> recompute = {};  // by block: drop its activations and compute them again in backward; empty: none
 };
 

@@ -11,6 +11,7 @@
 #include "dist/base/error.h"
 #include "dist/device/cuda_device.h"
 #include "dist/device/dispatch.h"
+#include "dist/device/gpu_reserve.h"
 
 namespace nibble {
 namespace {
@@ -32,6 +33,20 @@ void refuse_more_than_the_machine_has(const std::string& name, size_t bytes) {
   const double total = (static_cast<double>(info.totalram) + static_cast<double>(info.totalswap)) * info.mem_unit;
   if (static_cast<double>(bytes) > total) {
     fail_out_of_memory(name, bytes, fmt::format("this machine has {:.1f} MiB", total / mebibyte));
+  }
+}
+
+// Refuses a request that would not leave the reserve free. Libraries would fail later, in the first step.
+void refuse_what_the_gpu_cannot_spare(const std::string& name, size_t bytes) {
+  if constexpr (built_with_cuda) {
+    const size_t reserve = gpu_reserve();
+    if (reserve == 0) return;
+    const size_t free = cuda::free_bytes();
+    if (free >= reserve && free - reserve >= bytes) return;
+    fail_out_of_memory(name, bytes,
+                       fmt::format("the GPU has {:.1f} MiB free, of which {:.1f} MiB are kept for what libraries take "
+                                   "later",
+                                   static_cast<double>(free) / mebibyte, static_cast<double>(reserve) / mebibyte));
   }
 }
 
@@ -75,8 +90,12 @@ void* Arena::allocate(size_t bytes) {
 
 void Arena::commit() {
   NIBBLE_CHECK(measuring(), "arena " + name_ + " has its memory already");
-  if (device_ == DeviceKind::cpu) refuse_more_than_the_machine_has(name_, planned_);
   const size_t bytes = std::max(planned_, alignment);
+  if (device_ == DeviceKind::cpu) {
+    refuse_more_than_the_machine_has(name_, bytes);
+  } else {
+    refuse_what_the_gpu_cannot_spare(name_, bytes);
+  }
   void* memory = NIBBLE_DISPATCH(device_, allocate, bytes);
   if (memory == nullptr) {
     fail_out_of_memory(name_, bytes,

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "dist/base/log.h"
 #include "dist/device/dispatch.h"
 #include "dist/ranks/nccl_communicator.h"
@@ -25,6 +27,23 @@ namespace {
 }
 
 }  // namespace
+
+size_t gpu_bytes_of_libraries(const Communicator& host, DeviceKind device) {
+  // Kernels of cuBLASLt and cuDNN (some 500 MiB, loaded when first called), their workspaces of 64 MiB each, nibble's
+  // own kernels, graphs, and what the allocator loses at the ends of blocks.
+  constexpr size_t of_every_run = size_t{1536} << 20;
+  // Buffers of NCCL, which it takes with the first operation of each kind. It connects a rank to its neighbours in
+  // rings and trees: about the ranks of one machine, however many there are.
+  constexpr size_t of_a_peer = size_t{307} << 20;
+  constexpr int most_peers = 8;
+  if (device == DeviceKind::cpu) return 0;
+  size_t bytes = of_every_run;
+  if constexpr (built_with_cuda) {
+    const int peers = std::min(host.size() - 1, most_peers);
+    if (peers > 0 && cuda::nccl_problem().empty()) bytes += static_cast<size_t>(peers) * of_a_peer;
+  }
+  return bytes;
+}
 
 std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& host, DeviceKind device, double timeout_s) {
   if (device == DeviceKind::cpu || host.size() == 1) return nullptr;

@@ -46,4 +46,7 @@ class DeviceCommunicator : public Communicator {
 // and `host`. timeout_s bounds every operation; 0 means no bound. `host` must outlive the result.
 std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& host, DeviceKind device, double timeout_s);
 
+// Returns the bytes of the GPU that a run should leave free for what libraries take after its plan; 0 on the CPU.
+size_t gpu_bytes_of_libraries(const Communicator& host, DeviceKind device);
+
 }  // namespace nibble

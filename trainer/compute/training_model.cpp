@@ -15,16 +15,31 @@ AttentionUse attention_use(const RunConfig& config) {
           .training = true};
 }
 
+namespace {
+
+LanguageModelOptions training_options(const RunConfig& config) {
+  return {.sequences = config.train.micro_batch_sequences,
+          .sequence_length = config.model.sequence_length,
+          .training = true,
+          .device = device_of(config),
+          .document_mask = config.data.document_mask,
+          .head_chunk_tokens = config.train.head_chunk_tokens,
+          .graphs = config.cuda.graphs,
+          .recompute = recompute_blocks(config)};
+}
+
+}  // namespace
+
 std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, const Recipe& recipe) {
-  return std::make_unique<LanguageModel>(config.model, recipe,
-                                         LanguageModelOptions{.sequences = config.train.micro_batch_sequences,
-                                                              .sequence_length = config.model.sequence_length,
-                                                              .training = true,
-                                                              .device = device_of(config),
-                                                              .document_mask = config.data.document_mask,
-                                                              .head_chunk_tokens = config.train.head_chunk_tokens,
-                                                              .graphs = config.cuda.graphs,
-                                                              .recompute = recompute_blocks(config)});
+  return std::make_unique<LanguageModel>(config.model, recipe, training_options(config));
+}
+
+uint64_t training_model_bytes(const RunConfig& config, const Recipe& recipe) {
+  LanguageModelOptions options = training_options(config);
+  options.measure_only = true;
+  uint64_t bytes = 0;
+  for (const MemoryLine& line : LanguageModel(config.model, recipe, options).memory()) bytes += line.bytes;
+  return bytes;
 }
 
 }  // namespace nibble

@@ -14,5 +14,7 @@ AttentionUse attention_use(const RunConfig& config);
 
 // Makes the model and takes memory for forward and backward passes over the run's micro-batches.
 std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, const Recipe& recipe);
+// Returns the bytes that it would take, without taking them.
+uint64_t training_model_bytes(const RunConfig& config, const Recipe& recipe);
 
 }  // namespace nibble

@@ -10,6 +10,7 @@
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
 #include "dist/base/text.h"
+#include "dist/device/gpu_reserve.h"
 #include "dist/device/profile.h"
 #include "dist/ranks/device_communicator.h"
 #include "model/cost.h"
@@ -106,7 +107,9 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     if (has_block(config_.model, BlockKind::attention)) {
       refuse_unasked_exact_attention(attention_use(config_), device_);
     }
+    set_gpu_reserve(gpu_bytes_of_libraries(communicator_, device_));
     build_model(config_.recipe);
+    reserve_for_late_switch();
   });
   build_state();
   micro_batch_ = std::make_unique<MicroBatch>(config.train.micro_batch_sequences, config.model.sequence_length,
@@ -130,8 +133,18 @@ void TrainingSession::follow_recipe(uint64_t step) {
   const auto steps = static_cast<uint64_t>(config_.train.steps);
   const bool late = step >= switch_step(config_.recipe, steps);
   if (late == switched_) return;
+  set_gpu_reserve(0);  // libraries have taken what they need
   run_together(communicator_, [&] { build_model(recipe_at(config_.recipe, step, steps)); });
   switched_ = late;
+}
+
+// The other recipe's model may be the larger one. On a GPU its memory is kept free from the start.
+void TrainingSession::reserve_for_late_switch() {
+  if (device_ == DeviceKind::cpu || !config_.recipe.late_switch) return;
+  uint64_t bytes = 0;
+  for (const MemoryLine& line : model_->memory()) bytes += line.bytes;
+  const uint64_t later = training_model_bytes(config_, switched(config_.recipe));
+  if (later > bytes) set_gpu_reserve(gpu_reserve() + later - bytes);
 }
 
 // Collective.
@@ -192,6 +205,9 @@ std::vector<std::string> TrainingSession::describe() const {
   for (const MemoryLine& line : model_->memory()) {
     memory += fmt::format(", {} {:.1f} MB", line.what, static_cast<double>(line.bytes) / 1e6);
     total += line.bytes;
+  }
+  if (gpu_reserve() > 0) {
+    memory += fmt::format("; beside it {:.1f} MB stay free for libraries", static_cast<double>(gpu_reserve()) / 1e6);
   }
   lines.push_back(fmt::format("memory     {:.1f} MB a rank: {}", static_cast<double>(total) / 1e6, memory));
   if (const std::string gather = weight_gather_->describe(); !gather.empty()) lines.push_back("gather     " + gather);

@@ -77,6 +77,7 @@ class TrainingSession {
 
  private:
   void build_model(const Recipe& recipe);
+  void reserve_for_late_switch();
   void build_state();
   void follow_recipe(uint64_t step);
   void gather_weights();
