@@ -17,8 +17,8 @@ std::atomic<AttentionBackendKind> backend_of_process{AttentionBackendKind::autom
 const char* const asked_for = "it was asked for";
 const char* const what_cudnn_needs =
     "cuDNN 9.10 or later and libnvrtc where the dynamic linker finds them (LD_LIBRARY_PATH), a build with cuDNN's "
-    "headers, bf16 activations, a head_dim that is a multiple of 8 up to 128 (192 and 256 on compute capability 9.0), "
-    "and data.document_mask on 9.0 only";
+    "headers, bf16 activations, a head_dim that is a multiple of 8 up to 128 (256 on compute capability 9.0), and "
+    "data.document_mask on 9.0 only";
 
 }  // namespace
 
