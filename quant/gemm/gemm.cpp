@@ -135,6 +135,10 @@ void gemm(const GemmProblem& problem) {
   gemm_with(instruction_set(), problem);
 }
 
+GemmDescription describe_gemm(const GemmProblem& /*problem*/) {
+  return {.library = "nibble", .algorithm = "exact, " + std::string(name_of(instruction_set())), .exact = true};
+}
+
 void small_matmul_with(InstructionSet level, const SmallMatmul& problem) {
   const GemmKernels& kernels = gemm_kernels_of(level);
   if (problem.m <= 0 || problem.n <= 0) return;
@@ -169,6 +173,10 @@ Tensor allocate_gemm_scratch(Arena& arena, const GemmShape& shape) {
 void gemm(const GemmProblem& problem) {
   const ProfileScope scope(family_of(problem), "gemm");
   NIBBLE_DISPATCH(problem.output.device(), gemm, problem);
+}
+
+GemmDescription describe_gemm(const GemmProblem& problem) {
+  return NIBBLE_DISPATCH(problem.output.device(), describe_gemm, problem);
 }
 
 void small_matmul(const SmallMatmul& problem) {

@@ -21,12 +21,23 @@
 // FP32 number nothing differs from computing it in FP32.
 #pragma once
 
+#include <string>
+
 #include "dist/device/operator.h"
 #include "quant/gemm/gemm_problem.h"
 
 namespace nibble {
 
 NIBBLE_OPERATOR(void gemm(const GemmProblem& problem));
+
+// Who multiplies, and how.
+struct GemmDescription {
+  std::string library;    // "nibble", "cuBLASLt 13.1.0"
+  std::string algorithm;  // "exact, avx2", "native, algorithm 66, tile 24, stages 35"
+  bool exact = false;     // the bits are those of the contract above
+};
+// Describes a GEMM that has run with these operands; its memory may be in use for something else since.
+NIBBLE_OPERATOR(GemmDescription describe_gemm(const GemmProblem& problem));
 
 // Returns the bytes of memory that a GEMM needs beside its operands on a device: 0 on the CPU.
 size_t gemm_scratch_bytes(const GemmShape& shape, DeviceKind device);

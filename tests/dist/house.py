@@ -20,7 +20,7 @@ FOLDERS = {
 ROOMS = {
     'dist': ['base', 'device', 'ranks', 'zero'],
     'quant': ['format', 'recipe', 'tensor', 'isa', 'quantize/cpu', 'quantize/cuda', 'quantize', 'gemm/gemm_problem',
-              'gemm/gemm_common', 'gemm/gemm_backend_kind', 'gemm/cpu', 'gemm/cuda', 'gemm', 'wire'],
+              'gemm/gemm_common', 'gemm/gemm_backend_kind', 'gemm/cpu', 'gemm/gemm_check', 'gemm/cuda', 'gemm', 'wire'],
     'model': ['config', 'cost', 'ops/row', 'ops/attention', 'ops', 'layers', 'blocks', 'head', 'language_model'],
     'optim': ['schedule', 'adamw', 'gradient_norm', 'oscillation'],
     'data': ['shards', 'sampler', 'loader', 'text'],
