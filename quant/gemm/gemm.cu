@@ -13,6 +13,7 @@ namespace nibble::cuda {
 namespace {
 
 GemmBackendKind backend_kind = GemmBackendKind::automatic;
+GemmFallback fallback = GemmFallback::exact;
 
 void warn_once(const std::string& message) {
   static std::set<std::string> told;
@@ -21,6 +22,11 @@ void warn_once(const std::string& message) {
 
 std::string name_of_pair(Format a, Format b) {
   return std::string(nibble::name_of(a)) + (a == b ? "" : " x " + std::string(nibble::name_of(b)));
+}
+
+std::string describe_shape(const GemmShape& shape) {
+  return "a GEMM " + std::to_string(shape.m) + " x " + std::to_string(shape.n) + " x " + std::to_string(shape.k) +
+         " of " + name_of_pair(shape.a, shape.b) + " operands";
 }
 
 // Only formats with block scales are tested: their scales are where libraries have gone wrong.
@@ -33,13 +39,38 @@ bool is_native(GemmBackend& backend, const GemmShape& shape) {
   return backend.refusal(shape).empty() && passed_self_test(backend, shape);
 }
 
+// Returns why the automatic choice is not a native backend.
+std::string reason_for_emulation(const GemmShape& shape) {
+  const std::string refusal = cublaslt_gemm().refusal(shape);
+  if (!refusal.empty()) return refusal;
+  return cublaslt_gemm().description() + " failed the self-test";
+}
+
+// Says once that GEMMs run in the exact kernels, or refuses that.
+void fall_back_to_exact(const std::string& reason) {
+  if (fallback == GemmFallback::exact) {
+    return warn_once(reason + ": it runs in nibble's own kernels, which are exact but slow");
+  }
+  throw Error(ExitCode::bad_config,
+              reason + ", and nibble's own exact kernels, which are some 150 times slower, must be asked for by name",
+              "install cuBLASLt 12.9 or later (libcublasLt.so.13) or put its directory into LD_LIBRARY_PATH, or set "
+              "cuda.gemm to exact");
+}
+
 GemmBackend& automatic_backend(const GemmShape& shape) {
   if (is_native(cublaslt_gemm(), shape)) return cublaslt_gemm();
   if (is_native(cudnn_gemm(), shape)) return cudnn_gemm();
+  const std::string what = "a GEMM of " + name_of_pair(shape.a, shape.b) + " operands";
   const std::string refusal = emulated_gemm().refusal(shape);
-  if (refusal.empty()) return emulated_gemm();
-  warn_once("GEMMs on the GPU run in nibble's own kernels, which are exact but slow: " + refusal);
-  return exact_gemm();
+  if (!refusal.empty()) {
+    fall_back_to_exact(what + " has no library: " + refusal);
+    return exact_gemm();
+  }
+  if (fallback == GemmFallback::none) {
+    throw Error(ExitCode::bad_config, "cuda.strict: " + what + " is not native: " + reason_for_emulation(shape),
+                "set cuda.gemm to emulated, which asks for decoded operands by name, or cuda.strict to false");
+  }
+  return emulated_gemm();
 }
 
 GemmBackend& named_backend(const GemmShape& shape) {
@@ -71,17 +102,14 @@ bool is_decoded(const GemmShape& shape) {
   return shape.outer_scales || shape.a != shape.b || is_quantized(shape.a);
 }
 
-// Returns why the automatic choice is not a native backend.
-std::string reason_for_emulation(const GemmShape& shape) {
-  const std::string refusal = cublaslt_gemm().refusal(shape);
-  if (!refusal.empty()) return refusal;
-  return cublaslt_gemm().description() + " failed the self-test";
-}
-
 }  // namespace
 
 void set_gemm_backend(GemmBackendKind chosen) {
   backend_kind = chosen;
+}
+
+void set_gemm_fallback(GemmFallback slowest) {
+  fallback = slowest;
 }
 
 GemmBackendKind gemm_backend() {
@@ -104,30 +132,33 @@ size_t gemm_scratch_bytes(const GemmShape& shape) {
   return backend_for(shape).scratch_bytes(shape);
 }
 
+GemmDescription describe_gemm(const GemmProblem& problem) {
+  GemmBackend& backend = backend_for(shape_of(problem));
+  const bool exact = &backend == &exact_gemm();
+  return {.library = exact ? "nibble" : backend.description(), .algorithm = backend.algorithm(problem), .exact = exact};
+}
+
 void gemm(const GemmProblem& problem) {
   const GemmShape shape = shape_of(problem);
   if (shape.m == 0 || shape.n == 0) return;
   if (shape.k == 0) {  // libraries do not agree on the result
-    exact_gemm().multiply(problem);
+    exact_gemm().multiply(problem, Trial::none);
     return;
   }
   GemmBackend& backend = backend_for(shape);
   if (backend_kind == GemmBackendKind::automatic && problem.scratch.bytes() < backend.scratch_bytes(shape)) {
-    warn_once("a GEMM of " + name_of_pair(shape.a, shape.b) +
-              " operands has a shape that its scratch memory was not planned for: it runs in nibble's own kernels, "
-              "which are exact but slow");
-    exact_gemm().multiply(problem);
+    fall_back_to_exact(describe_shape(shape) + " has a shape that its scratch memory was not planned for");
+    exact_gemm().multiply(problem, Trial::none);
     return;
   }
-  if (backend.multiply(problem)) return;
-  const std::string what = backend.description() + " has no algorithm for a GEMM " + std::to_string(shape.m) + " x " +
-                           std::to_string(shape.n) + " x " + std::to_string(shape.k) + " of " +
-                           name_of_pair(shape.a, shape.b) + " operands";
+  if (backend.multiply(problem, Trial::first_use)) return;
+  const std::string reason =
+      backend.description() + " has no algorithm, or none that passes its trial, for " + describe_shape(shape);
   if (backend_kind != GemmBackendKind::automatic) {
-    throw Error(ExitCode::bad_config, what, "set cuda.gemm to automatic or exact");
+    throw Error(ExitCode::bad_config, reason, "set cuda.gemm to automatic or exact");
   }
-  warn_once(what + ": it runs in nibble's own kernels, which are exact but slow");
-  exact_gemm().multiply(problem);
+  fall_back_to_exact(reason);
+  exact_gemm().multiply(problem, Trial::none);
 }
 
 }  // namespace nibble::cuda

@@ -28,6 +28,7 @@ class CublasLt : public DeviceTest {
   void TearDown() override {
     unsetenv("NIBBLE_FAKE_CUBLASLT_VERSION");
     cuda::set_gemm_backend(GemmBackendKind::automatic);
+    cuda::set_gemm_fallback(cuda::GemmFallback::exact);
     cuda::forget_gemm_self_test();
   }
 };
@@ -265,6 +266,52 @@ TEST_F(CublasLt, APlannedAlgorithmThatTheLibraryDoesNotTakeIsReplaced) {
   EXPECT_EQ(cuda::export_gemm_plan(), plan);
 }
 
+// Runs with a fault of the simulator's library, on a shape of its own, since a shape is tried once.
+void expect_other_algorithm(const char* fault, int64_t rows) {
+  const TwinOperand a({Format::nvfp4, rows, 96}, 1);
+  const TwinOperand b({Format::nvfp4, 152, 96}, 2);
+  const TwinOperand c({Format::bf16, rows, 96, true}, 3);
+  cuda::native_gemm_is_sound();  // the self-test comes before the fault
+  setenv("NIBBLE_FAKE_CUBLASLT_FAULT", fault, 1);
+  testing::internal::CaptureStderr();
+  expect_close_everywhere(GemmBackendKind::automatic, a, b, fault);
+  expect_close_everywhere(GemmBackendKind::automatic, c, b, fault);
+  const std::string log = testing::internal::GetCapturedStderr();
+  unsetenv("NIBBLE_FAKE_CUBLASLT_FAULT");
+  EXPECT_NE(log.find("algorithm 1, tile 0, stages 0 is not used for a GEMM"), std::string::npos) << log;
+}
+
+TEST_F(CublasLt, AnAlgorithmThatFailsItsTrialIsNotUsed) {
+  if (heuristic_calls() == nullptr) GTEST_SKIP() << "only the simulator's library can be wrong on demand";
+  expect_other_algorithm("first_wrong", 144);
+  expect_other_algorithm("first_unstable", 160);
+}
+
+TEST_F(CublasLt, WithoutARightAlgorithmTheProductIsExactOrRefused) {
+  if (heuristic_calls() == nullptr) GTEST_SKIP() << "only the simulator's library can be wrong on demand";
+  const TwinOperand a({Format::bf16, 176, 96}, 1);
+  const TwinOperand b({Format::bf16, 152, 96}, 2);
+  const GemmCase problem{a, b, DType::f32, true};
+  const std::vector<float> exact = run(GemmBackendKind::exact, problem, 1.5F);
+  setenv("NIBBLE_FAKE_CUBLASLT_FAULT", "all_wrong", 1);
+  EXPECT_EQ(run(GemmBackendKind::automatic, problem, 1.5F), exact);
+  cuda::set_gemm_fallback(cuda::GemmFallback::emulated);
+  EXPECT_THROW(run(GemmBackendKind::automatic, problem, 1.5F), Error);
+  unsetenv("NIBBLE_FAKE_CUBLASLT_FAULT");
+}
+
+TEST_F(CublasLt, WhatIsNotNativeIsRefusedOnRequest) {
+  const auto scratch = [](Format a, Format b) {
+    return gemm_scratch_bytes({.a = a, .b = b, .m = 32, .n = 32, .k = 64}, DeviceKind::cuda);
+  };
+  EXPECT_GT(scratch(Format::mxfp4, Format::bf16), 0U);
+  cuda::set_gemm_fallback(cuda::GemmFallback::none);
+  EXPECT_EQ(scratch(Format::bf16, Format::bf16), 0U);
+  EXPECT_THROW(scratch(Format::mxfp4, Format::bf16), Error);
+  cuda::set_gemm_backend(GemmBackendKind::emulated);
+  EXPECT_GT(scratch(Format::mxfp4, Format::bf16), 0U);
+}
+
 TEST_F(CublasLt, VersionsKnownToBeWrongAreRefused) {
   EXPECT_FALSE(cuda::known_nvfp4_fault(120803).empty());
   EXPECT_TRUE(cuda::known_nvfp4_fault(120900).empty());
@@ -330,14 +377,14 @@ TEST_F(CublasLt, PlansFromElsewhereAreIgnoredAndDamagedOnesRefused) {
     cuda::import_gemm_plan(text);
     return testing::internal::GetCapturedStderr();
   };
-  EXPECT_NE(import("nibble gemm plan 1\ndevice another GPU\nlibrary 130100" + line).find("another GPU"),
+  EXPECT_NE(import("nibble gemm plan 2\ndevice another GPU\nlibrary 130100" + line).find("another GPU"),
             std::string::npos);
-  EXPECT_NE(import("nibble gemm plan 2\nwhatever").find("ignored"), std::string::npos);
+  EXPECT_NE(import("nibble gemm plan 3\nwhatever").find("ignored"), std::string::npos);
   EXPECT_EQ(cuda::export_gemm_plan(), plan);
   for (const std::string damaged :
-       {"", "plan", "nibble gemm plan 1\nlibrary 1\n", "nibble gemm plan 1\ndevice x\n",
-        "nibble gemm plan 1\ndevice x\nlibrary 1x\n", "nibble gemm plan 1\ndevice x\nlibrary 1\n1 2 3\n",
-        "nibble gemm plan 1\ndevice x\nlibrary 1\n7 7 7 0 0 0 0 0 0 16 16 16 7 g\n"}) {
+       {"", "plan", "nibble gemm plan 2\nlibrary 1\n", "nibble gemm plan 2\ndevice x\n",
+        "nibble gemm plan 2\ndevice x\nlibrary 1x\n", "nibble gemm plan 2\ndevice x\nlibrary 1\n1 2 3\n",
+        "nibble gemm plan 2\ndevice x\nlibrary 1\n7 7 7 0 0 0 0 0 0 16 16 16 7 g\n"}) {
     EXPECT_THROW(cuda::import_gemm_plan(damaged), Error) << damaged;
   }
 }

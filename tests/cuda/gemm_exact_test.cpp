@@ -13,6 +13,7 @@ namespace {
 class ExactGemm : public DeviceTest {
  protected:
   void SetUp() override { cuda::set_gemm_backend(cuda::GemmBackendKind::exact); }
+  void TearDown() override { cuda::set_gemm_backend(cuda::GemmBackendKind::automatic); }
 
   static void expect_same(const TwinOperand& a, const TwinOperand& b, DType dtype, bool accumulate,
                           const std::string& what, float before = 1) {

@@ -83,10 +83,27 @@ LibraryOperand library_operand(const QuantizedTensor& tensor) {
   return operand;
 }
 
+// Returns the GEMM without its alpha.
+LibraryGemm library_gemm(const GemmProblem& problem) {
+  LibraryGemm gemm;
+  gemm.a = library_operand(problem.a);
+  gemm.b = library_operand(problem.b);
+  gemm.inner = problem.a.inner;
+  gemm.output = problem.output.data();
+  gemm.output_dtype = problem.output.dtype();
+  gemm.output_stride = problem.b.rows;
+  gemm.accumulate = problem.accumulate;
+  gemm.part = {.rows = problem.a.rows, .columns = problem.b.rows};
+  return gemm;
+}
+
 class CublasLtGemm final : public GemmBackend {
  public:
   std::string refusal(const GemmShape& shape) override;
-  bool multiply(const GemmProblem& problem) override;
+  bool multiply(const GemmProblem& problem, Trial trial) override;
+  std::string algorithm(const GemmProblem& problem) override {
+    return "native, " + planned_algorithm(library_gemm(problem));
+  }
   std::string description() override { return "cuBLASLt " + name_of_cublaslt_version(cublaslt_version()); }
 };
 
@@ -100,17 +117,11 @@ std::string CublasLtGemm::refusal(const GemmShape& shape) {
   return refusal.empty() ? refusal_of_shape(family, shape) : refusal;
 }
 
-bool CublasLtGemm::multiply(const GemmProblem& problem) {
+bool CublasLtGemm::multiply(const GemmProblem& problem, Trial trial) {
   cpu::check_gemm(problem);
-  LibraryGemm gemm;
-  gemm.a = library_operand(problem.a);
-  gemm.b = library_operand(problem.b);
-  gemm.inner = problem.a.inner;
-  gemm.output = problem.output.data();
-  gemm.output_dtype = problem.output.dtype();
-  gemm.output_stride = problem.b.rows;
-  gemm.accumulate = problem.accumulate;
+  LibraryGemm gemm = library_gemm(problem);
   gemm.alpha = library_alpha(problem.a, problem.b);
+  if (trial == Trial::first_use) gemm.problem = &problem;
   return cuda::multiply(gemm);
 }
 

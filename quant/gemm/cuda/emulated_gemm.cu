@@ -128,14 +128,12 @@ Parts parts_of(const GemmShape& shape) {
   return {fp32, part_of(shape.a, shape.m, shape.k, fp32), part_of(shape.b, shape.n, shape.k, fp32)};
 }
 
-// Returns rows [first, first + rows) for the library: decoded by this call, or a view of them.
-LibraryOperand prepare(const DeviceOperand& operand, bool fp32, int64_t first, int64_t rows, void* scratch) {
+// Returns rows [first, first + rows) for the library: in `scratch` if they are decoded, else a view of them.
+LibraryOperand part_for_library(const DeviceOperand& operand, bool fp32, int64_t first, int64_t rows, void* scratch) {
   LibraryOperand result;
   result.type = fp32 ? CUDA_R_32F : CUDA_R_16BF;
   result.rows = rows;
   if (is_decoded(operand.format, fp32)) {
-    if (fp32) decode<float>(operand, first, rows, scratch);
-    if (!fp32) decode<BFloat16>(operand, first, rows, scratch);
     result.values = scratch;
     result.stride = operand.inner;
     return result;
@@ -147,6 +145,71 @@ LibraryOperand prepare(const DeviceOperand& operand, bool fp32, int64_t first, i
   return result;
 }
 
+void decode_part(const DeviceOperand& operand, bool fp32, int64_t first, int64_t rows, void* scratch) {
+  if (!is_decoded(operand.format, fp32)) return;
+  if (fp32) decode<float>(operand, first, rows, scratch);
+  if (!fp32) decode<BFloat16>(operand, first, rows, scratch);
+}
+
+// The GEMMs of the library that together are one emulated GEMM.
+class Emulation {
+ public:
+  explicit Emulation(const GemmProblem& problem)
+      : problem_(problem),
+        shape_(shape_of(problem)),
+        parts_(parts_of(shape_)),
+        a_(device_operand(problem.a)),
+        b_(device_operand(problem.b)),
+        scratch_of_a_(static_cast<std::byte*>(problem.scratch.data())) {}
+
+  // Returns the GEMM of the rows of a from i on and of those of b from j on, without its alpha.
+  LibraryGemm part(int64_t i, int64_t j) const {
+    const auto element = static_cast<int64_t>(size_of(problem_.output.dtype()));
+    LibraryGemm gemm;
+    gemm.part = {.first_row = i,
+                 .rows = std::min(parts_.a.rows, shape_.m - i),
+                 .first_column = j,
+                 .columns = std::min(parts_.b.rows, shape_.n - j)};
+    gemm.a = part_for_library(a_, parts_.fp32, i, gemm.part.rows, scratch_of_a_);
+    gemm.b = part_for_library(b_, parts_.fp32, j, gemm.part.columns, scratch_of_b());
+    gemm.inner = shape_.k;
+    gemm.output_dtype = problem_.output.dtype();
+    gemm.output_stride = shape_.n;
+    gemm.accumulate = problem_.accumulate;
+    gemm.output = static_cast<std::byte*>(problem_.output.data()) + (i * shape_.n + j) * element;
+    return gemm;
+  }
+
+  bool run(Trial trial) const {
+    const float* const alpha = library_alpha(problem_.a, problem_.b);
+    for (int64_t j = 0; j < shape_.n; j += parts_.b.rows) {
+      decode_part(b_, parts_.fp32, j, std::min(parts_.b.rows, shape_.n - j), scratch_of_b());
+      for (int64_t i = 0; i < shape_.m; i += parts_.a.rows) {
+        LibraryGemm gemm = part(i, j);
+        const bool decoded = j == 0 || parts_.a.rows < shape_.m;  // else the rows of the call before are still there
+        if (decoded) decode_part(a_, parts_.fp32, i, gemm.part.rows, scratch_of_a_);
+        gemm.alpha = alpha;
+        if (trial == Trial::first_use) gemm.problem = &problem_;
+        if (cuda::multiply(gemm)) continue;
+        if (i == 0 && j == 0) return false;
+        throw Error(ExitCode::bad_config,
+                    "cuBLASLt has no algorithm for the last part of a GEMM that is decoded in parts",
+                    "set cuda.gemm to exact");
+      }
+    }
+    return true;
+  }
+
+ private:
+  std::byte* scratch_of_b() const { return scratch_of_a_ + parts_.a.bytes; }
+
+  const GemmProblem& problem_;
+  GemmShape shape_;
+  Parts parts_;
+  DeviceOperand a_, b_;
+  std::byte* scratch_of_a_;
+};
+
 class EmulatedGemm final : public GemmBackend {
  public:
   std::string refusal(const GemmShape& /*shape*/) override {
@@ -156,35 +219,18 @@ class EmulatedGemm final : public GemmBackend {
     const Parts parts = parts_of(shape);
     return static_cast<size_t>(parts.a.bytes + parts.b.bytes);
   }
-  bool multiply(const GemmProblem& problem) override;
+  bool multiply(const GemmProblem& problem, Trial trial) override;
   std::string description() override { return "cuBLASLt " + name_of_cublaslt_version(cublaslt_version()); }
+  std::string algorithm(const GemmProblem& problem) override {
+    return std::string("emulated in ") + (in_fp32(shape_of(problem)) ? "fp32, " : "bf16, ") +
+           planned_algorithm(Emulation(problem).part(0, 0));
+  }
 };
 
-bool EmulatedGemm::multiply(const GemmProblem& problem) {
+bool EmulatedGemm::multiply(const GemmProblem& problem, Trial trial) {
   cpu::check_gemm(problem);
-  const GemmShape shape = shape_of(problem);
-  const Parts parts = parts_of(shape);
-  NIBBLE_CHECK(problem.scratch.bytes() >= scratch_bytes(shape), "scratch of gemm_scratch_bytes() for this GEMM");
-  const DeviceOperand a = device_operand(problem.a);
-  const DeviceOperand b = device_operand(problem.b);
-  auto* const scratch = static_cast<std::byte*>(problem.scratch.data());
-  const int64_t element = static_cast<int64_t>(size_of(problem.output.dtype()));
-  LibraryGemm gemm;
-  gemm.inner = shape.k;
-  gemm.output_dtype = problem.output.dtype();
-  gemm.output_stride = shape.n;
-  gemm.accumulate = problem.accumulate;
-  gemm.alpha = library_alpha(problem.a, problem.b);
-  for (int64_t j = 0; j < shape.n; j += parts.b.rows) {
-    gemm.b = prepare(b, parts.fp32, j, std::min(parts.b.rows, shape.n - j), scratch + parts.a.bytes);
-    for (int64_t i = 0; i < shape.m; i += parts.a.rows) {
-      const bool decoded = j == 0 || parts.a.rows < shape.m;  // else the rows of the call before are still there
-      if (decoded) gemm.a = prepare(a, parts.fp32, i, std::min(parts.a.rows, shape.m - i), scratch);
-      gemm.output = static_cast<std::byte*>(problem.output.data()) + (i * shape.n + j) * element;
-      if (!cuda::multiply(gemm)) return false;
-    }
-  }
-  return true;
+  NIBBLE_CHECK(problem.scratch.bytes() >= scratch_bytes(shape_of(problem)), "scratch of gemm_scratch_bytes()");
+  return Emulation(problem).run(trial);
 }
 
 }  // namespace

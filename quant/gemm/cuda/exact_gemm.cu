@@ -278,14 +278,15 @@ class ExactGemm final : public GemmBackend {
  public:
   std::string refusal(const GemmShape& /*shape*/) override { return {}; }
   std::string description() override { return "kernels of nibble"; }
-  bool multiply(const GemmProblem& problem) override;
+  std::string algorithm(const GemmProblem& /*problem*/) override { return "exact"; }
+  bool multiply(const GemmProblem& problem, Trial trial) override;
 };
 
 bool has_integer_blocks(const QuantizedTensor& tensor) {
   return tensor.format == Format::nvfp4 && tensor.outer_scales.empty();
 }
 
-bool ExactGemm::multiply(const GemmProblem& problem) {
+bool ExactGemm::multiply(const GemmProblem& problem, Trial /*trial*/) {
   cpu::check_gemm(problem);
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;

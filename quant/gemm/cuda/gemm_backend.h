@@ -9,6 +9,9 @@
 
 namespace nibble::cuda {
 
+// Whether an algorithm of a library is tried when it is first used for a shape (quant/gemm/cuda/library_gemm.h).
+enum class Trial : uint8_t { none, first_use };
+
 class GemmBackend {
  public:
   virtual ~GemmBackend() = default;
@@ -16,10 +19,13 @@ class GemmBackend {
   // any shape.
   virtual std::string refusal(const GemmShape& shape) = 0;
   virtual size_t scratch_bytes(const GemmShape& /*shape*/) { return 0; }
-  // Puts the GEMM on the compute stream. Returns false, and does nothing, where the library refuses after all.
-  virtual bool multiply(const GemmProblem& problem) = 0;
+  // Puts the GEMM on the compute stream. Returns false where the library refuses after all, or where no algorithm of it
+  // passes the trial; the output is then as it was.
+  virtual bool multiply(const GemmProblem& problem, Trial trial) = 0;
   // Returns a description such as "cuBLASLt 13.1.0".
   virtual std::string description() = 0;
+  // Returns how the GEMM is multiplied, such as "native, algorithm 66".
+  virtual std::string algorithm(const GemmProblem& problem) = 0;
 };
 
 // Sets the size in bytes of a decoded operand above which emulation decodes it some rows (128 or more) at a time; 256

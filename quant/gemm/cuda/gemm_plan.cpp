@@ -12,7 +12,7 @@
 namespace nibble {
 namespace {
 
-constexpr std::string_view first_line = "nibble gemm plan 1";
+constexpr std::string_view first_line = "nibble gemm plan 2";
 constexpr std::string_view device_label = "device ";
 constexpr std::string_view library_label = "library ";
 

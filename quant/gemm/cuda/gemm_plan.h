@@ -1,7 +1,7 @@
 // The algorithms of cuBLASLt for the GEMMs of a run: each is chosen once, kept, and carried from run to run as text,
 // since another algorithm may sum in another order.
 //
-//   nibble gemm plan 1
+//   nibble gemm plan 2
 //   device NVIDIA H100 80GB HBM3
 //   library 130100
 //   <the 13 numbers of a key> <8 words of the algorithm, hexadecimal> <workspace bytes>
@@ -16,7 +16,7 @@
 namespace nibble {
 
 // m, n, k; types of a, b and the output as the library numbers them; whether a and b are transposed; scale mode of
-// blocks; alignment of a, b and the output in bytes, at most 16; elements from row to row of the output.
+// blocks; alignment of a, b and the output in bytes, at most 256; elements from row to row of the output.
 struct GemmPlanKey {
   std::array<int64_t, 13> numbers{};
   friend bool operator<(const GemmPlanKey& a, const GemmPlanKey& b) { return a.numbers < b.numbers; }

@@ -131,7 +131,7 @@ std::vector<float> Bench::multiply(GemmBackend& backend, DType dtype, bool accum
   copy_bytes({output.data(), DeviceKind::cuda, memory, DeviceKind::cpu, output.bytes()});
   GemmProblem problem{a_, b_, output};
   problem.accumulate = accumulate;
-  if (!backend.multiply(problem)) return {};
+  if (!backend.multiply(problem, Trial::none)) return {};
   copy_bytes({memory, DeviceKind::cpu, output.data(), DeviceKind::cuda, output.bytes()});
   for (size_t i = 0; is_bf16 && i < count; ++i) result[i] = to_float(narrow[i]);
   return result;

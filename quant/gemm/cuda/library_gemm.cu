@@ -7,11 +7,13 @@
 #include <array>
 #include <optional>
 #include <set>
+#include <vector>
 
 #include "dist/base/log_line.h"
 #include "dist/device/cuda_device.h"
 #include "dist/device/launch.cuh"
 #include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/cuda/gemm_trial.h"
 #include "quant/gemm/cuda/library_alpha.h"
 #include "quant/gemm/gemm_backend_kind.h"
 
@@ -35,7 +37,7 @@ class Descriptors {
   Descriptors(const Descriptors&) = delete;
   Descriptors& operator=(const Descriptors&) = delete;
 
-  std::optional<PlannedAlgorithm> choose();
+  std::vector<PlannedAlgorithm> candidates();
   bool accepts(const PlannedAlgorithm& algorithm);
   void run(const PlannedAlgorithm& algorithm);
 
@@ -63,10 +65,10 @@ class Descriptors {
   cublasLtMatrixLayout_t d_ = nullptr;
 };
 
-// Returns the largest power of two, up to the width of vector loads, that divides the address.
+// Returns the largest power of two up to 256, beyond which no algorithm asks, that divides the address.
 uint32_t alignment_of(const void* memory) {
   const auto address = reinterpret_cast<uintptr_t>(memory);
-  return static_cast<uint32_t>(std::min<uintptr_t>(address & (~address + 1), 16));
+  return static_cast<uint32_t>(std::min<uintptr_t>(address & (~address + 1), 256));
 }
 
 cudaDataType_t output_type(const LibraryGemm& gemm) {
@@ -144,23 +146,24 @@ bool Descriptors::is_repeatable(const cublasLtMatmulAlgo_t& algorithm) const {
   return splits <= 1 && scheme == CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
-std::optional<PlannedAlgorithm> Descriptors::choose() {
+// Returns the repeatable algorithms that the library proposes, the one that it expects to be fastest first.
+std::vector<PlannedAlgorithm> Descriptors::candidates() {
   std::array<cublasLtMatmulHeuristicResult_t, 16> found{};
   int count = 0;
   const cublasStatus_t status = lt_.heuristic(lt_.handle, operation_, a_, b_, d_, d_, preference_,
                                               static_cast<int>(found.size()), found.data(), &count);
-  if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return std::nullopt;
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return {};
   check(lt_, status, "cublasLtMatmulAlgoGetHeuristic");
+  std::vector<PlannedAlgorithm> result;
   for (int i = 0; i < count; ++i) {
-    const cublasLtMatmulHeuristicResult_t& result = found[static_cast<size_t>(i)];
-    if (result.state != CUBLAS_STATUS_SUCCESS || result.workspaceSize > cublaslt_workspace_bytes) continue;
-    if (!is_repeatable(result.algo)) continue;
-    PlannedAlgorithm algorithm;
-    std::copy(std::begin(result.algo.data), std::end(result.algo.data), algorithm.words.begin());
-    algorithm.workspace_bytes = result.workspaceSize;
-    return algorithm;
+    const cublasLtMatmulHeuristicResult_t& proposed = found[static_cast<size_t>(i)];
+    if (proposed.state != CUBLAS_STATUS_SUCCESS || proposed.workspaceSize > cublaslt_workspace_bytes) continue;
+    if (!is_repeatable(proposed.algo)) continue;
+    PlannedAlgorithm& algorithm = result.emplace_back();
+    std::copy(std::begin(proposed.algo.data), std::end(proposed.algo.data), algorithm.words.begin());
+    algorithm.workspace_bytes = proposed.workspaceSize;
   }
-  return std::nullopt;
+  return result;
 }
 
 cublasLtMatmulAlgo_t as_library_has_it(const PlannedAlgorithm& algorithm) {
@@ -191,10 +194,44 @@ GemmPlanKey key_of(const LibraryGemm& gemm) {
            alignment_of(gemm.output), gemm.output_stride}};
 }
 
-// The keys whose planned algorithm has been checked, so that a plan from outside is checked once.
-std::set<GemmPlanKey>& checked_keys() {
-  static std::set<GemmPlanKey> of_process;
+// The keys whose algorithm this process has accepted, and those whose algorithm it has tried as well.
+struct KnownKeys {
+  std::set<GemmPlanKey> accepted, tried;
+  std::set<GemmPlanKey>& of(const LibraryGemm& gemm) { return gemm.problem == nullptr ? accepted : tried; }
+};
+KnownKeys& known_keys() {
+  static KnownKeys of_process;
   return of_process;
+}
+
+std::string text_of(const PlannedAlgorithm& algorithm) {
+  const CublasLt& lt = *cublaslt();
+  const cublasLtMatmulAlgo_t chosen = as_library_has_it(algorithm);
+  const auto number = [&](const char* name, cublasLtMatmulAlgoConfigAttributes_t attribute) -> std::string {
+    uint32_t value = 0;
+    size_t written = 0;
+    if (lt.algo_attribute(&chosen, attribute, &value, sizeof value, &written) != CUBLAS_STATUS_SUCCESS) return {};
+    return std::string(name) + std::to_string(value);
+  };
+  return number("algorithm ", CUBLASLT_ALGO_CONFIG_ID) + number(", tile ", CUBLASLT_ALGO_CONFIG_TILE_ID) +
+         number(", stages ", CUBLASLT_ALGO_CONFIG_STAGES_ID);
+}
+
+// Returns why the algorithm cannot be used for the GEMM; empty: it can be, and its result is in the output.
+std::string fault_of(Descriptors& descriptors, const PlannedAlgorithm& algorithm, const LibraryGemm& gemm) {
+  if (!descriptors.accepts(algorithm)) return "the library does not accept it";
+  if (gemm.problem != nullptr) {
+    const GemmTrial trial{.problem = *gemm.problem, .part = gemm.part, .workspace = cublaslt()->workspace};
+    return fault_in_trial(trial, [&] { descriptors.run(algorithm); });
+  }
+  descriptors.run(algorithm);
+  return {};
+}
+
+void warn_of_fault(const PlannedAlgorithm& algorithm, const LibraryGemm& gemm, const std::string& fault) {
+  write_log(LogLevel::warning, "cuBLASLt " + name_of_cublaslt_version(cublaslt_version()) + ": " + text_of(algorithm) +
+                                   " is not used for a GEMM " + std::to_string(gemm.a.rows) + " x " +
+                                   std::to_string(gemm.b.rows) + " x " + std::to_string(gemm.inner) + ": " + fault);
 }
 
 }  // namespace
@@ -204,22 +241,32 @@ bool multiply(const LibraryGemm& gemm) {
   NIBBLE_CHECK(lt != nullptr, "a GEMM of cuBLASLt where there is none");
   Descriptors descriptors(*lt, gemm);
   const GemmPlanKey key = key_of(gemm);
-  const PlannedAlgorithm* planned = plan().find(key);
-  if (planned != nullptr && checked_keys().insert(key).second && !descriptors.accepts(*planned)) {
-    write_log(LogLevel::warning,
-              "cuBLASLt does not accept a planned algorithm: another is chosen, and sums may change");
+  const PlannedAlgorithm* const planned = plan().find(key);
+  std::set<GemmPlanKey>& known = known_keys().of(gemm);
+  if (planned != nullptr && known.contains(key)) {
+    descriptors.run(*planned);
+    return true;
+  }
+  if (planned != nullptr) {
+    const std::string fault = fault_of(descriptors, *planned, gemm);
+    if (fault.empty()) return known.insert(key).second;
+    warn_of_fault(*planned, gemm, fault + "; the plan named it, another is chosen, and sums may change");
     plan().forget(key);
-    planned = nullptr;
   }
-  if (planned == nullptr) {
-    const std::optional<PlannedAlgorithm> chosen = descriptors.choose();
-    if (!chosen) return false;
-    plan().keep(key, *chosen);
-    checked_keys().insert(key);
-    planned = plan().find(key);
+  for (const PlannedAlgorithm& candidate : descriptors.candidates()) {
+    const std::string fault = fault_of(descriptors, candidate, gemm);
+    if (fault.empty()) {
+      plan().keep(key, candidate);
+      return known.insert(key).second;
+    }
+    warn_of_fault(candidate, gemm, fault + "; the next is tried");
   }
-  descriptors.run(*planned);
-  return true;
+  return false;
+}
+
+std::string planned_algorithm(const LibraryGemm& gemm) {
+  const PlannedAlgorithm* const planned = plan().find(key_of(gemm));
+  return planned == nullptr ? "no algorithm yet" : text_of(*planned);
 }
 
 std::string export_gemm_plan() {
@@ -228,7 +275,7 @@ std::string export_gemm_plan() {
 
 void import_gemm_plan(std::string_view text) {
   plan().read(text, origin());
-  checked_keys().clear();
+  known_keys() = {};
 }
 
 }  // namespace nibble::cuda

@@ -1,4 +1,7 @@
 // One GEMM by cuBLASLt, its algorithm planned. Internal to quant; only in builds with CUDA.
+//
+// An algorithm is tried (quant/gemm/cuda/gemm_trial.h) when a process first uses it for a key of the plan. One that
+// fails is logged, and the next one that the library proposes is tried.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +9,7 @@
 
 #include "quant/gemm/cuda/cublaslt_library.h"
 #include "quant/gemm/cuda/gemm_plan.h"
+#include "quant/gemm/gemm_check.h"
 #include "quant/tensor/quantized_tensor.h"
 #include "quant/tensor/tensor.h"
 
@@ -31,9 +35,16 @@ struct LibraryGemm {
   int64_t output_stride = 0;
   bool accumulate = false;
   const float* alpha = nullptr;  // on the device
+  // The GEMM of which this one computes the part `part` of the output; null: algorithms are not tried.
+  const GemmProblem* problem = nullptr;
+  GemmTile part = {};
 };
 
-// Puts the GEMM on the compute stream. Returns false, and does nothing, where the library has no algorithm for it.
+// Puts the GEMM on the compute stream. Returns false, and leaves the output as it was, where the library has no
+// algorithm for it that passes its trial.
 bool multiply(const LibraryGemm& gemm);
+
+// Returns the planned algorithm as a text such as "algorithm 66, tile 24, stages 35".
+std::string planned_algorithm(const LibraryGemm& gemm);
 
 }  // namespace nibble::cuda

@@ -8,9 +8,11 @@
 #include <tuple>
 #include <vector>
 
+#include "dist/base/log_line.h"
 #include "dist/device/cuda_device.h"
 #include "quant/gemm/cuda/cudnn/cudnn_backend.h"
 #include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/cuda/gemm_trial.h"
 #include "quant/gemm/cuda/library_alpha.h"
 #include "quant/gemm/gemm_backend_kind.h"
 #include "quant/gemm/gemm_common.h"
@@ -148,43 +150,6 @@ Graph::Graph(const CudnnGemmShape& shape, const CudnnTarget& target) {
   graph_ = cudnn_operation_graph(operations_, target);
 }
 
-struct PlannedGemm {
-  std::unique_ptr<Graph> graph;
-  std::unique_ptr<CudnnPlan> plan;  // null: cuDNN has no plan that fits
-};
-
-// Makes the plan of the first configuration whose workspace fits ours: it is the same in every run with the same
-// library.
-PlannedGemm make_plan(const CudnnGemmShape& shape) {
-  PlannedGemm planned;
-  const CudnnTarget target = CudnnTarget::this_gpu();
-  try {
-    planned.graph = std::make_unique<Graph>(shape, target);
-    for (const CudnnDescriptor& configuration : cudnn_heuristic_configurations(planned.graph->descriptor(), target)) {
-      try {
-        auto plan = std::make_unique<CudnnPlan>(configuration, target);
-        if (plan->workspace_bytes() > workspace_bytes) continue;
-        planned.plan = std::move(plan);
-        break;
-      } catch (const Error& error) {
-        if (error.code() != ExitCode::bad_config) throw;
-      }
-    }
-  } catch (const Error& error) {
-    if (error.code() != ExitCode::bad_config) throw;
-  }
-  return planned;
-}
-
-const CudnnPlan* plan_for(const CudnnGemmShape& shape) {
-  using Key = std::tuple<int64_t, int64_t, int64_t, DType, bool>;
-  static std::map<Key, PlannedGemm> plans;
-  const Key key{shape.m, shape.n, shape.k, shape.output, shape.accumulate};
-  auto found = plans.find(key);
-  if (found == plans.end()) found = plans.emplace(key, make_plan(shape)).first;
-  return found->second.plan.get();
-}
-
 // Returns the workspace, which is never freed: at the end of the process the driver may be gone first.
 void* workspace() {
   static void* const memory = [] {
@@ -199,11 +164,91 @@ void* workspace() {
   return memory;
 }
 
+struct PlannedGemm {
+  std::unique_ptr<Graph> graph;
+  std::unique_ptr<CudnnPlan> plan;  // null: cuDNN has no plan that fits and passes its trial
+  int64_t configuration = 0;        // its place in the heuristic's list
+};
+
+void run(const CudnnPlan& plan, const GemmProblem& problem) {
+  const DeviceOperand a = device_operand(problem.a);
+  const DeviceOperand b = device_operand(problem.b);
+  const auto writable = [](const void* memory) { return const_cast<void*>(memory); };
+  void* const output = problem.output.data();
+  const std::array<int64_t, 7> ids{id_a, id_b, id_a_scales, id_b_scales, id_alpha, id_output, id_sum};
+  const std::array<void*, 7> pointers{writable(a.values),
+                                      writable(b.values),
+                                      writable(a.block_scales),
+                                      writable(b.block_scales),
+                                      writable(library_alpha(problem.a, problem.b)),
+                                      output,
+                                      output};
+  const size_t count = problem.accumulate ? 7 : 6;
+  plan.execute(std::span(ids).first(count), std::span(pointers).first(count), workspace());
+}
+
+// Runs the plan, as a trial if that is asked for. Returns what is wrong with the result; empty: nothing is.
+std::string first_run(const CudnnPlan& plan, const GemmProblem& problem, Trial trial) {
+  if (trial == Trial::first_use) {
+    const GemmTile whole{.rows = problem.a.rows, .columns = problem.b.rows};
+    return fault_in_trial({.problem = problem, .part = whole, .workspace = workspace()}, [&] { run(plan, problem); });
+  }
+  run(plan, problem);
+  return {};
+}
+
+// Makes the plan of the first configuration whose workspace fits ours and whose result is right, and runs it. It is the
+// same in every run with the same library.
+PlannedGemm make_plan(const CudnnGemmShape& shape, const GemmProblem& problem, Trial trial) {
+  PlannedGemm planned;
+  const CudnnTarget target = CudnnTarget::this_gpu();
+  try {
+    planned.graph = std::make_unique<Graph>(shape, target);
+    for (const CudnnDescriptor& configuration : cudnn_heuristic_configurations(planned.graph->descriptor(), target)) {
+      ++planned.configuration;
+      try {
+        auto plan = std::make_unique<CudnnPlan>(configuration, target);
+        if (plan->workspace_bytes() > workspace_bytes) continue;
+        if (const std::string fault = first_run(*plan, problem, trial); !fault.empty()) {
+          write_log(LogLevel::warning, cudnn_version_text() + ": configuration " +
+                                           std::to_string(planned.configuration) + " is not used for a GEMM " +
+                                           std::to_string(shape.m) + " x " + std::to_string(shape.n) + " x " +
+                                           std::to_string(shape.k) + ": " + fault + "; the next is tried");
+          continue;
+        }
+        planned.plan = std::move(plan);
+        break;
+      } catch (const Error& error) {
+        if (error.code() != ExitCode::bad_config) throw;
+      }
+    }
+  } catch (const Error& error) {
+    if (error.code() != ExitCode::bad_config) throw;
+  }
+  return planned;
+}
+
+using PlanKey = std::tuple<int64_t, int64_t, int64_t, DType, bool>;
+PlanKey key_of(const CudnnGemmShape& shape) {
+  return {shape.m, shape.n, shape.k, shape.output, shape.accumulate};
+}
+CudnnGemmShape shape_for_cudnn(const GemmProblem& problem) {
+  return {problem.a.rows, problem.b.rows, problem.a.inner, problem.output.dtype(), problem.accumulate};
+}
+
+// Plans that the self-test uses are not tried, and are not those of the run.
+std::map<PlanKey, PlannedGemm>& plans_of(Trial trial) {
+  static std::map<PlanKey, PlannedGemm> tried;
+  static std::map<PlanKey, PlannedGemm> not_tried;
+  return trial == Trial::first_use ? tried : not_tried;
+}
+
 class CudnnGemm final : public GemmBackend {
  public:
   std::string refusal(const GemmShape& shape) override;
-  bool multiply(const GemmProblem& problem) override;
+  bool multiply(const GemmProblem& problem, Trial trial) override;
   std::string description() override { return cudnn_version_text(); }
+  std::string algorithm(const GemmProblem& problem) override;
 };
 
 std::string CudnnGemm::refusal(const GemmShape& shape) {
@@ -221,27 +266,24 @@ std::string CudnnGemm::refusal(const GemmShape& shape) {
   return {};
 }
 
-bool CudnnGemm::multiply(const GemmProblem& problem) {
+bool CudnnGemm::multiply(const GemmProblem& problem, Trial trial) {
   cpu::check_gemm(problem);
-  const CudnnGemmShape shape{problem.a.rows, problem.b.rows, problem.a.inner, problem.output.dtype(),
-                             problem.accumulate};
-  const CudnnPlan* const plan = plan_for(shape);
-  if (plan == nullptr) return false;
-  const DeviceOperand a = device_operand(problem.a);
-  const DeviceOperand b = device_operand(problem.b);
-  const auto writable = [](const void* memory) { return const_cast<void*>(memory); };
-  void* const output = problem.output.data();
-  const std::array<int64_t, 7> ids{id_a, id_b, id_a_scales, id_b_scales, id_alpha, id_output, id_sum};
-  const std::array<void*, 7> pointers{writable(a.values),
-                                      writable(b.values),
-                                      writable(a.block_scales),
-                                      writable(b.block_scales),
-                                      writable(library_alpha(problem.a, problem.b)),
-                                      output,
-                                      output};
-  const size_t count = problem.accumulate ? 7 : 6;
-  plan->execute(std::span(ids).first(count), std::span(pointers).first(count), workspace());
+  const CudnnGemmShape shape = shape_for_cudnn(problem);
+  auto& plans = plans_of(trial);
+  const auto found = plans.find(key_of(shape));
+  if (found == plans.end()) {
+    return plans.emplace(key_of(shape), make_plan(shape, problem, trial)).first->second.plan != nullptr;
+  }
+  if (found->second.plan == nullptr) return false;
+  run(*found->second.plan, problem);
   return true;
+}
+
+std::string CudnnGemm::algorithm(const GemmProblem& problem) {
+  const auto& plans = plans_of(Trial::first_use);
+  const auto found = plans.find(key_of(shape_for_cudnn(problem)));
+  if (found == plans.end()) return "native, no algorithm yet";
+  return "native, configuration " + std::to_string(found->second.configuration);
 }
 
 }  // namespace

@@ -10,11 +10,12 @@ namespace {
 class NoCudnn final : public GemmBackend {
  public:
   std::string refusal(const GemmShape& /*shape*/) override { return "this build of nibble knows no cuDNN"; }
-  bool multiply(const GemmProblem& /*problem*/) override {
+  bool multiply(const GemmProblem& /*problem*/, Trial /*trial*/) override {
     NIBBLE_CHECK(false, "a GEMM of cuDNN in a build without it");
     return false;
   }
   std::string description() override { return "no cuDNN"; }
+  std::string algorithm(const GemmProblem& /*problem*/) override { return "none"; }
 };
 
 }  // namespace
