@@ -230,10 +230,10 @@ double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targe
                               .scale = loss_scale});
     run_backward(ids, pass);
   };
-  // Measuring operands or time waits for the device, and announcing gradients uses other streams; neither can be
-  // captured in a graph.
+  // Measuring operands or time and checking a product wait for the device, and announcing gradients uses other streams;
+  // neither can be captured in a graph.
   const bool makes_weights = std::exchange(weights_changed_, false);
-  if (measuring_ || profiling() || gradients_ready_) {
+  if (measuring_ || checking_ || profiling() || gradients_ready_) {
     compute();
   } else {
     graph_.run((makes_weights ? 1 : 0) + (document_starts.empty() ? 0 : 2), compute);
@@ -256,6 +256,11 @@ void LanguageModel::set_statistics(std::vector<LinearStatistics>* statistics) {
   measuring_ = statistics != nullptr;
   if (measuring_) statistics->assign(linears_.size(), {});
   for (size_t i = 0; i < linears_.size(); ++i) linears_[i]->set_statistics(measuring_ ? &(*statistics)[i] : nullptr);
+}
+
+void LanguageModel::set_check(Linear& linear, LinearCheck* check) {
+  checking_ = check != nullptr;
+  linear.set_check(check);
 }
 
 void LanguageModel::dequantize_weights(uint64_t begin, uint64_t end, std::span<float> values,

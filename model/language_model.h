@@ -91,6 +91,9 @@ class LanguageModel {
   // (resized); nullptr ends this.
   void set_statistics(std::vector<LinearStatistics>* statistics);
 
+  // The next passes compare a product of the linear layer with the exact one (LinearCheck); nullptr ends this.
+  void set_check(Linear& linear, LinearCheck* check);
+
   // Writes Q(w) of elements [begin, end) of the flat weights, as the forward passes of this step use them: f32 [end -
   // begin]. Elements of other tensors, of layers whose forward pass does not quantise weights, and of retained channels
   // are NaN.
@@ -143,6 +146,7 @@ class LanguageModel {
   DeviceGraph graph_{options_.device, options_.graphs};  // of a micro-batch's forward and backward
   bool weights_changed_ = true;                          // since the graph's last run
   bool measuring_ = false;                               // statistics of operands
+  bool checking_ = false;                                // a product
   std::vector<Arena*> arenas_;                           // the arenas above, and the head's
 
   Tensor embedding_weight_, embedding_gradient_;  // [vocab, hidden]

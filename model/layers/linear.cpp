@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "dist/base/stopwatch.h"
+#include "quant/gemm/gemm_check.h"
 #include "quant/tensor/host_operand.h"
 
 namespace nibble {
@@ -228,6 +229,18 @@ void Linear::prepare_backward_weight(const StepContext& context) {
   backward_weight_stale_ = false;
 }
 
+void Linear::multiply(LinearProduct which, const GemmProblem& problem) {
+  last_gemm_[static_cast<size_t>(which)] = problem;
+  if (check_ == nullptr || check_->product != which || check_->made) {
+    gemm(problem);
+    return;
+  }
+  const GemmCheck check(problem, gemm_tile({.rows = problem.a.rows, .columns = problem.b.rows}, check_->tile));
+  gemm(problem);
+  check_->difference = check.difference(describe_gemm(problem).exact);
+  check_->made = true;
+}
+
 void Linear::forward(const LinearForward& problem) {
   prepare_forward_weight(problem.context);
   const Tensor& x = problem.input;
@@ -259,11 +272,10 @@ void Linear::forward(const LinearForward& problem) {
     }
   }
   if (problem.output.empty()) return;
-  if (splits_forward()) {
-    outliers_->forward(x_operand, weight_operand_, scratch_of(Gemm::forward), problem.output);
-  } else {
-    gemm({.a = x_operand, .b = weight_operand_, .output = problem.output, .scratch = scratch_of(Gemm::forward)});
-  }
+  const Tensor sum = splits_forward() ? outliers_->sum_of(problem.output) : problem.output;
+  multiply(LinearProduct::forward,
+           {.a = x_operand, .b = weight_operand_, .output = sum, .scratch = scratch_of(LinearProduct::forward)});
+  if (splits_forward()) outliers_->add_forward(sum, problem.output);
 }
 
 void Linear::backward(const LinearBackward& problem) {
@@ -272,15 +284,15 @@ void Linear::backward(const LinearBackward& problem) {
   prepare_backward_weight(problem.context);
   const QuantizedPair pair =
       make_pair(operand(OperandRole::grad_input_dy), operand(OperandRole::grad_weight_dy), dy, problem.context);
-  gemm({.a = pair.rows,
-        .b = transposed_weight_operand_,
-        .output = problem.grad_input,
-        .scratch = scratch_of(Gemm::grad_input)});
-  gemm({.a = pair.columns,
-        .b = saved_input_operand_,
-        .output = grad_weight_,
-        .accumulate = true,
-        .scratch = scratch_of(Gemm::grad_weight)});
+  multiply(LinearProduct::grad_input, {.a = pair.rows,
+                                       .b = transposed_weight_operand_,
+                                       .output = problem.grad_input,
+                                       .scratch = scratch_of(LinearProduct::grad_input)});
+  multiply(LinearProduct::grad_weight, {.a = pair.columns,
+                                        .b = saved_input_operand_,
+                                        .output = grad_weight_,
+                                        .accumulate = true,
+                                        .scratch = scratch_of(LinearProduct::grad_weight)});
   if (splits_grad_weight()) outliers_->add_grad_weight(dy, grad_weight_);
 }
 
@@ -341,6 +353,19 @@ std::string Linear::describe() const {
                   name_of_gemm(recipe.grad_weight_dy, recipe.grad_weight_x));
   if (!outliers_) return text;
   return text + fmt::format(", {} outlier channels {}", outliers_->count(), name_of(description_.outliers->format));
+}
+
+std::string Linear::format_of(LinearProduct product) const {
+  const size_t first = 2 * static_cast<size_t>(product);
+  const Format a = operands_[first].spec.format;
+  const Format b = operands_[first + 1].spec.format;
+  return a == b ? std::string(name_of(a)) : fmt::format("{}/{}", name_of(a), name_of(b));
+}
+
+GemmDescription Linear::describe(LinearProduct product) const {
+  const GemmProblem& last = last_gemm_[static_cast<size_t>(product)];
+  NIBBLE_CHECK(!last.output.empty(), "a product is described after it has run");
+  return describe_gemm(last);
 }
 
 }  // namespace nibble

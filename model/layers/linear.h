@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "dist/base/enum_names.h"
 #include "model/layers/layer_arenas.h"
 #include "model/layers/outlier_channels.h"
 #include "model/layers/parameter.h"
@@ -55,6 +56,23 @@ struct LinearStatistics {
   double seconds = 0;  // time that measuring took
 };
 
+// The three products of a linear layer.
+enum class LinearProduct : uint8_t { forward, grad_input, grad_weight };
+constexpr size_t linear_products = 3;
+constexpr auto enum_names(LinearProduct) {
+  return std::to_array<EnumName<LinearProduct>>({{LinearProduct::forward, "forward"},
+                                                 {LinearProduct::grad_input, "grad_input"},
+                                                 {LinearProduct::grad_weight, "grad_weight"}});
+}
+
+// A comparison of a product with the exact one (quant/gemm/gemm_check.h).
+struct LinearCheck {
+  LinearProduct product = LinearProduct::forward;
+  uint64_t tile = 0;  // chooses the tile
+  bool made = false;  // by the layer: the product has run
+  std::string difference = {};
+};
+
 class Linear {
  public:
   // Throws ExitCode::bad_config for a recipe that the layer cannot follow.
@@ -72,6 +90,9 @@ class Linear {
   void set_weights_changed() { forward_weight_stale_ = backward_weight_stale_ = true; }
   // From now on, statistics of every operand that is made are written here; nullptr ends this.
   void set_statistics(LinearStatistics* statistics) { statistics_ = statistics; }
+  // The next run of the check's product is compared, and the result is written there; nullptr ends this. Neither the
+  // product nor anything that follows from it changes.
+  void set_check(LinearCheck* check) { check_ = check; }
   // Delayed scaling, f32 [operand roles]. `scale_by` holds the amax to scale by (0: the tensor's own) and is on the
   // CPU; `observed` keeps the largest amax observed and is on the layer's device.
   void set_amax(const Tensor& scale_by, const Tensor& observed);
@@ -97,6 +118,10 @@ class Linear {
   int64_t take_non_finite_count();
   // Returns a text such as "forward nvfp4, grad_input nvfp4, grad_weight bf16, 32 outlier channels mxfp8_e4m3".
   std::string describe() const;
+  // Returns the formats of a product's operands, as in recipes: "nvfp4", or "bf16/nvfp4" where they differ.
+  std::string format_of(LinearProduct product) const;
+  // Describes a product of the last micro-batch. Throws (NIBBLE_CHECK) where it has not run.
+  GemmDescription describe(LinearProduct product) const;
   const std::string& name() const { return description_.name; }
   uint32_t weight_id() const { return description_.weight_id; }
   int64_t features_in() const { return description_.features_in; }
@@ -111,7 +136,6 @@ class Linear {
     Tensor dequantized;  // f32 [inner, rows]: the values of the forward operand; empty unless needed. On a GPU only
                          // statistics and outlier channels fill it
   };
-  enum class Gemm : uint8_t { forward, grad_input, grad_weight };
   enum class Weight : uint8_t { forward, backward };
 
   Operand& operand(OperandRole role) { return operands_[static_cast<size_t>(role)]; }
@@ -140,8 +164,9 @@ class Linear {
   OperandLayout layout_of(OperandRole role) const;
   bool reads_back(const Operand& operand, const Operand& forward) const;
   static Tensor read_back(const Operand& operand, const QuantizedTensor& forward);
-  void allocate_gemm(Gemm which, Arena& workspace, int64_t tokens);
-  Tensor& scratch_of(Gemm which) { return gemm_scratch_[static_cast<size_t>(which)]; }
+  void allocate_gemm(LinearProduct which, Arena& workspace, int64_t tokens);
+  Tensor& scratch_of(LinearProduct which) { return gemm_scratch_[static_cast<size_t>(which)]; }
+  void multiply(LinearProduct which, const GemmProblem& problem);
   void allocate_made(Operand& operand, Arena& arena, Arena& workspace, int64_t rows, int64_t inner) const;
   void allocate_for_backward(Operand& operand, const Operand& forward, const LayerArenas& arenas, Arena& arena,
                              int64_t rows, int64_t inner) const;
@@ -157,12 +182,14 @@ class Linear {
   bool backward_weight_stale_ = true;
   OperandContext forward_weight_context_, backward_weight_context_;  // for which the weight operands were made
 
-  QuantizedTensor weight_operand_;             // [features_out, features_in]
-  QuantizedTensor transposed_weight_operand_;  // [features_in, features_out]
-  QuantizedTensor saved_input_operand_;        // [features_in, tokens]
-  std::vector<float> weight_row_;              // [features_in], for dequantize_weight()
-  std::array<Tensor, 3> gemm_scratch_;         // u8, by GEMM
-  Tensor non_finite_;                          // i64 [1]
+  QuantizedTensor weight_operand_;                      // [features_out, features_in]
+  QuantizedTensor transposed_weight_operand_;           // [features_in, features_out]
+  QuantizedTensor saved_input_operand_;                 // [features_in, tokens]
+  std::vector<float> weight_row_;                       // [features_in], for dequantize_weight()
+  std::array<Tensor, linear_products> gemm_scratch_;    // u8
+  std::array<GemmProblem, linear_products> last_gemm_;  // as it ran last, for descriptions
+  LinearCheck* check_ = nullptr;
+  Tensor non_finite_;  // i64 [1]
   LinearStatistics* statistics_ = nullptr;
   Tensor scale_by_amax_, observed_amax_;  // f32 [operand roles], or empty
 };

@@ -33,10 +33,11 @@ void Linear::allocate_for_backward(Operand& backward, const Operand& forward, co
 }
 
 // Allocates the scratch memory of a GEMM, behind its operands.
-void Linear::allocate_gemm(Gemm which, Arena& workspace, int64_t tokens) {
+void Linear::allocate_gemm(LinearProduct which, Arena& workspace, int64_t tokens) {
   const int64_t in = description_.features_in;
   const int64_t out = description_.features_out;
-  const std::array<std::array<int64_t, 3>, 3> shapes{{{tokens, out, in}, {tokens, in, out}, {out, in, tokens}}};
+  const std::array<std::array<int64_t, 3>, linear_products> shapes{
+      {{tokens, out, in}, {tokens, in, out}, {out, in, tokens}}};
   const auto index = static_cast<size_t>(which);
   const OperandSpec& a = operands_[2 * index].spec;
   const OperandSpec& b = operands_[2 * index + 1].spec;
@@ -76,7 +77,7 @@ void Linear::allocate(const LayerArenas& arenas) {
                           in, tokens);
   }
   allocate_made(operand(OperandRole::forward_x), workspace, workspace, tokens, in);
-  allocate_gemm(Gemm::forward, workspace, tokens);
+  allocate_gemm(LinearProduct::forward, workspace, tokens);
   workspace.release(mark);
   if (!training_) return;
   if (outliers_) outliers_->allocate_for_backward(arenas);
@@ -84,9 +85,9 @@ void Linear::allocate(const LayerArenas& arenas) {
   allocate_made(operand(OperandRole::grad_weight_dy), workspace, workspace, out, tokens);
   // The two GEMMs run one after the other, and each reads the memory of both operands.
   const size_t gemm_mark = workspace.mark();
-  allocate_gemm(Gemm::grad_input, workspace, tokens);
+  allocate_gemm(LinearProduct::grad_input, workspace, tokens);
   workspace.release(gemm_mark);
-  allocate_gemm(Gemm::grad_weight, workspace, tokens);
+  allocate_gemm(LinearProduct::grad_weight, workspace, tokens);
   workspace.release(mark);
 }
 

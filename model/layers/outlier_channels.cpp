@@ -122,10 +122,11 @@ void OutlierChannels::complete_input(const Tensor& values) {
   }
 }
 
-void OutlierChannels::forward(const QuantizedTensor& x, const QuantizedTensor& w, const Tensor& scratch,
-                              const Tensor& output) {
-  const Tensor sum = output.dtype() == DType::f32 ? output : output_.slice(0, output.rows());
-  gemm({.a = x, .b = w, .output = sum, .scratch = scratch});
+Tensor OutlierChannels::sum_of(const Tensor& output) const {
+  return output.dtype() == DType::f32 ? output : output_.slice(0, output.rows());
+}
+
+void OutlierChannels::add_forward(const Tensor& sum, const Tensor& output) {
   gemm({.a = input_, .b = weight_, .output = sum, .accumulate = true, .scratch = forward_scratch_});
   if (output.dtype() != DType::f32) round_to(sum, output);
 }

@@ -62,8 +62,10 @@ class OutlierChannels {
   // Corrects the dequantised forward operand, f32 [tokens, features_in], from which the weight gradient's X is made:
   // sets its retained columns to zero if dW is split, else to the values of Q8(X_o) if Y is split.
   void complete_input(const Tensor& values);
-  // output = x w^T + Q8(X_o) Q8(W_o)^T, where x is Q4(X'), w is Q4(W') and `scratch` serves their GEMM.
-  void forward(const QuantizedTensor& x, const QuantizedTensor& w, const Tensor& scratch, const Tensor& output);
+  // Y = Q4(X') Q4(W')^T + Q8(X_o) Q8(W_o)^T: the caller puts the first product into sum_of(output), f32, and
+  // add_forward() adds the second and rounds the sum to `output`.
+  Tensor sum_of(const Tensor& output) const;
+  void add_forward(const Tensor& sum, const Tensor& output);
   // Adds dW_o to the retained columns of grad_weight, f32 [features_out, features_in].
   void add_grad_weight(const Tensor& grad_output, const Tensor& grad_weight);
 

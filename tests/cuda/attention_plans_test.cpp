@@ -215,9 +215,9 @@ TEST_F(AttentionChoice, LongExactTrainingIsAskedForByName) {
   cuda::use_attention_library(&library);
   const AttentionUse allowed{.shape = {1, 512, 1, 1, 8}};
   const AttentionUse longer{.shape = {1, 528, 1, 1, 8}};
-  refuse_unasked_exact_attention(allowed, DeviceKind::cuda);
+  refuse_unasked_exact_attention(allowed, longest_unasked_exact, DeviceKind::cuda);
   try {
-    refuse_unasked_exact_attention(longer, DeviceKind::cuda);
+    refuse_unasked_exact_attention(longer, longest_unasked_exact, DeviceKind::cuda);
     ADD_FAILURE() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::bad_config);
@@ -225,11 +225,14 @@ TEST_F(AttentionChoice, LongExactTrainingIsAskedForByName) {
     EXPECT_THAT(error.remedy(),
                 AllOf(HasSubstr("cuda.attention=exact"), HasSubstr("cuDNN 9.10"), HasSubstr("8 times")));
   }
-  refuse_unasked_exact_attention(longer, DeviceKind::cpu);
+  refuse_unasked_exact_attention(longer, longest_unasked_exact, DeviceKind::cpu);
   set_attention_backend(AttentionBackendKind::exact);
-  refuse_unasked_exact_attention(longer, DeviceKind::cuda);
+  refuse_unasked_exact_attention(longer, longest_unasked_exact, DeviceKind::cuda);
   set_attention_backend(AttentionBackendKind::automatic);
-  EXPECT_THROW(refuse_unasked_exact_attention({.shape = longer.shape, .dtype = DType::f32}, DeviceKind::cuda), Error);
+  EXPECT_THROW(refuse_unasked_exact_attention({.shape = longer.shape, .dtype = DType::f32}, longest_unasked_exact,
+                                              DeviceKind::cuda),
+               Error);
+  EXPECT_THROW(refuse_unasked_exact_attention(allowed, 0, DeviceKind::cuda), Error);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "dist/device/cuda_device.h"
+#include "model/ops/attention/attention.h"
 #include "model/ops/attention/attention_backend_kind.h"
 #include "quant/gemm/gemm_backend_kind.h"
 #include "trainer/compute/training_model.h"
@@ -41,6 +42,12 @@ void use_gpu(int rank_on_machine, const RunConfig& config) {
   use_device(rank_on_machine);
   set_gemm_backend(config.cuda.gemm);
   set_attention_backend(config.cuda.attention);
+}
+
+void refuse_slow_ways(const RunConfig& config) {
+  set_gemm_fallback(config.cuda.strict ? GemmFallback::none : GemmFallback::emulated);
+  if (!has_block(config.model, BlockKind::attention)) return;
+  refuse_unasked_exact_attention(attention_use(config), config.cuda.strict ? 0 : longest_unasked_exact);
 }
 
 std::vector<std::string> describe_device(const RunConfig& config) {

@@ -17,6 +17,10 @@ DeviceKind device_of(const RunConfig& config);
 // the rank's number within its machine, and chooses the libraries that multiply. May throw on some ranks only.
 void use_device(const Communicator& communicator, const RunConfig& config);
 
+// For training; call it before the model is made. Refuses, with ExitCode::bad_config, what must be asked for by name
+// (docs/gpu.md, "Slow ways"), now and when GEMMs are planned. Nothing is refused on the CPU.
+void refuse_slow_ways(const RunConfig& config);
+
 // Describes the GPU and the libraries that multiply on it, one line each. Returns no lines on the CPU.
 std::vector<std::string> describe_device(const RunConfig& config);
 
@@ -34,6 +38,7 @@ std::string gemm_plan();
 void use_gemm_plan(const std::string& plan);
 double peak_flops();
 void use_gpu(int rank_on_machine, const RunConfig& config);
+void refuse_slow_ways(const RunConfig& config);
 std::vector<std::string> describe_device(const RunConfig& config);
 }  // namespace cuda
 

@@ -70,6 +70,10 @@ const Field fields[] = {
     {"cuda.offload_optimizer", VALUE(cuda.offload_optimizer), "Keep AdamW's moments and FP32 masters in CPU memory, where "
      "the CPU updates the weights; changes no bit of the result.",
      changeable},
+    {"cuda.strict", VALUE(cuda.strict), "On a GPU, refuse to start on any way that is slower than the native one and was not "
+     "asked for by name: decoded operands (cuda.gemm: emulated), exact products (cuda.gemm: exact), exact attention "
+     "(cuda.attention: exact). Without it a run refuses only exact products, and exact attention above 512 tokens.",
+     changeable},
 
     {"model.pattern", VALUE(model.pattern), "One character for each block, first to last: `*` attention, `-` MLP.",
      frozen, "model", {}, "", true},
@@ -171,6 +175,12 @@ const Field fields[] = {
      changeable, "", optional_steps, "steps"},
     {"guard.skip_total", VALUE(guard.skip_total), "How many steps of the whole run, over all resumes, may be skipped.",
      changeable, "", optional_steps, "steps"},
+    {"guard.check_products_every", VALUE(guard.check_products_every), "Steps between comparisons of one product of one "
+     "linear layer with the exact product of the same operands; changes no bit; 0 = never.",
+     changeable, "", optional_steps, "steps"},
+    {"guard.product_mismatch", CHOICE(guard.product_mismatch), "What a product that differs does: stop ends the run before "
+     "the step's update, with exit code 76; warn logs it and goes on.",
+     changeable},
 
     {"telemetry.every", VALUE(telemetry.every), "Steps between measurements of the errors of every quantiser; 0 = never.",
      changeable, "", optional_steps, "steps"},

@@ -24,6 +24,7 @@ namespace nibble {
 struct RunConfig {
   enum class Device : uint8_t { automatic, cpu, cuda };
   enum class Progress : uint8_t { automatic, plain, bar, none };
+  enum class ProductMismatch : uint8_t { stop, warn };
 
   struct Run {
     std::string dir;  // absolute
@@ -35,6 +36,7 @@ struct RunConfig {
     AttentionBackendKind attention = AttentionBackendKind::automatic;
     bool graphs = false;             // forward and backward of a micro-batch as one graph
     bool offload_optimizer = false;  // moments and FP32 masters stay in CPU memory, and the CPU updates them
+    bool strict = false;             // products are native and attention is cuDNN's, unless another way is named
   };
   struct Data {
     std::vector<std::string> train;       // glob patterns, absolute
@@ -69,8 +71,10 @@ struct RunConfig {
     double decay_share = 0.2;  // of wsd and wsd_sqrt: share of the steps that decay, at the end
   };
   struct Guard {
-    int64_t skip_in_a_row = 3;  // how many consecutive steps may be skipped because they are not finite
-    int64_t skip_total = 20;    // how many steps of the whole run may be skipped
+    int64_t skip_in_a_row = 3;            // how many consecutive steps may be skipped because they are not finite
+    int64_t skip_total = 20;              // how many steps of the whole run may be skipped
+    int64_t check_products_every = 1000;  // steps; 0 = never
+    ProductMismatch product_mismatch = ProductMismatch::stop;
   };
   struct Telemetry {
     int64_t every = 100;         // steps; 0 = never
@@ -133,6 +137,11 @@ constexpr auto enum_names(RunConfig::Progress) {
   using Progress = RunConfig::Progress;
   return std::to_array<EnumName<Progress>>(
       {{Progress::automatic, "auto"}, {Progress::plain, "plain"}, {Progress::bar, "bar"}, {Progress::none, "none"}});
+}
+
+constexpr auto enum_names(RunConfig::ProductMismatch) {
+  using Mismatch = RunConfig::ProductMismatch;
+  return std::to_array<EnumName<Mismatch>>({{Mismatch::stop, "stop"}, {Mismatch::warn, "warn"}});
 }
 
 // Says whether a resumed run may change a key.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "dist/base/file.h"
 #include "dist/base/log.h"
@@ -77,6 +78,8 @@ class TrainingLoop {
   void warn_of(uint64_t step, const StepResult& result);
   void log_telemetry(const TelemetryRecord& record);
   void log_profile(const std::optional<ProfileRecord>& record);
+  void log_products();
+  void log_product_check(const StepResult& result);
   [[noreturn]] void give_up(uint64_t step) const;
   bool validate_after(uint64_t step);
   void save(uint64_t step);
@@ -93,6 +96,7 @@ class TrainingLoop {
   double peak_flops_ = 0;                // FLOP/s of all ranks together
   std::unique_ptr<RunProfile> profile_;  // null if profile.every is 0
   std::string gemm_plan_;                // the text that the run directory keeps
+  bool products_logged_ = false;
   // The members below are set on rank 0 only.
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<TensorboardWriter> tensorboard_;
@@ -189,6 +193,42 @@ void TrainingLoop::log_profile(const std::optional<ProfileRecord>& record) {
   });
 }
 
+// Says once, after the first step of this process, who multiplies what.
+void TrainingLoop::log_products() {
+  if (std::exchange(products_logged_, true)) return;
+  const nlohmann::json layers = session_.products();
+  on_leader(communicator_, [&] {
+    log_info("products   {}", summary_of_products(layers));
+    metrics_->event({{"event", "products"}, {"layers", layers}});
+  });
+}
+
+void TrainingLoop::log_product_check(const StepResult& result) {
+  if (!result.product_check) return;
+  const ProductCheckRecord& check = *result.product_check;
+  const bool equal = check.difference.empty();
+  const std::string text =
+      fmt::format("step {}: {} of {} by {} ({}) is not the product of its operands: {}", check.step, check.product,
+                  check.layer, check.library, check.algorithm, check.difference);
+  on_leader(communicator_, [&] {
+    nlohmann::json event = {{"event", "product_check"},
+                            {"step", check.step},
+                            {"layer", check.layer},
+                            {"product", check.product},
+                            {"equal", equal}};
+    if (!equal) {
+      event.update({{"library", check.library}, {"algorithm", check.algorithm}, {"difference", check.difference}});
+      if (!session_.ends_run(result)) log_warning("{}", text);
+    }
+    metrics_->event(event);
+  });
+  if (!session_.ends_run(result)) return;
+  throw AgreedError(
+      ExitCode::peer_lost, text,
+      "resume from the last checkpoint; if it comes again, test the machine's memory and its processor or "
+      "GPU, or set cuda.gemm to exact; guard.product_mismatch: warn goes on in spite of it");
+}
+
 void TrainingLoop::give_up(uint64_t step) const {
   const StepGuard& guard = session_.guard();
   throw AgreedError(
@@ -219,6 +259,8 @@ void TrainingLoop::train_one(uint64_t step) {
   const StepResult result = session_.train_step(step - 1);
   const double seconds = stopwatch.seconds();
   const std::optional<ProfileRecord> profiled = profile_ ? profile_->end_step(step) : std::nullopt;
+  log_products();
+  log_product_check(result);
   const double tokens_per_second = static_cast<double>(config_.train.tokens_per_step) / seconds;
   const double training_flops = model_cost(config_.model).training_flops_per_token;
   const StepMetrics metrics{.step = step,

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
@@ -104,10 +105,8 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     }
     config_.model.vocab_size = settled_vocabulary(config, *train_loader_);
     nibble::validate(config_.model);
-    if (has_block(config_.model, BlockKind::attention)) {
-      refuse_unasked_exact_attention(attention_use(config_), device_);
-    }
     set_gpu_reserve(gpu_bytes_of_libraries(communicator_, device_));
+    refuse_slow_ways(config_);
     build_model(config_.recipe);
     reserve_for_late_switch();
   });
@@ -115,6 +114,7 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
   micro_batch_ = std::make_unique<MicroBatch>(config.train.micro_batch_sequences, config.model.sequence_length,
                                               config.data.document_mask);
   telemetry_ = std::make_unique<Telemetry>(communicator_, config_, gradient_groups(config));
+  product_check_ = std::make_unique<ProductCheck>(communicator_, config_, gradient_groups(config));
   group_losses_.resize(gradient_groups(config));
   group_non_finite_.resize(gradient_groups(config));
 }
@@ -307,6 +307,8 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
       micro_batch_->load(*train_loader_, first_sample, config_.train.micro_batch_sequences);
       const bool telemetry_due = micro_batch == 0 && telemetry_->due(step);
       if (telemetry_due) telemetry_->begin(*model_);
+      const bool check_due = product_check_->due(step, micro_batch);
+      if (check_due) product_check_->begin(*model_, step);
       const bool last_of_rank = group + 1 == local.end && micro_batch + 1 == last;
       if (last_of_rank && !telemetry_due && config_.comm.reduction == ReductionKind::nccl) {
         model_->set_gradients_ready([this](uint64_t begin, uint64_t end) { reduction_->parameters_ready(begin, end); });
@@ -314,6 +316,7 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
       loss += model_->forward_backward(micro_batch_->tokens(), micro_batch_->targets(), context, loss_scale,
                                        micro_batch_->document_starts());
       model_->set_gradients_ready({});
+      if (check_due) product_check_->end(*model_, step);
       if (!telemetry_due) continue;
       telemetry_->end(*model_, {.weights = weights_,
                                 .gradients = gradients,
@@ -369,6 +372,15 @@ TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
   return {attempt, gradient};
 }
 
+bool TrainingSession::ends_run(const StepResult& result) const {
+  return result.product_check && !result.product_check->difference.empty() &&
+         config_.guard.product_mismatch == RunConfig::ProductMismatch::stop;
+}
+
+nlohmann::json TrainingSession::products() const {
+  return products_of(*model_, communicator_, gradient_groups(config_));
+}
+
 StepResult TrainingSession::train_step(uint64_t step) {
   follow_recipe(step);
   StepResult result;
@@ -387,6 +399,8 @@ StepResult TrainingSession::train_step(uint64_t step) {
   }
   result.attempt = computed.attempt;
   result.telemetry = telemetry_->collect(step);
+  result.product_check = product_check_->collect(step);
+  if (ends_run(result)) return result;
   const bool applied = result.decision == StepDecision::apply;
   recipe_state_->before_update(step, *model_);
   if (applied) {

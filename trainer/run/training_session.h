@@ -22,6 +22,7 @@
 #include "trainer/run/micro_batch.h"
 #include "trainer/run/step_guard.h"
 #include "trainer/run/weight_gather.h"
+#include "trainer/state/product_check.h"
 #include "trainer/state/recipe_state.h"
 #include "trainer/state/telemetry.h"
 
@@ -43,7 +44,8 @@ struct StepResult {
   std::optional<StepAttempt> first;             // the attempt before it, if there was one: it was not finite
   bool same_bits = true;                        // both attempts had the same loss and gradient on every rank
   double learning_rate = 0;
-  std::optional<TelemetryRecord> telemetry;  // of the last attempt, on rank 0, if it was due
+  std::optional<TelemetryRecord> telemetry;         // of the last attempt, on rank 0, if it was due
+  std::optional<ProductCheckRecord> product_check;  // of the last attempt, if it was due
 };
 
 class TrainingSession {
@@ -67,9 +69,13 @@ class TrainingSession {
   CheckpointState checkpoint_state(uint64_t step) const;
 
   // Collective. Computes the optimizer step that follows `step` completed ones. A step that is not finite is computed
-  // once more, with all weights quantised again.
+  // once more, with all weights quantised again. A step that ends the run changes no weights.
   StepResult train_step(uint64_t step);
+  // Returns whether the run must end after this step, because a product of it is wrong.
+  bool ends_run(const StepResult& result) const;
   const StepGuard& guard() const { return guard_; }
+  // Collective; call it after a step. Returns who multiplied what (products_of(), trainer/state/product_check.h).
+  nlohmann::json products() const;
 
   // Collective. Returns the mean cross-entropy of the validation set (nats per token) with the weights after `step`
   // steps and the recipe of the last of them; nothing if interrupted() became true on some rank before the end.
@@ -114,6 +120,7 @@ class TrainingSession {
 
   std::unique_ptr<MicroBatch> micro_batch_;
   std::unique_ptr<Telemetry> telemetry_;
+  std::unique_ptr<ProductCheck> product_check_;
   std::vector<double> group_losses_;      // summed cross-entropy of each gradient group of the step
   std::vector<double> group_non_finite_;  // non-finite values in the inputs of each group's quantisers
 };

@@ -79,7 +79,7 @@ int64_t attention_workspace_floats(const AttentionShape& shape, int threads) {
 static int64_t attention_workspace_floats(const AttentionUse& use) {
   return attention_workspace_floats(use.shape, compute_threads());
 }
-static void refuse_unasked_exact_attention(const AttentionUse& /*use*/) {}
+static void refuse_unasked_exact_attention(const AttentionUse& /*use*/, int64_t /*longest*/) {}
 
 void attention_forward(const AttentionForward& problem) {
   const AttentionShape& shape = problem.shape;
@@ -105,8 +105,8 @@ int64_t attention_workspace_floats(const AttentionUse& use, DeviceKind device) {
   return NIBBLE_DISPATCH(device, attention_workspace_floats, use);
 }
 
-void refuse_unasked_exact_attention(const AttentionUse& use, DeviceKind device) {
-  NIBBLE_DISPATCH(device, refuse_unasked_exact_attention, use);
+void refuse_unasked_exact_attention(const AttentionUse& use, int64_t longest, DeviceKind device) {
+  NIBBLE_DISPATCH(device, refuse_unasked_exact_attention, use, longest);
 }
 
 void attention_forward(const AttentionForward& problem) {

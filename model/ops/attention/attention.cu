@@ -86,8 +86,8 @@ int64_t attention_workspace_floats(const AttentionUse& use) {
   return exact;
 }
 
-void refuse_unasked_exact_attention(const AttentionUse& use) {
-  if (use.shape.sequence_length <= longest_unasked_exact) return;
+void refuse_unasked_exact_attention(const AttentionUse& use, int64_t longest) {
+  if (use.shape.sequence_length <= longest) return;
   const std::string reason = reason_against_cudnn(use);
   if (reason.empty() || reason == asked_for) return;
   throw Error(ExitCode::bad_config,

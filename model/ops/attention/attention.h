@@ -47,10 +47,10 @@ namespace cpu {
 int64_t attention_workspace_floats(const AttentionShape& shape, int threads);
 }
 
-// Throws ExitCode::bad_config if training would run the exact kernels of a GPU, which take most of its time, though
-// nobody asked for them by name. Sequences of at most longest_unasked_exact tokens may run them.
+// Throws ExitCode::bad_config if training would run the exact kernels of a GPU, which take most of its time, on more
+// than `longest` tokens a sequence, though nobody asked for them by name.
 inline constexpr int64_t longest_unasked_exact = 512;
-void refuse_unasked_exact_attention(const AttentionUse& use, DeviceKind device);
+void refuse_unasked_exact_attention(const AttentionUse& use, int64_t longest, DeviceKind device);
 
 struct AttentionForward {
   AttentionShape shape;
@@ -78,7 +78,7 @@ NIBBLE_OPERATOR(void attention_backward(const AttentionBackward& problem));
 
 namespace cuda {
 int64_t attention_workspace_floats(const AttentionUse& use);
-void refuse_unasked_exact_attention(const AttentionUse& use);
+void refuse_unasked_exact_attention(const AttentionUse& use, int64_t longest);
 }  // namespace cuda
 
 }  // namespace nibble

@@ -1,0 +1,124 @@
+#include "trainer/state/product_check.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <span>
+
+#include "dist/base/error.h"
+#include "dist/base/hash.h"
+#include "dist/zero/tree_reduction.h"
+
+namespace nibble {
+
+namespace {
+
+constexpr std::array<LinearProduct, linear_products> all_products{LinearProduct::forward, LinearProduct::grad_input,
+                                                                  LinearProduct::grad_weight};
+
+std::string text_of(const nlohmann::json& product) {
+  return fmt::format("{} by {} ({})", product.at("format").get<std::string>(), product.at("library").get<std::string>(),
+                     product.at("algorithm").get<std::string>());
+}
+
+}  // namespace
+
+ProductCheck::ProductCheck(Communicator& communicator, const RunConfig& config, uint64_t groups)
+    : communicator_(communicator), config_(config), groups_(groups) {}
+
+bool ProductCheck::due(uint64_t step) const {
+  const auto every = static_cast<uint64_t>(config_.guard.check_products_every);
+  return every > 0 && (step + 1) % every == 0;
+}
+
+// Returns a random number of the step; `what` tells the numbers of one step apart.
+uint64_t ProductCheck::chosen(uint64_t step, uint64_t what) const {
+  const std::array<uint64_t, 3> key{config_.run.seed, step, what};
+  return hash64(std::as_bytes(std::span(key)));
+}
+
+uint64_t ProductCheck::micro_batch(uint64_t step) const {
+  return chosen(step, 0) % static_cast<uint64_t>(config_.micro_batches_per_step());
+}
+
+Linear& ProductCheck::layer(const LanguageModel& model, uint64_t step) const {
+  return *model.linears()[chosen(step, 1) % model.linears().size()];
+}
+
+bool ProductCheck::due(uint64_t step, uint64_t micro_batch) const {
+  return due(step) && micro_batch == this->micro_batch(step);
+}
+
+void ProductCheck::begin(LanguageModel& model, uint64_t step) {
+  check_ = {.product = all_products[chosen(step, 2) % linear_products], .tile = chosen(step, 3)};
+  model.set_check(layer(model, step), &check_);
+}
+
+void ProductCheck::end(LanguageModel& model, uint64_t step) {
+  Linear& checked = layer(model, step);
+  model.set_check(checked, nullptr);
+  NIBBLE_CHECK(check_.made, "a training pass runs every product");
+  const GemmDescription by = checked.describe(check_.product);
+  record_ = {.step = step + 1,
+             .layer = checked.name(),
+             .product = std::string(name_of(check_.product)),
+             .library = by.library,
+             .algorithm = by.algorithm,
+             .difference = check_.difference};
+}
+
+std::optional<ProductCheckRecord> ProductCheck::collect(uint64_t step) const {
+  if (!due(step)) return std::nullopt;
+  const uint64_t group = micro_batch(step) / static_cast<uint64_t>(config_.train.group_micro_batches);
+  const int rank = rank_of_group(group, groups_, communicator_.size());
+  const nlohmann::json own = {record_.layer, record_.product, record_.library, record_.algorithm, record_.difference};
+  const auto found = nlohmann::json::parse(broadcast_string(communicator_, own.dump(), rank));
+  return ProductCheckRecord{.step = step + 1,
+                            .layer = found[0],
+                            .product = found[1],
+                            .library = found[2],
+                            .algorithm = found[3],
+                            .difference = found[4]};
+}
+
+nlohmann::json products_of(const LanguageModel& model, Communicator& communicator, uint64_t groups) {
+  const int rank = rank_of_group(0, groups, communicator.size());  // a rank without groups multiplies nothing
+  nlohmann::json layers = nlohmann::json::array();
+  if (communicator.rank() == rank) {
+    for (const Linear* linear : model.linears()) {
+      nlohmann::json layer = {{"name", linear->name()}};
+      for (const LinearProduct product : all_products) {
+        const GemmDescription by = linear->describe(product);
+        layer[std::string(name_of(product))] = {
+            {"library", by.library}, {"algorithm", by.algorithm}, {"format", linear->format_of(product)}};
+      }
+      layers.push_back(std::move(layer));
+    }
+  }
+  return nlohmann::json::parse(broadcast_string(communicator, layers.dump(), rank));
+}
+
+std::string summary_of_products(const nlohmann::json& layers) {
+  std::map<std::string, int> count;  // by how the products are multiplied
+  for (const nlohmann::json& layer : layers) {
+    std::map<std::string, std::string> products;  // names of products, by how they are multiplied
+    for (const LinearProduct product : all_products) {
+      std::string& names = products[text_of(layer.at(std::string(name_of(product))))];
+      names += fmt::format("{}{}", names.empty() ? "" : ", ", name_of(product));
+    }
+    std::string text;
+    for (const auto& [how, names] : products) {
+      text += fmt::format("{}{}{}", text.empty() ? "" : ", ", products.size() > 1 ? names + " " : "", how);
+    }
+    ++count[text];
+  }
+  std::string summary;
+  for (const auto& [text, layers_alike] : count) {
+    summary += fmt::format("{}{} linear: {}", summary.empty() ? "" : "; ", layers_alike, text);
+  }
+  return summary;
+}
+
+}  // namespace nibble
