@@ -6,7 +6,6 @@
 #   --programs   takes the programs of this build; without it builds them (build/cuda)
 #   --rehearsal  makes the runs tiny, and runs only TESTS (a filter of googletest): for the simulator
 set -euo pipefail
-cd "$(dirname "$0")/.."
 programs=
 rehearsal=
 target=
@@ -21,6 +20,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 [ -n "$target" ] || { echo "gpu_check_bundle.sh: no file or directory given (try --help)" >&2; exit 64; }
+cd "$(dirname "$0")/.."
 
 if [ -z "$programs" ]; then
   programs=${NIBBLE_BUILD:-build}/cuda

@@ -14,17 +14,21 @@ train() {
     --set eval.every=0 --set eval.sequences=16 --set checkpoint.every=0 --set log.tensorboard=false --set telemetry.every=0
     "${@:4}")
   if [ -e "$root/rehearsal" ]; then
-    arguments+=(--set model.sequence_length=64 --set model.hidden_size=64 --set model.intermediate_size=128
-      --set train.micro_batch_sequences=2 --set train.tokens_per_step=256 --set eval.sequences=2)
+    arguments+=(--set "model.pattern=*-*-" --set model.sequence_length=64 --set model.intermediate_size=128
+      --set train.micro_batch_sequences=2 --set train.tokens_per_step=128 --set schedule.warmup_steps=0
+      --set eval.sequences=2)
   fi
   run nibble train "$root/bin/configs/runs/quickstart.yaml" "${arguments[@]}"
 }
+train_briefly() { # as train, with fewer steps than the warm-up of the run has
+  train "$1" "$2" "$3" --set schedule.warmup_steps=0 "${@:4}"
+}
 train_exact() { # DIRECTORY RECIPE-HEAD_DIM ARGUMENT...
-  train "$1" "$2" 3 --set train.tokens_per_step=1024 --set schedule.warmup_steps=0 "${@:3}"
+  train_briefly "$1" "$2" 3 --set train.tokens_per_step=1024 "${@:3}"
 }
 train_on_text() { # DIRECTORY RECIPE-HEAD_DIM ARGUMENT...
   local steps=100
-  if [ -e "$root/rehearsal" ]; then steps=5; fi
+  if [ -e "$root/rehearsal" ]; then steps=2; fi
   train "$1" "$2" "$steps" "${@:3}"
 }
 # losses DIRECTORY: a line "loss_hex loss" for each step of a run.

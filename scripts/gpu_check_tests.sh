@@ -1,5 +1,5 @@
 # The GPU tests of scripts/gpu_check.sh, which sources this file: all in one process, because a process takes long to start
-# on a GPU, and in more only as far as one ends early. Needs the functions run, limited, left and say of that script.
+# on a GPU, and in more only as far as one ends early. Needs the functions run, limited, least, left and say of that script.
 
 declare -A outcome=() reason=()
 sticky='cudaError(IllegalAddress|IllegalInstruction|MisalignedAddress|InvalidAddressSpace|InvalidPc|HardwareStackError|LaunchFailure|LaunchTimeout|Assert|ECCUncorrectable|Unknown)'
@@ -25,10 +25,10 @@ read_results() {
   fi
 }
 run_tests() { # LOG SECONDS FILTER
-  local limit=$2 code=0
-  if [ "$limit" -gt "$(left)" ]; then limit=$(left); fi
+  local wanted=$((patience * $2)) limit code=0
+  limit=$(least "$wanted" "$(left)")
   limited "$limit" run cuda_gpu_tests "--gtest_filter=$3" "--gtest_output=json:$logs/$1.json" >"$logs/$1.log" 2>&1 || code=$?
-  if [ "$code" -eq 124 ] && [ "$limit" -lt "$2" ]; then code="out of time"; fi
+  if [ "$code" -eq 124 ] && [ "$limit" -lt "$wanted" ]; then code="out of time"; fi
   read_results "$logs/$1.log" "$code"
 }
 list_tests() { # FILTER: sets tests

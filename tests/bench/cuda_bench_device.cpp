@@ -58,10 +58,14 @@ void describe(Bench& bench) {
     const bool alternative = !each.names[1].empty();
     const DynamicLibrary library(std::span(each.names).first(alternative ? 2 : 1));
     nlohmann::json line{{"name", each.names[0]}};
-    if (library.available()) {
-      line.update({{"path", library.path()}, {"version", each.version(library)}});
-    } else {
-      line["missing"] = library.reason();
+    try {
+      if (library.available()) {
+        line.update({{"path", library.path()}, {"version", each.version(library)}});
+      } else {
+        line["missing"] = library.reason();
+      }
+    } catch (const Error& error) {
+      line["error"] = error.what();  // a library that does not tell its version
     }
     print(line);
   }

@@ -18,10 +18,12 @@ namespace {
 struct Part {
   std::string_view name;
   void (*run)(Bench& bench);
+  bool streams = false;  // it compares with the rate of a copy
 };
 
-constexpr Part all_parts[] = {{"device", describe},   {"training", bench_training},   {"quantisers", bench_quantisers},
-                              {"gemms", bench_gemms}, {"attention", bench_attention}, {"operators", bench_operators}};
+constexpr Part all_parts[] = {
+    {"device", describe},   {"training", bench_training},   {"quantisers", bench_quantisers, true},
+    {"gemms", bench_gemms}, {"attention", bench_attention}, {"operators", bench_operators, true}};
 
 int run(std::span<char* const> arguments) {
   BenchExtent extent = BenchExtent::full;
@@ -42,6 +44,7 @@ int run(std::span<char* const> arguments) {
   if (parts.empty()) parts.assign(std::begin(all_parts), std::end(all_parts));
   cuda::use_device(0);
   Bench bench(extent);
+  if (std::ranges::any_of(parts, &Part::streams)) bench.attempt("copy", [&] { bench.copy_rate(); });
   for (const Part& part : parts) bench.attempt(std::string(part.name), [&] { part.run(bench); });
   return static_cast<int>(bench.worst());
 }
