@@ -45,11 +45,18 @@ size_t gpu_bytes_of_libraries(const Communicator& host, DeviceKind device) {
   return bytes;
 }
 
-std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& host, DeviceKind device, double timeout_s) {
+std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& host, DeviceKind device, double timeout_s,
+                                                             bool nccl_only) {
   if (device == DeviceKind::cpu || host.size() == 1) return nullptr;
   if constexpr (built_with_cuda) {
     const std::string problem = problem_of_any(host, cuda::nccl_problem());
     if (problem.empty()) return cuda::make_nccl_communicator(host, timeout_s);
+    if (nccl_only) {
+      throw AgreedError(
+          ExitCode::bad_config,
+          fmt::format("cuda.strict: ranks would exchange through memory of the CPU: there is no NCCL {}", problem),
+          "install libnccl.so.2, or put it in LD_LIBRARY_PATH, or set cuda.strict to false");
+    }
     if (host.rank() == 0) {
       log_warning(
           "there is no NCCL {}. Gradients and weights pass through memory of the CPU and MPI, which is slower; install "

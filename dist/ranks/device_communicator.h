@@ -42,9 +42,11 @@ class DeviceCommunicator : public Communicator {
 };
 
 // Collective, after use_device(). Returns null where `host` itself serves: on the CPU, and for one rank, which
-// exchanges nothing. On GPUs the result uses NCCL or, where NCCL is missing and after one warning, memory of the CPU
-// and `host`. timeout_s bounds every operation; 0 means no bound. `host` must outlive the result.
-std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& host, DeviceKind device, double timeout_s);
+// exchanges nothing. On GPUs the result uses NCCL or, where NCCL is missing, memory of the CPU and `host`, after one
+// warning; with `nccl_only`, ExitCode::bad_config on every rank instead. timeout_s bounds every operation; 0 means no
+// bound. `host` must outlive the result.
+std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& host, DeviceKind device, double timeout_s,
+                                                             bool nccl_only);
 
 // Returns the bytes of the GPU that a run should leave free for what libraries take after its plan; 0 on the CPU.
 size_t gpu_bytes_of_libraries(const Communicator& host, DeviceKind device);

@@ -33,7 +33,8 @@ struct Way {
 };
 const std::vector<Way>& ways() {
   static const std::vector<Way> all = {
-      {"NCCL", [] { return make_device_communicator(communicator(), DeviceKind::cuda, timeout()); }},
+      {"NCCL",
+       [] { return make_device_communicator(communicator(), DeviceKind::cuda, timeout(), /*nccl_only=*/true); }},
       {"staged", [] {
          // Strips so short that parts need several, and different numbers of them.
          return communicator().size() == 1

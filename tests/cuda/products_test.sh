@@ -1,5 +1,5 @@
 # Who multiplies on the device, and what is refused: algorithms that are wrong or unstable are found when they are
-# planned, products that become wrong while a run trains end it, and slow ways must be asked for by name. The faults
+# planned, products that become wrong while a run trains end it, and slow paths must be asked for by name. The faults
 # are those of the simulator's cuBLASLt.
 [ -d "$PROGRAMS/../../simulated_libraries" ] || { echo "not run: faults need the simulator"; exit 0; }
 source "$SOURCE/tests/tiny_run.sh"
@@ -50,7 +50,7 @@ NIBBLE_FAKE_CUBLASLT_FAULT=late_wrong expect 0 train warned --set guard.check_pr
   --set guard.product_mismatch=warn
 grep -q "is not the product of its operands" output.txt || fail "no warning"
 
-# Ways that must be asked for by name.
+# Paths that must be asked for by name.
 NIBBLE_SIMULATED_CAPABILITY=90 expect 0 train emulated
 products emulated | grep -q "emulated in bf16, algorithm 1" || fail "products of emulated: $(products emulated)"
 NIBBLE_SIMULATED_CAPABILITY=90 expect 78 train refused --set cuda.strict=true --set cuda.attention=exact
@@ -58,3 +58,14 @@ grep -q "cuda.strict: a GEMM of nvfp4 operands is not native: simulated GPU has 
 NIBBLE_SIMULATED_CAPABILITY=90 expect 0 train named --set cuda.strict=true --set cuda.attention=exact --set cuda.gemm=emulated
 expect 78 train attention --set cuda.strict=true
 grep -q "cuda.attention=exact" output.txt || { cat output.txt; fail "strict attention"; }
+
+# Ranks without NCCL: files that are no libraries hide one that the machine may have.
+mkdir without_nccl && touch without_nccl/libnccl.so without_nccl/libnccl.so.2
+ln -s "$PROGRAMS"/../../simulated_libraries/libcublasLt.so.13 without_nccl
+for strict in false true; do
+  wanted=$([ $strict = true ] && echo 78 || echo 0)
+  LD_LIBRARY_PATH=$PWD/without_nccl NIBBLE_SIMULATED_GPUS=2 expect "$wanted" mpirun -n 2 "$NIBBLE" train tiny.yaml \
+    --set "run.dir=ranks-$strict" --set device=cuda --set cuda.strict=$strict --set cuda.attention=exact \
+    --set train.steps=1 --set schedule.warmup_steps=0 --set eval.sequences=2
+  grep -q "there is no NCCL on rank 0" output.txt || { cat output.txt; fail "a slow exchange is not named"; }
+done

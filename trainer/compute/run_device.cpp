@@ -31,7 +31,7 @@ double peak_flops() {
   return measured_peak_flops();
 }
 void use_gpu(int /*rank_on_machine*/, const RunConfig& /*config*/) {}
-void refuse_slow_ways(const RunConfig& /*config*/) {}
+void refuse_slow_paths(const RunConfig& /*config*/) {}
 std::vector<std::string> describe_device(const RunConfig& /*config*/) {
   return {};
 }
@@ -46,8 +46,8 @@ void use_device(const Communicator& communicator, const RunConfig& config) {
   NIBBLE_DISPATCH(device_of(config), use_gpu, rank_on_machine(communicator), config);
 }
 
-void refuse_slow_ways(const RunConfig& config) {
-  NIBBLE_DISPATCH(device_of(config), refuse_slow_ways, config);
+void refuse_slow_paths(const RunConfig& config) {
+  NIBBLE_DISPATCH(device_of(config), refuse_slow_paths, config);
 }
 
 double peak_flops(const RunConfig& config) {

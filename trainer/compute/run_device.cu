@@ -44,7 +44,7 @@ void use_gpu(int rank_on_machine, const RunConfig& config) {
   set_attention_backend(config.cuda.attention);
 }
 
-void refuse_slow_ways(const RunConfig& config) {
+void refuse_slow_paths(const RunConfig& config) {
   set_gemm_fallback(config.cuda.strict ? GemmFallback::none : GemmFallback::emulated);
   if (!has_block(config.model, BlockKind::attention)) return;
   refuse_unasked_exact_attention(attention_use(config), config.cuda.strict ? 0 : longest_unasked_exact);

@@ -18,8 +18,8 @@ DeviceKind device_of(const RunConfig& config);
 void use_device(const Communicator& communicator, const RunConfig& config);
 
 // For training; call it before the model is made. Refuses, with ExitCode::bad_config, what must be asked for by name
-// (docs/gpu.md, "Slow ways"), now and when GEMMs are planned. Nothing is refused on the CPU.
-void refuse_slow_ways(const RunConfig& config);
+// (docs/gpu.md, "Slow paths"), now and when GEMMs are planned. Nothing is refused on the CPU.
+void refuse_slow_paths(const RunConfig& config);
 
 // Describes the GPU and the libraries that multiply on it, one line each. Returns no lines on the CPU.
 std::vector<std::string> describe_device(const RunConfig& config);
@@ -38,7 +38,7 @@ std::string gemm_plan();
 void use_gemm_plan(const std::string& plan);
 double peak_flops();
 void use_gpu(int rank_on_machine, const RunConfig& config);
-void refuse_slow_ways(const RunConfig& config);
+void refuse_slow_paths(const RunConfig& config);
 std::vector<std::string> describe_device(const RunConfig& config);
 }  // namespace cuda
 

@@ -70,9 +70,10 @@ const Field fields[] = {
     {"cuda.offload_optimizer", VALUE(cuda.offload_optimizer), "Keep AdamW's moments and FP32 masters in CPU memory, where "
      "the CPU updates the weights; changes no bit of the result.",
      changeable},
-    {"cuda.strict", VALUE(cuda.strict), "On a GPU, refuse to start on any way that is slower than the native one and was not "
+    {"cuda.strict", VALUE(cuda.strict), "On a GPU, refuse to start on any path that is slower than the native one and was not "
      "asked for by name: decoded operands (cuda.gemm: emulated), exact products (cuda.gemm: exact), exact attention "
-     "(cuda.attention: exact). Without it a run refuses only exact products, and exact attention above 512 tokens.",
+     "(cuda.attention: exact), ranks without NCCL. Without it a run refuses only exact products, and exact attention above 512 "
+     "tokens.",
      changeable},
 
     {"model.pattern", VALUE(model.pattern), "One character for each block, first to last: `*` attention, `-` MLP.",

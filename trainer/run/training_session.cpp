@@ -106,7 +106,7 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     config_.model.vocab_size = settled_vocabulary(config, *train_loader_);
     nibble::validate(config_.model);
     set_gpu_reserve(gpu_bytes_of_libraries(communicator_, device_));
-    refuse_slow_ways(config_);
+    refuse_slow_paths(config_);
     build_model(config_.recipe);
     reserve_for_late_switch();
   });
@@ -151,7 +151,7 @@ void TrainingSession::reserve_for_late_switch() {
 void TrainingSession::build_state() {
   const ParameterTable& table = model_->parameters();
   partition_ = std::make_unique<Partition>(table.flat_size(), communicator_.size());
-  device_communicator_ = make_device_communicator(communicator_, device_, config_.comm.timeout_s);
+  device_communicator_ = make_device_communicator(communicator_, device_, config_.comm.timeout_s, config_.cuda.strict);
   Communicator& exchange = device_communicator_ ? *device_communicator_ : communicator_;
   shared_arena_ = std::make_unique<SharedArena>("weights and gradients", exchange, device_);
   state_arena_ = std::make_unique<Arena>("optimizer state", device_);
