@@ -1,70 +1,43 @@
-// Memory, lazy streams, events and graphs.
+// Devices, lazy streams, events and graphs.
 #include <cuda_runtime.h>
-#include <sys/mman.h>
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
-#include <map>
+#include <limits>
+#include <optional>
+#include <string>
+#include <thread>
 #include <vector>
 
-namespace simulator {
-
-namespace {
-
-std::map<void*, size_t> allocations;
-
-// NIBBLE_SIMULATED_MEMORY is the memory of the GPU in MiB.
-size_t device_bytes() {
-  const char* wanted = std::getenv("NIBBLE_SIMULATED_MEMORY");
-  return static_cast<size_t>(wanted == nullptr ? 4096 : std::atoll(wanted)) << 20;
-}
-size_t free_bytes() {
-  size_t free = device_bytes();
-  for (const auto& [memory, bytes] : allocations) free -= bytes;
-  return free;
-}
-
-void protect(int protection) {
-  for (const auto& [memory, bytes] : allocations) mprotect(memory, bytes, protection);
-}
-
-// Opens device memory while operations run.
-class Open {
- public:
-  Open() {
-    if (depth_++ == 0) protect(PROT_READ | PROT_WRITE);
-  }
-  ~Open() {
-    if (--depth_ == 0) protect(PROT_NONE);
-  }
-  Open(const Open&) = delete;
-  Open& operator=(const Open&) = delete;
-
- private:
-  static int depth_;
-};
-int Open::depth_ = 0;
-
-}  // namespace
-}  // namespace simulator
+#include "runtime.h"
 
 using namespace simulator;
 
 // ---- Streams ----
 
+struct Operation {
+  std::function<void()> run;
+  OperationKind kind;
+};
 struct CUgraph_st {
-  std::vector<std::function<void()>> operations;
+  std::vector<Operation> operations;
 };
 struct CUgraphExec_st {
-  std::vector<std::function<void()>> operations;
+  std::vector<Operation> operations;
+};
+struct Capture {
+  CUgraph_st* graph;
+  std::thread::id thread;
+  cudaStreamCaptureMode mode;
+  bool spoiled = false;
 };
 struct CUstream_st {
   std::deque<std::function<void()>> queue;
   uint64_t asked = 0;
   uint64_t done = 0;
-  CUgraph_st* capture = nullptr;
+  std::optional<Capture> capture;
 
   void run_until(uint64_t number) {
     if (done >= number) return;
@@ -73,7 +46,7 @@ struct CUstream_st {
       const std::function<void()> operation = std::move(queue.front());
       queue.pop_front();
       ++done;  // counted before it runs, since it may wait for an event of this stream
-      operation();
+      if (fault() == cudaSuccess) operation();
     }
   }
 };
@@ -85,29 +58,70 @@ struct CUevent_st {
 
 namespace {
 
+// What OperationKind::detail says of an operation that is no kernel.
+constexpr size_t copy_detail = 1;  // + cudaMemcpyKind
+constexpr size_t clear_detail = 10;
+
 std::vector<CUstream_st*> streams;
 cudaError_t last_error = cudaSuccess;
+cudaError_t error_of_fault = cudaSuccess;
 
-cudaError_t error(cudaError_t value) {
-  if (value != cudaSuccess) last_error = value;
-  return value;
+// Notes that a call is not allowed while `stream` is captured, which then gives no graph.
+cudaError_t spoil(CUstream_st& stream) {
+  stream.capture->spoiled = true;
+  return error(cudaErrorStreamCaptureUnsupported);
 }
 
-bool capturing() {
-  for (const CUstream_st* stream : streams) {
-    if (stream->capture != nullptr) return true;
-  }
-  return false;
+// Waits for operations of a stream that is not captured.
+cudaError_t wait_for(CUstream_st& stream, uint64_t number) {
+  if (stream.capture) return spoil(stream);
+  stream.run_until(number);
+  return fault();
+}
+
+// A kernel, or, at the number that is asked for, a fault in its place.
+void run_or_fault(const Launch& launch) {
+  static long launches = 0;
+  static const long faulty = number_of_fault("launch");
+  if (++launches < faulty) return run(launch);
+  error_of_fault = cudaErrorIllegalAddress;
 }
 
 }  // namespace
 
 namespace simulator {
 
-cudaError_t enqueue(cudaStream_t stream, std::function<void()> operation) {
+cudaError_t error(cudaError_t value) {
+  if (value != cudaSuccess) last_error = value;
+  return value;
+}
+
+cudaError_t fault() {
+  return error_of_fault;
+}
+
+cudaError_t refuse_unsafe_call() {
+  if (fault() != cudaSuccess) return fault();
+  for (CUstream_st* stream : streams) {
+    if (!stream->capture || stream->capture->mode == cudaStreamCaptureModeRelaxed) continue;
+    const bool own = stream->capture->thread == std::this_thread::get_id();
+    if (own || stream->capture->mode == cudaStreamCaptureModeGlobal) return spoil(*stream);
+  }
+  return cudaSuccess;
+}
+
+long number_of_fault(const char* kind) {
+  const char* const wanted = std::getenv("NIBBLE_SIMULATED_CUDA_FAULT");
+  const std::string text = wanted == nullptr ? "" : wanted;
+  const std::string before = std::string(kind) + " ";
+  return text.starts_with(before) ? std::atol(text.c_str() + before.size()) : std::numeric_limits<long>::max();
+}
+
+cudaError_t enqueue(cudaStream_t stream, std::function<void()> operation, OperationKind kind) {
   if (stream == nullptr) fail("nibble does not use the default stream");
-  if (stream->capture != nullptr) {
-    stream->capture->operations.push_back(std::move(operation));
+  if (fault() != cudaSuccess) return fault();
+  if (stream->capture) {
+    stream->capture->graph->operations.push_back({std::move(operation), kind});
     return cudaSuccess;
   }
   stream->queue.push_back(std::move(operation));
@@ -115,13 +129,14 @@ cudaError_t enqueue(cudaStream_t stream, std::function<void()> operation) {
   return cudaSuccess;
 }
 
-cudaError_t enqueue_launch(const cudaLaunchConfig_t& config, std::function<void()> thread) {
-  const size_t threads = size_t{config.blockDim.x} * config.blockDim.y * config.blockDim.z;
-  const bool grid_fits = config.gridDim.x > 0 && config.gridDim.x < (1u << 31) && config.gridDim.y > 0 &&
-                         config.gridDim.y < 65536 && config.gridDim.z > 0 && config.gridDim.z < 65536;
+cudaError_t enqueue_launch(cudaStream_t stream, Launch launch) {
+  const size_t threads = size_t{launch.block.x} * launch.block.y * launch.block.z;
+  const bool grid_fits = launch.grid.x > 0 && launch.grid.x < (1u << 31) && launch.grid.y > 0 &&
+                         launch.grid.y < 65536 && launch.grid.z > 0 && launch.grid.z < 65536;
   if (!grid_fits || threads == 0 || threads > 1024) return error(cudaErrorInvalidConfiguration);
-  return enqueue(config.stream, [launch = Launch{config.gridDim, config.blockDim, config.dynamicSmemBytes,
-                                                 std::move(thread)}] { run(launch); });
+  const OperationKind kind{launch.function, launch.parameter_bytes};
+  return enqueue(
+      stream, [launch = std::move(launch)] { run_or_fault(launch); }, kind);
 }
 
 }  // namespace simulator
@@ -162,119 +177,122 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int value) {
   return value <= 99 * 1024 ? cudaSuccess : error(cudaErrorInvalidValue);  // the limit of an RTX 5090
 }
-cudaError_t cudaMalloc(void** memory, size_t bytes) {
-  if (capturing()) return error(cudaErrorStreamCaptureUnsupported);
-  const size_t whole = (std::max<size_t>(bytes, 1) + 4095) / 4096 * 4096;
-  void* place = whole > free_bytes() ? MAP_FAILED : mmap(nullptr, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (place == MAP_FAILED) return error(cudaErrorMemoryAllocation);
-  allocations[place] = whole;
-  *memory = place;
-  return cudaSuccess;
-}
-cudaError_t cudaFree(void* memory) {
-  if (memory == nullptr) return cudaSuccess;
-  cudaDeviceSynchronize();
-  const auto found = allocations.find(memory);
-  if (found == allocations.end()) return error(cudaErrorInvalidValue);
-  munmap(memory, found->second);
-  allocations.erase(found);
-  return cudaSuccess;
-}
-cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
-  *memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
-  return *memory == nullptr ? error(cudaErrorMemoryAllocation) : cudaSuccess;
-}
-cudaError_t cudaFreeHost(void* memory) {
-  cudaDeviceSynchronize();
-  std::free(memory);
-  return cudaSuccess;
-}
-cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  *total = device_bytes();
-  *free = free_bytes();
-  return cudaSuccess;
-}
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  return enqueue(stream, [to, from, bytes] { std::memcpy(to, from, bytes); });
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+  const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  if (bytes > 0 && (is_device_memory(to, bytes) != to_device || is_device_memory(from, bytes) != from_device)) {
+    return error(cudaErrorInvalidValue);
+  }
+  const bool pageable =
+      (!to_device && !is_pinned_memory(to, bytes)) || (!from_device && !is_pinned_memory(from, bytes));
+  if (pageable && stream->capture) return spoil(*stream);
+  return enqueue(stream, [to, from, bytes] { std::memcpy(to, from, bytes); },
+                 {nullptr, copy_detail + static_cast<size_t>(kind)});
 }
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
-  return enqueue(stream, [memory, value, bytes] { std::memset(memory, value, bytes); });
+  if (bytes > 0 && !is_device_memory(memory, bytes)) return error(cudaErrorInvalidValue);
+  return enqueue(stream, [memory, value, bytes] { std::memset(memory, value, bytes); }, {nullptr, clear_detail});
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  if (fault() != cudaSuccess) return fault();
   *stream = new CUstream_st;
   streams.push_back(*stream);
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  cudaStreamSynchronize(stream);
+  stream->run_until(stream->asked);
   streams.erase(std::find(streams.begin(), streams.end(), stream));
   delete stream;
-  return cudaSuccess;
+  return fault();
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  if (stream->capture != nullptr) return error(cudaErrorStreamCaptureUnsupported);
-  stream->run_until(stream->asked);
-  return cudaSuccess;
+  return wait_for(*stream, stream->asked);
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  stream->run_until(stream->asked);
-  return cudaSuccess;
+  return wait_for(*stream, stream->asked);
 }
 cudaError_t cudaDeviceSynchronize() {
-  for (CUstream_st* stream : streams) stream->run_until(stream->asked);
-  return cudaSuccess;
+  for (CUstream_st* stream : streams) {
+    if (const cudaError_t status = wait_for(*stream, stream->asked); status != cudaSuccess) return status;
+  }
+  return fault();
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  if (fault() != cudaSuccess) return fault();
   *event = new CUevent_st;
   return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  cudaEventSynchronize(event);
+  if (event->stream != nullptr) event->stream->run_until(event->number);
   delete event;
-  return cudaSuccess;
+  return fault();
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  if (stream->capture != nullptr) return error(cudaErrorStreamCaptureUnsupported);
+  if (stream->capture) return spoil(*stream);  // CUDA would allow it; nibble does not need it
   event->stream = stream;
   event->number = stream->asked + 1;
   return enqueue(stream, [event] { event->time = std::chrono::steady_clock::now(); });
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-  if (event->stream == nullptr) return cudaSuccess;
+  if (event->stream == nullptr) return fault();
+  if (stream->capture) {  // an event that was not captured with the stream
+    spoil(*stream);
+    return error(cudaErrorStreamCaptureIsolation);
+  }
   return enqueue(stream, [other = event->stream, number = event->number] { other->run_until(number); });
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  if (event->stream != nullptr) event->stream->run_until(event->number);
-  return cudaSuccess;
+  if (const cudaError_t status = refuse_unsafe_call(); status != cudaSuccess) return status;
+  return event->stream == nullptr ? cudaSuccess : wait_for(*event->stream, event->number);
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   return cudaEventSynchronize(event);
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
   *milliseconds = std::chrono::duration<float, std::milli>(end->time - begin->time).count();
-  return cudaSuccess;
+  return fault();
 }
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-  stream->capture = new CUgraph_st;
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
+  if (fault() != cudaSuccess) return fault();
+  if (stream->capture) return error(cudaErrorInvalidValue);
+  stream->capture = Capture{.graph = new CUgraph_st, .thread = std::this_thread::get_id(), .mode = mode};
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  *graph = std::exchange(stream->capture, nullptr);
-  return *graph != nullptr ? cudaSuccess : error(cudaErrorStreamCaptureUnsupported);
+  *graph = nullptr;
+  if (!stream->capture) return error(cudaErrorInvalidValue);
+  if (stream->capture->thread != std::this_thread::get_id() && stream->capture->mode != cudaStreamCaptureModeRelaxed) {
+    return error(cudaErrorStreamCaptureWrongThread);
+  }
+  const Capture capture = *std::exchange(stream->capture, std::nullopt);
+  if (fault() == cudaSuccess && !capture.spoiled) {
+    *graph = capture.graph;
+    return cudaSuccess;
+  }
+  delete capture.graph;
+  return fault() != cudaSuccess ? fault() : error(cudaErrorStreamCaptureInvalidated);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  if (fault() != cudaSuccess) return fault();
   *executable = new CUgraphExec_st{graph->operations};
   return cudaSuccess;
 }
+// Operations may change their arguments, and nothing else. (CUDA would also take another kernel.)
 cudaError_t cudaGraphExecUpdate(cudaGraphExec_t executable, cudaGraph_t graph, cudaGraphExecUpdateResultInfo* result) {
-  const bool same = executable->operations.size() == graph->operations.size();
+  if (fault() != cudaSuccess) return fault();
+  const bool same =
+      std::equal(executable->operations.begin(), executable->operations.end(), graph->operations.begin(),
+                 graph->operations.end(), [](const Operation& a, const Operation& b) { return a.kind == b.kind; });
   result->result = same ? cudaGraphExecUpdateSuccess : cudaGraphExecUpdateError;
-  if (same) executable->operations = graph->operations;
-  return same ? cudaSuccess : error(cudaErrorInvalidValue);
+  if (!same) return error(cudaErrorGraphExecUpdateFailure);
+  executable->operations = graph->operations;
+  return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   return enqueue(stream, [operations = executable->operations] {
-    for (const auto& operation : operations) operation();
+    for (const Operation& operation : operations) {
+      if (fault() == cudaSuccess) operation.run();
+    }
   });
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
@@ -286,12 +304,14 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
   return cudaSuccess;
 }
 cudaError_t cudaGetLastError() {
-  return std::exchange(last_error, cudaSuccess);
+  const cudaError_t last = std::exchange(last_error, cudaSuccess);
+  return fault() != cudaSuccess ? fault() : last;
 }
 cudaError_t cudaPeekAtLastError() {
-  return last_error;
+  return fault() != cudaSuccess ? fault() : last_error;
 }
 const char* cudaGetErrorString(cudaError_t value) {
+  if (value == cudaErrorIllegalAddress) return "an illegal memory access was encountered";
   return value == cudaSuccess ? "no error" : "simulated error";
 }
 const char* cudaGetErrorName(cudaError_t value) {
@@ -299,7 +319,9 @@ const char* cudaGetErrorName(cudaError_t value) {
     case cudaSuccess: return "cudaSuccess";
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+    case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
     case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
     default: return "another cudaError_t";
   }
 }

@@ -1,6 +1,7 @@
 // Runs the threads of a block as fibers, with their barriers and warp operations.
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <boost/context/fiber.hpp>
 #include <boost/context/fixedsize_stack.hpp>
 #include <cstdio>
@@ -11,15 +12,20 @@
 #include <random>
 #include <vector>
 
+#include "accesses.h"
+
 namespace context = boost::context;
 
-uint3 threadIdx, blockIdx;
-dim3 blockDim, gridDim;
+// What the kernels see as constants.
+uint3 thread_index __asm__("threadIdx");
+uint3 block_index __asm__("blockIdx");
+uint3 block_size __asm__("blockDim");
+uint3 grid_size __asm__("gridDim");
 
 namespace simulator {
 
-void fail(const char* what) {
-  std::fprintf(stderr, "CUDA simulator: %s\n", what);
+void fail(const std::string& what) {
+  std::fprintf(stderr, "CUDA simulator: %s\n", what.c_str());
   std::abort();
 }
 
@@ -39,8 +45,8 @@ struct Warp {
 };
 
 struct SimulatedThread {
-  uint3 index{};        // in the block
-  unsigned number = 0;  // in the block
+  uint3 index{};  // in the block
+  CheckedThread checked;
   bool ended = false;
   bool progressed = false;
   context::fiber fiber;
@@ -52,9 +58,11 @@ class Block {
   void run(const Launch& launch);
   void synchronize();
   int synchronize_or(int predicate);
-  const uint64_t* exchange(unsigned mask, uint64_t value);
+  // `orders`: what the lanes did before happens before what they do after.
+  const uint64_t* exchange(unsigned mask, uint64_t value, bool orders = false);
+  void check(bool accesses) { check_accesses_of(accesses ? &self().checked : nullptr); }
   void* shared() { return shared_.data(); }
-  unsigned lane() const { return self().number % 32; }
+  unsigned lane() const { return self().checked.number % 32; }
 
  private:
   SimulatedThread& self() const { return *current_; }
@@ -86,8 +94,11 @@ void Block::prepare(size_t threads) {
   while (threads_.size() < threads) {
     threads_.push_back(std::make_unique<SimulatedThread>());
     SimulatedThread* thread = threads_.back().get();
-    thread->number = static_cast<unsigned>(threads_.size() - 1);
-    thread->fiber = context::fiber(std::allocator_arg, context::fixedsize_stack(stack_bytes),
+    context::fixedsize_stack allocator(stack_bytes);
+    const context::stack_context stack = allocator.allocate();
+    thread->checked.stack = {reinterpret_cast<uintptr_t>(stack.sp) - stack.size, stack.size};
+    thread->checked.number = static_cast<unsigned>(threads_.size() - 1);
+    thread->fiber = context::fiber(std::allocator_arg, context::preallocated(stack.sp, stack.size, stack), allocator,
                                    [this, thread](context::fiber&& scheduler) {
                                      thread->scheduler = std::move(scheduler);
                                      for (;;) {
@@ -102,7 +113,8 @@ void Block::prepare(size_t threads) {
 }
 
 void Block::run_block(const Launch& launch, uint3 index) {
-  blockIdx = index;
+  block_index = index;
+  begin_block();
   waiting_ = 0;
   warps_.assign((count_ + 31) / 32, {});
   std::fill(shared_.begin(), shared_.end(), make_uint4(0x7FA00001u, 0x7FA00001u, 0x7FA00001u, 0x7FA00001u));
@@ -123,7 +135,7 @@ void Block::run_block(const Launch& launch, uint3 index) {
       if (thread.ended) continue;
       thread.progressed = false;
       current_ = &thread;
-      threadIdx = thread.index;
+      thread_index = thread.index;
       thread.fiber = std::move(thread.fiber).resume();
       progress = progress || thread.progressed;
       if (thread.ended) --left;
@@ -141,8 +153,9 @@ void Block::run(const Launch& launch) {
   if (launch.shared_bytes > 227 * 1024) fail("more shared memory than any GPU has");
   prepare(count_);
   shared_.resize((launch.shared_bytes + sizeof(uint4) - 1) / sizeof(uint4));
-  gridDim = launch.grid;
-  blockDim = launch.block;
+  grid_size = {launch.grid.x, launch.grid.y, launch.grid.z};
+  block_size = {launch.block.x, launch.block.y, launch.block.z};
+  begin_launch(launch.function, {reinterpret_cast<uintptr_t>(shared_.data()), launch.shared_bytes});
   const size_t blocks = size_t{launch.grid.x} * launch.grid.y * launch.grid.z;
   // The blocks do not run in the order of their numbers, and in another one each time: a permutation i -> (a i + b) mod
   // blocks.
@@ -166,6 +179,7 @@ void Block::synchronize() {
     last_any_ = any_;
     any_ = 0;
     ++barriers_;
+    order_block();
     return;
   }
   while (barriers_ == generation) yield(), own.progressed = barriers_ != generation;
@@ -179,14 +193,14 @@ int Block::synchronize_or(int predicate) {
   return result;
 }
 
-const uint64_t* Block::exchange(unsigned mask, uint64_t value) {
+const uint64_t* Block::exchange(unsigned mask, uint64_t value, bool orders) {
   SimulatedThread& own = self();
   own.progressed = true;
-  const unsigned lane = own.number % 32;
+  const unsigned lane = own.checked.number % 32;
   if ((mask >> lane & 1u) == 0) fail("a lane takes part in a warp operation whose mask leaves it out");
-  Meeting& meeting = warps_[own.number / 32].meetings[mask];
+  Meeting& meeting = warps_[own.checked.number / 32].meetings[mask];
   unsigned expected = mask;
-  if (count_ - own.number / 32 * 32 < 32) expected &= (1u << (count_ % 32)) - 1;
+  if (count_ - own.checked.number / 32 * 32 < 32) expected &= (1u << (count_ % 32)) - 1;
   meeting.given[lane] = value;
   meeting.arrived |= 1u << lane;
   const uint64_t generation = meeting.generation;
@@ -195,11 +209,21 @@ const uint64_t* Block::exchange(unsigned mask, uint64_t value) {
     std::fill(std::begin(meeting.given), std::end(meeting.given), 0);
     meeting.arrived = 0;
     ++meeting.generation;
+    if (orders) order_warp(own.checked.number / 32);
   } else {
     while (meeting.generation == generation) yield(), own.progressed = meeting.generation != generation;
   }
   return meeting.result;
 }
+
+// While one of the simulator's functions runs for a kernel, accesses are not checked: it has memory of its own.
+class Unchecked {
+ public:
+  Unchecked() { block.check(false); }
+  ~Unchecked() { block.check(true); }
+  Unchecked(const Unchecked&) = delete;
+  Unchecked& operator=(const Unchecked&) = delete;
+};
 
 }  // namespace
 
@@ -207,13 +231,25 @@ void* dynamic_shared_memory() {
   return block.shared();
 }
 void synchronize_block() {
+  const Unchecked unchecked;
   block.synchronize();
 }
-const uint64_t* exchange_in_warp(unsigned mask, uint64_t value) {
-  return block.exchange(mask, value);
+void synchronize_warp(unsigned mask) {
+  const Unchecked unchecked;
+  block.exchange(mask, 0, true);
+}
+uint64_t shuffle(unsigned mask, uint64_t value, unsigned source) {
+  const Unchecked unchecked;
+  return block.exchange(mask, value)[source];
 }
 unsigned lane() {
   return block.lane();
+}
+void begin_kernel() {
+  block.check(true);
+}
+void end_kernel() {
+  block.check(false);
 }
 
 void run(const Launch& launch) {
@@ -223,7 +259,27 @@ void run(const Launch& launch) {
 }  // namespace simulator
 
 int __syncthreads_or(int predicate) {
+  const simulator::Unchecked unchecked;
   return simulator::block.synchronize_or(predicate);
+}
+unsigned __ballot_sync(unsigned mask, int predicate) {
+  const simulator::Unchecked unchecked;
+  const uint64_t* const all = simulator::block.exchange(mask, predicate != 0 ? 1 : 0);
+  unsigned result = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) result |= static_cast<unsigned>(all[lane]) << lane;
+  return result;
+}
+unsigned __reduce_max_sync(unsigned mask, unsigned value) {
+  const simulator::Unchecked unchecked;
+  const uint64_t* const all = simulator::block.exchange(mask, value);
+  return static_cast<unsigned>(*std::max_element(all, all + 32));
+}
+unsigned __reduce_add_sync(unsigned mask, unsigned value) {
+  const simulator::Unchecked unchecked;
+  const uint64_t* const all = simulator::block.exchange(mask, value);
+  unsigned sum = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) sum += static_cast<unsigned>(all[lane]);
+  return sum;
 }
 void __trap() {
   simulator::fail("__trap()");

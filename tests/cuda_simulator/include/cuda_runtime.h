@@ -9,8 +9,10 @@
 //   - Blocks, and the threads between two barriers, run in a shuffled order.
 //   - A barrier or warp operation that some of its threads never reach ends the program with a message.
 //   - Shared memory holds garbage (signalling NaNs) at the start of a block, if it is dynamic; else the values of the
-//   block
-//     before.
+//     block before.
+//   - Where the compiler makes a call of each load and store of the .cu files (see accesses.cpp), a kernel that touches
+//     memory that is not its own, at an address that is not aligned to the type, or shared memory in a race, ends the
+//     program with a message.
 #pragma once
 
 #include <algorithm>
@@ -21,6 +23,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -28,7 +31,7 @@
 #define __device__
 #define __host__
 #define __constant__ static const
-#define __shared__ static
+#define __shared__ static thread_local  // so that it lies apart from the variables of the host
 #define __forceinline__ inline __attribute__((always_inline))
 #define __grid_constant__
 #define __launch_bounds__(...)
@@ -85,31 +88,37 @@ namespace simulator {
 
 void* dynamic_shared_memory();
 void synchronize_block();
-// Exchanges numbers in a warp: every lane of `mask` gives 64 bits and gets those of all 32 lanes (of lanes outside the
-// mask: zero).
-const uint64_t* exchange_in_warp(unsigned mask, uint64_t value);
+void synchronize_warp(unsigned mask);
+// Lanes of a warp exchange numbers: each lane of `mask` gives `value`, and gets what `source` gave (zero outside the
+// mask).
+uint64_t shuffle(unsigned mask, uint64_t value, unsigned source);
 unsigned lane();
 
 struct Launch {
   dim3 grid, block;
   size_t shared_bytes = 0;
   std::function<void()> thread;  // the body of one thread
+  const void* function = nullptr;
+  size_t parameter_bytes = 0;
 };
 void run(const Launch& launch);
-[[noreturn]] void fail(const char* what);
+// The body of a thread calls these around the kernel.
+void begin_kernel();
+void end_kernel();
+[[noreturn]] void fail(const std::string& what);
 
 }  // namespace simulator
 
-// The indices of the running thread.
-extern uint3 threadIdx, blockIdx;
-extern dim3 blockDim, gridDim;
+// The indices of the running thread. They are constants, as a kernel sees them; the simulator changes them from thread
+// to thread.
+extern const uint3 threadIdx, blockIdx, blockDim, gridDim;
 constexpr int warpSize = 32;
 
 inline void __syncthreads() {
   simulator::synchronize_block();
 }
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFu) {
-  simulator::exchange_in_warp(mask, 0);
+  simulator::synchronize_warp(mask);
 }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
@@ -129,57 +138,45 @@ T from_bits(uint64_t bits) {
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
+template <class T>
+T shuffle_if(bool inside, unsigned mask, T value, unsigned source) {
+  const uint64_t given = shuffle(mask, to_bits(value), inside ? source : lane());
+  return inside ? from_bits<T>(given) : value;
+}
 }  // namespace simulator
 
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
   const unsigned first = simulator::lane() / static_cast<unsigned>(width) * static_cast<unsigned>(width);
-  const uint64_t* all = simulator::exchange_in_warp(mask, simulator::to_bits(value));
-  return simulator::from_bits<T>(all[first + static_cast<unsigned>(source) % static_cast<unsigned>(width)]);
+  return simulator::shuffle_if(true, mask, value, first + static_cast<unsigned>(source) % static_cast<unsigned>(width));
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32) {
   const unsigned own = simulator::lane();
   const unsigned source = own ^ static_cast<unsigned>(lane_mask);
-  const uint64_t* all = simulator::exchange_in_warp(mask, simulator::to_bits(value));
   const bool inside = source / static_cast<unsigned>(width) == own / static_cast<unsigned>(width);
-  return inside ? simulator::from_bits<T>(all[source]) : value;
+  return simulator::shuffle_if(inside, mask, value, source);
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32) {
   const unsigned own = simulator::lane();
-  const uint64_t* all = simulator::exchange_in_warp(mask, simulator::to_bits(value));
   const bool inside = own % static_cast<unsigned>(width) + delta < static_cast<unsigned>(width);
-  return inside ? simulator::from_bits<T>(all[own + delta]) : value;
+  return simulator::shuffle_if(inside, mask, value, own + delta);
 }
 template <class T>
 T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32) {
   const unsigned own = simulator::lane();
-  const uint64_t* all = simulator::exchange_in_warp(mask, simulator::to_bits(value));
   const bool inside = own % static_cast<unsigned>(width) >= delta;
-  return inside ? simulator::from_bits<T>(all[own - delta]) : value;
+  return simulator::shuffle_if(inside, mask, value, own - delta);
 }
-inline unsigned __ballot_sync(unsigned mask, int predicate) {
-  const uint64_t* all = simulator::exchange_in_warp(mask, predicate != 0 ? 1 : 0);
-  unsigned result = 0;
-  for (unsigned lane = 0; lane < 32; ++lane) result |= static_cast<unsigned>(all[lane]) << lane;
-  return result;
-}
+unsigned __ballot_sync(unsigned mask, int predicate);
+unsigned __reduce_max_sync(unsigned mask, unsigned value);
+unsigned __reduce_add_sync(unsigned mask, unsigned value);
 inline int __any_sync(unsigned mask, int predicate) {
   return __ballot_sync(mask, predicate) != 0 ? 1 : 0;
 }
 inline int __all_sync(unsigned mask, int predicate) {
   return __ballot_sync(mask, predicate) == mask ? 1 : 0;
-}
-inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
-  const uint64_t* all = simulator::exchange_in_warp(mask, value);
-  return static_cast<unsigned>(*std::max_element(all, all + 32));
-}
-inline unsigned __reduce_add_sync(unsigned mask, unsigned value) {
-  const uint64_t* all = simulator::exchange_in_warp(mask, value);
-  unsigned sum = 0;
-  for (unsigned lane = 0; lane < 32; ++lane) sum += static_cast<unsigned>(all[lane]);
-  return sum;
 }
 
 template <class T>
@@ -287,7 +284,12 @@ enum cudaError_t {
   cudaErrorNoDevice = 100,
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorNotReady = 600,
-  cudaErrorStreamCaptureUnsupported = 900
+  cudaErrorIllegalAddress = 700,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorStreamCaptureIsolation = 905,
+  cudaErrorStreamCaptureWrongThread = 908,
+  cudaErrorGraphExecUpdateFailure = 910
 };
 enum cudaMemcpyKind {
   cudaMemcpyHostToHost,
@@ -379,14 +381,31 @@ const char* cudaGetErrorName(cudaError_t error);
 cudaError_t cudaRuntimeGetVersion(int* version);
 
 namespace simulator {
-cudaError_t enqueue(cudaStream_t stream, std::function<void()> operation);
-cudaError_t enqueue_launch(const cudaLaunchConfig_t& config, std::function<void()> thread);
+// What an operation is, as cudaGraphExecUpdate() compares it: a kernel and the size of its parameters, or a copy and
+// its direction, or an operation of a library.
+struct OperationKind {
+  const void* function = nullptr;
+  size_t detail = 0;
+  bool operator==(const OperationKind&) const = default;
+};
+cudaError_t enqueue(cudaStream_t stream, std::function<void()> operation, OperationKind kind = {});
+cudaError_t enqueue_launch(cudaStream_t stream, Launch launch);
 }  // namespace simulator
 
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-  // The arguments are copied by value, as a launch does.
-  return simulator::enqueue_launch(
-      *config, [kernel, ... values = static_cast<Parameters>(arguments)]() mutable { kernel(values...); });
+  // The arguments are copied by value, as a launch does. The copies are the host's, so reading them is not checked.
+  auto thread =
+      [ kernel, ... values = static_cast<Parameters>(arguments) ]() mutable __attribute__((no_sanitize("thread"))) {
+    simulator::begin_kernel();
+    kernel(values...);
+    simulator::end_kernel();
+  };
+  return simulator::enqueue_launch(config->stream, {.grid = config->gridDim,
+                                                    .block = config->blockDim,
+                                                    .shared_bytes = config->dynamicSmemBytes,
+                                                    .thread = std::move(thread),
+                                                    .function = reinterpret_cast<const void*>(kernel),
+                                                    .parameter_bytes = (size_t{0} + ... + sizeof(Parameters))});
 }

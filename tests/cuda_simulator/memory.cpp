@@ -1,0 +1,143 @@
+// Device memory, which faults when the host touches it, and pinned memory.
+#include <cuda_runtime.h>
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <map>
+#include <mutex>
+
+#include "accesses.h"
+#include "runtime.h"
+
+namespace simulator {
+namespace {
+
+constexpr size_t page = 4096;
+
+struct Allocation {
+  size_t bytes = 0;
+  bool pinned = false;
+  size_t whole() const { return (std::max<size_t>(bytes, 1) + page - 1) / page * page; }
+};
+std::mutex mutex;
+std::map<uintptr_t, Allocation> allocations;  // by address
+
+size_t free_bytes() {
+  const std::lock_guard lock(mutex);
+  size_t free = device_bytes();
+  for (const auto& [at, allocation] : allocations) {
+    if (!allocation.pinned) free -= allocation.whole();
+  }
+  return free;
+}
+
+void protect(int protection) {
+  const std::lock_guard lock(mutex);
+  for (const auto& [at, allocation] : allocations) {
+    if (!allocation.pinned) mprotect(reinterpret_cast<void*>(at), allocation.bytes, protection);
+  }
+}
+
+void keep(void* memory, const Allocation& allocation) {
+  const std::lock_guard lock(mutex);
+  allocations[reinterpret_cast<uintptr_t>(memory)] = allocation;
+}
+
+// Returns whether there was such an allocation.
+bool forget(void* memory, bool pinned) {
+  const std::lock_guard lock(mutex);
+  const auto found = allocations.find(reinterpret_cast<uintptr_t>(memory));
+  if (found == allocations.end() || found->second.pinned != pinned) return false;
+  if (pinned) {
+    std::free(memory);
+  } else {
+    munmap(memory, found->second.whole());
+  }
+  allocations.erase(found);
+  return true;
+}
+
+// The allocation in whose pages `at` lies.
+std::pair<uintptr_t, Allocation> find(uintptr_t at) {
+  const std::lock_guard lock(mutex);
+  auto after = allocations.upper_bound(at);
+  if (after == allocations.begin()) return {};
+  --after;
+  if (at - after->first >= after->second.whole()) return {};
+  return *after;
+}
+
+bool is_memory(const void* memory, size_t bytes, bool pinned) {
+  const auto at = reinterpret_cast<uintptr_t>(memory);
+  const auto [begin, allocation] = find(at);
+  return allocation.bytes > 0 && allocation.pinned == pinned && Range{begin, allocation.bytes}.holds(at, bytes);
+}
+
+int opened = 0;
+
+}  // namespace
+
+size_t device_bytes() {
+  const char* wanted = std::getenv("NIBBLE_SIMULATED_MEMORY");
+  return static_cast<size_t>(wanted == nullptr ? 4096 : std::atoll(wanted)) << 20;
+}
+
+Open::Open() {
+  if (opened++ == 0) protect(PROT_READ | PROT_WRITE);
+}
+Open::~Open() {
+  if (--opened == 0) protect(PROT_NONE);
+}
+
+Range allocation_at(uintptr_t at) {
+  const auto [begin, allocation] = find(at);
+  return {begin, allocation.bytes};
+}
+bool is_device_memory(const void* memory, size_t bytes) {
+  return is_memory(memory, bytes, false);
+}
+bool is_pinned_memory(const void* memory, size_t bytes) {
+  return is_memory(memory, bytes, true);
+}
+
+}  // namespace simulator
+
+using namespace simulator;
+
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  static long calls = 0;
+  if (const cudaError_t status = refuse_unsafe_call(); status != cudaSuccess) return status;
+  const Allocation allocation{bytes, false};
+  if (++calls >= number_of_fault("memory") || allocation.whole() > free_bytes())
+    return error(cudaErrorMemoryAllocation);
+  *memory = mmap(nullptr, allocation.whole(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (*memory == MAP_FAILED) return error(cudaErrorMemoryAllocation);
+  keep(*memory, allocation);
+  return cudaSuccess;
+}
+cudaError_t cudaFree(void* memory) {
+  if (const cudaError_t status = refuse_unsafe_call(); status != cudaSuccess) return status;
+  if (memory == nullptr) return cudaSuccess;
+  cudaDeviceSynchronize();
+  return forget(memory, false) ? cudaSuccess : error(cudaErrorInvalidValue);
+}
+cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
+  if (const cudaError_t status = refuse_unsafe_call(); status != cudaSuccess) return status;
+  const Allocation allocation{bytes, true};
+  *memory = std::aligned_alloc(page, allocation.whole());
+  if (*memory == nullptr) return error(cudaErrorMemoryAllocation);
+  keep(*memory, allocation);
+  return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void* memory) {
+  if (const cudaError_t status = refuse_unsafe_call(); status != cudaSuccess) return status;
+  if (memory == nullptr) return cudaSuccess;
+  cudaDeviceSynchronize();
+  return forget(memory, true) ? cudaSuccess : error(cudaErrorInvalidValue);
+}
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  if (const cudaError_t status = fault(); status != cudaSuccess) return status;
+  *total = device_bytes();
+  *free = free_bytes();
+  return cudaSuccess;
+}
