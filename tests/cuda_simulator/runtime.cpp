@@ -11,9 +11,14 @@
 #include <thread>
 #include <vector>
 
+#include "counts.h"
 #include "runtime.h"
 
 using namespace simulator;
+
+namespace {
+Counts counts;
+}
 
 // ---- Streams ----
 
@@ -134,6 +139,7 @@ cudaError_t enqueue_launch(cudaStream_t stream, Launch launch) {
   const bool grid_fits = launch.grid.x > 0 && launch.grid.x < (1u << 31) && launch.grid.y > 0 &&
                          launch.grid.y < 65536 && launch.grid.z > 0 && launch.grid.z < 65536;
   if (!grid_fits || threads == 0 || threads > 1024) return error(cudaErrorInvalidConfiguration);
+  ++counts.launches;
   const OperationKind kind{launch.function, launch.parameter_bytes};
   return enqueue(
       stream, [launch = std::move(launch)] { run_or_fault(launch); }, kind);
@@ -178,6 +184,7 @@ cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int value) {
   return value <= 99 * 1024 ? cudaSuccess : error(cudaErrorInvalidValue);  // the limit of an RTX 5090
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  ++counts.copies;
   const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
   const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
   if (bytes > 0 && (is_device_memory(to, bytes) != to_device || is_device_memory(from, bytes) != from_device)) {
@@ -190,6 +197,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
                  {nullptr, copy_detail + static_cast<size_t>(kind)});
 }
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
+  ++counts.copies;
   if (bytes > 0 && !is_device_memory(memory, bytes)) return error(cudaErrorInvalidValue);
   return enqueue(stream, [memory, value, bytes] { std::memset(memory, value, bytes); }, {nullptr, clear_detail});
 }
@@ -206,12 +214,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return fault();
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  ++counts.waits;
   return wait_for(*stream, stream->asked);
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   return wait_for(*stream, stream->asked);
 }
 cudaError_t cudaDeviceSynchronize() {
+  ++counts.waits;
   for (CUstream_st* stream : streams) {
     if (const cudaError_t status = wait_for(*stream, stream->asked); status != cudaSuccess) return status;
   }
@@ -242,6 +252,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   return enqueue(stream, [other = event->stream, number = event->number] { other->run_until(number); });
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  ++counts.event_waits;
   if (const cudaError_t status = refuse_unsafe_call(); status != cudaSuccess) return status;
   return event->stream == nullptr ? cudaSuccess : wait_for(*event->stream, event->number);
 }
