@@ -21,7 +21,7 @@ namespace nibble {
 // file that is named twice.
 std::vector<std::string> expand_patterns(const std::vector<std::string>& patterns);
 
-// A loader must not be used by several threads at once.
+// Only one thread at a time may be in load(); the other functions may be called meanwhile.
 class Loader {
  public:
   // Without `shuffle`, sample k is window k modulo windows(). Throws ExitCode::bad_data for a damaged shard, for shards

@@ -13,6 +13,8 @@ namespace {
 
 constexpr int64_t least_tokens = 256;                // least tokens of a chunk
 constexpr int64_t cached_logits = int64_t{2} << 20;  // elements
+constexpr int64_t gpu_tokens = 8192;                 // most tokens of a chunk on a GPU
+constexpr int64_t gpu_logits = int64_t{1} << 29;     // elements, 2 GiB
 
 Linear make_linear(const ModelConfig& config, const Recipe& recipe, uint32_t embedding_id, ParameterTable& table) {
   const int block_count = narrow<int>(config.blocks());
@@ -43,8 +45,10 @@ int64_t chunk_of(const Linear& linear, const Head::Sizes& sizes, int64_t vocabul
 
 }  // namespace
 
-int64_t head_chunk_tokens(int64_t tokens, int64_t vocabulary) {
-  const int64_t wanted = std::max(least_tokens, cached_logits / vocabulary);
+int64_t head_chunk_tokens(int64_t tokens, int64_t vocabulary, DeviceKind device) {
+  const int64_t held =
+      device == DeviceKind::cpu ? cached_logits / vocabulary : std::min(gpu_tokens, gpu_logits / vocabulary);
+  const int64_t wanted = std::max(least_tokens, held);
   const int64_t chunks = div_ceil(tokens, wanted);
   return std::min(tokens, round_up(div_ceil(tokens, chunks), block_rows));
 }
@@ -114,10 +118,6 @@ void Head::loss_and_gradient(const Training& problem) {
                              .scale = problem.scale},
                             losses_.slice(begin, end));
   }
-}
-
-double Head::loss_of_micro_batch() const {
-  return sum_of_losses(losses_.slice(0, sizes_.tokens()));
 }
 
 void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses) {

@@ -17,10 +17,11 @@
 
 namespace nibble {
 
-// Returns the tokens of a chunk, a multiple of 16. There are as few chunks as keep the logits of each in cache, but a
-// chunk has at least 256 tokens if there are as many, because the GEMM of the weight's gradient sums over them. All
-// chunks have about the same length.
-int64_t head_chunk_tokens(int64_t tokens, int64_t vocabulary);
+// Returns the tokens of a chunk that suit a device, a multiple of 16; the chunks of a micro-batch have about the same
+// length. On a CPU there are as few as keep the logits of each in cache, but a chunk has at least 256 tokens if there
+// are as many, because the GEMM of the weight's gradient sums over them. On a GPU, which reads and writes that gradient
+// in memory for each chunk, the logits of a chunk take up to 2 GiB and a chunk has at most 8,192 tokens.
+int64_t head_chunk_tokens(int64_t tokens, int64_t vocabulary, DeviceKind device = DeviceKind::cpu);
 
 class Head {
  public:
@@ -28,7 +29,7 @@ class Head {
     int64_t sequences = 0;  // of a micro-batch
     int64_t sequence_length = 0;
     bool training = true;
-    int64_t chunk_tokens = 0;  // a multiple of 16; 0: head_chunk_tokens()
+    int64_t chunk_tokens = 0;  // a multiple of 16; 0: what suits a CPU, so that bits do not depend on the device
     DeviceKind device = DeviceKind::cpu;
     int64_t tokens() const { return sequences * sequence_length; }
   };
@@ -48,8 +49,8 @@ class Head {
   // micro-batch or less. The bits are the same with and without gradient.
   double loss(const Tensor& input, const Tensor& targets, const StepContext& context);
   // For a whole micro-batch, adds the parameters' gradients of scale * loss and overwrites `gradient` [tokens, hidden]
-  // with that of the input. Afterwards loss_of_micro_batch() returns what loss() would have returned; it waits for the
-  // device.
+  // with that of the input. Afterwards losses() are those of each token, f32 [tokens], whose sum is what loss() would
+  // have returned.
   struct Training {
     Tensor input;    // [tokens, hidden]
     Tensor targets;  // i32 [tokens]
@@ -58,7 +59,7 @@ class Head {
     float scale = 1;
   };
   void loss_and_gradient(const Training& problem);
-  double loss_of_micro_batch() const;
+  Tensor losses() const { return losses_; }
   // Returns f32 [tokens, vocab] for at most one sequence, or at most one chunk if the model is for training. The result
   // is valid until the next call.
   Tensor logits(const Tensor& input, const StepContext& context);

@@ -7,9 +7,11 @@
 #include <utility>
 
 #include "dist/base/error.h"
+#include "dist/device/pinned_memory.h"
 #include "dist/device/profile.h"
 #include "model/blocks/attention_block.h"
 #include "model/blocks/mlp_block.h"
+#include "model/ops/cross_entropy.h"
 #include "model/ops/embedding.h"
 #include "model/ops/rope.h"
 #include "quant/tensor/tensor_copy.h"
@@ -44,6 +46,14 @@ void validate(const ModelConfig& config, const LanguageModelOptions& options) {
                 fmt::format("recompute is given for {} blocks of {}", options.recompute.size(), config.blocks()),
                 "give one value a block, or none");
   }
+}
+
+void start_copy(const Tensor& from, const Tensor& to) {
+  start_copy_bytes({.to = to.data(),
+                    .to_device = to.device(),
+                    .from = from.data(),
+                    .from_device = from.device(),
+                    .bytes = from.bytes()});
 }
 
 std::unique_ptr<Block> make_block(BlockKind kind, const ModelConfig& config, const Recipe& recipe,
@@ -103,6 +113,11 @@ void LanguageModel::allocate() {
   token_ids_ = allocate_tensor(workspace_, DType::i32, {tokens});
   target_ids_ = allocate_tensor(workspace_, DType::i32, {tokens});
   if (options_.document_mask) document_starts_ = allocate_tensor(workspace_, DType::i32, {tokens});
+  non_finite_counts_ = allocate_tensor(quantized_weights_, DType::i64, {static_cast<int64_t>(linears_.size())});
+  for (size_t i = 0; i < linears_.size(); ++i) {
+    const auto index = static_cast<int64_t>(i);
+    linears_[i]->set_non_finite(non_finite_counts_.slice(index, index + 1));
+  }
   allocate_blocks();
   head_->allocate(quantized_weights_, workspace_);
 }
@@ -138,7 +153,7 @@ Tensor LanguageModel::take_tokens(const Tensor& tokens, const Tensor& memory, in
                                   int64_t sequence_length) const {
   check_tokens(tokens, sequences, sequence_length);
   const Tensor taken = memory.slice(0, tokens.elements());
-  copy(tokens, taken);
+  start_copy(tokens, taken);
   return taken;
 }
 
@@ -153,7 +168,7 @@ Tensor LanguageModel::take_document_starts(const Tensor& given, int64_t sequence
     NIBBLE_CHECK(values[i] == position || continues, "a document begins where its first token is");
   }
   const Tensor taken = document_starts_.slice(0, given.elements());
-  copy(given, taken);
+  start_copy(given, taken);
   return taken;
 }
 
@@ -217,18 +232,28 @@ double LanguageModel::forward(const Tensor& tokens, const Tensor& targets, const
 
 double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
                                        float loss_scale, const Tensor& document_starts) {
+  take(tokens, targets, document_starts);
+  start_forward_backward(context, loss_scale);
+  return sum_of_losses(losses());
+}
+
+void LanguageModel::take(const Tensor& tokens, const Tensor& targets, const Tensor& document_starts) {
+  take_tokens(tokens, token_ids_, options_.sequences, options_.sequence_length);
+  take_tokens(targets, target_ids_, options_.sequences, options_.sequence_length);
+  taken_starts_ = take_document_starts(document_starts, options_.sequences, options_.sequence_length);
+}
+
+void LanguageModel::start_forward_backward(const StepContext& context, float loss_scale) {
   NIBBLE_CHECK(options_.training && !embedding_gradient_.empty(), "not set up for training");
   Pass pass = whole_micro_batch(context, /*keep=*/true);
-  const Tensor ids = take_tokens(tokens, token_ids_, pass.sequences, pass.sequence_length);
-  const Tensor wanted = take_tokens(targets, target_ids_, pass.sequences, pass.sequence_length);
-  pass.document_starts = take_document_starts(document_starts, pass.sequences, pass.sequence_length);
+  pass.document_starts = taken_starts_;
   const auto compute = [&] {
-    head_->loss_and_gradient({.input = run_forward(ids, pass),
-                              .targets = wanted,
+    head_->loss_and_gradient({.input = run_forward(token_ids_, pass),
+                              .targets = target_ids_,
                               .gradient = gradient_,
                               .context = context,
                               .scale = loss_scale});
-    run_backward(ids, pass);
+    run_backward(token_ids_, pass);
   };
   // Measuring operands or time and checking a product wait for the device, and announcing gradients uses other streams;
   // neither can be captured in a graph.
@@ -236,9 +261,8 @@ double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targe
   if (measuring_ || checking_ || profiling() || gradients_ready_) {
     compute();
   } else {
-    graph_.run((makes_weights ? 1 : 0) + (document_starts.empty() ? 0 : 2), compute);
+    graph_.run((makes_weights ? 1 : 0) + (taken_starts_.empty() ? 0 : 2), compute);
   }
-  return head_->loss_of_micro_batch();
 }
 
 Tensor LanguageModel::logits(const Tensor& tokens, const StepContext& context) {
@@ -278,8 +302,18 @@ void LanguageModel::dequantize_weights(uint64_t begin, uint64_t end, std::span<f
 
 int64_t LanguageModel::take_non_finite_count() {
   int64_t count = 0;
-  for (Linear* linear : linears_) count += linear->take_non_finite_count();
+  for (const int64_t of_layer : HostCopy(non_finite_counts_).as<int64_t>()) count += of_layer;
+  if (count != 0) clear_non_finite_counts();
   return count;
+}
+
+void LanguageModel::move_non_finite_counts(const Tensor& counts) {
+  copy(non_finite_counts_, counts);
+  clear_non_finite_counts();
+}
+
+void LanguageModel::clear_non_finite_counts() {
+  zero_bytes(non_finite_counts_.data(), non_finite_counts_.device(), non_finite_counts_.bytes());
 }
 
 }  // namespace nibble

@@ -31,7 +31,7 @@ struct LanguageModelOptions {
   bool training = true;         // false: no memory for backward
   DeviceKind device = DeviceKind::cpu;
   bool document_mask = false;        // passes may be given document starts
-  int64_t head_chunk_tokens = 0;     // tokens whose logits are in memory at a time; 0: model/head.h chooses
+  int64_t head_chunk_tokens = 0;     // tokens whose logits are in memory at a time; 0: what suits a CPU
   bool graphs = false;               // on a GPU: forward and backward of a micro-batch are one graph
   bool measure_only = false;         // takes no memory: memory() is all that the model is good for
   std::vector<bool> recompute = {};  // by block: drop its activations and compute them again in backward; empty: none
@@ -74,6 +74,13 @@ class LanguageModel {
   // sum) to the bound gradients.
   double forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context, float loss_scale,
                           const Tensor& document_starts = Tensor());
+  // The parts of forward_backward(), which do not wait for the device. take() copies a micro-batch to the device; the
+  // tensors must not change before the device has copied them. start_forward_backward() computes; losses() are then
+  // those of each token, f32 [tokens] on the model's device, until the next pass (sum_of_losses() in
+  // model/ops/cross_entropy.h adds them up).
+  void take(const Tensor& tokens, const Tensor& targets, const Tensor& document_starts = Tensor());
+  void start_forward_backward(const StepContext& context, float loss_scale);
+  Tensor losses() const { return head_->losses(); }
 
   // From now on the backward pass of forward_backward() calls ready(begin, end) when gradients [begin, end) of the flat
   // buffer are complete, as soon as the work that completes them has been given to the device. The ranges go from the
@@ -84,7 +91,8 @@ class LanguageModel {
 
   // Returns logits f32 [n, vocab_size] for one sequence of n tokens, where n is a multiple of 16 and at most
   // sequence_length. A model for training has memory for one chunk of logits only, so n is at most a chunk
-  // (model/head.h). The result is valid until the next call.
+  // (model/head.h). The result is valid until the next call. The device copies the tokens without anybody waiting, so
+  // they must not change before the result has been read.
   Tensor logits(const Tensor& tokens, const StepContext& context);
 
   // From now on, statistics of every operand that the passes make are written here, one for each of linears()
@@ -102,6 +110,8 @@ class LanguageModel {
   // Returns how many non-finite values quantisers have read since the last call. If it is not 0, the gradients must not
   // be applied.
   int64_t take_non_finite_count();
+  // Moves the counts by layer to `counts`, i64 [linears()] on the model's device, without waiting for the device.
+  void move_non_finite_counts(const Tensor& counts);
 
  private:
   void allocate();
@@ -114,13 +124,14 @@ class LanguageModel {
   Tensor take_tokens(const Tensor& tokens, const Tensor& memory, int64_t sequences, int64_t sequence_length) const;
   void check_tokens(const Tensor& tokens, int64_t sequences, int64_t sequence_length) const;
   // Checks document starts and copies them to the model's device. Returns [tokens], or an empty tensor for an empty
-  // one.
+  // one. Neither function waits for the device.
   Tensor take_document_starts(const Tensor& given, int64_t sequences, int64_t sequence_length) const;
 
   // Runs embedding and blocks. Returns the input of the head, [tokens, hidden].
   Tensor run_forward(const Tensor& tokens, const Pass& pass);
   // Runs backward of the blocks and the embedding, beginning with the gradient of the head's input.
   void run_backward(const Tensor& tokens, const Pass& pass);
+  void clear_non_finite_counts();
   void announce(uint64_t begin, uint64_t end) const {
     if (gradients_ready_) gradients_ready_(begin, end);
   }
@@ -154,7 +165,9 @@ class LanguageModel {
   std::vector<Tensor> residual_;                  // [tokens, hidden]: input of each block, and of the head
   Tensor gradient_;                               // [tokens, hidden], of the residual stream
   Tensor token_ids_, target_ids_;                 // i32 [tokens], of the micro-batch
-  Tensor document_starts_;  // i32 [tokens], of the micro-batch; empty without options.document_mask
+  Tensor document_starts_;    // i32 [tokens], of the micro-batch; empty without options.document_mask
+  Tensor taken_starts_;       // the same, or empty if the micro-batch that take() copied has none
+  Tensor non_finite_counts_;  // i64 [linears]: non-finite values that the quantisers of each have read
 };
 
 }  // namespace nibble

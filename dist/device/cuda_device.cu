@@ -6,6 +6,7 @@
 
 #include "dist/device/device_memory.h"
 #include "dist/device/launch.cuh"
+#include "dist/device/pinned_memory.h"
 
 namespace nibble::cuda {
 namespace {
@@ -179,14 +180,35 @@ void wait_for_device() noexcept {
   cudaStreamSynchronize(device_of_process->compute);
 }
 
-void copy_bytes(const CopyBytes& problem) {
+void start_copy_bytes(const CopyBytes& problem) {
   if (problem.bytes == 0) return;
   const bool to_host = problem.to_device == DeviceKind::cpu;
   const bool from_host = problem.from_device == DeviceKind::cpu;
   const cudaMemcpyKind kind =
       to_host ? cudaMemcpyDeviceToHost : (from_host ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToDevice);
   check(cudaMemcpyAsync(problem.to, problem.from, problem.bytes, kind, compute_stream()), "copy");
-  if (to_host || from_host) check(cudaStreamSynchronize(compute_stream()), "copy");
+}
+
+void copy_bytes(const CopyBytes& problem) {
+  if (problem.bytes == 0) return;
+  cuda::start_copy_bytes(problem);
+  const bool ends_on_device = problem.to_device != DeviceKind::cpu && problem.from_device != DeviceKind::cpu;
+  if (!ends_on_device) check(cudaStreamSynchronize(compute_stream()), "copy");
+}
+
+void* set_mark(void* mark) {
+  auto* event = static_cast<cudaEvent_t>(mark);
+  if (event == nullptr) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  check(cudaEventRecord(event, compute_stream()), "cudaEventRecord");
+  return event;
+}
+
+void wait_for_mark(void* mark) {
+  check(cudaEventSynchronize(static_cast<cudaEvent_t>(mark)), "cudaEventSynchronize");
+}
+
+void release_mark(void* mark) noexcept {
+  cudaEventDestroy(static_cast<cudaEvent_t>(mark));
 }
 
 void zero_bytes(void* memory, size_t bytes) {

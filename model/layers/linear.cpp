@@ -124,6 +124,11 @@ void Linear::set_amax(const Tensor& scale_by, const Tensor& observed) {
   observed_amax_ = observed;
 }
 
+void Linear::set_non_finite(const Tensor& count) {
+  non_finite_ = count;
+  if (outliers_) outliers_->set_non_finite(count);
+}
+
 OperandContext Linear::operand_context(const StepContext& context) const {
   return {.seed = context.seed,
           .step = context.step,
@@ -336,13 +341,6 @@ void Linear::dequantize_weight(uint64_t begin, uint64_t end, float* values, cons
       if (begin <= element && element < end) values[element - begin] = std::numeric_limits<float>::quiet_NaN();
     }
   }
-}
-
-int64_t Linear::take_non_finite_count() {
-  if (!quantizes()) return 0;
-  const int64_t count = HostCopy(non_finite_).as<int64_t>()[0];
-  if (count != 0) zero_bytes(non_finite_.data(), non_finite_.device(), non_finite_.bytes());
-  return count;
 }
 
 std::string Linear::describe() const {

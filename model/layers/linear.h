@@ -96,6 +96,9 @@ class Linear {
   // Delayed scaling, f32 [operand roles]. `scale_by` holds the amax to scale by (0: the tensor's own) and is on the
   // CPU; `observed` keeps the largest amax observed and is on the layer's device.
   void set_amax(const Tensor& scale_by, const Tensor& observed);
+  // From now on, the layer's quantisers add to `count`, i64 [1] on the layer's device, how many non-finite values they
+  // read. A layer that quantises must be given a count before its first pass.
+  void set_non_finite(const Tensor& count);
 
   void forward(const LinearForward& problem);
   // Runs backward of the last forward that had `keep` set, and adds the weight's gradient to the bound gradients.
@@ -114,8 +117,6 @@ class Linear {
 
   int amax_history(OperandRole role) const { return operand(role).spec.history; }
 
-  // Returns how many non-finite values the quantisers have read since the last call. Waits for the device.
-  int64_t take_non_finite_count();
   // Returns a text such as "forward nvfp4, grad_input nvfp4, grad_weight bf16, 32 outlier channels mxfp8_e4m3".
   std::string describe() const;
   // Returns the formats of a product's operands, as in recipes: "nvfp4", or "bf16/nvfp4" where they differ.

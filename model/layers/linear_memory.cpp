@@ -56,8 +56,6 @@ void Linear::allocate(const LayerArenas& arenas) {
   const int64_t tokens = arenas.tokens();
   training_ = arenas.training;
   set_weights_changed();
-  non_finite_ = allocate_tensor(arenas.weights, DType::i64, {1});
-  if (outliers_) outliers_->set_non_finite(non_finite_);
 
   Arena& workspace = arenas.workspace;
   const size_t mark = workspace.mark();

@@ -82,6 +82,7 @@ class LayerStep {
     linear_->allocate(arenas);
     for (Arena* arena : {&weights_, &saved_, &workspace_}) arena->commit();
     linear_->allocate(arenas);
+    linear_->set_non_finite(Tensor(&non_finite_, DType::i64, {1}));
     linear_->bind(table_, Tensor(matrices.w.data(), DType::bf16, {shape.out * shape.in}),
                   Tensor(matrices.dw.data(), DType::f32, {shape.out * shape.in}));
   }
@@ -101,6 +102,7 @@ class LayerStep {
   ParameterTable table_;
   Arena weights_{"weights"}, saved_{"saved"}, workspace_{"workspace"};
   std::unique_ptr<Linear> linear_;
+  int64_t non_finite_ = 0;
   StepContext context_{.seed = 1};
 };
 

@@ -64,7 +64,7 @@ class Formula {
     Plan plan;
     const int64_t blocks = case_.config.blocks();
     plan["inputs of the blocks"] = (training_ ? blocks + 1 : 1) * taken(2 * t_ * h_);
-    int64_t weights = weights_of(h_, v_, case_.head);
+    int64_t weights = taken(8 * (2 * blocks + 1)) + weights_of(h_, v_, case_.head);
     int64_t saved = 0;
     int64_t shared = 0;
     int64_t work = linear_work(chunk_capacity(), h_, v_, case_.head);
@@ -106,7 +106,7 @@ class Formula {
   }
 
   int64_t weights_of(int64_t in, int64_t out, const Storage& s) const {
-    return taken(8) + operand(out, in, s) + (training_ ? operand(in, out, s) : 0);
+    return operand(out, in, s) + (training_ ? operand(in, out, s) : 0);
   }
   static int64_t linear_saved(int64_t in, int64_t tokens, const Storage& s) { return operand(in, tokens, s); }
   int64_t linear_work(int64_t tokens, int64_t in, int64_t out, const Storage& s) const {

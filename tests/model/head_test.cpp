@@ -111,6 +111,7 @@ class HeadUnderTest {
     head.allocate(weights_, workspace_);
     for (Arena* arena : {&weights_, &workspace_, &head.memory()}) arena->commit();
     head.allocate(weights_, workspace_);
+    head.linear().set_non_finite(Tensor(&non_finite_, DType::i64, {1}));
     head.bind(table_, problem.weights, training ? problem.gradients : Tensor());
   }
   Result run(float scale) {
@@ -120,7 +121,7 @@ class HeadUnderTest {
                             .gradient = problem_.gradient,
                             .context = context,
                             .scale = scale});
-    return problem_.results(table_, head.loss_of_micro_batch());
+    return problem_.results(table_, sum_of_losses(head.losses()));
   }
   double loss() { return head.loss(problem_.input, problem_.target_tensor(), context); }
 
@@ -128,6 +129,7 @@ class HeadUnderTest {
   Problem& problem_;
   ParameterTable table_;
   Arena weights_{"weights"}, workspace_{"workspace"};
+  int64_t non_finite_ = 0;
 
  public:
   Head head;
@@ -163,6 +165,8 @@ Result run_whole(Problem& problem, float scale) {
     for (Arena* arena : {&weights, &saved, &workspace}) arena->commit();
   }
   norm.bind(table, problem.weights, problem.gradients);
+  int64_t non_finite = 0;
+  linear.set_non_finite(Tensor(&non_finite, DType::i64, {1}));
   linear.bind(table, problem.weights, problem.gradients);
   problem.clear();
   norm.forward(problem.input, normed);
@@ -196,6 +200,15 @@ class HeadTest : public testing::Test {
  protected:
   void TearDown() override { set_compute_threads(1); }
 };
+
+TEST_F(HeadTest, ChunksOfAGpuHoldTwoGibibytesOfLogitsAtMost) {
+  EXPECT_EQ(head_chunk_tokens(2048, 50304, DeviceKind::cuda), 2048) << "the whole micro-batch";
+  EXPECT_EQ(head_chunk_tokens(8192, 50304, DeviceKind::cuda), 8192);
+  EXPECT_EQ(head_chunk_tokens(32768, 32000, DeviceKind::cuda), 8192) << "the most";
+  EXPECT_EQ(head_chunk_tokens(12288, 50304, DeviceKind::cuda), 6144) << "equally long";
+  EXPECT_EQ(head_chunk_tokens(8192, 131072, DeviceKind::cuda), 4096) << "a large vocabulary";
+  EXPECT_EQ(head_chunk_tokens(8192, int64_t{1} << 30, DeviceKind::cuda), 256) << "the least";
+}
 
 TEST_F(HeadTest, ChunksAreTheFewestThatStayInCacheAndAboutEquallyLong) {
   EXPECT_EQ(head_chunk_tokens(8192, 4096), 512);

@@ -88,6 +88,7 @@ struct Layer {
     linear->allocate(arenas);
     for (Arena* arena : {&weight_arena, &saved_arena, &workspace_arena}) arena->commit();
     linear->allocate(arenas);
+    linear->set_non_finite(Tensor(&non_finite, DType::i64, {1}));
     linear->bind(table, tensor_of(std::span(w), {out * in}), tensor_of(std::span(grad_w), {out * in}));
   }
 
@@ -111,6 +112,7 @@ struct Layer {
   ParameterTable table;
   Arena weight_arena{"weights"}, saved_arena{"saved"}, workspace_arena{"workspace"};
   std::unique_ptr<Linear> linear;
+  int64_t non_finite = 0;  // values that the layer's quantisers have read
   std::vector<float> w = normals(elements(shape.out, shape.in), 1), grad_w = std::vector<float>(w.size());
   std::vector<float> x = normals(elements(shape.tokens, shape.in), 2);
   std::vector<float> y = std::vector<float>(elements(shape.tokens, shape.out));

@@ -85,7 +85,7 @@ TEST_F(TelemetryTest, FiguresAreThoseOfTheStepsFirstMicroBatch) {
   const TelemetryRecord record = *session.train_step(0).telemetry;
 
   Loader loader(one.data.train, 32, one.run.seed, /*shuffle=*/true);
-  MicroBatch micro_batch(1, 32, /*document_mask=*/false);
+  MicroBatch micro_batch({.sequences = 1, .sequence_length = 32});
   micro_batch.load(loader, 0, 1);
   const auto gradient_with = [&](const Recipe& recipe, std::vector<LinearStatistics>* statistics) {
     LanguageModel model(session.config().model, recipe, {.sequences = 1, .sequence_length = 32});

@@ -43,7 +43,9 @@ ExitCode evaluate(Communicator& communicator, const RunConfig& /*of the run dire
     check_vocabulary(config, "the validation shards", loader->vocab_size());
     inference = std::make_unique<InferenceModel>(checkpoint, config, config.train.micro_batch_sequences);
   });
-  MicroBatch micro_batch(config.train.micro_batch_sequences, config.model.sequence_length, config.data.document_mask);
+  MicroBatch micro_batch({.sequences = config.train.micro_batch_sequences,
+                          .sequence_length = config.model.sequence_length,
+                          .document_mask = config.data.document_mask});
   const std::optional<double> loss =
       validation_loss(communicator, inference->model(),
                       {.loader = *loader,

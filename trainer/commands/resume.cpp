@@ -66,7 +66,7 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
   });
   log_info("resuming   {} (step {}, {} tokens, saved by {} ranks)", checkpoint.directory.string(), checkpoint.step,
            checkpoint.tokens, checkpoint.ranks);
-  TrainingSession session(communicator, config);
+  TrainingSession session(communicator, config, RunStart::resumed);
   run_together(communicator, [&] {
     check_data(checkpoint, session);
     // Written after all checks, so that a mistake in an override does not stay in the run directory.

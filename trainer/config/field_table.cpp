@@ -133,7 +133,8 @@ const Field fields[] = {
      "memory: none, all, or block numbers such as `0,2,5-7`. Changes no bit of the result.",
      changeable},
     {"train.head_chunk_tokens", VALUE(train.head_chunk_tokens), "Tokens whose logits are in memory at a time, if the "
-     "head is not quantised; a multiple of 16. 0 = a number that suits the cache of a CPU; a GPU is faster with thousands. "
+     "head is not quantised; a multiple of 16. 0 = on a CPU, a number that suits its cache; a run that starts on a GPU "
+     "takes as many as 2 GiB of logits hold, at most 8192, and keeps that number, also on another device. "
      "The order of the sum of the head's weight gradient, and so its bits, depend on it.",
      numeric, "batch", {0, 1073741824.0}, "tokens"},
     {"train.threads", VALUE(train.threads), "Threads of a rank; 0 = the cores of the machine divided by the number "

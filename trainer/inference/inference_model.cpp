@@ -8,15 +8,19 @@
 namespace nibble {
 
 InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t micro_batch_sequences)
-    : model_(std::make_unique<LanguageModel>(config.model,
-                                             recipe_at(config.recipe, checkpoint.step == 0 ? 0 : checkpoint.step - 1,
-                                                       static_cast<uint64_t>(config.train.steps)),
-                                             LanguageModelOptions{.sequences = micro_batch_sequences,
-                                                                  .sequence_length = config.model.sequence_length,
-                                                                  .training = false,
-                                                                  .device = device_of(config),
-                                                                  .document_mask = config.data.document_mask,
-                                                                  .recompute = {}})),
+    : model_(std::make_unique<LanguageModel>(
+          config.model,
+          recipe_at(config.recipe, checkpoint.step == 0 ? 0 : checkpoint.step - 1,
+                    static_cast<uint64_t>(config.train.steps)),
+          LanguageModelOptions{
+              .sequences = micro_batch_sequences,
+              .sequence_length = config.model.sequence_length,
+              .training = false,
+              .device = device_of(config),
+              .document_mask = config.data.document_mask,
+              .head_chunk_tokens = head_chunk_tokens(micro_batch_sequences * config.model.sequence_length,
+                                                     config.model.vocab_size, device_of(config)),
+              .recompute = {}})),
       weights_arena_("weights", device_of(config)),
       history_arena_("amax history") {
   const auto size = model_->parameters().flat_size();

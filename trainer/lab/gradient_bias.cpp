@@ -127,7 +127,9 @@ GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& l
                                    const std::function<bool()>& interrupted,
                                    const std::function<void(uint64_t)>& progress) {
   const RunConfig& config = problem.config;
-  MicroBatch micro_batch(config.train.micro_batch_sequences, config.model.sequence_length, config.data.document_mask);
+  MicroBatch micro_batch({.sequences = config.train.micro_batch_sequences,
+                          .sequence_length = config.model.sequence_length,
+                          .document_mask = config.data.document_mask});
   micro_batch.load(loader, problem.sample, config.train.micro_batch_sequences);
 
   // The reference comes first, and its memory is freed before the recipe's model takes its own.

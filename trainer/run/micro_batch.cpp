@@ -1,24 +1,66 @@
 #include "trainer/run/micro_batch.h"
+
+#include <utility>
+
 #include "dist/device/profile.h"
 
 namespace nibble {
+namespace {
 
-MicroBatch::MicroBatch(int64_t micro_batch_sequences, int64_t sequence_length, bool document_mask)
-    : sequence_length_(sequence_length),
-      tokens_(static_cast<size_t>(micro_batch_sequences * sequence_length)),
-      targets_(tokens_.size()),
-      document_starts_(document_mask ? tokens_.size() : 0) {}
+size_t bytes_of(const MicroBatchShape& shape) {
+  const int64_t parts = shape.document_mask ? 3 : 2;
+  return static_cast<size_t>(parts * shape.sequences * shape.sequence_length) * sizeof(int32_t);
+}
+
+}  // namespace
+
+MicroBatch::MicroBatch(const MicroBatchShape& shape, DeviceKind device)
+    : shape_(shape), memory_(device, bytes_of(shape)) {}
+
+Tensor MicroBatch::part(int64_t index) const {
+  auto* const begin = static_cast<int32_t*>(memory_.data()) + index * shape_.sequences * shape_.sequence_length;
+  return {begin, DType::i32, {sequences_, shape_.sequence_length}};
+}
+
+std::span<int32_t> MicroBatch::sequence(int64_t part, int64_t index) const {
+  auto* const begin = static_cast<int32_t*>(memory_.data());
+  const int64_t length = shape_.sequence_length;
+  return {begin + (part * shape_.sequences + index) * length, static_cast<size_t>(length)};
+}
 
 void MicroBatch::load(Loader& loader, uint64_t first, int64_t sequences) {
   const ProfileScope scope(OperatorFamily::data, "load_micro_batch");
-  const auto length = static_cast<size_t>(sequence_length_);
-  NIBBLE_CHECK(static_cast<size_t>(sequences) * length <= tokens_.size(), "more sequences than the micro-batch holds");
+  NIBBLE_CHECK(sequences <= shape_.sequences, "more sequences than the micro-batch holds");
   sequences_ = sequences;
-  for (size_t i = 0; i < static_cast<size_t>(sequences); ++i) {
-    const std::span<int32_t> document_starts(document_starts_);
-    loader.load(first + i, {tokens_.data() + i * length, length}, {targets_.data() + i * length, length},
-                document_starts.empty() ? document_starts : document_starts.subspan(i * length, length));
+  for (int64_t i = 0; i < sequences; ++i) {
+    loader.load(first + static_cast<uint64_t>(i), sequence(0, i), sequence(1, i),
+                shape_.document_mask ? sequence(2, i) : std::span<int32_t>());
   }
+}
+
+MicroBatchQueue::MicroBatchQueue(Loader& loader, const MicroBatchShape& shape, DeviceKind device, bool ahead)
+    : loader_(loader), sequences_(shape.sequences), current_(std::make_unique<MicroBatch>(shape, device)) {
+  if (ahead) next_ = std::make_unique<MicroBatch>(shape, device);
+}
+
+MicroBatch& MicroBatchQueue::get(uint64_t first, std::optional<uint64_t> next) {
+  if (loading_.valid() && first_of_next_ == first) {
+    const ProfileScope scope(OperatorFamily::data, "wait_for_micro_batch");
+    loading_.get();
+    std::swap(current_, next_);
+  } else {
+    loading_ = {};  // waits for the thread and forgets its error, if there was one
+    current_->wait_until_copied();
+    current_->load(loader_, first, sequences_);
+  }
+  if (next_ != nullptr && next) load_ahead(*next);
+  return *current_;
+}
+
+void MicroBatchQueue::load_ahead(uint64_t first) {
+  next_->wait_until_copied();
+  first_of_next_ = first;
+  loading_ = std::async(std::launch::async, [this, first] { next_->load(loader_, first, sequences_); });
 }
 
 }  // namespace nibble

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
@@ -15,6 +16,7 @@
 #include "dist/device/profile.h"
 #include "dist/ranks/device_communicator.h"
 #include "model/cost.h"
+#include "model/ops/cross_entropy.h"
 #include "optim/gradient_norm.h"
 #include "quant/tensor/tensor_copy.h"
 #include "trainer/compute/run_device.h"
@@ -40,6 +42,36 @@ int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
                 "set model.vocab_size=0 to take that of the data, or tokenize with a smaller --vocab-size");
   }
   return config.model.vocab_size;
+}
+
+// Numbers of micro-batches in a step.
+struct MicroBatchRange {
+  uint64_t begin = 0, end = 0;
+  int64_t count() const { return static_cast<int64_t>(end - begin); }
+};
+MicroBatchRange micro_batches_of(const RunConfig& config, const GroupRange& groups) {
+  const auto all = static_cast<uint64_t>(config.micro_batches_per_step());
+  const auto group_size = static_cast<uint64_t>(config.train.group_micro_batches);
+  return {std::min(all, groups.begin * group_size), std::min(all, groups.end * group_size)};
+}
+
+uint64_t first_sample(const RunConfig& config, uint64_t step, uint64_t micro_batch) {
+  const auto micro_batches = static_cast<uint64_t>(config.micro_batches_per_step());
+  return (step * micro_batches + micro_batch) * static_cast<uint64_t>(config.train.micro_batch_sequences);
+}
+
+MicroBatchShape micro_batch_shape(const RunConfig& config) {
+  return {.sequences = config.train.micro_batch_sequences,
+          .sequence_length = config.model.sequence_length,
+          .document_mask = config.data.document_mask};
+}
+
+// Returns train.head_chunk_tokens of the run. A value of 0 that is kept means what suits a CPU (model/head.h).
+int64_t settled_head_chunk(const RunConfig& config, DeviceKind device, RunStart start) {
+  const bool decides = config.train.head_chunk_tokens == 0 && device != DeviceKind::cpu && start == RunStart::fresh;
+  if (!decides) return config.train.head_chunk_tokens;
+  return head_chunk_tokens(config.train.micro_batch_sequences * config.model.sequence_length, config.model.vocab_size,
+                           device);
 }
 
 AdamWConfig adamw_config(const RunConfig::Optimizer& optimizer) {
@@ -87,7 +119,7 @@ uint64_t attempt_hash(double loss, double grad_norm, const Tensor& gradient) {
 
 }  // namespace
 
-TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& config)
+TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& config, RunStart start)
     : communicator_(communicator),
       config_(config),
       device_(device_of(config)),
@@ -107,12 +139,15 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     nibble::validate(config_.model);
     set_gpu_reserve(gpu_bytes_of_libraries(communicator_, device_));
     refuse_slow_paths(config_);
+    config_.train.head_chunk_tokens = settled_head_chunk(config_, device_, start);
     build_model(config_.recipe);
     reserve_for_late_switch();
   });
   build_state();
-  micro_batch_ = std::make_unique<MicroBatch>(config.train.micro_batch_sequences, config.model.sequence_length,
-                                              config.data.document_mask);
+  run_together(communicator_, [&] {
+    micro_batches_ = std::make_unique<MicroBatchQueue>(*train_loader_, micro_batch_shape(config_), device_,
+                                                       /*ahead=*/device_ != DeviceKind::cpu);
+  });
   telemetry_ = std::make_unique<Telemetry>(communicator_, config_, gradient_groups(config));
   product_check_ = std::make_unique<ProductCheck>(communicator_, config_, gradient_groups(config));
   group_losses_.resize(gradient_groups(config));
@@ -170,6 +205,12 @@ void TrainingSession::build_state() {
                                 partition_->end(communicator_.rank()), config_.model.dtype);
     weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *partition_,
                                                     communicator_.rank(), segments(table));
+    const GroupRange local = reduction_->local_groups();
+    losses_ = allocate_tensor(*state_arena_, DType::f32,
+                              {micro_batches_of(config_, local).count(), model_->losses().elements()});
+    non_finite_counts_ = allocate_tensor(
+        *state_arena_, DType::i64,
+        {static_cast<int64_t>(local.end - local.begin), static_cast<int64_t>(model_->linears().size())});
     recipe_state_ = std::make_unique<RecipeState>(
         StateMemory{.host = *recipe_arena_, .device = *state_arena_},
         RecipeState::Owners{communicator_, config_, gradient_groups(config_), *partition_, *optimizer_, weights_},
@@ -284,52 +325,82 @@ void TrainingSession::load(const CheckpointInfo& checkpoint) {
   guard_ = StepGuard(skip_budget(config_), checkpoint.skipped);
 }
 
+// Loads a micro-batch of this rank, and announces the one that comes after it: in this step, or in the next one.
+MicroBatch& TrainingSession::load_micro_batch(uint64_t step, uint64_t micro_batch) {
+  const MicroBatchRange own = micro_batches_of(config_, reduction_->local_groups());
+  std::optional<uint64_t> next;
+  if (micro_batch + 1 < own.end) {
+    next = first_sample(config_, step, micro_batch + 1);
+  } else if (step + 1 < static_cast<uint64_t>(config_.train.steps)) {
+    next = first_sample(config_, step + 1, own.begin);
+  }
+  return micro_batches_->get(first_sample(config_, step, micro_batch), next);
+}
+
 // With `again`, nothing that an earlier attempt has left in memory is used except weights and data. The weights are
 // then quantised for each group, so that the count of non-finite values does not depend on the number of ranks.
 void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
-  const auto group_size = static_cast<uint64_t>(config_.train.group_micro_batches);
-  const auto micro_batches = static_cast<uint64_t>(config_.micro_batches_per_step());
-  const auto micro_batch_sequences = static_cast<uint64_t>(config_.train.micro_batch_sequences);
   const float loss_scale = 1.0F / static_cast<float>(config_.train.tokens_per_step);
   const GroupRange local = reduction_->local_groups();
+  const MicroBatchRange own = micro_batches_of(config_, local);
   for (uint64_t group = local.begin; group < local.end; ++group) {
     const std::span<float> memory = reduction_->begin_group();
     const Tensor gradients(memory.data(), DType::f32, {static_cast<int64_t>(memory.size())}, device_);
     model_->bind(weights_, gradients);
     if (again) model_->set_weights_changed();
     recipe_state_->begin_group(step, *model_);
-    double loss = 0;
-    const uint64_t last = std::min(micro_batches, (group + 1) * group_size);
-    for (uint64_t micro_batch = group * group_size; micro_batch < last; ++micro_batch) {
+    const MicroBatchRange range = micro_batches_of(config_, {group, group + 1});
+    for (uint64_t micro_batch = range.begin; micro_batch < range.end; ++micro_batch) {
       const StepContext context{
           .seed = config_.run.seed, .step = narrow<uint32_t>(step), .micro_batch = narrow<uint32_t>(micro_batch)};
-      const uint64_t first_sample = (step * micro_batches + micro_batch) * micro_batch_sequences;
-      micro_batch_->load(*train_loader_, first_sample, config_.train.micro_batch_sequences);
+      MicroBatch& batch = load_micro_batch(step, micro_batch);
+      model_->take(batch.tokens(), batch.targets(), batch.document_starts());
+      batch.set_copied();
       const bool telemetry_due = micro_batch == 0 && telemetry_->due(step);
       if (telemetry_due) telemetry_->begin(*model_);
       const bool check_due = product_check_->due(step, micro_batch);
       if (check_due) product_check_->begin(*model_, step);
-      const bool last_of_rank = group + 1 == local.end && micro_batch + 1 == last;
-      if (last_of_rank && !telemetry_due && config_.comm.reduction == ReductionKind::nccl) {
+      if (micro_batch + 1 == own.end && !telemetry_due && config_.comm.reduction == ReductionKind::nccl) {
         model_->set_gradients_ready([this](uint64_t begin, uint64_t end) { reduction_->parameters_ready(begin, end); });
       }
-      loss += model_->forward_backward(micro_batch_->tokens(), micro_batch_->targets(), context, loss_scale,
-                                       micro_batch_->document_starts());
+      model_->start_forward_backward(context, loss_scale);
       model_->set_gradients_ready({});
+      const auto index = static_cast<int64_t>(micro_batch - own.begin);
+      copy(model_->losses(), losses_.slice(index, index + 1));
       if (check_due) product_check_->end(*model_, step);
       if (!telemetry_due) continue;
       telemetry_->end(*model_, {.weights = weights_,
                                 .gradients = gradients,
-                                .tokens = micro_batch_->tokens(),
-                                .targets = micro_batch_->targets(),
-                                .document_starts = micro_batch_->document_starts(),
+                                .tokens = batch.tokens(),
+                                .targets = batch.targets(),
+                                .document_starts = batch.document_starts(),
                                 .context = context,
                                 .loss_scale = loss_scale});
     }
     reduction_->end_group();
     recipe_state_->end_group(step, *model_);
+    const auto index = static_cast<int64_t>(group - local.begin);
+    model_->move_non_finite_counts(non_finite_counts_.slice(index, index + 1));
+  }
+  read_groups();
+}
+
+// Waits for the passes of all groups of this rank, and adds up what they have left behind.
+void TrainingSession::read_groups() {
+  const GroupRange local = reduction_->local_groups();
+  const HostCopy losses(losses_);
+  const HostCopy counts(non_finite_counts_);
+  int64_t micro_batch = 0;
+  for (uint64_t group = local.begin; group < local.end; ++group) {
+    double loss = 0;
+    for (int64_t left = micro_batches_of(config_, {group, group + 1}).count(); left > 0; --left, ++micro_batch) {
+      loss += sum_of_losses(losses.tensor().slice(micro_batch, micro_batch + 1));
+    }
+    const auto index = static_cast<int64_t>(group - local.begin);
+    const HostCopy of_layers(counts.tensor().slice(index, index + 1));
+    const std::span<const int64_t> layers = of_layers.as<int64_t>();
     group_losses_[group] = loss;
-    group_non_finite_[group] = static_cast<double>(model_->take_non_finite_count());
+    group_non_finite_[group] = static_cast<double>(std::accumulate(layers.begin(), layers.end(), int64_t{0}));
   }
 }
 
@@ -419,6 +490,7 @@ StepResult TrainingSession::train_step(uint64_t step) {
 std::optional<double> TrainingSession::validate(uint64_t step, const std::function<bool()>& interrupted) {
   follow_recipe(step == 0 ? 0 : step - 1);
   model_->bind(weights_, {});
+  MicroBatch micro_batch(micro_batch_shape(config_));
   const std::optional<double> loss =
       validation_loss(communicator_, *model_,
                       {.loader = *validation_loader_,
@@ -426,7 +498,7 @@ std::optional<double> TrainingSession::validate(uint64_t step, const std::functi
                        .micro_batch_sequences = static_cast<uint64_t>(config_.train.micro_batch_sequences),
                        .seed = config_.run.seed,
                        .step = step},
-                      *micro_batch_, interrupted);
+                      micro_batch, interrupted);
   // This count belongs to no step. The next step must find non-finite weights itself, so it quantises them again.
   if (model_->take_non_finite_count() != 0) model_->set_weights_changed();
   return loss;

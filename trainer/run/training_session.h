@@ -48,14 +48,17 @@ struct StepResult {
   std::optional<ProductCheckRecord> product_check;  // of the last attempt, if it was due
 };
 
+enum class RunStart : uint8_t { fresh, resumed };
+
 class TrainingSession {
  public:
   // Collective. Opens the data, decides the vocabulary size, plans and takes all memory. Weights are zero until
-  // initialize_weights() or load().
-  TrainingSession(Communicator& communicator, const RunConfig& config);
+  // initialize_weights() or load(). A fresh run on a GPU also decides train.head_chunk_tokens, if the key is 0; a
+  // resumed run keeps what it finds, also on another device.
+  TrainingSession(Communicator& communicator, const RunConfig& config, RunStart start = RunStart::fresh);
   ~TrainingSession();
 
-  // The configuration with the vocabulary size filled in.
+  // The configuration with what the session has decided filled in.
   const RunConfig& config() const { return config_; }
   const LanguageModel& model() const { return *model_; }
   // Returns a text that identifies the training data: names, sizes and hashes of the shards, in order.
@@ -88,7 +91,9 @@ class TrainingSession {
   void follow_recipe(uint64_t step);
   void gather_weights();
   void take_weights_of_masters();
+  MicroBatch& load_micro_batch(uint64_t step, uint64_t micro_batch);
   void accumulate_gradients(uint64_t step, bool again);
+  void read_groups();
   struct Computed {
     StepAttempt attempt;
     Tensor gradient;  // f32, this rank's shard, on its device
@@ -118,9 +123,12 @@ class TrainingSession {
   ScheduleConfig schedule_;
   StepGuard guard_;
 
-  std::unique_ptr<MicroBatch> micro_batch_;
+  std::unique_ptr<MicroBatchQueue> micro_batches_;
   std::unique_ptr<Telemetry> telemetry_;
   std::unique_ptr<ProductCheck> product_check_;
+  // What the step's passes leave on the device until its end, so that nobody waits for each of them.
+  Tensor losses_;                         // f32 [this rank's micro-batches of a step, tokens]
+  Tensor non_finite_counts_;              // i64 [this rank's groups, linear layers]
   std::vector<double> group_losses_;      // summed cross-entropy of each gradient group of the step
   std::vector<double> group_non_finite_;  // non-finite values in the inputs of each group's quantisers
 };
