@@ -46,8 +46,7 @@ CublasLt functions_of(const DynamicLibrary& library) {
 void allocate_memory(CublasLt& lt) {
   lt.workspace = allocate(cublaslt_workspace_bytes);
   if (lt.workspace == nullptr) {
-    throw Error(ExitCode::out_of_memory, "no 64 MiB of GPU memory for the workspace of cuBLASLt",
-                "use a smaller model or fewer sequences a micro-batch");
+    throw Error(ExitCode::out_of_memory, "no 64 MiB of GPU memory for the workspace of cuBLASLt", out_of_memory_remedy);
   }
   allocate_library_scalars();
 }

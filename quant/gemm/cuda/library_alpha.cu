@@ -22,7 +22,7 @@ __global__ void constants_kernel(Scalars scalars) {
 Scalars make_scalars() {
   auto* const memory = static_cast<float*>(allocate(512));
   if (memory == nullptr) {
-    throw Error(ExitCode::out_of_memory, "no GPU memory for the scalars of GEMMs", "use a smaller model");
+    throw Error(ExitCode::out_of_memory, "no GPU memory for the scalars of GEMMs", out_of_memory_remedy);
   }
   const Scalars scalars{memory, memory + 32, memory + 64};
   launch("constants of gemms", constants_kernel, {dim3(1), dim3(1)}, scalars);

@@ -156,7 +156,7 @@ void* workspace() {
     void* const taken = allocate(workspace_bytes);
     if (taken == nullptr) {
       throw Error(ExitCode::out_of_memory, "no 64 MiB of GPU memory for the workspace of cuDNN's GEMMs",
-                  "use a smaller model or fewer sequences a micro-batch");
+                  out_of_memory_remedy);
     }
     allocate_library_scalars();
     return taken;
