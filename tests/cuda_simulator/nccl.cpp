@@ -2,8 +2,14 @@
 // once, so that ranks that wait for each other on the host cannot block each other; its results reach device memory
 // when the stream reaches the operation.
 //
-// NIBBLE_SIMULATED_NCCL_FAULT="error RANK NUMBER" makes this group (counted from 1) of that rank report an asynchronous
-// error and never end; "silent RANK NUMBER" makes that rank not take part in it.
+// It ends the program with a message when two threads are inside it at once (ncclCommAbort may be called beside another
+// call), and when a communicator of the non-blocking mode is used before its last call has ended.
+//
+// NIBBLE_SIMULATED_NCCL_FAULT="KIND RANK NUMBER" is a fault in this group (counted from 1; 0 is the start) of that
+// rank.
+//   error: NCCL reports an asynchronous error, and the operation never ends on the device
+//   silent: the call does not return, and the rank takes no part in the operation
+//   refused: the call returns an error
 #include <mpi.h>
 #include <nccl.h>
 #include <sched.h>
@@ -15,19 +21,49 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 struct ncclComm {
-  MPI_Comm ranks = MPI_COMM_NULL;
+  MPI_Comm ranks = MPI_COMM_NULL;  // not used by one rank
   int rank = 0;
   int size = 1;
   int groups = 0;
-  std::atomic<int> polls_until_done{0};  // a call of the non-blocking mode ends after the caller has asked for it
+  bool blocking = true;
+  std::atomic<int> polls_until_done{0};  // a call of the non-blocking mode ends when it has been asked for this often
   std::atomic<bool> aborted{false};
   std::atomic<ncclResult_t> error{ncclSuccess};
 };
 
 namespace {
+
+[[noreturn]] void fail(const char* function, const char* reason) {
+  std::fprintf(stderr, "NCCL simulator: %s %s\n", function, reason);
+  std::abort();
+}
+
+// Stands at the head of every function that is not safe beside another one.
+std::atomic<bool> occupied{false};
+class Inside {
+ public:
+  explicit Inside(const char* function) {
+    if (occupied.exchange(true)) fail(function, "was called while another thread is inside NCCL");
+  }
+  ~Inside() { occupied = false; }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+};
+
+// Ends a call that has done its work: in the non-blocking mode the caller has to ask until it is done.
+ncclResult_t accepted(ncclComm& communicator) {
+  if (communicator.blocking) return ncclSuccess;
+  communicator.polls_until_done = 3;
+  return ncclInProgress;
+}
+
+void refuse_before_last_call_has_ended(const ncclComm& communicator, const char* function) {
+  if (communicator.polls_until_done > 0) fail(function, "was called before the last call has ended");
+}
 
 struct Message {
   bool outgoing = false;
@@ -59,10 +95,8 @@ constexpr int point_to_point_tag = 1;
 constexpr int collective_tag = 2;
 
 ncclResult_t open(ncclComm_t communicator, cudaStream_t stream) {
-  if (communicator->polls_until_done > 0) {
-    std::fprintf(stderr, "NCCL simulator: a call before the last one has ended\n");
-    return ncclInvalidUsage;
-  }
+  refuse_before_last_call_has_ended(*communicator, "an operation");
+  if (communicator->error != ncclSuccess) return communicator->error;
   if (group.communicator != nullptr && (group.communicator != communicator || group.stream != stream)) {
     return ncclInvalidUsage;
   }
@@ -95,12 +129,18 @@ Fault fault() {
   return result;
 }
 
-ncclResult_t wait_until_aborted(const ncclComm& communicator) {
+void wait_until_aborted(const ncclComm& communicator) {
   while (!communicator.aborted) usleep(1000);
-  return ncclSystemError;
+}
+
+// Returns the kind of the fault in group `number` of the rank; empty if there is none.
+std::string_view fault_in(int rank, int number) {
+  static const Fault injected = fault();
+  return injected.rank == rank && injected.number == number ? injected.kind : "";
 }
 
 ncclResult_t transfer(const ncclComm& communicator, std::vector<Message>& messages) {
+  if (communicator.size == 1) return ncclSuccess;
   std::vector<MPI_Request> requests(messages.size(), MPI_REQUEST_NULL);
   for (size_t i = 0; i < messages.size(); ++i) {
     Message& message = messages[i];
@@ -145,10 +185,16 @@ ncclResult_t run_group() {
     }
   });
   cudaStreamSynchronize(work->stream);
-  const Fault injected = fault();
-  if (++communicator.groups == injected.number && communicator.rank == injected.rank) {
-    if (std::strcmp(injected.kind, "error") == 0) communicator.error = ncclRemoteError;
-    return wait_until_aborted(communicator);
+  const std::string_view wrong = fault_in(communicator.rank, ++communicator.groups);
+  if (wrong == "refused") return ncclRemoteError;
+  if (wrong == "silent") {
+    wait_until_aborted(communicator);
+    return ncclSystemError;
+  }
+  if (wrong == "error") {
+    communicator.error = ncclRemoteError;
+    simulator::enqueue(work->stream, [work] { wait_until_aborted(*work->communicator); });
+    return accepted(communicator);
   }
   if (const ncclResult_t result = transfer(communicator, work->messages); result != ncclSuccess) return result;
   simulator::enqueue(work->stream, [work] {
@@ -157,12 +203,35 @@ ncclResult_t run_group() {
     }
     finish_sums(*work);
   });
-  communicator.polls_until_done = 3;
-  return ncclInProgress;
+  return accepted(communicator);
 }
 
 ncclResult_t run_unless_grouped() {
   return group.depth > 0 ? ncclSuccess : run_group();
+}
+
+// Joins the ranks. NCCL refuses two ranks on one GPU.
+ncclResult_t connect(ncclComm& communicator) {
+  if (communicator.size == 1) return ncclSuccess;
+  MPI_Comm_dup(MPI_COMM_WORLD, &communicator.ranks);
+  MPI_Comm_set_errhandler(communicator.ranks, MPI_ERRORS_RETURN);
+  int rank = 0;
+  int size = 0;
+  MPI_Comm_rank(communicator.ranks, &rank);
+  MPI_Comm_size(communicator.ranks, &size);
+  if (communicator.rank != rank || communicator.size != size) return ncclInvalidArgument;
+  int device = 0;
+  cudaDeviceProp properties{};
+  cudaGetDevice(&device);
+  cudaGetDeviceProperties(&properties, device);
+  std::vector<cudaUUID_t> all(static_cast<size_t>(size));
+  MPI_Allgather(&properties.uuid, sizeof(cudaUUID_t), MPI_BYTE, all.data(), sizeof(cudaUUID_t), MPI_BYTE,
+                communicator.ranks);
+  for (int other = 0; other < size; ++other) {
+    const void* const uuid = &all[static_cast<size_t>(other)];
+    if (other != rank && std::memcmp(uuid, &properties.uuid, sizeof(cudaUUID_t)) == 0) return ncclInvalidUsage;
+  }
+  return ncclSuccess;
 }
 
 }  // namespace
@@ -170,42 +239,49 @@ ncclResult_t run_unless_grouped() {
 extern "C" {
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
+  const Inside inside("ncclGetUniqueId");
   std::memset(id->internal, 0x5A, sizeof id->internal);
   return ncclSuccess;
 }
 
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* communicator, int ranks, ncclUniqueId id, int rank,
                                     ncclConfig_t* config) {
+  const Inside inside("ncclCommInitRankConfig");
   for (const char byte : id.internal) {
     if (byte != 0x5A) return ncclInvalidArgument;
   }
-  if (config->blocking != 0) return ncclInvalidArgument;
+  if (fault_in(rank, 0) == "refused") return ncclSystemError;
+  if (fault_in(rank, 0) == "silent") pause();
   auto made = std::make_unique<ncclComm>();
-  MPI_Comm_dup(MPI_COMM_WORLD, &made->ranks);
-  MPI_Comm_set_errhandler(made->ranks, MPI_ERRORS_RETURN);
-  MPI_Comm_rank(made->ranks, &made->rank);
-  MPI_Comm_size(made->ranks, &made->size);
-  if (made->rank != rank || made->size != ranks) return ncclInvalidArgument;
-  made->polls_until_done = 3;
+  made->rank = rank;
+  made->size = ranks;
+  made->blocking = config->blocking != 0;
+  if (const ncclResult_t result = connect(*made); result != ncclSuccess) return result;
   *communicator = made.release();
-  return ncclInProgress;
+  return accepted(**communicator);
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t communicator) {
-  communicator->polls_until_done = 3;
-  return ncclInProgress;
+  const Inside inside("ncclCommFinalize");
+  refuse_before_last_call_has_ended(*communicator, "ncclCommFinalize");
+  return accepted(*communicator);
 }
 ncclResult_t ncclCommDestroy(ncclComm_t communicator) {
-  MPI_Comm_free(&communicator->ranks);
+  const Inside inside("ncclCommDestroy");
+  refuse_before_last_call_has_ended(*communicator, "ncclCommDestroy");
+  if (communicator->size > 1) MPI_Comm_free(&communicator->ranks);
   delete communicator;
   return ncclSuccess;
 }
-// The handle stays alive: the thread that waits in a group still reads it.
+// The handle stays alive: an operation that waits still reads it.
 ncclResult_t ncclCommAbort(ncclComm_t communicator) {
   communicator->aborted = true;
   return ncclSuccess;
 }
+// Takes as long as the real one, which in the non-blocking mode joins the thread that made the operation.
 ncclResult_t ncclCommGetAsyncError(ncclComm_t communicator, ncclResult_t* state) {
+  const Inside inside("ncclCommGetAsyncError");
+  usleep(30);
   *state = communicator->error;
   if (*state == ncclSuccess && communicator->polls_until_done > 0) {
     --communicator->polls_until_done;
@@ -217,32 +293,38 @@ const char* ncclGetErrorString(ncclResult_t result) {
   return result == ncclRemoteError ? "remote process exited or there was a network error" : "simulated error";
 }
 const char* ncclGetLastError(ncclComm_t) {
+  const Inside inside("ncclGetLastError");
   return "";
 }
 
 ncclResult_t ncclGroupStart() {
+  const Inside inside("ncclGroupStart");
   ++group.depth;
   return ncclSuccess;
 }
 ncclResult_t ncclGroupEnd() {
+  const Inside inside("ncclGroupEnd");
   if (group.depth == 0) return ncclInvalidUsage;
   return --group.depth > 0 ? ncclSuccess : run_group();
 }
 
 ncclResult_t ncclSend(const void* from, size_t count, ncclDataType_t type, int peer, ncclComm_t communicator,
                       cudaStream_t stream) {
+  const Inside inside("ncclSend");
   if (const ncclResult_t result = open(communicator, stream); result != ncclSuccess) return result;
   add_send(peer, point_to_point_tag, from, bytes_of(count, type));
   return run_unless_grouped();
 }
 ncclResult_t ncclRecv(void* to, size_t count, ncclDataType_t type, int peer, ncclComm_t communicator,
                       cudaStream_t stream) {
+  const Inside inside("ncclRecv");
   if (const ncclResult_t result = open(communicator, stream); result != ncclSuccess) return result;
   add_receive(peer, point_to_point_tag, to, bytes_of(count, type));
   return run_unless_grouped();
 }
 ncclResult_t ncclBroadcast(const void* from, void* to, size_t count, ncclDataType_t type, int root,
                            ncclComm_t communicator, cudaStream_t stream) {
+  const Inside inside("ncclBroadcast");
   if (const ncclResult_t result = open(communicator, stream); result != ncclSuccess) return result;
   if (communicator->rank == root) {
     if (from != to) return ncclInvalidArgument;  // nibble works in place
@@ -256,6 +338,7 @@ ncclResult_t ncclBroadcast(const void* from, void* to, size_t count, ncclDataTyp
 }
 ncclResult_t ncclAllGather(const void* from, void* to, size_t count, ncclDataType_t type, ncclComm_t communicator,
                            cudaStream_t stream) {
+  const Inside inside("ncclAllGather");
   if (const ncclResult_t result = open(communicator, stream); result != ncclSuccess) return result;
   const size_t bytes = bytes_of(count, type);
   auto* const all = static_cast<std::byte*>(to);
@@ -269,6 +352,7 @@ ncclResult_t ncclAllGather(const void* from, void* to, size_t count, ncclDataTyp
 }
 ncclResult_t ncclReduce(const void* from, void* to, size_t count, ncclDataType_t type, ncclRedOp_t, int root,
                         ncclComm_t communicator, cudaStream_t stream) {
+  const Inside inside("ncclReduce");
   if (const ncclResult_t result = open(communicator, stream); result != ncclSuccess) return result;
   if (type != ncclFloat32) return ncclInvalidArgument;
   if (communicator->rank != root) {

@@ -147,24 +147,62 @@ cudaError_t enqueue_launch(cudaStream_t stream, Launch launch) {
 
 }  // namespace simulator
 
+// Environment variables say what this process sees:
+//   NIBBLE_SIMULATED_GPUS               how many GPUs (1)
+//   NIBBLE_SIMULATED_VISIBLE_DEVICES    their physical numbers ("3" or "2,0"), as CUDA_VISIBLE_DEVICES does; instead
+//   NIBBLE_SIMULATED_CAPABILITY         their compute capability: with 100 host code chooses as it would on a B200 (90)
+//   NIBBLE_SIMULATED_DEVICE_STATUS      the cudaError_t with which CUDA answers instead (35: the driver is too old)
+//   NIBBLE_SIMULATED_DRIVER             the driver's version (13000); 0: there is no driver
+namespace {
+
+int from_environment(const char* name, int otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : std::atoi(text);
+}
+
+// The physical numbers of the visible GPUs.
+std::vector<int> visible_gpus() {
+  std::vector<int> numbers;
+  if (const char* text = std::getenv("NIBBLE_SIMULATED_VISIBLE_DEVICES"); text != nullptr) {
+    for (char* end = nullptr; *text != '\0'; text = *end == ',' ? end + 1 : end) {
+      numbers.push_back(static_cast<int>(std::strtol(text, &end, 10)));
+      if (end == text) fail("NIBBLE_SIMULATED_VISIBLE_DEVICES holds numbers and commas");
+    }
+    return numbers;
+  }
+  for (int i = 0; i < from_environment("NIBBLE_SIMULATED_GPUS", 1); ++i) numbers.push_back(i);
+  return numbers;
+}
+
+int current_device = 0;
+
+}  // namespace
+
 cudaError_t cudaGetDeviceCount(int* count) {
-  const char* wanted = std::getenv("NIBBLE_SIMULATED_GPUS");
-  *count = wanted == nullptr ? 1 : std::atoi(wanted);
+  *count = 0;
+  const auto status = static_cast<cudaError_t>(from_environment("NIBBLE_SIMULATED_DEVICE_STATUS", cudaSuccess));
+  if (status != cudaSuccess) return error(status);
+  *count = static_cast<int>(visible_gpus().size());
   return *count > 0 ? cudaSuccess : error(cudaErrorNoDevice);
 }
-cudaError_t cudaSetDevice(int) {
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || static_cast<size_t>(device) >= visible_gpus().size()) return error(cudaErrorInvalidDevice);
+  current_device = device;
   return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = current_device;
   return cudaSuccess;
 }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  const std::vector<int> visible = visible_gpus();
+  if (device < 0 || static_cast<size_t>(device) >= visible.size()) return error(cudaErrorInvalidDevice);
   *properties = {};
-  // NIBBLE_SIMULATED_CAPABILITY=100 makes host code choose as it would on a B200.
-  const char* wanted = std::getenv("NIBBLE_SIMULATED_CAPABILITY");
-  const int capability = wanted == nullptr ? 90 : std::atoi(wanted);
+  const int capability = from_environment("NIBBLE_SIMULATED_CAPABILITY", 90);
   std::snprintf(properties->name, sizeof properties->name, "simulated GPU");
+  const int physical = visible[static_cast<size_t>(device)];
+  std::memset(&properties->uuid, 0x51, sizeof properties->uuid);
+  std::memcpy(&properties->uuid, &physical, sizeof physical);
   properties->totalGlobalMem = device_bytes();
   properties->sharedMemPerBlockOptin = 99 * 1024;
   properties->major = capability / 10;
@@ -322,8 +360,14 @@ cudaError_t cudaPeekAtLastError() {
   return fault() != cudaSuccess ? fault() : last_error;
 }
 const char* cudaGetErrorString(cudaError_t value) {
-  if (value == cudaErrorIllegalAddress) return "an illegal memory access was encountered";
-  return value == cudaSuccess ? "no error" : "simulated error";
+  switch (value) {
+    case cudaSuccess: return "no error";
+    case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorSystemNotReady: return "system not yet initialized";
+    case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
+    default: return "simulated error";
+  }
 }
 const char* cudaGetErrorName(cudaError_t value) {
   switch (value) {
@@ -333,10 +377,16 @@ const char* cudaGetErrorName(cudaError_t value) {
     case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
     case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
     case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
+    case cudaErrorSystemNotReady: return "cudaErrorSystemNotReady";
     default: return "another cudaError_t";
   }
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {
   *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = from_environment("NIBBLE_SIMULATED_DRIVER", 13000);
   return cudaSuccess;
 }
