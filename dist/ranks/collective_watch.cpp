@@ -8,9 +8,11 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
+#include "dist/base/error.h"
 #include "dist/base/log.h"
 #include "dist/base/signals.h"
 #include "dist/base/stopwatch.h"
@@ -19,7 +21,6 @@ namespace nibble {
 namespace {
 
 constexpr std::chrono::milliseconds interval{20};
-constexpr double patience_with_abort_s = 2;  // the library's abort may hang and gets this long
 
 struct Operation {
   uint64_t number = 0;
@@ -35,6 +36,7 @@ struct CollectiveWatch::State {
   std::mutex mutex;  // guards the members that follow
   std::condition_variable wake;
   std::deque<Operation> operations;  // those not known to have ended, and the last one
+  std::optional<Stopwatch> call;     // runs while a call of the library does
   bool ending = false;
   std::atomic<bool> giving_up{false};
   std::thread thread;
@@ -49,6 +51,14 @@ struct CollectiveWatch::State {
       if (candidate.number == number) return candidate;
     }
     return operations.back();
+  }
+
+  bool call_is_overdue() {
+    const std::lock_guard lock(mutex);
+    return call && expired(*call);
+  }
+  bool expired(const Stopwatch& stopwatch) const {
+    return options.timeout_s > 0 && stopwatch.seconds() > options.timeout_s;
   }
 
   void forget_until(uint64_t ended) {
@@ -68,18 +78,21 @@ struct CollectiveWatch::State {
       if (const std::string problem = options.problem(); !problem.empty()) {
         give_up(operation(ended + 1), fmt::format("failed: {}", problem));
       }
+      if (call_is_overdue()) give_up(operation(UINT64_MAX), too_long());
       if (begun <= ended) {
         watched = 0;
       } else if (watched != begun) {
         watched = begun;
         stopwatch = Stopwatch();
-      } else if (options.timeout_s > 0 && stopwatch.seconds() > options.timeout_s) {
-        give_up(operation(begun), fmt::format("took longer than {} s", options.timeout_s));
+      } else if (expired(stopwatch)) {
+        give_up(operation(begun), too_long());
       }
       lock.lock();
       wake.wait_for(lock, interval, [&] { return ending; });
     }
   }
+
+  std::string too_long() const { return fmt::format("took longer than {} s", options.timeout_s); }
 
   [[noreturn]] void give_up(const Operation& operation, const std::string& reason) {
     if (giving_up.exchange(true)) {
@@ -88,18 +101,8 @@ struct CollectiveWatch::State {
     log_error(
         "{} number {} of {} ({} bytes) on rank {} {}. A rank or the connection to it is lost; the heartbeat files say "
         "what each rank was doing. resume from the last checkpoint; if the ranks were only slow, raise the timeout",
-        operation.name, operation.number, options.library, operation.bytes, options.host.rank(), reason);
-    auto done = std::make_shared<std::atomic<bool>>(false);
-    std::thread([abort = options.abort, done] {
-      abort();
-      *done = true;
-      done->notify_all();
-    }).detach();
-    for (const Stopwatch stopwatch; !*done && stopwatch.seconds() < patience_with_abort_s;) {
-      std::this_thread::sleep_for(interval);
-    }
-    options.host.abort(static_cast<int>(ExitCode::peer_lost));
-    std::abort();
+        operation.name, operation.number, options.library, operation.bytes, options.rank, reason);
+    _exit(static_cast<int>(ExitCode::peer_lost));
   }
 };
 
@@ -120,6 +123,16 @@ CollectiveWatch::~CollectiveWatch() {
 void CollectiveWatch::add(uint64_t number, const char* name, uint64_t bytes) {
   const std::lock_guard lock(state_->mutex);
   state_->operations.push_back({number, name, bytes});
+}
+
+void CollectiveWatch::enter_call() {
+  const std::lock_guard lock(state_->mutex);
+  state_->call.emplace();
+}
+
+void CollectiveWatch::leave_call() {
+  const std::lock_guard lock(state_->mutex);
+  state_->call.reset();
 }
 
 void CollectiveWatch::give_up(const std::string& reason) {

@@ -1,13 +1,14 @@
-// Watches collectives that a device carries out by itself: a thread ends the job when one of them takes too long or
-// fails.
+// Watches collectives that a device carries out by itself: a thread ends the job when one of them, or the call that
+// asks for it, takes too long or fails.
+//
+// The job ends because this process does, with ExitCode::peer_lost: the launcher then ends the other ranks. The thread
+// calls neither MPI nor the library's abort, because another thread may be inside them.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
-
-#include "dist/ranks/communicator.h"
 
 namespace nibble {
 
@@ -20,15 +21,13 @@ struct CollectiveMarks {
 class CollectiveWatch {
  public:
   struct Options {
-    Communicator& host;
     const char* library = "";  // "NCCL"
-    double timeout_s = 0;      // 0: no bound
+    int rank = 0;
+    double timeout_s = 0;  // 0: no bound
     // Memory that outlives the watch.
     CollectiveMarks* marks = nullptr;
-    // The watching thread calls it. It returns what the library reports as failed; empty if nothing has.
+    // The watching thread calls it. It returns at once what the library reports as failed; empty if nothing has.
     std::function<std::string()> problem;
-    // Called before the job ends; it may block.
-    std::function<void()> abort;
   };
 
   explicit CollectiveWatch(Options options);
@@ -36,8 +35,13 @@ class CollectiveWatch {
   CollectiveWatch(const CollectiveWatch&) = delete;
   CollectiveWatch& operator=(const CollectiveWatch&) = delete;
 
-  // Records that operation `number`, counted from 1, has been given to the device. `name` is a string literal.
+  // Records that operation `number`, counted from 1, is given to the device. Before that, the operation is number 0,
+  // the start. `name` is a string literal.
   void add(uint64_t number, const char* name, uint64_t bytes);
+
+  // Stand around a call of the library for the operation that was added last. The call may wait for other ranks.
+  void enter_call();
+  void leave_call();
 
   // Ends the job. The message names the last operation that was added and gives `reason`.
   [[noreturn]] void give_up(const std::string& reason);

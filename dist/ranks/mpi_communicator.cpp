@@ -97,7 +97,8 @@ class MpiCommunicator final : public Communicator {
     NIBBLE_CHECK(initialized == 0, "MPI can be started once a process");
     die_with_launcher();
     int provided = 0;
-    check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided), "start");
+    // Only the thread that makes the communicator calls MPI.
+    check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided), "start");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &ranks_), "communicator set-up");
     MPI_Comm_set_errhandler(ranks_, MPI_ERRORS_RETURN);
@@ -251,10 +252,14 @@ class MpiCommunicator final : public Communicator {
     window.free();
   }
 
-  // Returns the deadline of a call in which MPI itself waits for all ranks of the machine.
+  // Returns the deadline of a call in which MPI itself waits for all ranks of the machine. This thread is inside MPI
+  // then, so the deadline's thread ends the process without it, and the launcher ends the other ranks.
   Deadline blocking_deadline() {
     const double seconds = options_.timeout_s > 0 ? options_.timeout_s + for_data.grace_s : 0;
-    return Deadline(seconds, [this] { give_up("all ranks arrived, but MPI does not come back"); });
+    return Deadline(seconds, [this] {
+      say_late("all ranks arrived, but MPI does not come back");
+      _exit(static_cast<int>(ExitCode::peer_lost));
+    });
   }
 
   bool expired(double grace_s) const {
@@ -372,11 +377,15 @@ class MpiCommunicator final : public Communicator {
   }
 
   [[noreturn]] void give_up(const std::string& reason) {
+    say_late(reason);
+    abort_job(static_cast<int>(ExitCode::peer_lost));
+  }
+
+  void say_late(const std::string& reason) const {
     log_error(
         "{} number {} ({} bytes) took longer than {} s; {}. The heartbeat files say what each rank was doing. "
         "resume from the last checkpoint; if the ranks were only slow, raise the timeout",
         name_of(current_.operation), current_.sequence, current_.bytes, options_.timeout_s, reason);
-    abort_job(static_cast<int>(ExitCode::peer_lost));
   }
 
   MpiOptions options_;

@@ -1,14 +1,12 @@
 #include "dist/ranks/nccl_communicator.h"
 
 #if __has_include(<nccl.h>)
-#include <sched.h>
-
-#include <algorithm>
 #include <exception>
+#include <mutex>
 #include <string>
+#include <utility>
 
 #include "dist/base/log_line.h"
-#include "dist/base/stopwatch.h"
 #include "dist/device/cuda_device.h"
 #include "dist/device/launch.cuh"
 #include "dist/ranks/collective_watch.h"
@@ -38,30 +36,27 @@ class NcclCommunicator final : public DeviceCommunicator {
   NcclCommunicator(Communicator& host_ranks, double timeout_s)
       : DeviceCommunicator(host_ranks),
         nccl_(nccl_library()),
-        timeout_s_(timeout_s),
         exceptions_at_start_(std::uncaught_exceptions()),
         marks_(static_cast<CollectiveMarks*>(allocate_pinned(sizeof(CollectiveMarks)))),
         before_(make_event()),
         after_(make_event()) {
     *marks_ = {};
+    const auto find_problem = [this] { return problem(); };
+    watch_ = std::make_unique<CollectiveWatch>(CollectiveWatch::Options{.library = "NCCL",
+                                                                        .rank = host_ranks.rank(),
+                                                                        .timeout_s = timeout_s,
+                                                                        .marks = marks_,
+                                                                        .problem = find_problem});
     start();
-    watch_ =
-        std::make_unique<CollectiveWatch>(CollectiveWatch::Options{.host = host_ranks,
-                                                                   .library = "NCCL",
-                                                                   .timeout_s = timeout_s,
-                                                                   .marks = marks_,
-                                                                   .problem = [this] { return problem(); },
-                                                                   .abort = [this] { nccl_.abort(communicator_); }});
   }
 
   ~NcclCommunicator() override {
-    if (std::uncaught_exceptions() > exceptions_at_start_) {
-      watch_.reset();
-      nccl_.abort(communicator_);
-      return;
-    }
     try {
-      leave();
+      if (std::uncaught_exceptions() > exceptions_at_start_) {
+        cancel();
+      } else {
+        leave();
+      }
     } catch (const Error& error) {
       write_log(LogLevel::error, error.what());
       host().abort(static_cast<int>(error.code()));
@@ -71,16 +66,16 @@ class NcclCommunicator final : public DeviceCommunicator {
   void broadcast(std::span<std::byte> data, int root) override {
     if (data.empty()) return;
     begin("broadcast", data.size());
-    settle(
-        nccl_.broadcast(data.data(), data.data(), data.size(), ncclUint8, root, communicator_, communication_stream()),
-        "broadcast");
+    call([&] {
+      return nccl_.broadcast(data.data(), data.data(), data.size(), ncclUint8, root, communicator_,
+                             communication_stream());
+    });
     end();
     finish_sums();
   }
 
   // Parts of equal size use NCCL's own all-gather; otherwise each part is broadcast.
   void all_gather(std::span<std::byte> data, std::span<const uint64_t> offsets) override {
-    constexpr const char* name = "all-gather";
     check_offsets(offsets, size(), data.size());
     const auto own = static_cast<size_t>(rank());
     const auto length = [&](size_t of) { return offsets[of + 1] - offsets[of]; };
@@ -88,19 +83,19 @@ class NcclCommunicator final : public DeviceCommunicator {
     bool equal = true;
     for (size_t other = 0; other < ranks; ++other) equal = equal && length(other) == length(0);
     if (offsets.back() == offsets.front()) return;
-    begin(name, offsets.back() - offsets.front());
+    begin("all-gather", offsets.back() - offsets.front());
     if (equal) {
-      settle(nccl_.all_gather(data.data() + offsets[own], data.data() + offsets[0], length(0), ncclUint8, communicator_,
-                              communication_stream()),
-             name);
+      call([&] {
+        return nccl_.all_gather(data.data() + offsets[own], data.data() + offsets[0], length(0), ncclUint8,
+                                communicator_, communication_stream());
+      });
     } else {
-      group(name, [&] {
+      group([&](auto add) {
         for (size_t other = 0; other < ranks; ++other) {
           if (length(other) == 0) continue;
           std::byte* const part = data.data() + offsets[other];
-          expect(nccl_.broadcast(part, part, length(other), ncclUint8, static_cast<int>(other), communicator_,
-                                 communication_stream()),
-                 name);
+          add(nccl_.broadcast(part, part, length(other), ncclUint8, static_cast<int>(other), communicator_,
+                              communication_stream()));
         }
       });
     }
@@ -110,18 +105,25 @@ class NcclCommunicator final : public DeviceCommunicator {
 
   void exchange(std::span<const std::span<const std::byte>> send,
                 std::span<const std::span<std::byte>> receive) override {
-    constexpr const char* name = "exchange";
     const auto ranks = static_cast<size_t>(size());
     NIBBLE_CHECK(send.size() == ranks && receive.size() == ranks, "one span a rank");
     uint64_t bytes = 0;
     for (size_t other = 0; other < ranks; ++other) {
       if (other != static_cast<size_t>(rank())) bytes += send[other].size() + receive[other].size();
     }
-    begin(name, bytes);
-    group(name, [&] {
+    begin("exchange", bytes);
+    group([&](auto add) {
       for (size_t step = 1; step < ranks; ++step) {
-        send_to(static_cast<int>((static_cast<size_t>(rank()) + step) % ranks), send);
-        receive_from(static_cast<int>((static_cast<size_t>(rank()) + ranks - step) % ranks), receive);
+        const size_t next = (static_cast<size_t>(rank()) + step) % ranks;
+        const size_t previous = (static_cast<size_t>(rank()) + ranks - step) % ranks;
+        if (!send[next].empty()) {
+          add(nccl_.send(send[next].data(), send[next].size(), ncclUint8, static_cast<int>(next), communicator_,
+                         communication_stream()));
+        }
+        if (!receive[previous].empty()) {
+          add(nccl_.receive(receive[previous].data(), receive[previous].size(), ncclUint8, static_cast<int>(previous),
+                            communicator_, communication_stream()));
+        }
       }
     });
     end();
@@ -133,9 +135,10 @@ class NcclCommunicator final : public DeviceCommunicator {
   void start_sum(std::span<float> values, int root) override {
     if (values.empty()) return;
     begin("sum", values.size_bytes());
-    settle(nccl_.reduce(values.data(), values.data(), values.size(), ncclFloat32, ncclSum, root, communicator_,
-                        communication_stream()),
-           "sum");
+    call([&] {
+      return nccl_.reduce(values.data(), values.data(), values.size(), ncclFloat32, ncclSum, root, communicator_,
+                          communication_stream());
+    });
     end();
   }
 
@@ -145,58 +148,89 @@ class NcclCommunicator final : public DeviceCommunicator {
   // Waits for all ranks and ends NCCL.
   void leave() {
     begin("end", 0);
-    settle(nccl_.finalize(communicator_), "end");
+    call([&] { return nccl_.finalize(communicator_); });
     end();
     check(cudaStreamSynchronize(communication_stream()), "end of NCCL");
+    call([&] { return nccl_.destroy(std::exchange(communicator_, nullptr)); });
     watch_.reset();
-    nccl_.destroy(communicator_);
     release_pinned(marks_);
     cudaEventDestroy(before_);
     cudaEventDestroy(after_);
   }
 
-  // Starts NCCL for one rank a GPU, in its mode in which no call waits for other ranks.
+  // Ends operations that other ranks may never join, so that memory can be released while an exception unwinds. It is
+  // the exception that is reported, not a failure of the abort. The marks stay, because the stream may still write
+  // them.
+  void cancel() {
+    watch_->add(++issued_, "abort", 0);
+    watched([&] { return nccl_.abort(std::exchange(communicator_, nullptr)); });
+    watch_.reset();
+  }
+
+  // Starts NCCL for one rank a GPU.
   void start() {
     ncclUniqueId id{};
-    ncclResult_t result = rank() == 0 ? nccl_.get_unique_id(&id) : ncclSuccess;
-    host().broadcast(std::as_writable_bytes(std::span(&result, 1)), 0);
-    if (result != ncclSuccess) fail_to_start(result);
+    const std::string problem = rank() == 0 ? watched([&] { return nccl_.get_unique_id(&id); }) : "";
+    refuse_start(broadcast_string(host(), problem, 0));
     host().broadcast(std::as_writable_bytes(std::span(id.internal)), 0);
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    config.blocking = 0;
-    result = nccl_.init_rank(&communicator_, size(), id, rank(), &config);
-    const Stopwatch stopwatch;
-    while (result == ncclInProgress) {
-      if (nccl_.get_async_error(communicator_, &result) != ncclSuccess) result = ncclSystemError;
-      if (!expired(stopwatch)) {
-        sched_yield();
-        continue;
-      }
-      nccl_.abort(communicator_);
-      throw Error(ExitCode::peer_lost, "NCCL did not connect the ranks within " + std::to_string(timeout_s_) + " s",
-                  remedy());
-    }
-    if (result != ncclSuccess) fail_to_start(result);
+    config.blocking = 1;
+    refuse_start(watched([&] { return nccl_.init_rank(&communicator_, size(), id, rank(), &config); }));
   }
 
-  static std::string remedy() {
-    return "start one rank a GPU; NCCL_DEBUG=INFO tells more, and NCCL_SOCKET_IFNAME chooses the network";
+  static void refuse_start(const std::string& problem) {
+    if (problem.empty()) return;
+    throw Error(ExitCode::bad_config, "NCCL does not start: " + problem,
+                "start one rank a GPU; NCCL_DEBUG=INFO tells more, and NCCL_SOCKET_IFNAME chooses the network");
   }
-  [[noreturn]] void fail_to_start(ncclResult_t result) const {
-    throw Error(ExitCode::bad_config, std::string("NCCL does not start: ") + nccl_.error_string(result) + detail(),
-                remedy());
-  }
-  std::string detail() const {
-    const char* last = communicator_ == nullptr ? nullptr : nccl_.last_error(communicator_);
-    return last == nullptr || *last == '\0' ? "" : std::string(" (") + last + ")";
-  }
-  bool expired(const Stopwatch& stopwatch) const { return timeout_s_ > 0 && stopwatch.seconds() > timeout_s_; }
 
-  // Returns what NCCL reports as failed; empty if nothing has. The watching thread calls it.
-  std::string problem() const {
+  // Runs a function that calls NCCL, while no other thread does and while the watch bounds its time. Returns why it
+  // failed; empty on success.
+  template <class Calls>
+  std::string watched(const Calls& calls) {
+    watch_->enter_call();
+    const std::lock_guard lock(mutex_);
+    const std::string problem = text_of(calls());
+    watch_->leave_call();
+    return problem;
+  }
+
+  // Runs a function that asks NCCL for the operation that begin() named.
+  template <class Calls>
+  void call(const Calls& calls) {
+    if (const std::string problem = watched(calls); !problem.empty()) watch_->give_up("failed: " + problem);
+  }
+
+  // Asks NCCL for one operation of several parts. `calls` gives the result of each part to its argument.
+  template <class Calls>
+  void group(const Calls& calls) {
+    call([&] {
+      ncclResult_t result = nccl_.group_start();
+      if (result != ncclSuccess) return result;
+      calls([&](ncclResult_t part) {
+        if (result == ncclSuccess) result = part;
+      });
+      const ncclResult_t end = nccl_.group_end();
+      return result == ncclSuccess ? end : result;
+    });
+  }
+
+  // Returns what a result says; empty for success.
+  std::string text_of(ncclResult_t result) const {
+    if (result == ncclSuccess) return {};
+    const char* const last = nccl_.last_error(communicator_);
+    return std::string(nccl_.error_string(result)) + (*last == '\0' ? "" : std::string(" (") + last + ")");
+  }
+
+  // Returns what NCCL reports as failed; empty if nothing has, and while another thread is inside NCCL. The watching
+  // thread calls it.
+  std::string problem() {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock || communicator_ == nullptr) return {};
     ncclResult_t state = ncclSuccess;
-    if (nccl_.get_async_error(communicator_, &state) != ncclSuccess) state = ncclSystemError;
-    return state == ncclSuccess || state == ncclInProgress ? "" : nccl_.error_string(state) + detail();
+    const ncclResult_t result = nccl_.get_async_error(communicator_, &state);
+    if (state == ncclInProgress) return {};
+    return text_of(result == ncclSuccess ? state : result);
   }
 
   // Between begin() and end() the communication stream gets one operation, which runs after all that the compute stream
@@ -216,44 +250,9 @@ class NcclCommunicator final : public DeviceCommunicator {
     check(cudaLaunchKernelEx(&config, mark_kernel, counter, issued_), "mark of a collective");
   }
 
-  template <class Calls>
-  void group(const char* name, const Calls& calls) {
-    expect(nccl_.group_start(), name);
-    calls();
-    settle(nccl_.group_end(), name);
-  }
-
-  void send_to(int peer, std::span<const std::span<const std::byte>> send) {
-    const std::span<const std::byte> part = send[static_cast<size_t>(peer)];
-    if (part.empty()) return;
-    expect(nccl_.send(part.data(), part.size(), ncclUint8, peer, communicator_, communication_stream()), "exchange");
-  }
-  void receive_from(int peer, std::span<const std::span<std::byte>> receive) {
-    const std::span<std::byte> part = receive[static_cast<size_t>(peer)];
-    if (part.empty()) return;
-    expect(nccl_.receive(part.data(), part.size(), ncclUint8, peer, communicator_, communication_stream()), "exchange");
-  }
-
-  // Checks the result of a call inside a group.
-  void expect(ncclResult_t result, const char* name) {
-    if (result == ncclSuccess || result == ncclInProgress) return;
-    watch_->give_up(std::string("failed in ") + name + ": " + nccl_.error_string(result) + detail());
-  }
-
-  // Waits until NCCL has put the operation into the stream. Before that, nothing else may be asked of NCCL.
-  void settle(ncclResult_t result, const char* name) {
-    const Stopwatch stopwatch;
-    while (result == ncclInProgress) {
-      if (nccl_.get_async_error(communicator_, &result) != ncclSuccess) result = ncclSystemError;
-      if (expired(stopwatch)) watch_->give_up("took longer than " + std::to_string(timeout_s_) + " s to be accepted");
-      sched_yield();
-    }
-    expect(result, name);
-  }
-
   const NcclLibrary& nccl_;
-  const double timeout_s_;
   const int exceptions_at_start_;
+  std::mutex mutex_;  // held by the thread that is inside NCCL
   ncclComm_t communicator_ = nullptr;
   CollectiveMarks* const marks_;  // memory of the CPU that the GPU writes
   cudaEvent_t before_, after_;

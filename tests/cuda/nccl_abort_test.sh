@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What a run on several GPUs does when NCCL reports an error or an operation never ends: the job ends within the
-# deadline with exit code 76, naming operation, number and rank. The simulator's NCCL makes the faults.
+# deadline with exit code 76, naming operation, number and rank. The simulator's NCCL makes the faults, and ends the
+# program in another way when two threads are inside it.
 # Labels: cuda faults
 set -u
 set +e +o pipefail  # exit codes are what this test looks at
@@ -25,10 +26,13 @@ expect() {
 }
 
 expect "" 20 "PASSED"
-# A rank whose NCCL reports an error says so, long before the deadline.
-expect "error 2 3" 50 "broadcast number 3 of NCCL \(16384 bytes\) on rank 2 failed: remote process exited"
-expect "error 0 2" 50 "all-gather number 2 of NCCL \(16384 bytes\) on rank 0 failed"
-# Ranks that wait for one that never comes.
+# A rank whose NCCL reports an error says so, long before the deadline: the watch asks NCCL while the rank waits for the
+# last operation, and NCCL refuses the next operation while there is one.
+expect "error 2 6" 50 "all-gather number 6 of NCCL \(16384 bytes\) on rank 2 failed: remote process exited"
+expect "error 2 3" 50 "(broadcast number 3|all-gather number 4) of NCCL \(16384 bytes\) on rank 2 failed: remote process"
+expect "refused 0 2" 50 "all-gather number 2 of NCCL \(16384 bytes\) on rank 0 failed: remote process exited"
+# Ranks that wait for one that never comes, while NCCL starts and later.
+expect "silent 1 0" 1 "start number 0 of NCCL .* on rank [0-2] took longer than 1 s"
 expect "silent 1 1" 1 "broadcast number 1 of NCCL .* took longer than 1 s"
 expect "silent 0 4" 1 "all-gather number 4 of NCCL .* on rank [0-2] took longer than 1 s"
 exit $((failures > 0))
