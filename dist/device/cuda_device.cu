@@ -2,8 +2,8 @@
 
 #include <memory>
 #include <string>
-#include <string_view>
 
+#include "dist/device/data_sheet.h"
 #include "dist/device/device_memory.h"
 #include "dist/device/launch.cuh"
 #include "dist/device/pinned_memory.h"
@@ -32,29 +32,6 @@ int attribute(cudaDeviceAttr which, int index) {
   return value;
 }
 
-// FLOP/s of dense BF16 GEMMs with FP32 sums: the figure of the data sheet where the name is known, else FLOP per
-// clock and multiprocessor times the clock.
-double bf16_flops_of(const cudaDeviceProp& found, double clock) {
-  struct Known {
-    std::string_view part_of_name;
-    double tera;
-  };
-  static constexpr Known known[] = {{"H100 PCIe", 756}, {"H100 NVL", 835}, {"H100", 989},
-                                    {"H200", 989},      {"GH200", 989},    {"GB200", 2500},
-                                    {"GB300", 2500},    {"B200", 2250},    {"B300", 2250}};
-  const std::string_view name = found.name;
-  for (const Known& device : known) {
-    if (name.find(device.part_of_name) != std::string_view::npos) return 1e12 * device.tera;
-  }
-  const bool geforce = name.find("GeForce") != std::string_view::npos;
-  double a_clock = 0;
-  if (found.major == 8) a_clock = found.minor == 0 ? 2048 : (geforce ? 512 : 1024);
-  if (found.major == 9) a_clock = 4096;
-  if (found.major == 10) a_clock = 8192;
-  if (found.major == 12) a_clock = geforce ? 512 : 1024;
-  return a_clock * clock * found.multiProcessorCount;
-}
-
 DeviceProperties properties_of(int index) {
   cudaDeviceProp found{};
   check(cudaGetDeviceProperties(&found, index), "cudaGetDeviceProperties");
@@ -67,7 +44,7 @@ DeviceProperties properties_of(int index) {
           .memory_bytes = found.totalGlobalMem,
           .shared_bytes_per_block = found.sharedMemPerBlockOptin,
           .memory_bandwidth = 2 * clock * width,
-          .bf16_flops = bf16_flops_of(found, 1e3 * attribute(cudaDevAttrClockRate, index))};
+          .bf16_flops = data_sheet_bf16_flops(found.name)};
 }
 
 __global__ void probe_kernel() {}
