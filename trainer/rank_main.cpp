@@ -51,8 +51,8 @@ int rank_main(const std::function<RunConfig()>& read_config,
       if (config_error) throw Error(*config_error);
       instruction_set();  // refuses a NIBBLE_ISA that this machine lacks before the run begins
       start_threads(*communicator, *config);
-      use_device(*communicator, *config);
     });
+    use_device(*communicator, *config);
     const ExitCode code = body(*communicator, *config);
     communicator->barrier();
     return static_cast<int>(code);

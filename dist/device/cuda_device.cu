@@ -1,5 +1,6 @@
 #include "dist/device/cuda_device.h"
 
+#include <cstring>
 #include <memory>
 #include <string>
 
@@ -37,6 +38,8 @@ DeviceProperties properties_of(int index) {
   check(cudaGetDeviceProperties(&found, index), "cudaGetDeviceProperties");
   const double clock = 1e3 * attribute(cudaDevAttrMemoryClockRate, index);       // Hz
   const double width = attribute(cudaDevAttrGlobalMemoryBusWidth, index) / 8.0;  // bytes
+  std::array<uint8_t, 16> uuid{};
+  std::memcpy(uuid.data(), &found.uuid, uuid.size());
   return {.name = found.name,
           .major = found.major,
           .minor = found.minor,
@@ -44,7 +47,22 @@ DeviceProperties properties_of(int index) {
           .memory_bytes = found.totalGlobalMem,
           .shared_bytes_per_block = found.sharedMemPerBlockOptin,
           .memory_bandwidth = 2 * clock * width,
-          .bf16_flops = data_sheet_bf16_flops(found.name)};
+          .bf16_flops = data_sheet_bf16_flops(found.name),
+          .uuid = uuid};
+}
+
+const char* remedy_for(cudaError_t status) {
+  switch (status) {
+    case cudaErrorInsufficientDriver:
+      return "update the driver to one for this version of CUDA, or build nibble with an older toolkit";
+    case cudaErrorSystemNotReady:
+      return "start the fabric manager, in the driver's version (systemctl start nvidia-fabricmanager)";
+    case cudaErrorSystemDriverMismatch:
+      return "the driver's library and its kernel module differ: restart the machine after a driver update";
+    case cudaErrorCompatNotSupportedOnDevice:
+      return "take the compatibility libcuda (cuda-compat) out of LD_LIBRARY_PATH, and update the driver";
+    default: return "check nvidia-smi and the kernel's log (dmesg)";
+  }
 }
 
 __global__ void probe_kernel() {}
@@ -74,29 +92,44 @@ void check(cudaError_t status, const char* operation) {
              : "resume from the last checkpoint; if it comes again, run scripts/gpu_check.sh and report it");
 }
 
-int visible_devices() {
+VisibleDevices visible_devices() {
   int count = 0;
-  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess && count > 0) return {.count = count};
   cudaGetLastError();
-  return 0;
+  int driver = 0;
+  int runtime = 0;
+  cudaDriverGetVersion(&driver);  // 0: there is no driver
+  cudaRuntimeGetVersion(&runtime);
+  if (status == cudaSuccess || status == cudaErrorNoDevice) {
+    return {.problem = "no GPU is visible", .remedy = "check nvidia-smi and CUDA_VISIBLE_DEVICES", .no_device = true};
+  }
+  if (status == cudaErrorInsufficientDriver && driver == 0) {
+    return {.problem = "no NVIDIA driver is installed",
+            .remedy = "install the driver; in a container, start it with the GPUs (docker run --gpus all)",
+            .no_device = true};
+  }
+  const auto version = [](int number) {
+    return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+  };
+  return {.problem = std::string("the GPUs cannot be used: ") + cudaGetErrorString(status) + " (" +
+                     cudaGetErrorName(status) + "; the driver is for CUDA " + version(driver) +
+                     ", nibble was built with " + version(runtime) + ")",
+          .remedy = remedy_for(status)};
 }
 
 void use_device(int local_rank) {
-  const int visible = visible_devices();
-  if (local_rank >= visible) {
-    throw Error(
-        ExitCode::bad_config,
-        "rank " + std::to_string(local_rank) + " of this machine has no GPU: " + std::to_string(visible) + " visible",
-        "start one rank a GPU (mpirun --map-by ppr:N:node), or widen CUDA_VISIBLE_DEVICES");
-  }
+  const VisibleDevices visible = visible_devices();
+  if (visible.count == 0) throw Error(ExitCode::bad_config, visible.problem, visible.remedy);
+  const int index = local_rank % visible.count;
   if (device_of_process != nullptr) {
-    NIBBLE_CHECK(device_of_process->index == local_rank, "a process uses one GPU");
+    NIBBLE_CHECK(device_of_process->index == index, "a process uses one GPU");
     return;
   }
-  check(cudaSetDevice(local_rank), "cudaSetDevice");
+  check(cudaSetDevice(index), "cudaSetDevice");
   auto made = std::make_unique<Device>();
-  made->index = local_rank;
-  made->properties = properties_of(local_rank);
+  made->index = index;
+  made->properties = properties_of(index);
   refuse_device_without_code(made->properties);
   check(cudaStreamCreateWithFlags(&made->compute, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   check(cudaStreamCreateWithFlags(&made->communication, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");

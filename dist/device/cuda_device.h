@@ -6,6 +6,7 @@
 // copy to or from the host waits until it is done.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -14,21 +15,29 @@ namespace nibble::cuda {
 
 struct DeviceProperties {
   std::string name;  // "NVIDIA H100 80GB HBM3"
-  int major = 0;     // compute capability
+  int major = 0;  // compute capability
   int minor = 0;
   int multiprocessors = 0;
   size_t memory_bytes = 0;
   size_t shared_bytes_per_block = 0;  // dynamic shared memory of a block, with opt-in
   double memory_bandwidth = 0;        // bytes a second, from the memory's clock and width; 0: unknown
   double bf16_flops = 0;              // FLOP/s of dense BF16 with FP32 sums, by the data sheet; 0: unknown
+  // What tells GPUs apart, as nvidia-smi -L prints it. Slices of one GPU (MIG) have different ones, and the same PCI
+  // address.
+  std::array<uint8_t, 16> uuid{};
 };
 
-// Returns the number of GPUs that this process sees; 0 without a driver.
-int visible_devices();
+struct VisibleDevices {
+  int count = 0;             // the GPUs that this process sees
+  std::string problem = {};  // why there is none, in CUDA's words; empty if there is one
+  std::string remedy = {};   // what to do about it
+  bool no_device = false;    // there is no GPU or no driver; otherwise there may be a GPU that cannot be used
+};
+VisibleDevices visible_devices();
 
-// Binds this process to device `local_rank` of the visible ones and makes its streams. A process has one device; later
-// calls with the same device do nothing. Throws ExitCode::bad_config if there are fewer devices than ranks on the
-// machine, or if this build has no code for the device.
+// Binds this process to device `local_rank` of the visible ones, counted round, and makes its streams: a rank may see
+// the GPUs of all ranks of its machine, or only its own. A process has one device; later calls with the same device do
+// nothing. Throws ExitCode::bad_config if there is no device, or if this build has no code for it.
 void use_device(int local_rank);
 const DeviceProperties& device_properties();
 

@@ -12,39 +12,31 @@
 namespace nibble {
 namespace {
 
-bool gpu_is_visible() {
-  if constexpr (built_with_cuda) {
-    return cuda::visible_devices() > 0;
-  } else {
-    return false;
-  }
-}
-
-void say_once_that_the_cpu_is_used() {
+DeviceKind fall_back_to_cpu(std::string_view reason) {
   static std::once_flag said;
-  std::call_once(said, [] {
-    log_info("running on the CPU ({})", built_with_cuda ? "no GPU is visible" : "built without the CUDA backend");
-  });
+  std::call_once(said, [&] { log_info("running on the CPU ({})", reason); });
+  return DeviceKind::cpu;
 }
 
 }  // namespace
 
 DeviceKind resolve_device(std::string_view request) {
   if (request == "cpu") return DeviceKind::cpu;
-  if (request == "auto") {
-    if (gpu_is_visible()) return DeviceKind::cuda;
-    say_once_that_the_cpu_is_used();
-    return DeviceKind::cpu;
-  }
-  if (request != "cuda") {
+  const bool automatic = request == "auto";
+  if (!automatic && request != "cuda") {
     throw Error(ExitCode::bad_config, fmt::format("unknown device \"{}\"", request), "use auto, cpu or cuda");
   }
-  if (!built_with_cuda) fail_no_cuda();
-  if (!gpu_is_visible()) {
-    throw Error(ExitCode::bad_config, "device cuda was asked for, but no GPU is visible",
-                "check nvidia-smi and CUDA_VISIBLE_DEVICES, or set device: auto");
+  if constexpr (built_with_cuda) {
+    const cuda::VisibleDevices gpus = cuda::visible_devices();
+    if (gpus.count > 0) return DeviceKind::cuda;
+    if (automatic && gpus.no_device) return fall_back_to_cpu(gpus.problem);
+    throw Error(ExitCode::bad_config,
+                automatic ? gpus.problem : fmt::format("device cuda was asked for, but {}", gpus.problem),
+                fmt::format("{}; or set device: {}", gpus.remedy, gpus.no_device ? "auto" : "cpu"));
+  } else {
+    if (automatic) return fall_back_to_cpu("built without the CUDA backend");
+    fail_no_cuda();
   }
-  return DeviceKind::cuda;
 }
 
 }  // namespace nibble

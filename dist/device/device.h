@@ -7,9 +7,10 @@
 
 namespace nibble {
 
-// `request` is "auto", "cpu" or "cuda". "auto" takes a GPU if the build and the machine have one, and otherwise logs
-// one line, once, that the run computes on the CPU. Throws ExitCode::bad_config for "cuda" without a CUDA build or a
-// GPU, and for any other word.
+// `request` is "auto", "cpu" or "cuda". "auto" takes a GPU if there is one. Without a CUDA build, a driver or a GPU it
+// logs one line, once, that the run computes on the CPU, and why. Throws ExitCode::bad_config if there may be a GPU but
+// CUDA refuses to use it, such as with a driver that is too old; for "cuda" wherever "auto" would take the CPU; and for
+// any other word.
 DeviceKind resolve_device(std::string_view request);
 
 }  // namespace nibble

@@ -49,7 +49,7 @@ class Nccl : public ::testing::Test {
   void SetUp() override {
     setenv("NIBBLE_SIMULATED_GPUS", "4", /*overwrite=*/0);
     const int rank = communicator().rank();
-    if (cuda::visible_devices() < communicator().size()) GTEST_SKIP() << "fewer GPUs than ranks";
+    if (cuda::visible_devices().count < communicator().size()) GTEST_SKIP() << "fewer GPUs than ranks";
     cuda::use_device(rank);
     ASSERT_EQ(cuda::nccl_problem(), "");
   }

@@ -81,13 +81,41 @@ sys.exit(0 if a != b and abs(a - b) < 0.02 else 1)
 END
 done
 
-# No GPU: auto says so once and goes on, cuda is refused with the remedy.
-export NIBBLE_SIMULATED_GPUS=0
-expect 0 "$NIBBLE" train tiny.yaml --set run.dir=none --set train.steps=3 --set eval.sequences=2
-[ "$(grep -c "running on the CPU (no GPU is visible)" output.txt)" -eq 1 ] || fail "auto did not say once that it uses the CPU"
-expect 78 "$NIBBLE" train tiny.yaml --set run.dir=refused --set device=cuda
-grep -q "no GPU is visible" output.txt && grep -q "device: auto" output.txt || fail "the error does not tell the remedy"
-# More ranks than GPUs.
-export NIBBLE_SIMULATED_GPUS=1
-expect 78 mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=refused --set device=cuda
-grep -q "rank 1 of this machine has no GPU: 1 visible" output.txt || fail "two ranks on one GPU are not refused"
+# One visible GPU a rank, as Slurm gives them.
+one_gpu_each='NIBBLE_SIMULATED_VISIBLE_DEVICES=$((5 - OMPI_COMM_WORLD_RANK)) exec "$@"'
+expect 0 mpirun -n 3 sh -c "$one_gpu_each" sh "$NIBBLE" train tiny.yaml --set run.dir=one-each "${exact[@]}" \
+  "${tiny[@]}" --set optimizer.moment_dtype=bf16
+same cpu one-each
+# Ranks on the same GPU: more of them than GPUs, and two lists of GPUs that overlap.
+NIBBLE_SIMULATED_GPUS=1 expect 78 mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=refused --set device=cuda
+grep -q "ranks 0 and 1 have the same GPU (simulated GPU, GPU-00000000-" output.txt || fail "one GPU is not named"
+overlapping='NIBBLE_SIMULATED_VISIBLE_DEVICES=$((OMPI_COMM_WORLD_RANK)),$((3 - OMPI_COMM_WORLD_RANK)) exec "$@"'
+expect 78 mpirun -n 3 sh -c "$overlapping" sh "$NIBBLE" train tiny.yaml --set run.dir=refused --set device=cuda
+grep -q "ranks 1 and 2 have the same GPU (simulated GPU, GPU-02000000-" output.txt || fail "one GPU is not named"
+# A rank without a GPU beside one that has one.
+beside='NIBBLE_SIMULATED_GPUS=$OMPI_COMM_WORLD_RANK exec "$@"'
+expect 78 mpirun -n 2 sh -c "$beside" sh "$NIBBLE" train tiny.yaml --set run.dir=refused
+grep -q "rank 1 has a GPU and rank 0 has none" output.txt || fail "a rank without a GPU is not named"
+
+# No GPU or no driver: auto says so once and goes on, cuda is refused with the remedy.
+short=(--set train.steps=3 --set eval.sequences=2)
+without() { # REASON DIRECTORY VARIABLE...
+  expect 0 env "${@:3}" "$NIBBLE" train tiny.yaml --set "run.dir=$2" "${short[@]}"
+  [ "$(grep -c "running on the CPU ($1)" output.txt)" -eq 1 ] || fail "auto did not say once that it uses the CPU"
+  expect 78 env "${@:3}" "$NIBBLE" train tiny.yaml --set run.dir=refused --set device=cuda
+  grep -q "device cuda was asked for, but $1" output.txt && grep -q "device: auto" output.txt ||
+    fail "the error does not tell the remedy"
+}
+without "no GPU is visible" none NIBBLE_SIMULATED_GPUS=0
+without "no NVIDIA driver is installed" no-driver NIBBLE_SIMULATED_DEVICE_STATUS=35 NIBBLE_SIMULATED_DRIVER=0
+# A GPU that cannot be used is refused, also with auto.
+unusable() { # TEXT REMEDY VARIABLE...
+  for device in auto cuda; do
+    expect 78 env "${@:3}" "$NIBBLE" train tiny.yaml --set run.dir=refused --set "device=$device" "${short[@]}"
+    grep -q "$1" output.txt && grep -q "$2" output.txt || fail "the error does not say \"$1\" or \"$2\""
+  done
+}
+unusable "driver version is insufficient .*the driver is for CUDA 12.8, nibble was built with 13.0" "update the driver" \
+  NIBBLE_SIMULATED_DEVICE_STATUS=35 NIBBLE_SIMULATED_DRIVER=12080
+unusable "system not yet initialized" "start nvidia-fabricmanager" NIBBLE_SIMULATED_DEVICE_STATUS=802
+unusable "simulated error" "nvidia-smi" NIBBLE_SIMULATED_DEVICE_STATUS=999

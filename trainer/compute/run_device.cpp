@@ -30,7 +30,9 @@ void use_gemm_plan(const std::string& /*plan*/) {}
 double peak_flops() {
   return measured_peak_flops();
 }
-void use_gpu(int /*rank_on_machine*/, const RunConfig& /*config*/) {}
+GpuChoice use_gpu(int /*rank_on_machine*/, const RunConfig& /*config*/) {
+  return {};
+}
 void refuse_slow_paths(const RunConfig& /*config*/) {}
 std::vector<std::string> describe_device(const RunConfig& /*config*/) {
   return {};
@@ -42,8 +44,11 @@ DeviceKind device_of(const RunConfig& config) {
   return resolve_device(name_of(config.device));
 }
 
-void use_device(const Communicator& communicator, const RunConfig& config) {
-  NIBBLE_DISPATCH(device_of(config), use_gpu, rank_on_machine(communicator), config);
+void use_device(Communicator& communicator, const RunConfig& config) {
+  GpuChoice own;
+  run_together(communicator,
+               [&] { own = NIBBLE_DISPATCH(device_of(config), use_gpu, rank_on_machine(communicator), config); });
+  check_gpu_choices(communicator, own);
 }
 
 void refuse_slow_paths(const RunConfig& config) {

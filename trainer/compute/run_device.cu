@@ -38,10 +38,11 @@ double peak_flops() {
   return device_properties().bf16_flops;
 }
 
-void use_gpu(int rank_on_machine, const RunConfig& config) {
+GpuChoice use_gpu(int rank_on_machine, const RunConfig& config) {
   use_device(rank_on_machine);
   set_gemm_backend(config.cuda.gemm);
   set_attention_backend(config.cuda.attention);
+  return {.uuid = device_properties().uuid, .name = device_properties().name};
 }
 
 void refuse_slow_paths(const RunConfig& config) {

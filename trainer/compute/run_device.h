@@ -6,6 +6,7 @@
 
 #include "dist/device/device_kind.h"
 #include "dist/ranks/communicator.h"
+#include "dist/ranks/gpu_choice.h"
 #include "trainer/config/run_config.h"
 
 namespace nibble {
@@ -13,9 +14,10 @@ namespace nibble {
 // Returns the device that the key `device` names; `auto` is resolved as dist/device/device.h says.
 DeviceKind device_of(const RunConfig& config);
 
-// Prepares the device; call it before any memory is taken. On a GPU it binds this process to the GPU whose number is
-// the rank's number within its machine, and chooses the libraries that multiply. May throw on some ranks only.
-void use_device(const Communicator& communicator, const RunConfig& config);
+// Collective. Prepares the device; call it before any memory is taken. On a GPU it binds this process to the GPU whose
+// number among the visible ones is the rank's number within its machine, counted round, and chooses the libraries that
+// multiply. Every rank throws ExitCode::bad_config if a rank cannot use its GPU or if two ranks have the same.
+void use_device(Communicator& communicator, const RunConfig& config);
 
 // For training; call it before the model is made. Refuses, with ExitCode::bad_config, what must be asked for by name
 // (docs/gpu.md, "Slow paths"), now and when GEMMs are planned. Nothing is refused on the CPU.
@@ -37,7 +39,7 @@ namespace cuda {
 std::string gemm_plan();
 void use_gemm_plan(const std::string& plan);
 double peak_flops();
-void use_gpu(int rank_on_machine, const RunConfig& config);
+GpuChoice use_gpu(int rank_on_machine, const RunConfig& config);
 void refuse_slow_paths(const RunConfig& config);
 std::vector<std::string> describe_device(const RunConfig& config);
 }  // namespace cuda

@@ -35,7 +35,7 @@ namespace {
 
 // Returns why the library is not asked for attention of this dtype; empty if it is.
 std::string reason_not_to_ask(DType dtype) {
-  static const bool without_gpu = visible_devices() == 0;
+  static const bool without_gpu = visible_devices().count == 0;
   if (attention_backend() == AttentionBackendKind::exact) return asked_for;
   if (dtype != DType::bf16) return "activations are " + std::string(name_of(dtype));
   return without_gpu ? "no GPU is visible" : "";
