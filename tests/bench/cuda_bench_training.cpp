@@ -2,6 +2,7 @@
 
 #include "bench/cuda_bench.h"
 #include "model/cost.h"
+#include "model/head.h"
 #include "model/language_model.h"
 #include "model/ops/elementwise.h"
 #include "optim/adamw/adamw.h"
@@ -43,24 +44,15 @@ struct TrainingCase {
   int64_t sequences;
 };
 
-// What a run sets; the defaults are those of the configuration.
-struct TrainingSettings {
-  const char* name = "default settings";
-  int64_t head_chunk_tokens = 0;
-  bool graphs = false;
-};
-constexpr TrainingSettings large_head_chunk{.name = "head chunks of 8192 tokens", .head_chunk_tokens = 8192};
-constexpr TrainingSettings graphs{
-    .name = "head chunks of 8192 tokens, graphs", .head_chunk_tokens = 8192, .graphs = true};
-
-// Measures forward, backward and update of one micro-batch a step.
-void training(Bench& bench, const TrainingCase& each, const Recipe& recipe, const TrainingSettings& settings) {
+// Measures forward, backward and update of one micro-batch a step, with the settings of a run that starts on a GPU.
+void training(Bench& bench, const TrainingCase& each, const Recipe& recipe, bool graphs) {
+  const int64_t tokens = each.sequences * each.model.sequence_length;
   LanguageModel model(each.model, recipe,
                       {.sequences = each.sequences,
                        .sequence_length = each.model.sequence_length,
                        .device = DeviceKind::cuda,
-                       .head_chunk_tokens = settings.head_chunk_tokens,
-                       .graphs = settings.graphs});
+                       .head_chunk_tokens = head_chunk_tokens(tokens, each.model.vocab_size, DeviceKind::cuda),
+                       .graphs = graphs});
   const auto size = static_cast<int64_t>(model.parameters().flat_size());
   Arena& arena = bench.memory();
   struct State {
@@ -80,14 +72,14 @@ void training(Bench& bench, const TrainingCase& each, const Recipe& recipe, cons
   });
   fill(made.weights);  // losses have no meaning here
   model.bind(made.weights, made.gradient);
-  const int64_t tokens = each.sequences * each.model.sequence_length;
   std::vector<int32_t> ids(static_cast<size_t>(tokens));
   for (size_t i = 0; i < ids.size(); ++i)
     ids[i] = static_cast<int32_t>(i * 7919 % 4096 % static_cast<size_t>(each.model.vocab_size));
   const Tensor batch = tensor_of(std::span(ids), {each.sequences, each.model.sequence_length});
   uint32_t step = 0;
   bench.compute(
-      fmt::format("training {} {}, {} tokens a step, {}", each.name, recipe.name, tokens, settings.name),
+      fmt::format("training {} {}, {} tokens a step, {}", each.name, recipe.name, tokens,
+                  graphs ? "graphs" : "default settings"),
       model_cost(each.model).training_flops_per_token * static_cast<double>(tokens),
       [&] {
         fill_zero(made.gradient);
@@ -145,18 +137,13 @@ void bench_training(Bench& bench) {
   struct Case {
     const TrainingCase& training;
     const Recipe& recipe;
-    TrainingSettings settings;
+    bool graphs = false;
   };
-  for (const Case& each : {Case{large, bf16, {}},
-                           {large, nvfp4, {}},
-                           {large, bf16, large_head_chunk},
-                           {large, nvfp4, large_head_chunk},
-                           {small, bf16, {}},
-                           {small, nvfp4, {}},
-                           {large, nvfp4, graphs}}) {
+  for (const Case& each :
+       {Case{large, bf16}, {large, nvfp4}, {small, bf16}, {small, nvfp4}, {large, bf16, true}, {large, nvfp4, true}}) {
     const TrainingCase& model = bench.smoke() ? tiny : each.training;
     bench.attempt("training " + model.name + " " + each.recipe.name,
-                  [&] { training(bench, model, each.recipe, each.settings); });
+                  [&] { training(bench, model, each.recipe, each.graphs); });
   }
 }
 
