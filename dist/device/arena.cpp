@@ -5,18 +5,20 @@
 #include <sys/sysinfo.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <limits>
 
 #include "dist/base/error.h"
 #include "dist/device/cuda_device.h"
 #include "dist/device/dispatch.h"
-#include "dist/device/gpu_reserve.h"
 
 namespace nibble {
 namespace {
 
 constexpr double mebibyte = 1024.0 * 1024.0;
+
+std::atomic<size_t> reserve_of_process{0};
 
 [[noreturn]] void fail_out_of_memory(const std::string& name, size_t bytes, const std::string& reason) {
   throw Error(
@@ -69,6 +71,14 @@ void release(void* memory, size_t bytes) {
 
 }  // namespace
 }  // namespace cpu
+
+void set_gpu_reserve(size_t bytes) {
+  reserve_of_process = bytes;
+}
+
+size_t gpu_reserve() {
+  return reserve_of_process;
+}
 
 Arena::Arena(std::string name, DeviceKind device) : name_(std::move(name)), device_(device) {}
 

@@ -13,6 +13,10 @@
 
 namespace nibble {
 
+// Memory of this process's GPU that arenas leave free, for what libraries take there after a plan. It is 0 at first.
+void set_gpu_reserve(size_t bytes);
+size_t gpu_reserve();
+
 class Arena {
  public:
   // Bytes. Allocations start on a cache line on the CPU, and on a GPU where a tile of block scales may start.

@@ -15,7 +15,7 @@ namespace nibble::cuda {
 
 struct DeviceProperties {
   std::string name;  // "NVIDIA H100 80GB HBM3"
-  int major = 0;  // compute capability
+  int major = 0;     // compute capability
   int minor = 0;
   int multiprocessors = 0;
   size_t memory_bytes = 0;

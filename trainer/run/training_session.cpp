@@ -12,7 +12,6 @@
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
 #include "dist/base/text.h"
-#include "dist/device/gpu_reserve.h"
 #include "dist/device/profile.h"
 #include "dist/ranks/device_communicator.h"
 #include "model/cost.h"
