@@ -133,9 +133,14 @@ size_t gemm_scratch_bytes(const GemmShape& shape) {
 }
 
 GemmDescription describe_gemm(const GemmProblem& problem) {
-  GemmBackend& backend = backend_for(shape_of(problem));
+  const GemmShape shape = shape_of(problem);
+  GemmBackend& backend = backend_for(shape);
   const bool exact = &backend == &exact_gemm();
-  return {.library = exact ? "nibble" : backend.description(), .algorithm = backend.algorithm(problem), .exact = exact};
+  std::string algorithm = backend.algorithm(problem);
+  if (&backend == &emulated_gemm() && backend_kind == GemmBackendKind::automatic) {
+    algorithm += ": " + reason_for_emulation(shape);
+  }
+  return {.library = exact ? "nibble" : backend.description(), .algorithm = algorithm, .exact = exact};
 }
 
 void gemm(const GemmProblem& problem) {

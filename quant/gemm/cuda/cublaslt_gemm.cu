@@ -64,7 +64,7 @@ std::string refusal_of_shape(Family family, const GemmShape& shape) {
   }
   if (family == Family::nvfp4 && (shape.k % 32 != 0 || shape.n % 8 != 0)) {
     return "4-bit GEMMs need k in multiples of 32 and n of 8, not " + std::to_string(shape.k) + " and " +
-           std::to_string(shape.n);
+           std::to_string(shape.n) + " (k of a weight's gradient is the number of tokens of a micro-batch)";
   }
   return {};
 }
