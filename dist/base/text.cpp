@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 namespace nibble {
 namespace {
@@ -76,6 +77,16 @@ std::string with_thousands(uint64_t value) {
     digits.insert(position, ",");
   }
   return digits;
+}
+
+std::string counted(const std::vector<std::string>& texts, std::string_view noun) {
+  std::map<std::string_view, int> count;
+  for (const std::string& text : texts) ++count[text];
+  std::string result;
+  for (const auto& [text, times] : count) {
+    result += fmt::format("{}{} {}: {}", result.empty() ? "" : "; ", times, noun, text);
+  }
+  return result;
 }
 
 }  // namespace nibble

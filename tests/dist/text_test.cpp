@@ -41,5 +41,10 @@ TEST(Text, NumbersHaveSeparators) {
   EXPECT_EQ(with_thousands(18446744073709551615U), "18,446,744,073,709,551,615");
 }
 
+TEST(Text, EqualTextsAreCounted) {
+  EXPECT_EQ(counted({}, "linear"), "");
+  EXPECT_EQ(counted({"nvfp4", "bf16", "nvfp4"}, "linear"), "1 linear: bf16; 2 linear: nvfp4");
+}
+
 }  // namespace
 }  // namespace nibble

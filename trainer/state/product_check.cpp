@@ -9,6 +9,7 @@
 
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
+#include "dist/base/text.h"
 #include "dist/zero/tree_reduction.h"
 
 namespace nibble {
@@ -101,24 +102,19 @@ nlohmann::json products_of(const LanguageModel& model, Communicator& communicato
 }
 
 std::string summary_of_products(const nlohmann::json& layers) {
-  std::map<std::string, int> count;  // by how the products are multiplied
+  std::vector<std::string> texts;  // one for each layer
   for (const nlohmann::json& layer : layers) {
     std::map<std::string, std::string> products;  // names of products, by how they are multiplied
     for (const LinearProduct product : all_products) {
       std::string& names = products[text_of(layer.at(std::string(name_of(product))))];
       names += fmt::format("{}{}", names.empty() ? "" : ", ", name_of(product));
     }
-    std::string text;
+    std::string& text = texts.emplace_back();
     for (const auto& [how, names] : products) {
       text += fmt::format("{}{}{}", text.empty() ? "" : ", ", products.size() > 1 ? names + " " : "", how);
     }
-    ++count[text];
   }
-  std::string summary;
-  for (const auto& [text, layers_alike] : count) {
-    summary += fmt::format("{}{} linear: {}", summary.empty() ? "" : "; ", layers_alike, text);
-  }
-  return summary;
+  return counted(texts, "linear");
 }
 
 }  // namespace nibble
