@@ -204,6 +204,12 @@ std::vector<MemoryLine> LanguageModel::memory() const {
   return lines;
 }
 
+uint64_t LanguageModel::memory_bytes() const {
+  uint64_t bytes = 0;
+  for (const MemoryLine& line : memory()) bytes += line.bytes;
+  return bytes;
+}
+
 void LanguageModel::bind(const Tensor& weights, const Tensor& gradients) {
   const bool has_gradients = !gradients.empty();
   NIBBLE_CHECK(weights.dtype() == config_.dtype, "weights of another dtype");

@@ -53,6 +53,7 @@ class LanguageModel {
   const ModelConfig& config() const { return config_; }
   const ParameterTable& parameters() const { return table_; }
   std::vector<MemoryLine> memory() const;
+  uint64_t memory_bytes() const;  // of all lines
   // Returns the linear layers in the order of the blocks; the head's is the last. Who keeps a state of them from step
   // to step hands it to them.
   std::span<Linear* const> linears() const { return linears_; }

@@ -37,9 +37,7 @@ std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, cons
 uint64_t training_model_bytes(const RunConfig& config, const Recipe& recipe) {
   LanguageModelOptions options = training_options(config);
   options.measure_only = true;
-  uint64_t bytes = 0;
-  for (const MemoryLine& line : LanguageModel(config.model, recipe, options).memory()) bytes += line.bytes;
-  return bytes;
+  return LanguageModel(config.model, recipe, options).memory_bytes();
 }
 
 }  // namespace nibble

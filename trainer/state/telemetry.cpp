@@ -142,8 +142,7 @@ void Telemetry::build_probe() {
   probe_arena_ = std::make_unique<Arena>("gradients of the telemetry probe", device_of(config_));
   const auto elements = static_cast<int64_t>(probe_->parameters().flat_size());
   probe_gradients_ = planned(*probe_arena_, [&] { return allocate_tensor(*probe_arena_, DType::f32, {elements}); });
-  probe_bytes_ = probe_arena_->planned_bytes();
-  for (const MemoryLine& line : probe_->memory()) probe_bytes_ += line.bytes;
+  probe_bytes_ = probe_arena_->planned_bytes() + probe_->memory_bytes();
 }
 
 bool Telemetry::due(uint64_t step) const {
