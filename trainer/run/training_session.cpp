@@ -5,17 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
-#include "dist/base/text.h"
 #include "dist/device/profile.h"
 #include "dist/ranks/device_communicator.h"
-#include "model/cost.h"
-#include "model/ops/cross_entropy.h"
 #include "optim/gradient_norm.h"
 #include "quant/tensor/tensor_copy.h"
 #include "trainer/compute/run_device.h"
@@ -25,10 +20,6 @@
 namespace nibble {
 
 namespace {
-
-uint64_t gradient_groups(const RunConfig& config) {
-  return static_cast<uint64_t>(div_ceil(config.micro_batches_per_step(), config.train.group_micro_batches));
-}
 
 // Returns the vocabulary size of the model: the configured one, or that of the data rounded up.
 int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
@@ -41,17 +32,6 @@ int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
                 "set model.vocab_size=0 to take that of the data, or tokenize with a smaller --vocab-size");
   }
   return config.model.vocab_size;
-}
-
-// Numbers of micro-batches in a step.
-struct MicroBatchRange {
-  uint64_t begin = 0, end = 0;
-  int64_t count() const { return static_cast<int64_t>(end - begin); }
-};
-MicroBatchRange micro_batches_of(const RunConfig& config, const GroupRange& groups) {
-  const auto all = static_cast<uint64_t>(config.micro_batches_per_step());
-  const auto group_size = static_cast<uint64_t>(config.train.group_micro_batches);
-  return {std::min(all, groups.begin * group_size), std::min(all, groups.end * group_size)};
 }
 
 uint64_t first_sample(const RunConfig& config, uint64_t step, uint64_t micro_batch) {
@@ -91,17 +71,6 @@ std::vector<ParameterSegment> segments(const ParameterTable& table) {
                       .decay = parameter.decay});
   }
   return result;
-}
-
-// Counts the layers that run alike: "12 forward nvfp4, grad_input nvfp4, grad_weight nvfp4; 5 forward bf16, ...".
-std::string layer_summary(const LanguageModel& model) {
-  std::map<std::string, int> count;  // by how the three GEMMs run
-  for (const Linear* linear : model.linears()) ++count[linear->describe()];
-  std::string summary;
-  for (const auto& [description, layers] : count) {
-    summary += fmt::format("{}{} linear: {}", summary.empty() ? "" : "; ", layers, description);
-  }
-  return summary;
 }
 
 SkipBudget skip_budget(const RunConfig& config) {
@@ -149,8 +118,6 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
   });
   telemetry_ = std::make_unique<Telemetry>(communicator_, config_, gradient_groups(config));
   product_check_ = std::make_unique<ProductCheck>(communicator_, config_, gradient_groups(config));
-  group_losses_.resize(gradient_groups(config));
-  group_non_finite_.resize(gradient_groups(config));
 }
 
 TrainingSession::~TrainingSession() = default;
@@ -175,8 +142,7 @@ void TrainingSession::follow_recipe(uint64_t step) {
 // The other recipe's model may be the larger one. On a GPU its memory is kept free from the start.
 void TrainingSession::reserve_for_late_switch() {
   if (device_ == DeviceKind::cpu || !config_.recipe.late_switch) return;
-  uint64_t bytes = 0;
-  for (const MemoryLine& line : model_->memory()) bytes += line.bytes;
+  const uint64_t bytes = model_->memory_bytes();
   const uint64_t later = training_model_bytes(config_, switched(config_.recipe));
   if (later > bytes) set_gpu_reserve(gpu_reserve() + later - bytes);
 }
@@ -204,12 +170,7 @@ void TrainingSession::build_state() {
                                 partition_->end(communicator_.rank()), config_.model.dtype);
     weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *partition_,
                                                     communicator_.rank(), segments(table));
-    const GroupRange local = reduction_->local_groups();
-    losses_ = allocate_tensor(*state_arena_, DType::f32,
-                              {micro_batches_of(config_, local).count(), model_->losses().elements()});
-    non_finite_counts_ = allocate_tensor(
-        *state_arena_, DType::i64,
-        {static_cast<int64_t>(local.end - local.begin), static_cast<int64_t>(model_->linears().size())});
+    group_results_ = std::make_unique<GroupResults>(*state_arena_, config_, reduction_->local_groups(), *model_);
     recipe_state_ = std::make_unique<RecipeState>(
         StateMemory{.host = *recipe_arena_, .device = *state_arena_},
         RecipeState::Owners{communicator_, config_, gradient_groups(config_), *partition_, *optimizer_, weights_},
@@ -226,42 +187,6 @@ void TrainingSession::build_state() {
 
 std::string TrainingSession::data_fingerprint() const {
   return train_loader_->fingerprint();
-}
-
-std::vector<std::string> TrainingSession::describe() const {
-  const ModelCost cost = model_cost(config_.model);
-  std::vector<std::string> lines;
-  lines.push_back(fmt::format("model      {} parameters ({} in linear layers, {} in embedding and head), recipe {}",
-                              with_thousands(cost.parameters), with_thousands(cost.linear_parameters),
-                              with_thousands(cost.embedding_parameters), config_.recipe.name));
-  lines.push_back("layers     " + layer_summary(*model_));
-  for (std::string& line : describe_device(config_)) lines.push_back(std::move(line));
-  const Arena& shared = shared_arena_->arena();
-  uint64_t total = shared.planned_bytes() + state_arena_->planned_bytes() + recipe_arena_->planned_bytes();
-  std::string memory = fmt::format(
-      "{} {:.1f} MB{}, {} {:.1f} MB", shared.name(), static_cast<double>(shared.planned_bytes()) / 1e6,
-      shared_arena_->sharers() > 1 ? fmt::format(" in memory that {} ranks share", shared_arena_->sharers()) : "",
-      state_arena_->name(), static_cast<double>(state_arena_->planned_bytes()) / 1e6);
-  for (const MemoryLine& line : model_->memory()) {
-    memory += fmt::format(", {} {:.1f} MB", line.what, static_cast<double>(line.bytes) / 1e6);
-    total += line.bytes;
-  }
-  if (gpu_reserve() > 0) {
-    memory += fmt::format("; beside it {:.1f} MB stay free for libraries", static_cast<double>(gpu_reserve()) / 1e6);
-  }
-  lines.push_back(fmt::format("memory     {:.1f} MB a rank: {}", static_cast<double>(total) / 1e6, memory));
-  if (const std::string gather = weight_gather_->describe(); !gather.empty()) lines.push_back("gather     " + gather);
-  const int64_t sequences_per_step = config_.train.tokens_per_step / config_.model.sequence_length;
-  lines.push_back(fmt::format(
-      "data       {} windows of {} tokens, {:.2f} epochs in {} steps of {} tokens ({} micro-batches in {} groups)",
-      with_thousands(train_loader_->windows()), config_.model.sequence_length,
-      static_cast<double>(sequences_per_step) * static_cast<double>(config_.train.steps) /
-          static_cast<double>(train_loader_->windows()),
-      with_thousands(static_cast<uint64_t>(config_.train.steps)),
-      with_thousands(static_cast<uint64_t>(config_.train.tokens_per_step)), config_.micro_batches_per_step(),
-      gradient_groups(config_)));
-  lines.push_back("telemetry  " + telemetry_->describe());
-  return lines;
 }
 
 void TrainingSession::initialize_weights() {
@@ -364,8 +289,7 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
       }
       model_->start_forward_backward(context, loss_scale);
       model_->set_gradients_ready({});
-      const auto index = static_cast<int64_t>(micro_batch - own.begin);
-      copy(model_->losses(), losses_.slice(index, index + 1));
+      group_results_->keep_losses(micro_batch, *model_);
       if (check_due) product_check_->end(*model_, step);
       if (!telemetry_due) continue;
       telemetry_->end(*model_, {.weights = weights_,
@@ -378,64 +302,24 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
     }
     reduction_->end_group();
     recipe_state_->end_group(step, *model_);
-    const auto index = static_cast<int64_t>(group - local.begin);
-    model_->move_non_finite_counts(non_finite_counts_.slice(index, index + 1));
+    group_results_->keep_counts(group, *model_);
   }
-  read_groups();
-}
-
-// Waits for the passes of all groups of this rank, and adds up what they have left behind.
-void TrainingSession::read_groups() {
-  const GroupRange local = reduction_->local_groups();
-  const HostCopy losses(losses_);
-  const HostCopy counts(non_finite_counts_);
-  int64_t micro_batch = 0;
-  for (uint64_t group = local.begin; group < local.end; ++group) {
-    double loss = 0;
-    for (int64_t left = micro_batches_of(config_, {group, group + 1}).count(); left > 0; --left, ++micro_batch) {
-      loss += sum_of_losses(losses.tensor().slice(micro_batch, micro_batch + 1));
-    }
-    const auto index = static_cast<int64_t>(group - local.begin);
-    const HostCopy of_layers(counts.tensor().slice(index, index + 1));
-    const std::span<const int64_t> layers = of_layers.as<int64_t>();
-    group_losses_[group] = loss;
-    group_non_finite_[group] = static_cast<double>(std::accumulate(layers.begin(), layers.end(), int64_t{0}));
-  }
-}
-
-void TrainingSession::gather_by_group(std::vector<double>& values) {
-  const ProfileScope scope(OperatorFamily::reduction, "gather_by_group");
-  std::vector<uint64_t> offsets;
-  offsets.reserve(static_cast<size_t>(communicator_.size()) + 1);
-  for (int rank = 0; rank < communicator_.size(); ++rank) {
-    offsets.push_back(groups_of_rank(values.size(), rank, communicator_.size()).begin * sizeof(double));
-  }
-  offsets.push_back(values.size() * sizeof(double));
-  communicator_.all_gather(std::as_writable_bytes(std::span(values)), offsets);
-}
-
-int TrainingSession::first_bad_rank() const {
-  const size_t groups = group_losses_.size();
-  size_t bad = 0;
-  while (bad < groups && std::isfinite(group_losses_[bad]) && group_non_finite_[bad] == 0) ++bad;
-  if (bad == groups) return -1;
-  return rank_of_group(bad, groups, communicator_.size());
+  group_results_->read();
 }
 
 TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
   recipe_state_->begin_attempt(*model_);
   run_together(communicator_, [&] { accumulate_gradients(step, again); });
-  gather_by_group(group_losses_);
-  gather_by_group(group_non_finite_);
+  group_results_->gather(communicator_);
   const std::span<float> shard = reduction_->reduce_scatter();
   const Tensor gradient(shard.data(), DType::f32, {static_cast<int64_t>(shard.size())}, device_);
   recipe_state_->end_attempt(step);
   const GradientNorm norm = gradient_norm(communicator_, *partition_, gradient);
 
-  StepAttempt attempt{.loss = tree_sum(group_losses_) / static_cast<double>(config_.train.tokens_per_step),
+  StepAttempt attempt{.loss = group_results_->loss() / static_cast<double>(config_.train.tokens_per_step),
                       .grad_norm = norm.norm,
-                      .non_finite = static_cast<uint64_t>(tree_sum(group_non_finite_)),
-                      .first_rank = first_bad_rank()};
+                      .non_finite = group_results_->non_finite(),
+                      .first_rank = group_results_->first_bad_rank(communicator_.size())};
   const bool finite = std::isfinite(attempt.loss) && norm.finite && attempt.non_finite == 0;
   // A fault of one machine may have changed these numbers on one rank only, so all ranks must agree.
   attempt.finite = communicator_.all_reduce_max(finite ? 0 : 1) == 0;

@@ -1,4 +1,5 @@
 // The part of a run that one rank computes: model, data, optimizer and gradient sum. Each process has one object.
+// Implemented in training_session.cpp; what it says of itself in the log is session_description.cpp.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,7 @@
 #include "optim/schedule.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/config/run_config.h"
+#include "trainer/run/group_results.h"
 #include "trainer/run/micro_batch.h"
 #include "trainer/run/step_guard.h"
 #include "trainer/run/weight_gather.h"
@@ -93,14 +95,11 @@ class TrainingSession {
   void take_weights_of_masters();
   MicroBatch& load_micro_batch(uint64_t step, uint64_t micro_batch);
   void accumulate_gradients(uint64_t step, bool again);
-  void read_groups();
   struct Computed {
     StepAttempt attempt;
     Tensor gradient;  // f32, this rank's shard, on its device
   };
   Computed compute(uint64_t step, bool again);
-  int first_bad_rank() const;
-  void gather_by_group(std::vector<double>& values);
 
   Communicator& communicator_;
   RunConfig config_;
@@ -119,6 +118,7 @@ class TrainingSession {
   std::unique_ptr<GradientReduction> reduction_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<WeightGather> weight_gather_;
+  std::unique_ptr<GroupResults> group_results_;
   std::unique_ptr<RecipeState> recipe_state_;
   ScheduleConfig schedule_;
   StepGuard guard_;
@@ -126,11 +126,6 @@ class TrainingSession {
   std::unique_ptr<MicroBatchQueue> micro_batches_;
   std::unique_ptr<Telemetry> telemetry_;
   std::unique_ptr<ProductCheck> product_check_;
-  // What the step's passes leave on the device until its end, so that nobody waits for each of them.
-  Tensor losses_;                         // f32 [this rank's micro-batches of a step, tokens]
-  Tensor non_finite_counts_;              // i64 [this rank's groups, linear layers]
-  std::vector<double> group_losses_;      // summed cross-entropy of each gradient group of the step
-  std::vector<double> group_non_finite_;  // non-finite values in the inputs of each group's quantisers
 };
 
 }  // namespace nibble
