@@ -13,6 +13,7 @@ namespace simulator {
 namespace {
 
 constexpr size_t page = 4096;
+constexpr size_t huge_page = size_t{2} << 20;
 
 struct Allocation {
   size_t bytes = 0;
@@ -112,6 +113,8 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
     return error(cudaErrorMemoryAllocation);
   *memory = mmap(nullptr, allocation.whole(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (*memory == MAP_FAILED) return error(cudaErrorMemoryAllocation);
+  // Memory is opened and closed at each wait, which takes as long as it has pages.
+  if (bytes >= huge_page) madvise(*memory, allocation.whole(), MADV_HUGEPAGE);
   keep(*memory, allocation);
   return cudaSuccess;
 }
