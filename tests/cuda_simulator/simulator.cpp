@@ -48,9 +48,13 @@ struct SimulatedThread {
   uint3 index{};  // in the block
   CheckedThread checked;
   bool ended = false;
-  bool progressed = false;
+  // What it waits for: that the number is no longer `seen`. Null: it does not wait.
+  const uint64_t* awaited = nullptr;
+  uint64_t seen = 0;
   context::fiber fiber;
   context::fiber scheduler;
+
+  bool can_run() const { return !ended && (awaited == nullptr || *awaited != seen); }
 };
 
 class Block {
@@ -67,6 +71,7 @@ class Block {
  private:
   SimulatedThread& self() const { return *current_; }
   void yield();
+  void wait_for_change(const uint64_t& number);
   void run_block(const Launch& launch, uint3 index);
   void prepare(size_t threads);
 
@@ -90,6 +95,14 @@ void Block::yield() {
   own.scheduler = std::move(own.scheduler).resume();
 }
 
+void Block::wait_for_change(const uint64_t& number) {
+  SimulatedThread& own = self();
+  own.awaited = &number;
+  own.seen = number;
+  yield();
+  own.awaited = nullptr;
+}
+
 void Block::prepare(size_t threads) {
   while (threads_.size() < threads) {
     threads_.push_back(std::make_unique<SimulatedThread>());
@@ -104,7 +117,6 @@ void Block::prepare(size_t threads) {
                                      for (;;) {
                                        launch_->thread();
                                        thread->ended = true;
-                                       thread->progressed = true;
                                        yield();
                                      }
                                      return context::fiber();
@@ -132,12 +144,11 @@ void Block::run_block(const Launch& launch, uint3 index) {
     bool progress = false;
     for (const size_t i : order) {
       SimulatedThread& thread = *threads_[i];
-      if (thread.ended) continue;
-      thread.progressed = false;
+      if (!thread.can_run()) continue;
+      progress = true;
       current_ = &thread;
       thread_index = thread.index;
       thread.fiber = std::move(thread.fiber).resume();
-      progress = progress || thread.progressed;
       if (thread.ended) --left;
     }
     if (!progress) fail("deadlock: threads of a block wait at a barrier or warp operation that others never reach");
@@ -171,18 +182,12 @@ void Block::run(const Launch& launch) {
 }
 
 void Block::synchronize() {
-  SimulatedThread& own = self();
-  own.progressed = true;
-  const uint64_t generation = barriers_;
-  if (++waiting_ == count_) {
-    waiting_ = 0;
-    last_any_ = any_;
-    any_ = 0;
-    ++barriers_;
-    order_block();
-    return;
-  }
-  while (barriers_ == generation) yield(), own.progressed = barriers_ != generation;
+  if (++waiting_ < count_) return wait_for_change(barriers_);
+  waiting_ = 0;
+  last_any_ = any_;
+  any_ = 0;
+  ++barriers_;
+  order_block();
 }
 
 int Block::synchronize_or(int predicate) {
@@ -194,8 +199,7 @@ int Block::synchronize_or(int predicate) {
 }
 
 const uint64_t* Block::exchange(unsigned mask, uint64_t value, bool orders) {
-  SimulatedThread& own = self();
-  own.progressed = true;
+  const SimulatedThread& own = self();
   const unsigned lane = own.checked.number % 32;
   if ((mask >> lane & 1u) == 0) fail("a lane takes part in a warp operation whose mask leaves it out");
   Meeting& meeting = warps_[own.checked.number / 32].meetings[mask];
@@ -203,7 +207,6 @@ const uint64_t* Block::exchange(unsigned mask, uint64_t value, bool orders) {
   if (count_ - own.checked.number / 32 * 32 < 32) expected &= (1u << (count_ % 32)) - 1;
   meeting.given[lane] = value;
   meeting.arrived |= 1u << lane;
-  const uint64_t generation = meeting.generation;
   if (meeting.arrived == expected) {
     std::copy(std::begin(meeting.given), std::end(meeting.given), std::begin(meeting.result));
     std::fill(std::begin(meeting.given), std::end(meeting.given), 0);
@@ -211,7 +214,7 @@ const uint64_t* Block::exchange(unsigned mask, uint64_t value, bool orders) {
     ++meeting.generation;
     if (orders) order_warp(own.checked.number / 32);
   } else {
-    while (meeting.generation == generation) yield(), own.progressed = meeting.generation != generation;
+    wait_for_change(meeting.generation);
   }
   return meeting.result;
 }
