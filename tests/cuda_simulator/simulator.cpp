@@ -109,10 +109,13 @@ void Block::prepare(size_t threads) {
     SimulatedThread* thread = threads_.back().get();
     context::fixedsize_stack allocator(stack_bytes);
     const context::stack_context stack = allocator.allocate();
+    // The stacks begin at different places in their pages, so that their ends do not share the same cache lines.
+    const size_t before = threads_.size() % 64 * 7 * 64;
+    void* const begin = static_cast<std::byte*>(stack.sp) - before;
     thread->checked.stack = {reinterpret_cast<uintptr_t>(stack.sp) - stack.size, stack.size};
     thread->checked.number = static_cast<unsigned>(threads_.size() - 1);
-    thread->fiber = context::fiber(std::allocator_arg, context::preallocated(stack.sp, stack.size, stack), allocator,
-                                   [this, thread](context::fiber&& scheduler) {
+    thread->fiber = context::fiber(std::allocator_arg, context::preallocated(begin, stack.size - before, stack),
+                                   allocator, [this, thread](context::fiber&& scheduler) {
                                      thread->scheduler = std::move(scheduler);
                                      for (;;) {
                                        launch_->thread();
