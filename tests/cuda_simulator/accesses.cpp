@@ -39,13 +39,27 @@ struct Touched {
   Stamp written, read;
 };
 // A word of shared memory. Its bytes have records of their own from the first time that less than all of it was
-// touched.
+// touched; they lie apart, because few words need them.
 constexpr size_t word_bytes = 4;
 struct SharedWord {
   Touched whole;
   bool is_split = false;
-  Touched bytes[word_bytes];
 };
+using BytesOfWord = std::array<Touched, word_bytes>;
+
+template <class T>
+struct Freed {
+  void operator()(T* memory) const { std::free(memory); }
+};
+// Zeros, of which the system makes no pages before they are touched.
+template <class T>
+using Records = std::unique_ptr<T[], Freed<T>>;
+template <class T>
+Records<T> make_records(size_t count) {
+  Records<T> records(static_cast<T*>(std::calloc(count, sizeof(T))));
+  if (records == nullptr) fail("no memory for the records of shared memory");
+  return records;
+}
 
 // The program's constants and thread-local variables.
 struct Image {
@@ -74,7 +88,8 @@ struct State {
   // Allocations that have been touched: a look at these is cheaper than one at all.
   std::array<Range, 4> recent;
   size_t oldest = 0;
-  std::unique_ptr<SharedWord[], void (*)(void*)> shared{nullptr, std::free};  // first the dynamic memory
+  Records<SharedWord> shared;  // first the dynamic memory
+  Records<BytesOfWord> split;
   size_t shared_words = 0;
   uint32_t epoch = 0;
   std::array<uint32_t, most_warps> warp_epoch{};
@@ -140,6 +155,13 @@ void note_read(Stamp& read, Stamp now) {
   read = now;
 }
 
+// Returns whether warps have read the word since the last barrier, and none has written it: one more read is no news.
+bool is_only_read(const SharedWord& word) {
+  const Touched& record = word.whole;
+  return !word.is_split && record.read.other_warps && record.read.epoch == state.epoch &&
+         record.written.epoch != state.epoch;
+}
+
 // `at`: offset in shared memory.
 void touch_record(Touched& record, size_t at, Access access, const CheckedThread& thread, const Stamp& now) {
   if (!is_ordered(record.written, thread)) refuse_race(thread.number, at, access, record.written, "written");
@@ -153,18 +175,21 @@ void touch_record(Touched& record, size_t at, Access access, const CheckedThread
 
 void touch_shared(size_t at, size_t bytes, Access access, const CheckedThread& thread) {
   if (access == Access::atomic) return;
+  const bool in_a_word = at % word_bytes + bytes <= word_bytes;
+  if (access == Access::read && in_a_word && is_only_read(state.shared[at / word_bytes])) return;
   const Stamp now{.epoch = state.epoch,
                   .warp_epoch = state.warp_epoch[thread.number / warp_lanes],
                   .thread = static_cast<uint16_t>(thread.number)};
   for (const size_t end = at + bytes; at < end;) {
     SharedWord& word = state.shared[at / word_bytes];
+    BytesOfWord& split = state.split[at / word_bytes];
     const size_t next = std::min((at / word_bytes + 1) * word_bytes, end);
     if (next - at < word_bytes && !word.is_split) {
-      std::fill_n(word.bytes, word_bytes, word.whole);
+      split.fill(word.whole);
       word.is_split = true;
     }
     if (!word.is_split) touch_record(word.whole, at, access, thread, now);
-    for (; word.is_split && at < next; ++at) touch_record(word.bytes[at % word_bytes], at, access, thread, now);
+    for (; word.is_split && at < next; ++at) touch_record(split[at % word_bytes], at, access, thread, now);
     at = next;
   }
 }
@@ -213,8 +238,8 @@ void begin_launch(const void* function, Range dynamic_shared) {
   dl_iterate_phdr(read_image, &state.image);
   const size_t words = (static_offset() + state.image.thread_local_variables.bytes) / word_bytes + 1;
   if (words <= state.shared_words) return;
-  state.shared.reset(static_cast<SharedWord*>(std::calloc(words, sizeof(SharedWord))));
-  if (state.shared == nullptr) fail("no memory for the records of shared memory");
+  state.shared = make_records<SharedWord>(words);
+  state.split = make_records<BytesOfWord>(words);
   state.shared_words = words;
 }
 void begin_block() {
