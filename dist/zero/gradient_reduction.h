@@ -24,6 +24,9 @@ class GradientReduction {
   virtual ~GradientReduction() = default;
 
   virtual GroupRange local_groups() const = 0;
+  // Returns true if ranks begin to exchange sums before their last group has ended. A rank that throws in a group then
+  // leaves the others waiting on their devices, where no error can be agreed on: it has to end the job.
+  virtual bool exchanges_in_groups() const { return false; }
 
   // Starts a group; called before its first micro-batch. Returns a buffer of partition.elements() floats to which the
   // group's gradients are added. This and all other spans are memory of the arena's device.

@@ -20,6 +20,7 @@ class LibraryReduction final : public GradientReduction {
                    uint64_t bucket = usual_bucket);
 
   GroupRange local_groups() const override { return local_; }
+  bool exchanges_in_groups() const override { return communicator_ != nullptr; }
   std::span<float> begin_group() override;
   void parameters_ready(uint64_t begin, uint64_t end) override;
   void end_group() override;

@@ -309,7 +309,11 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
 
 TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
   recipe_state_->begin_attempt(*model_);
-  run_together(communicator_, [&] { accumulate_gradients(step, again); });
+  if (reduction_->exchanges_in_groups()) {
+    accumulate_gradients(step, again);
+  } else {
+    run_together(communicator_, [&] { accumulate_gradients(step, again); });
+  }
   group_results_->gather(communicator_);
   const std::span<float> shard = reduction_->reduce_scatter();
   const Tensor gradient(shard.data(), DType::f32, {static_cast<int64_t>(shard.size())}, device_);
