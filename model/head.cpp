@@ -20,8 +20,11 @@ Linear make_linear(const ModelConfig& config, const Recipe& recipe, uint32_t emb
   const int block_count = narrow<int>(config.blocks());
   const std::string name = "head.weight";
   const uint32_t id = config.tied_head ? embedding_id
-                                       : table.add(name, {config.vocab_size, config.hidden_size},
-                                                   Initialization::normal, config.init_std, /*decay=*/false);
+                                       : table.add({.name = name,
+                                                    .shape = {config.vocab_size, config.hidden_size},
+                                                    .use = TensorUse::head,
+                                                    .init_std = config.init_std,
+                                                    .dtype = config.dtype});
   return Linear({.name = name,
                  .weight_id = id,
                  .features_in = config.hidden_size,

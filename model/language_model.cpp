@@ -71,15 +71,19 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, co
     : config_(config), options_(options) {
   validate(config_);
   validate(config_, options_);
-  const std::vector<int64_t> embedding_shape{config_.vocab_size, config_.hidden_size};
-  embedding_id_ = table_.add("embedding.weight", embedding_shape, Initialization::normal, config_.init_std, false);
+  table_.begin_bucket("embedding");
+  embedding_id_ = table_.add({.name = "embedding.weight",
+                              .shape = {config_.vocab_size, config_.hidden_size},
+                              .use = TensorUse::embedding,
+                              .init_std = config_.init_std,
+                              .dtype = config_.dtype});
   const int block_count = narrow<int>(config_.blocks());
   for (const BlockKind kind : block_kinds(config_.pattern)) {
-    first_element_.push_back(table_.flat_size());
+    table_.begin_bucket(fmt::format("blocks.{}", blocks_.size()));
     const BlockPosition position{.index = narrow<int>(blocks_.size()), .blocks = block_count};
     blocks_.push_back(make_block(kind, config_, recipe, position, table_));
   }
-  first_element_.push_back(table_.flat_size());
+  table_.begin_bucket("head");
   head_.emplace(config_, recipe,
                 Head::Sizes{.sequences = options_.sequences,
                             .sequence_length = options_.sequence_length,
@@ -186,14 +190,14 @@ Tensor LanguageModel::run_forward(const Tensor& tokens, const Pass& pass) {
 }
 
 void LanguageModel::run_backward(const Tensor& tokens, const Pass& pass) {
-  announce(first_element_.back(), table_.flat_size());
+  announce(blocks_.size() + 1);
   for (size_t b = blocks_.size(); b-- > 0;) {
     if (recomputes(b)) blocks_[b]->forward(input_of(b), Tensor(), pass);
     blocks_[b]->backward(input_of(b), gradient_, pass);
-    announce(first_element_[b], first_element_[b + 1]);
+    announce(b + 1);
   }
   embedding_backward({.tokens = tokens, .grad_output = gradient_, .grad_weight = embedding_gradient_});
-  announce(0, first_element_.front());
+  announce(0);
 }
 
 std::vector<MemoryLine> LanguageModel::memory() const {
@@ -299,10 +303,10 @@ void LanguageModel::dequantize_weights(uint64_t begin, uint64_t end, std::span<f
   std::ranges::fill(values, std::numeric_limits<float>::quiet_NaN());
   for (Linear* linear : linears_) {
     const Parameter& weight = table_[linear->weight_id()];
-    const uint64_t from = std::max(begin, weight.offset);
-    const uint64_t to = std::min(end, weight.offset + weight.count);
-    if (from >= to) continue;
-    linear->dequantize_weight(from - weight.offset, to - weight.offset, values.data() + (from - begin), context);
+    const Range part = intersect({begin, end}, range_of(weight));
+    if (part.empty()) continue;
+    linear->dequantize_weight(part.begin - weight.offset, part.end - weight.offset,
+                              values.data() + (part.begin - begin), context);
   }
 }
 

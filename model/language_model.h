@@ -133,8 +133,10 @@ class LanguageModel {
   // Runs backward of the blocks and the embedding, beginning with the gradient of the head's input.
   void run_backward(const Tensor& tokens, const Pass& pass);
   void clear_non_finite_counts();
-  void announce(uint64_t begin, uint64_t end) const {
-    if (gradients_ready_) gradients_ready_(begin, end);
+  // The buckets are the embedding, one for each block, and the head.
+  void announce(size_t bucket) const {
+    const Range range = table_.buckets()[bucket].range;
+    if (gradients_ready_) gradients_ready_(range.begin, range.end);
   }
 
   ModelConfig config_;
@@ -143,8 +145,6 @@ class LanguageModel {
   ParameterTable table_;
   uint32_t embedding_id_ = 0;
   std::vector<std::unique_ptr<Block>> blocks_;
-  // [blocks + 1]: first element in the flat buffers of each block and of the head
-  std::vector<uint64_t> first_element_;
   std::function<void(uint64_t, uint64_t)> gradients_ready_;
   std::optional<Head> head_;
   std::vector<Linear*> linears_;

@@ -27,8 +27,12 @@ Linear add_block_linear(const BlockLinear& linear, const BlockPosition& position
                         const Recipe& recipe, ParameterTable& table) {
   const std::string name = block_parameter_name(position, linear.suffix);
   const double init_std = linear.to_residual ? config.init_std / std::sqrt(position.blocks) : config.init_std;
-  const uint32_t id =
-      table.add(name, {linear.features_out, linear.features_in}, Initialization::normal, init_std, /*decay=*/true);
+  const uint32_t id = table.add({.name = name,
+                                 .shape = {linear.features_out, linear.features_in},
+                                 .decay = true,
+                                 .init_std = init_std,
+                                 .parts = linear.parts,
+                                 .dtype = config.dtype});
   return Linear({.name = name,
                  .weight_id = id,
                  .features_in = linear.features_in,
@@ -40,7 +44,11 @@ Linear add_block_linear(const BlockLinear& linear, const BlockPosition& position
 }
 
 Norm::Norm(std::string name, const ModelConfig& config, ParameterTable& table)
-    : weight_id_(table.add(std::move(name), {config.hidden_size}, Initialization::ones, 0, /*decay=*/false)),
+    : weight_id_(table.add({.name = std::move(name),
+                            .shape = {config.hidden_size},
+                            .use = TensorUse::vector,
+                            .initialization = Initialization::ones,
+                            .dtype = config.dtype})),
       hidden_size_(config.hidden_size),
       epsilon_(config.norm_epsilon) {}
 

@@ -65,6 +65,7 @@ struct BlockLinear {
   int64_t features_in = 0;
   int64_t features_out = 0;
   bool to_residual = false;  // projects back into the residual stream, so its initial values are smaller
+  std::vector<TensorPart> parts = {};
 };
 Linear add_block_linear(const BlockLinear& linear, const BlockPosition& position, const ModelConfig& config,
                         const Recipe& recipe, ParameterTable& table);

@@ -9,10 +9,12 @@ MlpBlock::MlpBlock(const ModelConfig& config, const Recipe& recipe, const BlockP
                    ParameterTable& table)
     : config_(config),
       norm_(block_parameter_name(position, "norm.weight"), config, table),
-      gate_up_linear_(add_block_linear({.suffix = "mlp.gate_up.weight",
-                                        .features_in = config.hidden_size,
-                                        .features_out = 2 * config.intermediate_size},
-                                       position, config, recipe, table)),
+      gate_up_linear_(
+          add_block_linear({.suffix = "mlp.gate_up.weight",
+                            .features_in = config.hidden_size,
+                            .features_out = 2 * config.intermediate_size,
+                            .parts = {{"gate", config.intermediate_size}, {"up", config.intermediate_size}}},
+                           position, config, recipe, table)),
       down_linear_(add_block_linear({.suffix = "mlp.down.weight",
                                      .features_in = config.intermediate_size,
                                      .features_out = config.hidden_size,

@@ -141,7 +141,7 @@ Result run_whole(Problem& problem, float scale) {
   const int64_t tokens = problem.tokens;
   ParameterTable table;
   Norm norm("norm.weight", config, table);
-  const uint32_t id = table.add("head.weight", {config.vocab_size, hidden}, Initialization::normal, 1, false);
+  const uint32_t id = table.add({.name = "head.weight", .shape = {config.vocab_size, hidden}, .init_std = 1});
   Linear linear({.name = "head.weight",
                  .weight_id = id,
                  .features_in = hidden,

@@ -17,7 +17,7 @@ inline constexpr StepContext layer_context{.seed = 5, .step = 3, .micro_batch = 
 
 inline std::vector<float> normals(size_t count, uint64_t seed) {
   ParameterTable table;
-  table.add("values", {static_cast<int64_t>(count)}, Initialization::normal, 1, false);
+  table.add({.name = "values", .shape = {static_cast<int64_t>(count)}, .init_std = 1});
   std::vector<float> values(table.flat_size());
   initialize(table, seed, 0, values.size(), values.data());
   values.resize(count);
@@ -76,7 +76,7 @@ struct Layer {
   Layer(const LinearRecipe& recipe, const LayerShape& layer_shape, const std::optional<OutlierRule>& outliers = {})
       : shape(layer_shape) {
     const auto [tokens, in, out] = shape;
-    const uint32_t id = table.add("layer", {out, in}, Initialization::normal, 1, true);
+    const uint32_t id = table.add({.name = "layer", .shape = {out, in}, .decay = true, .init_std = 1});
     linear = std::make_unique<Linear>(LinearDescription{.name = "layer",
                                                         .weight_id = id,
                                                         .features_in = in,

@@ -23,9 +23,9 @@ uint64_t fnv_hash(const std::vector<float>& values) {
 
 ParameterTable sample_table() {
   ParameterTable table;
-  table.add("a.weight", {37, 11}, Initialization::normal, 0.02, true);
-  table.add("norm.weight", {20}, Initialization::ones, 0, false);
-  table.add("b.weight", {300, 350}, Initialization::normal, 0.5, true);
+  table.add({.name = "a.weight", .shape = {37, 11}, .decay = true, .init_std = 0.02});
+  table.add({.name = "norm.weight", .shape = {20}, .use = TensorUse::vector, .initialization = Initialization::ones});
+  table.add({.name = "b.weight", .shape = {300, 350}, .decay = true, .init_std = 0.5});
   return table;
 }
 
@@ -46,6 +46,45 @@ TEST(ParameterTable, OffsetsAreMultiplesOf16AndViewsHaveTheirShape) {
   EXPECT_EQ(view.as<float>(), flat.data() + 448);
   EXPECT_EQ(view.size(0), 300);
   EXPECT_EQ(view.size(1), 350);
+}
+
+TEST(ParameterTable, WeightsOfSeveralWidthsLieInABufferOfBytes) {
+  ParameterTable table;
+  table.add({.name = "a", .shape = {3, 5}});
+  table.add({.name = "b", .shape = {7}, .use = TensorUse::vector, .dtype = DType::f32});
+  table.add({.name = "c", .shape = {2, 8}});
+  Arena arena("weights");
+  Tensor weights;
+  planned({&arena}, [&] { weights = allocate_weights(arena, table.layout()); });
+  EXPECT_EQ(weights.dtype(), DType::u8);
+  EXPECT_EQ(weights.bytes(), 2U * 16 + 4U * 16 + 2U * 16);
+  const auto* const bytes = weights.as<uint8_t>();
+  EXPECT_EQ(table.view(weights, 0).data(), bytes);
+  EXPECT_EQ(table.view(weights, 1).as<float>(), reinterpret_cast<const float*>(bytes + 32));
+  EXPECT_EQ(table.view(weights, 1).elements(), 7);
+  EXPECT_EQ(table.view(weights, 2).as<BFloat16>(), reinterpret_cast<const BFloat16*>(bytes + 96));
+  EXPECT_EQ(table.view(weights, 2).size(1), 8);
+}
+
+TEST(ParameterTable, BucketsAreEmbeddingBlocksAndHead) {
+  ModelConfig config = tiny_config();
+  config.pattern = "*-";
+  const LanguageModel model(config, plain(Format::f32), {.sequence_length = 16, .training = false});
+  const Layout layout = model.parameters().layout();
+  ASSERT_EQ(layout.buckets().size(), 4U);
+  EXPECT_EQ(layout.buckets()[0].name, "embedding");
+  EXPECT_EQ(layout.buckets()[2].name, "blocks.1");
+  EXPECT_EQ(layout.buckets()[3].name, "head");
+  EXPECT_EQ(layout.elements(), model.parameters().flat_size());
+  const TensorLayout* const qkv = layout.find("blocks.0.attention.qkv.weight");
+  ASSERT_NE(qkv, nullptr);
+  EXPECT_EQ(qkv->bucket, 1U);
+  EXPECT_EQ(qkv->width, 4);
+  ASSERT_EQ(qkv->parts.size(), 3U);
+  EXPECT_EQ(qkv->parts[1].name, "k");
+  EXPECT_EQ(qkv->parts[1].rows, config.kv_heads * config.head_dim);
+  EXPECT_EQ(layout.find("blocks.1.norm.weight")->use, TensorUse::vector);
+  EXPECT_EQ(layout.find("head.weight")->use, TensorUse::head);
 }
 
 TEST(ParameterTable, NamesShapesAndOrderOfAModel) {
@@ -160,8 +199,8 @@ TEST(Initialize, IsNormal) {
 
 TEST(Initialize, SeedAndTensorMatter) {
   ParameterTable table;
-  table.add("a", {64, 16}, Initialization::normal, 1, true);
-  table.add("b", {64, 16}, Initialization::normal, 1, true);
+  table.add({.name = "a", .shape = {64, 16}, .decay = true, .init_std = 1});
+  table.add({.name = "b", .shape = {64, 16}, .decay = true, .init_std = 1});
   const std::vector<float> one = initial(table, 1);
   const std::vector<float> two = initial(table, 2);
   const double bound = 4 / std::sqrt(1024.0);
