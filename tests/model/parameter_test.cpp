@@ -55,7 +55,8 @@ TEST(ParameterTable, WeightsOfSeveralWidthsLieInABufferOfBytes) {
   table.add({.name = "c", .shape = {2, 8}});
   Arena arena("weights");
   Tensor weights;
-  planned({&arena}, [&] { weights = allocate_weights(arena, table.layout()); });
+  std::vector<Arena*> arenas{&arena};
+  planned(arenas, [&] { weights = allocate_weights(arena, table.layout()); });
   EXPECT_EQ(weights.dtype(), DType::u8);
   EXPECT_EQ(weights.bytes(), 2U * 16 + 4U * 16 + 2U * 16);
   const auto* const bytes = weights.as<uint8_t>();
