@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "accesses.h"
 #include "runtime.h"
@@ -32,11 +33,47 @@ size_t free_bytes() {
   return free;
 }
 
+// Device memory lies in addresses of its own, one allocation behind the other, so that neighbours are opened and closed
+// together: this happens at each wait, and some tests have a thousand allocations. No address is used again.
+constexpr size_t address_bytes = size_t{1} << 40;
+
+// Returns memory that cannot be touched, or null.
+void* take_addresses(size_t bytes) {
+  static uintptr_t next = 0, end = 0;
+  const std::lock_guard lock(mutex);
+  if (end == 0) {
+    void* const all = mmap(nullptr, address_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (all == MAP_FAILED) fail("there are no addresses for device memory");
+    next = reinterpret_cast<uintptr_t>(all);
+    end = next + address_bytes;
+  }
+  if (bytes >= huge_page) next = (next + huge_page - 1) / huge_page * huge_page;
+  if (end - next < bytes) return nullptr;
+  auto* const memory = reinterpret_cast<void*>(std::exchange(next, next + bytes));
+  // Fewer pages are opened and closed in less time.
+  if (bytes >= huge_page) madvise(memory, bytes, MADV_HUGEPAGE);
+  return memory;
+}
+
+void give_back(void* memory, size_t bytes) {
+  mmap(memory, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
 void protect(int protection) {
   const std::lock_guard lock(mutex);
+  Range neighbours;
+  const auto protect_them = [&] {
+    if (neighbours.bytes > 0) mprotect(reinterpret_cast<void*>(neighbours.begin), neighbours.bytes, protection);
+  };
   for (const auto& [at, allocation] : allocations) {
-    if (!allocation.pinned) mprotect(reinterpret_cast<void*>(at), allocation.bytes, protection);
+    if (allocation.pinned) continue;
+    if (neighbours.begin + neighbours.bytes != at) {
+      protect_them();
+      neighbours = {at, 0};
+    }
+    neighbours.bytes += allocation.whole();
   }
+  protect_them();
 }
 
 void keep(void* memory, const Allocation& allocation) {
@@ -52,7 +89,7 @@ bool forget(void* memory, bool pinned) {
   if (pinned) {
     std::free(memory);
   } else {
-    munmap(memory, found->second.whole());
+    give_back(memory, found->second.whole());
   }
   allocations.erase(found);
   return true;
@@ -111,10 +148,8 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   const Allocation allocation{bytes, false};
   if (++calls >= number_of_fault("memory") || allocation.whole() > free_bytes())
     return error(cudaErrorMemoryAllocation);
-  *memory = mmap(nullptr, allocation.whole(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (*memory == MAP_FAILED) return error(cudaErrorMemoryAllocation);
-  // Memory is opened and closed at each wait, which takes as long as it has pages.
-  if (bytes >= huge_page) madvise(*memory, allocation.whole(), MADV_HUGEPAGE);
+  *memory = take_addresses(allocation.whole());
+  if (*memory == nullptr) return error(cudaErrorMemoryAllocation);
   keep(*memory, allocation);
   return cudaSuccess;
 }
