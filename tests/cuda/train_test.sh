@@ -7,25 +7,29 @@ train() { # DIRECTORY ARGUMENT...
   expect 0 "$NIBBLE" train tiny.yaml --set "run.dir=$1" "${@:2}"
 }
 
-# Every recipe that nibble ships.
+# Every recipe that nibble ships: the second step quantises weights that have changed. A step has one micro-batch here;
+# the runs below have several.
 for recipe in "$SOURCE"/configs/recipes/*.yaml; do
   name=$(basename "$recipe" .yaml)
-  short=(--set "recipe=$name" --set train.steps=2 --set schedule.warmup_steps=0 --set train.tokens_per_step=256
-    --set eval.sequences=2 --set telemetry.every=2 --set model.hidden_size=128
-    --set model.head_dim=32)
+  short=(--set "recipe=$name" --set train.steps=2 --set schedule.warmup_steps=0 --set train.tokens_per_step=128
+    --set eval.sequences=2 --set telemetry.every=2 --set model.hidden_size=128 --set model.head_dim=32)
   train "cpu-$name" --set device=cpu "${short[@]}"
   train "cuda-$name" "${exact[@]}" "${short[@]}"
   same "cpu-$name" "cuda-$name"
 done
 
-# Packed documents that do not see each other.
+# Packed documents that do not see each other; and two micro-batches of a recipe with rotations.
 for device in cpu cuda; do
-  train "documents-$device" "${exact[@]}" --set "device=$device" --set data.document_mask=true --set train.steps=2 \
-    --set schedule.warmup_steps=0 --set train.tokens_per_step=256 --set eval.sequences=2
+  train "documents-$device" "${exact[@]}" --set "device=$device" --set data.document_mask=true --set recipe=quartet2 \
+    --set train.steps=2 --set schedule.warmup_steps=0 --set train.tokens_per_step=256 --set eval.sequences=2 \
+    --set model.hidden_size=128 --set model.head_dim=32
 done
 same documents-cpu documents-cuda
 
-tiny=(--set train.tokens_per_step=384 --set eval.sequences=2)
+# Few steps, but one of warm-up and several after it, an evaluation and a checkpoint between steps, and steps on both
+# sides of where runs are stopped.
+tiny=(--set train.tokens_per_step=384 --set train.steps=4 --set schedule.warmup_steps=1 --set eval.every=3
+  --set eval.sequences=2 --set checkpoint.every=3)
 
 # The whole tiny run: recompute, BF16 moments, a step as one graph, optimizer state on the host.
 train cpu --set device=cpu "${tiny[@]}" --set optimizer.moment_dtype=bf16
@@ -39,7 +43,7 @@ for first in cpu cuda; do
   second=cuda
   [ "$first" = cpu ] || second=cpu
   expect 75 "$NIBBLE" train tiny.yaml --set "run.dir=from-$first" "${tiny[@]}" --set optimizer.moment_dtype=bf16 "${exact[@]}" \
-    --set "device=$first" --set train.stop_at=6
+    --set "device=$first" --set train.stop_at=2
   expect 0 "$NIBBLE" resume "from-$first" --set train.stop_at=0 --set "device=$second" --set 'resume.allow=[device]'
   same cpu "from-$first"
 done
@@ -64,7 +68,7 @@ train fast --set device=cuda "${tiny[@]}" --set optimizer.moment_dtype=bf16
 grep -q "cuBLASLt" output.txt || fail "the log does not say which library multiplies"
 [ -s fast/gemm_plan.txt ] || fail "the run does not keep its algorithms"
 expect 75 "$NIBBLE" train tiny.yaml --set run.dir=stopped --set device=cuda "${tiny[@]}" --set optimizer.moment_dtype=bf16 \
-  --set train.stop_at=6
+  --set train.stop_at=2
 expect 0 "$NIBBLE" resume stopped --set train.stop_at=0
 same fast stopped
 # NCCL's own sums, while the backward pass runs.
