@@ -2,7 +2,7 @@
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 run() { # NAME ARGUMENT...
-  "${@:2}" --set "run.dir=$1" --set optimizer.master_dtype=fp32 --set train.steps=3 --set eval.every=0 \
+  "${@:2}" --set "run.dir=$1" --set optimizer.master_dtype=fp32 --set train.steps=2 --set eval.every=0 \
     --set eval.sequences=2 --set train.tokens_per_step=256 --set schedule.warmup_steps=0 >output.txt 2>&1 ||
     { cat output.txt; fail "$1"; }
 }
