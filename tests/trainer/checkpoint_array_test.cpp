@@ -30,7 +30,8 @@ class CheckpointArrayTest : public testing::Test {
   // Saves a checkpoint and returns its directory.
   std::filesystem::path save() {
     CheckpointState state = shard_.state();
-    state.replicated = {{"quantization/amax_history", Tensor(history_.data(), DType::f32, {2, 3})}};
+    state.replicated = {{"quantization/amax_history", Tensor(history_.data(), DType::f32, {2, 3})},
+                        {"outliers/channels", Tensor(channels_.data(), DType::i32, {2})}};
     return save_checkpoint(communicator_, directory_.path(), state);
   }
 
@@ -38,6 +39,7 @@ class CheckpointArrayTest : public testing::Test {
   SelfCommunicator communicator_;
   Shard shard_{7, 0, small_flat_size};
   std::vector<float> history_{1, 2, 3, 4, 5, 6};
+  std::vector<int32_t> channels_{3, 9};
 };
 
 TEST_F(CheckpointArrayTest, TensorsOfACheckpointAreReadByName) {
@@ -61,10 +63,12 @@ TEST_F(CheckpointArrayTest, NamesThatAreMissingOrWrongAreExplained) {
   const std::string index = save().string() + "/index.h5";
   const std::string none = refuse(ExitCode::usage, index);
   EXPECT_NE(none.find("\"parameters/embedding.weight\""), std::string::npos) << none;
-  EXPECT_NE(none.find(" and 6 more"), std::string::npos) << none;
+  EXPECT_NE(none.find(" and 7 more"), std::string::npos) << none;
   const std::string wrong = refuse(ExitCode::missing_input, index + ":parameters/v");
   EXPECT_NE(wrong.find("\"parameters/embedding.weight\""), std::string::npos) << wrong;
   refuse(ExitCode::missing_input, index + ":parameters");
+  const std::string integers = refuse(ExitCode::bad_data, index + ":outliers/channels");
+  EXPECT_NE(integers.find("its elements are int32"), std::string::npos) << integers;
   refuse(ExitCode::missing_input, path("checkpoints/missing.h5:parameters"));
 }
 

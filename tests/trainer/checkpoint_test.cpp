@@ -93,6 +93,42 @@ TEST_F(CheckpointTest, ReplicatedArraysComeBackAndAreMissedWhereTheyAreNot) {
   });
 }
 
+TEST_F(CheckpointTest, ReplicatedArraysHaveAnyDtype) {
+  std::vector<float> old = {0, -7, 16777216};
+  std::vector<float> broken = {0, 1.5F, NAN};
+  std::vector<int32_t> numbers = {INT32_MIN, 16777217, INT32_MAX};
+  std::vector<int64_t> large = {INT64_MIN, INT64_MAX};
+  std::vector<uint8_t> codes = {0, 255};
+  Shard shard(100, 0, small_flat_size);
+  CheckpointState state = shard.state();
+  state.replicated = {{"a/old", tensor_of(std::span(old), {3})},
+                      {"a/broken", tensor_of(std::span(broken), {3})},
+                      {"a/numbers", tensor_of(std::span(numbers), {3})},
+                      {"a/large", tensor_of(std::span(large), {2})},
+                      {"a/codes", tensor_of(std::span(codes), {2})}};
+  save_checkpoint(communicator_, run_, state);
+  const CheckpointInfo info = find_checkpoint(communicator_, run_);
+  std::vector<int32_t> back(3);
+  load_replicated(info, "a/numbers", tensor_of(std::span(back), {3}));
+  EXPECT_EQ(back, numbers);
+  std::vector<int64_t> large_back(2);
+  load_replicated(info, "a/large", tensor_of(std::span(large_back), {2}));
+  EXPECT_EQ(large_back, large);
+  std::vector<uint8_t> codes_back(2);
+  load_replicated(info, "a/codes", tensor_of(std::span(codes_back), {2}));
+  EXPECT_EQ(codes_back, codes);
+  // Whole numbers that an older program saved as floats are read as integers; nothing else is converted.
+  load_replicated(info, "a/old", tensor_of(std::span(back), {3}));
+  EXPECT_EQ(back, (std::vector<int32_t>{0, -7, 16777216}));
+  expect_error(ExitCode::bad_data, "holds 1.5 in a/broken, not whole numbers",
+               [&] { load_replicated(info, "a/broken", tensor_of(std::span(back), {3})); });
+  std::vector<float> floats(3);
+  expect_error(ExitCode::bad_data, "holds a/numbers as int32, not fp32",
+               [&] { load_replicated(info, "a/numbers", tensor_of(std::span(floats), {3})); });
+  expect_error(ExitCode::bad_data, "holds a/old as fp32, not int64",
+               [&] { load_replicated(info, "a/old", Tensor(floats.data(), DType::i64, {3})); });
+}
+
 TEST_F(CheckpointTest, AnyRangeLoads) {
   save(7);
   const CheckpointInfo info = find_checkpoint(communicator_, run_);

@@ -75,21 +75,37 @@ TEST(ManifestTest, CheckpointsWithoutCountsOfSkippedStepsHaveNone) {
 TEST(ManifestTest, ReplicatedArraysComeBackAndAreChecked) {
   Manifest manifest = example();
   EXPECT_TRUE(parse_manifest(manifest_text(manifest), "manifest.json").info.replicated.empty());
-  manifest.info.replicated = {{"quantization/amax_history", {12, 3}}, {"outliers/channels", {32}}};
+  manifest.info.replicated = {{"quantization/amax_history", {12, 3}}, {"outliers/channels", {32}, DType::i32}};
   const Manifest back = parse_manifest(manifest_text(manifest), "manifest.json");
   ASSERT_EQ(back.info.replicated.size(), 2u);
   EXPECT_EQ(back.info.replicated[0].name, "quantization/amax_history");
   EXPECT_EQ(back.info.replicated[0].shape, (std::vector<int64_t>{12, 3}));
+  EXPECT_EQ(back.info.replicated[0].dtype, DType::f32);
   EXPECT_EQ(back.info.replicated[1].shape, (std::vector<int64_t>{32}));
+  EXPECT_EQ(back.info.replicated[1].dtype, DType::i32);
+  EXPECT_EQ(manifest_text(back), manifest_text(manifest));
   const auto with = [](const char* name, const Json& shape) {
     return code_of(forged([&](Json& root) { root["replicated"] = {{{"name", name}, {"shape", shape}}}; }));
   };
   EXPECT_EQ(with("a/b", {1, 2}), ExitCode::ok);
+  const auto with_dtype = [](const Json& dtype) {
+    return code_of(forged([&](Json& root) {
+      root["replicated"] = {{{"name", "a/b"}, {"dtype", dtype}, {"shape", {1}}}};
+    }));
+  };
+  EXPECT_EQ(with_dtype("int64"), ExitCode::ok);
+  EXPECT_EQ(with_dtype("fp7"), ExitCode::bad_data);
+  EXPECT_EQ(with_dtype(7), ExitCode::bad_data);
   EXPECT_EQ(with("b", {1}), ExitCode::bad_data);
   EXPECT_EQ(with("a/../b", {1}), ExitCode::bad_data);
   EXPECT_EQ(with("a/b", {0}), ExitCode::bad_data);
   EXPECT_EQ(with("a/b", Json::array()), ExitCode::bad_data);
   EXPECT_EQ(with("a/b", {int64_t{1} << 40, int64_t{1} << 40}), ExitCode::bad_data);
+}
+
+TEST(ManifestTest, ReplicatedArraysWithoutADtypeAreFP32) {
+  const std::string old = forged([](Json& root) { root["replicated"] = {{{"name", "a/b"}, {"shape", {2}}}}; });
+  EXPECT_EQ(parse_manifest(old, "manifest.json").info.replicated.at(0).dtype, DType::f32);
 }
 
 TEST(ManifestTest, EveryFlippedBitIsNoticed) {

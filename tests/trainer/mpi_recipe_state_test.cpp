@@ -21,18 +21,23 @@ class RecipeStateTest : public TrainingSessionTest {
     return config({"recipe=" + recipe, "model.intermediate_size=128"});
   }
   // Returns an array of a checkpoint after so many steps; it is empty if the checkpoint does not have it.
-  static std::vector<float> array_of(const TrainingSession& session, const std::string& name, uint64_t steps) {
+  template <class Number>
+  static std::vector<Number> array_of(const TrainingSession& session, const std::string& name, uint64_t steps) {
     for (const ReplicatedArray& array : session.checkpoint_state(steps).replicated) {
       if (array.name != name) continue;
-      return {array.values.as<float>(), array.values.as<float>() + array.values.elements()};
+      return {array.values.as<Number>(), array.values.as<Number>() + array.values.elements()};
     }
     return {};
+  }
+  static std::vector<float> norms_of(const TrainingSession& session, uint64_t steps) {
+    return array_of<float>(session, "outliers/channel_norms", steps);
+  }
+  static std::vector<int32_t> choice_of(const TrainingSession& session, uint64_t steps) {
+    return array_of<int32_t>(session, "outliers/channels", steps);
   }
 };
 
 TEST_F(RecipeStateTest, OutlierChannelsAreThoseOfTheLargestNorms) {
-  const char* const norms_name = "outliers/channel_norms";
-  const char* const choice_name = "outliers/channels";
   SelfCommunicator self;
   RunConfig recomputing = with_window(4);
   recomputing.train.recompute = "all";
@@ -41,18 +46,18 @@ TEST_F(RecipeStateTest, OutlierChannelsAreThoseOfTheLargestNorms) {
   chooses.initialize_weights();
   goes_on.initialize_weights();
   for (uint64_t step = 0; step < 4; ++step) {
-    EXPECT_TRUE(array_of(chooses, choice_name, step).empty());
-    EXPECT_EQ(array_of(chooses, norms_name, step).empty(), step <= 1);
+    EXPECT_TRUE(choice_of(chooses, step).empty());
+    EXPECT_EQ(norms_of(chooses, step).empty(), step <= 1);
     faulty_.faults = step == 2 && communicator().rank() == 0 ? 1 : 0;
     EXPECT_EQ(chooses.train_step(step).first.has_value(), step == 2);
     goes_on.train_step(step);
     if (step == 3) continue;
-    EXPECT_EQ(array_of(chooses, norms_name, step + 1), array_of(goes_on, norms_name, step + 1)) << step;
+    EXPECT_EQ(norms_of(chooses, step + 1), norms_of(goes_on, step + 1)) << step;
   }
-  EXPECT_TRUE(array_of(chooses, norms_name, 4).empty());
+  EXPECT_TRUE(norms_of(chooses, 4).empty());
 
-  const std::vector<float> norms = array_of(goes_on, norms_name, 4);
-  const std::vector<float> chosen = array_of(chooses, choice_name, 4);
+  const std::vector<float> norms = norms_of(goes_on, 4);
+  const std::vector<int32_t> chosen = choice_of(chooses, 4);
   ASSERT_EQ(chosen.size(), 64U);
   size_t first = 0;
   for (const OutlierLayer& layer : outlier_layers(chooses.model())) {
@@ -61,7 +66,7 @@ TEST_F(RecipeStateTest, OutlierChannelsAreThoseOfTheLargestNorms) {
     std::vector<float> inside;
     std::vector<float> outside;
     for (size_t channel = first; channel < end; ++channel) {
-      const bool is_chosen = std::find(chosen.begin(), chosen.end(), static_cast<float>(channel)) != chosen.end();
+      const bool is_chosen = std::find(chosen.begin(), chosen.end(), static_cast<int32_t>(channel)) != chosen.end();
       (is_chosen ? inside : outside).push_back(norms[channel]);
     }
     EXPECT_EQ(static_cast<int64_t>(inside.size()), layer.count) << layer.name;
@@ -94,6 +99,29 @@ TEST_F(RecipeStateTest, ChoiceComesBackFromACheckpoint) {
     EXPECT_EQ(error.code(), ExitCode::bad_data);
     EXPECT_NE(std::string(error.what()).find("has no outliers/channel_norms"), std::string::npos) << error.what();
   }
+  communicator().barrier();  // keeps rank 0's directory until all ranks have read it
+}
+
+// Older programs saved the numbers of the channels as floats.
+TEST_F(RecipeStateTest, ChoiceOfAnOlderCheckpointIsConverted) {
+  const std::filesystem::path run = broadcast_string(communicator(), (directory_ / "run").string(), 0);
+  TrainingSession session(communicator(), with_window(2));
+  session.initialize_weights();
+  for (uint64_t step = 0; step < 4; ++step) session.train_step(step);
+  CheckpointState state = session.checkpoint_state(4);
+  const std::vector<int32_t> chosen = choice_of(session, 4);
+  std::vector<float> floats(chosen.begin(), chosen.end());
+  ASSERT_EQ(state.replicated.size(), 1U);
+  state.replicated[0].values = tensor_of(std::span(floats), {static_cast<int64_t>(floats.size())});
+  save_checkpoint(communicator(), run, state);
+  TrainingSession resumed(communicator(), with_window(2));
+  resumed.load(find_checkpoint(communicator(), run));
+  EXPECT_EQ(choice_of(resumed, 4), chosen);
+  EXPECT_EQ(resumed.train_step(4).attempt.loss, session.train_step(4).attempt.loss);
+
+  floats[1] += 0.5F;
+  save_checkpoint(communicator(), run, state);
+  EXPECT_THROW(resumed.load(find_checkpoint(communicator(), run)), Error);
   communicator().barrier();  // keeps rank 0's directory until all ranks have read it
 }
 

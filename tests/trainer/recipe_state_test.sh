@@ -87,7 +87,7 @@ expect 0 "$NIBBLE" train tiny.yaml --set run.dir=retention --set recipe=retentio
 grep -q 'step 5: 256 outlier channels of 1152 chosen.*left alone.*: head.weight$' output.txt ||
   { cat output.txt; fail "no word about outlier channels"; }
 [ "$(resets 9)" -gt 10 ] || { cat output.txt; fail "nothing oscillates beside the outliers"; }
-[ "$(arrays retention)" = "outliers/channels (fp32) [256]" ] || fail "inspect: $(arrays retention)"
+[ "$(arrays retention)" = "outliers/channels (int32) [256]" ] || fail "inspect: $(arrays retention)"
 follow retention.yaml 2 3 4 5 7 8 9
 expect 75 "$NIBBLE" train tiny.yaml --set run.dir=window --set recipe=retention.yaml "${OVERRIDES[@]}" \
   --set train.stop_at=4

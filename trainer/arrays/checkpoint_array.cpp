@@ -20,7 +20,8 @@ namespace {
 struct Dataset {
   std::string name;  // "parameters/blocks.1.mlp.down.weight"
   std::vector<int64_t> shape;
-  const CheckpointInfo::Group* group = nullptr;  // null: the array is the same on all ranks, and FP32
+  DType dtype = DType::f32;
+  const CheckpointInfo::Group* group = nullptr;  // null: the array is the same on all ranks
   const TensorEntry* tensor = nullptr;
 };
 
@@ -28,10 +29,12 @@ std::vector<Dataset> datasets_of(const CheckpointInfo& checkpoint) {
   std::vector<Dataset> datasets;
   for (const CheckpointInfo::Group& group : checkpoint.groups) {
     for (const TensorEntry& tensor : checkpoint.tensors) {
-      datasets.push_back({group.name + "/" + tensor.name, tensor.shape, &group, &tensor});
+      datasets.push_back({group.name + "/" + tensor.name, tensor.shape, group.dtype, &group, &tensor});
     }
   }
-  for (const CheckpointInfo::Replicated& array : checkpoint.replicated) datasets.push_back({array.name, array.shape});
+  for (const CheckpointInfo::Replicated& array : checkpoint.replicated) {
+    datasets.push_back({array.name, array.shape, array.dtype});
+  }
   return datasets;
 }
 
@@ -54,28 +57,27 @@ Dataset find_dataset(const CheckpointInfo& checkpoint, const std::filesystem::pa
 }
 
 StoredDType stored_dtype_of(const Dataset& dataset, const std::string& location) {
-  const DType dtype = dataset.group == nullptr ? DType::f32 : dataset.group->dtype;
-  if (dtype == DType::f32) return StoredDType::f32;
-  if (dtype == DType::bf16) return StoredDType::bf16;
-  fail_array(location, fmt::format("its elements are {}, not BF16 or FP32", name_of(dtype)), "name another tensor");
+  if (dataset.dtype == DType::f32) return StoredDType::f32;
+  if (dataset.dtype == DType::bf16) return StoredDType::bf16;
+  fail_array(location, fmt::format("its elements are {}, not BF16 or FP32", name_of(dataset.dtype)),
+             "name another tensor");
 }
 
 void read_dataset(const CheckpointInfo& checkpoint, const Dataset& dataset, std::span<std::byte> target) {
   if (dataset.group != nullptr) {
-    const DType dtype = dataset.group->dtype;
     const TensorEntry& tensor = *dataset.tensor;
     load_buffer(checkpoint, dataset.group->name, {tensor}, tensor.offset, tensor.offset + tensor.count,
-                Tensor(target.data(), dtype, {static_cast<int64_t>(tensor.count)}));
+                Tensor(target.data(), dataset.dtype, {static_cast<int64_t>(tensor.count)}));
     return;
   }
   const size_t slash = dataset.name.rfind('/');
   Hdf5Reader(checkpoint.directory / checkpoint.rank_files.front().name)
       .read_slice({.group = dataset.name.substr(0, slash),
                    .name = dataset.name.substr(slash + 1),
-                   .dtype = DType::f32,
+                   .dtype = dataset.dtype,
                    .shape = dataset.shape,
                    .offset = 0,
-                   .count = target.size() / size_of(DType::f32)},
+                   .count = target.size() / size_of(dataset.dtype)},
                   0, target);
 }
 

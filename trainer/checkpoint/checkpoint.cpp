@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -269,13 +270,28 @@ const CheckpointInfo::Replicated* CheckpointInfo::find_replicated(const std::str
 void load_replicated(const CheckpointInfo& checkpoint, const std::string& name, const Tensor& destination) {
   const CheckpointInfo::Replicated* const saved = checkpoint.find_replicated(name);
   if (saved == nullptr) fail_mismatch(checkpoint, fmt::format("has no {}", name));
-  const TensorSlice slice = whole_array(name, destination);
+  TensorSlice slice = whole_array(name, destination);
   if (saved->shape != slice.shape) {
     fail_mismatch(checkpoint, fmt::format("holds {} as [{}], not [{}]", name, fmt::join(saved->shape, ", "),
                                           fmt::join(slice.shape, ", ")));
   }
-  Hdf5Reader(checkpoint.directory / checkpoint.rank_files.front().name)
-      .read_slice(slice, 0, {static_cast<std::byte*>(destination.data()), destination.bytes()});
+  Hdf5Reader reader(checkpoint.directory / checkpoint.rank_files.front().name);
+  if (saved->dtype == destination.dtype()) {
+    reader.read_slice(slice, 0, {static_cast<std::byte*>(destination.data()), destination.bytes()});
+    return;
+  }
+  if (saved->dtype != DType::f32 || destination.dtype() != DType::i32) {
+    fail_mismatch(checkpoint,
+                  fmt::format("holds {} as {}, not {}", name, name_of(saved->dtype), name_of(destination.dtype())));
+  }
+  std::vector<float> numbers(slice.count);
+  slice.dtype = DType::f32;
+  reader.read_slice(slice, 0, std::as_writable_bytes(std::span(numbers)));
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const bool whole = std::fabs(numbers[i]) < 0x1p31F && std::trunc(numbers[i]) == numbers[i];
+    if (!whole) fail_mismatch(checkpoint, fmt::format("holds {} in {}, not whole numbers", numbers[i], name));
+    destination.as<int32_t>()[i] = static_cast<int32_t>(numbers[i]);
+  }
 }
 
 }  // namespace nibble

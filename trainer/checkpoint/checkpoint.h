@@ -37,7 +37,7 @@ struct StateBuffer {
 // Numbers that are the same on every rank. They are stored once, in the first rank's file.
 struct ReplicatedArray {
   std::string name;  // "quantization/amax_history": a group and a name
-  Tensor values;     // f32, 1 to 4 axes, none of them empty
+  Tensor values;     // on the CPU, 1 to 4 axes, none of them empty
 };
 
 struct CheckpointState {
@@ -69,6 +69,7 @@ struct CheckpointInfo {
   struct Replicated {
     std::string name;
     std::vector<int64_t> shape;
+    DType dtype = DType::f32;
   };
   struct RankFile {
     std::string name;
@@ -115,8 +116,9 @@ CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem
 void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, const std::vector<TensorEntry>& tensors,
                  uint64_t begin, uint64_t end, const Tensor& destination);
 
-// Fills `destination`, which is f32 and has the saved array's shape. Throws ExitCode::bad_data if the checkpoint lacks
-// the array or holds it in another shape. Not collective.
+// Fills `destination`, which is on the CPU and has the saved array's shape and dtype. Older programs saved every such
+// array as f32: where `destination` is i32, it takes their whole numbers. Throws ExitCode::bad_data if the checkpoint
+// lacks the array or holds it in another shape or dtype, or a number that is not whole. Not collective.
 void load_replicated(const CheckpointInfo& checkpoint, const std::string& name, const Tensor& destination);
 
 // Removes checkpoints that are older than `newest`, except the keep_last newest (at least 1; `newest` counts as one)

@@ -32,7 +32,7 @@ void print_contents(const Manifest& manifest) {
   fmt::print("data fingerprint  {}\n", info.data_fingerprint);
   for (const auto& group : info.groups) fmt::print("group             {} ({})\n", group.name, name_of(group.dtype));
   for (const auto& array : info.replicated) {
-    fmt::print("array             {} (fp32) [{}]\n", array.name, fmt::join(array.shape, ", "));
+    fmt::print("array             {} ({}) [{}]\n", array.name, name_of(array.dtype), fmt::join(array.shape, ", "));
   }
   uint64_t elements = 0;
   for (const TensorEntry& tensor : info.tensors) {

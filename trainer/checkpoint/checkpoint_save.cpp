@@ -168,7 +168,7 @@ Manifest make_manifest(const CheckpointState& state, const std::vector<RankRepor
   info.tensors = state.tensors;
   for (const StateBuffer& buffer : state.buffers) info.groups.push_back({buffer.group, buffer.shard.dtype()});
   for (const ReplicatedArray& array : state.replicated) {
-    info.replicated.push_back({array.name, whole_array(array.name, array.values).shape});
+    info.replicated.push_back({array.name, whole_array(array.name, array.values).shape, array.values.dtype()});
   }
   for (const char* name : {"config.yaml", "index.h5"}) manifest.files.push_back({name, digest_file(directory / name)});
   for (size_t rank = 0; rank < reports.size(); ++rank) {

@@ -23,7 +23,7 @@ constexpr uint64_t format_version = 1;
 constexpr size_t hash_digits = 32;
 constexpr std::string_view hash_member = ",\n  \"hash\": \"";
 constexpr std::string_view text_end = "\"\n}\n";
-constexpr std::array dtypes{DType::f32, DType::bf16, DType::u8, DType::i32};
+constexpr std::array dtypes{DType::f32, DType::bf16, DType::u8, DType::i32, DType::i64};
 
 void require(bool good, const std::string& complaint) {
   if (!good) throw Error(ExitCode::bad_data, complaint);
@@ -93,11 +93,13 @@ TensorEntry parse_tensor(const Json& object, uint64_t& next_offset) {
   return tensor;
 }
 
-// Reads the list of replicated arrays. Manifests of older programs do not have it.
+// Reads the list of replicated arrays. Manifests of older programs do not have it, or not the arrays' dtype, which is
+// then FP32.
 void parse_replicated(const Json& root, CheckpointInfo& info) {
   if (!root.contains("replicated")) return;
   for (const Json& object : root.at("replicated")) {
     CheckpointInfo::Replicated array{object.at("name"), {}};
+    if (object.contains("dtype")) array.dtype = dtype_of(object.at("dtype"));
     require(is_group_name(array.name) && array.name.find('/') != std::string::npos, "an array has an impossible name");
     uint64_t count = 0;
     array.shape = parse_shape(object.at("shape"), array.name, count);
@@ -193,7 +195,7 @@ std::string manifest_text(const Manifest& manifest) {
   if (!info.replicated.empty()) root["replicated"] = Json::array();
   for (const auto& array : info.replicated) {
     NIBBLE_CHECK(is_group_name(array.name), array.name);
-    root["replicated"].push_back({{"name", array.name}, {"shape", array.shape}});
+    root["replicated"].push_back({{"name", array.name}, {"dtype", name_of(array.dtype)}, {"shape", array.shape}});
   }
   root["shards"] = Json::array();
   for (const auto& file : info.rank_files) root["shards"].push_back({{"begin", file.begin}, {"end", file.end}});

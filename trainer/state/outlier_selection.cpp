@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <limits>
 #include <numeric>
 #include <span>
 #include <utility>
@@ -18,7 +20,7 @@ namespace {
 
 constexpr const char* norms_name = "outliers/channel_norms";
 constexpr const char* choice_name = "outliers/channels";
-constexpr int64_t largest_channels = int64_t{1} << 24;  // numbers up to here are exact in FP32
+constexpr int64_t largest_channels = std::numeric_limits<int32_t>::max();
 
 using Layers = std::vector<OutlierLayer>;
 
@@ -44,7 +46,7 @@ void bind_channel_norms(LanguageModel& model, const Tensor& norms) {
 }
 
 // The layers retain these channels from now on. Numbers of layers that retain none are ignored.
-void set_outlier_channels(LanguageModel& model, std::span<const int64_t> channels) {
+void set_outlier_channels(LanguageModel& model, std::span<const int32_t> channels) {
   int64_t first = 0;
   auto next = channels.begin();
   for (Linear* layer : model.linears()) {
@@ -59,44 +61,36 @@ void set_outlier_channels(LanguageModel& model, std::span<const int64_t> channel
 
 // Appends the numbers of the `count` channels with the largest norms, in ascending order. Among equal norms the lower
 // number is chosen.
-void append_largest(std::span<const float> norms, int64_t count, int64_t first, std::vector<int64_t>& result) {
+void append_largest(std::span<const float> norms, int64_t count, int64_t first, std::vector<int32_t>& result) {
   std::vector<int64_t> order(norms.size());
   std::iota(order.begin(), order.end(), int64_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](int64_t a, int64_t b) { return norms[static_cast<size_t>(a)] > norms[static_cast<size_t>(b)]; });
   order.resize(static_cast<size_t>(count));
   std::ranges::sort(order);
-  for (const int64_t channel : order) result.push_back(first + channel);
+  for (const int64_t channel : order) result.push_back(narrow<int32_t>(first + channel));
 }
 
-// Checks the choice of a checkpoint and returns it. Channels of layers that retain none are allowed.
-std::vector<int64_t> checked_choice(const CheckpointInfo& checkpoint, std::span<const float> numbers,
-                                    const Layers& layers) {
+// Checks the choice of a checkpoint. Channels of layers that retain none are allowed.
+void check_choice(const CheckpointInfo& checkpoint, std::span<const int32_t> chosen, const Layers& layers) {
   const auto refuse = [&](const std::string& what) {
     throw Error(ExitCode::bad_data,
                 fmt::format("the checkpoint {}: {} {}", checkpoint.directory.string(), choice_name, what),
                 "use the recipe in its config.yaml");
   };
-  const int64_t channels = channels_of(layers);
-  std::vector<int64_t> chosen;
-  for (const float number : numbers) {
-    const bool valid = number >= 0 && number < static_cast<float>(channels) &&
-                       static_cast<float>(static_cast<int64_t>(number)) == number;
-    if (!valid || (!chosen.empty() && static_cast<int64_t>(number) <= chosen.back())) {
-      refuse("are not channels of this model in ascending order");
-    }
-    chosen.push_back(static_cast<int64_t>(number));
+  const bool ascending = std::ranges::adjacent_find(chosen, std::greater_equal<>()) == chosen.end();
+  if (!ascending || chosen.front() < 0 || chosen.back() >= channels_of(layers)) {
+    refuse("are not channels of this model in ascending order");
   }
   int64_t first = 0;
   for (const auto& layer : layers) {
     const int64_t end = first + layer.features_in;
-    const auto own = std::count_if(chosen.begin(), chosen.end(), [&](int64_t c) { return first <= c && c < end; });
+    const auto own = std::ranges::count_if(chosen, [&](int32_t channel) { return first <= channel && channel < end; });
     if (layer.count != 0 && own != layer.count) {
       refuse(fmt::format("has {} channels of {}, where the recipe retains {}", own, layer.name, layer.count));
     }
     first = end;
   }
-  return chosen;
 }
 
 }  // namespace
@@ -128,7 +122,7 @@ OutlierSelection::OutlierSelection(const StateMemory& memory, Communicator& comm
   reduction_.emplace(arena, communicator_, partition_, groups);
   norms_ = allocate_tensor(arena, DType::f32, {channels});
   step_norms_ = allocate_tensor(arena, DType::f32, {channels});
-  choice_ = allocate_tensor(arena, DType::f32, {retained});
+  choice_ = allocate_tensor(arena, DType::i32, {retained});
 }
 
 void OutlierSelection::attach(LanguageModel& model) const {
@@ -166,7 +160,7 @@ void OutlierSelection::after_step(uint64_t step, bool applied, LanguageModel& mo
 }
 
 void OutlierSelection::choose() {
-  std::vector<int64_t> chosen;
+  std::vector<int32_t> chosen;
   int64_t first = 0;
   std::string alone;
   for (const auto& layer : layers_) {
@@ -175,16 +169,14 @@ void OutlierSelection::choose() {
     first += layer.features_in;
     if (layer.count == 0) alone += (alone.empty() ? "" : ", ") + layer.name;
   }
-  std::ranges::copy(chosen, choice_.as<float>());
+  std::ranges::copy(chosen, choice_.as<int32_t>());
   made_ = true;
   log_info("step {}: {} outlier channels of {} chosen, retained in eight bits from now on{}", end_step_, chosen.size(),
            first, alone.empty() ? "" : "; layers left alone, not quantised or with too few channels: " + alone);
 }
 
-std::vector<int64_t> OutlierSelection::chosen() const {
-  std::vector<int64_t> channels;
-  for (int64_t i = 0; i < choice_.elements(); ++i) channels.push_back(static_cast<int64_t>(choice_.as<float>()[i]));
-  return channels;
+std::span<const int32_t> OutlierSelection::chosen() const {
+  return {choice_.as<int32_t>(), static_cast<size_t>(choice_.elements())};
 }
 
 std::vector<ReplicatedArray> OutlierSelection::arrays(uint64_t steps) const {
@@ -197,7 +189,7 @@ void OutlierSelection::load(const CheckpointInfo& checkpoint) {
   for (const ReplicatedArray& array : arrays(checkpoint.step)) {
     load_replicated(checkpoint, array.name, array.values);
     if (array.name != choice_name) continue;
-    checked_choice(checkpoint, {choice_.as<float>(), static_cast<size_t>(choice_.elements())}, layers_);
+    check_choice(checkpoint, chosen(), layers_);
     made_ = true;
   }
 }
@@ -207,9 +199,10 @@ void retain_outliers_of(const CheckpointInfo& checkpoint, LanguageModel& model) 
   const Layers layers = outlier_layers(model);
   if (saved == nullptr || retained_of(layers) == 0) return;
   const int64_t count = std::clamp<int64_t>(saved->shape.front(), 1, channels_of(layers));
-  std::vector<float> numbers(static_cast<size_t>(count));
-  load_replicated(checkpoint, choice_name, tensor_of(std::span(numbers), {count}));
-  set_outlier_channels(model, checked_choice(checkpoint, numbers, layers));
+  std::vector<int32_t> chosen(static_cast<size_t>(count));
+  load_replicated(checkpoint, choice_name, tensor_of(std::span(chosen), {count}));
+  check_choice(checkpoint, chosen, layers);
+  set_outlier_channels(model, chosen);
 }
 
 }  // namespace nibble

@@ -56,7 +56,7 @@ class OutlierSelection {
  private:
   bool records(uint64_t step) const { return first_step_ <= step && step < end_step_; }
   void choose();
-  std::vector<int64_t> chosen() const;
+  std::span<const int32_t> chosen() const;
 
   Communicator& communicator_;
   uint64_t first_step_, end_step_;  // the window
@@ -67,7 +67,7 @@ class OutlierSelection {
   std::span<float> group_sum_;  // the group's norms in the memory of the reduction
   Tensor norms_;                // f32 [channels of all layers], summed over the applied steps of the window
   Tensor step_norms_;           // f32 [channels of all layers], the norms of the last attempt
-  Tensor choice_;               // f32 [retained channels of all layers]: their numbers, ascending
+  Tensor choice_;               // i32 [retained channels of all layers]: their numbers, ascending
   bool made_ = false;
 };
 
