@@ -1,7 +1,7 @@
 #include "trainer/inference/inference_model.h"
 
 #include "trainer/compute/run_device.h"
-#include "trainer/state/outlier_selection.h"
+#include "trainer/state/run_states.h"
 
 #include <fmt/format.h>
 
@@ -22,21 +22,18 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
                                                      config.model.vocab_size, device_of(config)),
               .recompute = {}})),
       weights_arena_("weights", device_of(config)),
-      history_arena_("amax history") {
+      host_arena_("state on the CPU") {
   const auto size = model_->parameters().flat_size();
   Tensor weights;
-  Arena* const arenas[] = {&weights_arena_, &history_arena_};
+  Arena* const arenas[] = {&weights_arena_, &host_arena_};
+  add_states(states_, {.communicator = communicator_, .config = config, .model = *model_});
   planned(arenas, [&] {
     weights = allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
-    amax_ = std::make_unique<AmaxHistory>(StateMemory{.host = history_arena_, .device = weights_arena_},
-                                          model_->linears(), /*ranks=*/1);
+    states_.allocate({.host = host_arena_, .device = weights_arena_});
   });
   load_buffer(checkpoint, "parameters", tensor_entries(model_->parameters()), 0, size, weights);
-  if (AmaxHistory::is_in(checkpoint)) {
-    amax_->load(checkpoint);
-    amax_->attach(*model_);
-  }
-  retain_outliers_of(checkpoint, *model_);
+  states_.load(StateReader(checkpoint));
+  states_.attach(*model_);
   model_->bind(weights, {});
   model_->set_weights_changed();
 }

@@ -1,15 +1,16 @@
-// A model with the weights of a checkpoint, and with the state of its recipe if the checkpoint has any. It takes no
-// memory for training.
+// A model with the weights of a checkpoint, and with what its run remembers (trainer/state/run_states.h) as far as a
+// model that does not train uses it. It takes no memory for training.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 
 #include "dist/device/arena.h"
+#include "dist/ranks/self_communicator.h"
 #include "model/language_model.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/config/run_config.h"
-#include "trainer/state/amax_history.h"
+#include "trainer/state/step_state.h"
 
 namespace nibble {
 
@@ -22,8 +23,9 @@ class InferenceModel {
  private:
   std::unique_ptr<LanguageModel> model_;
   Arena weights_arena_;
-  Arena history_arena_;  // on the CPU
-  std::unique_ptr<AmaxHistory> amax_;
+  Arena host_arena_;
+  SelfCommunicator communicator_;  // each rank reads the states for itself
+  StepStates states_;
 };
 
 // Throws ExitCode::bad_data if `vocab_size`, that of `what`, is larger than the model's, which may be rounded up.

@@ -16,6 +16,7 @@
 #include "trainer/compute/run_device.h"
 #include "trainer/compute/training_model.h"
 #include "trainer/run/validation.h"
+#include "trainer/state/run_states.h"
 
 namespace nibble {
 
@@ -125,7 +126,7 @@ TrainingSession::~TrainingSession() = default;
 void TrainingSession::build_model(const Recipe& recipe) {
   model_.reset();  // frees its memory before the new model takes its own
   model_ = make_training_model(config_, recipe);
-  if (recipe_state_ != nullptr) recipe_state_->attach(*model_);
+  states_.attach(*model_);
 }
 
 // Makes another model, with its own memory plan, when the recipe switches formats. No state is lost: a model keeps
@@ -147,6 +148,20 @@ void TrainingSession::reserve_for_late_switch() {
   if (later > bytes) set_gpu_reserve(gpu_reserve() + later - bytes);
 }
 
+void TrainingSession::add_run_states() {
+  const int rank = communicator_.rank();
+  add_states(
+      states_,
+      {.communicator = communicator_,
+       .config = config_,
+       .model = *model_,
+       .groups = gradient_groups(config_),
+       .weights = {.begin = partition_->begin(rank),
+                   .end = partition_->end(rank),
+                   .read = [this](std::span<float> values) { optimizer_->read_weights(values, weights_); },
+                   .write = [this](std::span<const float> values) { optimizer_->set_weights(values, weights_); }}});
+}
+
 // Collective.
 void TrainingSession::build_state() {
   const ParameterTable& table = model_->parameters();
@@ -159,6 +174,7 @@ void TrainingSession::build_state() {
   AdamWConfig optimizer = adamw_config(config_.optimizer);
   optimizer.offload = config_.cuda.offload_optimizer && device_ != DeviceKind::cpu;
   Arena& optimizer_arena = optimizer.offload ? *recipe_arena_ : *state_arena_;
+  add_run_states();
   const auto build = [&] {
     state_arena_->release(0);
     recipe_arena_->release(0);
@@ -171,17 +187,14 @@ void TrainingSession::build_state() {
     weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *partition_,
                                                     communicator_.rank(), segments(table));
     group_results_ = std::make_unique<GroupResults>(*state_arena_, config_, reduction_->local_groups(), *model_);
-    recipe_state_ = std::make_unique<RecipeState>(
-        StateMemory{.host = *recipe_arena_, .device = *state_arena_},
-        RecipeState::Owners{communicator_, config_, gradient_groups(config_), *partition_, *optimizer_, weights_},
-        *model_);
+    states_.allocate({.host = *recipe_arena_, .device = *state_arena_});
   };
   shared_arena_->commit(build);
   run_together(communicator_, [&] {
     state_arena_->commit();
     recipe_arena_->commit();
     build();
-    recipe_state_->attach(*model_);
+    states_.attach(*model_);
   });
 }
 
@@ -227,7 +240,8 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
   state.buffers.push_back({"parameters", weights_.slice(begin, end)});
   for (const NamedState& buffer : optimizer_->state())
     state.buffers.push_back({"optimizer/" + buffer.name, buffer.shard});
-  recipe_state_->save(step, state);
+  StateWriter writer(state);
+  states_.save(step, writer);
   return state;
 }
 
@@ -240,12 +254,12 @@ void TrainingSession::load(const CheckpointInfo& checkpoint) {
       load_buffer(checkpoint, "optimizer/" + buffer.name, entries, partition_->begin(rank), partition_->end(rank),
                   buffer.shard);
     }
-    recipe_state_->load(checkpoint, entries);
+    states_.load(StateReader(checkpoint, entries, partition_->begin(rank), partition_->end(rank)));
     // The run before may have gathered its weights in another way (comm.gather).
     if (config_.optimizer.master_dtype == DType::f32) take_weights_of_masters();
   });
   gather_weights();
-  recipe_state_->attach(*model_);
+  states_.attach(*model_);
   guard_ = StepGuard(skip_budget(config_), checkpoint.skipped);
 }
 
@@ -267,12 +281,13 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
   const float loss_scale = 1.0F / static_cast<float>(config_.train.tokens_per_step);
   const GroupRange local = reduction_->local_groups();
   const MicroBatchRange own = micro_batches_of(config_, local);
+  StepEvent event{.model = *model_, .step = step, .again = again};
   for (uint64_t group = local.begin; group < local.end; ++group) {
     const std::span<float> memory = reduction_->begin_group();
     const Tensor gradients(memory.data(), DType::f32, {static_cast<int64_t>(memory.size())}, device_);
     model_->bind(weights_, gradients);
     if (again) model_->set_weights_changed();
-    recipe_state_->begin_group(step, *model_);
+    states_.begin_group(event);
     const MicroBatchRange range = micro_batches_of(config_, {group, group + 1});
     for (uint64_t micro_batch = range.begin; micro_batch < range.end; ++micro_batch) {
       const StepContext context{
@@ -301,14 +316,15 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
                                 .loss_scale = loss_scale});
     }
     reduction_->end_group();
-    recipe_state_->end_group(step, *model_);
+    states_.end_group(event);
     group_results_->keep_counts(group, *model_);
   }
   group_results_->read();
 }
 
 TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
-  recipe_state_->begin_attempt(*model_);
+  const StepEvent event{.model = *model_, .step = step, .again = again};
+  states_.begin_attempt(event);
   if (reduction_->exchanges_in_groups()) {
     accumulate_gradients(step, again);
   } else {
@@ -317,7 +333,7 @@ TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
   group_results_->gather(communicator_);
   const std::span<float> shard = reduction_->reduce_scatter();
   const Tensor gradient(shard.data(), DType::f32, {static_cast<int64_t>(shard.size())}, device_);
-  recipe_state_->end_attempt(step);
+  states_.end_attempt(event);
   const GradientNorm norm = gradient_norm(communicator_, *partition_, gradient);
 
   StepAttempt attempt{.loss = group_results_->loss() / static_cast<double>(config_.train.tokens_per_step),
@@ -360,7 +376,8 @@ StepResult TrainingSession::train_step(uint64_t step) {
   result.product_check = product_check_->collect(step);
   if (ends_run(result)) return result;
   const bool applied = result.decision == StepDecision::apply;
-  recipe_state_->before_update(step, *model_);
+  const StepEvent event{.model = *model_, .step = step, .again = result.first.has_value(), .applied = applied};
+  states_.before_update(event);
   if (applied) {
     optimizer_->step({.step = step,
                       .learning_rate = result.learning_rate,
@@ -369,7 +386,7 @@ StepResult TrainingSession::train_step(uint64_t step) {
                      weights_, computed.gradient);
     gather_weights();
   }
-  if (recipe_state_->after_update(step, applied, *model_)) gather_weights();
+  if (states_.after_update(event)) gather_weights();
   if (!applied) model_->set_weights_changed();  // the next step must count non-finite weights again
   return result;
 }

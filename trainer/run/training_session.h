@@ -25,7 +25,7 @@
 #include "trainer/run/step_guard.h"
 #include "trainer/run/weight_gather.h"
 #include "trainer/state/product_check.h"
-#include "trainer/state/recipe_state.h"
+#include "trainer/state/step_state.h"
 #include "trainer/state/telemetry.h"
 
 namespace nibble {
@@ -89,6 +89,7 @@ class TrainingSession {
  private:
   void build_model(const Recipe& recipe);
   void reserve_for_late_switch();
+  void add_run_states();
   void build_state();
   void follow_recipe(uint64_t step);
   void gather_weights();
@@ -112,14 +113,14 @@ class TrainingSession {
 
   std::unique_ptr<SharedArena> shared_arena_;  // weights and gradients
   std::unique_ptr<Arena> state_arena_;         // optimizer state
-  std::unique_ptr<Arena> recipe_arena_;        // the recipe's state on the CPU
+  std::unique_ptr<Arena> recipe_arena_;        // state on the CPU
   std::unique_ptr<Partition> partition_;
   Tensor weights_;  // [flat_size], model dtype
   std::unique_ptr<GradientReduction> reduction_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<WeightGather> weight_gather_;
   std::unique_ptr<GroupResults> group_results_;
-  std::unique_ptr<RecipeState> recipe_state_;
+  StepStates states_;
   ScheduleConfig schedule_;
   StepGuard guard_;
 

@@ -4,41 +4,38 @@
 // step is applied, so that a second attempt at a step starts from the same history.
 #pragma once
 
-#include <span>
 #include <vector>
 
-#include "dist/device/arena.h"
 #include "dist/ranks/communicator.h"
 #include "model/language_model.h"
-#include "trainer/checkpoint/checkpoint.h"
-#include "trainer/state/state_memory.h"
+#include "trainer/state/step_state.h"
 
 namespace nibble {
 
-class AmaxHistory {
+class AmaxHistory final : public StepState {
  public:
-  // Memory comes from the arenas in `memory`: construct the object in their measuring pass and again after commit().
-  // `layers` are LanguageModel::linears() of the recipe before its late switch.
-  AmaxHistory(const StateMemory& memory, std::span<Linear* const> layers, int ranks);
+  // Returns whether an operand of the model has a history.
+  static bool needed(const LanguageModel& model);
+  // `model` follows the recipe as it is before its late switch.
+  AmaxHistory(Communicator& communicator, const LanguageModel& model);
 
-  bool needed() const { return longest_ > 0; }
-  // Makes the model scale by this history and record the amax values that it observes. Call it for every new model.
-  void attach(LanguageModel& model) const;
-
-  // Clears the observed values before an attempt at a step. It also makes the model quantise all weights again in the
-  // attempt: an earlier pass (a validation) may have quantised them, and its observations are cleared here.
-  void begin_attempt(LanguageModel& model) const;
-  // Collective, after the step was applied. The values that all ranks observed become the newest of the history.
-  void advance(Communicator& communicator);
-
-  std::vector<ReplicatedArray> arrays() const;
-  static bool is_in(const CheckpointInfo& checkpoint);
-  // Throws ExitCode::bad_data if the checkpoint has no history, or a shorter one than is needed.
-  void load(const CheckpointInfo& checkpoint);
+  std::string_view name() const override { return "amax"; }
+  void allocate(const StateMemory& memory) override;
+  // Makes the model scale by this history and record the amax values that it observes.
+  void attach(LanguageModel& model) override;
+  // Clears the observed values. It also makes the model quantise all weights again in the attempt: an earlier pass (a
+  // validation) may have quantised them, and its observations are cleared here.
+  void begin_attempt(const StepEvent& event) override;
+  // After an applied step the values that all ranks observed become the newest of the history.
+  bool after_update(const StepEvent& event) override;
+  void save(uint64_t steps, StateWriter& writer) const override;
+  void load(const StateReader& reader) override;
 
  private:
+  void advance();
   void update_scales();
 
+  Communicator& communicator_;
   std::vector<int> steps_;  // length of the history, by linear layer and role
   int64_t longest_ = 0;
   Tensor history_;            // f32 [operands, longest_], newest first; 0 = no step yet

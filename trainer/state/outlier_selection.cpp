@@ -72,12 +72,8 @@ void append_largest(std::span<const float> norms, int64_t count, int64_t first, 
 }
 
 // Checks the choice of a checkpoint. Channels of layers that retain none are allowed.
-void check_choice(const CheckpointInfo& checkpoint, std::span<const int32_t> chosen, const Layers& layers) {
-  const auto refuse = [&](const std::string& what) {
-    throw Error(ExitCode::bad_data,
-                fmt::format("the checkpoint {}: {} {}", checkpoint.directory.string(), choice_name, what),
-                "use the recipe in its config.yaml");
-  };
+void check_choice(const StateReader& reader, std::span<const int32_t> chosen, const Layers& layers) {
+  const auto refuse = [&](const std::string& what) { reader.refuse(fmt::format("{} {}", choice_name, what)); };
   const bool ascending = std::ranges::adjacent_find(chosen, std::greater_equal<>()) == chosen.end();
   if (!ascending || chosen.front() < 0 || chosen.back() >= channels_of(layers)) {
     refuse("are not channels of this model in ascending order");
@@ -103,106 +99,106 @@ std::vector<OutlierLayer> outlier_layers(const LanguageModel& model) {
   return layers;
 }
 
-OutlierSelection::OutlierSelection(const StateMemory& memory, Communicator& communicator, const OutlierRule& rule,
-                                   Layers layers, uint64_t groups)
+bool OutlierSelection::needed(const LanguageModel& model) {
+  return retained_of(outlier_layers(model)) > 0;
+}
+
+OutlierSelection::OutlierSelection(Communicator& communicator, const OutlierRule& rule, const LanguageModel& model,
+                                   uint64_t groups)
     : communicator_(communicator),
       first_step_(static_cast<uint64_t>(rule.from_step)),
       end_step_(first_step_ + static_cast<uint64_t>(rule.window)),
-      layers_(std::move(layers)),
+      layers_(outlier_layers(model)),
+      groups_(groups),
       partition_(static_cast<uint64_t>(channels_of(layers_)), communicator.size()) {
-  const int64_t retained = retained_of(layers_);
-  if (retained == 0) return;
-  const int64_t channels = channels_of(layers_);
-  if (channels > largest_channels) {
+  if (const int64_t channels = channels_of(layers_); channels > largest_channels) {
     throw Error(ExitCode::bad_config, fmt::format("{} input channels of linear layers", channels),
                 fmt::format("outliers can be retained in models of up to {}", largest_channels));
   }
-  Arena& arena = memory.host;
+}
+
+void OutlierSelection::allocate(const StateMemory& memory) {
+  if (groups_ == 0) return;
+  const int64_t channels = channels_of(layers_);
   group_norms_ = allocate_tensor(memory.device, DType::f32, {channels});
-  reduction_.emplace(arena, communicator_, partition_, groups);
-  norms_ = allocate_tensor(arena, DType::f32, {channels});
-  step_norms_ = allocate_tensor(arena, DType::f32, {channels});
-  choice_ = allocate_tensor(arena, DType::i32, {retained});
+  reduction_.emplace(memory.host, communicator_, partition_, groups_);
+  norms_ = allocate_tensor(memory.host, DType::f32, {channels});
+  step_norms_ = allocate_tensor(memory.host, DType::f32, {channels});
 }
 
-void OutlierSelection::attach(LanguageModel& model) const {
-  if (made_) set_outlier_channels(model, chosen());
+void OutlierSelection::attach(LanguageModel& model) {
+  if (!chosen_.empty()) set_outlier_channels(model, chosen_);
 }
 
-void OutlierSelection::begin_group(uint64_t step, LanguageModel& model) {
-  if (!reduction_ || !records(step)) return;
+void OutlierSelection::begin_group(const StepEvent& event) {
+  if (!records(event.step)) return;
   group_sum_ = reduction_->begin_group();
   fill_zero(group_norms_);
-  bind_channel_norms(model, group_norms_);
+  bind_channel_norms(event.model, group_norms_);
 }
 
-void OutlierSelection::end_group(uint64_t step, LanguageModel& model) {
-  if (!reduction_ || !records(step)) return;
+void OutlierSelection::end_group(const StepEvent& event) {
+  if (!records(event.step)) return;
   copy(group_norms_, tensor_of(group_sum_, {static_cast<int64_t>(group_sum_.size())}));
   reduction_->end_group();
-  bind_channel_norms(model, Tensor());
+  bind_channel_norms(event.model, Tensor());
 }
 
-void OutlierSelection::end_attempt(uint64_t step) {
-  if (!reduction_ || !records(step)) return;
+void OutlierSelection::end_attempt(const StepEvent& event) {
+  if (!records(event.step)) return;
   const std::span<const float> shard = reduction_->reduce_scatter();
   std::ranges::copy(shard, step_norms_.as<float>() + partition_.begin(communicator_.rank()));
   communicator_.all_gather({static_cast<std::byte*>(step_norms_.data()), step_norms_.bytes()},
                            partition_.byte_offsets(sizeof(float)));
 }
 
-void OutlierSelection::after_step(uint64_t step, bool applied, LanguageModel& model) {
-  if (!reduction_ || !records(step)) return;
-  if (applied) add(norms_, step_norms_, norms_);
-  if (step + 1 != end_step_) return;
+bool OutlierSelection::after_update(const StepEvent& event) {
+  if (!records(event.step)) return false;
+  if (event.applied) add(norms_, step_norms_, norms_);
+  if (event.step + 1 != end_step_) return false;
   choose();
-  attach(model);
+  attach(event.model);
+  return false;
 }
 
 void OutlierSelection::choose() {
-  std::vector<int32_t> chosen;
+  chosen_.clear();
   int64_t first = 0;
   std::string alone;
   for (const auto& layer : layers_) {
     const std::span<const float> norms(norms_.as<float>() + first, static_cast<size_t>(layer.features_in));
-    append_largest(norms, layer.count, first, chosen);
+    append_largest(norms, layer.count, first, chosen_);
     first += layer.features_in;
     if (layer.count == 0) alone += (alone.empty() ? "" : ", ") + layer.name;
   }
-  std::ranges::copy(chosen, choice_.as<int32_t>());
-  made_ = true;
-  log_info("step {}: {} outlier channels of {} chosen, retained in eight bits from now on{}", end_step_, chosen.size(),
+  choice_ = tensor_of(std::span(chosen_), {static_cast<int64_t>(chosen_.size())});
+  log_info("step {}: {} outlier channels of {} chosen, retained in eight bits from now on{}", end_step_, chosen_.size(),
            first, alone.empty() ? "" : "; layers left alone, not quantised or with too few channels: " + alone);
 }
 
-std::span<const int32_t> OutlierSelection::chosen() const {
-  return {choice_.as<int32_t>(), static_cast<size_t>(choice_.elements())};
+void OutlierSelection::save(uint64_t steps, StateWriter& writer) const {
+  if (steps <= first_step_) return;
+  steps < end_step_ ? writer.replicated(norms_name, norms_) : writer.replicated(choice_name, choice_);
 }
 
-std::vector<ReplicatedArray> OutlierSelection::arrays(uint64_t steps) const {
-  if (!reduction_ || steps <= first_step_) return {};
-  if (steps < end_step_) return {{norms_name, norms_}};
-  return {{choice_name, choice_}};
-}
-
-void OutlierSelection::load(const CheckpointInfo& checkpoint) {
-  for (const ReplicatedArray& array : arrays(checkpoint.step)) {
-    load_replicated(checkpoint, array.name, array.values);
-    if (array.name != choice_name) continue;
-    check_choice(checkpoint, chosen(), layers_);
-    made_ = true;
+// A model that does not train on may follow the recipe after its late switch, in which fewer layers retain channels.
+void OutlierSelection::load(const StateReader& reader) {
+  if (reader.read_only()) {
+    const std::vector<int64_t> saved = reader.shape_of(choice_name);
+    if (!saved.empty()) load_choice(reader, std::clamp<int64_t>(saved.front(), 1, channels_of(layers_)));
+  } else if (reader.steps() >= end_step_) {
+    load_choice(reader, retained_of(layers_));
+  } else if (reader.steps() > first_step_) {
+    reader.replicated(norms_name, norms_);
   }
 }
 
-void retain_outliers_of(const CheckpointInfo& checkpoint, LanguageModel& model) {
-  const CheckpointInfo::Replicated* const saved = checkpoint.find_replicated(choice_name);
-  const Layers layers = outlier_layers(model);
-  if (saved == nullptr || retained_of(layers) == 0) return;
-  const int64_t count = std::clamp<int64_t>(saved->shape.front(), 1, channels_of(layers));
-  std::vector<int32_t> chosen(static_cast<size_t>(count));
-  load_replicated(checkpoint, choice_name, tensor_of(std::span(chosen), {count}));
-  check_choice(checkpoint, chosen, layers);
-  set_outlier_channels(model, chosen);
+void OutlierSelection::load_choice(const StateReader& reader, int64_t count) {
+  std::vector<int32_t> loaded(static_cast<size_t>(count));
+  reader.replicated(choice_name, tensor_of(std::span(loaded), {count}));
+  check_choice(reader, loaded, layers_);
+  chosen_ = std::move(loaded);
+  choice_ = tensor_of(std::span(chosen_), {count});
 }
 
 }  // namespace nibble

@@ -11,13 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "dist/device/arena.h"
 #include "dist/ranks/communicator.h"
 #include "dist/zero/partition.h"
 #include "dist/zero/tree_reduction.h"
 #include "model/language_model.h"
-#include "trainer/checkpoint/checkpoint.h"
-#include "trainer/state/state_memory.h"
+#include "trainer/state/step_state.h"
 
 namespace nibble {
 
@@ -29,49 +27,45 @@ struct OutlierLayer {
 };
 std::vector<OutlierLayer> outlier_layers(const LanguageModel& model);
 
-class OutlierSelection {
+class OutlierSelection final : public StepState {
  public:
-  // Memory comes from the arenas in `memory`: construct the object in their measuring pass and again after commit().
-  // `layers` are those of the recipe before its late switch; `groups` is the number of groups of the gradient's sum.
-  OutlierSelection(const StateMemory& memory, Communicator& communicator, const OutlierRule& rule,
-                   std::vector<OutlierLayer> layers, uint64_t groups);
+  // Returns whether a layer of the model retains channels.
+  static bool needed(const LanguageModel& model);
+  // `model` follows the recipe as it is before its late switch. `groups` is the number of groups of the gradient's sum;
+  // 0 for a model that is not trained, which takes the choice of a checkpoint.
+  OutlierSelection(Communicator& communicator, const OutlierRule& rule, const LanguageModel& model, uint64_t groups);
 
-  // Makes the model retain the chosen channels. Call it for every new model.
-  void attach(LanguageModel& model) const;
-
-  // Call these before and after each of this rank's gradient groups in an attempt at a step (counted from 0).
-  void begin_group(uint64_t step, LanguageModel& model);
-  void end_group(uint64_t step, LanguageModel& model);
-  // Adds up the norms of all ranks. Collective; call it after the last group.
-  void end_attempt(uint64_t step);
-  // Call it after the step. At the end of the window it chooses the channels and makes the model retain them.
-  void after_step(uint64_t step, bool applied, LanguageModel& model);
-
-  // Returns the arrays that a checkpoint after `steps` steps must keep: the norms during the window, and the choice
-  // after it.
-  std::vector<ReplicatedArray> arrays(uint64_t steps) const;
-  // Throws ExitCode::bad_data if the checkpoint lacks such an array or if it does not fit the layers.
-  void load(const CheckpointInfo& checkpoint);
+  std::string_view name() const override { return "outliers"; }
+  void allocate(const StateMemory& memory) override;
+  // Makes the model retain the chosen channels, if the choice has been made.
+  void attach(LanguageModel& model) override;
+  // In the window's steps the model adds up the norms of each group, and end_attempt() those of all ranks.
+  void begin_group(const StepEvent& event) override;
+  void end_group(const StepEvent& event) override;
+  void end_attempt(const StepEvent& event) override;
+  // At the end of the window it chooses the channels and makes the model retain them.
+  bool after_update(const StepEvent& event) override;
+  // Saves the norms during the window, and the choice after it.
+  void save(uint64_t steps, StateWriter& writer) const override;
+  void load(const StateReader& reader) override;
 
  private:
   bool records(uint64_t step) const { return first_step_ <= step && step < end_step_; }
   void choose();
-  std::span<const int32_t> chosen() const;
+  void load_choice(const StateReader& reader, int64_t count);
 
   Communicator& communicator_;
   uint64_t first_step_, end_step_;  // the window
   std::vector<OutlierLayer> layers_;
+  uint64_t groups_;
   Partition partition_;  // of the channels of all layers
   std::optional<TreeReduction> reduction_;
-  Tensor group_norms_;          // f32 [channels of all layers], the norms of one group; on the model's device
-  std::span<float> group_sum_;  // the group's norms in the memory of the reduction
-  Tensor norms_;                // f32 [channels of all layers], summed over the applied steps of the window
-  Tensor step_norms_;           // f32 [channels of all layers], the norms of the last attempt
-  Tensor choice_;               // i32 [retained channels of all layers]: their numbers, ascending
-  bool made_ = false;
+  Tensor group_norms_;           // f32 [channels of all layers], the norms of one group; on the model's device
+  std::span<float> group_sum_;   // the group's norms in the memory of the reduction
+  Tensor norms_;                 // f32 [channels of all layers], summed over the applied steps of the window
+  Tensor step_norms_;            // f32 [channels of all layers], the norms of the last attempt
+  std::vector<int32_t> chosen_;  // the retained channels of all layers, ascending; empty before the choice
+  Tensor choice_;                // i32: a view of chosen_
 };
-
-// Makes a model retain the channels that the run of a checkpoint has chosen, if it has chosen any.
-void retain_outliers_of(const CheckpointInfo& checkpoint, LanguageModel& model);
 
 }  // namespace nibble

@@ -1,0 +1,69 @@
+#include "trainer/state/oscillation_state.h"
+
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "dist/base/error.h"
+#include "dist/base/log.h"
+#include "dist/base/text.h"
+
+namespace nibble {
+
+OscillationState::OscillationState(Communicator& communicator, const OscillationConfig& config, ShardWeights weights,
+                                   uint64_t seed)
+    : communicator_(communicator), config_(config), weights_(std::move(weights)), seed_(seed) {}
+
+void OscillationState::allocate(const StateMemory& memory) {
+  oscillation_.emplace(memory.host, config_, weights_.end - weights_.begin);
+}
+
+// Q(w) holds the quantised weights that the forward passes of the next step use.
+Oscillation::Shard OscillationState::shard(const StepEvent& event) const {
+  const StepContext context{.seed = seed_, .step = narrow<uint32_t>(event.step + 1)};
+  return {.read_weights = weights_.read,
+          .read_quantized =
+              [this, &model = event.model, context](std::span<float> values) {
+                model.dequantize_weights(weights_.begin, weights_.end, values, context);
+              },
+          .write_weights = weights_.write};
+}
+
+void OscillationState::before_update(const StepEvent& event) {
+  oscillation_->before_update(event.step, shard(event));
+}
+
+bool OscillationState::after_update(const StepEvent& event) {
+  uint64_t count = 0;
+  run_together(communicator_, [&] { count = oscillation_->after_update(event.step, shard(event)); });
+  // This count belongs to no step. The next step must find non-finite weights itself, so it quantises them again.
+  if (event.model.take_non_finite_count() != 0) event.model.set_weights_changed();
+  if (!oscillation_->resets_at(event.step)) return false;
+  report_resets(event.step, count);
+  return true;
+}
+
+void OscillationState::report_resets(uint64_t step, uint64_t count) {
+  const auto ranks = static_cast<size_t>(communicator_.size());
+  std::vector<uint64_t> counts(ranks);
+  counts[static_cast<size_t>(communicator_.rank())] = count;
+  std::vector<uint64_t> offsets(ranks + 1);
+  for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * sizeof(uint64_t);
+  communicator_.all_gather(std::as_writable_bytes(std::span(counts)), offsets);
+  log_info("step {}: {} weights oscillated and were set to their quantised values", step + 1,
+           with_thousands(std::accumulate(counts.begin(), counts.end(), uint64_t{0})));
+}
+
+void OscillationState::save(uint64_t steps, StateWriter& writer) const {
+  for (const NamedState& buffer : oscillation_->state(steps)) {
+    writer.sharded("oscillation/" + buffer.name, buffer.shard);
+  }
+}
+
+void OscillationState::load(const StateReader& reader) {
+  for (const NamedState& buffer : oscillation_->state(reader.steps())) {
+    reader.sharded("oscillation/" + buffer.name, buffer.shard);
+  }
+}
+
+}  // namespace nibble

@@ -1,0 +1,28 @@
+// The list of what a run remembers, in the order of calls. A new state has a row here, in run_states.cpp.
+#pragma once
+
+#include <cstdint>
+
+#include "dist/ranks/communicator.h"
+#include "model/language_model.h"
+#include "trainer/config/run_config.h"
+#include "trainer/state/oscillation_state.h"
+#include "trainer/state/step_state.h"
+
+namespace nibble {
+
+// What states are made for. The communicator and the configuration must outlive them; the model need not.
+struct StateContext {
+  Communicator& communicator;
+  const RunConfig& config;
+  const LanguageModel& model;  // follows the recipe as it is before its late switch
+  // Of a run that trains; 0 and empty for a model that only takes what a checkpoint remembers.
+  uint64_t groups = 0;  // number of groups of the gradient's sum
+  ShardWeights weights = {};
+
+  bool training() const { return groups > 0; }
+};
+
+void add_states(StepStates& states, const StateContext& context);
+
+}  // namespace nibble

@@ -1,0 +1,36 @@
+#include "trainer/state/state_storage.h"
+
+#include <fmt/format.h>
+
+#include "dist/base/error.h"
+
+namespace nibble {
+
+void StateWriter::replicated(const std::string& name, const Tensor& values) {
+  checkpoint_.replicated.push_back({name, values});
+}
+
+void StateWriter::sharded(const std::string& name, const Tensor& shard) {
+  checkpoint_.buffers.push_back({name, shard});
+}
+
+std::vector<int64_t> StateReader::shape_of(const std::string& name) const {
+  const CheckpointInfo::Replicated* const saved = checkpoint_.find_replicated(name);
+  return saved == nullptr ? std::vector<int64_t>() : saved->shape;
+}
+
+void StateReader::replicated(const std::string& name, const Tensor& destination) const {
+  load_replicated(checkpoint_, name, destination);
+}
+
+void StateReader::sharded(const std::string& name, const Tensor& shard) const {
+  NIBBLE_CHECK(!read_only_, "a model that does not train has no shard");
+  load_buffer(checkpoint_, name, tensors_, begin_, end_, shard);
+}
+
+void StateReader::refuse(const std::string& what) const {
+  throw Error(ExitCode::bad_data, fmt::format("the checkpoint {}: {}", checkpoint_.directory.string(), what),
+              "use the recipe in its config.yaml");
+}
+
+}  // namespace nibble
