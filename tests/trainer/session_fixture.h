@@ -115,6 +115,12 @@ optimizer: {learning_rate: 3e-3}
     }
     return bytes;
   }
+  // Returns the counts that a checkpoint would hold.
+  static SkippedSteps saved_skips(const TrainingSession& session) {
+    CheckpointInfo info;
+    info.numbers = session.checkpoint_state(1).numbers;
+    return {.in_a_row = info.number("skipped_in_a_row"), .total = info.number("skipped_total")};
+  }
   static std::vector<float> amax_history(const TrainingSession& session) {
     for (const ReplicatedArray& array : session.checkpoint_state(1).replicated) {
       if (array.name != "quantization/amax_history") continue;

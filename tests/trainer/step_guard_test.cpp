@@ -1,5 +1,5 @@
 // Compares the guard with a literal program of its rules, for every sequence of outcomes.
-#include "trainer/run/step_guard.h"
+#include "trainer/state/step_guard.h"
 
 #include <gtest/gtest.h>
 
@@ -7,6 +7,14 @@
 
 namespace nibble {
 namespace {
+
+// Makes the guard go on after the 100 steps of a checkpoint.
+void restore(StepGuard& guard, const SkippedSteps& skipped) {
+  CheckpointInfo checkpoint;
+  checkpoint.step = 100;
+  checkpoint.numbers = {{"skipped_in_a_row", skipped.in_a_row}, {"skipped_total", skipped.total}};
+  guard.load(StateReader(checkpoint));
+}
 
 TEST(StepGuard, FiniteStepsAreAppliedAtOnce) {
   StepGuard guard({.in_a_row = 0, .total = 0});
@@ -40,19 +48,37 @@ TEST(StepGuard, ABudgetOfNoneEndsTheRunAtTheFirstSkip) {
 }
 
 TEST(StepGuard, RestoredCountsGoOn) {
-  StepGuard row({.in_a_row = 3, .total = 20}, {.in_a_row = 3, .total = 3});
+  StepGuard row({.in_a_row = 3, .total = 20});
+  restore(row, {.in_a_row = 3, .total = 3});
   row.after_attempt(false);
   EXPECT_EQ(row.after_attempt(false), StepDecision::give_up);
-  StepGuard total({.in_a_row = 3, .total = 20}, {.in_a_row = 0, .total = 20});
+  StepGuard total({.in_a_row = 3, .total = 20});
+  restore(total, {.in_a_row = 0, .total = 20});
   EXPECT_EQ(total.after_attempt(true), StepDecision::apply);
   total.after_attempt(false);
   EXPECT_EQ(total.after_attempt(false), StepDecision::give_up);
   EXPECT_EQ(total.skipped(), (SkippedSteps{.in_a_row = 1, .total = 21}));
   // A budget that is lowered below the number of skipped steps ends the run at the next skip, not before.
-  StepGuard lowered({.in_a_row = 1, .total = 1}, {.in_a_row = 0, .total = 7});
+  StepGuard lowered({.in_a_row = 1, .total = 1});
+  restore(lowered, {.in_a_row = 0, .total = 7});
   EXPECT_EQ(lowered.after_attempt(true), StepDecision::apply);
   lowered.after_attempt(false);
   EXPECT_EQ(lowered.after_attempt(false), StepDecision::give_up);
+}
+
+TEST(StepGuard, CountsAreSavedAndImpossibleOnesRefused) {
+  StepGuard guard({.in_a_row = 3, .total = 20});
+  restore(guard, {.in_a_row = 1, .total = 7});
+  guard.after_attempt(false);
+  guard.after_attempt(false);
+  CheckpointState state;
+  StateWriter writer(state);
+  guard.save(101, writer);
+  EXPECT_EQ(state.numbers, (std::vector<NamedNumber>{{"skipped_in_a_row", 2}, {"skipped_total", 8}}));
+  guard.load(StateReader(CheckpointInfo{}));  // an older checkpoint has no counts
+  EXPECT_EQ(guard.skipped(), SkippedSteps());
+  EXPECT_THROW(restore(guard, {.in_a_row = 2, .total = 1}), Error);
+  EXPECT_THROW(restore(guard, {.in_a_row = 0, .total = 101}), Error);
 }
 
 // Tests every run of eight steps, each finite, transiently or persistently not finite, with every small budget.

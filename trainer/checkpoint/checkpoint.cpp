@@ -261,6 +261,11 @@ void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, con
   stage.finish();
 }
 
+uint64_t CheckpointInfo::number(const std::string& name) const {
+  const auto found = std::ranges::find(numbers, name, &NamedNumber::name);
+  return found == numbers.end() ? 0 : found->value;
+}
+
 const CheckpointInfo::Replicated* CheckpointInfo::find_replicated(const std::string& name) const {
   const auto found =
       std::find_if(replicated.begin(), replicated.end(), [&name](const auto& array) { return array.name == name; });

@@ -13,7 +13,6 @@
 #include "dist/ranks/communicator.h"
 #include "model/layers/parameter.h"
 #include "quant/tensor/tensor.h"
-#include "trainer/checkpoint/skipped_steps.h"
 
 namespace nibble {
 
@@ -40,6 +39,13 @@ struct ReplicatedArray {
   Tensor values;     // on the CPU, 1 to 4 axes, none of them empty
 };
 
+// A number that is the same on every rank. It is a member of the manifest.
+struct NamedNumber {
+  std::string name;  // as those of tensors; no other member of the manifest has it
+  uint64_t value = 0;
+  friend bool operator==(const NamedNumber&, const NamedNumber&) = default;
+};
+
 struct CheckpointState {
   uint64_t step = 0;
   uint64_t tokens = 0;
@@ -50,7 +56,7 @@ struct CheckpointState {
   std::vector<StateBuffer> buffers;  // the same groups and dtypes in the same order on every rank
   uint64_t shard_begin = 0;          // this rank's elements of the flat buffers; the ranks' ranges follow each other
   uint64_t shard_end = 0;
-  SkippedSteps skipped;
+  std::vector<NamedNumber> numbers = {};
   std::vector<ReplicatedArray> replicated = {};
 };
 
@@ -88,9 +94,11 @@ struct CheckpointInfo {
   std::vector<TensorEntry> tensors;
   std::vector<Group> groups;
   std::vector<RankFile> rank_files;
-  SkippedSteps skipped;
+  std::vector<NamedNumber> numbers;
   std::vector<Replicated> replicated;
 
+  // Returns 0 if there is no such number.
+  uint64_t number(const std::string& name) const;
   // Returns null if there is no such array.
   const Replicated* find_replicated(const std::string& name) const;
 };

@@ -28,7 +28,7 @@ void print_contents(const Manifest& manifest) {
   const CheckpointInfo& info = manifest.info;
   fmt::print("step              {}\ntokens            {}\nseed              {}\nsaved by          nibble {} on {} {}\n",
              info.step, info.tokens, info.seed, info.nibble_version, info.ranks, info.ranks == 1 ? "rank" : "ranks");
-  fmt::print("skipped steps     {}\n", info.skipped.total);
+  fmt::print("skipped steps     {}\n", info.number("skipped_total"));
   fmt::print("data fingerprint  {}\n", info.data_fingerprint);
   for (const auto& group : info.groups) fmt::print("group             {} ({})\n", group.name, name_of(group.dtype));
   for (const auto& array : info.replicated) {

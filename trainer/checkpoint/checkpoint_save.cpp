@@ -162,7 +162,7 @@ Manifest make_manifest(const CheckpointState& state, const std::vector<RankRepor
   info.step = state.step;
   info.tokens = state.tokens;
   info.seed = state.seed;
-  info.skipped = state.skipped;
+  info.numbers = state.numbers;
   info.data_fingerprint = state.data_fingerprint;
   info.nibble_version = NIBBLE_VERSION;
   info.tensors = state.tensors;

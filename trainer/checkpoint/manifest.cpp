@@ -58,11 +58,6 @@ uint64_t unsigned_of(const Json& object, const char* key) {
   return value.get<uint64_t>();
 }
 
-// Reads a member that is 0 if it is missing: manifests of older programs do not have it.
-uint64_t unsigned_or_zero(const Json& object, const char* key) {
-  return object.contains(key) ? unsigned_of(object, key) : 0;
-}
-
 DType dtype_of(const std::string& name) {
   for (const DType dtype : dtypes) {
     if (name_of(dtype) == name) return dtype;
@@ -147,10 +142,10 @@ Manifest parse_members(const Json& root) {
   info.step = unsigned_of(root, "step");
   info.tokens = unsigned_of(root, "tokens");
   info.seed = unsigned_of(root, "seed");
-  info.skipped = {.in_a_row = unsigned_or_zero(root, "skipped_in_a_row"),
-                  .total = unsigned_or_zero(root, "skipped_total")};
-  require(info.skipped.in_a_row <= info.skipped.total && info.skipped.total <= info.step,
-          "the counts of skipped steps are impossible");
+  for (const auto& [name, value] : root.items()) {
+    const bool own = name == "step" || name == "tokens" || name == "seed";
+    if (value.is_number() && !own) info.numbers.push_back({name, unsigned_of(root, name.c_str())});
+  }
   info.data_fingerprint = root.at("data_fingerprint");
   info.nibble_version = root.at("nibble");
   for (const Json& object : root.at("groups")) {
@@ -181,8 +176,10 @@ std::string manifest_text(const Manifest& manifest) {
   root["step"] = info.step;
   root["tokens"] = info.tokens;
   root["seed"] = info.seed;
-  root["skipped_in_a_row"] = info.skipped.in_a_row;
-  root["skipped_total"] = info.skipped.total;
+  for (const NamedNumber& number : info.numbers) {
+    NIBBLE_CHECK(is_plain_name(number.name) && !root.contains(number.name), number.name);
+    root[number.name] = number.value;
+  }
   root["data_fingerprint"] = info.data_fingerprint;
   root["groups"] = Json::array();
   for (const auto& group : info.groups)

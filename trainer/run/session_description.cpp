@@ -42,7 +42,7 @@ std::vector<std::string> TrainingSession::describe() const {
       with_thousands(static_cast<uint64_t>(config_.train.steps)),
       with_thousands(static_cast<uint64_t>(config_.train.tokens_per_step)), config_.micro_batches_per_step(),
       gradient_groups(config_)));
-  lines.push_back("telemetry  " + telemetry_->describe());
+  for (std::string& line : states_.describe()) lines.push_back(std::move(line));
   return lines;
 }
 

@@ -16,7 +16,6 @@
 #include "trainer/compute/run_device.h"
 #include "trainer/compute/training_model.h"
 #include "trainer/run/validation.h"
-#include "trainer/state/run_states.h"
 
 namespace nibble {
 
@@ -74,11 +73,6 @@ std::vector<ParameterSegment> segments(const ParameterTable& table) {
   return result;
 }
 
-SkipBudget skip_budget(const RunConfig& config) {
-  return {.in_a_row = static_cast<uint64_t>(config.guard.skip_in_a_row),
-          .total = static_cast<uint64_t>(config.guard.skip_total)};
-}
-
 // Returns a hash of everything that must be equal in two attempts at a step.
 uint64_t attempt_hash(double loss, double grad_norm, const Tensor& gradient) {
   const std::array<double, 2> numbers{loss, grad_norm};
@@ -89,11 +83,7 @@ uint64_t attempt_hash(double loss, double grad_norm, const Tensor& gradient) {
 }  // namespace
 
 TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& config, RunStart start)
-    : communicator_(communicator),
-      config_(config),
-      device_(device_of(config)),
-      schedule_(schedule_config(config)),
-      guard_(skip_budget(config)) {
+    : communicator_(communicator), config_(config), device_(device_of(config)), schedule_(schedule_config(config)) {
   const auto length = static_cast<uint32_t>(config.model.sequence_length);
   run_together(communicator_, [&] {
     train_loader_ = std::make_unique<Loader>(config.data.train, length, config.run.seed, /*shuffle=*/true);
@@ -117,8 +107,6 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     micro_batches_ = std::make_unique<MicroBatchQueue>(*train_loader_, micro_batch_shape(config_), device_,
                                                        /*ahead=*/device_ != DeviceKind::cpu);
   });
-  telemetry_ = std::make_unique<Telemetry>(communicator_, config_, gradient_groups(config));
-  product_check_ = std::make_unique<ProductCheck>(communicator_, config_, gradient_groups(config));
 }
 
 TrainingSession::~TrainingSession() = default;
@@ -148,9 +136,10 @@ void TrainingSession::reserve_for_late_switch() {
   if (later > bytes) set_gpu_reserve(gpu_reserve() + later - bytes);
 }
 
+// Collective.
 void TrainingSession::add_run_states() {
   const int rank = communicator_.rank();
-  add_states(
+  asked_ = add_states(
       states_,
       {.communicator = communicator_,
        .config = config_,
@@ -233,8 +222,7 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
                         .tensors = tensor_entries(model_->parameters()),
                         .buffers = {},
                         .shard_begin = partition_->begin(rank),
-                        .shard_end = partition_->end(rank),
-                        .skipped = guard_.skipped()};
+                        .shard_end = partition_->end(rank)};
   const auto begin = static_cast<int64_t>(state.shard_begin);
   const auto end = static_cast<int64_t>(state.shard_end);
   state.buffers.push_back({"parameters", weights_.slice(begin, end)});
@@ -260,7 +248,6 @@ void TrainingSession::load(const CheckpointInfo& checkpoint) {
   });
   gather_weights();
   states_.attach(*model_);
-  guard_ = StepGuard(skip_budget(config_), checkpoint.skipped);
 }
 
 // Loads a micro-batch of this rank, and announces the one that comes after it: in this step, or in the next one.
@@ -295,25 +282,24 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
       MicroBatch& batch = load_micro_batch(step, micro_batch);
       model_->take(batch.tokens(), batch.targets(), batch.document_starts());
       batch.set_copied();
-      const bool telemetry_due = micro_batch == 0 && telemetry_->due(step);
-      if (telemetry_due) telemetry_->begin(*model_);
-      const bool check_due = product_check_->due(step, micro_batch);
-      if (check_due) product_check_->begin(*model_, step);
-      if (micro_batch + 1 == own.end && !telemetry_due && config_.comm.reduction == ReductionKind::nccl) {
+      const MicroBatchTensors tensors{.weights = weights_,
+                                      .gradients = gradients,
+                                      .tokens = batch.tokens(),
+                                      .targets = batch.targets(),
+                                      .document_starts = batch.document_starts(),
+                                      .context = context,
+                                      .loss_scale = loss_scale};
+      event.micro_batch = micro_batch;
+      event.tensors = &tensors;
+      states_.begin_micro_batch(event);
+      if (micro_batch + 1 == own.end && config_.comm.reduction == ReductionKind::nccl &&
+          !states_.reads_gradients(event)) {
         model_->set_gradients_ready([this](uint64_t begin, uint64_t end) { reduction_->parameters_ready(begin, end); });
       }
       model_->start_forward_backward(context, loss_scale);
       model_->set_gradients_ready({});
       group_results_->keep_losses(micro_batch, *model_);
-      if (check_due) product_check_->end(*model_, step);
-      if (!telemetry_due) continue;
-      telemetry_->end(*model_, {.weights = weights_,
-                                .gradients = gradients,
-                                .tokens = batch.tokens(),
-                                .targets = batch.targets(),
-                                .document_starts = batch.document_starts(),
-                                .context = context,
-                                .loss_scale = loss_scale});
+      states_.end_micro_batch(event);
     }
     reduction_->end_group();
     states_.end_group(event);
@@ -360,7 +346,7 @@ StepResult TrainingSession::train_step(uint64_t step) {
   StepResult result;
   result.learning_rate = learning_rate(schedule_, step);
   Computed computed = compute(step, /*again=*/false);
-  result.decision = guard_.after_attempt(computed.attempt.finite);
+  result.decision = asked_.guard->after_attempt(computed.attempt.finite);
   if (result.decision == StepDecision::retry) {
     const auto hash = [&] {
       return attempt_hash(computed.attempt.loss, computed.attempt.grad_norm, computed.gradient);
@@ -369,11 +355,11 @@ StepResult TrainingSession::train_step(uint64_t step) {
     result.first = computed.attempt;
     computed = compute(step, /*again=*/true);
     result.same_bits = communicator_.all_reduce_max(hash() == before ? 0 : 1) == 0;
-    result.decision = guard_.after_attempt(computed.attempt.finite);
+    result.decision = asked_.guard->after_attempt(computed.attempt.finite);
   }
   result.attempt = computed.attempt;
-  result.telemetry = telemetry_->collect(step);
-  result.product_check = product_check_->collect(step);
+  result.telemetry = asked_.telemetry->collect(step);
+  result.product_check = asked_.product_check->collect(step);
   if (ends_run(result)) return result;
   const bool applied = result.decision == StepDecision::apply;
   const StepEvent event{.model = *model_, .step = step, .again = result.first.has_value(), .applied = applied};

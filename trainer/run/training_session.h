@@ -22,11 +22,9 @@
 #include "trainer/config/run_config.h"
 #include "trainer/run/group_results.h"
 #include "trainer/run/micro_batch.h"
-#include "trainer/run/step_guard.h"
 #include "trainer/run/weight_gather.h"
-#include "trainer/state/product_check.h"
+#include "trainer/state/run_states.h"
 #include "trainer/state/step_state.h"
-#include "trainer/state/telemetry.h"
 
 namespace nibble {
 
@@ -63,6 +61,8 @@ class TrainingSession {
   // The configuration with what the session has decided filled in.
   const RunConfig& config() const { return config_; }
   const LanguageModel& model() const { return *model_; }
+  // What the run remembers. A state that is added takes part in every step that follows.
+  StepStates& states() { return states_; }
   // Returns a text that identifies the training data: names, sizes and hashes of the shards, in order.
   std::string data_fingerprint() const;
   bool has_validation() const { return validation_loader_ != nullptr; }
@@ -78,7 +78,7 @@ class TrainingSession {
   StepResult train_step(uint64_t step);
   // Returns whether the run must end after this step, because a product of it is wrong.
   bool ends_run(const StepResult& result) const;
-  const StepGuard& guard() const { return guard_; }
+  const StepGuard& guard() const { return *asked_.guard; }
   // Collective; call it after a step. Returns who multiplied what (products_of(), trainer/state/product_check.h).
   nlohmann::json products() const;
 
@@ -121,12 +121,10 @@ class TrainingSession {
   std::unique_ptr<WeightGather> weight_gather_;
   std::unique_ptr<GroupResults> group_results_;
   StepStates states_;
+  AskedStates asked_;  // of states_
   ScheduleConfig schedule_;
-  StepGuard guard_;
 
   std::unique_ptr<MicroBatchQueue> micro_batches_;
-  std::unique_ptr<Telemetry> telemetry_;
-  std::unique_ptr<ProductCheck> product_check_;
 };
 
 }  // namespace nibble

@@ -48,22 +48,20 @@ Linear& ProductCheck::layer(const LanguageModel& model, uint64_t step) const {
   return *model.linears()[chosen(step, 1) % model.linears().size()];
 }
 
-bool ProductCheck::due(uint64_t step, uint64_t micro_batch) const {
-  return due(step) && micro_batch == this->micro_batch(step);
+void ProductCheck::begin_micro_batch(const StepEvent& event) {
+  if (!checked(event)) return;
+  check_ = {.product = all_products[chosen(event.step, 2) % linear_products], .tile = chosen(event.step, 3)};
+  event.model.set_check(layer(event.model, event.step), &check_);
 }
 
-void ProductCheck::begin(LanguageModel& model, uint64_t step) {
-  check_ = {.product = all_products[chosen(step, 2) % linear_products], .tile = chosen(step, 3)};
-  model.set_check(layer(model, step), &check_);
-}
-
-void ProductCheck::end(LanguageModel& model, uint64_t step) {
-  Linear& checked = layer(model, step);
-  model.set_check(checked, nullptr);
+void ProductCheck::end_micro_batch(const StepEvent& event) {
+  if (!checked(event)) return;
+  Linear& linear = layer(event.model, event.step);
+  event.model.set_check(linear, nullptr);
   NIBBLE_CHECK(check_.made, "a training pass runs every product");
-  const GemmDescription by = checked.describe(check_.product);
-  record_ = {.step = step + 1,
-             .layer = checked.name(),
+  const GemmDescription by = linear.describe(check_.product);
+  record_ = {.step = event.step + 1,
+             .layer = linear.name(),
              .product = std::string(name_of(check_.product)),
              .library = by.library,
              .algorithm = by.algorithm,

@@ -13,6 +13,7 @@
 #include "dist/ranks/communicator.h"
 #include "model/language_model.h"
 #include "trainer/config/run_config.h"
+#include "trainer/state/step_state.h"
 
 namespace nibble {
 
@@ -24,22 +25,22 @@ struct ProductCheckRecord {
   std::string difference;          // empty: none was found
 };
 
-class ProductCheck {
+class ProductCheck final : public StepState {
  public:
   // `groups` is the number of groups of the gradient's sum.
   ProductCheck(Communicator& communicator, const RunConfig& config, uint64_t groups);
 
-  // Returns whether a product of this micro-batch of this step (both counted from 0) is compared.
-  bool due(uint64_t step, uint64_t micro_batch) const;
-  // The rank of that micro-batch calls these before and after its forward_backward().
-  void begin(LanguageModel& model, uint64_t step);
-  void end(LanguageModel& model, uint64_t step);
+  std::string_view name() const override { return "product_check"; }
+  void begin_micro_batch(const StepEvent& event) override;
+  void end_micro_batch(const StepEvent& event) override;
   // Collective; call it after the last attempt at the step. Returns on every rank what was found; nothing on steps
   // without a check.
   std::optional<ProductCheckRecord> collect(uint64_t step) const;
 
  private:
   bool due(uint64_t step) const;
+  // Returns whether a product of this micro-batch is compared.
+  bool checked(const StepEvent& event) const { return due(event.step) && event.micro_batch == micro_batch(event.step); }
   uint64_t chosen(uint64_t step, uint64_t what) const;
   Linear& layer(const LanguageModel& model, uint64_t step) const;
   uint64_t micro_batch(uint64_t step) const;

@@ -14,9 +14,14 @@ OscillationConfig oscillation_config(const OscillationRule& rule, const RunConfi
           .threshold = static_cast<float>(rule.threshold)};
 }
 
+SkipBudget skip_budget(const RunConfig& config) {
+  return {.in_a_row = static_cast<uint64_t>(config.guard.skip_in_a_row),
+          .total = static_cast<uint64_t>(config.guard.skip_total)};
+}
+
 }  // namespace
 
-void add_states(StepStates& states, const StateContext& context) {
+AskedStates add_states(StepStates& states, const StateContext& context) {
   Communicator& communicator = context.communicator;
   const RunConfig& config = context.config;
   const Recipe& recipe = config.recipe;
@@ -24,11 +29,14 @@ void add_states(StepStates& states, const StateContext& context) {
   if (recipe.outliers && OutlierSelection::needed(context.model)) {
     states.add<OutlierSelection>(communicator, *recipe.outliers, context.model, context.groups);
   }
-  if (!context.training()) return;
+  if (!context.training()) return {};
   if (recipe.oscillation) {
     states.add<OscillationState>(communicator, oscillation_config(*recipe.oscillation, config), context.weights,
                                  config.run.seed);
   }
+  return {.telemetry = &states.add<Telemetry>(communicator, config, context.groups),
+          .product_check = &states.add<ProductCheck>(communicator, config, context.groups),
+          .guard = &states.add<StepGuard>(skip_budget(config))};
 }
 
 }  // namespace nibble

@@ -7,7 +7,10 @@
 #include "model/language_model.h"
 #include "trainer/config/run_config.h"
 #include "trainer/state/oscillation_state.h"
+#include "trainer/state/product_check.h"
+#include "trainer/state/step_guard.h"
 #include "trainer/state/step_state.h"
+#include "trainer/state/telemetry.h"
 
 namespace nibble {
 
@@ -23,6 +26,14 @@ struct StateContext {
   bool training() const { return groups > 0; }
 };
 
-void add_states(StepStates& states, const StateContext& context);
+// The states that the training loop asks what they have found.
+struct AskedStates {
+  Telemetry* telemetry = nullptr;
+  ProductCheck* product_check = nullptr;
+  StepGuard* guard = nullptr;
+};
+
+// Adds the states that a run needs, or a model that does not train; the latter asks none. Collective for a run.
+AskedStates add_states(StepStates& states, const StateContext& context);
 
 }  // namespace nibble

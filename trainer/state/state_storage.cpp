@@ -14,6 +14,10 @@ void StateWriter::sharded(const std::string& name, const Tensor& shard) {
   checkpoint_.buffers.push_back({name, shard});
 }
 
+void StateWriter::number(const std::string& name, uint64_t value) {
+  checkpoint_.numbers.push_back({name, value});
+}
+
 std::vector<int64_t> StateReader::shape_of(const std::string& name) const {
   const CheckpointInfo::Replicated* const saved = checkpoint_.find_replicated(name);
   return saved == nullptr ? std::vector<int64_t>() : saved->shape;
@@ -26,6 +30,10 @@ void StateReader::replicated(const std::string& name, const Tensor& destination)
 void StateReader::sharded(const std::string& name, const Tensor& shard) const {
   NIBBLE_CHECK(!read_only_, "a model that does not train has no shard");
   load_buffer(checkpoint_, name, tensors_, begin_, end_, shard);
+}
+
+uint64_t StateReader::number(const std::string& name) const {
+  return checkpoint_.number(name);
 }
 
 void StateReader::refuse(const std::string& what) const {

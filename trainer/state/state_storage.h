@@ -21,6 +21,8 @@ class StateWriter {
   // This rank's shard of values that lie as the weights do, one for each element of the flat buffers. Its memory must
   // not change before the checkpoint has been saved.
   void sharded(const std::string& name, const Tensor& shard);
+  // A number that is the same on every rank: a member of the manifest.
+  void number(const std::string& name, uint64_t value);
 
  private:
   CheckpointState& checkpoint_;
@@ -42,6 +44,7 @@ class StateReader {
   std::vector<int64_t> shape_of(const std::string& name) const;
   void replicated(const std::string& name, const Tensor& destination) const;
   void sharded(const std::string& name, const Tensor& shard) const;
+  uint64_t number(const std::string& name) const;  // 0 if the checkpoint does not have it
   // Throws ExitCode::bad_data: the checkpoint holds what the state cannot take.
   [[noreturn]] void refuse(const std::string& what) const;
 

@@ -149,17 +149,22 @@ bool Telemetry::due(uint64_t step) const {
   return config_.telemetry.every > 0 && (step + 1) % static_cast<uint64_t>(config_.telemetry.every) == 0;
 }
 
-void Telemetry::begin(LanguageModel& model) {
+void Telemetry::begin_micro_batch(const StepEvent& event) {
+  if (!measured(event)) return;
+  LanguageModel& model = event.model;
   // A validation may have quantised the weights already. They are quantised again, with the same bits, to be measured.
   model.set_weights_changed();
   model.set_statistics(&statistics_);
 }
 
-void Telemetry::end(LanguageModel& model, const MeasuredMicroBatch& micro_batch) {
+void Telemetry::end_micro_batch(const StepEvent& event) {
+  if (!measured(event)) return;
+  LanguageModel& model = event.model;
+  const MicroBatchTensors& micro_batch = *event.tensors;
   const Stopwatch stopwatch;
   model.set_statistics(nullptr);
   const std::span<Linear* const> layers = model.linears();
-  record_ = {.step = uint64_t{micro_batch.context.step} + 1};
+  record_ = {.step = event.step + 1};
   bool quantised = false;
   double measuring = 0;
   for (size_t i = 0; i < layers.size(); ++i) {
@@ -191,7 +196,7 @@ void Telemetry::end(LanguageModel& model, const MeasuredMicroBatch& micro_batch)
   record_.seconds = measuring + stopwatch.seconds();
 }
 
-void Telemetry::run_probe(const MeasuredMicroBatch& micro_batch) {
+void Telemetry::run_probe(const MicroBatchTensors& micro_batch) {
   fill_zero(probe_gradients_);
   probe_->bind(micro_batch.weights, probe_gradients_);
   probe_->set_weights_changed();

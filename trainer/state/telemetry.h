@@ -15,41 +15,35 @@
 #include "model/language_model.h"
 #include "trainer/config/run_config.h"
 #include "trainer/report/telemetry_record.h"
+#include "trainer/state/step_state.h"
 
 namespace nibble {
 
-// The micro-batch that is measured: its inputs and its gradients.
-struct MeasuredMicroBatch {
-  Tensor weights;    // [flat_size], model dtype
-  Tensor gradients;  // f32 [flat_size], of this micro-batch alone
-  Tensor tokens, targets, document_starts;
-  StepContext context;
-  float loss_scale = 1;
-};
-
-class Telemetry {
+class Telemetry final : public StepState {
  public:
   // Collective. Plans and takes the probe's memory, if there is a probe, on the one rank that measures. `groups` is the
   // number of groups of the gradient's sum; the measured micro-batch is in group 0.
   Telemetry(Communicator& communicator, const RunConfig& config, uint64_t groups);
 
-  // Returns whether the first micro-batch of this step (counted from 0) is measured.
-  bool due(uint64_t step) const;
-  // The rank of group 0 calls these before and after the micro-batch's forward_backward(), with gradients that were
-  // zero before. Another attempt at the step overwrites the figures.
-  void begin(LanguageModel& model);
-  void end(LanguageModel& model, const MeasuredMicroBatch& micro_batch);
+  std::string_view name() const override { return "telemetry"; }
+  // The first micro-batch of a step is measured; the group's gradients are its own. Another attempt at the step
+  // overwrites the figures.
+  void begin_micro_batch(const StepEvent& event) override;
+  bool reads_gradients(const StepEvent& event) const override { return measured(event); }
+  void end_micro_batch(const StepEvent& event) override;
   // Collective; call it after the last attempt at the step. Returns the figures on rank 0 if they are due; nothing on
   // other ranks and steps.
   std::optional<TelemetryRecord> collect(uint64_t step);
 
   // Returns a text such as "every 100 steps, with a bf16 probe on rank 0: 12.3 MB", or "off".
-  std::string describe() const;
+  std::string describe() const override;
 
  private:
   bool measures() const { return communicator_.rank() == rank_; }
+  bool due(uint64_t step) const;  // whether the step is measured
+  bool measured(const StepEvent& event) const { return event.micro_batch == 0 && due(event.step); }
   void build_probe();
-  void run_probe(const MeasuredMicroBatch& micro_batch);
+  void run_probe(const MicroBatchTensors& micro_batch);
 
   Communicator& communicator_;
   const RunConfig& config_;

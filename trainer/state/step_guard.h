@@ -7,9 +7,16 @@
 
 #include <cstdint>
 
-#include "trainer/checkpoint/skipped_steps.h"
+#include "trainer/state/step_state.h"
 
 namespace nibble {
+
+// Counts the steps that a run has skipped so far. The counts are saved in its checkpoints.
+struct SkippedSteps {
+  uint64_t in_a_row = 0;
+  uint64_t total = 0;
+  friend bool operator==(const SkippedSteps&, const SkippedSteps&) = default;
+};
 
 // The largest numbers of skipped steps that a run may have. 0 allows none.
 struct SkipBudget {
@@ -24,9 +31,14 @@ enum class StepDecision : uint8_t {
   give_up,  // skip, and end the run because the budget is exceeded
 };
 
-class StepGuard {
+class StepGuard final : public StepState {
  public:
-  explicit StepGuard(SkipBudget budget, SkippedSteps skipped = {}) : budget_(budget), skipped_(skipped) {}
+  explicit StepGuard(SkipBudget budget) : budget_(budget) {}
+
+  std::string_view name() const override { return "guard"; }
+  void save(uint64_t steps, StateWriter& writer) const override;
+  // Checkpoints of older programs have no counts; these are then 0.
+  void load(const StateReader& reader) override;
 
   // Call it after every attempt at a step. A decision other than retry ends the step.
   StepDecision after_attempt(bool finite);
