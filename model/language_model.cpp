@@ -122,6 +122,11 @@ void LanguageModel::allocate() {
     const auto index = static_cast<int64_t>(i);
     linears_[i]->set_non_finite(non_finite_counts_.slice(index, index + 1));
   }
+  if (options_.training) {
+    const size_t mark = workspace_.mark();
+    embedding_workspace_ = allocate_tensor(workspace_, DType::i32, {2, tokens});
+    workspace_.release(mark);
+  }
   allocate_blocks();
   head_->allocate(quantized_weights_, workspace_);
 }
@@ -196,7 +201,12 @@ void LanguageModel::run_backward(const Tensor& tokens, const Pass& pass) {
     blocks_[b]->backward(input_of(b), gradient_, pass);
     announce(b + 1);
   }
-  embedding_backward({.tokens = tokens, .grad_output = gradient_, .grad_weight = embedding_gradient_});
+  // A tied weight's gradient goes on from that of the head.
+  embedding_backward({.tokens = tokens,
+                      .grad_output = gradient_,
+                      .grad_weight = embedding_gradient_,
+                      .workspace = embedding_workspace_,
+                      .continues = config_.tied_head});
   announce(0);
 }
 

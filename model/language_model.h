@@ -162,6 +162,7 @@ class LanguageModel {
   std::vector<Arena*> arenas_;                           // the arenas above, and the head's
 
   Tensor embedding_weight_, embedding_gradient_;  // [vocab, hidden]
+  Tensor embedding_workspace_;                    // i32 [2, tokens]
   Tensor rope_table_;                             // f32 [sequence_length, head_dim / 2, 2]
   std::vector<Tensor> residual_;                  // [tokens, hidden]: input of each block, and of the head
   Tensor gradient_;                               // [tokens, hidden], of the residual stream

@@ -44,6 +44,7 @@ struct Scatter {
   const T* grad_output;
   float* grad_weight;
   int64_t count, vocab, features;
+  bool continues;
 };
 
 // Returns true if one of tokens [0, end) is `token`. The nearest positions are examined first.
@@ -99,8 +100,8 @@ __device__ __forceinline__ int find_occurrences(const int32_t* tokens, int64_t f
   return total;
 }
 
-// A block handles one position and a slice of the columns. The block at a token's first occurrence adds the gradients
-// of all occurrences, in order; the other blocks do nothing.
+// A block handles one position and a slice of the columns. The block at a token's first occurrence sums the gradients
+// of all occurrences, in order, and adds the sum to the row; the other blocks do nothing.
 template <class T, int width>
 __global__ void __launch_bounds__(backward_threads) backward_kernel(Scatter<T> problem) {
   __shared__ Occurrences list;
@@ -113,7 +114,7 @@ __global__ void __launch_bounds__(backward_threads) backward_kernel(Scatter<T> p
   float* const grad_weight = problem.grad_weight + token * problem.features + column;
   const T* const gradients = problem.grad_output + column;
   Pack<float, width> sum{};
-  if (mine) sum = load_floats<width>(grad_weight);
+  if (mine && problem.continues) sum = load_floats<width>(grad_weight);
   for (int64_t first = position; first < problem.count; first += window) {
     const int found = find_occurrences(problem.tokens, first, problem.count, token, list);
     if (found == 0) continue;
@@ -127,7 +128,13 @@ __global__ void __launch_bounds__(backward_threads) backward_kernel(Scatter<T> p
     }
     __syncthreads();  // the list is written anew after this
   }
-  if (mine) store_floats(grad_weight, sum);
+  if (!mine) return;
+  if (!problem.continues) {
+    const auto row = load_floats<width>(grad_weight);
+#pragma unroll
+    for (int k = 0; k < width; ++k) sum.value[k] = row.value[k] + sum.value[k];
+  }
+  store_floats(grad_weight, sum);
 }
 
 }  // namespace
@@ -153,7 +160,8 @@ void embedding_backward(const EmbeddingBackward& problem) {
                              .grad_weight = problem.grad_weight.as<float>(),
                              .count = count,
                              .vocab = problem.grad_weight.size(0),
-                             .features = problem.grad_weight.cols()};
+                             .features = problem.grad_weight.cols(),
+                             .continues = problem.continues};
     const bool fits = in_packs(4, sizeof(T), scatter.features, {scatter.grad_output}) &&
                       in_packs(4, sizeof(float), scatter.features, {scatter.grad_weight});
     with_pack<4>(fits, [&](auto pack) {

@@ -30,16 +30,22 @@ TEST_F(Embedding, HasTheBitsOfTheCpu) {
       TwinTensor output(dtype, {shape.count, shape.features});
       TwinTensor grad_output(dtype, {shape.count, shape.features});
       TwinTensor grad_weight(DType::f32, {shape.vocab, shape.features});
+      TwinTensor workspace(DType::i32, {2, shape.count});
       fill_tokens(tokens, shape.vocab, shape.distinct);
       weight.fill_normal(1);
       grad_output.fill_normal(2);
       grad_weight.fill_normal(3, 100);  // so that the order of the additions shows
       for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
         embedding_forward({tokens.on(device), weight.on(device), output.on(device)});
-        embedding_backward({tokens.on(device), grad_output.on(device), grad_weight.on(device)});
       }
       EXPECT_TRUE(same_bits(output)) << shape.count << " x " << shape.features;
-      EXPECT_TRUE(same_bits(grad_weight)) << shape.count << " x " << shape.features;
+      for (const bool continues : {false, true}) {
+        for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
+          embedding_backward(
+              {tokens.on(device), grad_output.on(device), grad_weight.on(device), workspace.on(device), continues});
+        }
+        EXPECT_TRUE(same_bits(grad_weight)) << shape.count << " x " << shape.features << (continues ? ", goes on" : "");
+      }
     }
   }
 }

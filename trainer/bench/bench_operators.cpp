@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "model/ops/attention/attention.h"
 #include "model/ops/cross_entropy.h"
 #include "model/ops/elementwise.h"
+#include "model/ops/embedding.h"
 #include "model/ops/rms_norm.h"
 #include "model/ops/rope.h"
 #include "model/ops/swiglu.h"
@@ -105,6 +107,25 @@ void add_norm(BenchGroup& group, int64_t tokens, int64_t features) {
                        .workspace = workspace});
   });
   add_streaming(group, "norm/residual_sum", elements, {4, 2, 6}, [=] { add(input, grad_output, output); });
+}
+
+// Adds the embedding's gradient. As in text, few words make up most of the tokens: word w has the share of the cube
+// roots in [w, w + 1) / vocabulary.
+void add_embedding(BenchGroup& group, int64_t tokens, int64_t vocabulary, int64_t features) {
+  const Tensor ids = zero_tensor(group, DType::i32, {tokens});
+  std::set<int32_t> words;
+  for (int64_t i = 0; i < tokens; ++i) {
+    const double uniform = static_cast<double>(i * 7919 % tokens) / static_cast<double>(tokens);
+    ids.as<int32_t>()[i] = static_cast<int32_t>(uniform * uniform * uniform * static_cast<double>(vocabulary));
+    words.insert(ids.as<int32_t>()[i]);
+  }
+  const Tensor grad_output = normal_tensor(group, {tokens, features});
+  const Tensor grad_weight = zero_tensor(group, DType::f32, {vocabulary, features});
+  const double sums = 4 * static_cast<double>(words.size()) / static_cast<double>(tokens);
+  const Tensor workspace = zero_tensor(group, DType::i32, {2, tokens});
+  add_streaming(group, "embedding/backward", static_cast<double>(tokens * features), {2 + sums, sums, 2 + sums}, [=] {
+    embedding_backward({.tokens = ids, .grad_output = grad_output, .grad_weight = grad_weight, .workspace = workspace});
+  });
 }
 
 void add_activation(BenchGroup& group, int64_t tokens, int64_t features) {
@@ -214,6 +235,7 @@ BenchGroup operator_cases(bool quick, int most_threads) {
   add_attention(group, tokens / 1024, 1024, most_threads);
   add_rope(group, tokens / 256, 256);
   add_norm(group, tokens, 768);
+  add_embedding(group, tokens, 8192, 768);
   add_activation(group, tokens, 2048);
   add_cross_entropy(group, tokens / 4, 4096);
   const uint64_t parameters = uint64_t{1} << (quick ? 20 : 23);
