@@ -119,11 +119,11 @@ void Head::loss_and_gradient(const Training& problem) {
                              .gradient = problem.gradient.slice(begin, end),
                              .context = problem.context,
                              .scale = problem.scale},
-                            losses_.slice(begin, end));
+                            losses_.slice(begin, end), begin == 0);
   }
 }
 
-void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses) {
+void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses, bool first) {
   const int64_t count = chunk.input.rows();
   norm_.forward(chunk.input, normed_.slice(0, count));
   linear_.forward({.input = normed_, .output = logits_, .context = chunk.context, .keep = true});
@@ -136,7 +136,7 @@ void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses) 
   if (count < chunk_) fill_zero(grad_logits_.slice(count, chunk_));
   linear_.backward({.grad_output = grad_logits_, .grad_input = grad_normed_, .context = chunk.context});
   fill_zero(chunk.gradient);
-  norm_.backward(grad_normed_.slice(0, count), chunk.input, chunk.gradient);
+  norm_.backward(grad_normed_.slice(0, count), chunk.input, chunk.gradient, /*continues=*/!first);
 }
 
 }  // namespace nibble

@@ -65,7 +65,7 @@ class Head {
   Tensor logits(const Tensor& input, const StepContext& context);
 
  private:
-  void chunk_loss_and_gradient(const Training& chunk, const Tensor& losses);
+  void chunk_loss_and_gradient(const Training& chunk, const Tensor& losses, bool first);
 
   ModelConfig config_;
   Sizes sizes_;

@@ -73,14 +73,15 @@ void Norm::forward(const Tensor& input, const Tensor& output) const {
                     .inverse_rms = inverse_rms_.slice(0, input.rows())});
 }
 
-void Norm::backward(const Tensor& grad_output, const Tensor& input, const Tensor& grad_input) const {
+void Norm::backward(const Tensor& grad_output, const Tensor& input, const Tensor& grad_input, bool continues) const {
   rms_norm_backward({.grad_output = grad_output,
                      .input = input,
                      .weight = weight_,
                      .inverse_rms = inverse_rms_.slice(0, input.rows()),
                      .grad_input = grad_input,
                      .grad_weight = grad_weight_,
-                     .workspace = workspace_});
+                     .workspace = workspace_,
+                     .continues = continues});
 }
 
 }  // namespace nibble

@@ -78,8 +78,9 @@ class Norm {
   void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
   // `input` and `output` are [tokens, hidden].
   void forward(const Tensor& input, const Tensor& output) const;
-  // Adds to grad_input the gradient with respect to the input of the last forward.
-  void backward(const Tensor& grad_output, const Tensor& input, const Tensor& grad_input) const;
+  // Adds to grad_input the gradient with respect to the input of the last forward. `continues` says that these tokens
+  // belong to the micro-batch of the last call, whose sum in the weight's gradient goes on.
+  void backward(const Tensor& grad_output, const Tensor& input, const Tensor& grad_input, bool continues = false) const;
 
  private:
   uint32_t weight_id_;

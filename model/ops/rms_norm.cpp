@@ -141,26 +141,37 @@ NIBBLE_VECTORIZE void backward_rows(const BackwardRows<T>& rows, size_t begin, s
   }
 }
 
-// sum += the rows in columns [begin, end), where begin is a multiple of 32. The rows store the even and the odd
-// elements of 32 apart.
-NIBBLE_VECTORIZE void add_rows(const float* rows, size_t count, size_t features, size_t begin, size_t end, float* sum) {
+// The rows whose sum is the gradient of a weight. They store the even and the odd elements of 32 apart.
+struct PartialSums {
+  const float* rows;
+  size_t count, features;
+  bool continues;
+};
+
+// Adds the sum of the rows to columns [begin, end) of a gradient, where begin is a multiple of 32.
+NIBBLE_VECTORIZE void add_rows(const PartialSums& sums, size_t begin, size_t end, float* grad_weight) {
+  const size_t features = sums.features;
   const size_t whole = features / pair_lanes * pair_lanes;
-  Lanes even;
-  Lanes odd;
+  Lanes before[2];
+  Lanes sum[2];
   Lanes value;
   size_t i = begin;
   for (; i < std::min(end, whole); i += pair_lanes) {
-    load_pairs(even, odd, sum + i);
-    for (size_t row = 0; row < count; ++row) {
-      load(value, rows + row * features + i);
-      even += value;
-      load(value, rows + row * features + i + lanes);
-      odd += value;
+    load_pairs(before[0], before[1], grad_weight + i);
+    for (size_t half = 0; half < 2; ++half) {
+      sum[half] = sums.continues ? before[half] : Lanes{};
+      for (size_t row = 0; row < sums.count; ++row) {
+        load(value, sums.rows + row * features + i + half * lanes);
+        sum[half] += value;
+      }
+      if (!sums.continues) sum[half] += before[half];
     }
-    store_pairs(sum + i, even, odd);
+    store_pairs(grad_weight + i, sum[0], sum[1]);
   }
   for (; i < end; ++i) {
-    for (size_t row = 0; row < count; ++row) sum[i] += rows[row * features + i];
+    float total = sums.continues ? grad_weight[i] : 0;
+    for (size_t row = 0; row < sums.count; ++row) total += sums.rows[row * features + i];
+    grad_weight[i] = sums.continues ? total : grad_weight[i] + total;
   }
 }
 
@@ -227,8 +238,8 @@ void rms_norm_backward(const RmsNormBackward& problem) {
   });
   float* grad_weight = problem.grad_weight.as<float>();
   constexpr size_t column_grain = 512;
-  parallel_for(features, column_grain,
-               [=](size_t begin, size_t end) { add_rows(partial_sums, chunks, features, begin, end, grad_weight); });
+  const PartialSums sums{partial_sums, chunks, features, problem.continues};
+  parallel_for(features, column_grain, [=](size_t begin, size_t end) { add_rows(sums, begin, end, grad_weight); });
 }
 
 }  // namespace cpu

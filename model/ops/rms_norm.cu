@@ -78,6 +78,7 @@ struct Backward {
   int64_t tokens, features;
   int64_t range;  // tokens of a range
   int64_t ranges;
+  bool continues;
 };
 
 // A warp computes a token.
@@ -131,12 +132,13 @@ template <class T>
 __global__ void grad_weight_kernel(Backward<T> problem) {
   const int64_t column = global_thread();
   if (column >= problem.features) return;
-  float sum = problem.grad_weight[column];
+  const float before = problem.grad_weight[column];
+  float sum = problem.continues ? before : 0.0f;
 #pragma unroll 8
   for (int64_t range = 0; range < problem.ranges; ++range) {
     sum += problem.partial_sums[range * problem.features + column];
   }
-  problem.grad_weight[column] = sum;
+  problem.grad_weight[column] = problem.continues ? sum : before + sum;
 }
 
 LaunchShape warp_a_row(int64_t rows) {
@@ -180,7 +182,8 @@ void rms_norm_backward(const RmsNormBackward& problem) {
                                .tokens = tokens,
                                .features = width,
                                .range = range,
-                               .ranges = div_ceil(tokens, range)};
+                               .ranges = div_ceil(tokens, range),
+                               .continues = problem.continues};
     const auto fits = [&](int count) {
       return in_packs(count, sizeof(T), width,
                       {backward.grad_output, backward.input, backward.weight, backward.grad_input}) &&

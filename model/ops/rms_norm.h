@@ -21,14 +21,16 @@ struct RmsNormForward {
 };
 NIBBLE_OPERATOR(void rms_norm_forward(const RmsNormForward& problem));
 
+// The terms of the weight's gradient are summed over the tokens of each range, then over the ranges in order.
 struct RmsNormBackward {
-  Tensor grad_output;  // [tokens, features]
-  Tensor input;        // [tokens, features]
-  Tensor weight;       // [features]
-  Tensor inverse_rms;  // f32 [tokens], of the forward pass
-  Tensor grad_input;   // [tokens, features]: added to, the sum is rounded once; not grad_output
-  Tensor grad_weight;  // f32 [features]: added to
-  Tensor workspace;    // f32 [rms_norm_workspace_rows, features]
+  Tensor grad_output;      // [tokens, features]
+  Tensor input;            // [tokens, features]
+  Tensor weight;           // [features]
+  Tensor inverse_rms;      // f32 [tokens], of the forward pass
+  Tensor grad_input;       // [tokens, features]: added to, the sum is rounded once; not grad_output
+  Tensor grad_weight;      // f32 [features]: the sum is added to it
+  Tensor workspace;        // f32 [rms_norm_workspace_rows, features]
+  bool continues = false;  // the sum goes on from what grad_weight holds, in place of beginning with zero
 };
 NIBBLE_OPERATOR(void rms_norm_backward(const RmsNormBackward& problem));
 

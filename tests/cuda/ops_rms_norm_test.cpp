@@ -47,12 +47,12 @@ TEST_F(RmsNorm, BackwardHasTheBitsOfTheCpu) {
       weight.fill_normal(3);
       inverse_rms.fill_normal(4, 0.3F);
       grad_input.fill_normal(5, 0.1F);
-      grad_weight.fill_normal(6);
+      grad_weight.fill_normal(6, 100);  // so that the order of the additions shows
       workspace.fill_normal(7);
-      for (int pass = 0; pass < 2; ++pass) {
+      for (const bool continues : {false, true}) {
         for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
           rms_norm_backward({grad_output.on(device), input.on(device), weight.on(device), inverse_rms.on(device),
-                             grad_input.on(device), grad_weight.on(device), workspace.on(device)});
+                             grad_input.on(device), grad_weight.on(device), workspace.on(device), continues});
         }
         EXPECT_TRUE(same_bits(grad_input)) << tokens << " x " << features;
         EXPECT_TRUE(same_bits(grad_weight)) << tokens << " x " << features;

@@ -29,7 +29,7 @@ struct Result {
 };
 
 template <class T>
-Result<T> run(const Problem& problem) {
+Result<T> run(const Problem& problem, bool continues = false) {
   const int64_t tokens = static_cast<int64_t>(problem.tokens);
   const int64_t features = static_cast<int64_t>(problem.features);
   auto input = stored<T>(problem.input);
@@ -46,7 +46,8 @@ Result<T> run(const Problem& problem) {
                     view(result.output, {tokens, features}), view(result.inverse_rms, {tokens})});
   rms_norm_backward({view(grad_output, {tokens, features}), view(input, {tokens, features}), view(weight, {features}),
                      view(result.inverse_rms, {tokens}), view(result.grad_input, {tokens, features}),
-                     view(result.grad_weight, {features}), view(workspace, {rms_norm_workspace_rows, features})});
+                     view(result.grad_weight, {features}), view(workspace, {rms_norm_workspace_rows, features}),
+                     continues});
   return result;
 }
 
@@ -119,6 +120,40 @@ TEST(RmsNorm, Bf16IsFp32RoundedOnce) {
     EXPECT_EQ(narrow.inverse_rms, wide.inverse_rms);
     EXPECT_EQ(narrow.grad_weight, wide.grad_weight);
   }
+}
+
+// The gradient of the weight is formed from zero and then added.
+TEST(RmsNorm, GradientOfTheWeightIsAddedOnce) {
+  bool continuing_differs = false;
+  for (const Problem& problem : problems()) {
+    Problem from_zero = problem;
+    from_zero.grad_weight.assign(problem.features, 0);
+    const std::vector<float> sum = run<BFloat16>(from_zero).grad_weight;
+    EXPECT_EQ(run<BFloat16>(from_zero, /*continues=*/true).grad_weight, sum);
+    auto added = stored<float>(problem.grad_weight);
+    for (size_t i = 0; i < sum.size(); ++i) added[i] += sum[i];
+    EXPECT_EQ(run<BFloat16>(problem).grad_weight, added) << problem.tokens;
+    continuing_differs = continuing_differs || run<BFloat16>(problem, /*continues=*/true).grad_weight != added;
+  }
+  EXPECT_TRUE(continuing_differs);
+}
+
+// Tokens in two calls are one sum if the second goes on.
+TEST(RmsNorm, SumOfTheWeightGoesOn) {
+  constexpr size_t features = 70;
+  // Every token has a range of its own, so the ranges of both calls are those of one call.
+  const Problem whole{30, features};
+  Problem first = whole;
+  Problem second = whole;
+  first.tokens = 17;
+  second.tokens = 13;
+  for (Values Problem::*rows : {&Problem::input, &Problem::grad_output, &Problem::grad_input}) {
+    (first.*rows).resize(17 * features);
+    (second.*rows).erase((second.*rows).begin(), (second.*rows).begin() + 17 * features);
+  }
+  const std::vector<float> after_first = run<float>(first, /*continues=*/true).grad_weight;
+  second.grad_weight.assign(after_first.begin(), after_first.end());
+  EXPECT_EQ(run<float>(second, /*continues=*/true).grad_weight, run<float>(whole, /*continues=*/true).grad_weight);
 }
 
 TEST(RmsNorm, ZerosAreNormalisedToZeros) {
