@@ -64,7 +64,9 @@ Head::Head(const ModelConfig& config, const Recipe& recipe, const Sizes& sizes, 
       linear_(make_linear(config, recipe, embedding_id, table)),
       chunk_(chunk_of(linear_, sizes, config.vocab_size)),
       capacity_(sizes.training ? chunk_ : std::max(chunk_, sizes.sequence_length)),
-      memory_(memory_name(chunk_, sizes.tokens()), sizes.device) {}
+      has_own_gradients_(sizes.training && sizes.sums_micro_batches && (config.tied_head || chunk_ < sizes.tokens())),
+      memory_(memory_name(chunk_, sizes.tokens()), sizes.device),
+      gradient_memory_("the head's gradient of one micro-batch", sizes.device) {}
 
 void Head::allocate(Arena& weights, Arena& workspace) {
   const LayerArenas arenas{weights, memory_, workspace, 1, capacity_, sizes_.training};
@@ -76,6 +78,10 @@ void Head::allocate(Arena& weights, Arena& workspace) {
     grad_logits_ =
         config_.dtype == DType::f32 ? logits_ : allocate_tensor(memory_, config_.dtype, {chunk_, config_.vocab_size});
   }
+  if (has_own_gradients_) {
+    own_.norm = allocate_tensor(gradient_memory_, DType::f32, {config_.hidden_size});
+    own_.weight = allocate_tensor(gradient_memory_, DType::f32, {config_.vocab_size, config_.hidden_size});
+  }
   norm_.allocate(arenas);
   linear_.allocate(arenas);
 }
@@ -83,6 +89,10 @@ void Head::allocate(Arena& weights, Arena& workspace) {
 void Head::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {
   norm_.bind(table, weights, gradients);
   linear_.bind(table, weights, gradients);
+  if (!has_own_gradients_ || gradients.empty()) return;
+  bound_ = {norm_.grad_weight(), linear_.grad_weight()};
+  norm_.set_grad_weight(own_.norm);
+  linear_.set_grad_weight(own_.weight);
 }
 
 Tensor Head::logits(const Tensor& input, const StepContext& context) {
@@ -112,6 +122,10 @@ void Head::loss_and_gradient(const Training& problem) {
   const ProfileScope scope(OperatorFamily::head, "head_loss_and_gradient");
   const int64_t tokens = sizes_.tokens();
   NIBBLE_CHECK(sizes_.training && problem.input.rows() == tokens, "a whole micro-batch, and memory for gradients");
+  if (has_own_gradients_) {
+    fill_zero(own_.norm);
+    fill_zero(own_.weight);
+  }
   for (int64_t begin = 0; begin < tokens; begin += chunk_) {
     const int64_t end = std::min(tokens, begin + chunk_);
     chunk_loss_and_gradient({.input = problem.input.slice(begin, end),
@@ -121,6 +135,15 @@ void Head::loss_and_gradient(const Training& problem) {
                              .scale = problem.scale},
                             losses_.slice(begin, end), begin == 0);
   }
+  if (!has_own_gradients_) return;
+  add(bound_.norm, own_.norm, bound_.norm);
+  if (!config_.tied_head) add(bound_.weight, own_.weight, bound_.weight);
+}
+
+void Head::add_tied_gradient() {
+  const ProfileScope scope(OperatorFamily::head, "add_tied_gradient");
+  NIBBLE_CHECK(config_.tied_head, "the head has a weight of its own");
+  if (has_own_gradients_) add(bound_.weight, own_.weight, bound_.weight);
 }
 
 void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses, bool first) {

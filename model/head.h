@@ -31,6 +31,7 @@ class Head {
     bool training = true;
     int64_t chunk_tokens = 0;  // a multiple of 16; 0: what suits a CPU, so that bits do not depend on the device
     DeviceKind device = DeviceKind::cpu;
+    bool sums_micro_batches = false;  // as in LanguageModelOptions
     int64_t tokens() const { return sequences * sequence_length; }
   };
 
@@ -38,9 +39,11 @@ class Head {
   Head(const ModelConfig& config, const Recipe& recipe, const Sizes& sizes, uint32_t embedding_id,
        ParameterTable& table);
 
-  // Called twice: while the arenas measure, and after they have been committed; memory() is one of these arenas.
+  // Called twice: while the arenas measure, and after they have been committed; memory() and gradient_memory() are two
+  // of these arenas.
   void allocate(Arena& weights, Arena& workspace);
   Arena& memory() { return memory_; }
+  Arena& gradient_memory() { return gradient_memory_; }
   int64_t chunk_tokens() const { return chunk_; }
   Linear& linear() { return linear_; }
   void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
@@ -59,12 +62,20 @@ class Head {
     float scale = 1;
   };
   void loss_and_gradient(const Training& problem);
+  // The gradient of a tied weight is not complete then. The embedding goes on adding to weight_gradient(), f32 [vocab,
+  // hidden], and add_tied_gradient() after it adds that to the bound gradient, unless it is the bound gradient itself.
+  Tensor weight_gradient() const { return linear_.grad_weight(); }
+  void add_tied_gradient();
   Tensor losses() const { return losses_; }
   // Returns f32 [tokens, vocab] for at most one sequence, or at most one chunk if the model is for training. The result
   // is valid until the next call.
   Tensor logits(const Tensor& input, const StepContext& context);
 
  private:
+  struct Gradients {
+    Tensor norm;    // f32 [hidden]
+    Tensor weight;  // f32 [vocab, hidden]
+  };
   void chunk_loss_and_gradient(const Training& chunk, const Tensor& losses, bool first);
 
   ModelConfig config_;
@@ -73,8 +84,12 @@ class Head {
   Linear linear_;
   int64_t chunk_;     // tokens
   int64_t capacity_;  // tokens for whose logits there is memory
+  // The parameters' gradients are used more than once in a micro-batch, and must be formed beside those that are bound.
+  bool has_own_gradients_;
   Arena memory_;
+  Arena gradient_memory_;
 
+  Gradients own_, bound_;        // of the micro-batch, of the group; empty without gradients of its own
   Tensor normed_, grad_normed_;  // [capacity, hidden], [chunk, hidden]
   Tensor logits_;                // f32 [capacity, vocab]
   Tensor grad_logits_;           // [chunk, vocab]; FP32 gradients use the memory of the logits

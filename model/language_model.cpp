@@ -89,10 +89,11 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, co
                             .sequence_length = options_.sequence_length,
                             .training = options_.training,
                             .chunk_tokens = options_.head_chunk_tokens,
-                            .device = options_.device},
+                            .device = options_.device,
+                            .sums_micro_batches = options_.sums_micro_batches},
                 embedding_id_, table_);
-  arenas_ = {&quantized_weights_,  &residual_stream_, &saved_activations_,
-             &shared_activations_, &workspace_,       &head_->memory()};
+  arenas_ = {&quantized_weights_, &residual_stream_, &saved_activations_,      &shared_activations_,
+             &workspace_,         &head_->memory(),  &head_->gradient_memory()};
   for (const std::unique_ptr<Block>& block : blocks_) {
     for (Linear* linear : block->linears()) linears_.push_back(linear);
   }
@@ -204,9 +205,10 @@ void LanguageModel::run_backward(const Tensor& tokens, const Pass& pass) {
   // A tied weight's gradient goes on from that of the head.
   embedding_backward({.tokens = tokens,
                       .grad_output = gradient_,
-                      .grad_weight = embedding_gradient_,
+                      .grad_weight = config_.tied_head ? head_->weight_gradient() : embedding_gradient_,
                       .workspace = embedding_workspace_,
                       .continues = config_.tied_head});
+  if (config_.tied_head) head_->add_tied_gradient();
   announce(0);
 }
 

@@ -30,8 +30,12 @@ struct LanguageModelOptions {
   int64_t sequence_length = 0;  // tokens of a sequence; at most config.sequence_length
   bool training = true;         // false: no memory for backward
   DeviceKind device = DeviceKind::cpu;
-  bool document_mask = false;        // passes may be given document starts
-  int64_t head_chunk_tokens = 0;     // tokens whose logits are in memory at a time; 0: what suits a CPU
+  bool document_mask = false;     // passes may be given document starts
+  int64_t head_chunk_tokens = 0;  // tokens whose logits are in memory at a time; 0: what suits a CPU
+  // The bound gradients may hold those of other micro-batches when a pass begins: a head in chunks or with a tied
+  // weight has memory to form the micro-batch's gradient from zero. Without it they must be zero, lest the last bits of
+  // the sum depend on what they held.
+  bool sums_micro_batches = false;
   bool graphs = false;               // on a GPU: forward and backward of a micro-batch are one graph
   bool measure_only = false;         // takes no memory: memory() is all that the model is good for
   std::vector<bool> recompute = {};  // by block: drop its activations and compute them again in backward; empty: none
@@ -72,7 +76,8 @@ class LanguageModel {
   double forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
                  const Tensor& document_starts = Tensor());
   // Does the same for a whole micro-batch, with the same bits of the loss, and adds the gradient of loss_scale * (that
-  // sum) to the bound gradients.
+  // sum) to the bound gradients. It is formed from zero and then added: every bound gradient g becomes fl32(g + d),
+  // where d is what the micro-batch alone would have made of a buffer of zeros.
   double forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context, float loss_scale,
                           const Tensor& document_starts = Tensor());
   // The parts of forward_backward(), which do not wait for the device. take() copies a micro-batch to the device; the

@@ -76,6 +76,9 @@ class Norm {
   Norm(std::string name, const ModelConfig& config, ParameterTable& table);
   void allocate(const LayerArenas& arenas);
   void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
+  // backward() adds the weight's gradient here, f32 [hidden]: in the bound gradients, until it is set anew.
+  Tensor grad_weight() const { return grad_weight_; }
+  void set_grad_weight(const Tensor& grad_weight) { grad_weight_ = grad_weight; }
   // `input` and `output` are [tokens, hidden].
   void forward(const Tensor& input, const Tensor& output) const;
   // Adds to grad_input the gradient with respect to the input of the last forward. `continues` says that these tokens

@@ -87,6 +87,10 @@ class Linear {
 
   // Binds views of the flat buffers: weights of the description's dtype, gradients f32 (empty for inference).
   void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
+  // backward() adds the weight's gradient here, f32 [features_out, features_in]: in the bound gradients, until it is
+  // set anew.
+  Tensor grad_weight() const { return grad_weight_; }
+  void set_grad_weight(const Tensor& grad_weight) { grad_weight_ = grad_weight; }
   void set_weights_changed() { forward_weight_stale_ = backward_weight_stale_ = true; }
   // From now on, statistics of every operand that is made are written here; nullptr ends this.
   void set_statistics(LinearStatistics* statistics) { statistics_ = statistics; }

@@ -85,6 +85,8 @@ class Formula {
     plan["activations of one block, shared"] = shared;
     plan["workspace"] = lasting_work() + work;
     plan[head_name()] = head_memory();
+    const bool has_own_gradient = case_.options.sums_micro_batches && (case_.config.tied_head || chunk() < t_);
+    plan["the head's gradient of one micro-batch"] = has_own_gradient ? taken(4 * h_) + taken(4 * v_ * h_) : 0;
     std::erase_if(plan, [](const auto& line) { return line.second == 0; });
     return plan;
   }
@@ -277,6 +279,10 @@ std::vector<Case> cases() {
   all.back().options.document_mask = true;
   all.push_back(bf16_case("bf16, longer chunks of logits", deep, options_of(5, 128)));
   all.back().options.head_chunk_tokens = 512;
+  all.push_back(bf16_case("bf16, sums of several micro-batches", deep, options_of(5, 128)));
+  all.back().options.sums_micro_batches = true;
+  all.push_back(bf16_case("bf16, sums of several micro-batches, one chunk of logits", even, options_of(2, 128)));
+  all.back().options.sums_micro_batches = true;
   for (Storage storage : {in_mxfp8, in_fp8}) {
     const bool micro = storage.block != 0;
     Case quantised_head = bf16_case(micro ? "mxfp8, head too" : "fp8, head too", wide_head, options_of(2, 128));

@@ -1,5 +1,7 @@
 #include "trainer/compute/training_model.h"
 
+#include <algorithm>
+
 #include "trainer/compute/run_device.h"
 
 namespace nibble {
@@ -24,6 +26,7 @@ LanguageModelOptions training_options(const RunConfig& config) {
           .device = device_of(config),
           .document_mask = config.data.document_mask,
           .head_chunk_tokens = config.train.head_chunk_tokens,
+          .sums_micro_batches = std::min(config.train.group_micro_batches, config.micro_batches_per_step()) > 1,
           .graphs = config.cuda.graphs,
           .recompute = recompute_blocks(config)};
 }

@@ -127,7 +127,8 @@ const Field fields[] = {
      numeric, "batch", token_count, "tokens", true},
     {"train.group_micro_batches", VALUE(train.group_micro_batches),
      "Micro-batches whose gradients are added up in one buffer before the tree over groups; the order of the sum, and so "
-     "its bits, depend on it, never on the number of ranks. The number of groups limits the number of ranks that work.",
+     "its bits, depend on it, never on the number of ranks. The number of groups limits the number of ranks that work. "
+     "Above 1, a head that is tied or computed in chunks takes memory for its gradient of one micro-batch.",
      numeric, "batch", {1, 4294967295.0}, "micro-batches"},
     {"train.recompute", VALUE(train.recompute), "Blocks whose activations are computed again in the backward pass to save "
      "memory: none, all, or block numbers such as `0,2,5-7`. Changes no bit of the result.",
