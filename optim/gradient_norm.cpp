@@ -45,31 +45,27 @@ static void sum_squares(const SquareSums& problem) {
   const float* const values = problem.shard.as<float>();
   parallel_for(problem.sums.size(), blocks_at_once, [&](size_t begin, size_t end) {
     for (size_t block = begin; block < end; ++block) {
-      const size_t first = block * Partition::block;
-      problem.sums[block] = sum_of_squares(values + first, std::min<size_t>(Partition::block, count - first));
+      const size_t first = block * norm_block;
+      problem.sums[block] = sum_of_squares(values + first, std::min<size_t>(norm_block, count - first));
     }
   });
 }
 
 }  // namespace cpu
 
-GradientNorm gradient_norm(Communicator& communicator, const Partition& partition, const Tensor& shard) {
+GradientNorm gradient_norm(Communicator& communicator, const Placement& owned, const Tensor& shard) {
   const ProfileScope scope(OperatorFamily::optimizer, "gradient_norm");
   const int rank = communicator.rank();
-  NIBBLE_CHECK(
-      partition.ranks() == communicator.size() && static_cast<uint64_t>(shard.elements()) == partition.count(rank),
-      "gradient shard");
+  NIBBLE_CHECK(owned.ranks() == communicator.size() && static_cast<uint64_t>(shard.elements()) == owned.elements(rank),
+               "gradient shard");
   std::vector<uint64_t> offsets;  // where each rank's block sums begin, in bytes
   offsets.reserve(static_cast<size_t>(communicator.size()) + 1);
-  for (int other = 0; other < communicator.size(); ++other) {
-    offsets.push_back(div_ceil(partition.begin(other), Partition::block) * sizeof(double));
-  }
-  const uint64_t blocks = div_ceil(partition.elements(), Partition::block);
-  offsets.push_back(blocks * sizeof(double));
+  for (const uint64_t bound : boundaries(owned)) offsets.push_back(div_ceil(bound, norm_block) * sizeof(double));
+  const uint64_t blocks = offsets.back() / sizeof(double);
 
   std::vector<double> sums(blocks);
   const SquareSums own{shard, std::span(sums).subspan(offsets[static_cast<size_t>(rank)] / sizeof(double),
-                                                      div_ceil(partition.count(rank), Partition::block))};
+                                                      div_ceil(owned.elements(rank), norm_block))};
   NIBBLE_DISPATCH(shard.device(), sum_squares, own);
   communicator.host().all_gather(std::as_writable_bytes(std::span(sums)), offsets);
   double total = 0;

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int lanes = 16;
 constexpr int lanes_a_thread = 4;
-constexpr int threads_a_block = lanes / lanes_a_thread;  // threads for one block of Partition
+constexpr int threads_a_block = lanes / lanes_a_thread;  // threads for one block
 constexpr int threads = 128;
 
 struct Squares {
@@ -25,16 +25,16 @@ __device__ __forceinline__ void add_square(double& lane, float value) {
   lane = fma(static_cast<double>(value), static_cast<double>(value), lane);
 }
 
-// Four neighbouring threads add the squares of one block of Partition, four lanes each.
+// Four neighbouring threads add the squares of one block, four lanes each.
 __global__ void square_sums_kernel(Squares squares) {
   const int64_t thread = global_thread();
   const int64_t block = thread / threads_a_block;
   const int quarter = static_cast<int>(thread % threads_a_block);
   double lane[lanes_a_thread] = {};
   if (block < squares.blocks) {
-    const int64_t first = block * static_cast<int64_t>(Partition::block);
+    const int64_t first = block * static_cast<int64_t>(norm_block);
     const int64_t left = squares.count - first;
-    const int count = left < static_cast<int64_t>(Partition::block) ? static_cast<int>(left) : Partition::block;
+    const int count = left < static_cast<int64_t>(norm_block) ? static_cast<int>(left) : norm_block;
     const float* const values = squares.values + first + quarter * lanes_a_thread;
     const int rows = count / lanes;
 #pragma unroll 8

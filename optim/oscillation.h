@@ -11,10 +11,10 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "dist/device/arena.h"
-#include "optim/adamw/adamw.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
@@ -26,6 +26,12 @@ struct OscillationConfig {
   uint64_t every = 200;
   uint64_t window = 50;  // below `every`
   float threshold = 8;
+};
+
+// State that a checkpoint keeps.
+struct NamedState {
+  std::string name;
+  Tensor shard;  // [elements of the rank's shard]
 };
 
 class Oscillation {

@@ -8,7 +8,7 @@
 #include "dist/base/enum_names.h"
 #include "dist/ranks/communicator.h"
 #include "dist/ranks/shared_arena.h"
-#include "dist/zero/partition.h"
+#include "dist/zero/placement.h"
 
 namespace nibble {
 
@@ -28,8 +28,8 @@ class GradientReduction {
   // leaves the others waiting on their devices, where no error can be agreed on: it has to end the job.
   virtual bool exchanges_in_groups() const { return false; }
 
-  // Starts a group; called before its first micro-batch. Returns a buffer of partition.elements() floats to which the
-  // group's gradients are added. This and all other spans are memory of the arena's device.
+  // Starts a group; called before its first micro-batch. Returns a buffer of the layout's elements in FP32, to
+  // which the group's gradients are added. This and all other spans are memory of the arena's device.
   virtual std::span<float> begin_group() = 0;
   // Announces, in the backward pass of the last micro-batch of this rank's last group, that gradients [begin, end) of
   // the buffer are complete once the compute stream gets to this point. Ranges follow each other from the end of the
@@ -41,8 +41,8 @@ class GradientReduction {
   }
   // Ends a group; called after its last micro-batch. This rank's groups come in order.
   virtual void end_group() = 0;
-  // Collective, after the last group. Returns this rank's shard [partition.begin(rank), partition.end(rank)) of the
-  // total. The span stays valid until the next begin_group().
+  // Collective, after the last group. Returns this rank's part of the total, as the placement has it. The span stays
+  // valid until the next begin_group().
   virtual std::span<float> reduce_scatter() = 0;
 };
 
@@ -57,7 +57,7 @@ constexpr auto enum_names(ReductionKind) {
 // Takes memory from the arena, in the measuring pass and again after commit(). Throws ExitCode::bad_config for `nccl`
 // if NCCL is not in use: on the CPU, or without the library.
 std::unique_ptr<GradientReduction> make_gradient_reduction(ReductionKind kind, SharedArena& memory,
-                                                           Communicator& communicator, const Partition& partition,
+                                                           Communicator& communicator, const Placement& owned,
                                                            uint64_t groups);
 
 }  // namespace nibble

@@ -78,6 +78,12 @@ Layout::Layout(std::vector<Bucket> buckets, std::vector<TensorLayout> tensors)
   NIBBLE_CHECK(!tensors_.empty() || elements_ == 0, "elements of no tensor");
 }
 
+Layout one_vector(std::string name, uint64_t elements) {
+  TensorLayout vector{.name = std::move(name), .shape = {narrow<int64_t>(elements)}, .count = elements};
+  vector.use = TensorUse::vector;
+  return {{{.name = vector.name, .range = {0, round_up(elements, Layout::alignment)}}}, {vector}};
+}
+
 const TensorLayout* Layout::find(std::string_view name) const {
   const auto found = std::ranges::find(tensors_, name, &TensorLayout::name);
   return found == tensors_.end() ? nullptr : &*found;

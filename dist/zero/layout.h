@@ -117,4 +117,7 @@ class Layout {
   std::vector<uint64_t> first_byte_;  // [tensors]: of each tensor's weights
 };
 
+// Returns the layout of a single vector.
+Layout one_vector(std::string name, uint64_t elements);
+
 }  // namespace nibble

@@ -8,22 +8,31 @@
 #include "dist/zero/tree_reduction.h"
 
 namespace nibble {
+namespace {
 
-LibraryReduction::LibraryReduction(Arena& arena, DeviceCommunicator* communicator, const Partition& partition,
+std::vector<Range> shards_of(const Placement& owned) {
+  const std::vector<uint64_t> bounds = boundaries(owned);
+  std::vector<Range> shards;
+  for (size_t rank = 0; rank + 1 < bounds.size(); ++rank) shards.push_back({bounds[rank], bounds[rank + 1]});
+  return shards;
+}
+
+}  // namespace
+
+LibraryReduction::LibraryReduction(Arena& arena, DeviceCommunicator* communicator, const Placement& owned,
                                    uint64_t groups, uint64_t bucket)
     : communicator_(communicator),
-      partition_(partition),
+      shards_(shards_of(owned)),
       bucket_(bucket),
-      local_(groups_of_rank(groups, rank(), partition.ranks())),
+      local_(groups_of_rank(groups, rank(), owned.ranks())),
       device_(arena.device()),
       next_group_(local_.begin),
-      ready_(partition.elements()),
-      sent_(partition.elements()) {
-  NIBBLE_CHECK(communicator == nullptr ? partition.ranks() == 1 : partition.ranks() == communicator->size(),
-               "the partition is for another number of ranks");
+      ready_(owned.layout().elements()),
+      sent_(ready_) {
+  NIBBLE_CHECK(communicator == nullptr ? owned.ranks() == 1 : owned.ranks() == communicator->size(),
+               "the placement is for another number of ranks");
   NIBBLE_CHECK(bucket > 0 && groups > 0, "buckets and groups of the gradient sum");
-  buffer_ = {static_cast<float*>(arena.allocate(checked_multiply(partition.elements(), sizeof(float)))),
-             partition.elements()};
+  buffer_ = {static_cast<float*>(arena.allocate(checked_multiply(ready_, sizeof(float)))), ready_};
 }
 
 void LibraryReduction::clear() {
@@ -58,10 +67,10 @@ void LibraryReduction::send_from(uint64_t begin) {
   while (sent_ > 0) {
     const uint64_t first = sent_ > bucket_ ? sent_ - bucket_ : 0;
     if (first < begin) return;
-    for (int owner = 0; communicator_ != nullptr && owner < partition_.ranks(); ++owner) {
-      const uint64_t from = std::max(first, partition_.begin(owner));
-      const uint64_t to = std::min(sent_, partition_.end(owner));
-      if (from < to) communicator_->start_sum(buffer_.subspan(from, to - from), owner);
+    if (communicator_ != nullptr) {
+      for_each_part(shards_, {first, sent_}, [&](size_t owner, Range part) {
+        communicator_->start_sum(buffer_.subspan(part.begin, part.count()), static_cast<int>(owner));
+      });
     }
     sent_ = first;
   }
@@ -75,14 +84,15 @@ std::span<float> LibraryReduction::reduce_scatter() {
   if (communicator_ != nullptr) communicator_->finish_sums();
   cleared_ = false;
   next_group_ = local_.begin;
-  ready_ = sent_ = partition_.elements();
-  return buffer_.subspan(partition_.begin(rank()), partition_.count(rank()));
+  ready_ = sent_ = buffer_.size();
+  const Range shard = shards_[static_cast<size_t>(rank())];
+  return buffer_.subspan(shard.begin, shard.count());
 }
 
 std::unique_ptr<GradientReduction> make_gradient_reduction(ReductionKind kind, SharedArena& memory,
-                                                           Communicator& communicator, const Partition& partition,
+                                                           Communicator& communicator, const Placement& owned,
                                                            uint64_t groups) {
-  if (kind == ReductionKind::tree) return std::make_unique<TreeReduction>(memory, communicator, partition, groups);
+  if (kind == ReductionKind::tree) return std::make_unique<TreeReduction>(memory, communicator, owned, groups);
   auto* const ranks = dynamic_cast<DeviceCommunicator*>(&communicator);
   const bool possible = memory.arena().device() == DeviceKind::cuda &&
                         (communicator.size() == 1 || (ranks != nullptr && ranks->sums_by_library()));
@@ -90,8 +100,7 @@ std::unique_ptr<GradientReduction> make_gradient_reduction(ReductionKind kind, S
     throw Error(ExitCode::bad_config, "gradients cannot be summed by NCCL: it is not in use",
                 "set comm.reduction=tree, or train on GPUs with NCCL (libnccl.so.2)");
   }
-  return std::make_unique<LibraryReduction>(memory.arena(), communicator.size() == 1 ? nullptr : ranks, partition,
-                                            groups);
+  return std::make_unique<LibraryReduction>(memory.arena(), communicator.size() == 1 ? nullptr : ranks, owned, groups);
 }
 
 }  // namespace nibble

@@ -14,9 +14,9 @@ class LibraryReduction final : public GradientReduction {
  public:
   static constexpr uint64_t usual_bucket = uint64_t{8} << 20;  // elements: 32 MiB
 
-  // Takes one buffer of partition.elements() floats from the arena. `communicator` is null for one rank; otherwise its
-  // sums_by_library() is true.
-  LibraryReduction(Arena& arena, DeviceCommunicator* communicator, const Partition& partition, uint64_t groups,
+  // Takes one FP32 buffer of the layout's elements from the arena. `owned` gives each rank one range, and these follow
+  // each other. `communicator` is null for one rank; otherwise its sums_by_library() is true.
+  LibraryReduction(Arena& arena, DeviceCommunicator* communicator, const Placement& owned, uint64_t groups,
                    uint64_t bucket = usual_bucket);
 
   GroupRange local_groups() const override { return local_; }
@@ -34,7 +34,7 @@ class LibraryReduction final : public GradientReduction {
   void send_from(uint64_t begin);
 
   DeviceCommunicator* communicator_;
-  Partition partition_;
+  std::vector<Range> shards_;  // [ranks]
   uint64_t bucket_;
   GroupRange local_;
   DeviceKind device_;

@@ -124,21 +124,43 @@ Placement flat(const Layout& layout, int ranks) {
   return {layout, ranks, std::move(shares), Placement::Cuts::anywhere};
 }
 
-Placement by_bucket(const Layout& layout, std::span<const RankSet> members) {
-  std::vector<Share> shares;
+namespace {
+
+// Returns the shares of members of which each holds one part of `whole`, a range of whole tensors.
+void add_parts(const Layout& layout, Range whole, std::span<const RankSet> members, std::vector<Share>& shares) {
   const uint64_t parts = members.size();
-  for_each_tensor(layout, [&](uint32_t index, const TensorLayout& tensor) {
-    const Range bucket = layout.buckets()[tensor.bucket].range;
+  for_each_part(layout.tensors(), whole, [&](size_t index, Range) {
+    const TensorLayout& tensor = layout.tensors()[index];
     uint64_t begin = 0;
     for (uint64_t i = 0; i < parts; ++i) {
-      const uint64_t wanted = bucket.begin + boundary(bucket.count(), parts, i + 1);
-      const uint64_t end = i + 1 == parts           ? tensor.count
-                           : wanted < tensor.offset ? 0
-                                                    : std::max(begin, cut_before(tensor, wanted - tensor.offset));
-      if (begin < end) shares.push_back({index, {begin, end}, members[i]});
-      begin = std::max(begin, end);
+      const uint64_t wanted = whole.begin + boundary(whole.count(), parts, i + 1);
+      const bool reached = wanted >= tensor.offset;
+      const uint64_t end = i + 1 == parts ? tensor.count
+                           : reached      ? std::max(begin, cut_before(tensor, wanted - tensor.offset))
+                                          : 0;
+      if (begin < end) shares.push_back({static_cast<uint32_t>(index), {begin, end}, members[i]});
+      begin = end;
     }
   });
+}
+
+std::vector<RankSet> each_rank(int ranks) {
+  std::vector<RankSet> members;
+  for (int rank = 0; rank < ranks; ++rank) members.push_back({.first = rank});
+  return members;
+}
+
+}  // namespace
+
+Placement contiguous(const Layout& layout, int ranks) {
+  std::vector<Share> shares;
+  add_parts(layout, {0, layout.elements()}, each_rank(ranks), shares);
+  return {layout, ranks, std::move(shares)};
+}
+
+Placement by_bucket(const Layout& layout, std::span<const RankSet> members) {
+  std::vector<Share> shares;
+  for (const Bucket& bucket : layout.buckets()) add_parts(layout, bucket.range, members, shares);
   return {layout, ranks_of(members), std::move(shares)};
 }
 
@@ -193,6 +215,17 @@ Placement merged(std::span<const Placement* const> of_tensor) {
     }
   }
   return {any.layout(), any.ranks(), std::move(shares)};
+}
+
+std::vector<uint64_t> boundaries(const Placement& placement) {
+  std::vector<uint64_t> result{0};
+  for (int rank = 0; rank < placement.ranks(); ++rank) {
+    const std::vector<Range>& ranges = placement.ranges(rank);
+    NIBBLE_CHECK(ranges.size() <= 1 && (ranges.empty() || ranges.front().begin == result.back()),
+                 "the ranges of the ranks follow each other");
+    result.push_back(ranges.empty() ? result.back() : ranges.front().end);
+  }
+  return result;
 }
 
 namespace {

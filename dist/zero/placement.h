@@ -72,6 +72,8 @@ class Placement {
 Placement replicated(const Layout& layout, int ranks);
 // Every rank holds one range of the logical order, in blocks of 4096 elements; the ranges are about equally long.
 Placement flat(const Layout& layout, int ranks);
+// The same, but the ranges are cut at grains.
+Placement contiguous(const Layout& layout, int ranks);
 // Member i of the list holds part i of every bucket; the parts are about equally long.
 Placement by_bucket(const Layout& layout, std::span<const RankSet> members);
 // Units are held whole (TensorLayout::units()): the largest first, each by the member that has the fewest elements.
@@ -82,6 +84,10 @@ Placement by_expert(const Layout& layout, std::span<const RankSet> members);
 Placement subdivided(const Placement& placement);
 // Tensor t lies as of_tensor[t] has it. All are of the same layout and number of ranks.
 Placement merged(std::span<const Placement* const> of_tensor);
+
+// Returns the ranks()+1 boundaries of a placement in which each rank holds one range of the logical order and these
+// follow each other (NIBBLE_CHECK).
+std::vector<uint64_t> boundaries(const Placement& placement);
 
 // Elements that go from one buffer to another; `from` and `to` are where they begin in the buffers of the two ranks.
 struct Move {

@@ -31,10 +31,16 @@ double tree_sum_of(std::span<const double> values, uint64_t first, uint64_t leng
   return left + tree_sum_of(values, first + half, half);
 }
 
-const Partition& checked(const Partition& partition, const Communicator& communicator, uint64_t groups) {
+const Placement& checked(const Placement& owned, const Communicator& communicator, uint64_t groups) {
   NIBBLE_CHECK(groups >= 1, "a step has at least one group of micro-batches");
-  NIBBLE_CHECK(partition.ranks() == communicator.size(), "the partition is for another number of ranks");
-  return partition;
+  NIBBLE_CHECK(owned.ranks() == communicator.size(), "the placement is for another number of ranks");
+  return owned;
+}
+
+std::vector<std::vector<Range>> ranges_of(const Placement& placement) {
+  std::vector<std::vector<Range>> ranges;
+  for (int rank = 0; rank < placement.ranks(); ++rank) ranges.push_back(placement.ranges(rank));
+  return ranges;
 }
 
 }  // namespace
@@ -69,9 +75,10 @@ struct TreeReduction::State {
   };
 
   Communicator& communicator;
-  SharedArena* const shared;  // null: every rank is a machine of its own
-  const DeviceKind device;    // device of all buffers
-  const Partition partition;
+  SharedArena* const shared;                     // null: every rank is a machine of its own
+  const DeviceKind device;                       // device of all buffers
+  const uint64_t elements;                       // of a whole buffer
+  const std::vector<std::vector<Range>> ranges;  // [ranks]: what each rank owns, in the order of its shard
   const uint64_t groups;
   const GroupRange local;
   const Machines machines;
@@ -87,16 +94,17 @@ struct TreeReduction::State {
   uint64_t next_group;
   std::optional<size_t> leaf;  // buffer of the open group
 
-  State(Arena& arena, SharedArena* memory, Communicator& all_ranks, const Partition& shards, uint64_t all_groups)
+  State(Arena& arena, SharedArena* memory, Communicator& all_ranks, const Placement& owned, uint64_t all_groups)
       : communicator(all_ranks),
         shared(memory),
         device(arena.device()),
-        partition(shards),
+        elements(owned.layout().elements()),
+        ranges(ranges_of(owned)),
         groups(all_groups),
         local(groups_of_rank(all_groups, all_ranks.rank(), all_ranks.size())),
         machines(memory, all_ranks.size()),
         here(machines.of(all_ranks.rank())),
-        stride(round_up(checked_multiply(shards.elements(), sizeof(float)),
+        stride(round_up(checked_multiply(owned.layout().elements(), sizeof(float)),
                         uint64_t{device == DeviceKind::cpu ? Arena::alignment : Arena::cuda_alignment})),
         sums(all_groups),
         next_group(local.begin) {
@@ -106,7 +114,7 @@ struct TreeReduction::State {
     const size_t shard_bytes = checked_multiply(shard_count(), sizeof(float));
     buffers = static_cast<std::byte*>(arena.allocate(checked_multiply(own, stride)));
     received = static_cast<float*>(arena.allocate(checked_multiply(elsewhere, shard_bytes)));
-    if (own == 0) spare = static_cast<float*>(arena.allocate(shard_bytes));
+    if (own == 0 || own_ranges().size() > 1) spare = static_cast<float*>(arena.allocate(shard_bytes));
   }
 
   MachineFold machine_fold_of(size_t machine) const {
@@ -139,7 +147,12 @@ struct TreeReduction::State {
     return nodes.size() - machine_folds[here].nodes.size();
   }
 
-  uint64_t shard_count() const { return partition.count(communicator.rank()); }
+  const std::vector<Range>& own_ranges() const { return ranges[static_cast<size_t>(communicator.rank())]; }
+  uint64_t shard_count() const {
+    uint64_t count = 0;
+    for (const Range& range : own_ranges()) count += range.count();
+    return count;
+  }
   float* buffer(std::byte* of_rank, size_t index) const { return reinterpret_cast<float*>(of_rank + index * stride); }
   float* buffer(size_t index) const { return buffer(buffers, index); }
   bool shares() const { return shared != nullptr && machines.count() < static_cast<size_t>(communicator.size()); }
@@ -162,62 +175,81 @@ struct TreeReduction::State {
     for (int rank = 0; rank < communicator.size(); ++rank) {
       if (machines.of(rank) == here || machines.deputy(here, rank) != communicator.rank()) continue;
       for (const auto& [left, right] : machine_folds[here].fold.joins) {
-        add(partial[left] + partition.begin(rank), partial[right] + partition.begin(rank), partition.count(rank),
-            device);
+        for (const Range& range : ranges[static_cast<size_t>(rank)]) {
+          add(partial[left] + range.begin, partial[right] + range.begin, range.count(), device);
+        }
       }
     }
   }
 
-  // Exchanges root k of every machine that has one in exchange k. Returns the roots of the other machines for this
-  // rank's shard, machine by machine.
+  // Exchanges root k of every machine that has one in exchange k, one range of the shards after the other. Returns the
+  // roots of the other machines for this rank's shard, machine by machine.
   std::vector<float*> exchange(const std::vector<float*>& partial) const {
     size_t rounds = 0;
     for (const MachineFold& machine_fold : machine_folds) rounds = std::max(rounds, machine_fold.fold.roots.size());
-    const auto ranks = static_cast<size_t>(communicator.size());
     std::vector<size_t> first(machine_folds.size());  // index of each machine's first root among those received
     size_t count = 0;
     for (size_t machine = 0; machine < machine_folds.size(); ++machine) {
       first[machine] = count;
       if (machine != here) count += machine_folds[machine].fold.roots.size();
     }
+    size_t most_ranges = 0;
+    for (const std::vector<Range>& of_rank : ranges) most_ranges = std::max(most_ranges, of_rank.size());
     for (size_t round = 0; round < rounds; ++round) {
-      std::vector<std::span<const std::byte>> send(ranks);
-      std::vector<std::span<std::byte>> receive(ranks);
-      for (int rank = 0; rank < communicator.size(); ++rank) {
-        const size_t machine = machines.of(rank);
-        if (machine == here) continue;
-        const auto peer = static_cast<size_t>(rank);
-        if (round < machine_folds[here].fold.roots.size() && machines.deputy(here, rank) == communicator.rank()) {
-          const float* const root = partial[machine_folds[here].fold.roots[round].value];
-          send[peer] = std::as_bytes(std::span(root + partition.begin(rank), partition.count(rank)));
-        }
-        if (round < machine_folds[machine].fold.roots.size() && machines.deputy(machine, communicator.rank()) == rank) {
-          float* const root = received + (first[machine] + round) * shard_count();
-          receive[peer] = std::as_writable_bytes(std::span(root, shard_count()));
-        }
+      uint64_t at = 0;  // of the range in this rank's shard
+      for (size_t index = 0; index < most_ranges; ++index) {
+        exchange_range(partial, first, round, index, at);
+        if (index < own_ranges().size()) at += own_ranges()[index].count();
       }
-      communicator.exchange(send, receive);
     }
     std::vector<float*> roots;
     for (size_t root = 0; root < count; ++root) roots.push_back(received + root * shard_count());
     return roots;
   }
 
+  void exchange_range(const std::vector<float*>& partial, const std::vector<size_t>& first, size_t round, size_t index,
+                      uint64_t at) const {
+    const auto ranks = static_cast<size_t>(communicator.size());
+    std::vector<std::span<const std::byte>> send(ranks);
+    std::vector<std::span<std::byte>> receive(ranks);
+    for (int rank = 0; rank < communicator.size(); ++rank) {
+      const size_t machine = machines.of(rank);
+      if (machine == here) continue;
+      const auto peer = static_cast<size_t>(rank);
+      if (round < machine_folds[here].fold.roots.size() && machines.deputy(here, rank) == communicator.rank() &&
+          index < ranges[peer].size()) {
+        const Range range = ranges[peer][index];
+        const float* const root = partial[machine_folds[here].fold.roots[round].value];
+        send[peer] = std::as_bytes(std::span(root + range.begin, range.count()));
+      }
+      if (round < machine_folds[machine].fold.roots.size() && machines.deputy(machine, communicator.rank()) == rank &&
+          index < own_ranges().size()) {
+        float* const root = received + (first[machine] + round) * shard_count();
+        receive[peer] = std::as_writable_bytes(std::span(root + at, own_ranges()[index].count()));
+      }
+    }
+    communicator.exchange(send, receive);
+  }
+
   std::span<float> reduce_scatter() {
-    std::vector<float*> partial = partial_sums();
+    const std::vector<float*> partial = partial_sums();
     std::vector<float*> elsewhere;
     if (machines.count() > 1) {
       fold_for_others(partial);
       elsewhere = exchange(partial);
     }
-    for (float*& sum : partial) sum += partition.begin(communicator.rank());
-    partial.insert(partial.end(), elsewhere.begin(), elsewhere.end());
-    std::vector<const float*> values;
-    for (const size_t i : order) values.push_back(partial[i]);
     // The result is in this rank's own memory, where its next group begins when it has used the shard.
-    float* const shard =
-        spare != nullptr ? spare : buffer(sums.nodes().front().value) + partition.begin(communicator.rank());
-    last.run(values, shard, shard_count(), device);
+    const uint64_t first = own_ranges().empty() ? 0 : own_ranges().front().begin;
+    float* const shard = spare != nullptr ? spare : buffer(sums.nodes().front().value) + first;
+    uint64_t at = 0;
+    for (const Range& range : own_ranges()) {
+      std::vector<const float*> values;
+      for (const size_t i : order) {
+        values.push_back(i < partial.size() ? partial[i] + range.begin : elsewhere[i - partial.size()] + at);
+      }
+      last.run(values, shard + at, range.count(), device);
+      at += range.count();
+    }
     if (shares()) shared->meet();  // nobody begins a group before every rank has read
     sums = RankSums(groups);
     next_group = local.begin;
@@ -225,12 +257,11 @@ struct TreeReduction::State {
   }
 };
 
-TreeReduction::TreeReduction(Arena& arena, Communicator& communicator, const Partition& partition, uint64_t groups)
-    : state_(std::make_unique<State>(arena, nullptr, communicator, checked(partition, communicator, groups), groups)) {}
+TreeReduction::TreeReduction(Arena& arena, Communicator& communicator, const Placement& owned, uint64_t groups)
+    : state_(std::make_unique<State>(arena, nullptr, communicator, checked(owned, communicator, groups), groups)) {}
 
-TreeReduction::TreeReduction(SharedArena& memory, Communicator& communicator, const Partition& partition,
-                             uint64_t groups)
-    : state_(std::make_unique<State>(memory.arena(), &memory, communicator, checked(partition, communicator, groups),
+TreeReduction::TreeReduction(SharedArena& memory, Communicator& communicator, const Placement& owned, uint64_t groups)
+    : state_(std::make_unique<State>(memory.arena(), &memory, communicator, checked(owned, communicator, groups),
                                      groups)) {}
 
 TreeReduction::~TreeReduction() = default;
@@ -246,8 +277,8 @@ std::span<float> TreeReduction::begin_group() {
   NIBBLE_CHECK(state.next_group < state.local.end, "all groups of this rank are done");
   state.leaf = state.sums.take();
   float* const gradients = state.buffer(*state.leaf);
-  clear(gradients, state.partition.elements(), state.device);
-  return {gradients, state.partition.elements()};
+  clear(gradients, state.elements, state.device);
+  return {gradients, state.elements};
 }
 
 void TreeReduction::end_group() {
@@ -255,7 +286,7 @@ void TreeReduction::end_group() {
   State& state = *state_;
   NIBBLE_CHECK(state.leaf, "no group has begun");
   state.sums.push(state.next_group, *state.leaf, [&](size_t left, size_t right) {
-    add(state.buffer(left), state.buffer(right), state.partition.elements(), state.device);
+    add(state.buffer(left), state.buffer(right), state.elements, state.device);
   });
   state.leaf.reset();
   ++state.next_group;

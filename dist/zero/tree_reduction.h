@@ -17,7 +17,7 @@
 #include "dist/ranks/communicator.h"
 #include "dist/ranks/shared_arena.h"
 #include "dist/zero/gradient_reduction.h"
-#include "dist/zero/partition.h"
+#include "dist/zero/placement.h"
 
 namespace nibble {
 
@@ -30,14 +30,15 @@ double tree_sum(std::span<const double> values);
 class TreeReduction final : public GradientReduction {
  public:
   // Takes memory (partial sums, exchange buffers) from the arena, in the measuring pass and again after commit(). With
-  // g groups on this rank it is at most log2(g) + 1 buffers of partition.elements() floats if the rank's first group is
-  // a multiple of a power of two that is at least g (one rank; a power of two of ranks and of groups), else at most
+  // g groups on this rank it is at most log2(g) + 1 buffers of the layout's elements in FP32 if the rank's first group
+  // is a multiple of a power of two that is at least g (one rank; a power of two of ranks and of groups), else at most
   // twice that; and one shard for each partial sum of every other machine. Ranks that share the arena's memory read
   // each other's partial sums in place; without sharing, as on GPUs, every rank is a machine of its own. Sums are
   // formed on the arena's device; on a GPU the communicator is one of device memory, unless there is only one rank.
-  TreeReduction(SharedArena& memory, Communicator& communicator, const Partition& partition, uint64_t groups);
+  // `owned` says which elements of the sum each rank gets.
+  TreeReduction(SharedArena& memory, Communicator& communicator, const Placement& owned, uint64_t groups);
   // For small sums: all memory is this rank's own.
-  TreeReduction(Arena& arena, Communicator& communicator, const Partition& partition, uint64_t groups);
+  TreeReduction(Arena& arena, Communicator& communicator, const Placement& owned, uint64_t groups);
   ~TreeReduction() override;
 
   GroupRange local_groups() const override;

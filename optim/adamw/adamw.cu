@@ -10,15 +10,13 @@ namespace {
 
 constexpr int at_once = 8;  // elements of a thread; they use one block of random bits of each stream
 constexpr int threads = 256;
-constexpr int most_pieces = 64;  // pieces of a launch, whose parameters must stay below 4 KiB
+constexpr int most_parts = 64;  // parts of a launch, whose parameters must stay below 4 KiB
 
 enum class Weights { f32, bf16, bf16_with_master };
 
-struct Piece {
-  uint64_t shard_offset, element, count;  // as in AdamWPiece
-  uint32_t tensor_id;
-  float decay_rate;
-  uint32_t first_block;  // first block of the grid that works on this piece
+struct Entry {
+  AdamWPart part;
+  uint32_t first_block;  // first block of the grid that works on this part
 };
 
 struct Batch {
@@ -28,8 +26,8 @@ struct Batch {
   void* second_moment;
   float* master;
   void* weights;
-  int pieces;
-  Piece piece[most_pieces];
+  int entries;
+  Entry entry[most_parts];
 };
 
 // Loads eight numbers from `from` on, of which `count` exist; those that do not exist are zero.
@@ -99,12 +97,12 @@ __device__ __forceinline__ void store_eight_stochastic(BFloat16* to, int count, 
   });
 }
 
-__device__ __forceinline__ int piece_of_block(const Batch& batch) {
+__device__ __forceinline__ int entry_of_block(const Batch& batch) {
   int low = 0;
-  int high = batch.pieces;  // the piece is in [low, high)
+  int high = batch.entries;  // the part is in [low, high)
   while (high - low > 1) {
     const int middle = (low + high) / 2;
-    if (batch.piece[middle].first_block <= blockIdx.x) {
+    if (batch.entry[middle].first_block <= blockIdx.x) {
       low = middle;
     } else {
       high = middle;
@@ -115,26 +113,28 @@ __device__ __forceinline__ int piece_of_block(const Batch& batch) {
 
 template <class Moment, Weights weights>
 __global__ void __launch_bounds__(threads) adamw_kernel(Batch batch) {
-  const Piece& piece = batch.piece[piece_of_block(batch)];
-  const uint64_t first = (uint64_t{blockIdx.x - piece.first_block} * threads + threadIdx.x) * at_once;
-  if (first >= piece.count) return;
-  const uint64_t left = piece.count - first;
+  const Entry& entry = batch.entry[entry_of_block(batch)];
+  const AdamWPart& part = entry.part;
+  const uint64_t first = (uint64_t{blockIdx.x - entry.first_block} * threads + threadIdx.x) * at_once;
+  if (first >= part.count) return;
+  const uint64_t left = part.count - first;
   const int count = left < at_once ? static_cast<int>(left) : at_once;
-  const uint64_t shard_offset = piece.shard_offset + first;
-  const uint64_t random = (piece.element + first) / at_once;
+  const uint64_t state_at = part.state_at + first;
+  const uint64_t weight_at = part.weight_at + first;
+  const uint64_t random = (part.element + first) / at_once;
   cpu::AdamWUpdate update = batch.update;
-  update.decay_rate = piece.decay_rate;
+  update.decay_rate = part.decay_rate;
 
-  Moment* const first_moment = static_cast<Moment*>(batch.first_moment) + shard_offset;
-  Moment* const second_moment = static_cast<Moment*>(batch.second_moment) + shard_offset;
-  BFloat16* const rounded = static_cast<BFloat16*>(batch.weights) + shard_offset;
+  Moment* const first_moment = static_cast<Moment*>(batch.first_moment) + state_at;
+  Moment* const second_moment = static_cast<Moment*>(batch.second_moment) + state_at;
+  BFloat16* const rounded = static_cast<BFloat16*>(batch.weights) + weight_at;
   float* const exact =
-      (weights == Weights::bf16_with_master ? batch.master : static_cast<float*>(batch.weights)) + shard_offset;
+      weights == Weights::bf16_with_master ? batch.master + state_at : static_cast<float*>(batch.weights) + weight_at;
   float g[at_once];
   float m[at_once];
   float v[at_once];
   float w[at_once];
-  load_eight(batch.gradients + shard_offset, count, g);
+  load_eight(batch.gradients + part.gradient_at + first, count, g);
   load_eight(first_moment, count, m);
   load_eight(second_moment, count, v);
   if constexpr (weights == Weights::bf16) {
@@ -153,11 +153,11 @@ __global__ void __launch_bounds__(threads) adamw_kernel(Batch batch) {
     store_eight(first_moment, count, m);
     store_eight(second_moment, count, v);
   } else {
-    store_eight_stochastic(first_moment, count, m, update.first_moment_noise, piece.tensor_id, random);
-    store_eight_stochastic(second_moment, count, v, update.second_moment_noise, piece.tensor_id, random);
+    store_eight_stochastic(first_moment, count, m, update.first_moment_noise, part.tensor_id, random);
+    store_eight_stochastic(second_moment, count, v, update.second_moment_noise, part.tensor_id, random);
   }
   if constexpr (weights == Weights::bf16) {
-    store_eight_stochastic(rounded, count, w, update.weight_noise, piece.tensor_id, random);
+    store_eight_stochastic(rounded, count, w, update.weight_noise, part.tensor_id, random);
   } else {
     store_eight(exact, count, w);
   }
@@ -195,17 +195,16 @@ void adamw(const AdamWProblem& problem) {
               .second_moment = problem.second_moment.data(),
               .master = problem.master.empty() ? nullptr : problem.master.as<float>(),
               .weights = problem.weights.data(),
-              .pieces = 0,
-              .piece = {}};
-  for (size_t first = 0; first < problem.pieces.size(); first += most_pieces) {
-    const size_t end = std::min<size_t>(first + most_pieces, problem.pieces.size());
+              .entries = 0,
+              .entry = {}};
+  const std::vector<AdamWPart> parts = parts_of(problem);
+  for (size_t first = 0; first < parts.size(); first += most_parts) {
+    const size_t end = std::min<size_t>(first + most_parts, parts.size());
     uint64_t blocks = 0;
-    batch.pieces = 0;
+    batch.entries = 0;
     for (size_t i = first; i < end; ++i) {
-      const AdamWPiece& piece = problem.pieces[i];
-      batch.piece[batch.pieces++] = {piece.shard_offset, piece.element,    piece.count,
-                                     piece.tensor_id,    piece.decay_rate, narrow<uint32_t>(blocks)};
-      blocks += div_ceil<uint64_t>(piece.count, threads * at_once);
+      batch.entry[batch.entries++] = {parts[i], narrow<uint32_t>(blocks)};
+      blocks += div_ceil<uint64_t>(parts[i].count, threads * at_once);
     }
     const LaunchShape shape{dim3(narrow<uint32_t>(blocks)), dim3(threads)};
     const bool bf16 = problem.weights.dtype() == DType::bf16;

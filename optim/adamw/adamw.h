@@ -1,22 +1,22 @@
-// AdamW (Loshchilov, Hutter 2019, arXiv 1711.05101) on this rank's shard of flat parameter buffers.
+// AdamW (Loshchilov, Hutter 2019, arXiv 1711.05101).
 //
 // Each element is updated in FP32 and in this order of operations (c1 = 1 - beta1, c2 = 1 - beta2, rounded to FP32
 // once):
 //   g = gradient * grad_scale;  m = beta1 m + c1 g;  v = beta2 v + c2 (g g)
 //   w = w - (rate * ((m * correction1) / (sqrt(v * correction2) + epsilon)) + (rate * weight_decay) * w)
-// with correction_i = 1 / (1 - beta_i^(step+1)) from double arithmetic, and the decay term only if the segment asks for
+// with correction_i = 1 / (1 - beta_i^(step+1)) from double arithmetic, and the decay term only if the tensor asks for
 // it. Values stored in BF16 (weights without FP32 masters, moments if chosen) are rounded stochastically with 16 random
-// bits an element: element i of a tensor takes 16-bit half i % 8 (low half of a word first) of block i / 8 of the
+// bits an element: element i of a matrix takes 16-bit half i % 8 (low half of a word first) of block i / 8 of the
 // stream {seed, step, micro_batch 0, tensor_id, purpose}. The result therefore depends neither on ranks nor on threads.
 #pragma once
 
 #include <cstdint>
 #include <span>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "dist/device/arena.h"
-#include "dist/zero/parameter_segment.h"
+#include "optim/optimizer.h"
 #include "quant/format/dtype.h"
 #include "quant/tensor/tensor.h"
 
@@ -40,55 +40,29 @@ struct AdamWConfig {
 // other than f32 and bf16.
 void validate(const AdamWConfig& config);
 
-struct AdamWProblem;
-
-// State that a checkpoint keeps: "adam_m", "adam_v" and, for BF16 weights with FP32 masters, "master".
-struct NamedState {
-  std::string name;
-  Tensor shard;  // [end - begin]
-};
-
-class AdamW {
+class AdamW final : public Optimizer {
  public:
-  struct Step {
-    uint64_t step = 0;  // counted from 0
-    double learning_rate = 0;
-    float grad_scale = 1;
-    uint64_t seed = 0;
-  };
+  explicit AdamW(const AdamWConfig& config);
 
-  // Owns elements [begin, end) of the flat buffers; `begin` is a multiple of 8. The memory of the state comes from the
-  // arena. weights_dtype is the type of the flat weights, f32 or bf16. The arena is on the device of the weights, or on
-  // the CPU with offload.
-  AdamW(Arena& arena, const AdamWConfig& config, std::vector<ParameterSegment> segments, uint64_t begin, uint64_t end,
-        DType weights_dtype);
-
-  // Sets the shard (masters and weights) to these values, rounded to nearest even where BF16 stores them. `values` is
-  // [end - begin], on the CPU; `weights` is the whole flat buffer, on any device.
-  void set_weights(std::span<const float> values, const Tensor& weights);
-
-  // Returns in `values` [end - begin] the weights that the next update will use (the masters, if there are any). They
-  // may be passed to set_weights().
-  void read_weights(std::span<float> values, const Tensor& weights) const;
-
-  // Updates the shard of `weights`, which is the whole flat buffer. `gradients` is f32 [end - begin], all finite, on
-  // the device of the weights; both begin at multiples of 16 bytes.
-  void step(const Step& step, const Tensor& weights, const Tensor& gradients);
-
-  std::vector<NamedState> state() const;
+  std::string_view name() const override { return "adamw"; }
+  bool takes(const TensorLayout& tensor) const override { return tensor.trained; }
+  // The arena is on the device of the weights, or on the CPU with offload.
+  void allocate(Arena& arena, const Layout& layout, std::vector<OwnedSlice> slices) override;
+  void set_weights(std::span<const float> values, const Tensor& weights) override;
+  void read_weights(std::span<float> values, const Tensor& weights) const override;
+  void update(const UpdateStep& step, const Shard& shard, Range gradient) override;
+  // Returns "adam_m", "adam_v" and, for BF16 weights with FP32 masters, "master".
+  std::vector<StateArray> state() const override;
 
  private:
-  Tensor shard_of(const Tensor& weights) const;
-  void step_on_cpu(const AdamWProblem& problem) const;
+  bool has_master(const OwnedSlice& slice) const;
 
   AdamWConfig config_;
-  std::vector<ParameterSegment> segments_;
-  uint64_t begin_;
-  uint64_t end_;
-  DType weights_dtype_;
-  Tensor first_moment_;   // [end - begin]
-  Tensor second_moment_;  // [end - begin]
-  Tensor master_;         // f32 [end - begin], or empty
+  const Layout* layout_ = nullptr;
+  std::vector<OwnedSlice> slices_;
+  Tensor first_moment_;   // [elements of the state]
+  Tensor second_moment_;  // [elements of the state]
+  Tensor master_;         // f32 [elements of the state], or empty
 };
 
 }  // namespace nibble

@@ -1,4 +1,4 @@
-// One update of a shard, as optim/adamw/adamw.cpp gives it to a device. This header is internal to optim. The sources
+// One update, as optim/adamw/adamw.cpp gives it to a device. This header is internal to optim. The sources
 // are adamw.cpp and adamw.cu, and adamw_offload.cu for a state that stays in memory of the CPU.
 #pragma once
 
@@ -7,31 +7,33 @@
 #include <vector>
 
 #include "optim/adamw/adamw_update.h"
+#include "optim/optimizer.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
 
-// The elements of one parameter that lie in the shard.
-struct AdamWPiece {
-  uint64_t shard_offset = 0;  // index in the shard of its first element, a multiple of 8
-  uint64_t element = 0;       // index in the parameter of the same element, a multiple of 8
-  uint64_t count = 0;
-  uint32_t tensor_id = 0;
-  float decay_rate = 0;
-};
-
-// An update of a shard. All tensors are [elements of the shard] and begin at multiples of 16 bytes.
+// An update of slices whose weights have one dtype. All tensors begin at multiples of 16 bytes.
 struct AdamWProblem {
-  cpu::AdamWUpdate update;  // decay_rate is set for each piece
-  std::vector<AdamWPiece> pieces;
+  cpu::AdamWUpdate update;  // decay_rate applies to the tensors that decay
+  const Layout* layout = nullptr;
+  std::vector<OwnedSlice> slices;
   Tensor gradients;  // f32
-  Tensor weights;
+  Tensor weights;    // f32 or bf16
   Tensor first_moment, second_moment;
   Tensor master;  // f32 or empty
 };
 
-// Returns the pieces that lie in elements [begin, end) of the shard, with positions counted from `begin`.
-std::vector<AdamWPiece> pieces_between(const std::vector<AdamWPiece>& pieces, uint64_t begin, uint64_t end);
+// Elements of one matrix. Positions are elements of the tensors of the problem.
+struct AdamWPart {
+  uint64_t gradient_at = 0;
+  uint64_t weight_at = 0;
+  uint64_t state_at = 0;
+  uint64_t element = 0;  // index in the matrix of the first element, a multiple of 8
+  uint64_t count = 0;
+  uint32_t tensor_id = 0;
+  float decay_rate = 0;
+};
+std::vector<AdamWPart> parts_of(const AdamWProblem& problem);
 
 namespace cpu {
 void adamw(const AdamWProblem& problem);

@@ -8,7 +8,6 @@
 #include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
-#include "dist/zero/partition.h"
 #include "quant/tensor/tensor_copy.h"
 #include "quant/wire/weight_rounding.h"
 
@@ -16,8 +15,6 @@ namespace nibble {
 namespace {
 
 using namespace weight_rounding;
-
-static_assert(block == Partition::block, "ranks own whole blocks");
 
 constexpr uint64_t together = 16;  // elements of which all are rounded or none
 constexpr uint64_t fp8_bytes = block + block / fp8_group;
@@ -138,16 +135,15 @@ WeightPacking packing(WeightFormat format, const Tensor& table, const Tensor& we
           .packed = packed};
 }
 
-std::vector<WeightBlock> blocks_of(std::span<const ParameterSegment> segments, uint64_t elements) {
+std::vector<WeightBlock> blocks_of(const Layout& layout) {
+  const uint64_t elements = layout.elements();
   std::vector<WeightBlock> blocks(div_ceil<uint64_t>(elements, block));
   for (size_t i = 0; i < blocks.size(); ++i) {
     blocks[i].elements = static_cast<uint32_t>(std::min<uint64_t>(block, elements - i * block));
   }
-  for (const ParameterSegment& segment : segments) {
-    NIBBLE_CHECK(segment.offset % together == 0, "parameters start at multiples of 16");
-    NIBBLE_CHECK(segment.offset + segment.count <= elements, "segment in the flat buffer");
-    if (!segment.decay) continue;
-    for (uint64_t i = segment.offset; i < segment.offset + segment.count; i += together) {
+  for (const TensorLayout& tensor : layout.tensors()) {
+    if (!tensor.decay) continue;
+    for (uint64_t i = tensor.offset; i < tensor.offset + tensor.count; i += together) {
       const uint64_t bit = i % block / together;
       blocks[i / block].rounded[bit / 32] |= uint32_t{1} << (bit % 32);
     }
@@ -196,12 +192,10 @@ void unpack_weights(const WeightPacking& problem) {
 
 }  // namespace cpu
 
-WeightCodec::WeightCodec(Arena& arena, WeightFormat format, std::span<const ParameterSegment> segments,
-                         uint64_t elements)
-    : format_(format), elements_(elements) {
+WeightCodec::WeightCodec(Arena& arena, WeightFormat format, const Layout& layout)
+    : format_(format), elements_(layout.elements()) {
   NIBBLE_CHECK(format != WeightFormat::bf16, "BF16 weights travel as they are");
-  NIBBLE_CHECK(elements % together == 0, "elements of the flat buffer");
-  std::vector<WeightBlock> blocks = blocks_of(segments, elements);
+  std::vector<WeightBlock> blocks = blocks_of(layout);
   uint64_t offset = 0;
   for (WeightBlock& entry : blocks) {
     entry.offset = offset;

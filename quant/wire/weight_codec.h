@@ -1,7 +1,7 @@
 // The code in which weights travel from the rank that updates them to all ranks: rounded to FP8 or NVFP4 and packed.
 //
-// The weights of linear layers (segments that decay) are rounded; everything else keeps its BF16 bits. The flat buffer
-// is cut into the blocks of Partition, so the rounded value of a weight does not depend on the number of ranks. A block
+// The weights of linear layers (tensors that decay) are rounded; everything else keeps its BF16 bits. The flat buffer
+// is cut into blocks of 4096 elements, so the rounded value of a weight does not depend on the number of ranks. A block
 // that is full and all of which is rounded travels as codes and scales. Any other block travels as BF16 numbers, of
 // which those to be rounded are rounded. docs/numerics.md states the rounding. All devices give the same bits.
 //
@@ -18,7 +18,7 @@
 
 #include "dist/base/enum_names.h"
 #include "dist/device/arena.h"
-#include "dist/zero/parameter_segment.h"
+#include "dist/zero/layout.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
@@ -38,10 +38,9 @@ struct WeightBlock {
 
 class WeightCodec {
  public:
-  // format is fp8 or nvfp4. `elements` is the size of the flat buffer, a multiple of 16, as are the offsets of
-  // segments. The constructor takes a table of 48 bytes a block from the arena, in the measuring pass and again after
-  // commit(); it is on the weights' device.
-  WeightCodec(Arena& arena, WeightFormat format, std::span<const ParameterSegment> segments, uint64_t elements);
+  // format is fp8 or nvfp4. The constructor takes a table of 48 bytes a block from the arena, in the measuring pass and
+  // again after commit(); it is on the weights' device.
+  WeightCodec(Arena& arena, WeightFormat format, const Layout& layout);
 
   uint64_t packed_bytes() const { return offset(elements_); }
   // Returns where the bytes of the weights from `element` on begin. `element` is the beginning of a block, or the end

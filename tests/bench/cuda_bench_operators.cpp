@@ -75,16 +75,15 @@ void loss(Bench& bench) {
 void optimizer(Bench& bench) {
   const uint64_t parameters = bench.smoke() ? 4096 : uint64_t{1} << 27;
   Arena& arena = bench.memory();
+  const Layout layout = one_vector("weights", parameters);
+  const Placement owned = flat(layout, 1);
+  AdamW adamw({});
   struct State {
-    std::shared_ptr<AdamW> adamw;
     Tensor weights, gradient;
   };
   const auto made = allocate(arena, [&] {
     State state;
-    state.adamw = std::make_shared<AdamW>(
-        arena, AdamWConfig{},
-        std::vector<ParameterSegment>{{.offset = 0, .count = parameters, .tensor_id = 1, .decay = true}}, 0, parameters,
-        DType::bf16);
+    adamw.allocate(arena, layout, owned_slices(owned, 0, {true}));
     state.weights = allocate_tensor(arena, DType::bf16, {static_cast<int64_t>(parameters)});
     state.gradient = allocate_tensor(arena, DType::f32, {static_cast<int64_t>(parameters)});
     return state;
@@ -92,7 +91,8 @@ void optimizer(Bench& bench) {
   uint64_t step = 0;
   // Bytes an element: gradient 4 read; two FP32 moments 8 read, 8 written; weight 2 read, 2 written.
   bench.stream("adamw", 24 * static_cast<double>(parameters), [&] {
-    made.adamw->step({.step = step++, .learning_rate = 1e-3, .grad_scale = 1, .seed = 1}, made.weights, made.gradient);
+    adamw.update({.step = step++, .learning_rate = 1e-3, .grad_scale = 1, .seed = 1},
+                 {.weights = made.weights, .gradient = made.gradient}, {0, parameters});
   });
   bench.forget();
 }

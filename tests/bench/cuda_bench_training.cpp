@@ -55,19 +55,17 @@ void training(Bench& bench, const TrainingCase& each, const Recipe& recipe, bool
                        .graphs = graphs});
   const auto size = static_cast<int64_t>(model.parameters().flat_size());
   Arena& arena = bench.memory();
+  const Layout layout = model.parameters().layout();
+  const Placement owned = flat(layout, 1);
+  AdamW adamw({});
   struct State {
     Tensor weights, gradient;
-    std::shared_ptr<AdamW> adamw;
   };
   const auto made = allocate(arena, [&] {
     State state;
     state.weights = allocate_tensor(arena, DType::bf16, {size});
     state.gradient = allocate_tensor(arena, DType::f32, {size});
-    state.adamw = std::make_shared<AdamW>(
-        arena, AdamWConfig{},
-        std::vector<ParameterSegment>{
-            {.offset = 0, .count = static_cast<uint64_t>(size), .tensor_id = 1, .decay = false}},
-        0, static_cast<uint64_t>(size), DType::bf16);
+    adamw.allocate(arena, layout, owned_slices(owned, 0, std::vector<bool>(layout.tensors().size(), true)));
     return state;
   });
   fill(made.weights);  // losses have no meaning here
@@ -85,8 +83,8 @@ void training(Bench& bench, const TrainingCase& each, const Recipe& recipe, bool
         fill_zero(made.gradient);
         model.set_weights_changed();
         model.forward_backward(batch, batch, {.seed = 1, .step = step, .micro_batch = 0}, 1e-4F);
-        made.adamw->step({.step = step++, .learning_rate = 1e-6, .grad_scale = 1e-3F, .seed = 1}, made.weights,
-                         made.gradient);
+        adamw.update({.step = step++, .learning_rate = 1e-6, .grad_scale = 1e-3F, .seed = 1},
+                     {.weights = made.weights, .gradient = made.gradient}, {0, static_cast<uint64_t>(size)});
       },
       tokens);
 }

@@ -1,6 +1,7 @@
 #include "dist/zero/fold.h"
 
 #include "cuda/device_fixture.h"
+#include "dist/owned_vector.h"
 #include "dist/ranks/self_communicator.h"
 #include "dist/zero/tree_reduction.h"
 
@@ -82,10 +83,10 @@ TEST_F(FoldTest, OneArrayIsAddedToAnother) {
 
 // The whole reduction of a rank alone: buffers are zeroed, sums of groups are formed, and the total is the tree's.
 TEST_F(FoldTest, AReductionOnTheDeviceIsThatOfTheCpu) {
-  const auto count = static_cast<int64_t>(Partition::block + 77);
+  const auto count = int64_t{4096 + 80};
   for (const uint64_t groups : {1, 2, 3, 7}) {
     SelfCommunicator self;
-    const Partition partition(static_cast<uint64_t>(count), 1);
+    const OwnedVector partition(static_cast<uint64_t>(count), 1);
     TwinTensor total(DType::f32, {count});
     for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
       SharedArena memory("test", self, device);

@@ -6,6 +6,7 @@
 
 #include "cuda/device_fixture.h"
 #include "dist/mpi_environment.h"
+#include "dist/owned_vector.h"
 #include "dist/ranks/device_communicator.h"
 #include "dist/ranks/nccl_communicator.h"
 #include "dist/ranks/staged_communicator.h"
@@ -126,7 +127,7 @@ TEST_F(Nccl, RanksAgreeOnErrors) {
 }
 
 // Returns the weights of two steps on one device, in each of which the ranks sum the tree and gather everybody's shard.
-std::vector<float> shards(DeviceKind device, Communicator& ranks, const Partition& partition, uint64_t groups) {
+std::vector<float> shards(DeviceKind device, Communicator& ranks, const OwnedVector& partition, uint64_t groups) {
   SharedArena memory("test", ranks, device);
   std::optional<TreeReduction> reduction;
   Tensor weights;
@@ -165,8 +166,8 @@ TEST_F(Nccl, TheTreesSumHasTheBitsOfTheCpu) {
     SCOPED_TRACE(way.name);
     Communicator& used = ranks == nullptr ? communicator() : *ranks;
     for (const uint64_t groups : {1, 2, 3, 5, 8}) {
-      for (const uint64_t elements : {uint64_t{7}, 5 * Partition::block + 100}) {
-        const Partition partition(elements, communicator().size());
+      for (const uint64_t elements : {uint64_t{7}, 5 * uint64_t{4096} + 100}) {
+        const OwnedVector partition(elements, communicator().size());
         const std::vector<float> expected = shards(DeviceKind::cpu, communicator(), partition, groups);
         const std::vector<float> found = shards(DeviceKind::cuda, used, partition, groups);
         ASSERT_EQ(expected.size(), found.size());
@@ -179,8 +180,8 @@ TEST_F(Nccl, TheTreesSumHasTheBitsOfTheCpu) {
 // The gradients are integers, so that every order gives the same sum. early: buckets leave while gradients become
 // complete.
 void check_library_sum(DeviceCommunicator* ranks, uint64_t groups, bool early) {
-  const uint64_t elements = 3 * Partition::block + 50;
-  const Partition partition(elements, communicator().size());
+  const uint64_t elements = 3 * uint64_t{4096} + 48;
+  const OwnedVector partition(elements, communicator().size());
   const int rank = communicator().rank();
   Arena arena("test", DeviceKind::cuda);
   std::optional<LibraryReduction> reduction;
@@ -230,7 +231,7 @@ TEST_F(Nccl, SumsByALibraryThatIsNotThereAreRefused) {
   const Ranks ranks = ways().back().make();
   if (ranks == nullptr) return;
   SharedArena memory("test", *ranks, DeviceKind::cuda);
-  const Partition partition(100, ranks->size());
+  const OwnedVector partition(100, ranks->size());
   EXPECT_THROW(make_gradient_reduction(ReductionKind::nccl, memory, *ranks, partition, 4), Error);
   SharedArena on_cpu("test", communicator());
   EXPECT_THROW(make_gradient_reduction(ReductionKind::nccl, on_cpu, communicator(), partition, 4), Error);
@@ -243,7 +244,7 @@ TEST_F(Nccl, Fault) {
   TwinTensor data(DType::f32, {4096});
   for (int repetition = 0; repetition < 3; ++repetition) {
     ranks->broadcast(bytes_of(data.gpu()), 0);
-    ranks->all_gather(bytes_of(data.gpu()), Partition(4096 * 4, ranks->size()).byte_offsets(1));
+    ranks->all_gather(bytes_of(data.gpu()), OwnedVector(4096 * 4, ranks->size()).byte_offsets(1));
   }
   synchronize(DeviceKind::cuda);
 }

@@ -3,38 +3,39 @@
 #include <cmath>
 
 #include "cuda/device_fixture.h"
-#include "dist/zero/partition.h"
+#include "quant/weights_layout.h"
 
 namespace nibble {
 namespace {
 
-constexpr auto block = static_cast<int64_t>(Partition::block);
+constexpr auto block = int64_t{4096};
 constexpr int64_t elements = 7 * block + 160;
 
 class WeightCodecTest : public DeviceTest {};
 
-// The segments have boundaries inside blocks and inside groups of 32, and gaps; the last block is not full.
-const std::vector<ParameterSegment> segments = {{.offset = 0, .count = 3 * block, .decay = true},
-                                                {.offset = 3 * block, .count = 16, .decay = false},
-                                                {.offset = 3 * block + 16, .count = 1000, .decay = true},
-                                                {.offset = 4 * block, .count = 700, .decay = false},
-                                                {.offset = 5 * block - 16, .count = 2 * block + 100, .decay = true}};
+// The tensors have boundaries inside blocks and inside groups of 32, and gaps; the last block is not full.
+const std::vector<DecayingRange> ranges = {{.offset = 0, .count = 3 * block, .decay = true},
+                                           {.offset = 3 * block, .count = 16, .decay = false},
+                                           {.offset = 3 * block + 16, .count = 1000, .decay = true},
+                                           {.offset = 4 * block, .count = 700, .decay = false},
+                                           {.offset = 5 * block - 16, .count = 2 * block + 100, .decay = true}};
 
 // A codec and its packed bytes in an arena of their own on one device.
 class Codec {
  public:
   Codec(WeightFormat format, DeviceKind device) : arena_("test", device) {
-    const WeightCodec measured(arena_, format, segments, elements);
+    const WeightCodec measured(arena_, format, layout_);
     const auto packed_bytes = static_cast<int64_t>(measured.packed_bytes());
     allocate_tensor(arena_, DType::u8, {packed_bytes});
     arena_.commit();
-    codec_ = std::make_unique<WeightCodec>(arena_, format, segments, elements);
+    codec_ = std::make_unique<WeightCodec>(arena_, format, layout_);
     packed_ = allocate_tensor(arena_, DType::u8, {packed_bytes});
   }
   const WeightCodec* operator->() const { return codec_.get(); }
   const Tensor& packed() const { return packed_; }
 
  private:
+  Layout layout_ = layout_of(ranges, elements);
   Arena arena_;
   std::unique_ptr<WeightCodec> codec_;
   Tensor packed_;

@@ -14,6 +14,7 @@
 #include "dist/zero/tree_reduction.h"
 #include "machines.h"
 #include "mpi_environment.h"
+#include "owned_vector.h"
 
 namespace nibble {
 namespace {
@@ -107,7 +108,7 @@ class SharedArenaFault : public testing::Test {
   template <class Astray>
   static void train(const Astray& astray) {
     SharedArena memory("test", communicator());
-    const Partition partition(20000, communicator().size());
+    const OwnedVector partition(20000, communicator().size());
     std::optional<TreeReduction> reduction;
     const auto make = [&] { reduction.emplace(memory, communicator(), partition, 8); };
     memory.commit(make);

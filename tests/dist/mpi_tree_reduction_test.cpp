@@ -12,6 +12,7 @@
 #include "dist/device/thread_pool.h"
 #include "machines.h"
 #include "mpi_environment.h"
+#include "owned_vector.h"
 
 namespace nibble {
 namespace {
@@ -41,15 +42,15 @@ struct Case {
 
 // Runs two steps, one immediately after the other, so that a rank that still reads the first must find its data
 // unchanged.
-void check_steps(TreeReduction& reduction, const Case& test, const Partition& partition) {
+void check_steps(TreeReduction& reduction, const Case& test, const OwnedVector& partition) {
   const uint64_t begin = partition.begin(communicator().rank());
   const uint64_t root_length = std::bit_ceil(test.groups);
   for (uint64_t repetition = 0; repetition < 2; ++repetition) {
     const GroupRange local = reduction.local_groups();
     for (uint64_t group = local.begin; group < local.end; ++group) {
       const std::span<float> leaf = reduction.begin_group();
-      ASSERT_EQ(leaf.size(), test.elements);
-      for (uint64_t i = 0; i < test.elements; ++i) {
+      ASSERT_EQ(leaf.size(), partition.elements());
+      for (uint64_t i = 0; i < leaf.size(); ++i) {
         ASSERT_EQ(leaf[i], 0.0f);
         leaf[i] += gradient(group, i, repetition);
       }
@@ -67,7 +68,7 @@ void check_steps(TreeReduction& reduction, const Case& test, const Partition& pa
 
 void check_alone(const Case& test) {
   Arena arena("test");
-  const Partition partition(test.elements, communicator().size());
+  const OwnedVector partition(test.elements, communicator().size());
   const auto make = [&] { return TreeReduction(arena, communicator(), partition, test.groups); };
   make();
   arena.commit();
@@ -80,7 +81,7 @@ size_t check_shape(const Shape& shape, const Case& test) {
   SCOPED_TRACE(shape.name);
   ShapedCommunicator ranks(shape);
   SharedArena memory("test", ranks);
-  const Partition partition(test.elements, ranks.size());
+  const OwnedVector partition(test.elements, ranks.size());
   std::optional<TreeReduction> reduction;
   const auto make = [&] {
     memory.arena().allocate(100 * static_cast<size_t>(ranks.rank()));  // arenas of the ranks differ in their offsets
@@ -98,7 +99,7 @@ void check(const Case& test) {
 }
 
 TEST(TreeReduction, IsTheTreesSumForAnyNumberOfGroups) {
-  const uint64_t elements = 5 * Partition::block + 100;
+  const uint64_t elements = 5 * uint64_t{4096} + 100;
   for (uint64_t groups = 1; groups <= 17; ++groups) check({groups, elements});
   check({32, elements});
   check({37, elements});
@@ -110,13 +111,13 @@ TEST(TreeReduction, ServesRanksWithoutAShard) {
 
 TEST(TreeReduction, DoesNotDependOnThreads) {
   set_compute_threads(3);
-  check({11, 9 * Partition::block + 1});
+  check({11, 9 * uint64_t{4096} + 1});
   set_compute_threads(1);
 }
 
 // Runs two steps. The ranks of a machine fold their sums first, so that each shard leaves the machine once.
 TEST(TreeReduction, OnlySumsOfMachinesTravel) {
-  const uint64_t elements = 16 * Partition::block;
+  const uint64_t elements = 16 * uint64_t{4096};
   const int size = communicator().size();
   const Case test{8, elements};
   EXPECT_EQ(check_shape(shapes()[0], test), 0u);
@@ -140,7 +141,7 @@ TEST(TreeReduction, MemoryGrowsWithTheLogarithmOfTheGroups) {
   if (communicator().size() > 1) GTEST_SKIP() << "the bound without exchange buffers";
   for (const uint64_t groups : {1, 2, 3, 4, 7, 8, 64, 100}) {
     Arena arena("test");
-    const Partition partition(1024, 1);
+    const OwnedVector partition(1024, 1);
     const TreeReduction reduction(arena, communicator(), partition, groups);
     EXPECT_LE(arena.planned_bytes(), 4096u * static_cast<uint64_t>(std::bit_width(groups))) << groups;
   }
@@ -148,7 +149,7 @@ TEST(TreeReduction, MemoryGrowsWithTheLogarithmOfTheGroups) {
 
 TEST(TreeReduction, GroupsOutOfTurnAreDefects) {
   Arena arena("test");
-  const Partition partition(16, communicator().size());
+  const OwnedVector partition(16, communicator().size());
   const auto make = [&] {
     return TreeReduction(arena, communicator(), partition, 4 * static_cast<uint64_t>(communicator().size()));
   };

@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "dist/owned_vector.h"
 #include "dist/ranks/self_communicator.h"
 #include "dist/zero/tree_reduction.h"
 #include "model/model_fixture.h"
@@ -69,7 +70,7 @@ class GradientAccumulation : public testing::TestWithParam<Case> {
   std::vector<float> accumulated(uint32_t group_size) {
     SelfCommunicator self;
     const size_t size = test_.gradients.size();
-    const Partition partition(size, 1);
+    const OwnedVector partition(size, 1);
     Arena arena("gradients");
     const uint64_t groups = micro_batches / group_size;
     TreeReduction measure(arena, self, partition, groups);

@@ -14,7 +14,6 @@
 
 #include "dist/base/error.h"
 #include "dist/device/thread_pool.h"
-#include "dist/zero/partition.h"
 #include "optim/adamw/adamw_update.h"
 #include "quant/format/codec.h"
 #include "quant/format/philox.h"
@@ -40,16 +39,26 @@ float noise(uint64_t seed, uint64_t index) {
 }
 
 // Parameters with gaps between them and sizes that fill no whole block.
-const std::vector<ParameterSegment> segments = {{.offset = 0, .count = 9001, .tensor_id = 0, .decay = true},
-                                                {.offset = 9008, .count = 3, .tensor_id = 1, .decay = false},
-                                                {.offset = 9024, .count = 20007, .tensor_id = 2, .decay = true}};
+Layout layout_of(DType dtype) {
+  const auto tensor = [&](uint32_t id, uint64_t offset, uint64_t count, bool decay) {
+    return TensorLayout{.name = std::to_string(id),
+                        .shape = {static_cast<int64_t>(count)},
+                        .tensor_id = id,
+                        .offset = offset,
+                        .count = count,
+                        .width = static_cast<uint8_t>(size_of(dtype)),
+                        .decay = decay};
+  };
+  return {{{.name = "all", .range = {0, 29040}}},
+          {tensor(0, 0, 9001, true), tensor(1, 9008, 3, false), tensor(2, 9024, 20007, true)}};
+}
+const std::vector<TensorLayout> parameters = layout_of(DType::f32).tensors();
 constexpr uint64_t flat_size = 29040;
 
 bool in_gap(uint64_t i) {
-  for (const ParameterSegment& segment : segments) {
-    if (i >= segment.offset && i < segment.offset + segment.count) return false;
-  }
-  return true;
+  return std::ranges::none_of(parameters, [&](const TensorLayout& tensor) {
+    return !intersect(range_of(tensor), {i, i + 1}).empty();
+  });
 }
 
 float initial_weight(uint64_t i) {
@@ -78,35 +87,49 @@ void append(std::vector<float>& values, const Tensor& tensor) {
   }
 }
 
+std::vector<OwnedSlice> all_slices(const Placement& owned, int rank) {
+  return owned_slices(owned, rank, std::vector<bool>(owned.layout().tensors().size(), true));
+}
+
+Tensor allocate_weights(Arena& arena, const Layout& layout, DType dtype) {
+  return allocate_tensor(arena, dtype, {static_cast<int64_t>(layout.elements())});
+}
+
+void update(AdamW& optimizer, const UpdateStep& step, const Tensor& weights, std::span<float> gradient) {
+  optimizer.update(step, {.weights = weights, .gradient = tensor_of(gradient, {static_cast<int64_t>(gradient.size())})},
+                   {0, gradient.size()});
+}
+
 State run(const Kind& kind, int ranks) {
   AdamWConfig config = base_config;
   config.master_dtype = kind.master;
   config.moment_dtype = kind.moments;
+  const Layout layout = layout_of(kind.weights);
+  const Placement owned = flat(layout, ranks);
+  const std::vector<uint64_t> bounds = boundaries(owned);
   Arena arena("test");
-  const Partition partition(flat_size, ranks);
   Tensor weights;
   std::vector<std::unique_ptr<AdamW>> optimizers;
-  for (int pass = 0; pass < 2; ++pass) {
-    if (pass == 1) arena.commit();
-    optimizers.clear();
-    weights = allocate_tensor(arena, kind.weights, {static_cast<int64_t>(flat_size)});
+  for (int rank = 0; rank < ranks; ++rank) optimizers.push_back(std::make_unique<AdamW>(config));
+  planned(arena, [&] {
+    weights = allocate_weights(arena, layout, kind.weights);
     for (int rank = 0; rank < ranks; ++rank) {
-      optimizers.push_back(
-          std::make_unique<AdamW>(arena, config, segments, partition.begin(rank), partition.end(rank), kind.weights));
+      optimizers[static_cast<size_t>(rank)]->allocate(arena, layout, all_slices(owned, rank));
     }
-  }
+    return 0;
+  });
   State state;
-  for (int rank = 0; rank < ranks; ++rank) {
-    AdamW& optimizer = *optimizers[static_cast<size_t>(rank)];
+  for (size_t rank = 0; rank < optimizers.size(); ++rank) {
+    AdamW& optimizer = *optimizers[rank];
     std::vector<float> shard;
-    for (uint64_t i = partition.begin(rank); i < partition.end(rank); ++i) shard.push_back(initial_weight(i));
+    for (uint64_t i = bounds[rank]; i < bounds[rank + 1]; ++i) shard.push_back(initial_weight(i));
     optimizer.set_weights(shard, weights);
     for (uint64_t step = 0; step < steps; ++step) {
-      for (uint64_t i = 0; i < shard.size(); ++i) shard[i] = gradient(step, partition.begin(rank) + i);
-      optimizer.step({.step = step, .learning_rate = rate(step), .grad_scale = scale(step), .seed = seed}, weights,
-                     tensor_of(std::span(shard), {static_cast<int64_t>(shard.size())}));
+      for (uint64_t i = 0; i < shard.size(); ++i) shard[i] = gradient(step, bounds[rank] + i);
+      update(optimizer, {.step = step, .learning_rate = rate(step), .grad_scale = scale(step), .seed = seed}, weights,
+             shard);
     }
-    for (const NamedState& buffer : optimizer.state()) append(state[buffer.name], buffer.shard);
+    for (const StateArray& array : optimizer.state()) append(state[array.name], array.values);
   }
   append(state["weights"], weights);
   return state;
@@ -135,18 +158,18 @@ struct Reference {
     }
     if (kind.master == DType::bf16) master = weights;
     for (uint64_t step = 0; step < steps; ++step) {
-      for (const ParameterSegment& segment : segments) update(step, segment);
+      for (const TensorLayout& tensor : parameters) update(step, tensor);
     }
   }
 
-  void update(uint64_t step, const ParameterSegment& segment) {
+  void update(uint64_t step, const TensorLayout& tensor) {
     const auto correction = [&](double beta) {
       return static_cast<Real>(1 / (1 - std::pow(beta, static_cast<double>(step + 1))));
     };
     const auto real = [](double value) { return static_cast<Real>(value); };
-    const Real decay = segment.decay ? real(rate(step) * base_config.weight_decay) : Real{0};
-    for (uint64_t j = 0; j < segment.count; ++j) {
-      const uint64_t i = segment.offset + j;
+    const Real decay = tensor.decay ? real(rate(step) * base_config.weight_decay) : Real{0};
+    for (uint64_t j = 0; j < tensor.count; ++j) {
+      const uint64_t i = tensor.offset + j;
       const Real g = static_cast<Real>(gradient(step, i)) * static_cast<Real>(scale(step));
       Real m = real(base_config.beta1) * first_moment[i] + real(1 - base_config.beta1) * g;
       Real v = real(base_config.beta2) * second_moment[i] + real(1 - base_config.beta2) * (g * g);
@@ -154,12 +177,12 @@ struct Reference {
                              (std::sqrt(v * correction(base_config.beta2)) + real(base_config.epsilon));
       const Real w = master[i] - (real(rate(step)) * direction + decay * master[i]);
       if (kind.moments == DType::bf16) {
-        m = rounded(m, Purpose::moment_m_rounding, segment.tensor_id, step, j);
-        v = rounded(v, Purpose::moment_v_rounding, segment.tensor_id, step, j);
+        m = rounded(m, Purpose::moment_m_rounding, tensor.tensor_id, step, j);
+        v = rounded(v, Purpose::moment_v_rounding, tensor.tensor_id, step, j);
       }
       first_moment[i] = m;
       second_moment[i] = v;
-      master[i] = kind.master == DType::f32 ? w : rounded(w, Purpose::master_rounding, segment.tensor_id, step, j);
+      master[i] = kind.master == DType::f32 ? w : rounded(w, Purpose::master_rounding, tensor.tensor_id, step, j);
       weights[i] = kind.weights == DType::f32 || kind.master == DType::bf16
                        ? master[i]
                        : static_cast<Real>(to_float(bf16_nearest(static_cast<float>(w))));
@@ -309,18 +332,20 @@ TEST(AdamW, StochasticRoundingIsUnbiased) {
   AdamWConfig config = base_config;
   config.beta1 = config.beta2 = 0;
   Arena arena("test");
-  const std::vector<ParameterSegment> whole = {{.offset = 0, .count = count, .tensor_id = 7, .decay = false}};
-  const AdamW measured(arena, config, whole, 0, count, DType::bf16);
-  arena.commit();
-  AdamW optimizer(arena, config, whole, 0, count, DType::bf16);
+  const Layout whole = one_vector("whole", count);
+  const Placement owned = flat(whole, 1);
+  AdamW optimizer(config);
+  planned(arena, [&] {
+    optimizer.allocate(arena, whole, all_slices(owned, 0));
+    return 0;
+  });
   std::vector<BFloat16> storage(count);
   const Tensor weights = tensor_of(std::span(storage), {static_cast<int64_t>(count)});
   std::vector<float> gradients(count, 1.0f);
   std::vector<bool> previous(count);
   for (uint64_t step = 0; step < 4; ++step) {
     optimizer.set_weights(std::vector<float>(count, 1.0f), weights);
-    optimizer.step({.step = step, .learning_rate = 3e-4, .grad_scale = 1.0f, .seed = seed}, weights,
-                   tensor_of(std::span(gradients), {count}));
+    update(optimizer, {.step = step, .learning_rate = 3e-4, .grad_scale = 1.0f, .seed = seed}, weights, gradients);
     const double probability = 256 * (1.0 - double{1.0f - 3e-4f});
     double down = 0;
     double pairs = 0;
@@ -354,27 +379,26 @@ TEST(AdamW, WeightsAreReadFromWhereTheyAreUpdated) {
     config.master_dtype = kind.master;
     config.moment_dtype = kind.moments;
     Arena arena("adamw");
-    Tensor weights;
-    std::optional<AdamW> optimizer;
-    const auto build = [&] {
-      weights = allocate_tensor(arena, kind.weights, {static_cast<int64_t>(flat_size)});
-      optimizer.emplace(arena, config, segments, begin, end, kind.weights);
-    };
-    build();
-    arena.commit();
-    build();
+    const Layout layout = layout_of(kind.weights);
+    const Placement owned = flat(layout, 8);  // rank 1 has elements [begin, end)
+    ASSERT_EQ(owned.ranges(1), (std::vector<Range>{{begin, end}}));
+    AdamW optimizer(config);
+    const Tensor weights = planned(arena, [&] {
+      optimizer.allocate(arena, layout, all_slices(owned, 1));
+      return allocate_weights(arena, layout, kind.weights);
+    });
     std::vector<float> values(end - begin);
     for (uint64_t i = begin; i < end; ++i) values[i - begin] = initial_weight(i);
-    optimizer->set_weights(values, weights);
+    optimizer.set_weights(values, weights);
     std::vector<float> read(end - begin);
-    optimizer->read_weights(read, weights);
+    optimizer.read_weights(read, weights);
     const bool exact = kind.weights == DType::f32 || kind.master == DType::f32;
     for (size_t i = 0; i < read.size(); ++i) {
       ASSERT_EQ(read[i], exact ? values[i] : to_float(bf16_nearest(values[i]))) << i;
     }
-    optimizer->set_weights(read, weights);
+    optimizer.set_weights(read, weights);
     std::vector<float> again(end - begin);
-    optimizer->read_weights(again, weights);
+    optimizer.read_weights(again, weights);
     EXPECT_EQ(again, read);
   }
 }

@@ -10,6 +10,7 @@
 
 #include "dist/device/thread_pool.h"
 #include "dist/mpi_environment.h"
+#include "dist/owned_vector.h"
 #include "dist/ranks/self_communicator.h"
 
 namespace nibble {
@@ -26,8 +27,9 @@ std::vector<float> gradient(uint64_t elements) {
   return values;
 }
 
-GradientNorm norm_on_all_ranks(const std::vector<float>& values) {
-  const Partition partition(values.size(), communicator().size());
+GradientNorm norm_on_all_ranks(std::vector<float> values) {
+  const OwnedVector partition(values.size(), communicator().size());
+  values.resize(partition.elements());
   const int rank = communicator().rank();
   std::vector<float> shard(values.begin() + static_cast<int64_t>(partition.begin(rank)),
                            values.begin() + static_cast<int64_t>(partition.end(rank)));
@@ -36,8 +38,9 @@ GradientNorm norm_on_all_ranks(const std::vector<float>& values) {
 
 GradientNorm norm_on_one_rank(std::vector<float> values) {
   SelfCommunicator self;
-  return gradient_norm(self, Partition(values.size(), 1),
-                       tensor_of(std::span(values), {static_cast<int64_t>(values.size())}));
+  const OwnedVector partition(values.size(), 1);
+  values.resize(partition.elements());
+  return gradient_norm(self, partition, tensor_of(std::span(values), {static_cast<int64_t>(values.size())}));
 }
 
 TEST(GradientNorm, TheSameBitsOnAnyNumberOfRanksAndThreads) {

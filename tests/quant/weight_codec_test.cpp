@@ -7,13 +7,13 @@
 #include <limits>
 #include <random>
 
-#include "dist/zero/partition.h"
 #include "quant/format/codec.h"
+#include "weights_layout.h"
 
 namespace nibble {
 namespace {
 
-constexpr uint64_t block = Partition::block;
+constexpr uint64_t block = 4096;
 constexpr double largest_weight = 0x1.Ep127;
 
 // ---- The rounding as docs/numerics.md states it, in double, by search ----
@@ -83,16 +83,17 @@ std::vector<double> rounded(WeightFormat format, const std::vector<double>& valu
 
 struct Weights {
   std::vector<BFloat16> values;
-  std::vector<ParameterSegment> segments;
+  Layout layout;
 
-  Weights(uint64_t elements, std::vector<ParameterSegment> all) : values(elements), segments(std::move(all)) {}
+  Weights(uint64_t elements, const std::vector<DecayingRange>& ranges)
+      : values(elements), layout(layout_of(ranges, elements)) {}
   explicit Weights(uint64_t elements) : Weights(elements, {{.offset = 0, .count = elements, .decay = true}}) {}
 
   bool decays(uint64_t element) const {
-    for (const ParameterSegment& segment : segments) {
-      if (element >= segment.offset && element < segment.offset + segment.count) return segment.decay;
-    }
-    return false;
+    bool result = false;
+    for_each_part(layout.tensors(), {element, element + 1},
+                  [&](size_t tensor, Range) { result = layout.tensors()[tensor].decay; });
+    return result;
   }
   // Fills normal deviates, each 16 of a size of their own, 2^0 to 2^-spread.
   Weights& fill_normal(unsigned seed, int spread, float scale = 1) {
@@ -121,9 +122,9 @@ struct Result {
 Result through(WeightFormat format, Weights weights, uint64_t part_blocks = 1000) {
   Arena arena("test");
   const uint64_t elements = weights.values.size();
-  const WeightCodec measured(arena, format, weights.segments, elements);
+  const WeightCodec measured(arena, format, weights.layout);
   arena.commit();
-  const WeightCodec codec(arena, format, weights.segments, elements);
+  const WeightCodec codec(arena, format, weights.layout);
   Result result{std::vector<uint8_t>(codec.packed_bytes(), 0xAA), std::vector<BFloat16>(elements, BFloat16{0x1234})};
   const auto count = static_cast<int64_t>(elements);
   const Tensor packed = tensor_of(std::span(result.packed), {static_cast<int64_t>(result.packed.size())});
@@ -225,9 +226,7 @@ Weights mixed_weights() {
   weights.fill_normal(9, 4);
   for (uint64_t i = 0; i < weights.values.size(); ++i) {
     bool inside = false;
-    for (const ParameterSegment& segment : weights.segments) {
-      inside = inside || (i >= segment.offset && i < segment.offset + segment.count);
-    }
+    for_each_part(weights.layout.tensors(), {i, i + 1}, [&](size_t, Range) { inside = true; });
     if (!inside) weights.values[i] = BFloat16{};
   }
   weights.values[4999] = BFloat16{0x7F80};  // not rounded: spoils nothing beside it
@@ -267,7 +266,7 @@ TEST_P(WeightCodecTest, DoesNotDependOnThePartition) {
 TEST_P(WeightCodecTest, PacksAsManyBytesAsItSays) {
   const Weights weights = mixed_weights();
   Arena arena("test");
-  const WeightCodec codec(arena, GetParam(), weights.segments, weights.values.size());
+  const WeightCodec codec(arena, GetParam(), weights.layout);
   const uint64_t coded = GetParam() == WeightFormat::fp8 ? 4224 : 2320;
   EXPECT_EQ(codec.offset(2 * block), 2 * 2 * block);
   EXPECT_EQ(codec.offset(3 * block), 2 * 2 * block + coded);

@@ -12,7 +12,7 @@
 #include "dist/device/arena.h"
 #include "dist/device/thread_pool.h"
 #include "dist/ranks/self_communicator.h"
-#include "dist/zero/partition.h"
+#include "dist/zero/placement.h"
 #include "dist/zero/tree_reduction.h"
 #include "model/ops/attention/attention.h"
 #include "model/ops/cross_entropy.h"
@@ -176,26 +176,28 @@ void add_optimizer(BenchGroup& group, uint64_t parameters) {
     Arena arena{"bench optimizer"};
     Tensor weights;
     std::span<float> gradients;
-    std::unique_ptr<AdamW> optimizer;
+    Layout layout;
+    std::unique_ptr<Placement> owned;
+    AdamW optimizer{AdamWConfig{}};
     uint64_t step = 0;
   };
   auto state = std::make_shared<State>();
+  state->layout = one_vector("weights", parameters);
+  state->owned = std::make_unique<Placement>(flat(state->layout, 1));
   planned(state->arena, [&] {
     const auto count = static_cast<int64_t>(parameters);
     state->weights = allocate_tensor(state->arena, DType::bf16, {count});
     state->gradients = {static_cast<float*>(state->arena.allocate(parameters * sizeof(float))), parameters};
-    state->optimizer = std::make_unique<AdamW>(
-        state->arena, AdamWConfig{},
-        std::vector<ParameterSegment>{{.offset = 0, .count = parameters, .tensor_id = 1, .decay = true}}, 0, parameters,
-        DType::bf16);
+    state->optimizer.allocate(state->arena, state->layout, owned_slices(*state->owned, 0, {true}));
   });
   for (uint64_t i = 0; i < parameters; ++i) {
     state->gradients[i] = static_cast<float>(static_cast<int64_t>(i * 2654435761U % 2001) - 1000) * 1e-6F;
   }
   group.memory.push_back(state);
   add_streaming(group, "adamw", static_cast<double>(parameters), {14, 10, 14}, [state = state.get()] {
-    state->optimizer->step({.step = state->step++, .learning_rate = 1e-3, .grad_scale = 1, .seed = 1}, state->weights,
-                           tensor_of(std::span(state->gradients), {static_cast<int64_t>(state->gradients.size())}));
+    const Tensor gradient = tensor_of(std::span(state->gradients), {static_cast<int64_t>(state->gradients.size())});
+    state->optimizer.update({.step = state->step++, .learning_rate = 1e-3, .grad_scale = 1, .seed = 1},
+                            {.weights = state->weights, .gradient = gradient}, {0, state->gradients.size()});
   });
 }
 
@@ -204,19 +206,20 @@ void add_optimizer(BenchGroup& group, uint64_t parameters) {
 void add_reduction(BenchGroup& group, uint64_t parameters) {
   constexpr uint64_t groups = 4;
   struct State {
-    explicit State(uint64_t elements) : partition(elements, 1) {}
+    explicit State(uint64_t elements) : layout(one_vector("gradients", elements)), owned(flat(layout, 1)) {}
     Arena arena{"bench reduction"};
     SelfCommunicator communicator;
-    Partition partition;
+    Layout layout;
+    Placement owned;
     std::unique_ptr<TreeReduction> reduction;
   };
   auto state = std::make_shared<State>(parameters);
   planned(state->arena, [&] {
-    state->reduction = std::make_unique<TreeReduction>(state->arena, state->communicator, state->partition, groups);
+    state->reduction = std::make_unique<TreeReduction>(state->arena, state->communicator, state->owned, groups);
   });
   group.memory.push_back(state);
   constexpr double sums = groups - 1;
-  add_streaming(group, "reduction", static_cast<double>(state->partition.elements() * groups),
+  add_streaming(group, "reduction", static_cast<double>(state->layout.elements() * groups),
                 {8 * sums / groups, (4 * sums + 4 * groups) / groups, 4 * 3.0 / groups}, [state = state.get()] {
                   for (uint64_t i = 0; i < groups; ++i) {
                     state->reduction->begin_group();

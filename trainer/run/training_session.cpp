@@ -11,6 +11,7 @@
 #include "dist/base/hash.h"
 #include "dist/device/profile.h"
 #include "dist/ranks/device_communicator.h"
+#include "optim/adamw/adamw.h"
 #include "optim/gradient_norm.h"
 #include "quant/tensor/tensor_copy.h"
 #include "trainer/compute/run_device.h"
@@ -62,15 +63,12 @@ AdamWConfig adamw_config(const RunConfig::Optimizer& optimizer) {
           .moment_dtype = optimizer.moment_dtype};
 }
 
-std::vector<ParameterSegment> segments(const ParameterTable& table) {
-  std::vector<ParameterSegment> result;
-  for (const Parameter& parameter : table.parameters()) {
-    result.push_back({.offset = parameter.offset,
-                      .count = parameter.count,
-                      .tensor_id = parameter.tensor_id,
-                      .decay = parameter.decay});
-  }
-  return result;
+std::vector<std::unique_ptr<Optimizer>> make_optimizers(const RunConfig& config, DeviceKind device) {
+  AdamWConfig adamw = adamw_config(config.optimizer);
+  adamw.offload = config.cuda.offload_optimizer && device != DeviceKind::cpu;
+  std::vector<std::unique_ptr<Optimizer>> optimizers;
+  optimizers.push_back(std::make_unique<AdamW>(adamw));
+  return optimizers;
 }
 
 // Returns a hash of everything that must be equal in two attempts at a step.
@@ -138,43 +136,40 @@ void TrainingSession::reserve_for_late_switch() {
 
 // Collective.
 void TrainingSession::add_run_states() {
-  const int rank = communicator_.rank();
+  const std::vector<uint64_t> bounds = boundaries(*owned_);
+  const auto rank = static_cast<size_t>(communicator_.rank());
   asked_ = add_states(
       states_,
       {.communicator = communicator_,
        .config = config_,
        .model = *model_,
        .groups = gradient_groups(config_),
-       .weights = {.begin = partition_->begin(rank),
-                   .end = partition_->end(rank),
-                   .read = [this](std::span<float> values) { optimizer_->read_weights(values, weights_); },
-                   .write = [this](std::span<const float> values) { optimizer_->set_weights(values, weights_); }}});
+       .weights = {.begin = bounds[rank],
+                   .end = bounds[rank + 1],
+                   .read = [this](std::span<float> values) { optimizers_->read_weights(values, weights_); },
+                   .write = [this](std::span<const float> values) { optimizers_->set_weights(values, weights_); }}});
 }
 
 // Collective.
 void TrainingSession::build_state() {
-  const ParameterTable& table = model_->parameters();
-  partition_ = std::make_unique<Partition>(table.flat_size(), communicator_.size());
+  layout_ = model_->parameters().layout();
+  owned_ = std::make_unique<Placement>(flat(layout_, communicator_.size()));
   device_communicator_ = make_device_communicator(communicator_, device_, config_.comm.timeout_s, config_.cuda.strict);
   Communicator& exchange = device_communicator_ ? *device_communicator_ : communicator_;
   shared_arena_ = std::make_unique<SharedArena>("weights and gradients", exchange, device_);
   state_arena_ = std::make_unique<Arena>("optimizer state", device_);
   recipe_arena_ = std::make_unique<Arena>("state on the CPU");
-  AdamWConfig optimizer = adamw_config(config_.optimizer);
-  optimizer.offload = config_.cuda.offload_optimizer && device_ != DeviceKind::cpu;
-  Arena& optimizer_arena = optimizer.offload ? *recipe_arena_ : *state_arena_;
+  optimizers_ = std::make_unique<OptimizerList>(make_optimizers(config_, device_), *owned_, communicator_.rank());
+  const bool offload = config_.cuda.offload_optimizer && device_ != DeviceKind::cpu;
   add_run_states();
   const auto build = [&] {
     state_arena_->release(0);
     recipe_arena_->release(0);
-    weights_ = allocate_tensor(shared_arena_->arena(), config_.model.dtype, {static_cast<int64_t>(table.flat_size())});
-    reduction_ = make_gradient_reduction(config_.comm.reduction, *shared_arena_, exchange, *partition_,
-                                         gradient_groups(config_));
-    optimizer_ =
-        std::make_unique<AdamW>(optimizer_arena, optimizer, segments(table), partition_->begin(communicator_.rank()),
-                                partition_->end(communicator_.rank()), config_.model.dtype);
-    weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *partition_,
-                                                    communicator_.rank(), segments(table));
+    weights_ = allocate_weights(shared_arena_->arena(), layout_);
+    reduction_ =
+        make_gradient_reduction(config_.comm.reduction, *shared_arena_, exchange, *owned_, gradient_groups(config_));
+    optimizers_->allocate(offload ? *recipe_arena_ : *state_arena_);
+    weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *owned_, communicator_.rank());
     group_results_ = std::make_unique<GroupResults>(*state_arena_, config_, reduction_->local_groups(), *model_);
     states_.allocate({.host = *recipe_arena_, .device = *state_arena_});
   };
@@ -194,10 +189,13 @@ std::string TrainingSession::data_fingerprint() const {
 void TrainingSession::initialize_weights() {
   const ParameterTable& table = model_->parameters();
   const int rank = communicator_.rank();
-  const uint64_t begin = partition_->begin(rank);
-  std::vector<float> values(partition_->count(rank));
-  initialize(table, config_.run.seed, begin, partition_->end(rank), values.data());
-  optimizer_->set_weights(values, weights_);
+  std::vector<float> values(owned_->elements(rank));
+  float* next = values.data();
+  for (const Range& range : owned_->ranges(rank)) {
+    initialize(table, config_.run.seed, range.begin, range.end, next);
+    next += range.count();
+  }
+  optimizers_->set_weights(values, weights_);
   gather_weights();
 }
 
@@ -207,13 +205,14 @@ void TrainingSession::gather_weights() {
 }
 
 void TrainingSession::take_weights_of_masters() {
-  std::vector<float> values(partition_->count(communicator_.rank()));
-  optimizer_->read_weights(values, weights_);
-  optimizer_->set_weights(values, weights_);
+  std::vector<float> values(owned_->elements(communicator_.rank()));
+  optimizers_->read_weights(values, weights_);
+  optimizers_->set_weights(values, weights_);
 }
 
 CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
-  const int rank = communicator_.rank();
+  const std::vector<uint64_t> bounds = boundaries(*owned_);
+  const auto rank = static_cast<size_t>(communicator_.rank());
   CheckpointState state{.step = step,
                         .tokens = step * static_cast<uint64_t>(config_.train.tokens_per_step),
                         .seed = config_.run.seed,
@@ -221,13 +220,16 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
                         .data_fingerprint = data_fingerprint(),
                         .tensors = tensor_entries(model_->parameters()),
                         .buffers = {},
-                        .shard_begin = partition_->begin(rank),
-                        .shard_end = partition_->end(rank)};
+                        .shard_begin = bounds[rank],
+                        .shard_end = bounds[rank + 1]};
   const auto begin = static_cast<int64_t>(state.shard_begin);
   const auto end = static_cast<int64_t>(state.shard_end);
   state.buffers.push_back({"parameters", weights_.slice(begin, end)});
-  for (const NamedState& buffer : optimizer_->state())
-    state.buffers.push_back({"optimizer/" + buffer.name, buffer.shard});
+  for (const std::unique_ptr<Optimizer>& optimizer : optimizers_->optimizers()) {
+    for (const StateArray& array : optimizer->state()) {
+      state.buffers.push_back({"optimizer/" + array.name, array.values});
+    }
+  }
   StateWriter writer(state);
   states_.save(step, writer);
   return state;
@@ -236,13 +238,15 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
 void TrainingSession::load(const CheckpointInfo& checkpoint) {
   run_together(communicator_, [&] {
     const std::vector<TensorEntry> entries = tensor_entries(model_->parameters());
-    const int rank = communicator_.rank();
+    const std::vector<uint64_t> bounds = boundaries(*owned_);
+    const auto rank = static_cast<size_t>(communicator_.rank());
     load_buffer(checkpoint, "parameters", entries, 0, model_->parameters().flat_size(), weights_);
-    for (const NamedState& buffer : optimizer_->state()) {
-      load_buffer(checkpoint, "optimizer/" + buffer.name, entries, partition_->begin(rank), partition_->end(rank),
-                  buffer.shard);
+    for (const std::unique_ptr<Optimizer>& optimizer : optimizers_->optimizers()) {
+      for (const StateArray& array : optimizer->state()) {
+        load_buffer(checkpoint, "optimizer/" + array.name, entries, bounds[rank], bounds[rank + 1], array.values);
+      }
     }
-    states_.load(StateReader(checkpoint, entries, partition_->begin(rank), partition_->end(rank)));
+    states_.load(StateReader(checkpoint, entries, bounds[rank], bounds[rank + 1]));
     // The run before may have gathered its weights in another way (comm.gather).
     if (config_.optimizer.master_dtype == DType::f32) take_weights_of_masters();
   });
@@ -320,7 +324,7 @@ TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
   const std::span<float> shard = reduction_->reduce_scatter();
   const Tensor gradient(shard.data(), DType::f32, {static_cast<int64_t>(shard.size())}, device_);
   states_.end_attempt(event);
-  const GradientNorm norm = gradient_norm(communicator_, *partition_, gradient);
+  const GradientNorm norm = gradient_norm(communicator_, *owned_, gradient);
 
   StepAttempt attempt{.loss = group_results_->loss() / static_cast<double>(config_.train.tokens_per_step),
                       .grad_norm = norm.norm,
@@ -365,11 +369,11 @@ StepResult TrainingSession::train_step(uint64_t step) {
   const StepEvent event{.model = *model_, .step = step, .again = result.first.has_value(), .applied = applied};
   states_.before_update(event);
   if (applied) {
-    optimizer_->step({.step = step,
-                      .learning_rate = result.learning_rate,
-                      .grad_scale = clip_scale(computed.attempt.grad_norm, config_.optimizer.clip_norm),
-                      .seed = config_.run.seed},
-                     weights_, computed.gradient);
+    optimizers_->update({.step = step,
+                         .learning_rate = result.learning_rate,
+                         .grad_scale = clip_scale(computed.attempt.grad_norm, config_.optimizer.clip_norm),
+                         .seed = config_.run.seed},
+                        {.weights = weights_, .gradient = computed.gradient});
     gather_weights();
   }
   if (states_.after_update(event)) gather_weights();

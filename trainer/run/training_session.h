@@ -14,9 +14,9 @@
 #include "dist/ranks/communicator.h"
 #include "dist/ranks/shared_arena.h"
 #include "dist/zero/gradient_reduction.h"
-#include "dist/zero/partition.h"
+#include "dist/zero/placement.h"
 #include "model/language_model.h"
-#include "optim/adamw/adamw.h"
+#include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/config/run_config.h"
@@ -114,10 +114,11 @@ class TrainingSession {
   std::unique_ptr<SharedArena> shared_arena_;  // weights and gradients
   std::unique_ptr<Arena> state_arena_;         // optimizer state
   std::unique_ptr<Arena> recipe_arena_;        // state on the CPU
-  std::unique_ptr<Partition> partition_;
-  Tensor weights_;  // [flat_size], model dtype
+  Layout layout_;                              // of the parameters
+  std::unique_ptr<Placement> owned_;           // the elements whose gradients are summed and updated by each rank
+  Tensor weights_;                             // [flat_size], model dtype
   std::unique_ptr<GradientReduction> reduction_;
-  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<OptimizerList> optimizers_;
   std::unique_ptr<WeightGather> weight_gather_;
   std::unique_ptr<GroupResults> group_results_;
   StepStates states_;

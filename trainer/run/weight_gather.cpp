@@ -13,33 +13,33 @@ std::span<std::byte> bytes_of(const Tensor& tensor) {
 
 }  // namespace
 
-WeightGather::WeightGather(WeightFormat format, SharedArena& memory, const Partition& partition, int rank,
-                           std::span<const ParameterSegment> segments)
-    : format_(format), memory_(memory), partition_(partition), rank_(rank) {
-  if (format == WeightFormat::bf16) return;
-  codec_.emplace(memory.arena(), format, segments, partition.elements());
-  packed_ = allocate_tensor(memory.arena(), DType::u8, {narrow<int64_t>(codec_->packed_bytes())});
-  for (int owner = 0; owner < partition.ranks(); ++owner) {
-    packed_offsets_.push_back(codec_->offset(partition.begin(owner)));
+WeightGather::WeightGather(WeightFormat format, SharedArena& memory, const Placement& owned, int rank)
+    : format_(format), memory_(memory), elements_(owned.layout().elements()) {
+  const std::vector<uint64_t> bounds = boundaries(owned);
+  own_ = {bounds[static_cast<size_t>(rank)], bounds[static_cast<size_t>(rank) + 1]};
+  if (format == WeightFormat::bf16) {
+    for (const uint64_t bound : bounds) offsets_.push_back(owned.layout().weight_byte(bound));
+    return;
   }
-  packed_offsets_.push_back(codec_->packed_bytes());
+  codec_.emplace(memory.arena(), format, owned.layout());
+  packed_ = allocate_tensor(memory.arena(), DType::u8, {narrow<int64_t>(codec_->packed_bytes())});
+  for (const uint64_t bound : bounds) offsets_.push_back(codec_->offset(bound));
 }
 
 void WeightGather::gather(const Tensor& weights) {
   const ProfileScope scope(OperatorFamily::reduction, "gather_weights");
   if (!codec_) {
-    const std::vector<uint64_t> offsets = partition_.byte_offsets(size_of(weights.dtype()));
-    memory_.all_gather(bytes_of(weights), offsets);
+    memory_.all_gather(bytes_of(weights), offsets_);
     return;
   }
-  codec_->pack(weights, partition_.begin(rank_), partition_.end(rank_), packed_);
-  memory_.all_gather(bytes_of(packed_), packed_offsets_);
+  codec_->pack(weights, own_.begin, own_.end, packed_);
+  memory_.all_gather(bytes_of(packed_), offsets_);
   codec_->unpack(packed_, weights);
 }
 
 std::string WeightGather::describe() const {
   if (!codec_) return "";
-  const double bits = 8 * static_cast<double>(codec_->packed_bytes()) / static_cast<double>(partition_.elements());
+  const double bits = 8 * static_cast<double>(codec_->packed_bytes()) / static_cast<double>(elements_);
   return fmt::format("{}, {:.2f} bits a weight", name_of(format_), bits);
 }
 

@@ -4,12 +4,10 @@
 #pragma once
 
 #include <optional>
-#include <span>
 #include <string>
 
 #include "dist/ranks/shared_arena.h"
-#include "dist/zero/partition.h"
-#include "optim/adamw/adamw.h"
+#include "dist/zero/placement.h"
 #include "quant/tensor/tensor.h"
 #include "quant/wire/weight_codec.h"
 
@@ -18,9 +16,9 @@ namespace nibble {
 class WeightGather {
  public:
   // With a format that rounds, memory for the packed weights comes from `memory`: construct the object in its measuring
-  // pass and again after commit(). All arguments that are references or spans must outlive the object.
-  WeightGather(WeightFormat format, SharedArena& memory, const Partition& partition, int rank,
-               std::span<const ParameterSegment> segments);
+  // pass and again after commit(). `memory` must outlive the object. `owned` gives each rank one range of the logical
+  // order, and these follow each other.
+  WeightGather(WeightFormat format, SharedArena& memory, const Placement& owned, int rank);
 
   // Collective. `weights` is the whole flat buffer, allocated from `memory`; its part that is this rank's shard holds
   // the result of the optimizer. It must be bf16 if the format rounds. Gathering twice changes nothing.
@@ -32,11 +30,11 @@ class WeightGather {
  private:
   WeightFormat format_;
   SharedArena& memory_;
-  const Partition& partition_;
-  int rank_;
+  uint64_t elements_;  // of the logical order
+  Range own_;          // this rank's
   std::optional<WeightCodec> codec_;
-  Tensor packed_;                         // u8
-  std::vector<uint64_t> packed_offsets_;  // [ranks + 1], bytes
+  Tensor packed_;                  // u8
+  std::vector<uint64_t> offsets_;  // [ranks + 1]: where each rank's bytes begin, packed or not
 };
 
 }  // namespace nibble

@@ -110,7 +110,8 @@ OutlierSelection::OutlierSelection(Communicator& communicator, const OutlierRule
       end_step_(first_step_ + static_cast<uint64_t>(rule.window)),
       layers_(outlier_layers(model)),
       groups_(groups),
-      partition_(static_cast<uint64_t>(channels_of(layers_)), communicator.size()) {
+      channels_(one_vector("channels", static_cast<uint64_t>(channels_of(layers_)))),
+      owned_(flat(channels_, communicator.size())) {
   if (const int64_t channels = channels_of(layers_); channels > largest_channels) {
     throw Error(ExitCode::bad_config, fmt::format("{} input channels of linear layers", channels),
                 fmt::format("outliers can be retained in models of up to {}", largest_channels));
@@ -121,7 +122,7 @@ void OutlierSelection::allocate(const StateMemory& memory) {
   if (groups_ == 0) return;
   const int64_t channels = channels_of(layers_);
   group_norms_ = allocate_tensor(memory.device, DType::f32, {channels});
-  reduction_.emplace(memory.host, communicator_, partition_, groups_);
+  reduction_.emplace(memory.host, communicator_, owned_, groups_);
   norms_ = allocate_tensor(memory.host, DType::f32, {channels});
   step_norms_ = allocate_tensor(memory.host, DType::f32, {channels});
 }
@@ -147,9 +148,10 @@ void OutlierSelection::end_group(const StepEvent& event) {
 void OutlierSelection::end_attempt(const StepEvent& event) {
   if (!records(event.step)) return;
   const std::span<const float> shard = reduction_->reduce_scatter();
-  std::ranges::copy(shard, step_norms_.as<float>() + partition_.begin(communicator_.rank()));
-  communicator_.all_gather({static_cast<std::byte*>(step_norms_.data()), step_norms_.bytes()},
-                           partition_.byte_offsets(sizeof(float)));
+  std::vector<uint64_t> offsets = boundaries(owned_);
+  std::ranges::copy(shard, step_norms_.as<float>() + offsets[static_cast<size_t>(communicator_.rank())]);
+  for (uint64_t& offset : offsets) offset *= sizeof(float);
+  communicator_.all_gather({static_cast<std::byte*>(step_norms_.data()), step_norms_.bytes()}, offsets);
 }
 
 bool OutlierSelection::after_update(const StepEvent& event) {

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "dist/ranks/communicator.h"
-#include "dist/zero/partition.h"
+#include "dist/zero/placement.h"
 #include "dist/zero/tree_reduction.h"
 #include "model/language_model.h"
 #include "trainer/state/step_state.h"
@@ -58,7 +58,8 @@ class OutlierSelection final : public StepState {
   uint64_t first_step_, end_step_;  // the window
   std::vector<OutlierLayer> layers_;
   uint64_t groups_;
-  Partition partition_;  // of the channels of all layers
+  Layout channels_;  // of all layers, one behind the other
+  Placement owned_;
   std::optional<TreeReduction> reduction_;
   Tensor group_norms_;           // f32 [channels of all layers], the norms of one group; on the model's device
   std::span<float> group_sum_;   // the group's norms in the memory of the reduction
