@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "dist/base/error.h"
@@ -280,7 +279,8 @@ void LanguageModel::start_forward_backward(const StepContext& context, float los
   // Measuring operands or time and checking a product wait for the device, and announcing gradients uses other streams;
   // neither can be captured in a graph.
   const bool makes_weights = std::exchange(weights_changed_, false);
-  if (measuring_ || checking_ || profiling() || gradients_ready_) {
+  const bool watched = std::ranges::any_of(linears_, [](const Linear* linear) { return linear->watched(); });
+  if (watched || profiling() || gradients_ready_) {
     compute();
   } else {
     graph_.run((makes_weights ? 1 : 0) + (taken_starts_.empty() ? 0 : 2), compute);
@@ -296,30 +296,6 @@ Tensor LanguageModel::logits(const Tensor& tokens, const StepContext& context) {
   pass.sequences = 1;
   pass.sequence_length = n;
   return head_->logits(run_forward(ids, pass), context);
-}
-
-void LanguageModel::set_statistics(std::vector<LinearStatistics>* statistics) {
-  measuring_ = statistics != nullptr;
-  if (measuring_) statistics->assign(linears_.size(), {});
-  for (size_t i = 0; i < linears_.size(); ++i) linears_[i]->set_statistics(measuring_ ? &(*statistics)[i] : nullptr);
-}
-
-void LanguageModel::set_check(Linear& linear, LinearCheck* check) {
-  checking_ = check != nullptr;
-  linear.set_check(check);
-}
-
-void LanguageModel::dequantize_weights(uint64_t begin, uint64_t end, std::span<float> values,
-                                       const StepContext& context) {
-  NIBBLE_CHECK(values.size() == end - begin, "values of the range");
-  std::ranges::fill(values, std::numeric_limits<float>::quiet_NaN());
-  for (Linear* linear : linears_) {
-    const Parameter& weight = table_[linear->weight_id()];
-    const Range part = intersect({begin, end}, range_of(weight));
-    if (part.empty()) continue;
-    linear->dequantize_weight(part.begin - weight.offset, part.end - weight.offset,
-                              values.data() + (part.begin - begin), context);
-  }
 }
 
 int64_t LanguageModel::take_non_finite_count() {

@@ -101,18 +101,6 @@ class LanguageModel {
   // they must not change before the result has been read.
   Tensor logits(const Tensor& tokens, const StepContext& context);
 
-  // From now on, statistics of every operand that the passes make are written here, one for each of linears()
-  // (resized); nullptr ends this.
-  void set_statistics(std::vector<LinearStatistics>* statistics);
-
-  // The next passes compare a product of the linear layer with the exact one (LinearCheck); nullptr ends this.
-  void set_check(Linear& linear, LinearCheck* check);
-
-  // Writes Q(w) of elements [begin, end) of the flat weights, as the forward passes of this step use them: f32 [end -
-  // begin]. Elements of other tensors, of layers whose forward pass does not quantise weights, and of retained channels
-  // are NaN.
-  void dequantize_weights(uint64_t begin, uint64_t end, std::span<float> values, const StepContext& context);
-
   // Returns how many non-finite values quantisers have read since the last call. If it is not 0, the gradients must not
   // be applied.
   int64_t take_non_finite_count();
@@ -162,8 +150,6 @@ class LanguageModel {
   Arena workspace_{"workspace", options_.device};
   DeviceGraph graph_{options_.device, options_.graphs};  // of a micro-batch's forward and backward
   bool weights_changed_ = true;                          // since the graph's last run
-  bool measuring_ = false;                               // statistics of operands
-  bool checking_ = false;                                // a product
   std::vector<Arena*> arenas_;                           // the arenas above, and the head's
 
   Tensor embedding_weight_, embedding_gradient_;  // [vocab, hidden]

@@ -97,6 +97,8 @@ class Linear {
   // The next run of the check's product is compared, and the result is written there; nullptr ends this. Neither the
   // product nor anything that follows from it changes.
   void set_check(LinearCheck* check) { check_ = check; }
+  // Returns whether statistics or a check are wanted. The layer's passes then wait for its device.
+  bool watched() const { return statistics_ != nullptr || check_ != nullptr; }
   // Delayed scaling, f32 [operand roles]. `scale_by` holds the amax to scale by (0: the tensor's own) and is on the
   // CPU; `observed` keeps the largest amax observed and is on the layer's device.
   void set_amax(const Tensor& scale_by, const Tensor& observed);

@@ -93,7 +93,10 @@ TEST_F(TelemetryTest, FiguresAreThoseOfTheStepsFirstMicroBatch) {
     std::vector<float> gradient(weights.size());
     const auto size = static_cast<int64_t>(weights.size());
     model.bind(Tensor(copy.data(), DType::bf16, {size}), Tensor(gradient.data(), DType::f32, {size}));
-    model.set_statistics(statistics);
+    if (statistics != nullptr) {
+      statistics->resize(model.linears().size());
+      for (size_t i = 0; i < statistics->size(); ++i) model.linears()[i]->set_statistics(&(*statistics)[i]);
+    }
     model.forward_backward(micro_batch.tokens(), micro_batch.targets(), {.seed = one.run.seed}, 1.0F / 32);
     return gradient;
   };

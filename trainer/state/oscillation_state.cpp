@@ -1,5 +1,7 @@
 #include "trainer/state/oscillation_state.h"
 
+#include <algorithm>
+#include <limits>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -9,6 +11,19 @@
 #include "dist/base/text.h"
 
 namespace nibble {
+
+void dequantize_weights(LanguageModel& model, uint64_t begin, uint64_t end, std::span<float> values,
+                        const StepContext& context) {
+  NIBBLE_CHECK(values.size() == end - begin, "values of the range");
+  std::ranges::fill(values, std::numeric_limits<float>::quiet_NaN());
+  for (Linear* const linear : model.linears()) {
+    const Parameter& weight = model.parameters()[linear->weight_id()];
+    const Range part = intersect({begin, end}, range_of(weight));
+    if (part.empty()) continue;
+    linear->dequantize_weight(part.begin - weight.offset, part.end - weight.offset,
+                              values.data() + (part.begin - begin), context);
+  }
+}
 
 OscillationState::OscillationState(Communicator& communicator, const OscillationConfig& config, ShardWeights weights,
                                    uint64_t seed)
@@ -24,7 +39,7 @@ Oscillation::Shard OscillationState::shard(const StepEvent& event) const {
   return {.read_weights = weights_.read,
           .read_quantized =
               [this, &model = event.model, context](std::span<float> values) {
-                model.dequantize_weights(weights_.begin, weights_.end, values, context);
+                dequantize_weights(model, weights_.begin, weights_.end, values, context);
               },
           .write_weights = weights_.write};
 }

@@ -22,6 +22,12 @@ struct ShardWeights {
   std::function<void(std::span<const float>)> write;
 };
 
+// Writes Q(w) of elements [begin, end) of the flat weights, as the forward passes of this step use them: f32 [end -
+// begin]. Elements of other tensors, of layers whose forward pass does not quantise weights, and of retained channels
+// are NaN.
+void dequantize_weights(LanguageModel& model, uint64_t begin, uint64_t end, std::span<float> values,
+                        const StepContext& context);
+
 class OscillationState final : public StepState {
  public:
   OscillationState(Communicator& communicator, const OscillationConfig& config, ShardWeights weights, uint64_t seed);

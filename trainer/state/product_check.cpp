@@ -51,13 +51,13 @@ Linear& ProductCheck::layer(const LanguageModel& model, uint64_t step) const {
 void ProductCheck::begin_micro_batch(const StepEvent& event) {
   if (!checked(event)) return;
   check_ = {.product = all_products[chosen(event.step, 2) % linear_products], .tile = chosen(event.step, 3)};
-  event.model.set_check(layer(event.model, event.step), &check_);
+  layer(event.model, event.step).set_check(&check_);
 }
 
 void ProductCheck::end_micro_batch(const StepEvent& event) {
   if (!checked(event)) return;
   Linear& linear = layer(event.model, event.step);
-  event.model.set_check(linear, nullptr);
+  linear.set_check(nullptr);
   NIBBLE_CHECK(check_.made, "a training pass runs every product");
   const GemmDescription by = linear.describe(check_.product);
   record_ = {.step = event.step + 1,

@@ -154,7 +154,9 @@ void Telemetry::begin_micro_batch(const StepEvent& event) {
   LanguageModel& model = event.model;
   // A validation may have quantised the weights already. They are quantised again, with the same bits, to be measured.
   model.set_weights_changed();
-  model.set_statistics(&statistics_);
+  const std::span<Linear* const> layers = model.linears();
+  statistics_.assign(layers.size(), {});
+  for (size_t i = 0; i < layers.size(); ++i) layers[i]->set_statistics(&statistics_[i]);
 }
 
 void Telemetry::end_micro_batch(const StepEvent& event) {
@@ -162,8 +164,8 @@ void Telemetry::end_micro_batch(const StepEvent& event) {
   LanguageModel& model = event.model;
   const MicroBatchTensors& micro_batch = *event.tensors;
   const Stopwatch stopwatch;
-  model.set_statistics(nullptr);
   const std::span<Linear* const> layers = model.linears();
+  for (Linear* const layer : layers) layer->set_statistics(nullptr);
   record_ = {.step = event.step + 1};
   bool quantised = false;
   double measuring = 0;

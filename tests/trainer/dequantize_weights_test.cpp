@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "model/model_fixture.h"
+#include "trainer/state/oscillation_state.h"
 
 namespace nibble::test {
 namespace {
@@ -39,7 +40,7 @@ TEST(DequantizeWeights, AreThoseOfTheQuantiserForEveryRange) {
 
   const auto range = [&](uint64_t begin, uint64_t end) {
     std::vector<float> values(end - begin);
-    test.model.dequantize_weights(begin, end, values, context);
+    dequantize_weights(test.model, begin, end, values, context);
     return values;
   };
   EXPECT_TRUE(same_bits(range(0, size), expected));
@@ -75,11 +76,11 @@ TEST(DequantizeWeights, HaveNoValueInRetainedChannels) {
   const uint64_t size = test.model.parameters().flat_size();
   std::vector<float> before(size);
   std::vector<float> after(size);
-  test.model.dequantize_weights(0, size, before, {});
+  dequantize_weights(test.model, 0, size, before, {});
   for (Linear* layer : test.model.linears()) {
     if (layer->outlier_count() != 0) layer->set_outlier_channels(channels);
   }
-  test.model.dequantize_weights(0, size, after, {});
+  dequantize_weights(test.model, 0, size, after, {});
   for (const Parameter& parameter : test.model.parameters().parameters()) {
     const bool retains = parameter.shape.back() == 80;
     for (uint64_t i = 0; i < parameter.count; ++i) {
