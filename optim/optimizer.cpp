@@ -37,8 +37,7 @@ OptimizerList::OptimizerList(std::vector<std::unique_ptr<Optimizer>> optimizers,
   std::vector<std::vector<bool>> taken(optimizers_.size(), std::vector<bool>(tensors.size()));
   for (size_t tensor = 0; tensor < tensors.size(); ++tensor) {
     if (!tensors[tensor].trained) continue;
-    const auto taker = std::ranges::find_if(
-        optimizers_, [&](const std::unique_ptr<Optimizer>& optimizer) { return optimizer->takes(tensors[tensor]); });
+    const auto taker = std::ranges::find(optimizers_, taker_of(tensors[tensor]), &std::unique_ptr<Optimizer>::get);
     if (taker == optimizers_.end()) {
       throw Error(ExitCode::bad_config, fmt::format("no optimizer takes the tensor {}", tensors[tensor].name),
                   "let one of the run's optimizers take every tensor");
@@ -46,6 +45,12 @@ OptimizerList::OptimizerList(std::vector<std::unique_ptr<Optimizer>> optimizers,
     taken[static_cast<size_t>(taker - optimizers_.begin())][tensor] = true;
   }
   for (const std::vector<bool>& of_optimizer : taken) slices_.push_back(owned_slices(owned, rank, of_optimizer));
+}
+
+const Optimizer* OptimizerList::taker_of(const TensorLayout& tensor) const {
+  const auto taker = std::ranges::find_if(
+      optimizers_, [&](const std::unique_ptr<Optimizer>& optimizer) { return optimizer->takes(tensor); });
+  return !tensor.trained || taker == optimizers_.end() ? nullptr : taker->get();
 }
 
 void OptimizerList::allocate(Arena& arena) {

@@ -45,6 +45,8 @@ struct StateArray {
   uint32_t elements_a_value = 1;   // element e of a tensor has the value number e / elements_a_value of the tensor
   Tensor values;                   // of any dtype
   std::vector<OwnedSlice> slices;  // state_at / elements_a_value is where each begins among the values
+  // Which of the tensors that the optimizer takes have values, on any rank; null: all.
+  bool (*of)(const TensorLayout& tensor) = nullptr;
 };
 
 class Optimizer {
@@ -87,6 +89,8 @@ class OptimizerList {
   void update(const UpdateStep& step, const Shard& shard, Range gradient);
 
   const std::vector<std::unique_ptr<Optimizer>>& optimizers() const { return optimizers_; }
+  // Returns the optimizer that has the tensor; null if the tensor is not trained, or nobody takes it.
+  const Optimizer* taker_of(const TensorLayout& tensor) const;
 
  private:
   std::vector<std::unique_ptr<Optimizer>> optimizers_;

@@ -19,6 +19,11 @@
 namespace nibble {
 namespace {
 
+// BF16 weights may have FP32 masters; FP32 weights are their own.
+bool is_narrow(const TensorLayout& tensor) {
+  return tensor.width == 2;
+}
+
 using cpu::AdamWUpdate;
 
 constexpr size_t elements_a_block = 8;  // one block of random bits has 16 bits for each
@@ -217,7 +222,7 @@ AdamW::AdamW(const AdamWConfig& config) : config_(config) {
 }
 
 bool AdamW::has_master(const OwnedSlice& slice) const {
-  return config_.master_dtype == DType::f32 && layout_->tensors()[slice.tensor].width == 2;
+  return config_.master_dtype == DType::f32 && is_narrow(layout_->tensors()[slice.tensor]);
 }
 
 void AdamW::allocate(Arena& arena, const Layout& layout, std::vector<OwnedSlice> slices) {
@@ -230,7 +235,8 @@ void AdamW::allocate(Arena& arena, const Layout& layout, std::vector<OwnedSlice>
   const auto count = static_cast<int64_t>(state_elements(layout, slices_));
   first_moment_ = allocate_tensor(arena, config_.moment_dtype, {count});
   second_moment_ = allocate_tensor(arena, config_.moment_dtype, {count});
-  const bool masters = std::ranges::any_of(slices_, [&](const OwnedSlice& slice) { return has_master(slice); });
+  // On every rank alike, also where this rank owns nothing: the arrays of a checkpoint are those of all ranks.
+  const bool masters = config_.master_dtype == DType::f32 && std::ranges::any_of(layout.tensors(), is_narrow);
   master_ = masters ? allocate_tensor(arena, DType::f32, {count}) : Tensor();
 }
 
@@ -301,7 +307,8 @@ std::vector<StateArray> AdamW::state() const {
   std::vector<StateArray> arrays{{.name = "adam_m", .values = first_moment_, .slices = slices_},
                                  {.name = "adam_v", .values = second_moment_, .slices = slices_}};
   if (master_.empty()) return arrays;
-  StateArray& master = arrays.emplace_back(StateArray{.name = "master", .values = master_, .slices = {}});
+  StateArray& master =
+      arrays.emplace_back(StateArray{.name = "master", .values = master_, .slices = {}, .of = is_narrow});
   std::ranges::copy_if(slices_, std::back_inserter(master.slices),
                        [&](const OwnedSlice& slice) { return has_master(slice); });
   return arrays;

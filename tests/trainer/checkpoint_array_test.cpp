@@ -17,7 +17,6 @@ namespace nibble {
 namespace {
 
 using testing_support::Shard;
-using testing_support::small_flat_size;
 
 class CheckpointArrayTest : public testing::Test {
  protected:
@@ -37,7 +36,7 @@ class CheckpointArrayTest : public testing::Test {
 
   TemporaryDirectory directory_;
   SelfCommunicator communicator_;
-  Shard shard_{7, 0, small_flat_size};
+  Shard shard_ = testing_support::whole_state(7);
   std::vector<float> history_{1, 2, 3, 4, 5, 6};
   std::vector<int32_t> channels_{3, 9};
 };

@@ -27,11 +27,11 @@ namespace fs = std::filesystem;
 using testing_support::load_shard;
 using testing_support::ScratchDirectory;
 using testing_support::Shard;
-using testing_support::small_flat_size;
+using testing_support::whole_state;
 
 fs::path save(const fs::path& run, uint64_t step) {
   SelfCommunicator communicator;
-  Shard shard(step, 0, small_flat_size);
+  Shard shard = whole_state(step);
   return save_checkpoint(communicator, run, shard.state());
 }
 
@@ -85,7 +85,7 @@ TEST_F(CheckpointFaultsTest, EveryFlippedBitIsNoticed) {
   EXPECT_EQ(occurrences(log, "the checkpoint of step 200 is damaged: "), flips);
   EXPECT_EQ(occurrences(log, "using the checkpoint of step 100 instead"), flips);
   const CheckpointInfo info = find_checkpoint(communicator_, run_);
-  EXPECT_EQ(load_shard(info, 0, small_flat_size), Shard(200, 0, small_flat_size));
+  EXPECT_EQ(load_shard(info), whole_state(200));
 }
 
 TEST_F(CheckpointFaultsTest, EveryCutFileIsNoticed) {
@@ -166,7 +166,7 @@ TEST_F(CheckpointFaultsTest, AKilledSaveLeavesWholeCheckpointsOnly) {
     kill(child, SIGKILL);
     waitpid(child, nullptr, 0);
     const CheckpointInfo info = find_checkpoint(communicator_, run_);
-    ASSERT_EQ(load_shard(info, 0, small_flat_size), Shard(info.step, 0, small_flat_size));
+    ASSERT_EQ(load_shard(info), whole_state(info.step));
     if (info.step == 300) {
       ++finished;
       fs::remove_all(info.directory);
@@ -211,7 +211,7 @@ TEST_F(CheckpointFaultsTest, TheProcessCanSaveAfterAFailure) {
   });
   EXPECT_EQ(code, 0);
   const CheckpointInfo info = find_checkpoint(communicator_, run_);
-  EXPECT_EQ(load_shard(info, 0, small_flat_size), Shard(300, 0, small_flat_size));
+  EXPECT_EQ(load_shard(info), whole_state(300));
 }
 
 TEST_F(CheckpointFaultsTest, ASmallDiskIsNoticedBeforeAnythingIsWritten) {

@@ -30,15 +30,41 @@ class ScratchDirectory {
   std::filesystem::path path_;
 };
 
-// The tensors' offsets are multiples of 16, as in a ParameterTable, so there are gaps between tensors.
-inline std::vector<TensorEntry> small_tensors() {
-  return {{"embedding.weight", {24, 10}, 0, 240},
-          {"blocks.0.norm.weight", {10}, 240, 10},
-          {"blocks.0.qkv.weight", {30, 10}, 256, 300},
-          {"blocks.0.conv.weight", {3, 4, 5}, 560, 60},
-          {"head.weight", {7, 13}, 624, 91}};
+// Returns a layout in one bucket; the tensors stand at these offsets.
+inline Layout layout_of(std::vector<TensorLayout> tensors, uint64_t elements) {
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    TensorLayout& tensor = tensors[i];
+    tensor.tensor_id = static_cast<uint32_t>(i);
+    tensor.count = 1;
+    for (const int64_t extent : tensor.shape) tensor.count *= static_cast<uint64_t>(extent);
+  }
+  return {{{.name = "all", .range = {0, elements}}}, std::move(tensors)};
 }
+
 constexpr uint64_t small_flat_size = 720;
+// Offsets are multiples of 16, as in every Layout, so there are gaps between tensors.
+inline const Layout& small_layout() {
+  static const Layout layout = layout_of({{.name = "embedding.weight", .shape = {24, 10}, .offset = 0},
+                                          {.name = "blocks.0.norm.weight", .shape = {10}, .offset = 240},
+                                          {.name = "blocks.0.qkv.weight", .shape = {30, 10}, .offset = 256},
+                                          {.name = "blocks.0.conv.weight", .shape = {3, 4, 5}, .offset = 560},
+                                          {.name = "head.weight", .shape = {7, 13}, .offset = 624}},
+                                         small_flat_size);
+  return layout;
+}
+
+// Returns the placement in which rank r holds [boundaries[r], boundaries[r+1]) of the logical order.
+inline Placement cut_at(const Layout& layout, const std::vector<uint64_t>& boundaries) {
+  std::vector<Share> shares;
+  for (size_t rank = 0; rank + 1 < boundaries.size(); ++rank) {
+    for_each_part(layout.tensors(), {boundaries[rank], boundaries[rank + 1]}, [&](size_t tensor, Range part) {
+      const uint64_t offset = layout.tensors()[tensor].offset;
+      shares.push_back(
+          {static_cast<uint32_t>(tensor), {part.begin - offset, part.end - offset}, {.first = static_cast<int>(rank)}});
+    });
+  }
+  return {layout, static_cast<int>(boundaries.size()) - 1, std::move(shares), Placement::Cuts::anywhere};
+}
 
 // checkpoint_h5py.py computes the same numbers. BF16 values have any bits except those of infinities and NaN.
 inline float f32_value(uint64_t step, uint64_t group, uint64_t flat) {
@@ -50,63 +76,73 @@ inline BFloat16 bf16_value(uint64_t step, uint64_t flat) {
   return {bits};
 }
 
-inline bool in_gap(const std::vector<TensorEntry>& tensors, uint64_t flat) {
-  for (const TensorEntry& tensor : tensors) {
-    if (flat >= tensor.offset && flat < tensor.offset + tensor.count) return false;
-  }
-  return true;
-}
-
-// The elements [begin, end) of the flat buffers of one step: BF16 parameters and two FP32 moments.
+// What one rank holds of the state after a step: BF16 parameters and two FP32 moments.
 struct Shard {
-  uint64_t step, begin, end;
-  std::vector<TensorEntry> tensors;
+  uint64_t step;
+  const Placement* owned;
+  int rank;
   std::vector<BFloat16> parameters;
   std::vector<float> moment_m, moment_v;
 
-  Shard(uint64_t shard_step, uint64_t shard_begin, uint64_t shard_end,
-        const std::vector<TensorEntry>& entries = small_tensors())
-      : step(shard_step), begin(shard_begin), end(shard_end), tensors(entries) {
-    for (uint64_t flat = begin; flat < end; ++flat) {
-      const bool gap = in_gap(tensors, flat);
-      parameters.push_back(gap ? BFloat16{} : bf16_value(step, flat));
-      moment_m.push_back(gap ? 0.0f : f32_value(step, 1, flat));
-      moment_v.push_back(gap ? 0.0f : f32_value(step, 2, flat));
+  Shard(uint64_t of_step, const Placement& placement, int of_rank)
+      : step(of_step),
+        owned(&placement),
+        rank(of_rank),
+        parameters(placement.elements(rank)),
+        moment_m(parameters.size()),
+        moment_v(parameters.size()) {
+    for (const Slice& slice : owned->slices(rank)) {
+      const uint64_t flat = owned->layout().tensors()[slice.tensor].offset + slice.elements.begin;
+      for (uint64_t i = 0; i < slice.elements.count(); ++i) {
+        parameters[slice.at + i] = bf16_value(step, flat + i);
+        moment_m[slice.at + i] = f32_value(step, 1, flat + i);
+        moment_v[slice.at + i] = f32_value(step, 2, flat + i);
+      }
     }
   }
 
+  std::vector<CheckpointArray> arrays() {
+    return {shard_array("parameters", tensor(parameters.data(), DType::bf16), *owned, rank),
+            shard_array("optimizer/adam_m", tensor(moment_m.data(), DType::f32), *owned, rank),
+            shard_array("optimizer/adam_v", tensor(moment_v.data(), DType::f32), *owned, rank)};
+  }
+
   CheckpointState state() {
-    const auto count = static_cast<int64_t>(end - begin);
     CheckpointState state;
     state.step = step;
     state.tokens = step * 4096;
     state.seed = 0xFEDCBA9876543210;
     state.config_yaml = "run:\n  seed: 1\n# step " + std::to_string(step) + "\n";
     state.data_fingerprint = "0123abcd";
-    state.tensors = tensors;
-    state.buffers = {{"parameters", Tensor(parameters.data(), DType::bf16, {count})},
-                     {"optimizer/adam_m", Tensor(moment_m.data(), DType::f32, {count})},
-                     {"optimizer/adam_v", Tensor(moment_v.data(), DType::f32, {count})}};
-    state.shard_begin = begin;
-    state.shard_end = end;
+    state.owned = owned;
+    state.arrays = arrays();
     return state;
   }
 
   friend bool operator==(const Shard& a, const Shard& b) {
     return a.parameters == b.parameters && a.moment_m == b.moment_m && a.moment_v == b.moment_v;
   }
+
+ private:
+  Tensor tensor(void* data, DType dtype) const { return {data, dtype, {static_cast<int64_t>(parameters.size())}}; }
 };
 
-// Loads the elements [begin, end) from a checkpoint. The memory is filled with other values before.
-inline Shard load_shard(const CheckpointInfo& info, uint64_t begin, uint64_t end,
-                        const std::vector<TensorEntry>& tensors = small_tensors()) {
-  Shard shard(info.step, begin, end, tensors);
+// The whole small state, as one rank holds it.
+inline const Placement& small_placement() {
+  static const Placement placement = replicated(small_layout(), 1);
+  return placement;
+}
+inline Shard whole_state(uint64_t step) {
+  return {step, small_placement(), 0};
+}
+
+// Loads what a rank holds from a checkpoint. The memory is filled with other values before.
+inline Shard load_shard(const CheckpointInfo& info, const Placement& placement = small_placement(), int rank = 0) {
+  Shard shard(info.step, placement, rank);
   for (BFloat16& value : shard.parameters) value.bits = 0xDEAD;
   for (float& value : shard.moment_m) value = -1.5f;
   for (float& value : shard.moment_v) value = -2.5f;
-  for (const StateBuffer& buffer : shard.state().buffers) {
-    load_buffer(info, buffer.group, tensors, begin, end, buffer.shard);
-  }
+  for (const CheckpointArray& array : shard.arrays()) load_array(info, placement.layout(), array);
   return shard;
 }
 

@@ -18,15 +18,19 @@ namespace nibble {
 namespace {
 
 namespace fs = std::filesystem;
+using testing_support::cut_at;
+using testing_support::layout_of;
 using testing_support::load_shard;
 using testing_support::ScratchDirectory;
 using testing_support::Shard;
 using testing_support::small_flat_size;
+using testing_support::small_layout;
+using testing_support::whole_state;
 
 class CheckpointTest : public testing::Test {
  protected:
   fs::path save(uint64_t step) {
-    Shard shard(step, 0, small_flat_size);
+    Shard shard = whole_state(step);
     return save_checkpoint(communicator_, run_, shard.state());
   }
   std::set<std::string> names() const {
@@ -60,26 +64,32 @@ class CheckpointTest : public testing::Test {
 TEST_F(CheckpointTest, EverythingComesBack) {
   EXPECT_EQ(save(100), run_ / "checkpoints/step-00000100");
   const CheckpointInfo info = find_checkpoint(communicator_, run_);
-  const CheckpointState saved = Shard(100, 0, small_flat_size).state();
+  Shard shard = whole_state(100);
+  const CheckpointState saved = shard.state();
   EXPECT_EQ(info.step, 100u);
   EXPECT_EQ(info.tokens, saved.tokens);
   EXPECT_EQ(info.seed, saved.seed);
   EXPECT_EQ(info.config_yaml, saved.config_yaml);
   EXPECT_EQ(info.data_fingerprint, saved.data_fingerprint);
-  EXPECT_EQ(info.tensors, saved.tensors);
+  ASSERT_EQ(info.layout.tensors().size(), 5u);
+  for (size_t i = 0; i < 5; ++i) {
+    EXPECT_EQ(info.layout.tensors()[i].name, small_layout().tensors()[i].name);
+    EXPECT_EQ(info.layout.tensors()[i].shape, small_layout().tensors()[i].shape);
+    EXPECT_EQ(info.layout.tensors()[i].offset, small_layout().tensors()[i].offset);
+  }
   EXPECT_EQ(info.ranks, 1);
-  EXPECT_EQ(load_shard(info, 0, small_flat_size), Shard(100, 0, small_flat_size));
+  EXPECT_EQ(load_shard(info), whole_state(100));
   EXPECT_EQ(names(), (std::set<std::string>{"step-00000100"}));
 }
 
 TEST_F(CheckpointTest, ReplicatedArraysComeBackAndAreMissedWhereTheyAreNot) {
   std::vector<float> history = {1.5F, -0.0F, 3e38F, 1e-45F, 5, 6};
-  Shard shard(100, 0, small_flat_size);
+  Shard shard = whole_state(100);
   CheckpointState state = shard.state();
   state.replicated = {{"quantization/amax_history", tensor_of(std::span(history), {3, 2})}};
   save_checkpoint(communicator_, run_, state);
   const CheckpointInfo info = find_checkpoint(communicator_, run_);
-  EXPECT_EQ(load_shard(info, 0, small_flat_size), shard);
+  EXPECT_EQ(load_shard(info), shard);
   std::vector<float> back(6, -1);
   load_replicated(info, "quantization/amax_history", tensor_of(std::span(back), {3, 2}));
   EXPECT_EQ(std::memcmp(back.data(), history.data(), 6 * sizeof(float)), 0);
@@ -99,7 +109,7 @@ TEST_F(CheckpointTest, ReplicatedArraysHaveAnyDtype) {
   std::vector<int32_t> numbers = {INT32_MIN, 16777217, INT32_MAX};
   std::vector<int64_t> large = {INT64_MIN, INT64_MAX};
   std::vector<uint8_t> codes = {0, 255};
-  Shard shard(100, 0, small_flat_size);
+  Shard shard = whole_state(100);
   CheckpointState state = shard.state();
   state.replicated = {{"a/old", tensor_of(std::span(old), {3})},
                       {"a/broken", tensor_of(std::span(broken), {3})},
@@ -134,7 +144,8 @@ TEST_F(CheckpointTest, AnyRangeLoads) {
   const CheckpointInfo info = find_checkpoint(communicator_, run_);
   for (uint64_t begin = 0; begin < small_flat_size; begin += 37) {
     for (uint64_t end = begin; end <= small_flat_size; end += 101) {
-      EXPECT_EQ(load_shard(info, begin, end), Shard(7, begin, end)) << begin << " " << end;
+      const Placement placement = cut_at(small_layout(), {0, begin, end, small_flat_size});
+      EXPECT_EQ(load_shard(info, placement, 1), Shard(7, placement, 1)) << begin << " " << end;
     }
   }
 }
@@ -142,25 +153,35 @@ TEST_F(CheckpointTest, AnyRangeLoads) {
 TEST_F(CheckpointTest, TensorsAreFoundByNameWhereverTheyLie) {
   save(7);
   const CheckpointInfo info = find_checkpoint(communicator_, run_);
-  std::vector<float> values(301, -1.0f);
-  load_buffer(info, "optimizer/adam_m", {{"blocks.0.qkv.weight", {30, 10}, 1, 300}}, 0, 301,
-              Tensor(values.data(), DType::f32, {301}));
-  EXPECT_EQ(values[0], 0.0f);
-  for (uint64_t i = 0; i < 300; ++i) ASSERT_EQ(values[1 + i], testing_support::f32_value(7, 1, 256 + i));
+  const Layout layout = layout_of({{.name = "blocks.0.norm.weight", .shape = {10}, .offset = 0},
+                                   {.name = "blocks.0.qkv.weight", .shape = {30, 10}, .offset = 32}},
+                                  400);
+  std::vector<float> values(400, -1.0f);
+  load_array(info, layout,
+             {{.name = "optimizer/adam_m"}, tensor_of(std::span(values), {400}), {{1, {0, 300}, 32}, {0, {4, 10}, 4}}});
+  for (uint64_t i = 0; i < 400; ++i) {
+    const float expected = i >= 4 && i < 10     ? testing_support::f32_value(7, 1, 240 + i)
+                           : i >= 32 && i < 332 ? testing_support::f32_value(7, 1, 256 + i - 32)
+                                                : 0.0f;
+    ASSERT_EQ(values[i], expected) << i;
+  }
 }
 
 TEST_F(CheckpointTest, LargeTensorsComeBack) {
-  const std::vector<TensorEntry> tensors{{"small", {3}, 0, 3}, {"large", {701, 1000}, 16, 701000}};
-  Shard shard(5, 0, 701016, tensors);
+  const Layout layout = layout_of(
+      {{.name = "small", .shape = {3}, .offset = 0}, {.name = "large", .shape = {701, 1000}, .offset = 16}}, 701024);
+  const Placement whole = replicated(layout, 1);
+  Shard shard(5, whole, 0);
   save_checkpoint(communicator_, run_, shard.state());
   const CheckpointInfo info = find_checkpoint(communicator_, run_);
-  EXPECT_EQ(load_shard(info, 0, 701016, tensors), shard);
-  EXPECT_EQ(load_shard(info, 1234, 600001, tensors), Shard(5, 1234, 600001, tensors));
+  EXPECT_EQ(load_shard(info, whole), shard);
+  const Placement parts = cut_at(layout, {0, 1234, 600001, 701024});
+  for (int rank = 0; rank < 3; ++rank) EXPECT_EQ(load_shard(info, parts, rank), Shard(5, parts, rank));
 }
 
 TEST_F(CheckpointTest, SavingWhatWasLoadedMakesTheSameBytes) {
   const auto first = contents(save(100));
-  Shard again = load_shard(find_checkpoint(communicator_, run_), 0, small_flat_size);
+  Shard again = load_shard(find_checkpoint(communicator_, run_));
   std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // times that files stored would differ by a second
   const ScratchDirectory other("nibble_checkpoint_again");
   const auto second = contents(save_checkpoint(communicator_, other.path(), again.state()));
@@ -172,7 +193,7 @@ TEST_F(CheckpointTest, AMovedDirectoryIsStillACheckpoint) {
   const fs::path moved = run_ / "elsewhere";
   fs::rename(save(100), moved);
   const CheckpointInfo info = open_checkpoint(communicator_, moved);
-  EXPECT_EQ(load_shard(info, 0, small_flat_size), Shard(100, 0, small_flat_size));
+  EXPECT_EQ(load_shard(info), whole_state(100));
 }
 
 TEST_F(CheckpointTest, TheNewestIsFoundAndForeignNamesArePassedOver) {
@@ -203,26 +224,28 @@ TEST_F(CheckpointTest, WhatDoesNotFitIsRefused) {
   save(100);
   const CheckpointInfo info = find_checkpoint(communicator_, run_);
   std::vector<float> values(300);
-  const Tensor destination(values.data(), DType::f32, {300});
-  const auto load = [&](const std::string& group, const TensorEntry& tensor) {
-    load_buffer(info, group, {tensor}, 0, 300, destination);
+  const auto load = [&](const ArrayInfo& array, const std::string& tensor, std::vector<int64_t> shape) {
+    const Layout layout = layout_of({{.name = tensor, .shape = std::move(shape), .offset = 0}}, 304);
+    load_array(info, layout, {array, tensor_of(std::span(values), {300}), {{0, {0, 300}, 0}}});
   };
-  expect_error(ExitCode::bad_data, "has no optimizer/x", [&] { load("optimizer/x", {"a", {300}, 0, 300}); });
-  expect_error(ExitCode::bad_data, "has no tensor a", [&] { load("optimizer/adam_m", {"a", {300}, 0, 300}); });
-  expect_error(ExitCode::bad_data, "[30, 10], not [10, 30]", [&] {
-    load("optimizer/adam_m", {"blocks.0.qkv.weight", {10, 30}, 0, 300});
+  const ArrayInfo moments{.name = "optimizer/adam_m"};
+  expect_error(ExitCode::bad_data, "has no optimizer/x", [&] { load({.name = "optimizer/x"}, "a", {300}); });
+  expect_error(ExitCode::bad_data, "has no tensor a in optimizer/adam_m", [&] { load(moments, "a", {300}); });
+  expect_error(ExitCode::bad_data, "[30, 10], not [10, 30]", [&] { load(moments, "blocks.0.qkv.weight", {10, 30}); });
+  expect_error(ExitCode::bad_data, "as fp32, not bf16", [&] {
+    load({.name = "optimizer/adam_m", .dtype = DType::bf16}, "blocks.0.qkv.weight", {30, 10});
   });
-  expect_error(ExitCode::bad_data, "as bf16, not fp32", [&] {
-    load("parameters", {"blocks.0.qkv.weight", {30, 10}, 0, 300});
+  expect_error(ExitCode::bad_data, "for every 1 elements, not for every 2", [&] {
+    load({.name = "optimizer/adam_m", .elements_a_value = 2}, "blocks.0.qkv.weight", {30, 10});
   });
 }
 
 TEST_F(CheckpointTest, ACheckpointOfTheSameStepIsReplaced) {
   save(100);
-  Shard shard(100, 0, small_flat_size);
+  Shard shard = whole_state(100);
   shard.moment_m[3] = 42.0f;
   save_checkpoint(communicator_, run_, shard.state());
-  EXPECT_EQ(load_shard(find_checkpoint(communicator_, run_), 0, small_flat_size).moment_m[3], 42.0f);
+  EXPECT_EQ(load_shard(find_checkpoint(communicator_, run_)).moment_m[3], 42.0f);
   EXPECT_EQ(names(), (std::set<std::string>{"step-00000100"}));
 }
 

@@ -13,16 +13,22 @@ namespace nibble {
 namespace {
 
 namespace fs = std::filesystem;
+using testing_support::cut_at;
 using testing_support::load_shard;
 using testing_support::ScratchDirectory;
 using testing_support::Shard;
 using testing_support::small_flat_size;
+using testing_support::small_layout;
 
 // The boundaries are uneven and cut through rows; the first of four ranks has no elements.
-uint64_t boundary(int rank, int ranks) {
-  if (rank == 0) return 0;
-  if (rank == ranks) return small_flat_size;
-  return ranks == 4 && rank == 1 ? 0 : static_cast<uint64_t>(rank) * 331 / static_cast<uint64_t>(ranks) + 77;
+Placement uneven(int ranks) {
+  std::vector<uint64_t> boundaries{0};
+  for (int rank = 1; rank < ranks; ++rank) {
+    const uint64_t middle = static_cast<uint64_t>(rank) * 331 / static_cast<uint64_t>(ranks) + 77;
+    boundaries.push_back(ranks == 4 && rank == 1 ? 0 : middle);
+  }
+  boundaries.push_back(small_flat_size);
+  return cut_at(small_layout(), boundaries);
 }
 
 class MpiCheckpointTest : public testing::Test {
@@ -33,13 +39,13 @@ class MpiCheckpointTest : public testing::Test {
   }
   ~MpiCheckpointTest() override { communicator().barrier(); }
   void save(uint64_t step) {
-    Shard shard(step, boundary(communicator().rank(), communicator().size()),
-                boundary(communicator().rank() + 1, communicator().size()));
+    Shard shard(step, owned_, communicator().rank());
     save_checkpoint(communicator(), run_, shard.state());
   }
 
   std::unique_ptr<ScratchDirectory> scratch_;
   fs::path run_;
+  const Placement owned_ = uneven(communicator().size());
 };
 
 TEST_F(MpiCheckpointTest, AnyRankLoadsAnyRange) {
@@ -47,10 +53,13 @@ TEST_F(MpiCheckpointTest, AnyRankLoadsAnyRange) {
   const CheckpointInfo info = find_checkpoint(communicator(), run_);
   EXPECT_EQ(info.ranks, communicator().size());
   for (int ranks = 1; ranks <= 5; ++ranks) {
+    std::vector<uint64_t> boundaries;
+    for (int rank = 0; rank <= ranks; ++rank) {
+      boundaries.push_back(small_flat_size * static_cast<uint64_t>(rank) / static_cast<uint64_t>(ranks));
+    }
+    const Placement placement = cut_at(small_layout(), boundaries);
     for (int rank = 0; rank < ranks; ++rank) {
-      const uint64_t begin = small_flat_size * static_cast<uint64_t>(rank) / static_cast<uint64_t>(ranks);
-      const uint64_t end = small_flat_size * static_cast<uint64_t>(rank + 1) / static_cast<uint64_t>(ranks);
-      EXPECT_EQ(load_shard(info, begin, end), Shard(300, begin, end)) << rank << " of " << ranks;
+      EXPECT_EQ(load_shard(info, placement, rank), Shard(300, placement, rank)) << rank << " of " << ranks;
     }
   }
 }
@@ -69,10 +78,9 @@ TEST_F(MpiCheckpointTest, AllRanksAgreeOnDamage) {
 TEST_F(MpiCheckpointTest, AFailureOnOneRankIsAFailureOnAll) {
   save(300);
   const int last = communicator().size() - 1;
-  Shard shard(400, boundary(communicator().rank(), communicator().size()),
-              boundary(communicator().rank() + 1, communicator().size()));
+  Shard shard(400, owned_, communicator().rank());
   CheckpointState state = shard.state();
-  if (communicator().rank() == last) state.buffers[1].group = "";  // no HDF5 name
+  if (communicator().rank() == last) state.arrays[1].name = "";  // no HDF5 name
   try {
     save_checkpoint(communicator(), run_, state);
     ADD_FAILURE() << "no error";

@@ -84,7 +84,8 @@ class StepStateTest : public TrainingSessionTest {
  protected:
   static Diary& add_diary(TrainingSession& session) {
     const CheckpointState state = session.checkpoint_state(0);
-    return session.states().add<Diary>(communicator(), state.shard_end - state.shard_begin);
+    const int rank = state.owned->ranks() == 1 ? 0 : communicator().rank();
+    return session.states().add<Diary>(communicator(), state.owned->elements(rank));
   }
   // Returns what a diary holds after an attempt, on this rank: its groups have two micro-batches each.
   static std::vector<std::string> attempt(const std::string& step, const std::string& which) {

@@ -80,7 +80,7 @@ TEST_F(TelemetryTest, FiguresAreThoseOfTheStepsFirstMicroBatch) {
   TrainingSession session(self, one);
   session.initialize_weights();
   const CheckpointState state = session.checkpoint_state(0);
-  const Tensor& shard = state.buffers.front().shard;
+  const Tensor& shard = state.arrays.front().values;
   const std::vector<BFloat16> weights(shard.as<BFloat16>(), shard.as<BFloat16>() + shard.elements());
   const TelemetryRecord record = *session.train_step(0).telemetry;
 

@@ -105,11 +105,15 @@ optimizer: {learning_rate: 3e-3}
   // Returns all bytes of this rank's state that a checkpoint would hold.
   static std::vector<std::byte> state_bytes(const TrainingSession& session) {
     std::vector<std::byte> bytes;
-    for (const StateBuffer& buffer : session.checkpoint_state(1).buffers) {
-      const auto* data = static_cast<const std::byte*>(buffer.shard.data());
-      bytes.insert(bytes.end(), data, data + buffer.shard.bytes());
+    const CheckpointState state = session.checkpoint_state(1);
+    for (const CheckpointArray& array : state.arrays) {
+      for (const Slice& slice : array.slices) {
+        const Tensor values = array.bytes_of(state.owned->layout(), slice);
+        const auto* data = static_cast<const std::byte*>(values.data());
+        bytes.insert(bytes.end(), data, data + values.bytes());
+      }
     }
-    for (const ReplicatedArray& array : session.checkpoint_state(1).replicated) {
+    for (const ReplicatedArray& array : state.replicated) {
       const auto* data = static_cast<const std::byte*>(array.values.data());
       bytes.insert(bytes.end(), data, data + array.values.bytes());
     }
@@ -137,8 +141,8 @@ optimizer: {learning_rate: 3e-3}
       return parameter.name.find("mlp.gate_up") != std::string::npos;
     });
     ASSERT_NE(quantised, parameters.end());
-    auto* weights = state.buffers.front().shard.as<BFloat16>() - state.shard_begin;  // the shard is a view
-    weights[quantised->offset + 3] = bf16_nearest(std::numeric_limits<float>::quiet_NaN());
+    state.arrays.front().values.as<BFloat16>()[quantised->offset + 3] =
+        bf16_nearest(std::numeric_limits<float>::quiet_NaN());
   }
 
   FaultyCommunicator faulty_;

@@ -72,7 +72,7 @@ TEST(StepGuard, CountsAreSavedAndImpossibleOnesRefused) {
   guard.after_attempt(false);
   guard.after_attempt(false);
   CheckpointState state;
-  StateWriter writer(state);
+  StateWriter writer(state, 0);
   guard.save(101, writer);
   EXPECT_EQ(state.numbers, (std::vector<NamedNumber>{{"skipped_in_a_row", 2}, {"skipped_total", 8}}));
   guard.load(StateReader(CheckpointInfo{}));  // an older checkpoint has no counts

@@ -21,15 +21,18 @@ struct Dataset {
   std::string name;  // "parameters/blocks.1.mlp.down.weight"
   std::vector<int64_t> shape;
   DType dtype = DType::f32;
-  const CheckpointInfo::Group* group = nullptr;  // null: the array is the same on all ranks
-  const TensorEntry* tensor = nullptr;
+  const ArrayInfo* array = nullptr;  // null: the array is the same on all ranks
+  uint32_t tensor = 0;               // index in the checkpoint's layout
 };
 
 std::vector<Dataset> datasets_of(const CheckpointInfo& checkpoint) {
   std::vector<Dataset> datasets;
-  for (const CheckpointInfo::Group& group : checkpoint.groups) {
-    for (const TensorEntry& tensor : checkpoint.tensors) {
-      datasets.push_back({group.name + "/" + tensor.name, tensor.shape, group.dtype, &group, &tensor});
+  const std::vector<TensorLayout>& tensors = checkpoint.layout.tensors();
+  for (const ArrayInfo& array : checkpoint.arrays) {
+    for (uint32_t i = 0; i < tensors.size(); ++i) {
+      if (!array.covers(tensors[i])) continue;
+      datasets.push_back(
+          {array.name + "/" + tensors[i].name, array.shape_of(tensors[i]), array.dtype_of(tensors[i]), &array, i});
     }
   }
   for (const CheckpointInfo::Replicated& array : checkpoint.replicated) {
@@ -64,10 +67,12 @@ StoredDType stored_dtype_of(const Dataset& dataset, const std::string& location)
 }
 
 void read_dataset(const CheckpointInfo& checkpoint, const Dataset& dataset, std::span<std::byte> target) {
-  if (dataset.group != nullptr) {
-    const TensorEntry& tensor = *dataset.tensor;
-    load_buffer(checkpoint, dataset.group->name, {tensor}, tensor.offset, tensor.offset + tensor.count,
-                Tensor(target.data(), dataset.dtype, {static_cast<int64_t>(tensor.count)}));
+  if (dataset.array != nullptr) {
+    const Range all{0, checkpoint.layout.tensors()[dataset.tensor].count};
+    load_array(checkpoint, checkpoint.layout,
+               {*dataset.array,
+                Tensor(target.data(), DType::u8, {static_cast<int64_t>(target.size())}),
+                {{.tensor = dataset.tensor, .elements = all, .at = 0}}});
     return;
   }
   const size_t slash = dataset.name.rfind('/');

@@ -21,6 +21,7 @@
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/hdf5_file.h"
 #include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/stored_parts.h"
 
 namespace nibble {
 
@@ -125,69 +126,87 @@ std::vector<StepDirectory> agreed_list(Communicator& communicator, const std::fi
               "use the configuration in its config.yaml");
 }
 
-// Reads the saved tensors of one group of a checkpoint. Rank files are opened when they are needed.
-class SliceReader {
+// Reads values of a saved array: first all of them are named, then they are read, one rank file after the other.
+class ArrayReader {
  public:
-  SliceReader(const CheckpointInfo& checkpoint, const CheckpointInfo::Group& group)
-      : checkpoint_(checkpoint), group_(group) {
-    for (const TensorEntry& tensor : checkpoint.tensors) saved_.emplace(tensor.name, &tensor);
-  }
-
-  const TensorEntry& find(const TensorEntry& wanted) const {
-    const auto found = saved_.find(wanted.name);
-    if (found == saved_.end()) fail_mismatch(checkpoint_, fmt::format("has no tensor {}", wanted.name));
-    if (found->second->shape != wanted.shape) {
-      fail_mismatch(checkpoint_, fmt::format("holds {} as [{}], not [{}]", wanted.name,
-                                             fmt::join(found->second->shape, ", "), fmt::join(wanted.shape, ", ")));
+  ArrayReader(const CheckpointInfo& checkpoint, const ArrayInfo& wanted) : checkpoint_(checkpoint), wanted_(wanted) {
+    const ArrayInfo* const saved = checkpoint.find_array(wanted.name);
+    if (saved == nullptr) fail_mismatch(checkpoint_, fmt::format("has no {}", wanted.name));
+    saved_ = *saved;
+    if (saved_.elements_a_value != wanted.elements_a_value) {
+      fail_mismatch(checkpoint_, fmt::format("holds a number of {} for every {} elements, not for every {}",
+                                             wanted.name, saved_.elements_a_value, wanted.elements_a_value));
     }
-    return *found->second;
+    parts_ = stored_parts(placement_of_files(checkpoint));
+    const std::vector<TensorLayout>& tensors = checkpoint.layout.tensors();
+    for (size_t i = 0; i < tensors.size(); ++i) indices_.emplace(tensors[i].name, i);
   }
 
-  // Reads the elements [begin, begin + destination size) of a saved tensor.
-  void read(const TensorEntry& saved, uint64_t begin, std::span<std::byte> destination) {
-    const size_t width = size_of(group_.dtype);
-    const uint64_t flat_begin = saved.offset + begin;
-    const uint64_t flat_end = flat_begin + destination.size() / width;
-    for (size_t index = 0; index < checkpoint_.rank_files.size(); ++index) {
-      const CheckpointInfo::RankFile& file = checkpoint_.rank_files[index];
-      const uint64_t from = std::max(file.begin, flat_begin);
-      const uint64_t to = std::min(file.end, flat_end);
-      if (from >= to) continue;
-      const uint64_t slice_begin = std::max(file.begin, saved.offset);
-      const uint64_t slice_end = std::min(file.end, saved.offset + saved.count);
-      const TensorSlice slice{
-          group_.name, saved.name, group_.dtype, saved.shape, slice_begin - saved.offset, slice_end - slice_begin};
-      open(index).read_slice(slice, from - slice_begin,
-                             destination.subspan((from - flat_begin) * width, (to - from) * width));
+  // Names the values of elements of a tensor.
+  void add(const TensorLayout& tensor, Range elements, std::span<std::byte> destination) {
+    const size_t index = find(tensor);
+    const TensorLayout& saved = checkpoint_.layout.tensors()[index];
+    const size_t width = size_of(saved_.dtype_of(saved));
+    const uint64_t first = saved_.values_of(elements).begin;
+    for_each_part(parts_[index], elements, [&](size_t number, Range part) {
+      const StoredPart& stored = parts_[index][number];
+      const Range values = saved_.values_of(part);
+      reads_.push_back({.file = static_cast<size_t>(stored.file),
+                        .slice = slice_of(saved_, saved, stored),
+                        .first = values.begin,
+                        .destination = destination.subspan((values.begin - first) * width, values.count() * width)});
+    });
+  }
+
+  void read() {
+    std::ranges::stable_sort(reads_, {}, &Read::file);
+    std::optional<Hdf5Reader> reader;
+    for (size_t i = 0; i < reads_.size(); ++i) {
+      const Read& next = reads_[i];
+      if (i == 0 || next.file != reads_[i - 1].file) {
+        reader.reset();
+        reader.emplace(checkpoint_.directory / checkpoint_.rank_files[next.file].name);
+      }
+      reader->read_slice(next.slice, next.first - next.slice.offset, next.destination);
     }
   }
 
  private:
-  Hdf5Reader& open(size_t index) {
-    if (reader_ == nullptr || opened_ != index) {
-      reader_.reset();
-      reader_ = std::make_unique<Hdf5Reader>(checkpoint_.directory / checkpoint_.rank_files[index].name);
-      opened_ = index;
+  struct Read {
+    size_t file = 0;
+    TensorSlice slice;
+    uint64_t first = 0;  // value of the tensor
+    std::span<std::byte> destination;
+  };
+
+  // Returns the index of the saved tensor.
+  size_t find(const TensorLayout& tensor) const {
+    const auto found = indices_.find(tensor.name);
+    if (found == indices_.end() || !saved_.covers(checkpoint_.layout.tensors()[found->second])) {
+      fail_mismatch(checkpoint_, fmt::format("has no tensor {} in {}", tensor.name, saved_.name));
     }
-    return *reader_;
+    const TensorLayout& saved = checkpoint_.layout.tensors()[found->second];
+    if (saved.shape != tensor.shape) {
+      fail_mismatch(checkpoint_, fmt::format("holds {} as [{}], not [{}]", tensor.name, fmt::join(saved.shape, ", "),
+                                             fmt::join(tensor.shape, ", ")));
+    }
+    const DType dtype = saved_.dtype_of(saved);
+    if (dtype != wanted_.dtype_of(tensor)) {
+      fail_mismatch(checkpoint_, fmt::format("holds {} of {} as {}, not {}", saved_.name, tensor.name, name_of(dtype),
+                                             name_of(wanted_.dtype_of(tensor))));
+    }
+    return found->second;
   }
 
   const CheckpointInfo& checkpoint_;
-  const CheckpointInfo::Group& group_;
-  std::map<std::string, const TensorEntry*> saved_;
-  std::unique_ptr<Hdf5Reader> reader_;  // tensors and files are both in flat order: one open file is enough
-  size_t opened_ = 0;
+  const ArrayInfo& wanted_;
+  ArrayInfo saved_;
+  std::vector<std::vector<StoredPart>> parts_;  // [saved tensors]
+  std::map<std::string, size_t> indices_;       // of the saved tensors by name
+  std::vector<Read> reads_;
 };
 
 }  // namespace
-
-std::vector<TensorEntry> tensor_entries(const ParameterTable& table) {
-  std::vector<TensorEntry> entries;
-  for (const Parameter& parameter : table.parameters()) {
-    entries.push_back({parameter.name, parameter.shape, parameter.offset, parameter.count});
-  }
-  return entries;
-}
 
 CheckpointInfo find_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,
                                DamagedCheckpoint damaged) {
@@ -235,41 +254,19 @@ CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem
   return std::move(verified.info);
 }
 
-void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, const std::vector<TensorEntry>& tensors,
-                 uint64_t begin, uint64_t end, const Tensor& destination) {
-  NIBBLE_CHECK(begin <= end && (begin == end || static_cast<uint64_t>(destination.elements()) == end - begin),
-               "destination does not match the range");
-  const auto saved_group = std::find_if(checkpoint.groups.begin(), checkpoint.groups.end(),
-                                        [&group](const auto& candidate) { return candidate.name == group; });
-  if (saved_group == checkpoint.groups.end()) fail_mismatch(checkpoint, fmt::format("has no {}", group));
-  if (saved_group->dtype != destination.dtype()) {
-    fail_mismatch(checkpoint, fmt::format("holds {} as {}, not {}", group, name_of(saved_group->dtype),
-                                          name_of(destination.dtype())));
+void load_array(const CheckpointInfo& checkpoint, const Layout& layout, const CheckpointArray& destination) {
+  ArrayReader reader(checkpoint, destination);
+  if (destination.values.elements() == 0) return;
+  const HostStage stage(destination.values);
+  std::memset(stage.bytes().data(), 0, stage.bytes().size());
+  CheckpointArray on_cpu = destination;
+  on_cpu.values = destination.values.on_cpu(stage.bytes().data());
+  for (const Slice& slice : destination.slices) {
+    const Tensor bytes = on_cpu.bytes_of(layout, slice);
+    reader.add(layout.tensors()[slice.tensor], slice.elements, {static_cast<std::byte*>(bytes.data()), bytes.bytes()});
   }
-  if (begin == end) return;
-  const size_t width = size_of(destination.dtype());
-  const HostStage stage(destination);
-  const std::span<std::byte> values = stage.bytes();
-  std::memset(values.data(), 0, values.size());
-  SliceReader reader(checkpoint, *saved_group);
-  for (const TensorEntry& tensor : tensors) {
-    const uint64_t from = std::max(begin, tensor.offset);
-    const uint64_t to = std::min(end, tensor.offset + tensor.count);
-    if (from >= to) continue;
-    reader.read(reader.find(tensor), from - tensor.offset, values.subspan((from - begin) * width, (to - from) * width));
-  }
+  reader.read();
   stage.finish();
-}
-
-uint64_t CheckpointInfo::number(const std::string& name) const {
-  const auto found = std::ranges::find(numbers, name, &NamedNumber::name);
-  return found == numbers.end() ? 0 : found->value;
-}
-
-const CheckpointInfo::Replicated* CheckpointInfo::find_replicated(const std::string& name) const {
-  const auto found =
-      std::find_if(replicated.begin(), replicated.end(), [&name](const auto& array) { return array.name == name; });
-  return found == replicated.end() ? nullptr : &*found;
 }
 
 void load_replicated(const CheckpointInfo& checkpoint, const std::string& name, const Tensor& destination) {

@@ -8,57 +8,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
-#include <vector>
 
 #include "dist/ranks/communicator.h"
-#include "model/layers/parameter.h"
+#include "dist/zero/layout.h"
 #include "quant/tensor/tensor.h"
+#include "trainer/checkpoint/checkpoint_content.h"
 
 namespace nibble {
-
-// The position of a tensor in the flat buffers. Elements of a flat buffer that belong to no tensor are zero and are not
-// stored.
-struct TensorEntry {
-  std::string name;            // letters, digits, '_', '-' and '.'; unique
-  std::vector<int64_t> shape;  // 1 to 4 axes
-  uint64_t offset = 0;         // first element in the flat buffer; entries are ascending and do not overlap
-  uint64_t count = 0;          // elements, the product of shape
-  friend bool operator==(const TensorEntry&, const TensorEntry&) = default;
-};
-std::vector<TensorEntry> tensor_entries(const ParameterTable& table);
-
-// The part of one flat buffer that this rank holds.
-struct StateBuffer {
-  std::string group;  // "parameters", "optimizer/adam_m", ...
-  Tensor shard;       // [shard_end - shard_begin]
-};
-
-// Numbers that are the same on every rank. They are stored once, in the first rank's file.
-struct ReplicatedArray {
-  std::string name;  // "quantization/amax_history": a group and a name
-  Tensor values;     // on the CPU, 1 to 4 axes, none of them empty
-};
-
-// A number that is the same on every rank. It is a member of the manifest.
-struct NamedNumber {
-  std::string name;  // as those of tensors; no other member of the manifest has it
-  uint64_t value = 0;
-  friend bool operator==(const NamedNumber&, const NamedNumber&) = default;
-};
-
-struct CheckpointState {
-  uint64_t step = 0;
-  uint64_t tokens = 0;
-  uint64_t seed = 0;
-  std::string config_yaml;  // resolved
-  std::string data_fingerprint;
-  std::vector<TensorEntry> tensors;
-  std::vector<StateBuffer> buffers;  // the same groups and dtypes in the same order on every rank
-  uint64_t shard_begin = 0;          // this rank's elements of the flat buffers; the ranks' ranges follow each other
-  uint64_t shard_end = 0;
-  std::vector<NamedNumber> numbers = {};
-  std::vector<ReplicatedArray> replicated = {};
-};
 
 // Writes a checkpoint and returns its directory; a checkpoint of the same step is replaced. Collective; the caller
 // holds the run's lock (trainer/run/run_directory.h). After any failure all ranks throw ExitCode::io (the message names
@@ -66,42 +22,6 @@ struct CheckpointState {
 // are unchanged.
 std::filesystem::path save_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,
                                       const CheckpointState& state);
-
-struct CheckpointInfo {
-  struct Group {
-    std::string name;
-    DType dtype = DType::f32;
-  };
-  struct Replicated {
-    std::string name;
-    std::vector<int64_t> shape;
-    DType dtype = DType::f32;
-  };
-  struct RankFile {
-    std::string name;
-    uint64_t begin = 0;  // elements of the flat buffers of the saving run
-    uint64_t end = 0;
-  };
-
-  std::filesystem::path directory;
-  uint64_t step = 0;
-  uint64_t tokens = 0;
-  uint64_t seed = 0;
-  int ranks = 0;  // number of ranks of the run that saved
-  std::string config_yaml;
-  std::string data_fingerprint;
-  std::string nibble_version;
-  std::vector<TensorEntry> tensors;
-  std::vector<Group> groups;
-  std::vector<RankFile> rank_files;
-  std::vector<NamedNumber> numbers;
-  std::vector<Replicated> replicated;
-
-  // Returns 0 if there is no such number.
-  uint64_t number(const std::string& name) const;
-  // Returns null if there is no such array.
-  const Replicated* find_replicated(const std::string& name) const;
-};
 
 // Says what find_checkpoint() does with a damaged checkpoint besides warning: leave it as it is, or rename it to
 // NAME.corrupt so that it is never tried again. Only the holder of the run's lock may set checkpoints aside.
@@ -118,11 +38,10 @@ CheckpointInfo find_checkpoint(Communicator& communicator, const std::filesystem
 // damaged.
 CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem::path& path);
 
-// Fills destination [end - begin] with the elements [begin, end) of a flat buffer in which `tensors` lie. They are read
-// from all rank files that hold some of them; gaps between tensors become zero. Throws ExitCode::bad_data if the
-// checkpoint lacks the group or a tensor, or holds it in another shape or dtype than the destination's. Not collective.
-void load_buffer(const CheckpointInfo& checkpoint, const std::string& group, const std::vector<TensorEntry>& tensors,
-                 uint64_t begin, uint64_t end, const Tensor& destination);
+// Fills the values of an array's slices of the tensors of `layout`, whose names say which the checkpoint's are; all
+// other values become zero. They are read from all rank files that hold some of them. Throws ExitCode::bad_data if the
+// checkpoint lacks the array or a tensor, or holds it in another shape or dtype. Not collective.
+void load_array(const CheckpointInfo& checkpoint, const Layout& layout, const CheckpointArray& destination);
 
 // Fills `destination`, which is on the CPU and has the saved array's shape and dtype. Older programs saved every such
 // array as f32: where `destination` is i32, it takes their whole numbers. Throws ExitCode::bad_data if the checkpoint

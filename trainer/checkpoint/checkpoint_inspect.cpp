@@ -30,16 +30,17 @@ void print_contents(const Manifest& manifest) {
              info.step, info.tokens, info.seed, info.nibble_version, info.ranks, info.ranks == 1 ? "rank" : "ranks");
   fmt::print("skipped steps     {}\n", info.number("skipped_total"));
   fmt::print("data fingerprint  {}\n", info.data_fingerprint);
-  for (const auto& group : info.groups) fmt::print("group             {} ({})\n", group.name, name_of(group.dtype));
+  for (const ArrayInfo& array : info.arrays)
+    fmt::print("group             {} ({})\n", array.name, name_of(array.dtype));
   for (const auto& array : info.replicated) {
     fmt::print("array             {} ({}) [{}]\n", array.name, name_of(array.dtype), fmt::join(array.shape, ", "));
   }
   uint64_t elements = 0;
-  for (const TensorEntry& tensor : info.tensors) {
+  for (const TensorLayout& tensor : info.layout.tensors()) {
     fmt::print("tensor            {} [{}]\n", tensor.name, fmt::join(tensor.shape, ", "));
     elements += tensor.count;
   }
-  fmt::print("elements          {} in {} tensors, in every group\n", elements, info.tensors.size());
+  fmt::print("elements          {} in {} tensors, in every group\n", elements, info.layout.tensors().size());
 }
 
 }  // namespace

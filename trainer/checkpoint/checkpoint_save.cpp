@@ -22,6 +22,7 @@
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/hdf5_file.h"
 #include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/stored_parts.h"
 
 namespace nibble {
 
@@ -29,8 +30,6 @@ namespace {
 
 // The report of one rank to all others. It is sent as plain bytes.
 struct RankReport {
-  uint64_t shard_begin = 0;
-  uint64_t shard_end = 0;
   uint64_t bytes = 0;  // first an upper bound of the size of the rank's file, then its size
   std::array<char, 32> hash{};
 };
@@ -50,28 +49,31 @@ std::vector<RankReport> gather(Communicator& communicator, const RankReport& own
 uint64_t largest_file_bytes(const CheckpointState& state) {
   constexpr uint64_t per_dataset = 8192;
   uint64_t bytes = (uint64_t{1} << 20) + state.config_yaml.size();
-  for (const StateBuffer& buffer : state.buffers) {
-    bytes += buffer.shard.bytes() + 2 * per_dataset * state.tensors.size();
+  for (const CheckpointArray& array : state.arrays) {
+    bytes += per_dataset * (array.slices.size() + state.owned->layout().tensors().size());
+    for (const Slice& slice : array.slices) bytes += array.bytes_of(state.owned->layout(), slice).bytes();
   }
   for (const ReplicatedArray& array : state.replicated) bytes += array.values.bytes() + 2 * per_dataset;
   return bytes;
 }
 
-void check_state(const CheckpointState& state, const std::vector<RankReport>& reports) {
-  uint64_t next = 0;
-  for (const RankReport& report : reports) {
-    NIBBLE_CHECK(report.shard_begin == next && report.shard_end >= next, "shards do not follow each other");
-    next = report.shard_end;
-  }
-  uint64_t tensors_end = 0;
-  for (const TensorEntry& tensor : state.tensors) {
-    NIBBLE_CHECK(tensor.offset >= tensors_end, "tensors overlap");
-    tensors_end = tensor.offset + tensor.count;
-  }
-  NIBBLE_CHECK(tensors_end <= next, "tensors lie beyond the last shard");
-  for (const StateBuffer& buffer : state.buffers) {
-    const uint64_t elements = buffer.shard.empty() ? 0 : static_cast<uint64_t>(buffer.shard.elements());
-    NIBBLE_CHECK(elements == state.shard_end - state.shard_begin, "a buffer is not this rank's shard: " + buffer.group);
+// Checks that every element has one owner, and that this rank has the values of what it owns.
+void check_state(const CheckpointState& state, const Communicator& communicator) {
+  const Placement& owned = *state.owned;
+  NIBBLE_CHECK(owned.ranks() == communicator.size(), "the placement is for another number of ranks");
+  for (const Share& share : owned.shares()) NIBBLE_CHECK(share.ranks.count == 1, "a share has one owner");
+  const std::vector<TensorLayout>& tensors = owned.layout().tensors();
+  for (const CheckpointArray& array : state.arrays) {
+    auto slice = array.slices.begin();
+    for (const Slice& own : owned.slices(communicator.rank())) {
+      if (!array.covers(tensors[own.tensor])) continue;
+      const bool is_there =
+          slice != array.slices.end() && slice->tensor == own.tensor && slice->elements == own.elements;
+      NIBBLE_CHECK(is_there && own.elements.begin % array.elements_a_value == 0,
+                   "an array is not what this rank owns: " + array.name);
+      ++slice;
+    }
+    NIBBLE_CHECK(slice == array.slices.end(), "an array is more than this rank owns: " + array.name);
   }
 }
 
@@ -99,32 +101,21 @@ std::filesystem::path make_temporary_directory(const std::filesystem::path& pare
   }
 }
 
-// Returns the slice of a tensor that lies in [begin, end) of the flat buffers; its count is 0 if none of it does.
-TensorSlice slice_of(const StateBuffer& buffer, const TensorEntry& tensor, uint64_t begin, uint64_t end) {
-  const uint64_t from = std::max(begin, tensor.offset);
-  const uint64_t to = std::min(end, tensor.offset + tensor.count);
-  return {buffer.group, tensor.name,          buffer.shard.dtype(),
-          tensor.shape, from - tensor.offset, from < to ? to - from : 0};
-}
-
-FileDigest write_rank_file(const std::filesystem::path& path, const CheckpointState& state, bool first_rank) {
+FileDigest write_rank_file(const std::filesystem::path& path, const CheckpointState& state, int rank) {
   std::vector<HostCopy> copies;  // the writer compares the file with them when it closes
   Hdf5Writer writer(path);
   writer.write_attribute("step", state.step);
-  writer.write_attribute("shard_begin", state.shard_begin);
-  writer.write_attribute("shard_end", state.shard_end);
-  for (const StateBuffer& buffer : state.buffers) {
-    const size_t width = size_of(buffer.shard.dtype());
-    const std::span<const std::byte> values = copies.emplace_back(buffer.shard).bytes();
-    for (const TensorEntry& tensor : state.tensors) {
-      const TensorSlice slice = slice_of(buffer, tensor, state.shard_begin, state.shard_end);
-      if (slice.count == 0) continue;
-      const uint64_t first = tensor.offset + slice.offset - state.shard_begin;
-      writer.write_slice(slice, values.subspan(first * width, slice.count * width));
+  const Layout& layout = state.owned->layout();
+  const std::vector<std::vector<StoredPart>> parts = stored_parts(*state.owned);
+  for (const CheckpointArray& array : state.arrays) {
+    for (const Slice& slice : array.slices) {
+      const auto part = std::ranges::find(parts[slice.tensor], slice.elements, &StoredPart::elements);
+      writer.write_slice(slice_of(array, layout.tensors()[slice.tensor], *part),
+                         copies.emplace_back(array.bytes_of(layout, slice)).bytes());
     }
   }
   for (const ReplicatedArray& array : state.replicated) {
-    if (!first_rank) break;
+    if (rank != 0) break;
     writer.write_slice(whole_array(array.name, array.values), copies.emplace_back(array.values).bytes());
   }
   writer.close();
@@ -132,24 +123,24 @@ FileDigest write_rank_file(const std::filesystem::path& path, const CheckpointSt
   return digest_file(path);
 }
 
-void write_index(const std::filesystem::path& path, const CheckpointState& state,
-                 const std::vector<RankReport>& reports) {
+void write_index(const std::filesystem::path& path, const CheckpointState& state) {
   Hdf5Writer writer(path);
   writer.write_attribute("step", state.step);
-  for (const StateBuffer& buffer : state.buffers) {
-    for (const TensorEntry& tensor : state.tensors) {
-      std::vector<VirtualPart> parts;
-      TensorSlice slice;
-      for (size_t rank = 0; rank < reports.size(); ++rank) {
-        slice = slice_of(buffer, tensor, reports[rank].shard_begin, reports[rank].shard_end);
-        if (slice.count > 0) parts.push_back({rank_file_name(static_cast<int>(rank)), slice.offset, slice.count});
+  const std::vector<std::vector<StoredPart>> parts = stored_parts(*state.owned);
+  for (const CheckpointArray& array : state.arrays) {
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const TensorLayout& tensor = state.owned->layout().tensors()[i];
+      if (!array.covers(tensor)) continue;
+      std::vector<VirtualPart> sources;
+      for (const StoredPart& part : parts[i]) {
+        sources.push_back({rank_file_name(part.file), slice_of(array, tensor, part)});
       }
-      writer.write_virtual(slice, parts);
+      writer.write_virtual({array.name, tensor.name, array.dtype_of(tensor), array.shape_of(tensor), 0, 0}, sources);
     }
   }
   for (const ReplicatedArray& array : state.replicated) {
     const TensorSlice whole = whole_array(array.name, array.values);
-    writer.write_virtual(whole, {{rank_file_name(0), 0, whole.count}});
+    writer.write_virtual(whole, {{rank_file_name(0), whole}});
   }
   writer.close();
   sync_path(path);
@@ -165,8 +156,8 @@ Manifest make_manifest(const CheckpointState& state, const std::vector<RankRepor
   info.numbers = state.numbers;
   info.data_fingerprint = state.data_fingerprint;
   info.nibble_version = NIBBLE_VERSION;
-  info.tensors = state.tensors;
-  for (const StateBuffer& buffer : state.buffers) info.groups.push_back({buffer.group, buffer.shard.dtype()});
+  info.layout = state.owned->layout();
+  info.arrays.assign(state.arrays.begin(), state.arrays.end());
   for (const ReplicatedArray& array : state.replicated) {
     info.replicated.push_back({array.name, whole_array(array.name, array.values).shape, array.values.dtype()});
   }
@@ -181,7 +172,7 @@ Manifest make_manifest(const CheckpointState& state, const std::vector<RankRepor
                   fmt::format("rank 0 does not see {} as rank {} wrote it", (directory / name).string(), rank),
                   "put run.dir on a file system that all ranks share");
     }
-    info.rank_files.push_back({name, report.shard_begin, report.shard_end});
+    info.rank_files.push_back({name, state.owned->ranges(static_cast<int>(rank))});
     manifest.files.push_back({name, {report.bytes, std::string(report.hash.begin(), report.hash.end())}});
   }
   return manifest;
@@ -209,11 +200,11 @@ std::filesystem::path save_checkpoint(Communicator& communicator, const std::fil
                                       const CheckpointState& state) {
   const std::filesystem::path parent = run_directory / "checkpoints";
   std::filesystem::path directory = parent / step_directory_name(state.step);
-  RankReport own{state.shard_begin, state.shard_end, largest_file_bytes(state), {}};
+  RankReport own{largest_file_bytes(state), {}};
   std::vector<RankReport> reports = gather(communicator, own);
   std::string temporary_name;
   run_together(communicator, [&] {
-    check_state(state, reports);
+    check_state(state, communicator);
     if (communicator.rank() != 0) return;
     make_directories(parent);
     remove_leftovers(run_directory);
@@ -224,13 +215,13 @@ std::filesystem::path save_checkpoint(Communicator& communicator, const std::fil
   try {
     run_together(communicator, [&] {
       const FileDigest digest =
-          write_rank_file(temporary / rank_file_name(communicator.rank()), state, communicator.rank() == 0);
+          write_rank_file(temporary / rank_file_name(communicator.rank()), state, communicator.rank());
       own.bytes = digest.bytes;
       std::copy(digest.hash.begin(), digest.hash.end(), own.hash.begin());
     });
     reports = gather(communicator, own);
     on_leader(communicator, [&] {
-      write_index(temporary / "index.h5", state, reports);
+      write_index(temporary / "index.h5", state);
       write_new_file(temporary / "config.yaml", state.config_yaml);
       write_new_file(temporary / "manifest.json", manifest_text(make_manifest(state, reports, temporary)));
       sync_path(temporary);

@@ -238,9 +238,10 @@ void Hdf5Writer::write_virtual(const TensorSlice& tensor, const std::vector<Virt
     check(H5Pset_fill_value(properties.get(), type.get(), nan.data()) >= 0, action);
   }
   for (const VirtualPart& part : parts) {
-    const Hdf5Handle source = vector_space(part.count);
+    const TensorSlice& slice = part.slice;
+    const Hdf5Handle source = vector_space(slice.count);
     uint64_t done = 0;
-    for (const Hyperslab& slab : hyperslabs_of_range(tensor.shape, part.offset, part.offset + part.count)) {
+    for (const Hyperslab& slab : hyperslabs_of_range(tensor.shape, slice.offset, slice.offset + slice.count)) {
       const std::vector<hsize_t> start(slab.start.begin(), slab.start.end());
       const std::vector<hsize_t> count(slab.count.begin(), slab.count.end());
       const hsize_t source_start = done;
@@ -249,7 +250,7 @@ void Hdf5Writer::write_virtual(const TensorSlice& tensor, const std::vector<Virt
       done += elements;
       check(H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr) >= 0 &&
                 H5Sselect_hyperslab(source.get(), H5S_SELECT_SET, &source_start, nullptr, &elements, nullptr) >= 0 &&
-                H5Pset_virtual(properties.get(), space.get(), part.file.c_str(), dataset_name(tensor).c_str(),
+                H5Pset_virtual(properties.get(), space.get(), part.file.c_str(), dataset_name(slice).c_str(),
                                source.get()) >= 0,
             action);
     }

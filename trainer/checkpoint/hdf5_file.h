@@ -57,8 +57,7 @@ TensorSlice whole_array(const std::string& name, const Tensor& values);
 // A file that holds a slice of a tensor. Index datasets are put together from such parts and show the whole tensor.
 struct VirtualPart {
   std::string file;  // relative to the index's directory
-  uint64_t offset = 0;
-  uint64_t count = 0;
+  TensorSlice slice;
 };
 
 // Writes a new file. Equal calls write equal bytes, because no times are stored.

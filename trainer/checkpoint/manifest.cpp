@@ -7,6 +7,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <utility>
 
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
@@ -79,10 +80,11 @@ std::vector<int64_t> parse_shape(const Json& extents, const std::string& name, u
   return shape;
 }
 
-TensorEntry parse_tensor(const Json& object, uint64_t& next_offset) {
-  TensorEntry tensor{object.at("name"), {}, unsigned_of(object, "offset"), 1};
+TensorLayout parse_tensor(const Json& object, uint64_t& next_offset) {
+  TensorLayout tensor{.name = object.at("name"), .offset = unsigned_of(object, "offset")};
   require(is_plain_name(tensor.name), "a tensor has an impossible name");
   tensor.shape = parse_shape(object.at("shape"), tensor.name, tensor.count);
+  require(tensor.offset % Layout::alignment == 0, fmt::format("tensor {} has an impossible offset", tensor.name));
   require(tensor.offset >= next_offset && !__builtin_add_overflow(tensor.offset, tensor.count, &next_offset),
           fmt::format("tensor {} overlaps another", tensor.name));
   return tensor;
@@ -102,19 +104,33 @@ void parse_replicated(const Json& root, CheckpointInfo& info) {
   }
 }
 
-void parse_shards(const Json& shards, CheckpointInfo& info) {
+// Returns the number of elements of the logical order.
+uint64_t parse_shards(const Json& shards, CheckpointInfo& info) {
   uint64_t next = 0;
   for (const Json& object : shards) {
-    const uint64_t begin = unsigned_of(object, "begin");
-    const uint64_t end = unsigned_of(object, "end");
-    require(begin == next && end >= begin, "shards do not follow each other");
-    info.rank_files.push_back({rank_file_name(static_cast<int>(info.rank_files.size())), begin, end});
-    next = end;
+    const Range range{unsigned_of(object, "begin"), unsigned_of(object, "end")};
+    require(range.begin == next && range.end >= range.begin, "shards do not follow each other");
+    info.rank_files.push_back({rank_file_name(static_cast<int>(info.rank_files.size())), {}});
+    if (!range.empty()) info.rank_files.back().ranges.push_back(range);
+    next = range.end;
   }
   info.ranks = static_cast<int>(info.rank_files.size());
   require(info.ranks > 0, "no shards");
-  const uint64_t last = info.tensors.empty() ? 0 : info.tensors.back().offset + info.tensors.back().count;
-  require(last <= next, "shards do not hold every tensor");
+  return next;
+}
+
+// Weights have one dtype, and matrices are not stacked.
+Layout parse_layout(const Json& root, uint64_t elements, const ArrayInfo* weights) {
+  std::vector<TensorLayout> tensors;
+  uint64_t next_offset = 0;
+  for (const Json& object : root.at("tensors")) {
+    tensors.push_back(parse_tensor(object, next_offset));
+    tensors.back().tensor_id = static_cast<uint32_t>(tensors.size() - 1);
+    if (weights != nullptr) tensors.back().width = static_cast<uint8_t>(size_of(weights->dtype));
+  }
+  require(!tensors.empty() && tensors.front().offset == 0, "no tensor begins at element 0");
+  require(next_offset <= elements && elements % Layout::alignment == 0, "shards do not hold every tensor");
+  return {{{.name = "checkpoint", .range = {0, elements}}}, std::move(tensors)};
 }
 
 void parse_files(const Json& files, Manifest& manifest) {
@@ -149,13 +165,12 @@ Manifest parse_members(const Json& root) {
   info.data_fingerprint = root.at("data_fingerprint");
   info.nibble_version = root.at("nibble");
   for (const Json& object : root.at("groups")) {
-    info.groups.push_back({object.at("name"), dtype_of(object.at("dtype"))});
-    require(is_group_name(info.groups.back().name), "a group has an impossible name");
+    info.arrays.push_back({.name = object.at("name"), .dtype = dtype_of(object.at("dtype"))});
+    require(is_group_name(info.arrays.back().name), "a group has an impossible name");
   }
-  uint64_t next_offset = 0;
-  for (const Json& object : root.at("tensors")) info.tensors.push_back(parse_tensor(object, next_offset));
   parse_replicated(root, info);
-  parse_shards(root.at("shards"), info);
+  const uint64_t elements = parse_shards(root.at("shards"), info);
+  info.layout = parse_layout(root, elements, info.find_array(weights_array_name));
   parse_files(root.at("files"), manifest);
   return manifest;
 }
@@ -182,10 +197,10 @@ std::string manifest_text(const Manifest& manifest) {
   }
   root["data_fingerprint"] = info.data_fingerprint;
   root["groups"] = Json::array();
-  for (const auto& group : info.groups)
-    root["groups"].push_back({{"name", group.name}, {"dtype", name_of(group.dtype)}});
+  for (const ArrayInfo& array : info.arrays)
+    root["groups"].push_back({{"name", array.name}, {"dtype", name_of(array.dtype)}});
   root["tensors"] = Json::array();
-  for (const TensorEntry& tensor : info.tensors) {
+  for (const TensorLayout& tensor : info.layout.tensors()) {
     NIBBLE_CHECK(is_plain_name(tensor.name), tensor.name);
     root["tensors"].push_back({{"name", tensor.name}, {"shape", tensor.shape}, {"offset", tensor.offset}});
   }
@@ -195,7 +210,12 @@ std::string manifest_text(const Manifest& manifest) {
     root["replicated"].push_back({{"name", array.name}, {"dtype", name_of(array.dtype)}, {"shape", array.shape}});
   }
   root["shards"] = Json::array();
-  for (const auto& file : info.rank_files) root["shards"].push_back({{"begin", file.begin}, {"end", file.end}});
+  uint64_t next = 0;
+  for (const auto& file : info.rank_files) {
+    NIBBLE_CHECK(file.ranges.size() <= 1, "a rank holds one range");
+    const uint64_t begin = std::exchange(next, file.ranges.empty() ? next : file.ranges.front().end);
+    root["shards"].push_back({{"begin", begin}, {"end", next}});
+  }
   root["files"] = Json::array();
   for (const ManifestFile& file : manifest.files) {
     root["files"].push_back({{"name", file.name}, {"bytes", file.digest.bytes}, {"xxh3_128", file.digest.hash}});

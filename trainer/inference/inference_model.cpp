@@ -31,7 +31,8 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
     weights = allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
     states_.allocate({.host = host_arena_, .device = weights_arena_});
   });
-  load_buffer(checkpoint, "parameters", tensor_entries(model_->parameters()), 0, size, weights);
+  const Layout layout = model_->parameters().layout();
+  load_array(checkpoint, layout, weights_array(weights, layout));
   states_.load(StateReader(checkpoint));
   states_.attach(*model_);
   model_->bind(weights, {});

@@ -149,8 +149,8 @@ GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& l
     gradient = allocate_tensor(arena, DType::f32, {size});
   });
   std::vector<float> gradients(static_cast<size_t>(size));
-  load_buffer(problem.checkpoint, "parameters", tensor_entries(model->parameters()), 0, static_cast<uint64_t>(size),
-              weights);
+  const Layout layout = model->parameters().layout();
+  load_array(problem.checkpoint, layout, weights_array(weights, layout));
   model->bind(weights, gradient);
   run_pass(*model, micro_batch, {.seed = problem.seed, .step = 0, .micro_batch = 0}, gradient, gradients);
   const std::vector<float> truth = gradients;

@@ -14,6 +14,7 @@
 #include "optim/adamw/adamw.h"
 #include "optim/gradient_norm.h"
 #include "quant/tensor/tensor_copy.h"
+#include "trainer/checkpoint/optimizer_arrays.h"
 #include "trainer/compute/run_device.h"
 #include "trainer/compute/training_model.h"
 #include "trainer/run/validation.h"
@@ -211,42 +212,25 @@ void TrainingSession::take_weights_of_masters() {
 }
 
 CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
-  const std::vector<uint64_t> bounds = boundaries(*owned_);
-  const auto rank = static_cast<size_t>(communicator_.rank());
+  const int rank = communicator_.rank();
   CheckpointState state{.step = step,
                         .tokens = step * static_cast<uint64_t>(config_.train.tokens_per_step),
                         .seed = config_.run.seed,
                         .config_yaml = resolved_yaml(config_),
                         .data_fingerprint = data_fingerprint(),
-                        .tensors = tensor_entries(model_->parameters()),
-                        .buffers = {},
-                        .shard_begin = bounds[rank],
-                        .shard_end = bounds[rank + 1]};
-  const auto begin = static_cast<int64_t>(state.shard_begin);
-  const auto end = static_cast<int64_t>(state.shard_end);
-  state.buffers.push_back({"parameters", weights_.slice(begin, end)});
-  for (const std::unique_ptr<Optimizer>& optimizer : optimizers_->optimizers()) {
-    for (const StateArray& array : optimizer->state()) {
-      state.buffers.push_back({"optimizer/" + array.name, array.values});
-    }
-  }
-  StateWriter writer(state);
+                        .owned = owned_.get()};
+  state.arrays.push_back(weights_array(weights_, *owned_, rank));
+  for (CheckpointArray& array : optimizer_arrays(*optimizers_, layout_)) state.arrays.push_back(std::move(array));
+  StateWriter writer(state, rank);
   states_.save(step, writer);
   return state;
 }
 
 void TrainingSession::load(const CheckpointInfo& checkpoint) {
   run_together(communicator_, [&] {
-    const std::vector<TensorEntry> entries = tensor_entries(model_->parameters());
-    const std::vector<uint64_t> bounds = boundaries(*owned_);
-    const auto rank = static_cast<size_t>(communicator_.rank());
-    load_buffer(checkpoint, "parameters", entries, 0, model_->parameters().flat_size(), weights_);
-    for (const std::unique_ptr<Optimizer>& optimizer : optimizers_->optimizers()) {
-      for (const StateArray& array : optimizer->state()) {
-        load_buffer(checkpoint, "optimizer/" + array.name, entries, bounds[rank], bounds[rank + 1], array.values);
-      }
-    }
-    states_.load(StateReader(checkpoint, entries, bounds[rank], bounds[rank + 1]));
+    load_array(checkpoint, layout_, weights_array(weights_, layout_));
+    for (const CheckpointArray& array : optimizer_arrays(*optimizers_, layout_)) load_array(checkpoint, layout_, array);
+    states_.load(StateReader(checkpoint, *owned_, communicator_.rank()));
     // The run before may have gathered its weights in another way (comm.gather).
     if (config_.optimizer.master_dtype == DType::f32) take_weights_of_masters();
   });

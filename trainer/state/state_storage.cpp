@@ -11,7 +11,7 @@ void StateWriter::replicated(const std::string& name, const Tensor& values) {
 }
 
 void StateWriter::sharded(const std::string& name, const Tensor& shard) {
-  checkpoint_.buffers.push_back({name, shard});
+  checkpoint_.arrays.push_back(shard_array(name, shard, *checkpoint_.owned, rank_));
 }
 
 void StateWriter::number(const std::string& name, uint64_t value) {
@@ -28,8 +28,8 @@ void StateReader::replicated(const std::string& name, const Tensor& destination)
 }
 
 void StateReader::sharded(const std::string& name, const Tensor& shard) const {
-  NIBBLE_CHECK(!read_only_, "a model that does not train has no shard");
-  load_buffer(checkpoint_, name, tensors_, begin_, end_, shard);
+  NIBBLE_CHECK(!read_only(), "a model that does not train has no shard");
+  load_array(checkpoint_, owned_->layout(), shard_array(name, shard, *owned_, rank_));
 }
 
 uint64_t StateReader::number(const std::string& name) const {
