@@ -1,4 +1,4 @@
-# Writes OUTPUT, a C++ source that defines nibble::build_facts (trainer/commands/version.h): CUDA as given, and the commit of
+# Writes OUTPUT, a C++ source that defines nibble::build_facts (trainer/config/build_facts.h): CUDA as given, and the commit of
 # the tree in SOURCE. Runs with every build and leaves the file alone while it says the same, so that a new commit
 # compiles one tiny source.
 set(commit unknown)
@@ -12,7 +12,7 @@ if(GIT AND EXISTS ${SOURCE}/.git)
   endif()
 endif()
 file(CONFIGURE OUTPUT ${OUTPUT} @ONLY CONTENT [[
-#include "trainer/commands/version.h"
+#include "trainer/config/build_facts.h"
 
 const nibble::BuildFacts nibble::build_facts{.commit = "@commit@", .cuda = "@CUDA@"};
 ]])

@@ -113,7 +113,12 @@ struct Shard {
     state.tokens = step * 4096;
     state.seed = 0xFEDCBA9876543210;
     state.config_yaml = "run:\n  seed: 1\n# step " + std::to_string(step) + "\n";
-    state.data_fingerprint = "0123abcd";
+    state.data = {.fingerprint = "0123abcd",
+                  .tokenizer = "00112233445566778899aabbccddeeff",
+                  .sequence_length = 256,
+                  .next_sample = step * 16,
+                  .parts = {{.name = "train", .windows = 1000, .taken = step * 16}}};
+    state.optimizers = {{.name = "adamw", .state = {"adam_m", "adam_v"}}};
     state.owned = owned;
     state.arrays = arrays();
     return state;

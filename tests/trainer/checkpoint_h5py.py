@@ -5,6 +5,7 @@ Usage: checkpoint_h5py.py DIRECTORY"""
 import glob
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -31,7 +32,7 @@ os.chdir("/")
 with open(os.path.join(directory, "manifest.json"), encoding="utf-8") as file:
     manifest = json.load(file)
 step = manifest["step"]
-groups = [group["name"] for group in manifest["groups"]]
+groups = [array["name"] for array in manifest["arrays"]]
 assert len(groups) == 3 and len(manifest["tensors"]) == 5
 
 with h5py.File(os.path.join(directory, "index.h5"), "r") as index:
@@ -45,27 +46,33 @@ with h5py.File(os.path.join(directory, "index.h5"), "r") as index:
 slices = 0
 stored = 0
 rank_files = sorted(glob.glob(os.path.join(directory, "rank-*.h5")))
-assert len(rank_files) == len(manifest["shards"])
+assert len(rank_files) == manifest["ranks"]
 for path in rank_files:
     with h5py.File(path, "r") as rank_file:
         for group in groups:
             for tensor in manifest["tensors"]:
-                if group not in rank_file or tensor["name"] not in rank_file[group]:
+                if group not in rank_file:
                     continue
-                dataset = rank_file[group][tensor["name"]]
-                assert list(dataset.attrs["shape"]) == tensor["shape"]
-                start = tensor["offset"] + int(dataset.attrs["offset"])
-                flat = numpy.arange(start, start + dataset.shape[0])
-                assert same_bits(dataset[...], expected(step, group, flat)), (path, group, tensor["name"])
-                slices += 1
-                stored += dataset.shape[0]
+                parts = [name for name in rank_file[group] if re.fullmatch(re.escape(tensor["name"]) + r"(\.\d+)?", name)]
+                for name in parts:
+                    dataset = rank_file[group][name]
+                    assert list(dataset.attrs["shape"]) == tensor["shape"]
+                    start = tensor["offset"] + int(dataset.attrs["offset"])
+                    flat = numpy.arange(start, start + dataset.shape[0])
+                    assert same_bits(dataset[...], expected(step, group, flat)), (path, group, name)
+                    slices += 1
+                    stored += dataset.shape[0]
 assert slices >= 15 and stored == 3 * sum(int(numpy.prod(tensor["shape"])) for tensor in manifest["tensors"])
+ranges = sorted(sum((entry.get("ranges", []) for entry in manifest["files"]), []))
+assert ranges[0][0] == 0 and ranges[-1][1] == manifest["elements"] == 720
+assert all(a[1] == b[0] for a, b in zip(ranges, ranges[1:])), ranges
 
 # A missing rank file must read as NaN, not as zeros.
 damaged = directory + ".damaged"
 shutil.copytree(directory, damaged)
-last = rank_files[-1]
-os.remove(os.path.join(damaged, os.path.basename(last)))
+end = manifest["tensors"][-1]["offset"] + int(numpy.prod(manifest["tensors"][-1]["shape"])) - 1  # the last element
+last = next(entry["name"] for entry in manifest["files"] if any(a <= end < b for a, b in entry.get("ranges", [])))
+os.remove(os.path.join(damaged, last))
 with h5py.File(os.path.join(damaged, "index.h5"), "r") as index:
     for group in groups:
         assert numpy.isnan(index[group]["head.weight"][-1, -1]), group

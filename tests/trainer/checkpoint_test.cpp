@@ -70,7 +70,9 @@ TEST_F(CheckpointTest, EverythingComesBack) {
   EXPECT_EQ(info.tokens, saved.tokens);
   EXPECT_EQ(info.seed, saved.seed);
   EXPECT_EQ(info.config_yaml, saved.config_yaml);
-  EXPECT_EQ(info.data_fingerprint, saved.data_fingerprint);
+  EXPECT_EQ(info.data.fingerprint, saved.data.fingerprint);
+  EXPECT_EQ(info.data.tokenizer, saved.data.tokenizer);
+  EXPECT_EQ(info.data.next_sample, 1600u);
   ASSERT_EQ(info.layout.tensors().size(), 5u);
   for (size_t i = 0; i < 5; ++i) {
     EXPECT_EQ(info.layout.tensors()[i].name, small_layout().tensors()[i].name);
@@ -165,6 +167,65 @@ TEST_F(CheckpointTest, TensorsAreFoundByNameWhereverTheyLie) {
                                                 : 0.0f;
     ASSERT_EQ(values[i], expected) << i;
   }
+}
+
+// FP32 weights in a BF16 model, moments in eight bits with a scale for every 16 elements, and arrays of some tensors.
+TEST_F(CheckpointTest, ArraysOfEveryKindComeBack) {
+  const Layout layout{{{.name = "all", .range = {0, 560}}},
+                      {{.name = "a", .shape = {16, 10}, .tensor_id = 0, .offset = 0, .count = 160},
+                       {.name = "b", .shape = {8, 4, 12}, .tensor_id = 1, .matrices = 8, .offset = 160, .count = 384},
+                       {.name = "c", .shape = {9}, .tensor_id = 9, .offset = 544, .count = 9, .width = 4}}};
+  const Placement owned = replicated(layout, 1);
+  struct Values {
+    std::vector<uint8_t> weights, codes;
+    std::vector<float> scales;
+    std::vector<CheckpointArray> arrays(const Placement& placement) {
+      const auto tensor = [](auto& values) {
+        return tensor_of(std::span(values), {static_cast<int64_t>(values.size())});
+      };
+      return {weights_array(tensor(weights), placement, 0),
+              {{.name = "optimizer/codes", .dtype = DType::u8, .tensors = {{0, 1}, {9, 10}}},
+               tensor(codes),
+               {{0, {0, 160}, 0}, {2, {0, 9}, 160}}},
+              {{.name = "optimizer/scales", .elements_a_value = 16, .tensors = {{0, 1}, {9, 10}}},
+               tensor(scales),
+               {{0, {0, 160}, 0}, {2, {0, 9}, 10}}}};
+    }
+  };
+  Values saved{std::vector<uint8_t>(layout.weight_bytes()), std::vector<uint8_t>(169), std::vector<float>(11)};
+  for (size_t i = 0; i < saved.weights.size(); ++i) {
+    const bool gap = i >= 2 * 544 + 4 * 9;
+    saved.weights[i] = gap ? uint8_t{0} : static_cast<uint8_t>(i * 37);
+  }
+  for (size_t i = 0; i < saved.codes.size(); ++i) saved.codes[i] = static_cast<uint8_t>(255 - i);
+  for (size_t i = 0; i < saved.scales.size(); ++i) saved.scales[i] = 1.0F / static_cast<float>(i + 3);
+  Shard any = whole_state(9);
+  CheckpointState state = any.state();
+  state.owned = &owned;
+  state.arrays = saved.arrays(owned);
+  state.optimizers = {{.name = "adamw", .state = {"codes", "scales"}}};
+  save_checkpoint(communicator_, run_, state);
+
+  const CheckpointInfo info = find_checkpoint(communicator_, run_);
+  EXPECT_EQ(info.layout.tensors()[2].width, 4);
+  EXPECT_EQ(info.find_array("optimizer/scales")->elements_a_value, 16u);
+  Values loaded{std::vector<uint8_t>(saved.weights.size(), 7), std::vector<uint8_t>(169, 7), std::vector<float>(11, 7)};
+  for (const CheckpointArray& array : loaded.arrays(owned)) load_array(info, layout, array);
+  EXPECT_EQ(loaded.weights, saved.weights);
+  EXPECT_EQ(loaded.codes, saved.codes);
+  EXPECT_EQ(loaded.scales, saved.scales);
+  // A part of a tensor: its own values, and nothing else.
+  std::vector<float> part(2, 7);
+  load_array(
+      info, layout,
+      {{.name = "optimizer/scales", .elements_a_value = 16}, tensor_of(std::span(part), {2}), {{0, {32, 64}, 0}}});
+  EXPECT_EQ(part, (std::vector<float>{saved.scales[2], saved.scales[3]}));
+  std::vector<uint8_t> none(384);
+  expect_error(ExitCode::bad_data, "has no tensor b in optimizer/codes", [&] {
+    load_array(
+        info, layout,
+        {{.name = "optimizer/codes", .dtype = DType::u8}, tensor_of(std::span(none), {384}), {{1, {0, 384}, 0}}});
+  });
 }
 
 TEST_F(CheckpointTest, LargeTensorsComeBack) {
@@ -283,7 +344,9 @@ TEST_F(CheckpointTest, InspectPrintsAndJudges) {
   testing::internal::CaptureStdout();
   inspect_checkpoint(run_);
   const std::string text = testing::internal::GetCapturedStdout();
-  for (const char* part : {"step              100", "blocks.0.conv.weight [3, 4, 5]", "optimizer/adam_v (fp32)"}) {
+  for (const char* part :
+       {"step              100", "blocks.0.conv.weight [3, 4, 5]", "array             optimizer/adam_v (fp32)",
+        "next sample       1600 of 256 tokens", "tokenizer         00112233445566778899aabbccddeeff"}) {
     EXPECT_NE(text.find(part), std::string::npos) << text;
   }
   std::ofstream(directory / "rank-00000.h5", std::ios::app) << "x";

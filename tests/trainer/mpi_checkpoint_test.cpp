@@ -1,6 +1,8 @@
 // Checkpoints are saved by every number of ranks, loaded by every rank in every division, and read with h5py.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 
@@ -29,6 +31,26 @@ Placement uneven(int ranks) {
   }
   boundaries.push_back(small_flat_size);
   return cut_at(small_layout(), boundaries);
+}
+
+// Tensors are dealt out in pieces, so that a rank holds many ranges and several parts of one tensor.
+Placement striped(int ranks) {
+  std::vector<Share> shares;
+  const std::vector<TensorLayout>& tensors = small_layout().tensors();
+  for (uint32_t i = 0; i < tensors.size(); ++i) {
+    for (uint64_t begin = 0, stripe = i; begin < tensors[i].count; begin += 37, ++stripe) {
+      shares.push_back({i,
+                        {begin, std::min(begin + 37, tensors[i].count)},
+                        {.first = static_cast<int>(stripe % static_cast<uint64_t>(ranks))}});
+    }
+  }
+  return {small_layout(), ranks, std::move(shares), Placement::Cuts::anywhere};
+}
+
+void expect_h5py_reads(const fs::path& checkpoint) {
+  const std::string command =
+      fmt::format("/usr/bin/python3 {}/tests/trainer/checkpoint_h5py.py {}", NIBBLE_SOURCE_DIR, checkpoint.string());
+  EXPECT_EQ(std::system(command.c_str()), 0) << "(needs Debian's python3-h5py)";
 }
 
 class MpiCheckpointTest : public testing::Test {
@@ -64,6 +86,21 @@ TEST_F(MpiCheckpointTest, AnyRankLoadsAnyRange) {
   }
 }
 
+TEST_F(MpiCheckpointTest, RanksMayHoldManyParts) {
+  const Placement owned = striped(communicator().size());
+  Shard shard(300, owned, communicator().rank());
+  const fs::path directory = save_checkpoint(communicator(), run_, shard.state());
+  const CheckpointInfo info = find_checkpoint(communicator(), run_);
+  EXPECT_EQ(load_shard(info), Shard(300, testing_support::small_placement(), 0));
+  for (const Placement& other : {striped(3), striped(5), uneven(2)}) {
+    for (int rank = 0; rank < other.ranks(); ++rank) {
+      EXPECT_EQ(load_shard(info, other, rank), Shard(300, other, rank)) << rank << " of " << other.ranks();
+    }
+  }
+  if (communicator().rank() == 0) expect_h5py_reads(directory);
+  communicator().barrier();
+}
+
 TEST_F(MpiCheckpointTest, AllRanksAgreeOnDamage) {
   save(300);
   save(400);
@@ -96,9 +133,7 @@ TEST_F(MpiCheckpointTest, H5pySeesWholeTensorsAlsoAfterAMove) {
   save(300);
   if (communicator().rank() == 0) {
     fs::rename(run_ / "checkpoints/step-00000300", run_ / "moved");
-    const std::string script =
-        std::string("/usr/bin/python3 ") + NIBBLE_SOURCE_DIR + "/tests/trainer/checkpoint_h5py.py ";
-    EXPECT_EQ(std::system((script + (run_ / "moved").string()).c_str()), 0) << "(needs Debian's python3-h5py)";
+    expect_h5py_reads(run_ / "moved");
   }
   communicator().barrier();
 }

@@ -46,13 +46,13 @@ class Diary final : public StepState {
     return false;
   }
   void save(uint64_t /*steps*/, StateWriter& writer) const override {
-    writer.number("diary_attempts", attempts_);
+    writer.number("diary/attempts", attempts_);
     writer.replicated("diary/wide", tensor_of(std::span(wide_), {2}));
     writer.replicated("diary/small", tensor_of(std::span(small_), {3}));
     writer.sharded("diary_marks", tensor_of(std::span(marks_), {static_cast<int64_t>(marks_.size())}));
   }
   void load(const StateReader& reader) override {
-    attempts_ = reader.number("diary_attempts");
+    attempts_ = reader.number("diary/attempts");
     reader.replicated("diary/wide", tensor_of(std::span(wide_), {2}));
     reader.replicated("diary/small", tensor_of(std::span(small_), {3}));
     reader.sharded("diary_marks", tensor_of(std::span(marks_), {static_cast<int64_t>(marks_.size())}));

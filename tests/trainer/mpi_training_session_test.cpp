@@ -131,8 +131,8 @@ TEST_F(TrainingSessionTest, BudgetOfTheWholeRunIsRestored) {
   const std::filesystem::path run = broadcast_string(communicator(), (directory_ / "run").string(), 0);
   save_checkpoint(communicator(), run, session.checkpoint_state(3));
   const CheckpointInfo saved = find_checkpoint(communicator(), run);
-  EXPECT_EQ(saved.number("skipped_in_a_row"), 1U);
-  EXPECT_EQ(saved.number("skipped_total"), 2U);
+  EXPECT_EQ(saved.number("skipped/in_a_row"), 1U);
+  EXPECT_EQ(saved.number("skipped/total"), 2U);
   TrainingSession resumed(faulty_, config({"guard.skip_total=2"}));
   resumed.load(saved);
   EXPECT_EQ(resumed.train_step(3).decision, StepDecision::apply);

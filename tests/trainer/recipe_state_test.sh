@@ -24,7 +24,7 @@ follow() {
   grep -q "loss_hex $(tail -n 1 expected.txt | cut -d' ' -f3)" output.txt || fail "$recipe: evaluate has another loss"
 }
 # arrays RUN: prints the arrays that inspect lists for the newest checkpoint.
-arrays() { "$NIBBLE" inspect "$1" | sed -n 's/^array  *//p'; }
+arrays() { "$NIBBLE" inspect "$1" | sed -n 's/^replicated  *//p'; }
 
 # Delayed scaling: operands have histories of different lengths, and after a late switch forward needs none.
 cat >delayed.yaml <<'YAML'
@@ -65,7 +65,7 @@ for masters in bf16 fp32; do
   follow oscillation.yaml 4 5 6 7 9
 done
 expect 75 "$NIBBLE" train tiny.yaml --set run.dir=inside --set recipe=oscillation.yaml --set train.stop_at=6
-"$NIBBLE" inspect inside | grep -q '^group  *oscillation/quantized_path (fp32)$' || fail "inspect has no oscillation"
+"$NIBBLE" inspect inside | grep -q '^array  *oscillation/quantized_path (fp32)$' || fail "inspect has no oscillation"
 # Without the rule the run differs. The step after the first reset is still the same, because the reset does not change
 # the quantised weights of forward; all later steps differ.
 losses resets-bf16 | grep -v validation >with.txt

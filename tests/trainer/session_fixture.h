@@ -123,7 +123,7 @@ optimizer: {learning_rate: 3e-3}
   static SkippedSteps saved_skips(const TrainingSession& session) {
     CheckpointInfo info;
     info.numbers = session.checkpoint_state(1).numbers;
-    return {.in_a_row = info.number("skipped_in_a_row"), .total = info.number("skipped_total")};
+    return {.in_a_row = info.number("skipped/in_a_row"), .total = info.number("skipped/total")};
   }
   static std::vector<float> amax_history(const TrainingSession& session) {
     for (const ReplicatedArray& array : session.checkpoint_state(1).replicated) {

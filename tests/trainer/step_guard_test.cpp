@@ -12,7 +12,7 @@ namespace {
 void restore(StepGuard& guard, const SkippedSteps& skipped) {
   CheckpointInfo checkpoint;
   checkpoint.step = 100;
-  checkpoint.numbers = {{"skipped_in_a_row", skipped.in_a_row}, {"skipped_total", skipped.total}};
+  checkpoint.numbers = {{"skipped/in_a_row", skipped.in_a_row}, {"skipped/total", skipped.total}};
   guard.load(StateReader(checkpoint));
 }
 
@@ -74,7 +74,7 @@ TEST(StepGuard, CountsAreSavedAndImpossibleOnesRefused) {
   CheckpointState state;
   StateWriter writer(state, 0);
   guard.save(101, writer);
-  EXPECT_EQ(state.numbers, (std::vector<NamedNumber>{{"skipped_in_a_row", 2}, {"skipped_total", 8}}));
+  EXPECT_EQ(state.numbers, (std::vector<NamedNumber>{{"skipped/in_a_row", 2}, {"skipped/total", 8}}));
   guard.load(StateReader(CheckpointInfo{}));  // an older checkpoint has no counts
   EXPECT_EQ(guard.skipped(), SkippedSteps());
   EXPECT_THROW(restore(guard, {.in_a_row = 2, .total = 1}), Error);

@@ -85,6 +85,7 @@ VerifiedCheckpoint verify_checkpoint(Communicator& communicator, const std::file
   }
   result.damage = broadcast_string(communicator, result.damage, 0);
   result.info.config_yaml = broadcast_string(communicator, yaml, 0);
+  complete_version_1(result.info);
   return result;
 }
 

@@ -52,27 +52,61 @@ struct ReplicatedArray {
   Tensor values;     // on the CPU, 1 to 4 axes, none of them empty
 };
 
-// A number that is the same on every rank. It is a member of the manifest.
+// A number that is the same on every rank. The manifest has it as member NAME of the object GROUP.
 struct NamedNumber {
-  std::string name;  // as those of tensors; no other member of the manifest has it
+  std::string name;  // "GROUP/NAME"; no other member of the manifest is called GROUP
   uint64_t value = 0;
   friend bool operator==(const NamedNumber&, const NamedNumber&) = default;
 };
 
-struct CheckpointState {
+// Where a run stands in its data.
+struct DataPart {
+  std::string name = {};
+  double weight = 1;
+  uint64_t windows = 0;  // in one epoch
+  uint64_t taken = 0;    // samples of the whole run
+};
+struct DataState {
+  std::string fingerprint = {};
+  std::string tokenizer = {};  // 32 digits, as in the shards' header; zeros: the shards do not say; empty: not known
+  uint64_t sequence_length = 0;
+  uint64_t next_sample = 0;  // samples read so far in the whole run; the parts have taken so many together
+  std::vector<DataPart> parts = {};
+};
+
+// How the run that saved was divided among its ranks; a reader needs none of it.
+struct ParallelInfo {
+  std::string shard = "optimizer";  // what each rank holds a part of
+  std::string order = "rows";       // a rank computes whole groups of micro-batches
+};
+
+// An optimizer of the run and its state arrays; "adam_m" stands for the array "optimizer/adam_m".
+struct OptimizerInfo {
+  std::string name = {};
+  std::vector<std::string> state = {};
+};
+constexpr std::string_view optimizer_prefix = "optimizer/";
+
+// What a checkpoint says of its run.
+struct RunFacts {
   uint64_t step = 0;
-  uint64_t tokens = 0;
+  uint64_t tokens = 0;  // trained on
   uint64_t seed = 0;
   std::string config_yaml = {};  // resolved
-  std::string data_fingerprint = {};
+  DataState data = {};
+  ParallelInfo parallel = {};
+  std::vector<OptimizerInfo> optimizers = {};
+  std::vector<NamedNumber> numbers = {};
+};
+
+struct CheckpointState : RunFacts {
   // Which rank writes what; every element has one owner. It must outlive the state, and its layout is the tensors'.
   const Placement* owned = nullptr;
   std::vector<CheckpointArray> arrays = {};  // the same in the same order on every rank, but for values and slices
-  std::vector<NamedNumber> numbers = {};
   std::vector<ReplicatedArray> replicated = {};
 };
 
-struct CheckpointInfo {
+struct CheckpointInfo : RunFacts {
   struct Replicated {
     std::string name;
     std::vector<int64_t> shape;
@@ -84,14 +118,11 @@ struct CheckpointInfo {
   };
 
   std::filesystem::path directory;
-  uint64_t step = 0;
-  uint64_t tokens = 0;
-  uint64_t seed = 0;
+  int format_version =
+      0;          // 1: data.next_sample, sequence_length and tokenizer are what complete_version_1() could find
   int ranks = 0;  // number of ranks of the run that saved
-  std::string config_yaml;
-  std::string data_fingerprint;
   std::string nibble_version;
-  std::vector<NamedNumber> numbers;
+  std::string commit;
   Layout layout;  // of the run that saved; in one bucket
   std::vector<ArrayInfo> arrays;
   std::vector<RankFile> rank_files;

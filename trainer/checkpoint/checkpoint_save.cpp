@@ -23,6 +23,7 @@
 #include "trainer/checkpoint/hdf5_file.h"
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/checkpoint/stored_parts.h"
+#include "trainer/config/build_facts.h"
 
 namespace nibble {
 
@@ -150,12 +151,10 @@ Manifest make_manifest(const CheckpointState& state, const std::vector<RankRepor
                        const std::filesystem::path& directory) {
   Manifest manifest;
   CheckpointInfo& info = manifest.info;
-  info.step = state.step;
-  info.tokens = state.tokens;
-  info.seed = state.seed;
-  info.numbers = state.numbers;
-  info.data_fingerprint = state.data_fingerprint;
+  static_cast<RunFacts&>(info) = state;
+  info.ranks = state.owned->ranks();
   info.nibble_version = NIBBLE_VERSION;
+  info.commit = build_facts.commit;
   info.layout = state.owned->layout();
   info.arrays.assign(state.arrays.begin(), state.arrays.end());
   for (const ReplicatedArray& array : state.replicated) {

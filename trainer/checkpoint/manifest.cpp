@@ -5,174 +5,274 @@
 
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
+#include <cmath>
 #include <string_view>
-#include <utility>
 
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
 #include "trainer/checkpoint/hdf5_file.h"
+#include "trainer/checkpoint/manifest_json.h"
 
 namespace nibble {
 
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr std::string_view format_name = "nibble checkpoint";
-constexpr uint64_t format_version = 1;
+constexpr uint64_t format_version = 2;
 constexpr size_t hash_digits = 32;
 constexpr std::string_view hash_member = ",\n  \"hash\": \"";
 constexpr std::string_view text_end = "\"\n}\n";
-constexpr std::array dtypes{DType::f32, DType::bf16, DType::u8, DType::i32, DType::i64};
 
-void require(bool good, const std::string& complaint) {
-  if (!good) throw Error(ExitCode::bad_data, complaint);
-}
+constexpr std::array own_objects{"format", "libraries", "data", "parallel"};
 
-// Returns whether a name may become an HDF5 link: it has no separators and does not start with a dot.
-bool is_plain_name(std::string_view name) {
-  const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
-           c == '.';
-  };
-  return !name.empty() && name.size() <= 256 && name.front() != '.' && std::all_of(name.begin(), name.end(), allowed);
-}
-
-bool is_group_name(std::string_view name) {
-  for (;;) {
-    const size_t slash = name.find('/');
-    if (!is_plain_name(name.substr(0, slash))) return false;
-    if (slash == std::string_view::npos) return true;
-    name.remove_prefix(slash + 1);
+// All numbers of an object that the format itself does not name were saved by what a run remembers.
+void parse_numbers(const Json& root, CheckpointInfo& info) {
+  for (const auto& [group, object] : root.items()) {
+    if (!object.is_object() || std::ranges::find(own_objects, group) != own_objects.end()) continue;
+    for (const auto& [name, value] : object.items()) {
+      const std::string full_name = fmt::format("{}/{}", group, name);
+      if (value.is_number()) info.numbers.push_back({full_name, unsigned_of(value, full_name)});
+    }
   }
 }
 
-bool is_hash(std::string_view text) {
-  const auto digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
-  return text.size() == hash_digits && std::all_of(text.begin(), text.end(), digit);
-}
-
-uint64_t unsigned_of(const Json& object, const char* key) {
-  const Json& value = object.at(key);
-  require(value.is_number_unsigned(), fmt::format("{} is not an unsigned integer", key));
-  return value.get<uint64_t>();
-}
-
-DType dtype_of(const std::string& name) {
-  for (const DType dtype : dtypes) {
-    if (name_of(dtype) == name) return dtype;
-  }
-  throw Error(ExitCode::bad_data, fmt::format("unknown dtype {}", name));
-}
-
-// Reads the shape of the array `name` and computes the number of its elements.
-std::vector<int64_t> parse_shape(const Json& extents, const std::string& name, uint64_t& count) {
-  std::vector<int64_t> shape;
-  count = 1;
-  for (const Json& extent : extents) {
-    require(extent.is_number_unsigned() && extent.get<uint64_t>() > 0 && extent.get<uint64_t>() <= INT64_MAX &&
-                !__builtin_mul_overflow(count, extent.get<uint64_t>(), &count),
-            fmt::format("{} has an impossible shape", name));
-    shape.push_back(extent.get<int64_t>());
-  }
-  require(!shape.empty() && shape.size() <= Tensor::max_rank, fmt::format("{} has an impossible shape", name));
-  return shape;
-}
-
-TensorLayout parse_tensor(const Json& object, uint64_t& next_offset) {
-  TensorLayout tensor{.name = object.at("name"), .offset = unsigned_of(object, "offset")};
-  require(is_plain_name(tensor.name), "a tensor has an impossible name");
-  tensor.shape = parse_shape(object.at("shape"), tensor.name, tensor.count);
-  require(tensor.offset % Layout::alignment == 0, fmt::format("tensor {} has an impossible offset", tensor.name));
-  require(tensor.offset >= next_offset && !__builtin_add_overflow(tensor.offset, tensor.count, &next_offset),
-          fmt::format("tensor {} overlaps another", tensor.name));
-  return tensor;
-}
-
-// Reads the list of replicated arrays. Manifests of older programs do not have it, or not the arrays' dtype, which is
-// then FP32.
-void parse_replicated(const Json& root, CheckpointInfo& info) {
-  if (!root.contains("replicated")) return;
-  for (const Json& object : root.at("replicated")) {
-    CheckpointInfo::Replicated array{object.at("name"), {}};
-    if (object.contains("dtype")) array.dtype = dtype_of(object.at("dtype"));
-    require(is_group_name(array.name) && array.name.find('/') != std::string::npos, "an array has an impossible name");
-    uint64_t count = 0;
-    array.shape = parse_shape(object.at("shape"), array.name, count);
-    info.replicated.push_back(std::move(array));
+void add_numbers(const CheckpointInfo& info, Json& root) {
+  for (const NamedNumber& number : info.numbers) {
+    const size_t slash = number.name.find('/');
+    NIBBLE_CHECK(is_group_name(number.name) && slash != std::string::npos, number.name);
+    const std::string group = number.name.substr(0, slash);
+    NIBBLE_CHECK(!root.contains(group) || root[group].is_object(), number.name);
+    root[group][number.name.substr(slash + 1)] = number.value;
   }
 }
 
-// Returns the number of elements of the logical order.
-uint64_t parse_shards(const Json& shards, CheckpointInfo& info) {
-  uint64_t next = 0;
-  for (const Json& object : shards) {
-    const Range range{unsigned_of(object, "begin"), unsigned_of(object, "end")};
-    require(range.begin == next && range.end >= range.begin, "shards do not follow each other");
-    info.rank_files.push_back({rank_file_name(static_cast<int>(info.rank_files.size())), {}});
-    if (!range.empty()) info.rank_files.back().ranges.push_back(range);
-    next = range.end;
+// Reads a list of ranges [begin, end), which must be ascending and apart from each other.
+std::vector<Range> parse_ranges(const Json& list, const std::string& what) {
+  require(list.is_array(), fmt::format("{} are no list", what));
+  std::vector<Range> ranges;
+  for (const Json& pair : list) {
+    require(pair.is_array() && pair.size() == 2, fmt::format("{} are not pairs", what));
+    const Range range{unsigned_of(pair[0], what), unsigned_of(pair[1], what)};
+    require(!range.empty() && (ranges.empty() || ranges.back().end < range.begin),
+            fmt::format("{} are not ascending and apart from each other", what));
+    ranges.push_back(range);
   }
-  info.ranks = static_cast<int>(info.rank_files.size());
-  require(info.ranks > 0, "no shards");
-  return next;
+  return ranges;
 }
 
-// Weights have one dtype, and matrices are not stacked.
-Layout parse_layout(const Json& root, uint64_t elements, const ArrayInfo* weights) {
+void parse_data(const Json& root, DataState& data) {
+  const Json& object = root.at("data");
+  data.next_sample = unsigned_member(root, "next_sample");
+  data.tokenizer = root.at("tokenizer");
+  require(is_hash(data.tokenizer), "tokenizer is not a hash of 32 digits");
+  data.fingerprint = object.at("fingerprint");
+  data.sequence_length = unsigned_member(object, "sequence_length");
+  require(data.sequence_length > 0, "sequence_length is 0");
+  uint64_t taken = 0;
+  for (const Json& part : object.at("parts")) {
+    data.parts.push_back({.name = part.at("name"),
+                          .weight = part.at("weight"),
+                          .windows = unsigned_member(part, "windows"),
+                          .taken = unsigned_member(part, "taken")});
+    require(std::isfinite(data.parts.back().weight) && data.parts.back().weight > 0,
+            "a part of the data has no weight");
+    require(!__builtin_add_overflow(taken, data.parts.back().taken, &taken), "taken samples overflow");
+  }
+  require(taken == data.next_sample,
+          fmt::format("the parts of the data have {} samples taken, not {}", taken, data.next_sample));
+}
+
+// Reads the tensors, whose weights have `dtype` unless they say another.
+Layout parse_layout(const Json& root, DType dtype) {
   std::vector<TensorLayout> tensors;
   uint64_t next_offset = 0;
+  uint64_t next_id = 0;
   for (const Json& object : root.at("tensors")) {
-    tensors.push_back(parse_tensor(object, next_offset));
-    tensors.back().tensor_id = static_cast<uint32_t>(tensors.size() - 1);
-    if (weights != nullptr) tensors.back().width = static_cast<uint8_t>(size_of(weights->dtype));
+    TensorLayout tensor = parse_tensor(object, next_offset);
+    const uint64_t id = unsigned_member(object, "id");
+    const uint64_t matrices = object.contains("matrices") ? unsigned_member(object, "matrices") : 1;
+    require(id >= next_id && id <= UINT32_MAX && matrices > 0 && matrices <= UINT32_MAX - id,
+            fmt::format("tensor {} has an impossible id", tensor.name));
+    const bool stack = tensor.shape.size() == 3 && tensor.shape[0] == static_cast<int64_t>(matrices) &&
+                       tensor.count / matrices % Layout::alignment == 0;
+    require(matrices == 1 || stack, fmt::format("tensor {} is no stack of {} matrices", tensor.name, matrices));
+    const DType own = object.contains("dtype") ? dtype_of(object.at("dtype")) : dtype;
+    require(own == DType::bf16 || own == DType::f32, fmt::format("weights of {} have another dtype", tensor.name));
+    tensor.tensor_id = static_cast<uint32_t>(id);
+    tensor.matrices = static_cast<uint32_t>(matrices);
+    tensor.width = static_cast<uint8_t>(size_of(own));
+    next_id = id + matrices;
+    tensors.push_back(std::move(tensor));
   }
-  require(!tensors.empty() && tensors.front().offset == 0, "no tensor begins at element 0");
-  require(next_offset <= elements && elements % Layout::alignment == 0, "shards do not hold every tensor");
-  return {{{.name = "checkpoint", .range = {0, elements}}}, std::move(tensors)};
+  return layout_of(std::move(tensors), unsigned_member(root, "elements"));
 }
 
-void parse_files(const Json& files, Manifest& manifest) {
-  for (const Json& object : files) {
-    ManifestFile file{object.at("name"), {unsigned_of(object, "bytes"), object.at("xxh3_128")}};
-    const size_t index = manifest.files.size();
-    const std::string expected = index == 0   ? "config.yaml"
-                                 : index == 1 ? "index.h5"
-                                              : rank_file_name(static_cast<int>(index - 2));
-    require(file.name == expected, fmt::format("file {} should be {}", index, expected));
-    require(is_hash(file.digest.hash), fmt::format("{} has no hash", file.name));
-    manifest.files.push_back(std::move(file));
+ArrayInfo parse_array(const Json& object) {
+  ArrayInfo array{.name = object.at("name"), .dtype = dtype_of(object.at("dtype"))};
+  require(is_group_name(array.name), "an array has an impossible name");
+  if (object.contains("elements_a_value")) array.elements_a_value = unsigned_member(object, "elements_a_value");
+  require(array.elements_a_value > 0, fmt::format("{} has an impossible elements_a_value", array.name));
+  if (!object.contains("tensors")) return array;
+  array.tensors = parse_ranges(object.at("tensors"), fmt::format("tensors of {}", array.name));
+  require(!array.tensors.empty(), fmt::format("{} is of no tensor", array.name));
+  return array;
+}
+
+// Every range of ids must begin and end with a tensor's.
+void check_tensors_of(const ArrayInfo& array, const Layout& layout) {
+  for (const Range& ids : array.tensors) {
+    const auto begins = [&](const TensorLayout& tensor) { return tensor.tensor_id == ids.begin; };
+    const auto ends = [&](const TensorLayout& tensor) {
+      return uint64_t{tensor.tensor_id} + tensor.matrices == ids.end;
+    };
+    require(std::ranges::any_of(layout.tensors(), begins) && std::ranges::any_of(layout.tensors(), ends),
+            fmt::format("{} is of tensors [{}, {}), which do not begin and end there", array.name, ids.begin, ids.end));
   }
-  require(manifest.files.size() == manifest.info.rank_files.size() + 2, "the list of files is not complete");
+}
+
+void parse_arrays(const Json& root, CheckpointInfo& info) {
+  for (const Json& object : root.at("arrays")) {
+    ArrayInfo array = parse_array(object);
+    require(info.find_array(array.name) == nullptr, fmt::format("two arrays are called {}", array.name));
+    info.arrays.push_back(std::move(array));
+  }
+  const ArrayInfo* const weights = info.find_array(weights_array_name);
+  require(weights != nullptr && weights->elements_a_value == 1 && weights->tensors.empty(),
+          "there are no weights of all tensors");
+  info.layout = parse_layout(root, weights->dtype);
+  for (const ArrayInfo& array : info.arrays) check_tensors_of(array, info.layout);
+  for (const Json& object : root.at("optimizers")) {
+    OptimizerInfo optimizer{.name = object.at("name"), .state = object.at("state")};
+    for (const std::string& name : optimizer.state) {
+      require(info.find_array(std::string(optimizer_prefix) + name) != nullptr,
+              fmt::format("there is no array {}{} of optimizer {}", optimizer_prefix, name, optimizer.name));
+    }
+    info.optimizers.push_back(std::move(optimizer));
+  }
+  for (const Json& object : root.at("replicated")) {
+    info.replicated.push_back(parse_replicated(object, dtype_of(object.at("dtype"))));
+  }
+}
+
+// The ranges of all files together must be all elements, each once, and no range may end inside the elements of one
+// value: then the files have every value of every array once.
+void check_ranges(const CheckpointInfo& info) {
+  std::vector<Range> ranges;
+  for (const auto& file : info.rank_files) ranges.insert(ranges.end(), file.ranges.begin(), file.ranges.end());
+  std::ranges::sort(ranges, {}, &Range::begin);
+  uint64_t next = 0;
+  for (const Range& range : ranges) {
+    require(range.begin >= next, fmt::format("two rank files have element {}", range.begin));
+    require(range.begin == next, fmt::format("no rank file has element {}", next));
+    next = range.end;
+    for (const ArrayInfo& array : info.arrays) {
+      for_each_part(info.layout.tensors(), {range.end - 1, range.end}, [&](size_t index, Range) {
+        const TensorLayout& tensor = info.layout.tensors()[index];
+        const uint64_t cut = range.end - tensor.offset;
+        require(!array.covers(tensor) || cut == tensor.count || cut % array.elements_a_value == 0,
+                fmt::format("a rank file ends inside a value of {} of {}", array.name, tensor.name));
+      });
+    }
+  }
+  require(next == info.layout.elements(),
+          fmt::format("the rank files have {} elements, not {}", next, info.layout.elements()));
+}
+
+void parse_rank_files(const Json& files, Manifest& manifest) {
+  CheckpointInfo& info = manifest.info;
+  manifest.files = parse_files(files, files.size() < 2 ? 0 : files.size() - 2);
+  for (size_t i = 2; i < manifest.files.size(); ++i) {
+    const std::string& name = manifest.files[i].name;
+    info.rank_files.push_back({name, parse_ranges(files[i].at("ranges"), fmt::format("ranges of {}", name))});
+  }
+  require(static_cast<uint64_t>(info.ranks) == info.rank_files.size(), "each rank has a file");
+  check_ranges(info);
+}
+
+// Words name what a reader must know to read the checkpoint right. This reader knows all of version 2 and no word.
+void check_requires(const Json& words) {
+  require(words.is_array(), "requires is no list");
+  for (const std::string word : words) {
+    throw Error(ExitCode::bad_data,
+                fmt::format("it requires \"{}\", which nibble {} does not know: written by a newer version", word,
+                            NIBBLE_VERSION));
+  }
+}
+
+Manifest parse_version_2(const Json& root) {
+  check_requires(root.at("format").at("requires"));
+  Manifest manifest;
+  CheckpointInfo& info = manifest.info;
+  info.format_version = 2;
+  info.nibble_version = root.at("nibble");
+  info.commit = root.at("commit");
+  info.step = unsigned_member(root, "step");
+  info.tokens = unsigned_member(root, "tokens");
+  info.seed = unsigned_member(root, "seed");
+  parse_numbers(root, info);
+  parse_data(root, info.data);
+  const uint64_t ranks = unsigned_member(root, "ranks");
+  require(ranks > 0 && ranks <= INT32_MAX, "ranks is impossible");
+  info.ranks = static_cast<int>(ranks);
+  info.parallel = {.shard = root.at("parallel").at("shard"), .order = root.at("parallel").at("order")};
+  parse_arrays(root, info);
+  parse_rank_files(root.at("files"), manifest);
+  return manifest;
 }
 
 Manifest parse_members(const Json& root) {
   const Json& format = root.at("format");
   require(format.at("name") == format_name, "this is not a nibble checkpoint");
-  require(unsigned_of(format, "version") == format_version,
-          fmt::format("format version {} is not {}: written by another version of nibble ({})",
-                      unsigned_of(format, "version"), format_version, root.at("nibble").get<std::string>()));
-  Manifest manifest;
-  CheckpointInfo& info = manifest.info;
-  info.step = unsigned_of(root, "step");
-  info.tokens = unsigned_of(root, "tokens");
-  info.seed = unsigned_of(root, "seed");
-  for (const auto& [name, value] : root.items()) {
-    const bool own = name == "step" || name == "tokens" || name == "seed";
-    if (value.is_number() && !own) info.numbers.push_back({name, unsigned_of(root, name.c_str())});
+  const uint64_t version = unsigned_member(format, "version");
+  require(version == 1 || version == format_version,
+          fmt::format("format version {} is neither {} nor 1: written by another version of nibble ({})", version,
+                      format_version, root.at("nibble").get<std::string>()));
+  return version == 1 ? parse_version_1(root) : parse_version_2(root);
+}
+
+Json json_of(const std::vector<Range>& ranges) {
+  Json list = Json::array();
+  for (const Range& range : ranges) list.push_back({range.begin, range.end});
+  return list;
+}
+
+Json json_of(const TensorLayout& tensor, const ArrayInfo& weights) {
+  NIBBLE_CHECK(is_plain_name(tensor.name), tensor.name);
+  Json object = {{"name", tensor.name}, {"shape", tensor.shape}, {"offset", tensor.offset}, {"id", tensor.tensor_id}};
+  if (tensor.matrices > 1) object["matrices"] = tensor.matrices;
+  if (weights.dtype_of(tensor) != weights.dtype) object["dtype"] = name_of(weights.dtype_of(tensor));
+  return object;
+}
+
+Json json_of(const ArrayInfo& array) {
+  Json object = {{"name", array.name}, {"dtype", name_of(array.dtype)}};
+  if (array.elements_a_value > 1) object["elements_a_value"] = array.elements_a_value;
+  if (!array.tensors.empty()) object["tensors"] = json_of(array.tensors);
+  return object;
+}
+
+Json json_of(const DataState& data) {
+  Json parts = Json::array();
+  for (const DataPart& part : data.parts) {
+    parts.push_back({{"name", part.name}, {"weight", part.weight}, {"windows", part.windows}, {"taken", part.taken}});
   }
-  info.data_fingerprint = root.at("data_fingerprint");
-  info.nibble_version = root.at("nibble");
-  for (const Json& object : root.at("groups")) {
-    info.arrays.push_back({.name = object.at("name"), .dtype = dtype_of(object.at("dtype"))});
-    require(is_group_name(info.arrays.back().name), "a group has an impossible name");
+  return {{"fingerprint", data.fingerprint}, {"sequence_length", data.sequence_length}, {"parts", std::move(parts)}};
+}
+
+void add_contents(const CheckpointInfo& info, Json& root) {
+  const ArrayInfo* const weights = info.find_array(weights_array_name);
+  NIBBLE_CHECK(weights != nullptr, "a checkpoint has weights");
+  root["elements"] = info.layout.elements();
+  for (const char* list : {"tensors", "arrays", "optimizers", "replicated"}) root[list] = Json::array();
+  for (const TensorLayout& tensor : info.layout.tensors()) root["tensors"].push_back(json_of(tensor, *weights));
+  for (const ArrayInfo& array : info.arrays) root["arrays"].push_back(json_of(array));
+  for (const OptimizerInfo& optimizer : info.optimizers) {
+    root["optimizers"].push_back({{"name", optimizer.name}, {"state", optimizer.state}});
   }
-  parse_replicated(root, info);
-  const uint64_t elements = parse_shards(root.at("shards"), info);
-  info.layout = parse_layout(root, elements, info.find_array(weights_array_name));
-  parse_files(root.at("files"), manifest);
-  return manifest;
+  for (const auto& array : info.replicated) {
+    NIBBLE_CHECK(is_group_name(array.name), array.name);
+    root["replicated"].push_back({{"name", array.name}, {"dtype", name_of(array.dtype)}, {"shape", array.shape}});
+  }
 }
 
 }  // namespace
@@ -184,41 +284,26 @@ std::string rank_file_name(int rank) {
 std::string manifest_text(const Manifest& manifest) {
   const CheckpointInfo& info = manifest.info;
   Json root;
-  root["format"] = {{"name", format_name}, {"version", format_version}};
+  root["format"] = {{"name", format_name}, {"version", format_version}, {"requires", Json::array()}};
   root["nibble"] = info.nibble_version;
+  root["commit"] = info.commit;
   root["libraries"] = {
       {"hdf5", hdf5_version()}, {"xxhash", fmt::format("{}", XXH_versionNumber())}, {"compiler", __VERSION__}};
   root["step"] = info.step;
   root["tokens"] = info.tokens;
+  root["next_sample"] = info.data.next_sample;
   root["seed"] = info.seed;
-  for (const NamedNumber& number : info.numbers) {
-    NIBBLE_CHECK(is_plain_name(number.name) && !root.contains(number.name), number.name);
-    root[number.name] = number.value;
-  }
-  root["data_fingerprint"] = info.data_fingerprint;
-  root["groups"] = Json::array();
-  for (const ArrayInfo& array : info.arrays)
-    root["groups"].push_back({{"name", array.name}, {"dtype", name_of(array.dtype)}});
-  root["tensors"] = Json::array();
-  for (const TensorLayout& tensor : info.layout.tensors()) {
-    NIBBLE_CHECK(is_plain_name(tensor.name), tensor.name);
-    root["tensors"].push_back({{"name", tensor.name}, {"shape", tensor.shape}, {"offset", tensor.offset}});
-  }
-  if (!info.replicated.empty()) root["replicated"] = Json::array();
-  for (const auto& array : info.replicated) {
-    NIBBLE_CHECK(is_group_name(array.name), array.name);
-    root["replicated"].push_back({{"name", array.name}, {"dtype", name_of(array.dtype)}, {"shape", array.shape}});
-  }
-  root["shards"] = Json::array();
-  uint64_t next = 0;
-  for (const auto& file : info.rank_files) {
-    NIBBLE_CHECK(file.ranges.size() <= 1, "a rank holds one range");
-    const uint64_t begin = std::exchange(next, file.ranges.empty() ? next : file.ranges.front().end);
-    root["shards"].push_back({{"begin", begin}, {"end", next}});
-  }
+  add_numbers(info, root);
+  root["tokenizer"] = info.data.tokenizer;
+  root["data"] = json_of(info.data);
+  root["ranks"] = info.ranks;
+  root["parallel"] = {{"shard", info.parallel.shard}, {"order", info.parallel.order}};
+  add_contents(info, root);
   root["files"] = Json::array();
-  for (const ManifestFile& file : manifest.files) {
+  for (size_t i = 0; i < manifest.files.size(); ++i) {
+    const ManifestFile& file = manifest.files[i];
     root["files"].push_back({{"name", file.name}, {"bytes", file.digest.bytes}, {"xxh3_128", file.digest.hash}});
+    if (i >= 2) root["files"].back()["ranges"] = json_of(info.rank_files.at(i - 2).ranges);
   }
   std::string text = root.dump(2);
   text.resize(text.size() - 2);  // removes "\n}", which comes again after the hash

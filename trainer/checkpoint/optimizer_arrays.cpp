@@ -45,4 +45,13 @@ std::vector<CheckpointArray> optimizer_arrays(const OptimizerList& optimizers, c
   return result;
 }
 
+std::vector<OptimizerInfo> optimizer_infos(const OptimizerList& optimizers) {
+  std::vector<OptimizerInfo> result;
+  for (const std::unique_ptr<Optimizer>& optimizer : optimizers.optimizers()) {
+    OptimizerInfo& info = result.emplace_back(OptimizerInfo{.name = std::string(optimizer->name())});
+    for (const StateArray& array : optimizer->state()) info.state.push_back(array.name);
+  }
+  return result;
+}
+
 }  // namespace nibble

@@ -213,12 +213,19 @@ void TrainingSession::take_weights_of_masters() {
 
 CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
   const int rank = communicator_.rank();
-  CheckpointState state{.step = step,
-                        .tokens = step * static_cast<uint64_t>(config_.train.tokens_per_step),
-                        .seed = config_.run.seed,
-                        .config_yaml = resolved_yaml(config_),
-                        .data_fingerprint = data_fingerprint(),
-                        .owned = owned_.get()};
+  CheckpointState state;
+  state.step = step;
+  state.tokens = step * static_cast<uint64_t>(config_.train.tokens_per_step);
+  state.seed = config_.run.seed;
+  state.config_yaml = resolved_yaml(config_);
+  const uint64_t next_sample = first_sample(config_, step, 0);
+  state.data = {.fingerprint = data_fingerprint(),
+                .tokenizer = to_hex(train_loader_->tokenizer_hash()),
+                .sequence_length = train_loader_->sequence_length(),
+                .next_sample = next_sample,
+                .parts = {{.name = "train", .windows = train_loader_->windows(), .taken = next_sample}}};
+  state.optimizers = optimizer_infos(*optimizers_);
+  state.owned = owned_.get();
   state.arrays.push_back(weights_array(weights_, *owned_, rank));
   for (CheckpointArray& array : optimizer_arrays(*optimizers_, layout_)) state.arrays.push_back(std::move(array));
   StateWriter writer(state, rank);

@@ -22,7 +22,7 @@ class StateWriter {
   // This rank's values for the elements that it owns, as its buffer has them in the placement. Their memory must not
   // change before the checkpoint has been saved.
   void sharded(const std::string& name, const Tensor& shard);
-  // A number that is the same on every rank: a member of the manifest.
+  // A number that is the same on every rank, in the manifest; the name is "GROUP/NAME".
   void number(const std::string& name, uint64_t value);
 
  private:

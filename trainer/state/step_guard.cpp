@@ -6,8 +6,8 @@ namespace nibble {
 
 namespace {
 
-constexpr const char* in_a_row_name = "skipped_in_a_row";
-constexpr const char* total_name = "skipped_total";
+constexpr const char* in_a_row_name = "skipped/in_a_row";
+constexpr const char* total_name = "skipped/total";
 
 }  // namespace
 
