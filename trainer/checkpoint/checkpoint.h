@@ -21,7 +21,7 @@ namespace nibble {
 // the bytes needed if there is no space) or ExitCode::cannot_create, nothing is left behind, and earlier checkpoints
 // are unchanged.
 std::filesystem::path save_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,
-                                      const CheckpointState& state);
+                                      CheckpointState state);
 
 // Says what find_checkpoint() does with a damaged checkpoint besides warning: leave it as it is, or rename it to
 // NAME.corrupt so that it is never tried again. Only the holder of the run's lock may set checkpoints aside.

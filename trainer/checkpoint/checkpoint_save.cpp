@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <span>
+#include <utility>
 
 #include "dist/base/error.h"
 #include "dist/base/file_descriptor.h"
@@ -22,6 +23,7 @@
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/hdf5_file.h"
 #include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/snapshot.h"
 #include "trainer/checkpoint/stored_parts.h"
 #include "trainer/config/build_facts.h"
 
@@ -102,28 +104,6 @@ std::filesystem::path make_temporary_directory(const std::filesystem::path& pare
   }
 }
 
-FileDigest write_rank_file(const std::filesystem::path& path, const CheckpointState& state, int rank) {
-  std::vector<HostCopy> copies;  // the writer compares the file with them when it closes
-  Hdf5Writer writer(path);
-  writer.write_attribute("step", state.step);
-  const Layout& layout = state.owned->layout();
-  const std::vector<std::vector<StoredPart>> parts = stored_parts(*state.owned);
-  for (const CheckpointArray& array : state.arrays) {
-    for (const Slice& slice : array.slices) {
-      const auto part = std::ranges::find(parts[slice.tensor], slice.elements, &StoredPart::elements);
-      writer.write_slice(slice_of(array, layout.tensors()[slice.tensor], *part),
-                         copies.emplace_back(array.bytes_of(layout, slice)).bytes());
-    }
-  }
-  for (const ReplicatedArray& array : state.replicated) {
-    if (rank != 0) break;
-    writer.write_slice(whole_array(array.name, array.values), copies.emplace_back(array.values).bytes());
-  }
-  writer.close();
-  sync_path(path);
-  return digest_file(path);
-}
-
 void write_index(const std::filesystem::path& path, const CheckpointState& state) {
   Hdf5Writer writer(path);
   writer.write_attribute("step", state.step);
@@ -179,7 +159,7 @@ Manifest make_manifest(const CheckpointState& state, const std::vector<RankRepor
 
 // Makes the checkpoint visible under its name. An older checkpoint of the same step is replaced: the two directories
 // exchange their names, at once if the file system can do that.
-void publish(const std::filesystem::path& temporary, const std::filesystem::path& directory) {
+void rename_into_place(const std::filesystem::path& temporary, const std::filesystem::path& directory) {
   if (std::rename(temporary.c_str(), directory.c_str()) != 0) {
     if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR) fail_system_call("publish", directory, errno);
     if (renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, directory.c_str(), RENAME_EXCHANGE) != 0) {
@@ -195,43 +175,104 @@ void publish(const std::filesystem::path& temporary, const std::filesystem::path
 
 }  // namespace
 
-std::filesystem::path save_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,
-                                      const CheckpointState& state) {
-  const std::filesystem::path parent = run_directory / "checkpoints";
-  std::filesystem::path directory = parent / step_directory_name(state.step);
-  RankReport own{largest_file_bytes(state), {}};
-  std::vector<RankReport> reports = gather(communicator, own);
-  std::string temporary_name;
+struct Snapshot::Parts {
+  std::filesystem::path run_directory;
+  CheckpointState state;
+  int rank = 0;
+  std::filesystem::path temporary;
+  std::vector<TensorSlice> datasets;  // of this rank's file
+  std::vector<HostCopy> copies;       // [datasets]
+  RankReport report;
+};
+
+Snapshot::Snapshot(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Snapshot::Snapshot(Snapshot&&) noexcept = default;
+Snapshot::~Snapshot() = default;
+
+Snapshot Snapshot::plan(Communicator& communicator, const std::filesystem::path& run_directory, CheckpointState state) {
+  auto parts = std::make_unique<Parts>();
+  parts->run_directory = run_directory;
+  parts->state = std::move(state);
+  parts->rank = communicator.rank();
+  std::string temporary;
   run_together(communicator, [&] {
-    check_state(state, communicator);
-    if (communicator.rank() != 0) return;
+    check_state(parts->state, communicator);
+    parts->report.bytes = largest_file_bytes(parts->state);
+  });
+  const std::vector<RankReport> reports = gather(communicator, parts->report);
+  on_leader(communicator, [&] {
+    const std::filesystem::path parent = run_directory / "checkpoints";
     make_directories(parent);
     remove_leftovers(run_directory);
     require_space(parent, reports);
-    temporary_name = make_temporary_directory(parent, state.step).string();
+    temporary = make_temporary_directory(parent, parts->state.step).string();
   });
-  const std::filesystem::path temporary = broadcast_string(communicator, temporary_name, 0);
+  parts->temporary = broadcast_string(communicator, temporary, 0);
+  return Snapshot(std::move(parts));
+}
+
+void Snapshot::take() {
+  const CheckpointState& state = parts_->state;
+  const Layout& layout = state.owned->layout();
+  const std::vector<std::vector<StoredPart>> parts = stored_parts(*state.owned);
+  for (const CheckpointArray& array : state.arrays) {
+    for (const Slice& slice : array.slices) {
+      const auto part = std::ranges::find(parts[slice.tensor], slice.elements, &StoredPart::elements);
+      parts_->datasets.push_back(slice_of(array, layout.tensors()[slice.tensor], *part));
+      parts_->copies.emplace_back(array.bytes_of(layout, slice));
+    }
+  }
+  for (const ReplicatedArray& array : state.replicated) {
+    if (parts_->rank != 0) break;
+    parts_->datasets.push_back(whole_array(array.name, array.values));
+    parts_->copies.emplace_back(array.values);
+  }
+}
+
+void Snapshot::write() {
+  const std::filesystem::path path = parts_->temporary / rank_file_name(parts_->rank);
+  Hdf5Writer writer(path);
+  writer.write_attribute("step", parts_->state.step);
+  for (size_t i = 0; i < parts_->datasets.size(); ++i) {
+    writer.write_slice(parts_->datasets[i], parts_->copies[i].bytes());
+  }
+  writer.close();
+  sync_path(path);
+  const FileDigest digest = digest_file(path);
+  parts_->report.bytes = digest.bytes;
+  std::copy(digest.hash.begin(), digest.hash.end(), parts_->report.hash.begin());
+}
+
+std::filesystem::path Snapshot::publish(Communicator& communicator) {
+  const CheckpointState& state = parts_->state;
+  const std::filesystem::path& temporary = parts_->temporary;
+  std::filesystem::path directory = parts_->run_directory / "checkpoints" / step_directory_name(state.step);
+  const std::vector<RankReport> reports = gather(communicator, parts_->report);
+  on_leader(communicator, [&] {
+    write_index(temporary / "index.h5", state);
+    write_new_file(temporary / "config.yaml", state.config_yaml);
+    write_new_file(temporary / "manifest.json", manifest_text(make_manifest(state, reports, temporary)));
+    sync_path(temporary);
+    rename_into_place(temporary, directory);
+  });
+  return directory;
+}
+
+std::filesystem::path save_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,
+                                      CheckpointState state) {
+  Snapshot snapshot = Snapshot::plan(communicator, run_directory, std::move(state));
   try {
     run_together(communicator, [&] {
-      const FileDigest digest =
-          write_rank_file(temporary / rank_file_name(communicator.rank()), state, communicator.rank());
-      own.bytes = digest.bytes;
-      std::copy(digest.hash.begin(), digest.hash.end(), own.hash.begin());
+      snapshot.take();
+      snapshot.write();
     });
-    reports = gather(communicator, own);
-    on_leader(communicator, [&] {
-      write_index(temporary / "index.h5", state);
-      write_new_file(temporary / "config.yaml", state.config_yaml);
-      write_new_file(temporary / "manifest.json", manifest_text(make_manifest(state, reports, temporary)));
-      sync_path(temporary);
-      publish(temporary, directory);
-    });
+    std::filesystem::path directory = snapshot.publish(communicator);
+    if (communicator.rank() == 0) remove_leftovers(run_directory);  // a checkpoint that was replaced
+    return directory;
   } catch (...) {
     if (communicator.rank() == 0) remove_leftovers(run_directory);
     throw;
   }
-  if (communicator.rank() == 0) remove_leftovers(run_directory);  // a checkpoint that was replaced
-  return directory;
 }
 
 }  // namespace nibble
