@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "dist/base/error.h"
@@ -9,6 +10,8 @@
 #include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
+#include "dist/zero/reduction_tree.h"
+#include "dist/zero/tree_reduction.h"
 
 namespace nibble {
 namespace {
@@ -41,35 +44,122 @@ NIBBLE_VECTORIZE double sum_of_squares(const float* values, size_t count) {
 namespace cpu {
 
 static void sum_squares(const SquareSums& problem) {
-  const auto count = static_cast<size_t>(problem.shard.elements());
   const float* const values = problem.shard.as<float>();
   parallel_for(problem.sums.size(), blocks_at_once, [&](size_t begin, size_t end) {
     for (size_t block = begin; block < end; ++block) {
-      const size_t first = block * norm_block;
-      problem.sums[block] = sum_of_squares(values + first, std::min<size_t>(norm_block, count - first));
+      const Range range = problem.blocks[block];
+      problem.sums[block] = sum_of_squares(values + range.begin, range.count());
     }
   });
 }
 
 }  // namespace cpu
 
+namespace {
+
+uint64_t blocks_of(const TensorLayout& tensor) {
+  uint64_t blocks = 0;
+  for (const Range& unit : tensor.units()) blocks += div_ceil(unit.count(), norm_block);
+  return blocks;
+}
+
+// Returns the blocks of a slice, which are whole, as ranges of its tensor's elements.
+std::vector<Range> blocks_in(const TensorLayout& tensor, Range elements) {
+  std::vector<Range> blocks;
+  for (const Range& unit : tensor.units()) {
+    const Range part = intersect(unit, elements);
+    NIBBLE_CHECK((part.begin - unit.begin) % norm_block == 0 || part.empty(), "a slice begins with a block");
+    for (uint64_t first = part.begin; first < part.end; first += norm_block) {
+      blocks.push_back({first, std::min(part.end, first + norm_block)});
+    }
+  }
+  return blocks;
+}
+
+// Returns the number of blocks of a tensor that lie before an element.
+uint64_t blocks_before(const TensorLayout& tensor, uint64_t element) {
+  uint64_t blocks = 0;
+  for (const Range& unit : tensor.units()) {
+    const Range part = intersect(unit, {0, element});
+    blocks += div_ceil(part.count(), norm_block);
+  }
+  return blocks;
+}
+
+// A sum of blocks of a tensor that a rank brings.
+struct PartialSum {
+  uint32_t tensor = 0;
+  TreeNode node;
+};
+
+// Returns the nodes of all slices of a rank in the tree of each tensor's blocks. join(left, right) adds the sums of two
+// blocks of the rank, which are counted through all slices; a node's value is the block that has its sum.
+template <class Join>
+std::vector<PartialSum> nodes_of(const Placement& owned, int rank, const Join& join) {
+  std::vector<PartialSum> result;
+  size_t block = 0;
+  for (const Slice& slice : owned.slices(rank)) {
+    const TensorLayout& tensor = owned.layout().tensors()[slice.tensor];
+    NodeStack stack(blocks_of(tensor));
+    const uint64_t first = blocks_before(tensor, slice.elements.begin);
+    const uint64_t end = blocks_before(tensor, slice.elements.end);
+    for (uint64_t i = first; i < end; ++i) stack.push({i, 1, block++}, join);
+    for (const TreeNode& node : stack.nodes()) result.push_back({slice.tensor, node});
+  }
+  return result;
+}
+
+std::vector<double> sums_of_blocks(const Placement& owned, int rank, const Tensor& shard) {
+  std::vector<Range> blocks;
+  for (const Slice& slice : owned.slices(rank)) {
+    for (const Range& block : blocks_in(owned.layout().tensors()[slice.tensor], slice.elements)) {
+      const uint64_t at = slice.at + (block.begin - slice.elements.begin);
+      blocks.push_back({at, at + block.count()});
+    }
+  }
+  std::vector<double> sums(blocks.size());
+  const SquareSums problem{shard, blocks, sums};
+  NIBBLE_DISPATCH(shard.device(), sum_squares, problem);
+  return sums;
+}
+
+}  // namespace
+
 GradientNorm gradient_norm(Communicator& communicator, const Placement& owned, const Tensor& shard) {
   const ProfileScope scope(OperatorFamily::optimizer, "gradient_norm");
   const int rank = communicator.rank();
   NIBBLE_CHECK(owned.ranks() == communicator.size() && static_cast<uint64_t>(shard.elements()) == owned.elements(rank),
                "gradient shard");
-  std::vector<uint64_t> offsets;  // where each rank's block sums begin, in bytes
-  offsets.reserve(static_cast<size_t>(communicator.size()) + 1);
-  for (const uint64_t bound : boundaries(owned)) offsets.push_back(div_ceil(bound, norm_block) * sizeof(double));
-  const uint64_t blocks = offsets.back() / sizeof(double);
-
-  std::vector<double> sums(blocks);
-  const SquareSums own{shard, std::span(sums).subspan(offsets[static_cast<size_t>(rank)] / sizeof(double),
-                                                      div_ceil(owned.elements(rank), norm_block))};
-  NIBBLE_DISPATCH(shard.device(), sum_squares, own);
+  std::vector<double> own = sums_of_blocks(owned, rank, shard);
+  std::vector<PartialSum> partial;  // of all ranks; value: index in sums
+  std::vector<double> sums;
+  std::vector<uint64_t> offsets{0};  // where each rank's sums begin, in bytes
+  for (int other = 0; other < communicator.size(); ++other) {
+    const auto join = [&](size_t left, size_t right) {
+      if (other == rank) own[left] += own[right];
+    };
+    for (PartialSum& sum : nodes_of(owned, other, join)) {
+      sums.push_back(other == rank ? own[sum.node.value] : 0);
+      sum.node.value = sums.size() - 1;
+      partial.push_back(sum);
+    }
+    offsets.push_back(sums.size() * sizeof(double));
+  }
   communicator.host().all_gather(std::as_writable_bytes(std::span(sums)), offsets);
-  double total = 0;
-  for (const double sum : sums) total += sum;
+
+  std::ranges::sort(partial, {}, [](const PartialSum& sum) { return std::pair(sum.tensor, sum.node.first); });
+  std::vector<double> of_tensors;
+  const std::vector<TensorLayout>& tensors = owned.layout().tensors();
+  for (auto sum = partial.begin(); sum != partial.end();) {
+    const uint32_t tensor = sum->tensor;
+    NodeStack stack(blocks_of(tensors[tensor]));
+    for (; sum != partial.end() && sum->tensor == tensor; ++sum) {
+      stack.push(sum->node, [&](size_t left, size_t right) { sums[left] += sums[right]; });
+    }
+    NIBBLE_CHECK(stack.nodes().size() == 1, "all blocks of a tensor are owned once");
+    of_tensors.push_back(sums[stack.nodes().front().value]);
+  }
+  const double total = tree_sum(of_tensors);
   return {std::sqrt(total), std::isfinite(total)};
 }
 

@@ -15,8 +15,8 @@ constexpr int threads = 128;
 
 struct Squares {
   const float* values;  // aligned to 16 bytes
-  int64_t count;
-  double* sums;  // memory of the CPU
+  const Range* ranges;  // memory of the CPU, as the sums
+  double* sums;
   int64_t blocks;
 };
 
@@ -32,10 +32,9 @@ __global__ void square_sums_kernel(Squares squares) {
   const int quarter = static_cast<int>(thread % threads_a_block);
   double lane[lanes_a_thread] = {};
   if (block < squares.blocks) {
-    const int64_t first = block * static_cast<int64_t>(norm_block);
-    const int64_t left = squares.count - first;
-    const int count = left < static_cast<int64_t>(norm_block) ? static_cast<int>(left) : norm_block;
-    const float* const values = squares.values + first + quarter * lanes_a_thread;
+    const Range range = squares.ranges[block];
+    const int count = static_cast<int>(range.end - range.begin);
+    const float* const values = squares.values + range.begin + quarter * lanes_a_thread;
     const int rows = count / lanes;
 #pragma unroll 8
     for (int row = 0; row < rows; ++row) {
@@ -65,31 +64,34 @@ __global__ void square_sums_kernel(Squares squares) {
   squares.sums[block] = lane[0] + lane[1];
 }
 
-// Returns memory that the kernel writes and the host reads. It is allocated again only when a larger shard comes.
-std::span<double> sums_on_host(size_t count) {
-  static double* memory = nullptr;
+// Returns memory of the CPU that kernels read and write. It is allocated again only when more blocks come.
+std::byte* memory_of_blocks(size_t count) {
+  static std::byte* memory = nullptr;
   static size_t capacity = 0;
   if (count > capacity) {
     if (memory != nullptr) release_pinned(memory);
     memory = nullptr;
-    memory = static_cast<double*>(allocate_pinned(count * sizeof(double)));
+    memory = static_cast<std::byte*>(allocate_pinned(count * (sizeof(Range) + sizeof(double))));
     capacity = count;
   }
-  return {memory, count};
+  return memory;
 }
 
 }  // namespace
 
 void sum_squares(const SquareSums& problem) {
   if (problem.sums.empty()) return;
-  const std::span<double> sums = sums_on_host(problem.sums.size());
-  const Squares squares{problem.shard.as<float>(), problem.shard.elements(), sums.data(),
-                        static_cast<int64_t>(sums.size())};
+  const size_t blocks = problem.sums.size();
+  std::byte* const memory = memory_of_blocks(blocks);
+  auto* const ranges = reinterpret_cast<Range*>(memory);
+  auto* const sums = reinterpret_cast<double*>(memory + blocks * sizeof(Range));
+  std::ranges::copy(problem.blocks, ranges);
+  const Squares squares{problem.shard.as<float>(), ranges, sums, static_cast<int64_t>(blocks)};
   NIBBLE_CHECK(reinterpret_cast<uintptr_t>(squares.values) % alignof(float4) == 0,
                "a gradient begins at a multiple of 16 bytes");
   launch("gradient norm", square_sums_kernel, one_thread_each(squares.blocks * threads_a_block, threads), squares);
   check(cudaStreamSynchronize(compute_stream()), "gradient norm");
-  std::ranges::copy(sums, problem.sums.begin());
+  std::copy_n(sums, blocks, problem.sums.begin());
 }
 
 }  // namespace nibble::cuda

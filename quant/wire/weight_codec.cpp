@@ -16,7 +16,7 @@ namespace {
 
 using namespace weight_rounding;
 
-constexpr uint64_t together = 16;  // elements of which all are rounded or none
+constexpr uint64_t most_raw_bytes = block * sizeof(BFloat16);  // of a block
 constexpr uint64_t fp8_bytes = block + block / fp8_group;
 constexpr uint64_t nvfp4_bytes = block / 2 + block / nvfp4_group + 16;
 constexpr size_t blocks_at_once = 16;
@@ -105,25 +105,15 @@ void decode(WeightFormat format, const uint8_t* packed, BFloat16* weights) {
   format == WeightFormat::fp8 ? decode_fp8(packed, weights) : decode_nvfp4(packed, weights);
 }
 
-bool is_rounded(const WeightBlock& entry, uint64_t element) {
-  const uint64_t bit = element / together;
-  return ((entry.rounded[bit / 32] >> (bit % 32)) & 1u) != 0;
-}
-
-// Packs BF16 numbers of which some are rounded. While the scales are found, the others count as zeros, which change no
-// scale.
-void pack_mixed(WeightFormat format, const WeightBlock& entry, const BFloat16* weights, uint8_t* packed) {
+// Packs a block that is shorter than the scales' blocks: zeros, which change no scale, stand for the numbers that it
+// lacks.
+void pack_rounded(WeightFormat format, const WeightBlock& entry, const BFloat16* weights, uint8_t* packed) {
   std::array<BFloat16, block> values{};
-  for (uint64_t i = 0; i < entry.elements; ++i) {
-    if (is_rounded(entry, i)) values[i] = weights[i];
-  }
+  std::copy_n(weights, entry.halves, values.begin());
   std::array<uint8_t, std::max(fp8_bytes, nvfp4_bytes)> codes;
   encode(format, values.data(), codes.data());
   decode(format, codes.data(), values.data());
-  for (uint64_t i = 0; i < entry.elements; ++i) {
-    if (!is_rounded(entry, i)) values[i] = weights[i];
-  }
-  std::memcpy(packed, values.data(), entry.elements * sizeof(BFloat16));
+  std::memcpy(packed, values.data(), entry.halves * sizeof(BFloat16));
 }
 
 WeightPacking packing(WeightFormat format, const Tensor& table, const Tensor& weights, const Tensor& packed) {
@@ -135,21 +125,32 @@ WeightPacking packing(WeightFormat format, const Tensor& table, const Tensor& we
           .packed = packed};
 }
 
-std::vector<WeightBlock> blocks_of(const Layout& layout) {
-  const uint64_t elements = layout.elements();
-  std::vector<WeightBlock> blocks(div_ceil<uint64_t>(elements, block));
-  for (size_t i = 0; i < blocks.size(); ++i) {
-    blocks[i].elements = static_cast<uint32_t>(std::min<uint64_t>(block, elements - i * block));
-  }
-  for (const TensorLayout& tensor : layout.tensors()) {
-    if (!tensor.decay) continue;
-    for (uint64_t i = tensor.offset; i < tensor.offset + tensor.count; i += together) {
-      const uint64_t bit = i % block / together;
-      blocks[i / block].rounded[bit / 32] |= uint32_t{1} << (bit % 32);
+// A block, and where it lies.
+struct PlacedBlock {
+  uint64_t first_element = 0;  // of the logical order
+  WeightBlock block;
+};
+
+std::vector<PlacedBlock> blocks_of(const Layout& layout, WeightFormat format) {
+  std::vector<PlacedBlock> blocks;
+  uint64_t offset = 0;
+  for (uint32_t index = 0; index < layout.tensors().size(); ++index) {
+    const TensorLayout& tensor = layout.tensors()[index];
+    const bool rounds = tensor.decay && tensor.width == sizeof(BFloat16);
+    const uint64_t step = most_raw_bytes / tensor.width;
+    for (const Range& unit : tensor.units()) {
+      const Range whole = layout.with_gap(index, unit);
+      for (uint64_t first = whole.begin; first < whole.end; first += step) {
+        const uint64_t count = std::min(step, whole.end - first);
+        WeightBlock entry{.offset = offset,
+                          .weight = layout.weight_byte(first) / sizeof(BFloat16),
+                          .halves = static_cast<uint32_t>(count * tensor.width / sizeof(BFloat16))};
+        const bool coded = rounds && count == block;
+        entry.kind = coded ? WeightBlock::Kind::coded : rounds ? WeightBlock::Kind::rounded : WeightBlock::Kind::raw;
+        blocks.push_back({first, entry});
+        offset += coded ? coded_bytes(format) : entry.halves * sizeof(BFloat16);
+      }
     }
-  }
-  for (WeightBlock& entry : blocks) {
-    entry.coded = std::ranges::all_of(entry.rounded, [](uint32_t word) { return word == ~0u; }) ? 1 : 0;
   }
   return blocks;
 }
@@ -162,14 +163,12 @@ void pack_weights(const WeightPacking& problem) {
   parallel_for(problem.end - problem.first, blocks_at_once, [&](size_t begin, size_t end) {
     for (size_t i = problem.first + begin; i < problem.first + end; ++i) {
       const WeightBlock& entry = problem.table[i];
-      const BFloat16* const weights = problem.weights.as<BFloat16>() + i * block;
+      const BFloat16* const weights = static_cast<const BFloat16*>(problem.weights.data()) + entry.weight;
       uint8_t* const packed = problem.packed.as<uint8_t>() + entry.offset;
-      if (entry.coded != 0) {
-        encode(problem.format, weights, packed);
-      } else if (std::ranges::all_of(entry.rounded, [](uint32_t word) { return word == 0; })) {
-        std::memcpy(packed, weights, entry.elements * sizeof(BFloat16));
-      } else {
-        pack_mixed(problem.format, entry, weights, packed);
+      switch (entry.kind) {
+        case WeightBlock::Kind::raw: std::memcpy(packed, weights, entry.halves * sizeof(BFloat16)); break;
+        case WeightBlock::Kind::rounded: pack_rounded(problem.format, entry, weights, packed); break;
+        case WeightBlock::Kind::coded: encode(problem.format, weights, packed); break;
       }
     }
   });
@@ -179,12 +178,12 @@ void unpack_weights(const WeightPacking& problem) {
   parallel_for(problem.end - problem.first, blocks_at_once, [&](size_t begin, size_t end) {
     for (size_t i = problem.first + begin; i < problem.first + end; ++i) {
       const WeightBlock& entry = problem.table[i];
-      BFloat16* const weights = problem.weights.as<BFloat16>() + i * block;
+      BFloat16* const weights = static_cast<BFloat16*>(problem.weights.data()) + entry.weight;
       const uint8_t* const packed = problem.packed.as<uint8_t>() + entry.offset;
-      if (entry.coded != 0) {
+      if (entry.kind == WeightBlock::Kind::coded) {
         decode(problem.format, packed, weights);
       } else {
-        std::memcpy(weights, packed, entry.elements * sizeof(BFloat16));
+        std::memcpy(weights, packed, entry.halves * sizeof(BFloat16));
       }
     }
   });
@@ -193,16 +192,16 @@ void unpack_weights(const WeightPacking& problem) {
 }  // namespace cpu
 
 WeightCodec::WeightCodec(Arena& arena, WeightFormat format, const Layout& layout)
-    : format_(format), elements_(layout.elements()) {
+    : format_(format), elements_(layout.elements()), weight_bytes_(layout.weight_bytes()) {
   NIBBLE_CHECK(format != WeightFormat::bf16, "BF16 weights travel as they are");
-  std::vector<WeightBlock> blocks = blocks_of(layout);
-  uint64_t offset = 0;
-  for (WeightBlock& entry : blocks) {
-    entry.offset = offset;
-    offsets_.push_back(offset);
-    offset += entry.coded != 0 ? coded_bytes(format) : entry.elements * sizeof(BFloat16);
+  std::vector<WeightBlock> blocks;
+  for (const PlacedBlock& placed : blocks_of(layout, format)) {
+    blocks.push_back(placed.block);
+    first_elements_.push_back(placed.first_element);
+    offsets_.push_back(placed.block.offset);
+    const bool coded = placed.block.kind == WeightBlock::Kind::coded;
+    packed_bytes_ = placed.block.offset + (coded ? coded_bytes(format) : placed.block.halves * sizeof(BFloat16));
   }
-  offsets_.push_back(offset);
   const std::span<const std::byte> bytes = std::as_bytes(std::span(blocks));
   table_ = allocate_tensor(arena, DType::u8, {narrow<int64_t>(bytes.size())});
   if (arena.measuring()) return;
@@ -211,24 +210,30 @@ WeightCodec::WeightCodec(Arena& arena, WeightFormat format, const Layout& layout
   stage.finish();
 }
 
+size_t WeightCodec::block_at(uint64_t element) const {
+  const auto found = std::ranges::lower_bound(first_elements_, element);
+  NIBBLE_CHECK(found == first_elements_.end() ? element == elements_ : *found == element, "beginning of a block");
+  return static_cast<size_t>(found - first_elements_.begin());
+}
+
 uint64_t WeightCodec::offset(uint64_t element) const {
-  NIBBLE_CHECK(element == elements_ || (element < elements_ && element % block == 0), "beginning of a block");
-  return offsets_[div_ceil<uint64_t>(element, block)];
+  const size_t index = block_at(element);
+  return index == offsets_.size() ? packed_bytes_ : offsets_[index];
 }
 
 void WeightCodec::pack(const Tensor& weights, uint64_t begin, uint64_t end, const Tensor& packed) const {
   const ProfileScope scope(OperatorFamily::reduction, "pack_weights");
-  NIBBLE_CHECK(static_cast<uint64_t>(weights.elements()) == elements_, "flat weights");
-  NIBBLE_CHECK(packed.bytes() == packed_bytes() && offset(begin) <= offset(end), "packed weights");
+  NIBBLE_CHECK(weights.bytes() == weight_bytes_, "weights of the layout");
+  NIBBLE_CHECK(packed.bytes() == packed_bytes() && begin <= end, "packed weights");
   WeightPacking problem = packing(format_, table_, weights, packed);
-  problem.first = div_ceil<uint64_t>(begin, block);
-  problem.end = div_ceil<uint64_t>(end, block);
+  problem.first = block_at(begin);
+  problem.end = block_at(end);
   NIBBLE_DISPATCH(weights.device(), pack_weights, problem);
 }
 
 void WeightCodec::unpack(const Tensor& packed, const Tensor& weights) const {
   const ProfileScope scope(OperatorFamily::reduction, "unpack_weights");
-  NIBBLE_CHECK(static_cast<uint64_t>(weights.elements()) == elements_, "flat weights");
+  NIBBLE_CHECK(weights.bytes() == weight_bytes_, "weights of the layout");
   NIBBLE_CHECK(packed.bytes() == packed_bytes(), "packed weights");
   const WeightPacking problem = packing(format_, table_, weights, packed);
   NIBBLE_DISPATCH(weights.device(), unpack_weights, problem);

@@ -17,7 +17,7 @@ constexpr int code_bytes_nvfp4 = block / 2;
 
 struct Packing {
   const WeightBlock* table;  // entry of the launch's first block
-  BFloat16* weights;         // first element of the launch's first block; aligned to 16 bytes
+  BFloat16* weights;         // all weights, counted in halves; aligned to 16 bytes
   uint8_t* packed;           // the whole packed buffer; aligned to 16 bytes
 };
 
@@ -73,9 +73,9 @@ __device__ __forceinline__ Eight read_eight(uint4 halves, bool rounded) {
 }
 
 template <class Decode>
-__device__ __forceinline__ void store_mixed(const WeightBlock& entry, uint8_t* packed, bool rounded, uint4 halves,
-                                            const Decode& decode) {
-  if (threadIdx.x * at_once >= entry.elements) return;
+__device__ __forceinline__ void store_uncoded(const WeightBlock& entry, uint8_t* packed, bool rounded, uint4 halves,
+                                              const Decode& decode) {
+  if (threadIdx.x * at_once >= entry.halves) return;
   reinterpret_cast<uint4*>(packed)[threadIdx.x] = rounded ? eight_halves(decode) : halves;
 }
 
@@ -86,9 +86,9 @@ __device__ __forceinline__ void pack_fp8(const WeightBlock& entry, uint8_t* pack
 #pragma unroll
   for (float& value : eight.value) value *= factor;
   const uint32_t codes[] = {e4m3_nearest_four(eight.value), e4m3_nearest_four(eight.value + 4)};
-  if (entry.coded == 0) {
-    store_mixed(entry, packed, rounded, halves,
-                [&](int i) { return fp8_decode(codes[i / 4] >> (8 * (i % 4)) & 0xFFu, power); });
+  if (entry.kind != WeightBlock::Kind::coded) {
+    store_uncoded(entry, packed, rounded, halves,
+                  [&](int i) { return fp8_decode(codes[i / 4] >> (8 * (i % 4)) & 0xFFu, power); });
     return;
   }
   reinterpret_cast<uint2*>(packed)[threadIdx.x] = make_uint2(codes[0], codes[1]);
@@ -108,8 +108,8 @@ __device__ __forceinline__ void pack_nvfp4(const WeightBlock& entry, uint8_t* pa
 #pragma unroll
   for (float& value : eight.value) value *= factor;
   const uint32_t codes = e2m1_nearest_eight(eight.value);
-  if (entry.coded == 0) {
-    store_mixed(entry, packed, rounded, halves, [&](int i) { return nvfp4_decode(codes >> (4 * i) & 15u, unit); });
+  if (entry.kind != WeightBlock::Kind::coded) {
+    store_uncoded(entry, packed, rounded, halves, [&](int i) { return nvfp4_decode(codes >> (4 * i) & 15u, unit); });
     return;
   }
   reinterpret_cast<uint32_t*>(packed)[threadIdx.x] = codes;
@@ -121,11 +121,10 @@ __device__ __forceinline__ void pack_nvfp4(const WeightBlock& entry, uint8_t* pa
 template <WeightFormat format>
 __global__ void __launch_bounds__(threads) pack_weights_kernel(Packing packing) {
   const WeightBlock& entry = packing.table[blockIdx.x];
-  const uint4* const weights = reinterpret_cast<const uint4*>(packing.weights + int64_t{blockIdx.x} * block);
+  const uint4* const weights = reinterpret_cast<const uint4*>(packing.weights + entry.weight);
   uint8_t* const packed = packing.packed + entry.offset;
-  const uint4 halves = threadIdx.x * at_once < entry.elements ? weights[threadIdx.x] : make_uint4(0, 0, 0, 0);
-  const unsigned bit = threadIdx.x * at_once / 16;
-  const bool rounded = (entry.rounded[bit / 32] >> (bit % 32) & 1u) != 0;
+  const uint4 halves = threadIdx.x * at_once < entry.halves ? weights[threadIdx.x] : make_uint4(0, 0, 0, 0);
+  const bool rounded = entry.kind != WeightBlock::Kind::raw;
   if constexpr (format == WeightFormat::fp8) {
     pack_fp8(entry, packed, rounded, halves);
   } else {
@@ -136,10 +135,10 @@ __global__ void __launch_bounds__(threads) pack_weights_kernel(Packing packing) 
 template <WeightFormat format>
 __global__ void __launch_bounds__(threads) unpack_weights_kernel(Packing packing) {
   const WeightBlock& entry = packing.table[blockIdx.x];
-  if (threadIdx.x * at_once >= entry.elements) return;
-  uint4* const weights = reinterpret_cast<uint4*>(packing.weights + int64_t{blockIdx.x} * block) + threadIdx.x;
+  if (threadIdx.x * at_once >= entry.halves) return;
+  uint4* const weights = reinterpret_cast<uint4*>(packing.weights + entry.weight) + threadIdx.x;
   const uint8_t* const packed = packing.packed + entry.offset;
-  if (entry.coded == 0) {
+  if (entry.kind != WeightBlock::Kind::coded) {
     *weights = reinterpret_cast<const uint4*>(packed)[threadIdx.x];
   } else if constexpr (format == WeightFormat::fp8) {
     const uint32_t power = packed[code_bytes_fp8 + threadIdx.x / (fp8_group / at_once)];
@@ -155,8 +154,7 @@ __global__ void __launch_bounds__(threads) unpack_weights_kernel(Packing packing
 }
 
 void launch_packing(const char* name, void (*fp8)(Packing), void (*nvfp4)(Packing), const WeightPacking& problem) {
-  const Packing packing{problem.table + problem.first,
-                        problem.weights.as<BFloat16>() + problem.first * static_cast<uint64_t>(block),
+  const Packing packing{problem.table + problem.first, static_cast<BFloat16*>(problem.weights.data()),
                         problem.packed.as<uint8_t>()};
   NIBBLE_CHECK(reinterpret_cast<uintptr_t>(packing.weights) % sizeof(uint4) == 0 &&
                    reinterpret_cast<uintptr_t>(packing.packed) % sizeof(uint4) == 0,

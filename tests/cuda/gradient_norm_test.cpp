@@ -38,7 +38,9 @@ TEST_F(GradientNormTest, BlocksHaveTheBitsOfTheCpu) {
   TwinTensor gradient(DType::f32, {blocks * block});
   gradient.fill_normal(7);
   std::vector<double> sums(blocks);
-  cuda::sum_squares({gradient.gpu(), sums});
+  std::vector<Range> ranges;
+  for (uint64_t i = 0; i < blocks; ++i) ranges.push_back({i * norm_block, (i + 1) * norm_block});
+  cuda::sum_squares({gradient.gpu(), ranges, sums});
   for (int64_t i = 0; i < blocks; ++i) {
     const double norm = norm_of(gradient.cpu().slice(i * block, (i + 1) * block)).norm;
     EXPECT_EQ(std::sqrt(sums[static_cast<size_t>(i)]), norm);

@@ -11,6 +11,7 @@
 #include "dist/device/thread_pool.h"
 #include "dist/mpi_environment.h"
 #include "dist/owned_vector.h"
+#include "dist/random_layout.h"
 #include "dist/ranks/self_communicator.h"
 
 namespace nibble {
@@ -58,6 +59,66 @@ TEST(GradientNorm, TheSameBitsOnAnyNumberOfRanksAndThreads) {
     // Every addition of positive terms errs by at most half a unit: 256 in a lane, 4 in the tree, one for each block.
     const double bound = (256 + 4 + static_cast<double>(elements) / 4096 + 2) * 1.2e-16;
     EXPECT_NEAR(norm.norm, exact, bound * exact);
+  }
+}
+
+// The definition of the header, recursively.
+double tree(const std::vector<double>& values, size_t first, size_t length) {
+  if (length == 1) return values[first];
+  const size_t half = length / 2;
+  const double left = tree(values, first, half);
+  return first + half >= values.size() ? left : left + tree(values, first + half, half);
+}
+double tree(const std::vector<double>& values) {
+  return tree(values, 0, std::bit_ceil(values.size()));
+}
+double squares_of_block(const float* values, size_t count) {
+  double lane[16] = {};
+  for (size_t i = 0; i < count; ++i) lane[i % 16] += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+  for (size_t width = 8; width > 0; width /= 2) {
+    for (size_t j = 0; j < width; ++j) lane[j] += lane[j + width];
+  }
+  return lane[0];
+}
+
+// Layouts of many tensors with units, whose grains are blocks.
+Layout layout_of_blocks(uint32_t seed) {
+  Layout drawn = random_layout(seed);
+  std::vector<TensorLayout> tensors = drawn.tensors();
+  for (TensorLayout& tensor : tensors) tensor.grain = norm_block;
+  return {drawn.buckets(), std::move(tensors)};
+}
+
+TEST(GradientNorm, IsItsDefinitionForEveryPlacement) {
+  const int ranks = communicator().size();
+  const int rank = communicator().rank();
+  std::vector<RankSet> members;
+  for (int member = 0; member < ranks; ++member) members.push_back({.first = member});
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    const Layout layout = layout_of_blocks(seed);
+    std::vector<float> values = gradient(layout.elements());
+    std::vector<double> of_tensors;
+    for (const TensorLayout& tensor : layout.tensors()) {
+      std::vector<double> blocks;
+      for (const Range& unit : tensor.units()) {
+        for (uint64_t first = unit.begin; first < unit.end; first += norm_block) {
+          blocks.push_back(
+              squares_of_block(values.data() + tensor.offset + first, std::min(norm_block, unit.end - first)));
+        }
+      }
+      of_tensors.push_back(tree(blocks));
+    }
+    const double expected = std::sqrt(tree(of_tensors));
+    for (const Placement& owned : {contiguous(layout, ranks), by_bucket(layout, members), by_matrix(layout, members)}) {
+      std::vector<float> shard;
+      for (const Range& range : owned.ranges(rank)) {
+        shard.insert(shard.end(), values.begin() + static_cast<int64_t>(range.begin),
+                     values.begin() + static_cast<int64_t>(range.end));
+      }
+      const GradientNorm norm =
+          gradient_norm(communicator(), owned, tensor_of(std::span(shard), {static_cast<int64_t>(shard.size())}));
+      EXPECT_EQ(std::bit_cast<uint64_t>(norm.norm), std::bit_cast<uint64_t>(expected)) << seed;
+    }
   }
 }
 

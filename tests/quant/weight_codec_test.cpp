@@ -118,7 +118,7 @@ struct Result {
   std::vector<BFloat16> values;
 };
 
-// Sends the weights through packed bytes, packed in parts of so many blocks, as ranks would pack them.
+// Sends the weights through packed bytes, packed in parts of so many blocks of a tensor, as ranks would pack them.
 Result through(WeightFormat format, Weights weights, uint64_t part_blocks = 1000) {
   Arena arena("test");
   const uint64_t elements = weights.values.size();
@@ -128,9 +128,13 @@ Result through(WeightFormat format, Weights weights, uint64_t part_blocks = 1000
   Result result{std::vector<uint8_t>(codec.packed_bytes(), 0xAA), std::vector<BFloat16>(elements, BFloat16{0x1234})};
   const auto count = static_cast<int64_t>(elements);
   const Tensor packed = tensor_of(std::span(result.packed), {static_cast<int64_t>(result.packed.size())});
-  for (uint64_t begin = 0; begin < elements; begin += part_blocks * block) {
-    const uint64_t end = std::min(elements, begin + part_blocks * block);
-    codec.pack(tensor_of(std::span(weights.values), {count}), begin, end, packed);
+  std::vector<uint64_t> bounds;
+  for (const TensorLayout& tensor : weights.layout.tensors()) {
+    for (uint64_t i = 0; i < tensor.count; i += part_blocks * block) bounds.push_back(tensor.offset + i);
+  }
+  bounds.push_back(elements);
+  for (size_t i = 0; i + 1 < bounds.size(); ++i) {
+    codec.pack(tensor_of(std::span(weights.values), {count}), bounds[i], bounds[i + 1], packed);
   }
   codec.unpack(packed, tensor_of(std::span(result.values), {count}));
   return result;
@@ -233,23 +237,60 @@ Weights mixed_weights() {
   return weights;
 }
 
-TEST_P(WeightCodecTest, RoundsOnlyWhatDecays) {
+TEST_P(WeightCodecTest, RoundsOnlyWhatDecaysInBlocksOfEachTensor) {
   const Weights weights = mixed_weights();
   const std::vector<BFloat16> found = through(weights).values;
-  for (size_t first = 0; first < weights.values.size(); first += block) {
-    const size_t count = std::min<size_t>(block, weights.values.size() - first);
-    std::vector<double> values = weights.as_double(first, count);
-    std::vector<double> masked(block);
-    for (size_t i = 0; i < count; ++i) masked[i] = weights.decays(first + i) ? values[i] : 0;
-    const std::vector<double> expected = rounded(GetParam(), masked);
-    size_t changed = 0;
-    for (size_t i = 0; i < count; ++i) {
-      if (weights.decays(first + i)) values[i] = expected[i];
-      ASSERT_EQ(to_float(found[first + i]), values[i]) << first + i;
-      changed += found[first + i] != weights.values[first + i] ? 1 : 0;
+  for (const TensorLayout& tensor : weights.layout.tensors()) {
+    for (uint64_t first = 0; first < tensor.count; first += block) {
+      const size_t count = std::min<size_t>(block, tensor.count - first);
+      const size_t begin = tensor.offset + first;
+      std::vector<double> expected = weights.as_double(begin, count);
+      if (tensor.decay) {
+        expected.resize(block);
+        expected = rounded(GetParam(), expected);
+      }
+      size_t changed = 0;
+      for (size_t i = 0; i < count; ++i) {
+        ASSERT_EQ(to_float(found[begin + i]), expected[i]) << tensor.name << " " << first + i;
+        changed += found[begin + i] != weights.values[begin + i] ? 1 : 0;
+      }
+      EXPECT_EQ(changed > 0, tensor.decay) << tensor.name << " " << first;
     }
-    EXPECT_EQ(changed > 0, first != 0) << first;
   }
+}
+
+// What else the model has, and where the tensor lies, changes nothing.
+TEST_P(WeightCodecTest, ATensorIsRoundedAlikeAnywhere) {
+  Weights alone = Weights(5008).fill_normal(4, 3);
+  Weights behind(5008 + 48, {{.offset = 0, .count = 40, .decay = true}, {.offset = 48, .count = 5008, .decay = true}});
+  std::ranges::copy(alone.values, behind.values.begin() + 48);
+  const std::vector<BFloat16> first = through(alone).values;
+  const std::vector<BFloat16> second = through(behind).values;
+  EXPECT_TRUE(std::equal(first.begin(), first.end(), second.begin() + 48));
+}
+
+// FP32 weights in a BF16 model travel unchanged.
+TEST_P(WeightCodecTest, WeightsOfAnotherWidthTravelAsTheyAre) {
+  std::vector<TensorLayout> tensors =
+      layout_of({{0, block, true}, {block, 3000, true}, {7104, block, true}}, 11200).tensors();
+  tensors[1].width = 4;
+  const Layout layout({{.name = "all", .range = {0, 11200}}}, tensors);
+  Arena arena("test");
+  const WeightCodec measured(arena, GetParam(), layout);
+  arena.commit();
+  const WeightCodec codec(arena, GetParam(), layout);
+  std::vector<uint8_t> weights(layout.weight_bytes());
+  std::mt19937 generator(8);
+  const uint64_t first = layout.weight_byte(block);
+  for (uint64_t i = first; i < first + 4 * 3000; ++i) weights[i] = static_cast<uint8_t>(generator());
+  std::vector<uint8_t> packed(codec.packed_bytes());
+  std::vector<uint8_t> found(weights.size(), 0xAA);
+  const auto tensor = [](std::vector<uint8_t>& bytes) {
+    return tensor_of(std::span(bytes), {static_cast<int64_t>(bytes.size())});
+  };
+  codec.pack(tensor(weights), 0, layout.elements(), tensor(packed));
+  codec.unpack(tensor(packed), tensor(found));
+  EXPECT_EQ(found, weights);
 }
 
 TEST_P(WeightCodecTest, DoesNotDependOnThePartition) {
@@ -262,14 +303,16 @@ TEST_P(WeightCodecTest, DoesNotDependOnThePartition) {
   }
 }
 
-// Blocks 2 to 5 and 7, 8 are whole and rounded; the others travel in BF16.
+// Six blocks are full and rounded; the others travel in BF16.
 TEST_P(WeightCodecTest, PacksAsManyBytesAsItSays) {
   const Weights weights = mixed_weights();
   Arena arena("test");
   const WeightCodec codec(arena, GetParam(), weights.layout);
   const uint64_t coded = GetParam() == WeightFormat::fp8 ? 4224 : 2320;
-  EXPECT_EQ(codec.offset(2 * block), 2 * 2 * block);
-  EXPECT_EQ(codec.offset(3 * block), 2 * 2 * block + coded);
+  EXPECT_EQ(codec.offset(5008), 2U * 5008);
+  EXPECT_EQ(codec.offset(5008 + block), 2U * 5008 + coded);
+  EXPECT_EQ(codec.offset(12288), 2U * 5008 + coded + 2U * (7280 - block));
+  EXPECT_EQ(codec.packed_bytes(), 6 * coded + 2 * (weights.values.size() - 6 * block));
   EXPECT_EQ(codec.packed_bytes(), through(weights).packed.size());
 }
 

@@ -154,7 +154,7 @@ void TrainingSession::add_run_states() {
 // Collective.
 void TrainingSession::build_state() {
   layout_ = model_->parameters().layout();
-  owned_ = std::make_unique<Placement>(flat(layout_, communicator_.size()));
+  owned_ = std::make_unique<Placement>(contiguous(layout_, communicator_.size()));
   device_communicator_ = make_device_communicator(communicator_, device_, config_.comm.timeout_s, config_.cuda.strict);
   Communicator& exchange = device_communicator_ ? *device_communicator_ : communicator_;
   shared_arena_ = std::make_unique<SharedArena>("weights and gradients", exchange, device_);
