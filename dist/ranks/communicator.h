@@ -92,6 +92,18 @@ void on_leader(Communicator& communicator, Function&& function) {
   });
 }
 
+// Collective. Returns the value of every rank; it is sent as plain bytes.
+template <class T>
+std::vector<T> gather_each(Communicator& communicator, const T& own) {
+  const auto ranks = static_cast<size_t>(communicator.size());
+  std::vector<T> values(ranks);
+  values[static_cast<size_t>(communicator.rank())] = own;
+  std::vector<uint64_t> offsets(ranks + 1);
+  for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * sizeof(T);
+  communicator.all_gather(std::as_writable_bytes(std::span(values)), offsets);
+  return values;
+}
+
 // Collective, over host(). Returns root's text on every rank.
 std::string broadcast_string(Communicator& communicator, std::string text, int root);
 

@@ -25,11 +25,7 @@ void check_gpu_choices(Communicator& communicator, const GpuChoice& own) {
   Communicator& host = communicator.host();
   const auto ranks = static_cast<size_t>(host.size());
   const auto own_rank = static_cast<size_t>(host.rank());
-  std::vector<Uuid> uuids(ranks);
-  std::vector<uint64_t> offsets(ranks + 1);
-  for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * sizeof(Uuid);
-  uuids[own_rank] = own.uuid;
-  host.all_gather(std::as_writable_bytes(std::span(uuids)), offsets);
+  const std::vector<Uuid> uuids = gather_each(host, own.uuid);
   const Uuid none{};
   run_together(host, [&] {
     for (size_t rank = own_rank + 1; rank < ranks; ++rank) {

@@ -211,14 +211,9 @@ class MpiCommunicator final : public Communicator {
 
   // Collective. Returns the sum of `bytes` over the ranks of this machine.
   size_t bytes_on_machine(size_t bytes) {
-    const auto ranks = static_cast<size_t>(size_);
-    std::vector<uint64_t> wanted(ranks);
-    std::vector<uint64_t> offsets(ranks + 1);
-    for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * sizeof(uint64_t);
-    wanted[static_cast<size_t>(rank_)] = bytes;
-    all_gather(std::as_writable_bytes(std::span(wanted)), offsets);
+    const std::vector<uint64_t> wanted = gather_each(*this, uint64_t{bytes});
     uint64_t sum = 0;
-    for (size_t rank = 0; rank < ranks; ++rank) sum += machines_[rank] == machine(rank_) ? wanted[rank] : 0;
+    for (size_t rank = 0; rank < wanted.size(); ++rank) sum += machines_[rank] == machine(rank_) ? wanted[rank] : 0;
     return sum;
   }
 

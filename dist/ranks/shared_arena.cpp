@@ -61,13 +61,10 @@ std::vector<std::byte*> SharedArena::meet(const void* pointer) {
     uint64_t offset;
     uint64_t meeting;  // number of this meeting of the arena, the same on all ranks
   };
-  std::vector<Arrival> arrivals(ranks);
-  std::vector<uint64_t> offsets(ranks + 1);
-  for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * sizeof(Arrival);
   const std::span<std::byte> part = memory_->part(communicator_.rank());
-  arrivals[own] = {pointer == nullptr ? nowhere : static_cast<uint64_t>(addresses[own] - part.data()), ++meetings_};
-  NIBBLE_CHECK(pointer == nullptr || arrivals[own].offset < part.size(), "a pointer into the shared arena");
-  communicator_.all_gather(std::as_writable_bytes(std::span(arrivals)), offsets);
+  const Arrival here{pointer == nullptr ? nowhere : static_cast<uint64_t>(addresses[own] - part.data()), ++meetings_};
+  NIBBLE_CHECK(pointer == nullptr || here.offset < part.size(), "a pointer into the shared arena");
+  const std::vector<Arrival> arrivals = gather_each(communicator_, here);
   memory_->synchronize();
   for (size_t rank = 0; rank < ranks; ++rank) {
     const Arrival& arrival = arrivals[rank];

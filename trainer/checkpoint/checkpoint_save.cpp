@@ -37,16 +37,6 @@ struct RankReport {
   std::array<char, 32> hash{};
 };
 
-std::vector<RankReport> gather(Communicator& communicator, const RankReport& own) {
-  const auto ranks = static_cast<size_t>(communicator.size());
-  std::vector<RankReport> reports(ranks);
-  reports[static_cast<size_t>(communicator.rank())] = own;
-  std::vector<uint64_t> offsets(ranks + 1);
-  for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * sizeof(RankReport);
-  communicator.all_gather(std::as_writable_bytes(std::span(reports)), offsets);
-  return reports;
-}
-
 // Returns an upper bound of the size of this rank's file. It includes alignment and metadata of every dataset and the
 // metadata of the file.
 uint64_t largest_file_bytes(const CheckpointState& state) {
@@ -199,7 +189,7 @@ Snapshot Snapshot::plan(Communicator& communicator, const std::filesystem::path&
     check_state(parts->state, communicator);
     parts->report.bytes = largest_file_bytes(parts->state);
   });
-  const std::vector<RankReport> reports = gather(communicator, parts->report);
+  const std::vector<RankReport> reports = gather_each(communicator, parts->report);
   on_leader(communicator, [&] {
     const std::filesystem::path parent = run_directory / "checkpoints";
     make_directories(parent);
@@ -247,7 +237,7 @@ std::filesystem::path Snapshot::publish(Communicator& communicator) {
   const CheckpointState& state = parts_->state;
   const std::filesystem::path& temporary = parts_->temporary;
   std::filesystem::path directory = parts_->run_directory / "checkpoints" / step_directory_name(state.step);
-  const std::vector<RankReport> reports = gather(communicator, parts_->report);
+  const std::vector<RankReport> reports = gather_each(communicator, parts_->report);
   on_leader(communicator, [&] {
     write_index(temporary / "index.h5", state);
     write_new_file(temporary / "config.yaml", state.config_yaml);

@@ -59,12 +59,7 @@ bool OscillationState::after_update(const StepEvent& event) {
 }
 
 void OscillationState::report_resets(uint64_t step, uint64_t count) {
-  const auto ranks = static_cast<size_t>(communicator_.size());
-  std::vector<uint64_t> counts(ranks);
-  counts[static_cast<size_t>(communicator_.rank())] = count;
-  std::vector<uint64_t> offsets(ranks + 1);
-  for (size_t rank = 0; rank <= ranks; ++rank) offsets[rank] = rank * sizeof(uint64_t);
-  communicator_.all_gather(std::as_writable_bytes(std::span(counts)), offsets);
+  const std::vector<uint64_t> counts = gather_each(communicator_, count);
   log_info("step {}: {} weights oscillated and were set to their quantised values", step + 1,
            with_thousands(std::accumulate(counts.begin(), counts.end(), uint64_t{0})));
 }
