@@ -32,6 +32,11 @@ constexpr Range intersect(Range a, Range b) {
   return both.empty() ? Range{} : both;
 }
 
+// Returns boundary i, 0 to `parts`, of `parts` about equally long parts of `count` things.
+constexpr uint64_t part_boundary(uint64_t count, uint64_t parts, uint64_t i) {
+  return count / parts * i + count % parts * i / parts;
+}
+
 // Calls body(index, part) for every entry of a list that meets `range`; `part` is what both have. range_of(entry) is
 // the entry's range; the ranges are ascending and do not overlap.
 template <class List, class Body>

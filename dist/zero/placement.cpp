@@ -11,11 +11,6 @@ namespace {
 
 constexpr uint64_t flat_block = 4096;  // elements
 
-// Returns boundary i of `parts` about equally long parts of `count` things.
-uint64_t boundary(uint64_t count, uint64_t parts, uint64_t i) {
-  return count / parts * i + count % parts * i / parts;
-}
-
 // Returns the largest place at or before `element` at which the tensor may be cut.
 uint64_t cut_before(const TensorLayout& tensor, uint64_t element) {
   if (element >= tensor.count) return tensor.count;
@@ -25,13 +20,13 @@ uint64_t cut_before(const TensorLayout& tensor, uint64_t element) {
   return tensor.count;
 }
 
-// Cuts elements of a tensor into `parts` shares; share(i, elements) gets those that are not empty.
-template <class Body>
-void cut(const TensorLayout& tensor, Range elements, uint64_t parts, const Body& share) {
+// Cuts elements of a tensor into `parts` shares, of which share i ends with the last cut at or before element
+// wanted(i), the last with the elements. share(i, elements) gets those that are not empty.
+template <class Wanted, class Body>
+void cut(const TensorLayout& tensor, Range elements, uint64_t parts, const Wanted& wanted, const Body& share) {
   uint64_t begin = elements.begin;
   for (uint64_t i = 0; i < parts; ++i) {
-    const uint64_t wanted = elements.begin + boundary(elements.count(), parts, i + 1);
-    const uint64_t end = i + 1 == parts ? elements.end : std::max(begin, cut_before(tensor, wanted));
+    const uint64_t end = i + 1 == parts ? elements.end : std::max(begin, cut_before(tensor, wanted(i)));
     if (begin < end) share(i, Range{begin, end});
     begin = end;
   }
@@ -114,7 +109,7 @@ Placement flat(const Layout& layout, int ranks) {
   std::vector<Share> shares;
   for (int rank = 0; rank < ranks; ++rank) {
     const auto cut_at = [&](int part) {
-      return boundary(blocks, static_cast<uint64_t>(ranks), static_cast<uint64_t>(part)) * flat_block;
+      return part_boundary(blocks, static_cast<uint64_t>(ranks), static_cast<uint64_t>(part)) * flat_block;
     };
     for_each_part(layout.tensors(), {cut_at(rank), cut_at(rank + 1)}, [&](size_t index, Range part) {
       const uint64_t offset = layout.tensors()[index].offset;
@@ -131,26 +126,23 @@ void add_parts(const Layout& layout, Range whole, std::span<const RankSet> membe
   const uint64_t parts = members.size();
   for_each_part(layout.tensors(), whole, [&](size_t index, Range) {
     const TensorLayout& tensor = layout.tensors()[index];
-    uint64_t begin = 0;
-    for (uint64_t i = 0; i < parts; ++i) {
-      const uint64_t wanted = whole.begin + boundary(whole.count(), parts, i + 1);
-      const bool reached = wanted >= tensor.offset;
-      const uint64_t end = i + 1 == parts ? tensor.count
-                           : reached      ? std::max(begin, cut_before(tensor, wanted - tensor.offset))
-                                          : 0;
-      if (begin < end) shares.push_back({static_cast<uint32_t>(index), {begin, end}, members[i]});
-      begin = end;
-    }
+    const auto wanted = [&](uint64_t i) {
+      const uint64_t end = whole.begin + part_boundary(whole.count(), parts, i + 1);
+      return end - std::min(end, tensor.offset);
+    };
+    cut(tensor, {0, tensor.count}, parts, wanted, [&](uint64_t i, Range elements) {
+      shares.push_back({static_cast<uint32_t>(index), elements, members[i]});
+    });
   });
 }
+
+}  // namespace
 
 std::vector<RankSet> each_rank(int ranks) {
   std::vector<RankSet> members;
   for (int rank = 0; rank < ranks; ++rank) members.push_back({.first = rank});
   return members;
 }
-
-}  // namespace
 
 Placement contiguous(const Layout& layout, int ranks) {
   std::vector<Share> shares;
@@ -184,8 +176,8 @@ Placement by_expert(const Layout& layout, std::span<const RankSet> members) {
   for_each_tensor(layout, [&](uint32_t index, const TensorLayout& tensor) {
     const uint64_t matrix = tensor.count / tensor.matrices;
     for (uint64_t i = 0; i < members.size(); ++i) {
-      const Range elements{boundary(tensor.matrices, members.size(), i) * matrix,
-                           boundary(tensor.matrices, members.size(), i + 1) * matrix};
+      const Range elements{part_boundary(tensor.matrices, members.size(), i) * matrix,
+                           part_boundary(tensor.matrices, members.size(), i + 1) * matrix};
       if (!elements.empty()) shares.push_back({index, elements, members[i]});
     }
   });
@@ -195,7 +187,11 @@ Placement by_expert(const Layout& layout, std::span<const RankSet> members) {
 Placement subdivided(const Placement& placement) {
   std::vector<Share> shares;
   for (const Share& share : placement.shares()) {
-    cut(placement.layout().tensors()[share.tensor], share.elements, static_cast<uint64_t>(share.ranks.count),
+    const auto replicas = static_cast<uint64_t>(share.ranks.count);
+    const auto wanted = [&](uint64_t i) {
+      return share.elements.begin + part_boundary(share.elements.count(), replicas, i + 1);
+    };
+    cut(placement.layout().tensors()[share.tensor], share.elements, replicas, wanted,
         [&](uint64_t replica, Range elements) {
           shares.push_back({share.tensor, elements, {.first = share.ranks.rank(static_cast<int>(replica))}});
         });

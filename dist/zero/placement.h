@@ -68,6 +68,9 @@ class Placement {
   std::vector<uint64_t> elements_;
 };
 
+// Returns the members of which each is one rank.
+std::vector<RankSet> each_rank(int ranks);
+
 // Every rank holds everything.
 Placement replicated(const Layout& layout, int ranks);
 // Every rank holds one range of the logical order, in blocks of 4096 elements; the ranges are about equally long.

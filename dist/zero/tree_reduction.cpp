@@ -47,9 +47,10 @@ std::vector<std::vector<Range>> ranges_of(const Placement& placement) {
 
 GroupRange groups_of_rank(uint64_t groups, int rank, int ranks) {
   NIBBLE_CHECK(0 <= rank && rank < ranks, "rank out of range");
-  const auto parts = static_cast<uint64_t>(ranks);
-  const auto bound = [&](uint64_t part) { return groups / parts * part + groups % parts * part / parts; };
-  return {bound(static_cast<uint64_t>(rank)), bound(static_cast<uint64_t>(rank) + 1)};
+  const auto bound = [&](int part) {
+    return part_boundary(groups, static_cast<uint64_t>(ranks), static_cast<uint64_t>(part));
+  };
+  return {bound(rank), bound(rank + 1)};
 }
 
 int rank_of_group(uint64_t group, uint64_t groups, int ranks) {

@@ -12,12 +12,6 @@
 namespace nibble {
 namespace {
 
-std::vector<RankSet> single_ranks(int ranks) {
-  std::vector<RankSet> members;
-  for (int rank = 0; rank < ranks; ++rank) members.push_back({.first = rank});
-  return members;
-}
-
 // `ranks` = groups times replicas: member n is held by ranks n, n + groups, ...
 std::vector<RankSet> replica_groups(int groups, int replicas) {
   std::vector<RankSet> members;
@@ -34,7 +28,7 @@ struct Named {
 
 // Every way to place a layout on this number of ranks.
 std::vector<Named> placements(const Layout& layout, int ranks) {
-  const std::vector<RankSet> singles = single_ranks(ranks);
+  const std::vector<RankSet> singles = each_rank(ranks);
   std::vector<Named> all{
       {"replicated", replicated(layout, ranks)}, {"flat", flat(layout, ranks)},
       {"by_bucket", by_bucket(layout, singles)}, {"by_matrix", by_matrix(layout, singles)},
@@ -192,7 +186,7 @@ TEST(Placement, FlatCutsAreTheOldOnes) {
 TEST(Placement, PartsOfBucketsAreAboutEquallyLong) {
   std::vector<TensorLayout> tensors{{.name = "a", .shape = {1000, 1000}, .offset = 0, .count = 1000000, .grain = 4096}};
   const Layout layout({{"all", {0, 1000000}}}, tensors);
-  const Placement placement = by_bucket(layout, single_ranks(7));
+  const Placement placement = by_bucket(layout, each_rank(7));
   for (int rank = 0; rank < 7; ++rank) {
     EXPECT_NEAR(static_cast<double>(placement.elements(rank)), 1e6 / 7, 4096);
   }
@@ -210,7 +204,7 @@ TEST(Placement, TheLargestUnitsAreSpreadFirst) {
     offset += tensors.back().count;
   }
   const Layout layout({{"all", {0, offset}}}, tensors);
-  const Placement placement = by_matrix(layout, single_ranks(2));
+  const Placement placement = by_matrix(layout, each_rank(2));
   EXPECT_EQ(placement.elements(0), 16u * (160 + 32));
   EXPECT_EQ(placement.elements(1), 16u * (96 + 64 + 16));
 }

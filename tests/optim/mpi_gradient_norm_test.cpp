@@ -92,8 +92,7 @@ Layout layout_of_blocks(uint32_t seed) {
 TEST(GradientNorm, IsItsDefinitionForEveryPlacement) {
   const int ranks = communicator().size();
   const int rank = communicator().rank();
-  std::vector<RankSet> members;
-  for (int member = 0; member < ranks; ++member) members.push_back({.first = member});
+  const std::vector<RankSet> members = each_rank(ranks);
   for (uint32_t seed = 0; seed < 20; ++seed) {
     const Layout layout = layout_of_blocks(seed);
     std::vector<float> values = gradient(layout.elements());
