@@ -57,12 +57,6 @@ static void sum_squares(const SquareSums& problem) {
 
 namespace {
 
-uint64_t blocks_of(const TensorLayout& tensor) {
-  uint64_t blocks = 0;
-  for (const Range& unit : tensor.units()) blocks += div_ceil(unit.count(), norm_block);
-  return blocks;
-}
-
 // Returns the blocks of a slice, which are whole, as ranges of its tensor's elements.
 std::vector<Range> blocks_in(const TensorLayout& tensor, Range elements) {
   std::vector<Range> blocks;
@@ -79,32 +73,27 @@ std::vector<Range> blocks_in(const TensorLayout& tensor, Range elements) {
 // Returns the number of blocks of a tensor that lie before an element.
 uint64_t blocks_before(const TensorLayout& tensor, uint64_t element) {
   uint64_t blocks = 0;
-  for (const Range& unit : tensor.units()) {
-    const Range part = intersect(unit, {0, element});
-    blocks += div_ceil(part.count(), norm_block);
-  }
+  for (const Range& unit : tensor.units()) blocks += div_ceil(intersect(unit, {0, element}).count(), norm_block);
   return blocks;
 }
 
-// A sum of blocks of a tensor that a rank brings.
+// A node of the tree of a tensor's blocks that a rank has; `value` is the node's number in the list of all ranks.
 struct PartialSum {
   uint32_t tensor = 0;
   TreeNode node;
 };
 
-// Returns the nodes of all slices of a rank in the tree of each tensor's blocks. join(left, right) adds the sums of two
-// blocks of the rank, which are counted through all slices; a node's value is the block that has its sum.
-template <class Join>
-std::vector<PartialSum> nodes_of(const Placement& owned, int rank, const Join& join) {
+// Returns the nodes of the slices of a rank, in the order of its blocks; numbers begin with `first_number`.
+std::vector<PartialSum> nodes_of(const Placement& owned, int rank, size_t first_number) {
   std::vector<PartialSum> result;
-  size_t block = 0;
   for (const Slice& slice : owned.slices(rank)) {
     const TensorLayout& tensor = owned.layout().tensors()[slice.tensor];
-    NodeStack stack(blocks_of(tensor));
-    const uint64_t first = blocks_before(tensor, slice.elements.begin);
     const uint64_t end = blocks_before(tensor, slice.elements.end);
-    for (uint64_t i = first; i < end; ++i) stack.push({i, 1, block++}, join);
-    for (const TreeNode& node : stack.nodes()) result.push_back({slice.tensor, node});
+    for (uint64_t block = blocks_before(tensor, slice.elements.begin); block < end;) {
+      const TreeNode node = largest_node(block, end, first_number + result.size());
+      result.push_back({slice.tensor, node});
+      block += node.length;
+    }
   }
   return result;
 }
@@ -130,19 +119,21 @@ GradientNorm gradient_norm(Communicator& communicator, const Placement& owned, c
   const int rank = communicator.rank();
   NIBBLE_CHECK(owned.ranks() == communicator.size() && static_cast<uint64_t>(shard.elements()) == owned.elements(rank),
                "gradient shard");
-  std::vector<double> own = sums_of_blocks(owned, rank, shard);
-  std::vector<PartialSum> partial;  // of all ranks; value: index in sums
-  std::vector<double> sums;
+  const std::vector<double> own = sums_of_blocks(owned, rank, shard);
+  std::vector<PartialSum> partial;   // of all ranks
+  std::vector<double> sums;          // [partial]
   std::vector<uint64_t> offsets{0};  // where each rank's sums begin, in bytes
   for (int other = 0; other < communicator.size(); ++other) {
-    const auto join = [&](size_t left, size_t right) {
-      if (other == rank) own[left] += own[right];
-    };
-    for (PartialSum& sum : nodes_of(owned, other, join)) {
-      sums.push_back(other == rank ? own[sum.node.value] : 0);
-      sum.node.value = sums.size() - 1;
-      partial.push_back(sum);
+    const std::vector<PartialSum> nodes = nodes_of(owned, other, sums.size());
+    partial.insert(partial.end(), nodes.begin(), nodes.end());
+    if (other == rank) {
+      std::span<const double> blocks = own;
+      for (const PartialSum& sum : nodes) {
+        sums.push_back(tree_sum(blocks.first(sum.node.length)));
+        blocks = blocks.subspan(sum.node.length);
+      }
     }
+    sums.resize(partial.size());
     offsets.push_back(sums.size() * sizeof(double));
   }
   communicator.host().all_gather(std::as_writable_bytes(std::span(sums)), offsets);
@@ -152,7 +143,7 @@ GradientNorm gradient_norm(Communicator& communicator, const Placement& owned, c
   const std::vector<TensorLayout>& tensors = owned.layout().tensors();
   for (auto sum = partial.begin(); sum != partial.end();) {
     const uint32_t tensor = sum->tensor;
-    NodeStack stack(blocks_of(tensors[tensor]));
+    NodeStack stack(blocks_before(tensors[tensor], tensors[tensor].count));
     for (; sum != partial.end() && sum->tensor == tensor; ++sum) {
       stack.push(sum->node, [&](size_t left, size_t right) { sums[left] += sums[right]; });
     }

@@ -2,6 +2,8 @@
 // decides the order; tree_reduction.cpp and fold.cpp add the numbers.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -15,6 +17,13 @@ struct TreeNode {
   uint64_t length = 1;
   size_t value = 0;  // the sum: index of a buffer, or of an entry of a list
 };
+
+// Returns the largest node that begins with group `first` and ends at `end` or before.
+inline TreeNode largest_node(uint64_t first, uint64_t end, size_t value) {
+  const uint64_t fits = std::bit_floor(end - first);
+  const uint64_t aligned = first == 0 ? fits : first & (~first + 1);  // the largest power of two that divides `first`
+  return {first, std::min(fits, aligned), value};
+}
 
 // Nodes in ascending order of groups. Two neighbours that are the halves of a node become that node at once.
 class NodeStack {
