@@ -21,7 +21,8 @@ constexpr uint64_t fp8_bytes = block + block / fp8_group;
 constexpr uint64_t nvfp4_bytes = block / 2 + block / nvfp4_group + 16;
 constexpr size_t blocks_at_once = 16;
 
-uint64_t coded_bytes(WeightFormat format) {
+uint64_t packed_bytes_of(const WeightBlock& entry, WeightFormat format) {
+  if (entry.kind != WeightBlock::Kind::coded) return entry.halves * sizeof(BFloat16);
   return format == WeightFormat::fp8 ? fp8_bytes : nvfp4_bytes;
 }
 
@@ -145,10 +146,9 @@ std::vector<PlacedBlock> blocks_of(const Layout& layout, WeightFormat format) {
         WeightBlock entry{.offset = offset,
                           .weight = layout.weight_byte(first) / sizeof(BFloat16),
                           .halves = static_cast<uint32_t>(count * tensor.width / sizeof(BFloat16))};
-        const bool coded = rounds && count == block;
-        entry.kind = coded ? WeightBlock::Kind::coded : rounds ? WeightBlock::Kind::rounded : WeightBlock::Kind::raw;
+        if (rounds) entry.kind = count == block ? WeightBlock::Kind::coded : WeightBlock::Kind::rounded;
         blocks.push_back({first, entry});
-        offset += coded ? coded_bytes(format) : entry.halves * sizeof(BFloat16);
+        offset += packed_bytes_of(entry, format);
       }
     }
   }
@@ -199,8 +199,7 @@ WeightCodec::WeightCodec(Arena& arena, WeightFormat format, const Layout& layout
     blocks.push_back(placed.block);
     first_elements_.push_back(placed.first_element);
     offsets_.push_back(placed.block.offset);
-    const bool coded = placed.block.kind == WeightBlock::Kind::coded;
-    packed_bytes_ = placed.block.offset + (coded ? coded_bytes(format) : placed.block.halves * sizeof(BFloat16));
+    packed_bytes_ = placed.block.offset + packed_bytes_of(placed.block, format);
   }
   const std::span<const std::byte> bytes = std::as_bytes(std::span(blocks));
   table_ = allocate_tensor(arena, DType::u8, {narrow<int64_t>(bytes.size())});

@@ -64,9 +64,14 @@ AdamWConfig adamw_config(const RunConfig::Optimizer& optimizer) {
           .moment_dtype = optimizer.moment_dtype};
 }
 
+// Returns whether the optimizers' state stays on the CPU while the weights are on a GPU.
+bool offloads(const RunConfig& config, DeviceKind device) {
+  return config.cuda.offload_optimizer && device != DeviceKind::cpu;
+}
+
 std::vector<std::unique_ptr<Optimizer>> make_optimizers(const RunConfig& config, DeviceKind device) {
   AdamWConfig adamw = adamw_config(config.optimizer);
-  adamw.offload = config.cuda.offload_optimizer && device != DeviceKind::cpu;
+  adamw.offload = offloads(config, device);
   std::vector<std::unique_ptr<Optimizer>> optimizers;
   optimizers.push_back(std::make_unique<AdamW>(adamw));
   return optimizers;
@@ -161,7 +166,6 @@ void TrainingSession::build_state() {
   state_arena_ = std::make_unique<Arena>("optimizer state", device_);
   recipe_arena_ = std::make_unique<Arena>("state on the CPU");
   optimizers_ = std::make_unique<OptimizerList>(make_optimizers(config_, device_), *owned_, communicator_.rank());
-  const bool offload = config_.cuda.offload_optimizer && device_ != DeviceKind::cpu;
   add_run_states();
   const auto build = [&] {
     state_arena_->release(0);
@@ -169,7 +173,7 @@ void TrainingSession::build_state() {
     weights_ = allocate_weights(shared_arena_->arena(), layout_);
     reduction_ =
         make_gradient_reduction(config_.comm.reduction, *shared_arena_, exchange, *owned_, gradient_groups(config_));
-    optimizers_->allocate(offload ? *recipe_arena_ : *state_arena_);
+    optimizers_->allocate(offloads(config_, device_) ? *recipe_arena_ : *state_arena_);
     weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *owned_, communicator_.rank());
     group_results_ = std::make_unique<GroupResults>(*state_arena_, config_, reduction_->local_groups(), *model_);
     states_.allocate({.host = *recipe_arena_, .device = *state_arena_});
