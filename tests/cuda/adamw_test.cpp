@@ -1,36 +1,21 @@
 #include "optim/adamw/adamw.h"
 
 #include "cuda/device_fixture.h"
+#include "dist/vector_tensor.h"
 #include "dist/zero/placement.h"
+#include "optim/adamw_fixture.h"
 
 namespace nibble {
 namespace {
 
 class AdamWTest : public DeviceTest {};
 
-struct Kind {
-  DType weights, master, moments;
-};
-const std::vector<Kind> all_kinds = {{DType::f32, DType::f32, DType::f32},   {DType::f32, DType::f32, DType::bf16},
-                                     {DType::bf16, DType::f32, DType::f32},  {DType::bf16, DType::f32, DType::bf16},
-                                     {DType::bf16, DType::bf16, DType::f32}, {DType::bf16, DType::bf16, DType::bf16}};
-
-TensorLayout parameter(uint32_t id, uint64_t offset, uint64_t count, bool decay, DType dtype) {
-  return {.name = std::to_string(id),
-          .shape = {static_cast<int64_t>(count)},
-          .tensor_id = id,
-          .offset = offset,
-          .count = count,
-          .width = static_cast<uint8_t>(size_of(dtype)),
-          .decay = decay};
-}
-
 // Returns parameters with gaps between them and sizes that fit no block; more of them than one launch takes.
 Layout many_parameters(DType dtype) {
   std::vector<TensorLayout> parameters;
   uint64_t elements = 0;
   for (uint32_t i = 0; i < 150; ++i) {
-    parameters.push_back(parameter(i, elements, i == 70 ? 5000 : 1 + i * 7 % 60, i % 2 == 0, dtype));
+    parameters.push_back(vector_tensor(i, elements, i == 70 ? 5000 : 1 + i * 7 % 60, i % 2 == 0, size_of(dtype)));
     elements = round_up(elements + parameters.back().count, uint64_t{16}) + (i % 3 == 0 ? 16 : 0);
   }
   return {{{.name = "all", .range = {0, elements}}}, std::move(parameters)};
@@ -119,14 +104,13 @@ TEST_F(AdamWTest, StateOnTheCpuHasTheSameBits) {
 // The state has several strips, with parameters across their borders.
 TEST_F(AdamWTest, StateOnTheCpuIsUpdatedInStrips) {
   constexpr uint64_t strip = uint64_t{1} << 20;
-  const Layout layout(
-      {{.name = "all", .range = {0, 2 * strip + strip / 2 + 16}}},
-      {parameter(1, 0, strip / 2 + 3, true, DType::bf16), parameter(2, strip / 2 + 16, 2 * strip, false, DType::bf16)});
+  const Layout layout({{.name = "all", .range = {0, 2 * strip + strip / 2 + 16}}},
+                      {vector_tensor(1, 0, strip / 2 + 3, true), vector_tensor(2, strip / 2 + 16, 2 * strip, false)});
   compare(all_kinds[5], layout, 1, 0, true);
 }
 
 TEST_F(AdamWTest, StateElsewhereIsADefectUnlessItIsAskedFor) {
-  const Layout layout({{.name = "all", .range = {0, 16}}}, {parameter(1, 0, 16, true, DType::f32)});
+  const Layout layout({{.name = "all", .range = {0, 16}}}, {vector_tensor(1, 0, 16, true, 4)});
   Trained trained(DeviceKind::cuda, all_kinds[0], layout, 1, 0, false);
   Arena on_cpu("state");
   AdamW elsewhere({});
