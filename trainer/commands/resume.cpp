@@ -57,7 +57,7 @@ void check_data(const CheckpointInfo& checkpoint, const TrainingSession& session
 
 // Returns the samples that a run with this configuration has read after `step` steps.
 uint64_t samples_after(const RunConfig& config, uint64_t step) {
-  return step * static_cast<uint64_t>(config.train.tokens_per_step / config.model.sequence_length);
+  return step * static_cast<uint64_t>(config.samples_per_step());
 }
 
 // Checks that the checkpoint's run has read as many samples as its steps take. A run that takes other steps from now on

@@ -127,6 +127,8 @@ struct RunConfig {
   int64_t micro_batches_per_step() const {
     return train.tokens_per_step / (train.micro_batch_sequences * model.sequence_length);
   }
+  // Samples are sequences of model.sequence_length tokens.
+  int64_t samples_per_step() const { return train.tokens_per_step / model.sequence_length; }
 };
 
 constexpr auto enum_names(RunConfig::Device) {

@@ -23,15 +23,14 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
               .recompute = {}})),
       weights_arena_("weights", device_of(config)),
       host_arena_("state on the CPU") {
-  const auto size = model_->parameters().flat_size();
+  const Layout layout = model_->parameters().layout();
   Tensor weights;
   Arena* const arenas[] = {&weights_arena_, &host_arena_};
   add_states(states_, {.communicator = communicator_, .config = config, .model = *model_});
   planned(arenas, [&] {
-    weights = allocate_tensor(weights_arena_, config.model.dtype, {static_cast<int64_t>(size)});
+    weights = allocate_weights(weights_arena_, layout);
     states_.allocate({.host = host_arena_, .device = weights_arena_});
   });
-  const Layout layout = model_->parameters().layout();
   load_array(checkpoint, layout, weights_array(weights, layout));
   states_.load(StateReader(checkpoint));
   states_.attach(*model_);

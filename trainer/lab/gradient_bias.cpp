@@ -141,15 +141,15 @@ GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& l
                 fmt::format("recipe {} quantises no operand of a backward pass", config.recipe.name),
                 "name another with --recipe");
   }
+  const Layout layout = model->parameters().layout();
   Arena arena("weights and gradients", device_of(config));
   Tensor weights;
   Tensor gradient;
   planned(arena, [&] {
-    weights = allocate_tensor(arena, config.model.dtype, {size});
+    weights = allocate_weights(arena, layout);
     gradient = allocate_tensor(arena, DType::f32, {size});
   });
   std::vector<float> gradients(static_cast<size_t>(size));
-  const Layout layout = model->parameters().layout();
   load_array(problem.checkpoint, layout, weights_array(weights, layout));
   model->bind(weights, gradient);
   run_pass(*model, micro_batch, {.seed = problem.seed, .step = 0, .micro_batch = 0}, gradient, gradients);

@@ -33,7 +33,7 @@ std::vector<std::string> TrainingSession::describe() const {
   }
   lines.push_back(fmt::format("memory     {:.1f} MB a rank: {}", static_cast<double>(total) / 1e6, memory));
   if (const std::string gather = weight_gather_->describe(); !gather.empty()) lines.push_back("gather     " + gather);
-  const int64_t sequences_per_step = config_.train.tokens_per_step / config_.model.sequence_length;
+  const int64_t sequences_per_step = config_.samples_per_step();
   lines.push_back(fmt::format(
       "data       {} windows of {} tokens, {:.2f} epochs in {} steps of {} tokens ({} micro-batches in {} groups)",
       with_thousands(train_loader_->windows()), config_.model.sequence_length,

@@ -37,8 +37,8 @@ int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
 }
 
 uint64_t first_sample(const RunConfig& config, uint64_t step, uint64_t micro_batch) {
-  const auto micro_batches = static_cast<uint64_t>(config.micro_batches_per_step());
-  return (step * micro_batches + micro_batch) * static_cast<uint64_t>(config.train.micro_batch_sequences);
+  return step * static_cast<uint64_t>(config.samples_per_step()) +
+         micro_batch * static_cast<uint64_t>(config.train.micro_batch_sequences);
 }
 
 MicroBatchShape micro_batch_shape(const RunConfig& config) {
