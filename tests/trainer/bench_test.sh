@@ -28,8 +28,8 @@ assert bench["settings"]["threads"] == [1, 2], bench["settings"]
 names = [case["name"] for case in bench["peaks"] + bench["kernels"] + bench["training"]]
 assert len(names) == len(set(names))
 families = {name.split("/")[0] for name in names}
-assert families == {"peak", "gemm", "quantize", "attention", "rope", "norm", "swiglu", "cross_entropy", "adamw",
-                    "reduction", "train"}, families
+assert families == {"peak", "gemm", "quantize", "attention", "rope", "norm", "embedding", "swiglu", "cross_entropy",
+                    "adamw", "reduction", "train"}, families
 for name in names:
     assert f"\n{name} " in table, name
 
