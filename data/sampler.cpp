@@ -9,7 +9,24 @@
 
 namespace nibble {
 namespace {
+
+__extension__ using uint128 = unsigned __int128;
+
 constexpr uint64_t rounds = 8;
+
+uint64_t first_of_part(uint64_t n, uint64_t count, uint64_t index) {
+  return static_cast<uint64_t>((uint128{index} * n + count - 1) / count);
+}
+
+}  // namespace
+
+uint64_t spread_window(uint64_t n, uint64_t count, uint64_t index) {
+  NIBBLE_CHECK(index < count && count <= n, "one window out of each part");
+  constexpr uint64_t golden_ratio = 0x9E3779B97F4A7C15;  // (sqrt(5) - 1)/2 in units of 2^-64
+  const uint64_t fraction = (uint64_t{1} << 63U) + index * golden_ratio;
+  const uint64_t first = first_of_part(n, count, index);
+  const uint64_t length = first_of_part(n, count, index + 1) - first;
+  return first + static_cast<uint64_t>((uint128{fraction} * length) >> 64U);
 }
 
 Sampler::Sampler(uint64_t windows, uint64_t seed, bool shuffle) : windows_(windows), seed_(seed), shuffle_(shuffle) {

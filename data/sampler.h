@@ -11,6 +11,12 @@
 
 namespace nibble {
 
+// Returns one window out of part [index n/count, (index + 1) n/count) of n windows; requires index < count <= n. Of the
+// whole numbers in that part, first to last, it is first + floor(f (last - first + 1)), where f is the part of
+// 1/2 + index (sqrt(5) - 1)/2 after the point, in units of 2^-64. So the windows are spread over the set, and also over
+// documents of equal length: the same place in every part could be the beginning of every document.
+uint64_t spread_window(uint64_t n, uint64_t count, uint64_t index);
+
 class Sampler {
  public:
   // Requires windows >= 1.

@@ -23,6 +23,38 @@ TEST(Sampler, EveryEpochIsAPermutation) {
   }
 }
 
+// Every part gives one window: index * n <= count * window < (index + 1) * n.
+TEST(SpreadWindow, TakesOneOutOfEachPart) {
+  for (const uint64_t n : {1, 2, 3, 7, 12, 64, 97, 1000, 4801}) {
+    for (const uint64_t count : {1, 2, 3, 5, 6, 7, 11, 12, 63, 64, 96, 97, 999, 1000, 4800}) {
+      if (count > n) continue;
+      for (uint64_t index = 0; index < count; ++index) {
+        const uint64_t window = spread_window(n, count, index);
+        ASSERT_LE(index * n, count * window) << n << " " << count << " " << index;
+        ASSERT_LT(count * window, (index + 1) * n) << n << " " << count << " " << index;
+      }
+    }
+  }
+  EXPECT_EQ(spread_window(1000, 1, 0), 500U);
+  for (uint64_t index = 0; index < 100; ++index) EXPECT_EQ(spread_window(100, 100, index), index);
+}
+
+TEST(SpreadWindow, IsExactBeyond64BitsOfProducts) {
+  constexpr uint64_t n = (uint64_t{1} << 62U) + 3;
+  constexpr uint64_t count = uint64_t{1} << 40U;
+  EXPECT_GE(spread_window(n, count, count - 1), n - n / count - 1);
+  EXPECT_LT(spread_window(n, count, count - 1), n);
+  EXPECT_EQ(spread_window(n, n, n - 1), n - 1);
+}
+
+// With documents as long as a part, each of their 8 places is met as often as the others, give or take one in eight.
+TEST(SpreadWindow, MeetsEveryPlaceOfDocumentsOfEqualLength) {
+  constexpr uint64_t count = 512;
+  std::vector<int> met(8);
+  for (uint64_t index = 0; index < count; ++index) ++met[spread_window(8 * count, count, index) % 8];
+  for (const int times : met) EXPECT_NEAR(times, 64, 8);
+}
+
 uint64_t matches(const Sampler& a, uint64_t first_a, const Sampler& b, uint64_t first_b) {
   uint64_t count = 0;
   for (uint64_t i = 0; i < a.windows(); ++i) count += a.window(first_a + i) == b.window(first_b + i) ? 1 : 0;

@@ -198,7 +198,8 @@ const Field fields[] = {
 
     {"eval.every", VALUE(eval.every), "Steps between validations; 0 = only after the last step.",
      changeable, "", optional_steps, "steps"},
-    {"eval.sequences", VALUE(eval.sequences), "Validation sequences that are used; 0 = all.",
+    {"eval.sequences", VALUE(eval.sequences), "Validation sequences that are used; 0 = all. Of n "
+     "windows, N take one out of each part [i n/N, (i+1) n/N), so that they are spread over the whole set.",
      changeable, "data", {0, 1099511627776.0}, "sequences"},
 
     {"checkpoint.every", VALUE(checkpoint.every), "Steps between checkpoints; 0 = only after the last step.",

@@ -85,7 +85,7 @@ struct RunConfig {
   };
   struct Eval {
     int64_t every = 0;      // steps; 0 = only after the last step
-    int64_t sequences = 0;  // 0 = the whole validation set
+    int64_t sequences = 0;  // windows of each validation set, spread over it; 0 = all
   };
   struct Checkpoint {
     int64_t every = 0;       // steps; 0 = only after the last step

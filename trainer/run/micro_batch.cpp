@@ -1,6 +1,8 @@
 #include "trainer/run/micro_batch.h"
 
+#include <numeric>
 #include <utility>
+#include <vector>
 
 #include "dist/device/profile.h"
 
@@ -28,14 +30,20 @@ std::span<int32_t> MicroBatch::sequence(int64_t part, int64_t index) const {
   return {begin + (part * shape_.sequences + index) * length, static_cast<size_t>(length)};
 }
 
-void MicroBatch::load(Loader& loader, uint64_t first, int64_t sequences) {
+void MicroBatch::load(Loader& loader, std::span<const uint64_t> samples) {
   const ProfileScope scope(OperatorFamily::data, "load_micro_batch");
-  NIBBLE_CHECK(sequences <= shape_.sequences, "more sequences than the micro-batch holds");
-  sequences_ = sequences;
-  for (int64_t i = 0; i < sequences; ++i) {
-    loader.load(first + static_cast<uint64_t>(i), sequence(0, i), sequence(1, i),
+  sequences_ = static_cast<int64_t>(samples.size());
+  NIBBLE_CHECK(sequences_ <= shape_.sequences, "more sequences than the micro-batch holds");
+  for (int64_t i = 0; i < sequences_; ++i) {
+    loader.load(samples[static_cast<size_t>(i)], sequence(0, i), sequence(1, i),
                 shape_.document_mask ? sequence(2, i) : std::span<int32_t>());
   }
+}
+
+void MicroBatch::load(Loader& loader, uint64_t first, int64_t sequences) {
+  std::vector<uint64_t> samples(static_cast<size_t>(sequences));
+  std::iota(samples.begin(), samples.end(), first);
+  load(loader, samples);
 }
 
 MicroBatchQueue::MicroBatchQueue(Loader& loader, const MicroBatchShape& shape, DeviceKind device, bool ahead)

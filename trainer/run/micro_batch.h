@@ -24,7 +24,9 @@ class MicroBatch {
   // The memory is the CPU's, and `device` can copy from it while the CPU goes on.
   explicit MicroBatch(const MicroBatchShape& shape, DeviceKind device = DeviceKind::cpu);
 
-  // Loads the samples first .. first + sequences - 1 of the loader.
+  // Loads these samples of the loader, at most shape.sequences.
+  void load(Loader& loader, std::span<const uint64_t> samples);
+  // Loads the samples first .. first + sequences - 1.
   void load(Loader& loader, uint64_t first, int64_t sequences);
 
   Tensor tokens() const { return part(0); }   // i32 [sequences, sequence_length]

@@ -13,13 +13,18 @@ std::optional<double> validation_loss(Communicator& communicator, LanguageModel&
   const uint64_t micro_batches = div_ceil(windows, set.micro_batch_sequences);
   const auto ranks = static_cast<uint64_t>(communicator.size());
   std::vector<double> losses(micro_batches);  // sums over tokens; rank r computes micro-batches r, r + ranks, ...
+  std::vector<uint64_t> samples;
   for (uint64_t first = 0; first < micro_batches; first += ranks) {
     if (communicator.all_reduce_max(interrupted() ? 1 : 0) != 0) return std::nullopt;
     run_together(communicator, [&] {
       const uint64_t index = first + static_cast<uint64_t>(communicator.rank());
       if (index >= micro_batches) return;
-      const uint64_t sample = index * set.micro_batch_sequences;
-      micro_batch.load(set.loader, sample, static_cast<int64_t>(std::min(set.micro_batch_sequences, windows - sample)));
+      const uint64_t end = std::min(windows, (index + 1) * set.micro_batch_sequences);
+      samples.clear();
+      for (uint64_t sequence = index * set.micro_batch_sequences; sequence < end; ++sequence) {
+        samples.push_back(spread_window(set.loader.windows(), windows, sequence));
+      }
+      micro_batch.load(set.loader, samples);
       losses[index] =
           model.forward(micro_batch.tokens(), micro_batch.targets(),
                         {.seed = set.seed, .step = narrow<uint32_t>(set.step), .micro_batch = narrow<uint32_t>(index)},

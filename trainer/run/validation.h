@@ -14,7 +14,7 @@ namespace nibble {
 
 struct ValidationSet {
   Loader& loader;
-  uint64_t sequences = 0;              // 0 = all windows
+  uint64_t sequences = 0;              // windows, one out of each part of the set (spread_window()); 0 = all
   uint64_t micro_batch_sequences = 1;  // size of a micro-batch; the loss depends on it, as quantisers take a whole one
   uint64_t seed = 0;
   uint64_t step = 0;  // number of optimizer steps that made the weights

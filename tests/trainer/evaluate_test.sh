@@ -1,0 +1,35 @@
+# What `nibble evaluate` measures: windows that are spread over the whole validation set.
+# Labels: fast
+source "$SOURCE/tests/tiny_run.sh"
+tiny_data
+expect 0 "$NIBBLE" train tiny.yaml --set train.steps=4 --set telemetry.every=0
+value() { "$python" -c 'import json, sys; print(eval("d" + sys.argv[2], {"d": json.load(open(sys.argv[1]))}))' "$@"; }
+holds() { "$python" -c "import math, sys; sys.exit(0 if $1 else 1)" || fail "$1"; }
+evaluate() { # RUN OPTION...: prints nothing, writes evaluate.json
+  "$NIBBLE" evaluate "$@" --json >evaluate.json 2>errors.txt || { cat errors.txt >&2; fail "evaluate $*"; }
+}
+
+# Two parts of equal length, one of them of text that the model finds hard. Half of the windows are in the middle between
+# the two losses, whichever part comes first.
+"$python" - <<'PY'
+import random
+draw = random.Random(1)
+letters = "qxzjkvwyQXZJKVWY0123456789"
+with open("easy.txt", "w") as easy, open("hard.txt", "w") as hard:
+    easy.write(open("text.txt").read().replace("\n", " ")[:20000] + "\n")
+    hard.write("".join(draw.choice(letters) for _ in range(8000)) + "\n")
+PY
+for part in easy hard; do
+  expect 0 "$NIBBLE" tokenize $part.txt --documents line --tokenizer data/tokenizer.model --validation-share 0 --output $part
+done
+evaluate run --set 'data.validation=easy/train-*.bin' --set eval.sequences=0
+easy=$(value evaluate.json '["loss"]')
+evaluate run --set 'data.validation=hard/train-*.bin' --set eval.sequences=0
+hard=$(value evaluate.json '["loss"]')
+for order in 'easy/train-00000.bin, hard/train-00000.bin' 'hard/train-00000.bin, easy/train-00000.bin'; do
+  evaluate run --set "data.validation=[$order]" --set eval.sequences=0
+  whole=$(value evaluate.json '["loss"]')
+  evaluate run --set "data.validation=[$order]" --set eval.sequences=40
+  holds "$hard - $easy > 0.2"
+  holds "abs($(value evaluate.json '["loss"]') - $whole) < 0.1 * ($hard - $easy)"
+done
