@@ -1,41 +1,15 @@
 #include "data/loader.h"
 
 #include <fmt/format.h>
-#include <glob.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <filesystem>
-#include <set>
 
+#include "data/shards/shard_pattern.h"
 #include "dist/base/error.h"
 
 namespace nibble {
 namespace {
-
-std::vector<std::string> expand_pattern(const std::string& pattern) {
-  // A file whose name contains pattern characters is found by its exact name.
-  std::error_code ignored;
-  if (std::filesystem::is_regular_file(pattern, ignored)) return {pattern};
-  glob_t matches = {};
-  // A directory that does not exist has no matches; one that cannot be read is an error.
-  const auto stop_at_error = [](const char* /*path*/, int error) {
-    return error == ENOENT || error == ENOTDIR ? 0 : 1;
-  };
-  const int status = ::glob(pattern.c_str(), GLOB_NOSORT, stop_at_error, &matches);
-  std::vector<std::string> paths(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
-  ::globfree(&matches);
-  if (status == GLOB_NOSPACE) throw Error(ExitCode::out_of_memory, fmt::format("{}: too many matches", pattern));
-  if (status == GLOB_ABORTED) {
-    throw Error(ExitCode::io, fmt::format("{}: a directory cannot be read", pattern), "check its permissions");
-  }
-  if (paths.empty()) {
-    throw Error(ExitCode::missing_input, fmt::format("{}: no such shard", pattern),
-                "check the path, or make the shards with nibble tokenize");
-  }
-  std::sort(paths.begin(), paths.end());
-  return paths;
-}
 
 std::vector<std::unique_ptr<TokenShard>> open_shards(const std::vector<std::string>& patterns) {
   std::vector<std::unique_ptr<TokenShard>> shards;
@@ -56,24 +30,6 @@ std::vector<std::unique_ptr<TokenShard>> open_shards(const std::vector<std::stri
 }
 
 }  // namespace
-
-std::vector<std::string> expand_patterns(const std::vector<std::string>& patterns) {
-  if (patterns.empty()) {
-    throw Error(ExitCode::missing_input, "no shards are named", "name at least one shard or pattern");
-  }
-  std::vector<std::string> paths;
-  std::set<std::string> seen;
-  for (const std::string& pattern : patterns) {
-    for (std::string& path : expand_pattern(pattern)) {
-      if (!seen.insert(std::filesystem::path(path).lexically_normal().string()).second) {
-        throw Error(ExitCode::bad_config, fmt::format("{}: named twice in the list of shards", path),
-                    "name every shard once");
-      }
-      paths.push_back(std::move(path));
-    }
-  }
-  return paths;
-}
 
 Loader::Loader(const std::vector<std::string>& patterns, uint64_t sequence_length, uint64_t seed, bool shuffle)
     : sequence_length_(sequence_length),

@@ -16,11 +16,6 @@
 
 namespace nibble {
 
-// Returns the files that match the patterns of a shell, in the order of the patterns; the matches of one pattern are
-// sorted by their bytes. Throws ExitCode::missing_input for a pattern without matches, and ExitCode::bad_config for a
-// file that is named twice.
-std::vector<std::string> expand_patterns(const std::vector<std::string>& patterns);
-
 // Only one thread at a time may be in load(); the other functions may be called meanwhile.
 class Loader {
  public:

@@ -171,15 +171,5 @@ TEST(Loader, FingerprintFollowsNamesContentAndOrder) {
   EXPECT_NE(original, fingerprint({folder + "/*.bin"}));
 }
 
-TEST(Loader, PatternsAreSortedByBytes) {
-  const TemporaryDirectory directory;
-  const std::string folder = directory.path();
-  for (const char* name : {"b.bin", "B.bin", "a.bin", "[a].bin"}) write_counting_shard(folder + "/" + name, 10, 1);
-  const std::vector<std::string> expected = {folder + "/B.bin", folder + "/[a].bin", folder + "/a.bin",
-                                             folder + "/b.bin"};
-  EXPECT_EQ(expand_patterns({folder + "/*.bin"}), expected);
-  EXPECT_EQ(expand_patterns({folder + "/[a].bin"}), std::vector<std::string>{folder + "/[a].bin"});
-}
-
 }  // namespace
 }  // namespace nibble

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 
+#include "data/shards/shard_pattern.h"
 #include "dist/base/error.h"
 #include "dist/base/text.h"
 #include "quant/format/format.h"
@@ -325,7 +326,7 @@ ScheduleConfig schedule_config(const RunConfig& config) {
 std::string tokenizer_path(const RunConfig& config) {
   if (!config.data.tokenizer.empty()) return config.data.tokenizer;
   NIBBLE_CHECK(!config.data.train.empty(), "data.train is required");
-  return (std::filesystem::path(config.data.train.front()).parent_path() / "tokenizer.model").string();
+  return (directory_of_pattern(config.data.train.front()) / "tokenizer.model").string();
 }
 
 }  // namespace nibble
