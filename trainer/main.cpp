@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -19,6 +21,7 @@
 #include "dist/base/text.h"
 #include "trainer/commands/commands.h"
 #include "trainer/commands/version.h"
+#include "trainer/config/user_path.h"
 #include "trainer/rank_main.h"
 
 namespace nibble {
@@ -80,6 +83,29 @@ int finish_output(int code) {
   return code != 0 ? code : fail_output(had_failed ? "an earlier write failed" : std::strerror(errno));
 }
 
+// Arguments and options that take paths, in whichever command. In their values ~ and variables are replaced, because a
+// shell leaves them where they are quoted or follow an equals sign (--output=~/shards).
+constexpr std::array path_options = {"CONFIG", "RUN_DIR",  "BASE",        "RUN",     "PATH",     "INPUT", "--base",
+                                     "--run",  "--output", "--tokenizer", "--input", "--report", "--json"};
+
+void expand_paths(CLI::App& command) {
+  for (CLI::Option* option : command.get_options()) {
+    const std::string name = option->get_name();
+    const bool is_flag = option->get_type_size_max() == 0;  // most commands have a --json that is one
+    if (is_flag || std::find(path_options.begin(), path_options.end(), name) == path_options.end()) continue;
+    option->transform(
+        [name](const std::string& written) {
+          try {
+            return expand_path(written);
+          } catch (const Error& error) {
+            throw Error(error.code(), fmt::format("{}: {}", name, error.what()), error.remedy());
+          }
+        },
+        "");
+  }
+  for (CLI::App* inner : command.get_subcommands(nullptr)) expand_paths(*inner);
+}
+
 int run(int argument_count, char** arguments) {
   CLI::App app("Pretrains language models in four bits.", "nibble");
   app.set_version_flag(
@@ -97,6 +123,7 @@ int run(int argument_count, char** arguments) {
   for (const Command& command : all_commands) {
     command.add_options(*app.add_subcommand(command.name, command.description));
   }
+  expand_paths(app);
   try {
     if (argument_count > 1 && arguments[1][0] != '-') check_command(arguments[1]);
     app.parse(argument_count, arguments);

@@ -24,8 +24,9 @@ the program with exit code 78 and the file, line and column of the mistake.
   a quote is read as YAML, any other is taken literally: `--set train.steps=500 --set 'data.train=[a.bin, b.bin]'`.
 * Numbers may be written `1_000_000`, `1e6`, `1M` (`k`, `M`, `G`, `B` are powers of ten) or `32Ki` (`Ki`, `Mi`, `Gi` are
   powers of two). Truth values are only `true` and `false`.
-* Relative paths start at the directory in which nibble was started. A run directory keeps the whole configuration, with
-  absolute paths and the recipe written out, in `config.yaml`.
+* Relative paths start at the directory in which nibble was started; `~/`, `$NAME` and `${NAME}` in paths are replaced
+  ([paths](operations.md#paths)). A run directory keeps the whole configuration, with absolute paths and the recipe written
+  out, in `config.yaml`.
 * Anchors, aliases, tags and merge keys of YAML are refused. `nibble config schema` prints a JSON Schema for editors.
 
 The column *resume* says whether a resumed run may change a key. A `frozen` key may never change, because the checkpoint

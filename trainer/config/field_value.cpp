@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "data/shards/shard_pattern.h"
 #include "dist/base/error.h"
 #include "dist/base/text.h"
 #include "dist/base/utf8.h"
 #include "trainer/config/field_table.h"
 #include "trainer/config/recipe_file.h"
+#include "trainer/config/user_path.h"
 
 namespace nibble {
 namespace {
@@ -31,11 +33,13 @@ class FieldReader {
   void operator()(std::string* value) const { *value = string(node_); }
   void operator()(PathField target) const {
     const std::string text = string(node_);
-    *target.value = text.empty() && !field_.required ? text : absolute_path(text, node_);
+    *target.value = text.empty() && !field_.required ? text : absolute(text, node_, expand_path);
   }
   void operator()(PathListField target) const {
     std::vector<std::string> paths;
-    for (const YamlNode* item : items()) paths.push_back(absolute_path(string(*item), *item));
+    for (const YamlNode* item : items()) {
+      paths.push_back(absolute(string(*item), *item, expand_path_in_pattern));
+    }
     if (paths.empty() && field_.required) refuse("is empty", "give at least one pattern");
     *target.value = std::move(paths);
   }
@@ -91,6 +95,7 @@ class FieldReader {
     try {
       *value = load_recipe(text, config_directory_);
     } catch (const Error& error) {
+      if (error.code() == ExitCode::usage) refuse(fmt::format("{}: {}", shown(text), error.what()), error.remedy());
       if (error.code() != ExitCode::missing_input) throw;
       throw Error(error.code(), fmt::format("{}: {}", node_.location.text(), error.what()), error.remedy());
     }
@@ -144,12 +149,22 @@ class FieldReader {
     return result;
   }
 
-  std::string absolute_path(const std::string& text, const YamlNode& node) const {
-    if (text.empty()) {
-      refuse_config(node.location, fmt::format("{} is empty", field_.key), "give a path");
+  // Makes a path absolute, or a pattern: `expand` says which. Only what the user wrote is a pattern, not the current
+  // directory in front of it.
+  std::string absolute(const std::string& text, const YamlNode& node, std::string (*expand)(std::string_view)) const {
+    if (text.empty()) refuse_config(node.location, fmt::format("{} is empty", field_.key), "give a path");
+    std::string path;
+    try {
+      path = expand(text);
+    } catch (const Error& error) {
+      refuse_config(node.location, fmt::format("{}: {}", field_.key, error.what()), error.remedy());
     }
     std::error_code error;
-    std::string path = std::filesystem::absolute(text, error).lexically_normal().string();
+    if (!path.starts_with('/')) {
+      const std::string current = std::filesystem::current_path(error).string();
+      path = (expand == expand_path ? current : escape_pattern(current)) + "/" + path;
+    }
+    path = std::filesystem::path(path).lexically_normal().string();
     if (error || !is_utf8(path)) {
       refuse_config(node.location,
                     fmt::format("{}: the current directory is gone or its name is not UTF-8", field_.key),
@@ -189,6 +204,12 @@ std::string list_text(const std::vector<std::string>& values) {
   return fmt::format("[{}]", fmt::join(quoted, ", "));
 }
 
+std::vector<std::string> written_paths(const std::vector<std::string>& paths) {
+  std::vector<std::string> written;
+  for (const std::string& path : paths) written.push_back(written_path(path));
+  return written;
+}
+
 // Returns the target for reading only. The const_cast is needed because the table's accessors take a mutable
 // configuration.
 FieldTarget target_of(const Field& field, const RunConfig& config) {
@@ -203,8 +224,8 @@ void read_field(const Field& field, const YamlNode& node, const std::string& con
 
 std::string field_text(const Field& field, const RunConfig& config) {
   return std::visit(Overloaded{[](const std::string* value) { return yaml_string(*value); },
-                               [](const PathField& path) { return yaml_string(*path.value); },
-                               [](const PathListField& paths) { return list_text(*paths.value); },
+                               [](const PathField& path) { return yaml_string(written_path(*path.value)); },
+                               [](const PathListField& paths) { return list_text(written_paths(*paths.value)); },
                                [](const KeyListField& keys) { return list_text(*keys.value); },
                                [](const ChoiceField& choice) { return std::string(choice.name()); },
                                [](const Recipe* recipe) { return yaml_string(recipe->name); },

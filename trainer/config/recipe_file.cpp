@@ -13,6 +13,7 @@
 #include "dist/base/text.h"
 #include "trainer/config/recipe_operand.h"
 #include "trainer/config/recipe_rules.h"
+#include "trainer/config/user_path.h"
 
 namespace nibble {
 namespace {
@@ -147,8 +148,19 @@ class RecipeReader {
     read_file(path, recipe);
   }
 
-  std::string find_base(const YamlEntry& entry, const std::string& directory) const {
+  // The value of `extends`; in a path, ~ and variables are replaced.
+  static std::string expand_name(const YamlEntry& entry) {
     const std::string& name = scalar_text(entry);
+    if (!is_path(name)) return name;
+    try {
+      return expand_path(name);
+    } catch (const Error& error) {
+      refuse_config(entry.value.location, fmt::format("extends: {}", error.what()), error.remedy());
+    }
+  }
+
+  std::string find_base(const YamlEntry& entry, const std::string& directory) const {
+    const std::string name = expand_name(entry);
     const auto missing = [&](const Error& error) {
       return Error(error.code(), fmt::format("{}: {}", entry.value.location.text(), error.what()), error.remedy());
     };
@@ -209,8 +221,8 @@ Recipe parse_recipe(const YamlNode& node, const std::string& config_directory) {
 }
 
 Recipe load_recipe(const std::string& name_or_path, const std::string& config_directory) {
-  const std::string path =
-      is_path(name_or_path) ? name_or_path : find_by_name(name_or_path, recipe_directories(config_directory));
+  const std::string path = is_path(name_or_path) ? expand_path(name_or_path)
+                                                 : find_by_name(name_or_path, recipe_directories(config_directory));
   WrittenRecipe written;
   RecipeReader(config_directory).read_file(path, written);
   return finished(written);

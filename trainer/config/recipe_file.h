@@ -28,7 +28,8 @@ namespace nibble {
 // extended recipe.
 Recipe parse_recipe(const YamlNode& node, const std::string& config_directory = ".");
 
-// Reads a recipe from a file, if the value ends in .yaml or .yml or holds a slash. Any other value is a name: NAME.yaml
+// Reads a recipe from a file, if the value ends in .yaml or .yml or holds a slash; ~ and variables in it are replaced
+// (trainer/config/user_path.h, ExitCode::usage). Any other value is a name: NAME.yaml
 // is looked for in `config_directory`, in `config_directory`/../recipes, in configs/recipes of the current directory,
 // in $NIBBLE_CONFIG_DIR/recipes and in the recipes that are installed with nibble. The key `extends` looks first in the
 // directory of the file that holds it. Throws ExitCode::missing_input with the list of directories if there is no such

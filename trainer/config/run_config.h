@@ -157,10 +157,10 @@ constexpr auto enum_names(ResumeClass) {
       {{ResumeClass::frozen, "frozen"}, {ResumeClass::numeric, "numeric"}, {ResumeClass::free, "free"}});
 }
 
-// Reads a file and applies overrides. Paths in the result are absolute; relative paths are taken from the current
-// directory. Throws ExitCode::missing_input if there is no such file, and
-// ExitCode::bad_config with file:line:column for unknown, duplicate or missing keys, wrong types, values out of range,
-// and values that contradict each other.
+// Reads a file and applies overrides. Paths in the result are absolute: relative paths are taken from the current
+// directory, and ~ and variables are replaced (trainer/config/user_path.h). Throws ExitCode::missing_input if there is
+// no such file, and ExitCode::bad_config with file:line:column for unknown, duplicate or missing keys, wrong types,
+// values out of range, and values that contradict each other.
 RunConfig parse_run_config(const std::string& path, const std::vector<ConfigOverride>& overrides = {});
 // Does the same as parse_run_config() with a text in memory. `name` stands for the file in messages, and recipes are
 // looked for first in its directory.
@@ -191,7 +191,8 @@ std::vector<bool> recompute_blocks(const RunConfig& config);
 // The learning rate of the run: its shape, its peak and the number of steps.
 ScheduleConfig schedule_config(const RunConfig& config);
 
-// Returns data.tokenizer, or, if it is empty, tokenizer.model in the directory of the first train pattern.
+// Returns data.tokenizer, or, if it is empty, tokenizer.model in the directory of the first training shard; where the
+// shards are gone, in the directory that the first train pattern names.
 std::string tokenizer_path(const RunConfig& config);
 
 // Return the text of docs/configuration.md, and the JSON Schema (2020-12) of the configuration for editors.
