@@ -46,8 +46,8 @@ TEST(Comparison, OnlyCommonStepsCount) {
 TEST(Comparison, ValidationDecidesWhereBothHaveIt) {
   ComparedRun base = run_with_losses("base", {5, 4});
   ComparedRun run = run_with_losses("run", {5, 4});
-  base.history.validations = {{1, 100, 4.0}, {2, 200, 3.0}};
-  run.history.validations = {{1, 100, 4.4}};
+  base.history.validations = {{1, 100, {{.loss = 4.0}}}, {2, 200, {{.loss = 3.0}}}};
+  run.history.validations = {{1, 100, {{.loss = 4.4}}}};
   const Comparison comparison = compare_runs(base, run);
   EXPECT_NEAR(comparison.final_gap().relative, 0.1, 1e-12);
   EXPECT_EQ(comparison.final_gap().tokens, 100U);

@@ -1,4 +1,5 @@
-# What `nibble evaluate` measures: windows that are spread over the whole validation set.
+# What `nibble evaluate` and validations in training measure: windows that are spread over the whole set, and sets by
+# name.
 # Labels: fast
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
@@ -33,3 +34,28 @@ for order in 'easy/train-00000.bin, hard/train-00000.bin' 'hard/train-00000.bin,
   holds "$hard - $easy > 0.2"
   holds "abs($(value evaluate.json '["loss"]') - $whole) < 0.1 * ($hard - $easy)"
 done
+
+# Sets by name, in training and afterwards; the first one's loss is the validation loss.
+sets='{hard: "hard/train-*.bin", easy: [easy/train-00000.bin]}'
+expect 0 mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=sets --set "data.validation=$sets" --set eval.sequences=0 \
+  --set train.steps=4 --set telemetry.every=0
+grep -Eq 'validation after step 4: hard loss [0-9.]+, easy loss [0-9.]+' output.txt || fail "the log names no sets"
+for tag in loss/validation loss/validation/hard loss/validation/easy; do
+  grep -qaF "$tag" sets/tensorboard/events.* || fail "TensorBoard has no $tag"
+done
+evaluate sets
+cp evaluate.json sets.json
+grep '"validation"' sets/metrics.jsonl | tail -n 1 >event.json
+for set in hard easy; do
+  evaluate run --set "data.validation=$set/train-*.bin" --set eval.sequences=0
+  holds "'$(value evaluate.json '["loss_hex"]')' == '$(value sets.json "['sets']['$set']['loss_hex']")'"
+  holds "'$(value evaluate.json '["loss_hex"]')' == '$(value event.json "['sets']['$set']['loss_hex']")'"
+done
+for file in sets.json event.json; do
+  holds "'$(value $file '["loss_hex"]')' == '$(value $file '["sets"]["hard"]["loss_hex"]')'"
+done
+evaluate run --set 'data.validation=easy/train-*.bin'
+holds "'sets' not in $(value evaluate.json '')"
+# The mapping lives on in the run directory: a resume reads it from there.
+expect 0 "$NIBBLE" resume sets --set train.steps=5 --set 'resume.allow=[train.steps]'
+grep -q 'validation after step 5: hard loss' output.txt || fail "the resumed run has lost its sets"

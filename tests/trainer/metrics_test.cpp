@@ -93,20 +93,41 @@ TEST(Metrics, ResumedPointsCountOnce) {
   {
     MetricsLog log(path);
     for (uint64_t step = 1; step <= 5; ++step) log.step({.step = step, .tokens = step * 10, .loss = 5});
-    log.validation(4, 40, 4.5);
+    log.validation(4, 40, {{.loss = 4.5}});
   }
   {
     MetricsLog log(path);
     log.event({{"event", "resume"}, {"step", 3}});
     for (uint64_t step = 4; step <= 6; ++step) log.step({.step = step, .tokens = step * 10, .loss = 1});
-    log.validation(4, 40, 1.5);
+    log.validation(4, 40, {{.loss = 1.5}});
   }
   const RunHistory history = read_history(path);
   ASSERT_EQ(history.steps.size(), 6U);
   EXPECT_EQ(history.steps[2].loss, 5);
   EXPECT_EQ(history.steps[3].loss, 1);
   ASSERT_EQ(history.validations.size(), 1U);
-  EXPECT_EQ(history.validations[0].loss, 1.5);
+  EXPECT_EQ(history.validations[0].loss(), 1.5);
+}
+
+TEST(Metrics, ValidationSetsKeepTheirNamesAndTheFirstIsTheRunsLoss) {
+  const auto path = fresh_directory("sets") / "metrics.jsonl";
+  {
+    MetricsLog log(path);
+    log.validation(1, 10, {{.name = "web", .loss = 4.5, .data_fingerprint = "w"}, {.name = "code", .loss = 3}});
+  }
+  // A line of a version without sets.
+  std::ofstream(path, std::ios::app) << R"({"event":"validation","step":2,"tokens":20,"loss":4.25})"
+                                     << "\n";
+  const RunHistory history = read_history(path);
+  ASSERT_EQ(history.validations.size(), 2U);
+  EXPECT_EQ(history.validations[0].loss(), 4.5);
+  ASSERT_EQ(history.validations[0].losses.size(), 2U);
+  EXPECT_EQ(history.validations[0].losses[0].name, "web");
+  EXPECT_EQ(history.validations[0].losses[0].data_fingerprint, "w");
+  EXPECT_EQ(history.validations[0].losses[1].name, "code");
+  EXPECT_EQ(history.validations[0].losses[1].loss, 3);
+  EXPECT_EQ(history.validations[1].loss(), 4.25);
+  EXPECT_EQ(history.validations[1].losses[0].data_fingerprint, "");
 }
 
 TEST(Metrics, IncompleteLastLineIsIgnoredByReadersAndCutByTheNextWriter) {

@@ -122,7 +122,8 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_TRUE(config.model.tied_head);
   EXPECT_EQ(config.model.dtype, DType::f32);
   EXPECT_EQ(config.data.train, (std::vector<std::string>{"/a.bin", "/b.bin"}));
-  EXPECT_EQ(config.data.validation, (std::vector<std::string>{"/v.bin"}));
+  ASSERT_EQ(config.data.validation.size(), 1U);
+  EXPECT_EQ(config.data.validation[0].patterns, (std::vector<std::string>{"/v.bin"}));
   EXPECT_EQ(config.guard.skip_in_a_row, 0);
   EXPECT_EQ(config.guard.skip_total, 9);
   EXPECT_EQ(config.telemetry.every, 0);
@@ -147,6 +148,36 @@ TEST(RunConfig, EveryFieldIsRead) {
   }
   EXPECT_EQ(resolved_yaml(parse({}, resolved_yaml(bf16))), resolved_yaml(bf16));
   EXPECT_EQ(resolved_yaml(parse({}, resolved_yaml(config))), resolved_yaml(config));
+}
+
+TEST(RunConfig, ValidationSetsHaveNames) {
+  const std::string set = "data.validation={web: '/w/v-*.bin', code: [/a.bin, '/b [1].bin']}";
+  const RunConfig config = parse({set});
+  ASSERT_EQ(config.data.validation.size(), 2U);
+  EXPECT_EQ(config.data.validation[0].name, "web");  // in the order in which they are written
+  EXPECT_EQ(config.data.validation[0].patterns, (std::vector<std::string>{"/w/v-*.bin"}));
+  EXPECT_EQ(config.data.validation[1].name, "code");
+  EXPECT_EQ(config.data.validation[1].patterns, (std::vector<std::string>{"/a.bin", "/b [1].bin"}));
+  const std::string resolved = resolved_yaml(config);
+  EXPECT_NE(resolved.find(R"(validation: {web: ["/w/v-*.bin"], code: [/a.bin, "/b [1].bin"]})"), std::string::npos);
+  EXPECT_EQ(resolved_yaml(parse({}, resolved)), resolved);
+  EXPECT_EQ(parse({"data.validation.web=/w.bin"}).data.validation.at(0).name, "web");
+  EXPECT_TRUE(parse({"data.validation={}"}).data.validation.empty());
+
+  const RunConfig other = parse({"data.validation={web: '/w/v-*.bin', books: [/a.bin, '/b [1].bin']}"});
+  const auto differences = config_differences(config, other);
+  ASSERT_EQ(differences.size(), 1U);
+  EXPECT_EQ(differences[0].key, "data.validation");
+  EXPECT_NE(differences[0].after.find("books"), std::string::npos);
+
+  const auto refuse = [](const std::string& value, const std::string& message) {
+    expect_refused({"data.validation=" + value}, "--set data.validation=" + value + ": data.validation" + message);
+  };
+  refuse("{web: []}", ": the set \"web\" is empty");
+  refuse("{web: }", " has no value");
+  refuse("{a/b: /x.bin}", ": \"a/b\" cannot be the name of a set");
+  refuse("{web: {x: /y.bin}}", " must be a single value");
+  EXPECT_NO_THROW(parse({"eval.every=10", "data.validation={web: /w.bin}"}));
 }
 
 TEST(RunConfig, EveryShapeOfTheScheduleHasAName) {

@@ -27,48 +27,43 @@ struct EvaluateOptions {
   bool json = false;
 };
 
+void print_loss(const ValidationLoss& set) {
+  fmt::print("{}validation loss {:.4f} nats a token, perplexity {:.2f}, loss_hex {}\n",
+             set.name.empty() ? "" : set.name + ": ", set.loss, std::exp(set.loss), hexadecimal_bits(set.loss));
+}
+
 ExitCode evaluate(Communicator& communicator, const RunConfig& /*of the run directory*/,
                   const EvaluateOptions& options) {
   const CheckpointInfo checkpoint = open_checkpoint(communicator, options.path);
   std::unique_ptr<InferenceModel> inference;
-  std::unique_ptr<Loader> loader;
+  std::unique_ptr<Validation> validation;
   const RunConfig config = config_of_checkpoint(checkpoint, parse_overrides(options.overrides));
   run_together(communicator, [&] {
     if (config.data.validation.empty()) {
       throw Error(ExitCode::bad_config, "this run has no validation data",
                   "name shards: --set data.validation=DIR/validation-*.bin");
     }
-    loader = std::make_unique<Loader>(config.data.validation, static_cast<uint32_t>(config.model.sequence_length),
-                                      config.run.seed, /*shuffle=*/false);
-    check_vocabulary(config, "the validation shards", loader->vocab_size());
+    validation = std::make_unique<Validation>(config);
+    for (const Validation::Set& set : validation->sets()) {
+      check_vocabulary(config, "the validation shards", set.loader->vocab_size());
+    }
     inference = std::make_unique<InferenceModel>(checkpoint, config, config.train.micro_batch_sequences);
   });
-  MicroBatch micro_batch({.sequences = config.train.micro_batch_sequences,
-                          .sequence_length = config.model.sequence_length,
-                          .document_mask = config.data.document_mask});
-  const std::optional<double> loss =
-      validation_loss(communicator, inference->model(),
-                      {.loader = *loader,
-                       .sequences = static_cast<uint64_t>(config.eval.sequences),
-                       .micro_batch_sequences = static_cast<uint64_t>(config.train.micro_batch_sequences),
-                       .seed = config.run.seed,
-                       .step = checkpoint.step},
-                      micro_batch, stop_requested);
-  if (!loss) throw AgreedError(ExitCode::start_again, "stopped before the end of the validation set", "run it again");
+  const auto losses = validation->losses(communicator, inference->model(), checkpoint.step, stop_requested);
+  if (!losses) throw AgreedError(ExitCode::start_again, "stopped before the end of the validation set", "run it again");
   if (communicator.rank() != 0) return ExitCode::ok;
   if (options.json) {
-    const nlohmann::json result = {{"checkpoint", checkpoint.directory.string()},
-                                   {"step", checkpoint.step},
-                                   {"tokens", checkpoint.tokens},
-                                   {"loss", *loss},
-                                   {"loss_hex", hexadecimal_bits(*loss)},
-                                   {"perplexity", std::exp(*loss)}};
+    nlohmann::json result = to_json(*losses);
+    result.update({{"checkpoint", checkpoint.directory.string()},
+                   {"step", checkpoint.step},
+                   {"tokens", checkpoint.tokens},
+                   {"perplexity", std::exp(losses->front().loss)}});
     fmt::print("{}\n", result.dump(2));
-  } else {
-    fmt::print("{}\nstep {}, {} tokens\nvalidation loss {:.4f} nats a token, perplexity {:.2f}, loss_hex {}\n",
-               checkpoint.directory.string(), checkpoint.step, with_thousands(checkpoint.tokens), *loss,
-               std::exp(*loss), hexadecimal_bits(*loss));
+    return ExitCode::ok;
   }
+  fmt::print("{}\nstep {}, {} tokens\n", checkpoint.directory.string(), checkpoint.step,
+             with_thousands(checkpoint.tokens));
+  for (const ValidationLoss& set : *losses) print_loss(set);
   return ExitCode::ok;
 }
 

@@ -113,6 +113,7 @@ struct TypeOf {
   std::string operator()(const bool*) const { return "`true`, `false`"; }
   std::string operator()(const PathField&) const { return "path"; }
   std::string operator()(const PathListField&) const { return "pattern or list"; }
+  std::string operator()(const ShardSetsField&) const { return "pattern, list, or mapping of names to them"; }
   std::string operator()(const KeyListField&) const { return "list of keys"; }
   std::string operator()(const ChoiceField& choice) const {
     return fmt::format("`{}`", fmt::join(choice.names, "`, `"));
@@ -149,6 +150,10 @@ Json string_list_schema() {
   return {{"type", "array"}, {"items", {{"type", "string"}}}};
 }
 
+Json string_or_list_schema() {
+  return {{"anyOf", {{{"type", "string"}}, string_list_schema()}}};
+}
+
 struct SchemaOf {
   const Field& field;
   Json operator()(const std::string*) const { return {{"type", "string"}}; }
@@ -157,7 +162,11 @@ struct SchemaOf {
   Json operator()(const double*) const { return number_schema(field, "number"); }
   Json operator()(const bool*) const { return {{"type", "boolean"}}; }
   Json operator()(const PathField&) const { return {{"type", "string"}}; }
-  Json operator()(const PathListField&) const { return {{"anyOf", {{{"type", "string"}}, string_list_schema()}}}; }
+  Json operator()(const PathListField&) const { return string_or_list_schema(); }
+  Json operator()(const ShardSetsField&) const {
+    const Json sets = {{"type", "object"}, {"additionalProperties", string_or_list_schema()}};
+    return {{"anyOf", {{{"type", "string"}}, string_list_schema(), sets}}};
+  }
   Json operator()(const KeyListField&) const { return string_list_schema(); }
   Json operator()(const ChoiceField& choice) const { return {{"enum", choice.names}}; }
   Json operator()(const Recipe*) const { return {{"type", {"string", "object"}}}; }
@@ -176,6 +185,8 @@ Json default_of(const Field& field, RunConfig& defaults) {
           return nullptr;
         } else if constexpr (std::is_same_v<Target, ChoiceField>) {
           return target.name();
+        } else if constexpr (std::is_same_v<Target, ShardSetsField>) {
+          return Json::array();
         } else if constexpr (std::is_pointer_v<Target>) {
           return *target;
         } else {

@@ -24,6 +24,7 @@ ChoiceField choice(Enum& value, std::initializer_list<Enum> some = {}) {
 #define VALUE(member) [](RunConfig& c) -> FieldTarget { return &c.member; }
 #define PATH(member) [](RunConfig& c) -> FieldTarget { return PathField{&c.member}; }
 #define PATHS(member) [](RunConfig& c) -> FieldTarget { return PathListField{&c.member}; }
+#define SHARD_SETS(member) [](RunConfig& c) -> FieldTarget { return ShardSetsField{&c.member}; }
 #define KEYS(member) [](RunConfig& c) -> FieldTarget { return KeyListField{&c.member}; }
 #define CHOICE(member) [](RunConfig& c) -> FieldTarget { return choice(c.member); }
 #define CHOICE_OF(member, ...) [](RunConfig& c) -> FieldTarget { return choice(c.member, {__VA_ARGS__}); }
@@ -107,7 +108,9 @@ const Field fields[] = {
 
     {"data.train", PATHS(data.train), "Training shards: a glob pattern or a list of them.",
      numeric, "data", {}, "", true},
-    {"data.validation", PATHS(data.validation), "Validation shards: a glob pattern or a list of them; [] = none.",
+    {"data.validation", SHARD_SETS(data.validation), "Validation shards: a glob pattern or a list of them, or several sets by "
+     "name, each with its loss: `{web: web/validation-*.bin, code: [a.bin, b.bin]}`, of which the first counts as the validation "
+     "loss; [] = none.",
      changeable, "data"},
     {"data.tokenizer", PATH(data.tokenizer), "Tokenizer model; \"\" = tokenizer.model beside the first training shard.",
      changeable, "data"},

@@ -24,6 +24,9 @@ struct PathField {
 struct PathListField {
   std::vector<std::string>* value;  // glob patterns, made absolute; YAML: one string or a list
 };
+struct ShardSetsField {
+  std::vector<ShardSet>* value;  // YAML: as for PathListField, or a mapping of names to such values
+};
 struct ChoiceField {
   std::vector<std::string_view> names;                // of the values that may be chosen
   std::function<std::string_view()> name;             // of the value that is set
@@ -33,7 +36,7 @@ struct KeyListField {
   std::vector<std::string>* value;  // names of other keys
 };
 using FieldTarget = std::variant<std::string*, int64_t*, uint64_t*, double*, bool*, PathField, PathListField,
-                                 ChoiceField, KeyListField, Recipe*>;
+                                 ShardSetsField, ChoiceField, KeyListField, Recipe*>;
 
 // The accepted range of a number, in the value's unit. `above_minimum` excludes the minimum itself.
 struct FieldRange {

@@ -36,12 +36,24 @@ class FieldReader {
     *target.value = text.empty() && !field_.required ? text : absolute(text, node_, expand_path);
   }
   void operator()(PathListField target) const {
-    std::vector<std::string> paths;
-    for (const YamlNode* item : items()) {
-      paths.push_back(absolute(string(*item), *item, expand_path_in_pattern));
-    }
+    std::vector<std::string> paths = absolute_paths(node_);
     if (paths.empty() && field_.required) refuse("is empty", "give at least one pattern");
     *target.value = std::move(paths);
+  }
+  void operator()(ShardSetsField target) const {
+    std::vector<ShardSet> sets;
+    if (node_.kind != YamlNode::Kind::map) {
+      std::vector<std::string> paths = absolute_paths(node_);
+      if (!paths.empty()) sets.push_back({.name = {}, .patterns = std::move(paths)});
+    }
+    for (const YamlEntry& entry : node_.entries) {
+      check_set_name(entry);
+      sets.push_back({.name = entry.key, .patterns = absolute_paths(entry.value)});
+      if (!sets.back().patterns.empty()) continue;
+      refuse_config(entry.value.location, fmt::format("{}: the set {} is empty", field_.key, shown(entry.key)),
+                    "give at least one pattern, or remove the set");
+    }
+    *target.value = std::move(sets);
   }
   void operator()(const ChoiceField& target) const {
     const std::string text = string(node_);
@@ -77,7 +89,7 @@ class FieldReader {
   }
   void operator()(KeyListField target) const {
     std::vector<std::string> keys;
-    for (const YamlNode* item : items()) {
+    for (const YamlNode* item : items(node_)) {
       check_allowed_key(*item);
       keys.push_back(item->text);
     }
@@ -142,11 +154,28 @@ class FieldReader {
   }
 
   // A single string counts as a list of one.
-  std::vector<const YamlNode*> items() const {
-    if (node_.kind != YamlNode::Kind::sequence) return {&node_};
+  static std::vector<const YamlNode*> items(const YamlNode& node) {
+    if (node.kind != YamlNode::Kind::sequence) return {&node};
     std::vector<const YamlNode*> result;
-    for (const YamlNode& item : node_.items) result.push_back(&item);
+    for (const YamlNode& item : node.items) result.push_back(&item);
     return result;
+  }
+
+  std::vector<std::string> absolute_paths(const YamlNode& node) const {
+    std::vector<std::string> paths;
+    for (const YamlNode* item : items(node)) paths.push_back(absolute(string(*item), *item, expand_path_in_pattern));
+    return paths;
+  }
+
+  // Names of sets are parts of TensorBoard's tags.
+  void check_set_name(const YamlEntry& entry) const {
+    constexpr size_t longest = 64;
+    const bool plain = std::all_of(entry.key.begin(), entry.key.end(), [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+    });
+    if (plain && !entry.key.empty() && entry.key.size() <= longest) return;
+    refuse_config(entry.location, fmt::format("{}: {} cannot be the name of a set", field_.key, shown(entry.key)),
+                  fmt::format("use 1 to {} letters, digits, - and _", longest));
   }
 
   // Makes a path absolute, or a pattern: `expand` says which. Only what the user wrote is a pattern, not the current
@@ -210,6 +239,17 @@ std::vector<std::string> written_paths(const std::vector<std::string>& paths) {
   return written;
 }
 
+std::string sets_text(const std::vector<ShardSet>& sets) {
+  if (sets.empty()) return "[]";
+  if (sets.front().name.empty()) return list_text(written_paths(sets.front().patterns));
+  std::vector<std::string> texts;
+  texts.reserve(sets.size());
+  for (const ShardSet& set : sets) {
+    texts.push_back(fmt::format("{}: {}", yaml_string(set.name), list_text(written_paths(set.patterns))));
+  }
+  return fmt::format("{{{}}}", fmt::join(texts, ", "));
+}
+
 // Returns the target for reading only. The const_cast is needed because the table's accessors take a mutable
 // configuration.
 FieldTarget target_of(const Field& field, const RunConfig& config) {
@@ -226,6 +266,7 @@ std::string field_text(const Field& field, const RunConfig& config) {
   return std::visit(Overloaded{[](const std::string* value) { return yaml_string(*value); },
                                [](const PathField& path) { return yaml_string(written_path(*path.value)); },
                                [](const PathListField& paths) { return list_text(written_paths(*paths.value)); },
+                               [](const ShardSetsField& sets) { return sets_text(*sets.value); },
                                [](const KeyListField& keys) { return list_text(*keys.value); },
                                [](const ChoiceField& choice) { return std::string(choice.name()); },
                                [](const Recipe* recipe) { return yaml_string(recipe->name); },

@@ -21,6 +21,12 @@
 
 namespace nibble {
 
+// Shards that are read as one set.
+struct ShardSet {
+  std::string name;                   // "" for a set without a name
+  std::vector<std::string> patterns;  // glob patterns, absolute
+};
+
 struct RunConfig {
   enum class Device : uint8_t { automatic, cpu, cuda };
   enum class Progress : uint8_t { automatic, plain, bar, none };
@@ -39,10 +45,10 @@ struct RunConfig {
     bool strict = false;             // products are native and attention is cuDNN's, unless another way is named
   };
   struct Data {
-    std::vector<std::string> train;       // glob patterns, absolute
-    std::vector<std::string> validation;  // glob patterns, absolute; empty = no validation
-    std::string tokenizer;                // absolute; empty = see tokenizer_path()
-    bool document_mask = false;           // a token sees the earlier tokens of its own document only
+    std::vector<std::string> train;    // glob patterns, absolute
+    std::vector<ShardSet> validation;  // one without a name or several with names; empty = no validation
+    std::string tokenizer;             // absolute; empty = see tokenizer_path()
+    bool document_mask = false;        // a token sees the earlier tokens of its own document only
   };
   struct Train {
     int64_t steps = 0;    // optimizer steps of the whole run; the schedule ends there

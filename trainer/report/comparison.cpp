@@ -56,10 +56,10 @@ std::optional<Gap> validation_gap(const ComparedRun& base, const ComparedRun& ru
     for (const RunHistory::Validation& of_base : base.history.validations) {
       if (of_base.step != of_run->step) continue;
       return Gap{.tokens = of_run->tokens,
-                 .base_loss = of_base.loss,
-                 .run_loss = of_run->loss,
-                 .absolute = of_run->loss - of_base.loss,
-                 .relative = (of_run->loss - of_base.loss) / of_base.loss,
+                 .base_loss = of_base.loss(),
+                 .run_loss = of_run->loss(),
+                 .absolute = of_run->loss() - of_base.loss(),
+                 .relative = (of_run->loss() - of_base.loss()) / of_base.loss(),
                  .standard_error = 0,
                  .steps = 1};
     }

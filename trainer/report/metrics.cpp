@@ -37,7 +37,43 @@ void drop_after(Points& points, uint64_t step) {
   std::erase_if(points, [step](const auto& point) { return point.step > step; });
 }
 
+nlohmann::json figures_of(const ValidationLoss& set) {
+  return {{"loss", set.loss}, {"loss_hex", hexadecimal_bits(set.loss)}, {"data_fingerprint", set.data_fingerprint}};
+}
+
+ValidationLoss loss_of(const std::string& name, const nlohmann::json& figures) {
+  return {.name = name,
+          .loss = number_in(figures, "loss"),
+          .data_fingerprint = figures.value("data_fingerprint", std::string())};
+}
+
+std::vector<ValidationLoss> losses_of(const nlohmann::json& event) {
+  const std::string first = event.value("set", std::string());
+  std::vector<ValidationLoss> losses{loss_of(first, event)};
+  if (!event.contains("sets")) return losses;
+  for (const auto& [name, figures] : event.at("sets").items()) {
+    if (name != first) losses.push_back(loss_of(name, figures));
+  }
+  return losses;
+}
+
 }  // namespace
+
+nlohmann::json to_json(const std::vector<ValidationLoss>& losses) {
+  nlohmann::json object = figures_of(losses.front());
+  if (losses.front().name.empty()) return object;
+  object["set"] = losses.front().name;
+  for (const ValidationLoss& set : losses) object["sets"][set.name] = figures_of(set);
+  return object;
+}
+
+std::string describe(const std::vector<ValidationLoss>& losses) {
+  std::string text;
+  for (const ValidationLoss& set : losses) {
+    text += fmt::format("{}{}loss {:.4f}", text.empty() ? "" : ", ", set.name.empty() ? "" : set.name + " ", set.loss);
+  }
+  return text;
+}
 
 std::string hexadecimal_bits(double value) {
   return fmt::format("{:016x}", std::bit_cast<uint64_t>(value));
@@ -87,13 +123,10 @@ void MetricsLog::step(const StepMetrics& metrics) {
   write_line(line);
 }
 
-void MetricsLog::validation(uint64_t step, uint64_t tokens, double loss) {
-  write_line({{"event", "validation"},
-              {"step", step},
-              {"tokens", tokens},
-              {"loss", loss},
-              {"loss_hex", hexadecimal_bits(loss)},
-              {"time", wall_seconds()}});
+void MetricsLog::validation(uint64_t step, uint64_t tokens, const std::vector<ValidationLoss>& losses) {
+  nlohmann::json line = to_json(losses);
+  line.update({{"event", "validation"}, {"step", step}, {"tokens", tokens}, {"time", wall_seconds()}});
+  write_line(line);
 }
 
 void MetricsLog::checkpoint(uint64_t step, const std::string& directory, double seconds) {
@@ -149,7 +182,7 @@ RunHistory read_history(const std::filesystem::path& metrics_file) {
                                  .non_finite = object.value("non_finite", uint64_t{0}),
                                  .skipped_total = object.value("skipped_total", uint64_t{0})});
       } else if (event == "validation") {
-        history.validations.push_back({object.at("step"), object.at("tokens"), number_in(object, "loss")});
+        history.validations.push_back({object.at("step"), object.at("tokens"), losses_of(object)});
       } else if (event == "telemetry") {
         history.telemetry.push_back(telemetry_of(object));
       }

@@ -31,6 +31,18 @@ struct StepMetrics {
   uint64_t skipped_total = 0;
 };
 
+// The loss of a model on one validation set.
+struct ValidationLoss {
+  std::string name = {};              // as in data.validation; "" for a set without a name
+  double loss = 0;                    // mean cross-entropy, nats a token
+  std::string data_fingerprint = {};  // stands for the windows that were read; "" in files of older versions
+};
+// Returns "loss", "loss_hex" and "data_fingerprint" of the first set; if sets have names, also its name, "set", and
+// "sets", which maps each name to these figures.
+nlohmann::json to_json(const std::vector<ValidationLoss>& losses);
+// Returns a text such as "loss 5.2498", or "web loss 5.2498, code loss 3.0121".
+std::string describe(const std::vector<ValidationLoss>& losses);
+
 class MetricsLog {
  public:
   // Opens the file for appending. An incomplete last line, left by a killed run, is removed.
@@ -40,7 +52,7 @@ class MetricsLog {
   MetricsLog& operator=(const MetricsLog&) = delete;
 
   void step(const StepMetrics& metrics);
-  void validation(uint64_t step, uint64_t tokens, double loss);
+  void validation(uint64_t step, uint64_t tokens, const std::vector<ValidationLoss>& losses);
   void checkpoint(uint64_t step, const std::string& directory, double seconds);
   // `details` is an object; its members are added to the line.
   void warning(uint64_t step, std::string_view text, const nlohmann::json& details);
@@ -59,7 +71,8 @@ struct RunHistory {
   struct Validation {
     uint64_t step = 0;
     uint64_t tokens = 0;
-    double loss = 0;
+    std::vector<ValidationLoss> losses;  // at least one; the first is the run's validation loss
+    double loss() const { return losses.front().loss; }
   };
   std::vector<StepMetrics> steps;  // ascending
   std::vector<Validation> validations;

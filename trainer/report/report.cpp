@@ -48,7 +48,7 @@ Curve make_curve(const ComparedRun& run, const std::set<uint64_t>& steps) {
   curve.smoothed_loss = smoothed(curve.loss, smoothing_share * static_cast<double>(curve.loss.size()));
   for (const RunHistory::Validation& validation : run.history.validations) {
     curve.validation_tokens.push_back(static_cast<double>(validation.tokens));
-    curve.validation_loss.push_back(validation.loss);
+    curve.validation_loss.push_back(validation.loss());
   }
   return curve;
 }

@@ -16,6 +16,12 @@ size_t bytes_of(const MicroBatchShape& shape) {
 
 }  // namespace
 
+MicroBatchShape micro_batch_shape(const RunConfig& config) {
+  return {.sequences = config.train.micro_batch_sequences,
+          .sequence_length = config.model.sequence_length,
+          .document_mask = config.data.document_mask};
+}
+
 MicroBatch::MicroBatch(const MicroBatchShape& shape, DeviceKind device)
     : shape_(shape), memory_(device, bytes_of(shape)) {}
 

@@ -10,6 +10,7 @@
 #include "data/loader.h"
 #include "dist/device/pinned_memory.h"
 #include "quant/tensor/tensor.h"
+#include "trainer/config/run_config.h"
 
 namespace nibble {
 
@@ -18,6 +19,8 @@ struct MicroBatchShape {
   int64_t sequence_length = 0;
   bool document_mask = false;  // whether attention stays inside documents (data.document_mask)
 };
+
+MicroBatchShape micro_batch_shape(const RunConfig& config);
 
 class MicroBatch {
  public:

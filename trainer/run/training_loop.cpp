@@ -295,13 +295,17 @@ void TrainingLoop::train_one(uint64_t step) {
 // Returns false if a stop was requested before the validation was complete.
 bool TrainingLoop::validate_after(uint64_t step) {
   heartbeat_.set(step, "validate");
-  const std::optional<double> loss = session_.validate(step, stop_requested);
-  if (!loss) return false;
+  const auto losses = session_.validate(step, stop_requested);
+  if (!losses) return false;
   on_leader(communicator_, [&] {
-    metrics_->validation(step, tokens_after(step), *loss);
-    if (tensorboard_) tensorboard_->scalar("loss/validation", *loss, step);
+    metrics_->validation(step, tokens_after(step), *losses);
+    if (!tensorboard_) return;
+    tensorboard_->scalar("loss/validation", losses->front().loss, step);
+    for (const ValidationLoss& set : *losses) {
+      if (!set.name.empty()) tensorboard_->scalar("loss/validation/" + set.name, set.loss, step);
+    }
   });
-  progress_->line(fmt::format("validation after step {}: loss {:.4f}", step, *loss));
+  progress_->line(fmt::format("validation after step {}: {}", step, describe(*losses)));
   return true;
 }
 

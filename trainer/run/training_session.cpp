@@ -17,7 +17,6 @@
 #include "trainer/checkpoint/optimizer_arrays.h"
 #include "trainer/compute/run_device.h"
 #include "trainer/compute/training_model.h"
-#include "trainer/run/validation.h"
 
 namespace nibble {
 
@@ -39,12 +38,6 @@ int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
 uint64_t first_sample(const RunConfig& config, uint64_t step, uint64_t micro_batch) {
   return step * static_cast<uint64_t>(config.samples_per_step()) +
          micro_batch * static_cast<uint64_t>(config.train.micro_batch_sequences);
-}
-
-MicroBatchShape micro_batch_shape(const RunConfig& config) {
-  return {.sequences = config.train.micro_batch_sequences,
-          .sequence_length = config.model.sequence_length,
-          .document_mask = config.data.document_mask};
 }
 
 // Returns train.head_chunk_tokens of the run. A value of 0 that is kept means what suits a CPU (model/head.h).
@@ -92,8 +85,9 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
   run_together(communicator_, [&] {
     train_loader_ = std::make_unique<Loader>(config.data.train, length, config.run.seed, /*shuffle=*/true);
     if (!config.data.validation.empty()) {
-      validation_loader_ = std::make_unique<Loader>(config.data.validation, length, config.run.seed, /*shuffle=*/false);
-      if (validation_loader_->tokenizer_hash() != train_loader_->tokenizer_hash()) {
+      validation_ = std::make_unique<Validation>(config);
+      for (const Validation::Set& set : validation_->sets()) {
+        if (set.loader->tokenizer_hash() == train_loader_->tokenizer_hash()) continue;
         throw Error(ExitCode::bad_data, "training and validation shards were made with different tokenizers",
                     "tokenize both in one call of nibble tokenize");
       }
@@ -376,21 +370,14 @@ StepResult TrainingSession::train_step(uint64_t step) {
   return result;
 }
 
-std::optional<double> TrainingSession::validate(uint64_t step, const std::function<bool()>& interrupted) {
+std::optional<std::vector<ValidationLoss>> TrainingSession::validate(uint64_t step,
+                                                                     const std::function<bool()>& interrupted) {
   follow_recipe(step == 0 ? 0 : step - 1);
   model_->bind(weights_, {});
-  MicroBatch micro_batch(micro_batch_shape(config_));
-  const std::optional<double> loss =
-      validation_loss(communicator_, *model_,
-                      {.loader = *validation_loader_,
-                       .sequences = static_cast<uint64_t>(config_.eval.sequences),
-                       .micro_batch_sequences = static_cast<uint64_t>(config_.train.micro_batch_sequences),
-                       .seed = config_.run.seed,
-                       .step = step},
-                      micro_batch, interrupted);
+  auto losses = validation_->losses(communicator_, *model_, step, interrupted);
   // This count belongs to no step. The next step must find non-finite weights itself, so it quantises them again.
   if (model_->take_non_finite_count() != 0) model_->set_weights_changed();
-  return loss;
+  return losses;
 }
 
 }  // namespace nibble

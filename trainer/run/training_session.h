@@ -22,6 +22,7 @@
 #include "trainer/config/run_config.h"
 #include "trainer/run/group_results.h"
 #include "trainer/run/micro_batch.h"
+#include "trainer/run/validation.h"
 #include "trainer/run/weight_gather.h"
 #include "trainer/state/run_states.h"
 #include "trainer/state/step_state.h"
@@ -65,7 +66,7 @@ class TrainingSession {
   StepStates& states() { return states_; }
   // Returns a text that identifies the training data: names, sizes and hashes of the shards, in order.
   std::string data_fingerprint() const;
-  bool has_validation() const { return validation_loader_ != nullptr; }
+  bool has_validation() const { return validation_ != nullptr; }
   // Describes what the run will use, one line each: parameters, memory, data.
   std::vector<std::string> describe() const;
 
@@ -82,9 +83,9 @@ class TrainingSession {
   // Collective; call it after a step. Returns who multiplied what (products_of(), trainer/state/product_check.h).
   nlohmann::json products() const;
 
-  // Collective. Returns the mean cross-entropy of the validation set (nats per token) with the weights after `step`
-  // steps and the recipe of the last of them; nothing if interrupted() became true on some rank before the end.
-  std::optional<double> validate(uint64_t step, const std::function<bool()>& interrupted);
+  // Collective. Returns the losses of the validation sets with the weights after `step` steps and the recipe of the
+  // last of them; nothing if interrupted() became true on some rank before the end.
+  std::optional<std::vector<ValidationLoss>> validate(uint64_t step, const std::function<bool()>& interrupted);
 
  private:
   void build_model(const Recipe& recipe);
@@ -107,7 +108,7 @@ class TrainingSession {
   DeviceKind device_;
   std::unique_ptr<Communicator> device_communicator_;  // for data in GPU memory; null on the CPU
   std::unique_ptr<Loader> train_loader_;
-  std::unique_ptr<Loader> validation_loader_;
+  std::unique_ptr<Validation> validation_;  // null without validation sets
   std::unique_ptr<LanguageModel> model_;
   bool switched_ = false;  // model_ follows the recipe's late switch
 

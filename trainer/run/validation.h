@@ -1,29 +1,50 @@
-// The loss of a model on a validation set. Each rank computes a part of the micro-batches.
+// The losses of a model on the validation sets of a run. Each rank computes a part of the micro-batches.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "data/loader.h"
 #include "dist/ranks/communicator.h"
 #include "model/language_model.h"
+#include "trainer/config/run_config.h"
+#include "trainer/report/metrics.h"
 #include "trainer/run/micro_batch.h"
 
 namespace nibble {
 
-struct ValidationSet {
-  Loader& loader;
-  uint64_t sequences = 0;              // windows, one out of each part of the set (spread_window()); 0 = all
-  uint64_t micro_batch_sequences = 1;  // size of a micro-batch; the loss depends on it, as quantisers take a whole one
-  uint64_t seed = 0;
-  uint64_t step = 0;  // number of optimizer steps that made the weights
-};
+class Validation {
+ public:
+  struct Set {
+    std::string name;  // as in data.validation
+    std::unique_ptr<Loader> loader;
+    std::vector<uint64_t> windows;  // that are read: all, or eval.sequences of them, one out of each part of the set
+    std::string data_fingerprint;   // of these windows
+  };
 
-// Collective. Returns the mean cross-entropy, in nats per token, of a model that is bound to its weights. The bits are
-// the same on every rank and for any number of ranks. Returns nothing if interrupted() became true on some rank before
-// the end.
-std::optional<double> validation_loss(Communicator& communicator, LanguageModel& model, const ValidationSet& set,
-                                      MicroBatch& micro_batch, const std::function<bool()>& interrupted);
+  // Opens the shards of data.validation, which names at least one set. Not collective.
+  explicit Validation(const RunConfig& config);
+  const std::vector<Set>& sets() const { return sets_; }
+
+  // Collective. Returns the losses, in the order of the sets, of a model that is bound to the weights after `step`
+  // optimizer steps. A loss is a mean over targets; its bits are the same on every rank and for any number of ranks,
+  // and depend on the size of a micro-batch, since quantisers take a whole one. Returns nothing if interrupted() became
+  // true on some rank before the end.
+  std::optional<std::vector<ValidationLoss>> losses(Communicator& communicator, LanguageModel& model, uint64_t step,
+                                                    const std::function<bool()>& interrupted);
+
+ private:
+  std::optional<ValidationLoss> loss_of(Communicator& communicator, LanguageModel& model, uint64_t step, const Set& set,
+                                        const std::function<bool()>& interrupted);
+
+  uint64_t seed_;
+  std::vector<Set> sets_;
+  MicroBatch micro_batch_;
+  uint64_t micro_batch_sequences_;
+};
 
 }  // namespace nibble
