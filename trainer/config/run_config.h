@@ -25,6 +25,7 @@ namespace nibble {
 struct ShardSet {
   std::string name;                   // "" for a set without a name
   std::vector<std::string> patterns;  // glob patterns, absolute
+  bool operator==(const ShardSet&) const = default;
 };
 
 struct RunConfig {
