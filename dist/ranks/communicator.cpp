@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdlib>
@@ -17,33 +18,59 @@ std::span<std::byte> bytes_of(std::string& text) {
   return std::as_writable_bytes(std::span<char>(text.data(), text.size()));
 }
 
-// srun without MPI support starts every task as a run of its own, and all of them use the same run directory.
-void refuse_tasks_without_mpi() {
-  const char* text = std::getenv("SLURM_STEP_NUM_TASKS");
-  if (text == nullptr) return;
-  const std::string_view tasks(text);
-  int count = 0;
-  std::from_chars(tasks.data(), tasks.data() + tasks.size(), count);
-  if (count <= 1) return;
-  throw Error(ExitCode::bad_config, fmt::format("srun started {} tasks, but without MPI support", count),
-              "start nibble with mpirun, or with srun --mpi=pmix");
+// Returns a variable as a number, or -1.
+int number_in(const char* name) {
+  const char* text = std::getenv(name);
+  if (text == nullptr) return -1;
+  const std::string_view digits(text);
+  int number = -1;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  return error == std::errc() && end == digits.data() + digits.size() ? number : -1;
 }
 
 }  // namespace
 
 // A Slurm batch script has SLURM_PROCID set without any launcher, so only variables that MPI launchers set count.
 bool under_launcher() {
-  constexpr std::array names = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"};
-  for (const char* name : names) {
-    if (std::getenv(name) != nullptr) return true;
+  constexpr std::array names = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE", "PALS_RANKID"};
+  return std::any_of(names.begin(), names.end(), [](const char* name) { return std::getenv(name) != nullptr; });
+}
+
+// The launcher nearest to the process is asked first: an mpirun that itself runs under srun hands down Slurm's
+// variables. A plain process of a Slurm batch script has SLURM_NTASKS, and SLURM_PROCID 0, but no SLURM_STEP_ID.
+LaunchedTasks launched_tasks() {
+  constexpr std::array counts = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE",  "MV2_COMM_WORLD_SIZE", "JSM_NAMESPACE_SIZE",
+                                 "FLUX_JOB_SIZE",        "PALS_SIZE", "SLURM_STEP_NUM_TASKS"};
+  constexpr std::array numbers = {"PMIX_RANK",   "PMI_RANK",       "MV2_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK",
+                                  "PALS_RANKID", "FLUX_TASK_RANK", "ALPS_APP_PE",         "SLURM_PROCID"};
+  for (const char* name : counts) {
+    if (const int count = number_in(name); count > 0) return {count, name};
   }
-  return false;
+  if (const int count = number_in("SLURM_NTASKS"); count > 0 && std::getenv("SLURM_STEP_ID") != nullptr) {
+    return {count, "SLURM_NTASKS"};
+  }
+  for (const char* name : numbers) {
+    if (const int number = number_in(name); number > 0) return {number + 1, name};
+  }
+  return {};
 }
 
 std::unique_ptr<Communicator> make_communicator(double timeout_s) {
-  if (under_launcher()) return make_mpi_communicator(MpiOptions{.timeout_s = timeout_s});
-  refuse_tasks_without_mpi();
-  return std::make_unique<SelfCommunicator>();
+  const LaunchedTasks launched = launched_tasks();
+  std::unique_ptr<Communicator> communicator;
+  if (under_launcher()) {
+    communicator = make_mpi_communicator(MpiOptions{.timeout_s = timeout_s});
+  } else {
+    communicator = std::make_unique<SelfCommunicator>();
+  }
+  if (communicator->size() > 1 || launched.count == 1) return communicator;
+  throw Error(
+      ExitCode::bad_config,
+      fmt::format("this process is one of {} tasks or more (${} says so), but MPI sees one rank: every task would "
+                  "be a run of its own",
+                  launched.count, launched.variable),
+      "start nibble with the mpirun of its own MPI (nibble --version), or with srun --mpi=pmix where that MPI "
+      "supports it; one process alone needs no launcher");
 }
 
 std::unique_ptr<SharedMemory> Communicator::share_memory(size_t /*bytes*/) {

@@ -58,7 +58,17 @@ class Communicator {
 // Returns true if a launcher (mpirun, srun) started this process.
 bool under_launcher();
 
-// Makes the communicator of this process. timeout_s bounds every collective, in seconds; 0 means no bound.
+// What the environment says of the launcher that started this process: it has started at least `count` tasks.
+// `variable` is the one that says so, and empty where none does.
+struct LaunchedTasks {
+  int count = 1;
+  std::string variable;
+};
+LaunchedTasks launched_tasks();
+
+// Makes the communicator of this process. timeout_s bounds every collective, in seconds; 0 means no bound. Throws
+// ExitCode::bad_config for one of several tasks whose MPI sees one rank, as under srun with another MPI or with none:
+// each would be a run of its own in one run directory.
 std::unique_ptr<Communicator> make_communicator(double timeout_s);
 
 // An error that every rank throws at the same point, so that each rank can end in order and none is aborted.
