@@ -1,52 +1,20 @@
 #include "trainer/run/run_directory.h"
 
-#include <fcntl.h>
-#include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <chrono>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 
 #include "dist/base/error.h"
 #include "dist/base/file.h"
-#include "dist/base/file_descriptor.h"
 #include "dist/base/file_system.h"
-#include "dist/base/log.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
 
 namespace nibble {
 
 namespace {
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "?";
-}
-
-std::string own_entry() {
-  const auto now = std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());
-  const nlohmann::ordered_json entry{
-      {"pid", getpid()}, {"host", host_name()}, {"started", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now))}};
-  return entry.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-}
-
-// Reads the holder from the lock file. The text may be incomplete, if the holder is writing it at this moment.
-std::string holder_of(int descriptor) {
-  std::array<char, 4096> text{};
-  const ssize_t length = pread(descriptor, text.data(), text.size(), 0);
-  const auto entry = nlohmann::json::parse(text.data(), text.data() + std::max<ssize_t>(length, 0), nullptr, false);
-  if (!entry.is_object() || !entry.contains("pid") || !entry["pid"].is_number_integer()) return "another process";
-  return fmt::format("process {} on {}, started {}", entry["pid"].get<int64_t>(), entry.value("host", "?"),
-                     entry.value("started", "?"));
-}
 
 // Makes and syncs a file, so that a directory where this is impossible is refused at the start and not at the first
 // checkpoint.
@@ -72,39 +40,6 @@ void refuse_used(const std::filesystem::path& path) {
 }
 
 }  // namespace
-
-DirectoryLock::DirectoryLock(const std::filesystem::path& lock_file) {
-  FileDescriptor file(lock_file, O_RDWR | O_CREAT | O_NOFOLLOW);
-  if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) fail_system_call("lock", lock_file, errno);
-    throw Error(ExitCode::directory_in_use,
-                fmt::format("{} is in use by {}", lock_file.parent_path().string(), holder_of(file.get())),
-                "wait for that run to end or stop it, or choose another run.dir");
-  }
-  const std::string entry = own_entry();
-  if (ftruncate(file.get(), 0) != 0 || pwrite(file.get(), entry.data(), entry.size(), 0) != std::ssize(entry)) {
-    fail_system_call("write", lock_file, errno);
-  }
-  descriptor_ = file.release();
-}
-
-DirectoryLock::~DirectoryLock() {
-  release();
-}
-
-DirectoryLock::DirectoryLock(DirectoryLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
-
-DirectoryLock& DirectoryLock::operator=(DirectoryLock&& other) noexcept {
-  std::swap(descriptor_, other.descriptor_);
-  return *this;
-}
-
-// Frees the lock but keeps the file: another process may have opened it to lock it, and would then lock a removed file.
-void DirectoryLock::release() noexcept {
-  if (descriptor_ < 0) return;
-  if (ftruncate(descriptor_, 0) != 0) log_warning("cannot empty the lock file");
-  close(std::exchange(descriptor_, -1));
-}
 
 RunDirectory RunDirectory::create(Communicator& communicator, const std::filesystem::path& path,
                                   const std::string& config_yaml) {
@@ -133,7 +68,7 @@ RunDirectory RunDirectory::open(Communicator& communicator, const std::filesyste
 void RunDirectory::take_lock() {
   try {
     make_directories(path_);
-    lock_ = DirectoryLock(path_ / "lock");
+    lock_ = DirectoryLock(path_ / "lock", {.remedy = "wait for that run to end or stop it, or choose another run.dir"});
     make_directories(checkpoints());
     probe(path_);
   } catch (const Error& error) {

@@ -6,27 +6,9 @@
 #include <string>
 
 #include "dist/ranks/communicator.h"
+#include "trainer/run/directory_lock.h"
 
 namespace nibble {
-
-// An exclusive lock on a file that names its holder (process, host, start time, as JSON). The kernel frees the lock
-// when the holder ends, even by a crash, so a file that a dead process has left does not block the next run.
-class DirectoryLock {
- public:
-  DirectoryLock() = default;  // holds nothing
-  // Takes the lock. Throws ExitCode::directory_in_use, naming the holder, or ExitCode::cannot_create if the file cannot
-  // be written.
-  explicit DirectoryLock(const std::filesystem::path& lock_file);
-  ~DirectoryLock();
-  DirectoryLock(DirectoryLock&& other) noexcept;
-  DirectoryLock& operator=(DirectoryLock&& other) noexcept;
-
-  bool held() const { return descriptor_ >= 0; }
-
- private:
-  void release() noexcept;
-  int descriptor_ = -1;
-};
 
 class RunDirectory {
  public:
