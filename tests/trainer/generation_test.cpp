@@ -13,6 +13,12 @@ namespace {
 
 constexpr std::array<float, 4> logits = {0.0F, 2.0F, 1.0F, -1.0F};
 
+TEST(Generation, WithoutAPromptADocumentBegins) {
+  const Tokenizer tokenizer = Tokenizer::load(NIBBLE_SOURCE_DIR "/data/sample/tokenizer.model");
+  EXPECT_EQ(prompt_tokens(tokenizer, ""), (std::vector<int32_t>{tokenizer.eos_id()}));
+  EXPECT_EQ(prompt_tokens(tokenizer, "Fellow"), tokenizer.encode("Fellow"));
+}
+
 TEST(Generation, TemperatureZeroTakesTheLikeliest) {
   for (uint64_t position = 0; position < 50; ++position) {
     EXPECT_EQ(sample_token(logits.data(), 4, position, {.temperature = 0, .top_p = 1, .seed = position}), 1);

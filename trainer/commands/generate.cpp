@@ -33,8 +33,7 @@ ExitCode generate(Communicator& communicator, const GenerateOptions& options) {
   check_vocabulary(config, tokenizer_path(config), tokenizer.vocab_size());
   InferenceModel inference(checkpoint, config, 1);
 
-  std::vector<int32_t> tokens = tokenizer.encode(options.prompt);
-  if (tokens.empty()) tokens.push_back(tokenizer.bos_id());
+  std::vector<int32_t> tokens = prompt_tokens(tokenizer, options.prompt);
   size_t printed = 0;
   const auto print_new_text = [&](bool all) {
     const std::string text = tokenizer.decode(tokens);
@@ -64,7 +63,7 @@ void add_generate_options(CLI::App& command) {
       ->required();
   command.add_option("--set", options->overrides, "Override a key: --set data.tokenizer=moved/tokenizer.model")
       ->allow_extra_args(false);
-  command.add_option("--prompt", options->prompt, "Text to continue");
+  command.add_option("--prompt", options->prompt, "Text to continue; without it, a new document");
   command.add_option("--tokens", options->tokens, "Most tokens to add")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();

@@ -20,6 +20,12 @@ double uniform(uint64_t seed, uint64_t position) {
 
 }  // namespace
 
+std::vector<int32_t> prompt_tokens(const Tokenizer& tokenizer, std::string_view prompt) {
+  std::vector<int32_t> tokens = tokenizer.encode(prompt);
+  if (tokens.empty()) tokens.push_back(tokenizer.eos_id());
+  return tokens;
+}
+
 int32_t sample_token(const float* logits, int64_t vocabulary, uint64_t position, const SamplingOptions& options) {
   std::vector<int32_t> order(static_cast<size_t>(vocabulary));
   std::iota(order.begin(), order.end(), 0);

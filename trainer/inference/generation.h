@@ -6,9 +6,14 @@
 #include <string_view>
 #include <vector>
 
+#include "data/text/tokenizer.h"
 #include "model/language_model.h"
 
 namespace nibble {
+
+// Returns the tokens of a text to continue. Those of an empty text are the end of a document: in training, a new one
+// comes after it.
+std::vector<int32_t> prompt_tokens(const Tokenizer& tokenizer, std::string_view prompt);
 
 struct SamplingOptions {
   double temperature = 0.8;  // 0 = always the most likely token
