@@ -55,7 +55,6 @@ Tokenizer Tokenizer::from_model(std::string model, const std::string& name) {
   const int pieces = processor.GetPieceSize();
   if (pieces <= 0 || static_cast<uint32_t>(pieces) > max_vocab_size) fail_model(name, "unusable vocabulary size");
   tokenizer.vocab_size_ = static_cast<uint32_t>(pieces);
-  tokenizer.bos_id_ = processor.bos_id();
   tokenizer.eos_id_ = processor.eos_id();
   if (tokenizer.eos_id_ < 0) fail_model(name, "the tokenizer has no end-of-document token");
   for (const char* piece : {"<0xE2>", "<0x96>", "<0x81>"}) {
@@ -118,6 +117,24 @@ std::vector<std::vector<int32_t>> Tokenizer::encode_all(std::span<const std::str
 std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
   const std::string document(text);
   return std::move(encode_all(std::span(&document, 1)).front());
+}
+
+std::vector<uint32_t> Tokenizer::token_bytes() const {
+  std::vector<uint32_t> bytes(vocab_size_);
+  for (size_t id = 0; id < bytes.size(); ++id) {
+    const int piece = static_cast<int>(id);
+    if (processor_->IsControl(piece) || processor_->IsUnknown(piece)) continue;
+    const std::string& text = processor_->IdToPiece(piece);
+    size_t size = processor_->IsByte(piece) ? 1 : text.size();
+    for (size_t mark = text.find(space_mark); mark != std::string::npos; mark = text.find(space_mark, mark + 1)) {
+      size -= space_mark.size() - 1;  // it stands for one space
+    }
+    bytes[id] = static_cast<uint32_t>(size);
+  }
+  uint64_t of_probe = 0;
+  for (const int32_t id : encode(probe_text)) of_probe += bytes[static_cast<size_t>(id)];
+  if (of_probe != probe_text.size()) bytes.clear();
+  return bytes;
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids) const {

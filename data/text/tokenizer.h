@@ -47,8 +47,11 @@ class Tokenizer {
   // Special ids give no text; bytes that are not UTF-8 give U+FFFD. Every id must be in [0, vocab_size).
   std::string decode(std::span<const int32_t> ids) const;
 
+  // Returns for each id how many bytes of text it stands for, 0 for special ids. The sum over encode(text) is the size
+  // of the text; the result is empty if this does not hold for the model.
+  std::vector<uint32_t> token_bytes() const;
+
   uint32_t vocab_size() const { return vocab_size_; }
-  int32_t bos_id() const { return bos_id_; }  // -1 if the model has none
   int32_t eos_id() const { return eos_id_; }
   const Hash128& hash() const { return hash_; }  // XXH3-128 of the model file
 
@@ -60,7 +63,6 @@ class Tokenizer {
   Hash128 hash_;
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
   uint32_t vocab_size_ = 0;
-  int32_t bos_id_ = -1;
   int32_t eos_id_ = -1;
   std::vector<int32_t> space_mark_ids_;  // the bytes of U+2581
 };

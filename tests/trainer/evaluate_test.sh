@@ -39,7 +39,7 @@ done
 sets='{hard: "hard/train-*.bin", easy: [easy/train-00000.bin]}'
 expect 0 mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=sets --set "data.validation=$sets" --set eval.sequences=0 \
   --set train.steps=4 --set telemetry.every=0
-grep -Eq 'validation after step 4: hard loss [0-9.]+, easy loss [0-9.]+' output.txt || fail "the log names no sets"
+grep -Eq 'validation after step 4: hard loss [0-9.]+, [0-9.]+ bits a byte, easy loss [0-9.]+' output.txt || fail "the log names no sets"
 for tag in loss/validation loss/validation/hard loss/validation/easy; do
   grep -qaF "$tag" sets/tensorboard/events.* || fail "TensorBoard has no $tag"
 done
@@ -59,3 +59,20 @@ holds "'sets' not in $(value evaluate.json '')"
 # The mapping lives on in the run directory: a resume reads it from there.
 expect 0 "$NIBBLE" resume sets --set train.steps=5 --set 'resume.allow=[train.steps]'
 grep -q 'validation after step 5: hard loss' output.txt || fail "the resumed run has lost its sets"
+
+# Bits per byte, in training and afterwards; null where the tokenizer of the shards is not there. The text has 20,000
+# bytes, of which the part that fills whole windows is predicted.
+evaluate run --set 'data.validation=easy/train-*.bin' --set eval.sequences=0
+bits=$(value evaluate.json '["bits_per_byte"]')
+holds "19500 < $(value evaluate.json '["loss"]') * 64 * ((9215 - 1) // 64) / math.log(2) / $bits < 20002"
+holds "$(value sets.json '["sets"]["easy"]["bits_per_byte"]') == $bits"
+holds "$(value event.json '["sets"]["easy"]["bits_per_byte"]') == $bits"
+grep -qaF bits_per_byte/validation/easy sets/tensorboard/events.* || fail "TensorBoard has no bits per byte"
+"$NIBBLE" evaluate run --set 'data.validation=easy/train-*.bin' 2>/dev/null | grep -q 'bits a byte' || fail "no bits a byte"
+evaluate run --set 'data.validation=easy/train-*.bin' --set data.tokenizer=nowhere.model
+holds "$(value evaluate.json '["bits_per_byte"]') is None"
+
+# Text begins where a document does if there is no prompt, or an empty one.
+"$NIBBLE" generate run --tokens 8 --seed 3 >without.txt 2>/dev/null || fail "generate without a prompt"
+"$NIBBLE" generate run --tokens 8 --seed 3 --prompt '' >empty.txt 2>/dev/null || fail "generate with an empty prompt"
+cmp -s without.txt empty.txt || fail "no prompt and an empty prompt differ"

@@ -28,8 +28,9 @@ struct EvaluateOptions {
 };
 
 void print_loss(const ValidationLoss& set) {
-  fmt::print("{}validation loss {:.4f} nats a token, perplexity {:.2f}, loss_hex {}\n",
-             set.name.empty() ? "" : set.name + ": ", set.loss, std::exp(set.loss), hexadecimal_bits(set.loss));
+  const std::string bits = set.bits_per_byte ? fmt::format(", {:.4f} bits a byte", *set.bits_per_byte) : "";
+  fmt::print("{}validation loss {:.4f} nats a token{}, perplexity {:.2f}, loss_hex {}\n",
+             set.name.empty() ? "" : set.name + ": ", set.loss, bits, std::exp(set.loss), hexadecimal_bits(set.loss));
 }
 
 ExitCode evaluate(Communicator& communicator, const RunConfig& /*of the run directory*/,

@@ -38,7 +38,10 @@ void drop_after(Points& points, uint64_t step) {
 }
 
 nlohmann::json figures_of(const ValidationLoss& set) {
-  return {{"loss", set.loss}, {"loss_hex", hexadecimal_bits(set.loss)}, {"data_fingerprint", set.data_fingerprint}};
+  return {{"loss", set.loss},
+          {"loss_hex", hexadecimal_bits(set.loss)},
+          {"bits_per_byte", set.bits_per_byte ? nlohmann::json(*set.bits_per_byte) : nlohmann::json()},
+          {"data_fingerprint", set.data_fingerprint}};
 }
 
 ValidationLoss loss_of(const std::string& name, const nlohmann::json& figures) {
@@ -71,6 +74,7 @@ std::string describe(const std::vector<ValidationLoss>& losses) {
   std::string text;
   for (const ValidationLoss& set : losses) {
     text += fmt::format("{}{}loss {:.4f}", text.empty() ? "" : ", ", set.name.empty() ? "" : set.name + " ", set.loss);
+    if (set.bits_per_byte) text += fmt::format(", {:.4f} bits a byte", *set.bits_per_byte);
   }
   return text;
 }

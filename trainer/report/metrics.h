@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,14 +34,17 @@ struct StepMetrics {
 
 // The loss of a model on one validation set.
 struct ValidationLoss {
-  std::string name = {};              // as in data.validation; "" for a set without a name
-  double loss = 0;                    // mean cross-entropy, nats a token
+  std::string name = {};  // as in data.validation; "" for a set without a name
+  double loss = 0;        // mean cross-entropy, nats a token
+  // Nats of all targets / ln 2 / bytes of their text, where the tokenizer is known. The end of a document has nats and
+  // no bytes.
+  std::optional<double> bits_per_byte = {};
   std::string data_fingerprint = {};  // stands for the windows that were read; "" in files of older versions
 };
-// Returns "loss", "loss_hex" and "data_fingerprint" of the first set; if sets have names, also its name, "set", and
-// "sets", which maps each name to these figures.
+// Returns "loss", "loss_hex", "bits_per_byte" (null if not known) and "data_fingerprint" of the first set; if sets have
+// names, also its name, "set", and "sets", which maps each name to these figures.
 nlohmann::json to_json(const std::vector<ValidationLoss>& losses);
-// Returns a text such as "loss 5.2498", or "web loss 5.2498, code loss 3.0121".
+// Returns a text such as "loss 5.2498, 2.1904 bits a byte", or "web loss 5.2498, code loss 3.0121".
 std::string describe(const std::vector<ValidationLoss>& losses);
 
 class MetricsLog {

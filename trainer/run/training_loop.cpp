@@ -81,6 +81,7 @@ class TrainingLoop {
   void log_products();
   void log_product_check(const StepResult& result);
   [[noreturn]] void give_up(uint64_t step) const;
+  void log_validation(const std::string& suffix, const ValidationLoss& set, uint64_t step);
   bool validate_after(uint64_t step);
   void save(uint64_t step);
   void restore_gemm_plan();
@@ -292,6 +293,12 @@ void TrainingLoop::train_one(uint64_t step) {
   if (result.decision == StepDecision::give_up) give_up(step);
 }
 
+// Writes to TensorBoard, on rank 0. `suffix` ends the names of the scalars.
+void TrainingLoop::log_validation(const std::string& suffix, const ValidationLoss& set, uint64_t step) {
+  tensorboard_->scalar("loss/validation" + suffix, set.loss, step);
+  if (set.bits_per_byte) tensorboard_->scalar("bits_per_byte/validation" + suffix, *set.bits_per_byte, step);
+}
+
 // Returns false if a stop was requested before the validation was complete.
 bool TrainingLoop::validate_after(uint64_t step) {
   heartbeat_.set(step, "validate");
@@ -300,9 +307,9 @@ bool TrainingLoop::validate_after(uint64_t step) {
   on_leader(communicator_, [&] {
     metrics_->validation(step, tokens_after(step), *losses);
     if (!tensorboard_) return;
-    tensorboard_->scalar("loss/validation", losses->front().loss, step);
+    log_validation("", losses->front(), step);
     for (const ValidationLoss& set : *losses) {
-      if (!set.name.empty()) tensorboard_->scalar("loss/validation/" + set.name, set.loss, step);
+      if (!set.name.empty()) log_validation("/" + set.name, set, step);
     }
   });
   progress_->line(fmt::format("validation after step {}: {}", step, describe(*losses)));

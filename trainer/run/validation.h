@@ -24,6 +24,7 @@ class Validation {
     std::unique_ptr<Loader> loader;
     std::vector<uint64_t> windows;  // that are read: all, or eval.sequences of them, one out of each part of the set
     std::string data_fingerprint;   // of these windows
+    bool has_bytes = false;         // the tokenizer of these shards is known
   };
 
   // Opens the shards of data.validation, which names at least one set. Not collective.
@@ -41,7 +42,15 @@ class Validation {
   std::optional<ValidationLoss> loss_of(Communicator& communicator, LanguageModel& model, uint64_t step, const Set& set,
                                         const std::function<bool()>& interrupted);
 
+  // The loss of a micro-batch, a sum over its targets, and the bytes of their text.
+  struct Part {
+    double loss = 0;
+    uint64_t bytes = 0;
+  };
+  Part compute(LanguageModel& model, uint64_t step, const Set& set, uint64_t micro_batch);
+
   uint64_t seed_;
+  std::vector<uint32_t> token_bytes_;  // by id; empty if no tokenizer is known
   std::vector<Set> sets_;
   MicroBatch micro_batch_;
   uint64_t micro_batch_sequences_;
