@@ -34,8 +34,16 @@ Manifest example() {
                .tokenizer = hash,
                .sequence_length = 256,
                .next_sample = 16000,
-               .parts = {{.name = "web", .weight = 0.75, .windows = 81234, .taken = 11200},
-                         {.name = "code", .weight = 0.25, .windows = 9120, .taken = 4800}}};
+               .parts = {{.name = "web",
+                          .weight = 0.75,
+                          .windows = 81234,
+                          .taken = 11200,
+                          .position = {.shards = {0xFEDCBA9876543210, 1},
+                                       .across_shards = false,
+                                       .epoch = 2,
+                                       .taken = 30,
+                                       .lengths = {1024, 256}}},
+                         {.name = "code", .weight = 0.25, .windows = 9120, .taken = 4800, .used = false}}};
   info.ranks = 2;
   info.nibble_version = "0.1.0";
   info.commit = "0123456789ab";
@@ -93,6 +101,14 @@ TEST(ManifestTest, ComesBackFromItsText) {
   EXPECT_EQ(back.info.step, 18446744073709551615u);
   EXPECT_EQ(back.info.data.fingerprint, manifest.info.data.fingerprint);
   EXPECT_EQ(back.info.data.parts.at(1).taken, 4800u);
+  EXPECT_FALSE(back.info.data.parts.at(1).used);
+  EXPECT_TRUE(back.info.data.parts.at(1).position.lengths.empty());
+  const DataPosition& position = back.info.data.parts.at(0).position;
+  EXPECT_EQ(position.shards, (std::vector<uint64_t>{0xFEDCBA9876543210, 1}));
+  EXPECT_FALSE(position.across_shards);
+  EXPECT_EQ(position.epoch, 2u);
+  EXPECT_EQ(position.taken, 30u);
+  EXPECT_EQ(position.lengths, (std::vector<uint64_t>{1024, 256}));
   EXPECT_EQ(back.info.ranks, 2);
   EXPECT_EQ(back.info.numbers, manifest.info.numbers);
   EXPECT_EQ(back.info.number("skipped/total"), 5U);
@@ -118,8 +134,9 @@ TEST(ManifestTest, MembersHaveTheirNames) {
     "step": 18446744073709551615, "tokens": 9007199254740993, "next_sample": 16000, "seed": 3,
     "skipped": {"in_a_row": 2, "total": 5},
     "data": {"fingerprint": "quote \" and \\", "sequence_length": 256,
-             "parts": [{"name": "web", "weight": 0.75, "windows": 81234, "taken": 11200},
-                       {"name": "code", "weight": 0.25, "windows": 9120, "taken": 4800}]},
+             "parts": [{"name": "web", "weight": 0.75, "windows": 81234, "taken": 11200, "across_shards": false, "epoch": 2,
+                        "taken_in_epoch": 30, "lengths": [1024, 256], "shards": ["fedcba9876543210", "0000000000000001"]},
+                       {"name": "code", "weight": 0.25, "windows": 9120, "taken": 4800, "used": false}]},
     "ranks": 2, "parallel": {"shard": "optimizer", "order": "rows"}, "elements": 560,
     "tensors": [{"name": "embedding.weight", "shape": [16, 10], "offset": 0, "id": 0},
                 {"name": "experts.weight", "shape": [8, 4, 12], "offset": 160, "id": 1, "matrices": 8},
@@ -286,6 +303,13 @@ TEST(ManifestTest, ImpossibleContentsAreRefused) {
       [](Json& root) { root["data"]["sequence_length"] = 0; },
       [](Json& root) { root["data"]["parts"][0]["weight"] = 0; },
       [](Json& root) { root["data"]["parts"][0]["taken"] = UINT64_MAX; },
+      [](Json& root) {
+        root["data"]["parts"][0]["lengths"] = {1024, 300};
+      },
+      [](Json& root) { root["data"]["parts"][0]["lengths"] = Json::array(); },
+      [](Json& root) { root["data"]["parts"][0]["shards"][0] = "fedcba987654321"; },
+      [](Json& root) { root["data"]["parts"][0]["shards"][0] = "fedcba987654321g"; },
+      [](Json& root) { root["data"]["parts"][0].erase("epoch"); },
       [](Json& root) { root["ranks"] = 3; },
       [](Json& root) { root["ranks"] = 0; },
       [](Json& root) { root["parallel"].erase("order"); },

@@ -81,6 +81,7 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "data.train=[/a.bin, /b.bin]",
                                   "data.validation=/v.bin",
                                   "data.tokenizer=/t.model",
+                                  "data.allow_unused=true",
                                   "data.document_mask=true",
                                   "train.stop_at=50",
                                   "train.group_micro_batches=2",

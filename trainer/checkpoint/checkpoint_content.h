@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/data_position.h"
 #include "dist/zero/placement.h"
 #include "quant/tensor/tensor.h"
 
@@ -59,12 +60,14 @@ struct NamedNumber {
   friend bool operator==(const NamedNumber&, const NamedNumber&) = default;
 };
 
-// Where a run stands in its data.
+// A data set that a run has read, and where it stands in it.
 struct DataPart {
   std::string name = {};
   double weight = 1;
-  uint64_t windows = 0;  // in one epoch
-  uint64_t taken = 0;    // samples of the whole run
+  uint64_t windows = 0;        // in one epoch
+  uint64_t taken = 0;          // samples of the whole run
+  bool used = true;            // false: the run has gone on with other data (resume.allow)
+  DataPosition position = {};  // its `lengths` are empty if an older version saved the checkpoint
 };
 struct DataState {
   std::string fingerprint = {};

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <string_view>
 
@@ -60,6 +61,33 @@ std::vector<Range> parse_ranges(const Json& list, const std::string& what) {
   return ranges;
 }
 
+uint64_t parse_identity(const std::string& digits) {
+  uint64_t identity = 0;
+  const char* const end = digits.data() + digits.size();
+  const auto result = std::from_chars(digits.data(), end, identity, 16);
+  require(digits.size() == 16 && result.ec == std::errc() && result.ptr == end,
+          fmt::format("{} is not a shard's identity of 16 digits", digits));
+  return identity;
+}
+
+// Returns where a run stands in a part; an empty position if the manifest does not say.
+DataPosition parse_position(const Json& part) {
+  DataPosition position;
+  if (!part.contains("lengths")) return position;
+  position.across_shards = part.at("across_shards");
+  position.epoch = unsigned_member(part, "epoch");
+  position.taken = unsigned_member(part, "taken_in_epoch");
+  for (const Json& length : part.at("lengths")) {
+    const uint64_t value = unsigned_of(length, "lengths");
+    require(value > 0 && (position.lengths.empty() || position.lengths.back() % value == 0),
+            "sequence lengths of a part of the data do not divide each other");
+    position.lengths.push_back(value);
+  }
+  require(!position.lengths.empty(), "a part of the data has no sequence length");
+  for (const std::string digits : part.at("shards")) position.shards.push_back(parse_identity(digits));
+  return position;
+}
+
 void parse_data(const Json& root, DataState& data) {
   const Json& object = root.at("data");
   data.next_sample = unsigned_member(root, "next_sample");
@@ -69,14 +97,16 @@ void parse_data(const Json& root, DataState& data) {
   data.sequence_length = unsigned_member(object, "sequence_length");
   require(data.sequence_length > 0, "sequence_length is 0");
   uint64_t taken = 0;
-  for (const Json& part : object.at("parts")) {
-    data.parts.push_back({.name = part.at("name"),
-                          .weight = part.at("weight"),
-                          .windows = unsigned_member(part, "windows"),
-                          .taken = unsigned_member(part, "taken")});
-    require(std::isfinite(data.parts.back().weight) && data.parts.back().weight > 0,
-            "a part of the data has no weight");
-    require(!__builtin_add_overflow(taken, data.parts.back().taken, &taken), "taken samples overflow");
+  for (const Json& object_of_part : object.at("parts")) {
+    DataPart part{.name = object_of_part.at("name"),
+                  .weight = object_of_part.at("weight"),
+                  .windows = unsigned_member(object_of_part, "windows"),
+                  .taken = unsigned_member(object_of_part, "taken"),
+                  .used = object_of_part.value("used", true),
+                  .position = parse_position(object_of_part)};
+    require(std::isfinite(part.weight) && part.weight > 0, "a part of the data has no weight");
+    require(!__builtin_add_overflow(taken, part.taken, &taken), "taken samples overflow");
+    data.parts.push_back(std::move(part));
   }
   require(taken == data.next_sample,
           fmt::format("the parts of the data have {} samples taken, not {}", taken, data.next_sample));
@@ -254,7 +284,17 @@ Json json_of(const ArrayInfo& array) {
 Json json_of(const DataState& data) {
   Json parts = Json::array();
   for (const DataPart& part : data.parts) {
-    parts.push_back({{"name", part.name}, {"weight", part.weight}, {"windows", part.windows}, {"taken", part.taken}});
+    Json object = {{"name", part.name}, {"weight", part.weight}, {"windows", part.windows}, {"taken", part.taken}};
+    if (!part.used) object["used"] = false;
+    if (!part.position.lengths.empty()) {
+      object["across_shards"] = part.position.across_shards;
+      object["epoch"] = part.position.epoch;
+      object["taken_in_epoch"] = part.position.taken;
+      object["lengths"] = part.position.lengths;
+      object["shards"] = Json::array();
+      for (const uint64_t identity : part.position.shards) object["shards"].push_back(to_hex(identity));
+    }
+    parts.push_back(std::move(object));
   }
   return {{"fingerprint", data.fingerprint}, {"sequence_length", data.sequence_length}, {"parts", std::move(parts)}};
 }

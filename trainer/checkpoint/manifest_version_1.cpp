@@ -106,7 +106,7 @@ std::string tokenizer_of_version_1(const CheckpointInfo& info) {
   if (!config) return {};
   try {
     const Loader loader(config->data.train, info.data.sequence_length, info.seed, /*shuffle=*/true);
-    if (loader.fingerprint() == info.data.fingerprint) return to_hex(loader.tokenizer_hash());
+    if (loader.fingerprint_with_names() == info.data.fingerprint) return to_hex(loader.tokenizer_hash());
   } catch (const Error&) {
   }
   return {};

@@ -44,39 +44,14 @@ RunConfig config_of_run(const ResumeOptions& options) {
   return config;
 }
 
-// Checks that the data is the checkpoint's. The shards may have been moved, but their contents must be the same.
-void check_data(const CheckpointInfo& checkpoint, const TrainingSession& session) {
-  const std::vector<std::string>& allowed = session.config().resume.allow;
-  if (checkpoint.data.fingerprint == session.data_fingerprint()) return;
-  if (std::find(allowed.begin(), allowed.end(), "data.train") != allowed.end()) return;
+void check_steps(const RunConfig& config, const CheckpointInfo& checkpoint) {
+  if (static_cast<uint64_t>(config.train.steps) >= checkpoint.step) return;
   throw Error(ExitCode::bad_config,
-              fmt::format("the training shards are not those of the checkpoint (fingerprint {}, then {})",
-                          session.data_fingerprint(), checkpoint.data.fingerprint),
-              "restore the shards, or go on with others on purpose: --set 'resume.allow=[data.train]'");
-}
-
-// Returns the samples that a run with this configuration has read after `step` steps.
-uint64_t samples_after(const RunConfig& config, uint64_t step) {
-  return step * static_cast<uint64_t>(config.samples_per_step());
-}
-
-// Checks that the checkpoint's run has read as many samples as its steps take. A run that takes other steps from now on
-// (resume.allow) counts its samples as if it always had: some are read twice, or never.
-void check_position(const CheckpointInfo& checkpoint, const RunConfig& before, const RunConfig& config) {
-  const uint64_t read = checkpoint.data.next_sample;
-  if (read != samples_after(before, checkpoint.step)) {
-    throw Error(
-        ExitCode::bad_data,
-        fmt::format("the checkpoint {} says that {} samples have been read, but {} steps of its configuration "
-                    "read {}",
-                    checkpoint.directory.string(), read, checkpoint.step, samples_after(before, checkpoint.step)),
-        "use another checkpoint");
-  }
-  const uint64_t next = samples_after(config, checkpoint.step);
-  if (next == read && config.model.sequence_length == before.model.sequence_length) return;
-  log_warning(
-      "the run has read {} samples of {} tokens and goes on with sample {} of {} tokens: its steps have changed", read,
-      before.model.sequence_length, next, config.model.sequence_length);
+              fmt::format("train.steps is {}, but the checkpoint {} has made {} steps", config.train.steps,
+                          checkpoint.directory.string(), checkpoint.step),
+              fmt::format("set train.steps to {} or more; to go on from an earlier checkpoint, copy the run directory "
+                          "and remove the later checkpoints from the copy",
+                          checkpoint.step));
 }
 
 ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
@@ -85,15 +60,14 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
   run_together(communicator, [&] {
     RunConfig before = parse_run_config_text(checkpoint.config_yaml, checkpoint.directory / "config.yaml");
     before.run.dir = config.run.dir;
-    before.data.train = config.data.train;  // paths may differ: check_data() compares the contents
+    before.data.train = config.data.train;  // paths may differ: TrainingData compares the contents
     check_resume(before, config);
-    check_position(checkpoint, before, config);
+    check_steps(config, checkpoint);
   });
   log_info("resuming   {} (step {}, {} tokens, saved by {} ranks)", checkpoint.directory.string(), checkpoint.step,
            checkpoint.tokens, checkpoint.ranks);
-  TrainingSession session(communicator, config, RunStart::resumed);
+  TrainingSession session(communicator, config, &checkpoint);
   run_together(communicator, [&] {
-    check_data(checkpoint, session);
     // Written after all checks, so that a mistake in an override does not stay in the run directory.
     if (communicator.rank() == 0) directory.write_config(resolved_yaml(config));
   });

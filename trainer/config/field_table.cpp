@@ -91,8 +91,9 @@ const Field fields[] = {
      frozen, "model", axis, "", true},
     {"model.intermediate_size", VALUE(model.intermediate_size), "Inner width of the SwiGLU MLP; a multiple of 16.",
      frozen, "model", axis, "", true},
-    {"model.sequence_length", VALUE(model.sequence_length), "Length of a training sequence and of the longest context.",
-     frozen, "model", axis, "tokens", true},
+    {"model.sequence_length", VALUE(model.sequence_length), "Length of a training sequence and of the longest context. A "
+     "resumed run reads nothing twice where the new length divides the old one.",
+     numeric, "model", axis, "tokens", true},
     {"model.rope_theta", VALUE(model.rope_theta), "Base of the rotary position frequencies.",
      frozen, "model", {0, 1e12, true}},
     {"model.norm_epsilon", VALUE(model.norm_epsilon), "Added to the mean square in RMSNorm.",
@@ -114,6 +115,9 @@ const Field fields[] = {
      changeable, "data"},
     {"data.tokenizer", PATH(data.tokenizer), "Tokenizer model; \"\" = tokenizer.model beside the first training shard.",
      changeable, "data"},
+    {"data.allow_unused", VALUE(data.allow_unused), "More than 5 % of the tokens of a set may lie in no window: the rest at "
+     "its end that is shorter than model.sequence_length + 1.",
+     changeable},
     {"data.document_mask", VALUE(data.document_mask), "A token attends only to the earlier tokens of its own document, not "
      "to those of other documents in its sequence; positions are still counted from the start of the sequence.",
      numeric, "data"},

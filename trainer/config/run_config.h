@@ -49,6 +49,7 @@ struct RunConfig {
     std::vector<std::string> train;    // glob patterns, absolute
     std::vector<ShardSet> validation;  // one without a name or several with names; empty = no validation
     std::string tokenizer;             // absolute; empty = see tokenizer_path()
+    bool allow_unused = false;         // more than 5 % of a set's tokens may lie in no window
     bool document_mask = false;        // a token sees the earlier tokens of its own document only
   };
   struct Train {

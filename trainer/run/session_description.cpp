@@ -33,15 +33,10 @@ std::vector<std::string> TrainingSession::describe() const {
   }
   lines.push_back(fmt::format("memory     {:.1f} MB a rank: {}", static_cast<double>(total) / 1e6, memory));
   if (const std::string gather = weight_gather_->describe(); !gather.empty()) lines.push_back("gather     " + gather);
-  const int64_t sequences_per_step = config_.samples_per_step();
-  lines.push_back(fmt::format(
-      "data       {} windows of {} tokens, {:.2f} epochs in {} steps of {} tokens ({} micro-batches in {} groups)",
-      with_thousands(train_loader_->windows()), config_.model.sequence_length,
-      static_cast<double>(sequences_per_step) * static_cast<double>(config_.train.steps) /
-          static_cast<double>(train_loader_->windows()),
-      with_thousands(static_cast<uint64_t>(config_.train.steps)),
-      with_thousands(static_cast<uint64_t>(config_.train.tokens_per_step)), config_.micro_batches_per_step(),
-      gradient_groups(config_)));
+  std::vector<std::string> data = data_->describe();
+  data.front() +=
+      fmt::format(" ({} micro-batches in {} groups)", config_.micro_batches_per_step(), gradient_groups(config_));
+  for (const std::string& line : data) lines.push_back("data       " + line);
   for (std::string& line : states_.describe()) lines.push_back(std::move(line));
   return lines;
 }

@@ -65,7 +65,7 @@ class TrainingLoop {
 
  private:
   bool leader() const { return communicator_.rank() == 0; }
-  uint64_t tokens_after(uint64_t step) const { return step * static_cast<uint64_t>(config_.train.tokens_per_step); }
+  uint64_t tokens_after(uint64_t step) const { return session_.data().tokens(step); }
   uint64_t total_steps() const { return static_cast<uint64_t>(config_.train.steps); }
   static bool due(uint64_t step, int64_t every) { return every > 0 && step % static_cast<uint64_t>(every) == 0; }
 
@@ -133,7 +133,7 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
                      {"ranks", communicator_.size()},
                      {"threads_per_rank", compute_threads()},
                      {"parameters", model_cost(config_.model).parameters},
-                     {"data_fingerprint", session_.data_fingerprint()},
+                     {"data_fingerprint", session_.data().train().fingerprint()},
                      {"measured_peak_flops", peak_flops_}});
     if (resumed) metrics_->event({{"event", "resume"}, {"step", first_step}});
     if (config_.log.tensorboard) {
@@ -141,6 +141,7 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
       if (resumed) tensorboard_->session_start(first_step + 1);
     }
     for (const std::string& line : session_.describe()) log_info("{}", line);
+    for (const std::string& line : session_.data().warnings()) log_warning("{}", line);
     std::string peak = "peak not known";
     if (peak_flops_ > 0) {
       peak = fmt::format("{} peak {:.1f} GFLOP/s in all",

@@ -35,14 +35,9 @@ int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
   return config.model.vocab_size;
 }
 
-uint64_t first_sample(const RunConfig& config, uint64_t step, uint64_t micro_batch) {
-  return step * static_cast<uint64_t>(config.samples_per_step()) +
-         micro_batch * static_cast<uint64_t>(config.train.micro_batch_sequences);
-}
-
 // Returns train.head_chunk_tokens of the run. A value of 0 that is kept means what suits a CPU (model/head.h).
-int64_t settled_head_chunk(const RunConfig& config, DeviceKind device, RunStart start) {
-  const bool decides = config.train.head_chunk_tokens == 0 && device != DeviceKind::cpu && start == RunStart::fresh;
+int64_t settled_head_chunk(const RunConfig& config, DeviceKind device, bool fresh) {
+  const bool decides = config.train.head_chunk_tokens == 0 && device != DeviceKind::cpu && fresh;
   if (!decides) return config.train.head_chunk_tokens;
   return head_chunk_tokens(config.train.micro_batch_sequences * config.model.sequence_length, config.model.vocab_size,
                            device);
@@ -79,30 +74,21 @@ uint64_t attempt_hash(double loss, double grad_norm, const Tensor& gradient) {
 
 }  // namespace
 
-TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& config, RunStart start)
+TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& config, const CheckpointInfo* checkpoint)
     : communicator_(communicator), config_(config), device_(device_of(config)), schedule_(schedule_config(config)) {
-  const auto length = static_cast<uint32_t>(config.model.sequence_length);
   run_together(communicator_, [&] {
-    train_loader_ = std::make_unique<Loader>(config.data.train, length, config.run.seed, /*shuffle=*/true);
-    if (!config.data.validation.empty()) {
-      validation_ = std::make_unique<Validation>(config);
-      for (const Validation::Set& set : validation_->sets()) {
-        if (set.loader->tokenizer_hash() == train_loader_->tokenizer_hash()) continue;
-        throw Error(ExitCode::bad_data, "training and validation shards were made with different tokenizers",
-                    "tokenize both in one call of nibble tokenize");
-      }
-    }
-    config_.model.vocab_size = settled_vocabulary(config, *train_loader_);
+    data_ = std::make_unique<TrainingData>(config_, checkpoint);
+    config_.model.vocab_size = settled_vocabulary(config, data_->train());
     nibble::validate(config_.model);
     set_gpu_reserve(gpu_bytes_of_libraries(communicator_, device_));
     refuse_slow_paths(config_);
-    config_.train.head_chunk_tokens = settled_head_chunk(config_, device_, start);
+    config_.train.head_chunk_tokens = settled_head_chunk(config_, device_, checkpoint == nullptr);
     build_model(config_.recipe);
     reserve_for_late_switch();
   });
   build_state();
   run_together(communicator_, [&] {
-    micro_batches_ = std::make_unique<MicroBatchQueue>(*train_loader_, micro_batch_shape(config_), device_,
+    micro_batches_ = std::make_unique<MicroBatchQueue>(data_->train(), micro_batch_shape(config_), device_,
                                                        /*ahead=*/device_ != DeviceKind::cpu);
   });
 }
@@ -181,10 +167,6 @@ void TrainingSession::build_state() {
   });
 }
 
-std::string TrainingSession::data_fingerprint() const {
-  return train_loader_->fingerprint();
-}
-
 void TrainingSession::initialize_weights() {
   const ParameterTable& table = model_->parameters();
   const int rank = communicator_.rank();
@@ -213,15 +195,10 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
   const int rank = communicator_.rank();
   CheckpointState state;
   state.step = step;
-  state.tokens = step * static_cast<uint64_t>(config_.train.tokens_per_step);
+  state.tokens = data_->tokens(step);
   state.seed = config_.run.seed;
   state.config_yaml = resolved_yaml(config_);
-  const uint64_t next_sample = first_sample(config_, step, 0);
-  state.data = {.fingerprint = data_fingerprint(),
-                .tokenizer = to_hex(train_loader_->tokenizer_hash()),
-                .sequence_length = train_loader_->sequence_length(),
-                .next_sample = next_sample,
-                .parts = {{.name = "train", .windows = train_loader_->windows(), .taken = next_sample}}};
+  state.data = data_->state(step);
   state.optimizers = optimizer_infos(*optimizers_);
   state.owned = owned_.get();
   state.arrays.push_back(weights_array(weights_, *owned_, rank));
@@ -243,16 +220,20 @@ void TrainingSession::load(const CheckpointInfo& checkpoint) {
   states_.attach(*model_);
 }
 
+uint64_t TrainingSession::first_sample(uint64_t step, uint64_t micro_batch) const {
+  return data_->samples(step) + micro_batch * static_cast<uint64_t>(config_.train.micro_batch_sequences);
+}
+
 // Loads a micro-batch of this rank, and announces the one that comes after it: in this step, or in the next one.
 MicroBatch& TrainingSession::load_micro_batch(uint64_t step, uint64_t micro_batch) {
   const MicroBatchRange own = micro_batches_of(config_, reduction_->local_groups());
   std::optional<uint64_t> next;
   if (micro_batch + 1 < own.end) {
-    next = first_sample(config_, step, micro_batch + 1);
+    next = first_sample(step, micro_batch + 1);
   } else if (step + 1 < static_cast<uint64_t>(config_.train.steps)) {
-    next = first_sample(config_, step + 1, own.begin);
+    next = first_sample(step + 1, own.begin);
   }
-  return micro_batches_->get(first_sample(config_, step, micro_batch), next);
+  return micro_batches_->get(first_sample(step, micro_batch), next);
 }
 
 // With `again`, nothing that an earlier attempt has left in memory is used except weights and data. The weights are
@@ -374,7 +355,7 @@ std::optional<std::vector<ValidationLoss>> TrainingSession::validate(uint64_t st
                                                                      const std::function<bool()>& interrupted) {
   follow_recipe(step == 0 ? 0 : step - 1);
   model_->bind(weights_, {});
-  auto losses = validation_->losses(communicator_, *model_, step, interrupted);
+  auto losses = data_->validation()->losses(communicator_, *model_, step, interrupted);
   // This count belongs to no step. The next step must find non-finite weights itself, so it quantises them again.
   if (model_->take_non_finite_count() != 0) model_->set_weights_changed();
   return losses;

@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "data/loader.h"
 #include "dist/ranks/communicator.h"
 #include "dist/ranks/shared_arena.h"
 #include "dist/zero/gradient_reduction.h"
@@ -22,7 +21,7 @@
 #include "trainer/config/run_config.h"
 #include "trainer/run/group_results.h"
 #include "trainer/run/micro_batch.h"
-#include "trainer/run/validation.h"
+#include "trainer/run/training_data.h"
 #include "trainer/run/weight_gather.h"
 #include "trainer/state/run_states.h"
 #include "trainer/state/step_state.h"
@@ -49,14 +48,13 @@ struct StepResult {
   std::optional<ProductCheckRecord> product_check;  // of the last attempt, if it was due
 };
 
-enum class RunStart : uint8_t { fresh, resumed };
-
 class TrainingSession {
  public:
-  // Collective. Opens the data, decides the vocabulary size, plans and takes all memory. Weights are zero until
-  // initialize_weights() or load(). A fresh run on a GPU also decides train.head_chunk_tokens, if the key is 0; a
-  // resumed run keeps what it finds, also on another device.
-  TrainingSession(Communicator& communicator, const RunConfig& config, RunStart start = RunStart::fresh);
+  // Collective. Opens the data, decides the vocabulary size, plans and takes all memory. A run that goes on from a
+  // checkpoint names it, and its data go on there (TrainingData). Weights are zero until initialize_weights() or
+  // load(). A fresh run on a GPU also decides train.head_chunk_tokens, if the key is 0; a resumed run keeps what it
+  // finds, also on another device.
+  TrainingSession(Communicator& communicator, const RunConfig& config, const CheckpointInfo* checkpoint = nullptr);
   ~TrainingSession();
 
   // The configuration with what the session has decided filled in.
@@ -64,9 +62,8 @@ class TrainingSession {
   const LanguageModel& model() const { return *model_; }
   // What the run remembers. A state that is added takes part in every step that follows.
   StepStates& states() { return states_; }
-  // Returns a text that identifies the training data: names, sizes and hashes of the shards, in order.
-  std::string data_fingerprint() const;
-  bool has_validation() const { return validation_ != nullptr; }
+  const TrainingData& data() const { return *data_; }
+  bool has_validation() const { return data_->validation() != nullptr; }
   // Describes what the run will use, one line each: parameters, memory, data.
   std::vector<std::string> describe() const;
 
@@ -95,6 +92,7 @@ class TrainingSession {
   void follow_recipe(uint64_t step);
   void gather_weights();
   void take_weights_of_masters();
+  uint64_t first_sample(uint64_t step, uint64_t micro_batch) const;
   MicroBatch& load_micro_batch(uint64_t step, uint64_t micro_batch);
   void accumulate_gradients(uint64_t step, bool again);
   struct Computed {
@@ -107,8 +105,7 @@ class TrainingSession {
   RunConfig config_;
   DeviceKind device_;
   std::unique_ptr<Communicator> device_communicator_;  // for data in GPU memory; null on the CPU
-  std::unique_ptr<Loader> train_loader_;
-  std::unique_ptr<Validation> validation_;  // null without validation sets
+  std::unique_ptr<TrainingData> data_;
   std::unique_ptr<LanguageModel> model_;
   bool switched_ = false;  // model_ follows the recipe's late switch
 
