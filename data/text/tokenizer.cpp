@@ -51,7 +51,7 @@ Tokenizer Tokenizer::from_model(std::string model, const std::string& name) {
   tokenizer.hash_ = hash128(tokenizer.model_);
   const auto& processor = *tokenizer.processor_;
   const auto status = tokenizer.processor_->LoadFromSerializedProto(tokenizer.model_);
-  if (!status.ok()) fail_model(name, fmt::format("not a SentencePiece model: {}", status.message()));
+  if (!status.ok()) fail_model(name, "not a SentencePiece model");
   const int pieces = processor.GetPieceSize();
   if (pieces <= 0 || static_cast<uint32_t>(pieces) > max_vocab_size) fail_model(name, "unusable vocabulary size");
   tokenizer.vocab_size_ = static_cast<uint32_t>(pieces);

@@ -3,6 +3,7 @@
 #include <sentencepiece_trainer.h>
 
 #include <algorithm>
+#include <charconv>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -71,6 +72,24 @@ void mask_rare_characters(std::vector<std::string>& sentences, const std::unorde
   }
 }
 
+// SentencePiece's message names a line of its source; of interest is only the largest vocabulary, if it says one.
+[[noreturn]] void fail_training(uint32_t vocab_size, std::string_view message) {
+  constexpr std::string_view before_largest = "a value <= ";
+  const size_t at = message.find(before_largest);
+  uint32_t largest = 0;
+  if (at != std::string_view::npos) {
+    const std::string_view number = message.substr(at + before_largest.size());
+    std::from_chars(number.data(), number.data() + number.size(), largest);
+  }
+  const std::string what =
+      fmt::format("the text is too small, or has too few different words, for a tokenizer of {} tokens", vocab_size);
+  if (largest == 0) throw Error(ExitCode::bad_data, what, "choose a smaller --vocab-size, or give more text");
+  throw Error(ExitCode::bad_data, fmt::format("{}: it has pieces for {}", what, largest),
+              largest < Tokenizer::min_vocab_size
+                  ? fmt::format("give more text; the least --vocab-size is {}", Tokenizer::min_vocab_size)
+                  : fmt::format("choose a --vocab-size of at most {}, or give more text", largest));
+}
+
 }  // namespace
 
 Tokenizer Tokenizer::train(std::vector<std::string> sentences, uint32_t vocab_size) {
@@ -103,11 +122,7 @@ Tokenizer Tokenizer::train(std::vector<std::string> sentences, uint32_t vocab_si
   SentenceList list(sentences);
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(options, &list, &model);
-  if (!status.ok()) {
-    throw Error(ExitCode::bad_data,
-                fmt::format("cannot train a tokenizer of {} tokens: {}", vocab_size, status.message()),
-                "choose a smaller --vocab-size, or give more text");
-  }
+  if (!status.ok()) fail_training(vocab_size, status.message());
   return from_model(std::move(model), "the trained tokenizer");
 }
 

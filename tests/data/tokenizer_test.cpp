@@ -161,7 +161,10 @@ TEST(Tokenizer, TrainsOnDifficultText) {
 TEST(Tokenizer, UnfitVocabulariesAreRefused) {
   expect_error(ExitCode::usage, [] { Tokenizer::train({"some text"}, 300); });
   expect_error(ExitCode::usage, [] { Tokenizer::train({"some text"}, UINT32_MAX); });
-  expect_error(ExitCode::bad_data, [] { Tokenizer::train({"too little text for that"}, 4096); });
+  const std::string text =
+      expect_error(ExitCode::bad_data, [] { Tokenizer::train({"too little text for that"}, 4096); });
+  EXPECT_NE(text.find("pieces for "), std::string::npos) << text;
+  EXPECT_EQ(text.find(".cc"), std::string::npos) << text;
   expect_error(ExitCode::bad_data, [] { Tokenizer::train({}, 4096); });
 }
 
