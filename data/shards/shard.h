@@ -43,6 +43,9 @@ struct ShardHeader {
   uint64_t file_bytes() const { return hashes_offset() + (blocks() + 1) * sizeof(uint64_t); }
 
   std::array<std::byte, bytes> serialize() const;
+  // Returns whether a file that begins with these bytes is one of nibble's shards, of whatever version and however
+  // damaged.
+  static bool recognises(std::span<const std::byte> start);
   // Checks every field, and that a file of `file_size` bytes is exactly what the header describes. Throws
   // ExitCode::bad_data if not.
   static ShardHeader parse(std::span<const std::byte> data, uint64_t file_size, const std::string& name);

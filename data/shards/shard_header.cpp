@@ -77,8 +77,12 @@ std::array<std::byte, ShardHeader::bytes> ShardHeader::serialize() const {
   return data;
 }
 
+bool ShardHeader::recognises(std::span<const std::byte> start) {
+  return start.size() >= magic.size() && std::memcmp(start.data(), magic.data(), magic.size()) == 0;
+}
+
 ShardHeader ShardHeader::parse(std::span<const std::byte> data, uint64_t file_size, const std::string& name) {
-  if (data.size() < magic.size() || std::memcmp(data.data(), magic.data(), magic.size()) != 0) {
+  if (!recognises(data)) {
     fail(name, "neither a token shard of nibble nor one of llm.c (by its first bytes)");
   }
   if (data.size() < bytes) fail(name, fmt::format("{} bytes are less than the header of a shard", data.size()));

@@ -17,17 +17,18 @@ class SentenceSample {
   // Offers the lines of a document; lines above 4 KiB are cut.
   void add(std::string_view document, uint64_t document_hash);
   uint64_t bytes() const { return bytes_; }
-  // Returns the lines of the training documents in the order in which they came, without their line feeds, and empties
-  // the sample.
+  // Returns the lines of the text that is for training in the order in which they came, without their line feeds, and
+  // empties the sample.
   std::vector<std::string> take(const DocumentSplit& split);
 
  private:
   struct Sentence {
     uint64_t hash;
-    uint64_t document;
+    uint64_t document;  // hash
+    uint64_t end;       // bytes of the document up to here
     std::string text;
   };
-  void offer(std::string_view text, uint64_t document, uint64_t index);
+  void offer(std::string_view text, uint64_t document, uint64_t index, uint64_t end);
   void halve();
 
   uint64_t max_bytes_;

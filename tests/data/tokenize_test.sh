@@ -47,7 +47,68 @@ expect 66 "directory" "$NIBBLE" tokenize one --vocab-size 800 --output three
 printf 'good\nbad \377\n' >bad.txt
 expect 65 "bad.txt: byte 9 is not UTF-8" "$NIBBLE" tokenize text.txt bad.txt --documents line --vocab-size 800 --output three
 expect 73 "text.txt/x" "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output text.txt/x
-[[ -z "$(find three -name '*.bin')" ]] || fail "a failed call left shards"
+[[ ! -e three ]] || fail "a failed call left something: $(find three)"
+mkdir three
+expect 66 "no such file" "$NIBBLE" tokenize none.txt --vocab-size 800 --output three
+[[ -d three && -z "$(ls -A three)" ]] || fail "a failed call changed an empty directory"
+expect 65 "pieces for [0-9]*$" "$NIBBLE" tokenize bad.txt --replace-invalid --validation-share 0 --vocab-size 5000 --output three
+grep -q '[.]cc' output.txt && fail "a line of another program's source: $(cat output.txt)"
+
+# Only what nibble tokenize wrote is replaced.
+cp -r two own
+head -c 3000 /dev/zero >own/train-shakespeare.bin
+expect 0 "train-shakespeare.bin is not from nibble tokenize and stays" \
+  "$NIBBLE" tokenize text.txt --documents line --vocab-size 700 --output own --overwrite
+[[ $(stat -c %s own/train-shakespeare.bin) -eq 3000 ]] || fail "a file of another program is gone"
+cmp -s own/tokenizer.model two/tokenizer.model && fail "the tokenizer was not replaced"
+# keeps_all DIRECTORY COMMAND...: the command is refused because of a file in its way, and the directory stays as it is.
+keeps_all() {
+  local directory=$1
+  shift
+  (cd "$directory" && ls -A && sha256sum ./*) >before.txt
+  expect 73 "is in the way" "$@"
+  (cd "$directory" && ls -A && sha256sum ./*) | cmp - before.txt || fail "a refused call changed $directory"
+}
+cp own/train-shakespeare.bin own/train-00007.bin
+keeps_all own "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output own --overwrite
+rm own/train-00007.bin
+ln -s ../two/train-00000.bin own/train-00007.bin
+keeps_all own "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output own --overwrite
+rm own/train-00007.bin
+cp one/tokenizer.model own/tokenizer.model # of other shards
+keeps_all own "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output own --overwrite
+mkdir given
+cp one/tokenizer.model given
+expect 0 "documents" "$NIBBLE" tokenize text.txt --documents line --tokenizer given/tokenizer.model --output given
+cmp one/tokenizer.model given/tokenizer.model || fail "the given tokenizer was not kept"
+for directory in one own given; do
+  [[ -z "$(find $directory -name '.*' -mindepth 1)" ]] || fail "hidden files are left in $directory"
+done
+
+# One process at a time, and never one of several tasks. A signal leaves everything as it was.
+for file in 1 2 3 4 5 6; do cat text.txt; done >long.txt
+"$NIBBLE" tokenize long.txt --documents line --vocab-size 4000 --output new/nested >first.txt 2>&1 &
+first=$!
+for ((i = 0; i < 100; ++i)); do [[ -e new/nested/.tokenize.partial ]] && break; sleep 0.05; done
+expect 69 "is in use by process" "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output new/nested
+kill -TERM $first
+code=0
+wait $first || code=$?
+[[ $code -eq 143 ]] || fail "exit code $code after SIGTERM: $(cat first.txt)"
+[[ ! -e new ]] || fail "a stopped call left $(find new)"
+expect 64 "a launcher started 2 tasks" env OMPI_COMM_WORLD_SIZE=2 "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output new
+expect 64 "a launcher started 4 tasks" env SLURM_STEP_NUM_TASKS=4 "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output new
+[[ ! -e new ]] || fail "a refused call left $(find new)"
+
+# Few documents: the share that is held out is said where it is far from the one asked for, and a tail is near it.
+for book in 1 2 3; do sed "1,800!d; s/the/th$book/g" text.txt >book$book.txt; done
+expect 0 "warning: 33.3 % of the text is held out for validation, asked for was 0.5 %" \
+  "$NIBBLE" tokenize book?.txt --vocab-size 800 --output books
+expect 0 "documents         4 (3 train, 1 validation)" \
+  "$NIBBLE" tokenize book?.txt --vocab-size 800 --validation-tail --validation-share 0.02 --output tail
+grep -q warning output.txt && fail "a warning about a share that is near: $(cat output.txt)"
+expect 0 "documents         2 (1 train, 1 validation)" "$NIBBLE" tokenize book1.txt --vocab-size 800 --validation-tail --output single
+expect 64 "holds nothing out" "$NIBBLE" tokenize book1.txt --vocab-size 800 --validation-tail --validation-share 0 --output none
 
 expect 66 "no such file" "$NIBBLE" inspect none.bin
 expect 65 "neither a token shard of nibble" "$NIBBLE" inspect text.txt

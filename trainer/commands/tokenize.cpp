@@ -17,7 +17,9 @@
 #include "dist/base/error.h"
 #include "dist/base/log.h"
 #include "dist/device/thread_pool.h"
+#include "dist/ranks/communicator.h"
 #include "trainer/commands/commands.h"
+#include "trainer/commands/tokenize_output.h"
 
 namespace nibble {
 namespace {
@@ -33,6 +35,7 @@ struct TokenizeOptions {
   double validation_share = 0.005;
   uint64_t train_bytes = 64ULL << 20U;
   uint64_t shard_tokens = 100'000'000;
+  bool validation_tail = false;
   bool overwrite = false;
   TextOptions text;
 };
@@ -67,31 +70,6 @@ void for_each_document(const TokenizeOptions& options, std::string_view phase, V
   if (replaced > 0) log_warning("{}: {} bytes were not UTF-8 and became U+FFFD", phase, replaced);
 }
 
-bool is_output(const std::string& name) {
-  const bool shard = name.starts_with("train-") || name.starts_with("validation-");
-  return name == "tokenizer.model" || (shard && name.ends_with(".bin"));
-}
-
-// Returns shards and tokenizer that an earlier call left in the output directory, which is created if necessary.
-std::vector<std::filesystem::path> earlier_outputs(const TokenizeOptions& options) {
-  std::error_code error;
-  std::filesystem::create_directories(options.output, error);
-  std::vector<std::filesystem::path> outputs;
-  for (const auto& entry : std::filesystem::directory_iterator(options.output, error)) {
-    if (is_output(entry.path().filename().string())) outputs.push_back(entry.path());
-  }
-  if (error) {
-    throw Error(ExitCode::cannot_create,
-                fmt::format("{}: cannot use this directory: {}", options.output, error.message()),
-                "name a directory that may be written");
-  }
-  if (!outputs.empty() && !options.overwrite) {
-    throw Error(ExitCode::cannot_create, fmt::format("{}: already exists", outputs.front().string()),
-                "name another --output, or replace the shards and the tokenizer there with --overwrite");
-  }
-  return outputs;
-}
-
 // Makes the first pass over the text: checks it, decides the split, and trains a tokenizer if none is given.
 Tokenizer make_tokenizer(const TokenizeOptions& options, DocumentSplit& split) {
   std::optional<Tokenizer> given;
@@ -99,7 +77,7 @@ Tokenizer make_tokenizer(const TokenizeOptions& options, DocumentSplit& split) {
   SentenceSample sample(options.train_bytes);
   for_each_document(options, "reading", [&](const Document& document) {
     const uint64_t hash = document_hash(document.text);
-    split.add(hash);
+    split.add(hash, document.text.size());
     if (!given) sample.add(document.text, hash);
   });
   split.settle();
@@ -111,30 +89,36 @@ Tokenizer make_tokenizer(const TokenizeOptions& options, DocumentSplit& split) {
 // Makes the second pass over the text: encodes documents in batches and writes each to its side of the split.
 class Encoder {
  public:
-  Encoder(const TokenizeOptions& options, const Tokenizer& tokenizer, const DocumentSplit& split)
+  Encoder(const std::filesystem::path& folder, uint64_t shard_tokens, const Tokenizer& tokenizer,
+          const DocumentSplit& split)
       : tokenizer_(tokenizer),
         split_(split),
-        train_(options.output, "train", format(tokenizer), options.shard_tokens),
-        validation_(options.output, "validation", format(tokenizer), options.shard_tokens),
+        train_(folder, "train", format(tokenizer), shard_tokens),
+        validation_(folder, "validation", format(tokenizer), shard_tokens),
         statistics_(tokenizer.vocab_size()) {}
 
   void add(const Document& document) {
-    pending_bytes_ += document.text.size();
-    pending_.push_back(document.text);
+    const std::string& text = document.text;
+    const size_t for_training = split_.training_bytes(document_hash(text), text);
+    if (for_training > 0) pending_.push_back(text.substr(0, for_training));
+    if (for_training > 0) held_out_.push_back(false);
+    if (for_training < text.size()) pending_.push_back(text.substr(for_training));
+    if (for_training < text.size()) held_out_.push_back(true);
+    pending_bytes_ += text.size();
     if (pending_bytes_ >= batch_bytes) flush();
   }
 
   void flush() {
     const auto encoded = tokenizer_.encode_all(pending_);
     for (size_t i = 0; i < pending_.size(); ++i) {
-      const bool held_out = split_.is_validation(document_hash(pending_[i]));
-      (held_out ? validation_ : train_).add_document(encoded[i]);
+      (held_out_[i] ? validation_ : train_).add_document(encoded[i]);
       bytes_ += pending_[i].size();
-      if (held_out) continue;
+      if (held_out_[i]) continue;
       statistics_.add(encoded[i]);
       statistics_.add(static_cast<uint32_t>(tokenizer_.eos_id()), 1);
     }
     pending_.clear();
+    held_out_.clear();
     pending_bytes_ = 0;
   }
 
@@ -170,27 +154,56 @@ class Encoder {
   const DocumentSplit& split_;
   ShardSeries train_;
   ShardSeries validation_;
-  TokenStatistics statistics_;  // of the training tokens
-  std::vector<std::string> pending_;
+  TokenStatistics statistics_;        // of the training tokens
+  std::vector<std::string> pending_;  // documents, or the two parts of one
+  std::vector<bool> held_out_;        // of each of them
   uint64_t pending_bytes_ = 0;
   uint64_t bytes_ = 0;
 };
 
-void run_tokenize(const TokenizeOptions& options) {
+// Warns where the text that is held out is far from what was asked for, as it must be with few documents.
+void warn_of_share(const TokenizeOptions& options, const DocumentSplit& split) {
+  const double share = split.held_out_share();
+  const double asked = options.validation_share;
+  if (asked == 0 || (share <= 2 * asked && share >= asked / 2)) return;
+  log_warning("{:.3g} % of the text is held out for validation, asked for was {:.3g} % (--validation-share): {}",
+              100 * share, 100 * asked,
+              options.validation_tail ? "the longest document is too short; leave --validation-tail out"
+                                      : "documents are few or unequal; hold out the end of the longest one "
+                                        "(--validation-tail), or give more documents (--documents line or paragraph)");
+}
+
+void check(const TokenizeOptions& options) {
   if (options.tokenizer.empty() == (options.vocab_size == 0)) {
     throw Error(ExitCode::usage, "tokenize needs either --vocab-size or --tokenizer",
                 "train a tokenizer with --vocab-size 4096, or reuse one with --tokenizer FILE");
   }
+  if (options.validation_tail && options.validation_share == 0) {
+    throw Error(ExitCode::usage, "--validation-tail with --validation-share 0 holds nothing out",
+                "give a share such as 0.005, or leave --validation-tail out");
+  }
+  const LaunchedTasks launched = launched_tasks();
+  if (launched.count > 1) {
+    throw Error(ExitCode::usage,
+                fmt::format("nibble tokenize is one process, but a launcher started {} tasks or more ({} says so)",
+                            launched.count, launched.variable),
+                "start it without mpirun or srun, or with srun --ntasks=1; it uses all cores of the machine by itself");
+  }
+}
+
+void run_tokenize(const TokenizeOptions& options) {
+  check(options);
+  TokenizeOutput output(options.output, options.overwrite, options.tokenizer);
   set_compute_threads(available_threads(1));
-  DocumentSplit split(options.validation_share);
-  const auto earlier = earlier_outputs(options);
+  DocumentSplit split(options.validation_share, options.validation_tail ? HeldOut::tail : HeldOut::documents);
   const Tokenizer tokenizer = make_tokenizer(options, split);
-  Encoder encoder(options, tokenizer, split);
+  warn_of_share(options, split);
+  Encoder encoder(output.folder(), options.shard_tokens, tokenizer, split);
   for_each_document(options, "encoding", [&](const Document& document) { encoder.add(document); });
   encoder.flush();
-  for (const auto& path : earlier) std::filesystem::remove(path);
   encoder.publish();
-  tokenizer.save(std::filesystem::path(options.output) / "tokenizer.model");
+  tokenizer.save(output.folder() / "tokenizer.model");
+  output.publish();
   encoder.print_summary();
 }
 
@@ -221,9 +234,12 @@ void add_tokenize_options(CLI::App& command) {
       ->default_str("file");
   command.add_option("--text-key", options->text.text_key, "Key of the text in JSON lines")->capture_default_str();
   command
-      .add_option("--validation-share", options->validation_share, "Share of documents held out, chosen by their hash")
+      .add_option("--validation-share", options->validation_share,
+                  "Share of the text held out: documents chosen by their hash")
       ->check(CLI::Range(0.0, 0.999999))
       ->capture_default_str();
+  command.add_flag("--validation-tail", options->validation_tail,
+                   "Hold out the end of the longest document instead of whole documents");
   command
       .add_option("--train-bytes", options->train_bytes, "Train the tokenizer on at most this much text (64MB, 1GB)")
       ->transform(CLI::AsSizeValue(false))
@@ -232,7 +248,7 @@ void add_tokenize_options(CLI::App& command) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command.add_flag("--replace-invalid", options->text.replace_invalid, "Replace bytes that are not UTF-8 by U+FFFD");
-  command.add_flag("--overwrite", options->overwrite, "Replace shards and tokenizer in the output directory");
+  command.add_flag("--overwrite", options->overwrite, "Replace shards and tokenizer that nibble tokenize wrote there");
   command.final_callback([options] { run_tokenize(*options); });
 }
 

@@ -1,0 +1,245 @@
+#include "trainer/commands/tokenize_output.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <csignal>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string_view>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "data/shards/shard.h"
+#include "dist/base/error.h"
+#include "dist/base/file.h"
+#include "dist/base/file_descriptor.h"
+#include "dist/base/file_system.h"
+#include "dist/base/log.h"
+#include "trainer/run/directory_lock.h"
+
+namespace nibble {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view tokenizer_name = "tokenizer.model";
+constexpr uint64_t largest_tokenizer = 64ULL << 20U;
+constexpr std::array prefixes = {std::string_view("train-"), std::string_view("validation-")};
+
+bool looks_like_a_shard(std::string_view name) {
+  return name.ends_with(".bin") && std::any_of(prefixes.begin(), prefixes.end(),
+                                               [&](std::string_view prefix) { return name.starts_with(prefix); });
+}
+
+// Names that ShardSeries gives: train-00012.bin.
+bool has_name_of_a_series(std::string_view name) {
+  if (!looks_like_a_shard(name)) return false;
+  const std::string_view stem = name.substr(0, name.size() - 4);
+  const std::string_view number = stem.substr(stem.find('-') + 1);
+  return number.size() >= 5 && number.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+bool is_regular(const fs::path& path) {
+  std::error_code error;
+  return fs::symlink_status(path, error).type() == fs::file_type::regular;
+}
+
+std::vector<std::byte> start_of(const fs::path& path) {
+  const InputFile file(path);
+  std::vector<std::byte> start(std::min(file.size(), ShardHeader::bytes));
+  file.read(0, start);
+  return start;
+}
+
+std::optional<Hash128> tokenizer_of_shard(const fs::path& path) {
+  try {
+    return ShardHeader::parse(start_of(path), fs::file_size(path), path.string()).tokenizer;
+  } catch (const std::exception&) {
+    return std::nullopt;  // a damaged shard names no tokenizer
+  }
+}
+
+std::optional<Hash128> hash_of_file(const fs::path& path) {
+  try {
+    return hash128(read_file(path, largest_tokenizer));
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+[[noreturn]] void refuse_foreign(const fs::path& path, std::string_view why) {
+  throw Error(ExitCode::cannot_create, fmt::format("{} is in the way: {}", path.string(), why),
+              "move it elsewhere, or name another --output; nibble replaces only what nibble tokenize wrote");
+}
+
+// Returns what an earlier call left in the directory.
+std::vector<fs::path> earlier_output(const fs::path& directory, const std::string& given_tokenizer) {
+  std::vector<fs::path> output, spared;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    const fs::path& path = entry.path();
+    const std::string name = path.filename().string();
+    if (has_name_of_a_series(name)) {
+      if (!is_regular(path)) refuse_foreign(path, "it is no regular file");
+      if (!ShardHeader::recognises(start_of(path))) refuse_foreign(path, "it is not a shard that nibble wrote");
+      output.push_back(path);
+    } else if (looks_like_a_shard(name)) {
+      spared.push_back(path);
+    }
+  }
+  if (error) {
+    throw Error(ExitCode::cannot_create, fmt::format("{}: cannot list it: {}", directory.string(), error.message()),
+                "name a directory that may be read and written");
+  }
+  for (const fs::path& path : spared) {
+    log_warning(
+        "{} is not from nibble tokenize and stays; a pattern such as train-*.bin or validation-*.bin may match it",
+        path.string());
+  }
+  const fs::path tokenizer = directory / tokenizer_name;
+  if (fs::symlink_status(tokenizer, error).type() == fs::file_type::not_found) return output;
+  const std::optional<Hash128> hash = is_regular(tokenizer) ? hash_of_file(tokenizer) : std::nullopt;
+  const bool is_own = hash && std::any_of(output.begin(), output.end(),
+                                          [&](const fs::path& shard) { return tokenizer_of_shard(shard) == hash; });
+  const bool is_given = hash && !given_tokenizer.empty() && hash_of_file(given_tokenizer) == hash;
+  if (!is_own && !is_given) refuse_foreign(tokenizer, "no shard beside it was made with it");
+  if (is_own) output.push_back(tokenizer);
+  return output;
+}
+
+// Creates a directory and its parents; returns those that did not exist, the outermost first.
+std::vector<fs::path> make_missing_directories(const fs::path& directory) {
+  std::vector<fs::path> made;
+  std::error_code error;
+  for (fs::path path = directory; !path.empty() && !fs::exists(path, error); path = path.parent_path()) {
+    made.insert(made.begin(), path);
+    if (path == path.parent_path()) break;
+  }
+  make_directories(directory);
+  return made;
+}
+
+struct Move {
+  fs::path from, to;
+};
+
+void move(const Move& file) {
+  if (std::rename(file.from.c_str(), file.to.c_str()) != 0) fail_output("replace", file.to, errno);
+}
+
+}  // namespace
+
+struct TokenizeOutput::State {
+  fs::path directory;
+  fs::path folder;
+  std::vector<fs::path> made;  // directories
+  std::vector<fs::path> earlier;
+  DirectoryLock lock;
+  std::mutex mutex;  // held while files are moved and removed
+  bool published = false;
+  sigset_t signals{};
+  std::jthread watcher;
+
+  // Removes what is not published. Another thread may write meanwhile, if a signal ends the process.
+  void clean_up() {
+    for (int attempt = 0; attempt < 3 && !folder.empty() && !remove_tree(folder); ++attempt) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    lock = DirectoryLock();
+    if (published) return;
+    for (auto path = made.rbegin(); path != made.rend(); ++path) ::rmdir(path->c_str());  // only if it is empty
+  }
+
+  void watch_signals();
+};
+
+void TokenizeOutput::State::watch_signals() {
+  sigemptyset(&signals);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction action {};
+    sigaction(number, nullptr, &action);
+    if (action.sa_handler != SIG_IGN) sigaddset(&signals, number);
+  }
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  watcher = std::jthread([this](const std::stop_token& stop) {
+    constexpr timespec pause{.tv_sec = 0, .tv_nsec = 100'000'000};
+    while (!stop.stop_requested()) {
+      const int number = sigtimedwait(&signals, nullptr, &pause);
+      if (number <= 0) continue;
+      const std::lock_guard guard(mutex);
+      if (published) continue;
+      clean_up();
+      log_warning("stopped by signal {}: {} is as it was before", number, directory.string());
+      _exit(128 + number);
+    }
+  });
+}
+
+TokenizeOutput::TokenizeOutput(const fs::path& directory, bool overwrite, const std::string& tokenizer)
+    : state_(std::make_unique<State>()) {
+  State& state = *state_;
+  // A slash at the end would make the last name empty.
+  state.directory = directory.has_filename() ? directory : directory.parent_path();
+  state.watch_signals();
+  try {
+    {
+      const std::lock_guard guard(state.mutex);
+      state.made = make_missing_directories(state.directory);
+      state.lock = DirectoryLock(state.directory / ".tokenize.lock",
+                                 {.remedy = "wait for that nibble tokenize to end, or name another --output"});
+    }
+    state.earlier = earlier_output(state.directory, tokenizer);
+    if (!state.earlier.empty() && !overwrite) {
+      throw Error(ExitCode::cannot_create, fmt::format("{}: already exists", state.earlier.front().string()),
+                  "name another --output, or replace the shards and the tokenizer there with --overwrite");
+    }
+    const std::lock_guard guard(state.mutex);
+    state.folder = state.directory / ".tokenize.partial";
+    remove_tree(state.folder);  // left by a call that was killed
+    make_directories(state.folder);
+  } catch (...) {
+    const std::lock_guard guard(state.mutex);
+    state.clean_up();
+    throw;
+  }
+}
+
+TokenizeOutput::~TokenizeOutput() {
+  state_->watcher.request_stop();
+  state_->watcher.join();
+  state_->clean_up();
+}
+
+const fs::path& TokenizeOutput::folder() const {
+  return state_->folder;
+}
+
+void TokenizeOutput::publish() {
+  State& state = *state_;
+  const std::lock_guard guard(state.mutex);
+  std::vector<Move> moves;
+  const fs::path aside = state.folder / "earlier";
+  for (const auto& entry : fs::directory_iterator(state.folder)) {
+    moves.push_back({entry.path(), state.directory / entry.path().filename()});
+  }
+  std::sort(moves.begin(), moves.end(), [](const Move& a, const Move& b) { return a.to < b.to; });
+  make_directories(aside);
+  for (const fs::path& path : state.earlier) moves.insert(moves.begin(), {path, aside / path.filename()});
+  size_t done = 0;
+  try {
+    for (; done < moves.size(); ++done) move(moves[done]);
+    sync_path(state.directory);
+  } catch (...) {
+    while (done-- > 0) std::rename(moves[done].to.c_str(), moves[done].from.c_str());
+    throw;
+  }
+  state.published = true;
+}
+
+}  // namespace nibble
