@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -37,6 +38,19 @@ void secure_output() {
     if (::fcntl(descriptor, F_GETFD) != -1) continue;
     if (::open("/dev/null", descriptor == STDIN_FILENO ? O_RDONLY : O_WRONLY) != descriptor) std::_Exit(70);
   }
+}
+
+// Raises the soft limit on open files to the hard limit: a run keeps every shard open, and the usual soft limit of
+// 1,024 is for programs that use select(). The bound is for programs that close every descriptor up to the limit at
+// their start, as those that MPI may start do.
+void allow_open_files() {
+  constexpr rlim_t most = rlim_t{1} << 20U;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const rlim_t wanted = std::min(limit.rlim_max, most);
+  if (limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = wanted;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // Refuses a mistyped command by its name: CLI11 itself would say only that a command is missing.
@@ -147,6 +161,7 @@ int run(int argument_count, char** arguments) {
 int main(int argument_count, char** arguments) {
   try {
     nibble::secure_output();
+    nibble::allow_open_files();
     return nibble::finish_output(nibble::run(argument_count, arguments));
   } catch (...) {
     return static_cast<int>(nibble::ExitCode::internal);  // the error message itself could not be written

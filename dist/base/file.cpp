@@ -31,10 +31,9 @@ FileDescriptor open_input(const std::filesystem::path& path, int flags) {
     throw Error(ExitCode::missing_input, fmt::format("{}: cannot open: no such file", name),
                 "check the path; relative paths start at the current directory");
   }
-  const bool exhausted = error == EMFILE || error == ENFILE;
+  const std::string remedy = open_files_remedy(error);
   throw Error(ExitCode::io, fmt::format("{}: cannot open: {}", name, system_message(error)),
-              exhausted ? "raise the limit on open files (ulimit -n), or use fewer, larger shards"
-                        : "check the permissions of the file");
+              remedy.empty() ? "check the permissions of the file" : remedy);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -47,10 +48,24 @@ FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
   return *this;
 }
 
+std::string open_files_remedy(int error_number) {
+  if (error_number == ENFILE) return "the whole machine has no file descriptors left: raise fs.file-max (sysctl)";
+  if (error_number != EMFILE) return {};
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return "raise the limit on open files (ulimit -n)";
+  return fmt::format(
+      "this process may open {} files and its hard limit is {}: raise that (ulimit -Hn, limits.conf, or "
+      "docker run --ulimit nofile=...), or use fewer, larger shards",
+      limit.rlim_cur, limit.rlim_max);
+}
+
 void fail_system_call(std::string_view action, const std::filesystem::path& path, int error_number) {
   const std::string what = message_of(action, path, error_number);
   if (is_full(error_number)) {
     throw Error(ExitCode::io, what, "free disk space or raise the quota or file size limit, then resume");
+  }
+  if (const std::string remedy = open_files_remedy(error_number); !remedy.empty()) {
+    throw Error(ExitCode::io, what, remedy);
   }
   switch (error_number) {
     case ENOENT:
@@ -63,7 +78,9 @@ void fail_system_call(std::string_view action, const std::filesystem::path& path
 }
 
 void fail_output(std::string_view action, const std::filesystem::path& path, int error_number) {
-  if (is_full(error_number) || error_number == EIO) fail_system_call(action, path, error_number);
+  if (is_full(error_number) || error_number == EIO || !open_files_remedy(error_number).empty()) {
+    fail_system_call(action, path, error_number);
+  }
   throw Error(ExitCode::cannot_create, message_of(action, path, error_number),
               "check that the directory exists and may be written, or name another");
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -29,6 +30,10 @@ class FileDescriptor {
  private:
   int descriptor_ = -1;
 };
+
+// Returns the remedy for a process that may open no more files (EMFILE, ENFILE), with the limit that holds now; it is
+// empty for other errors.
+std::string open_files_remedy(int error_number);
 
 // Throws the Error for a failed system call, "cannot ACTION PATH: reason": ExitCode::missing_input if there is no such
 // file, cannot_create without the permission, io for a full disk and everything else.
