@@ -225,7 +225,10 @@ CheckpointInfo find_checkpoint(Communicator& communicator, const std::filesystem
     if (newest_damage.empty()) newest_damage = verified.damage;
     if (communicator.rank() != 0) continue;
     log_warning("the checkpoint of step {} is damaged: {}", candidate.step, verified.damage);
-    if (damaged == DamagedCheckpoint::set_aside) set_aside(candidate.path);
+    // What a link leads to may be away for a while, as an archive may.
+    if (damaged == DamagedCheckpoint::set_aside && !std::filesystem::is_symlink(candidate.path)) {
+      set_aside(candidate.path);
+    }
   }
   throw Error(ExitCode::bad_data,
               fmt::format("no checkpoint in {} is whole; the newest: {}", run_directory.string(), newest_damage),

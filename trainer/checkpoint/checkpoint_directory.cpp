@@ -65,9 +65,8 @@ std::vector<StepDirectory> list_checkpoints(const std::filesystem::path& run_dir
   for (; !error && entries != std::filesystem::directory_iterator(); entries.increment(error)) {
     std::error_code ignored;
     const std::optional<uint64_t> step = step_of(entries->path().filename().string());
-    if (step && entries->symlink_status(ignored).type() == std::filesystem::file_type::directory) {
-      found.push_back({*step, entries->path()});
-    }
+    const bool is_link = entries->is_symlink(ignored);
+    if (step && (is_link || entries->is_directory(ignored))) found.push_back({*step, entries->path(), is_link});
   }
   if (error && error != std::errc::no_such_file_or_directory) {
     fail_system_call("list", run_directory / "checkpoints", error.value());
@@ -80,7 +79,7 @@ void prune_checkpoints(const std::filesystem::path& run_directory, uint64_t newe
                        uint64_t keep_every) {
   uint64_t kept = 1;  // `newest` itself
   for (const StepDirectory& checkpoint : list_checkpoints(run_directory)) {
-    if (checkpoint.step >= newest || !has_good_manifest(checkpoint.path)) continue;
+    if (checkpoint.step >= newest || checkpoint.is_link || !has_good_manifest(checkpoint.path)) continue;
     if (kept < keep_last) {
       ++kept;
     } else if (keep_every == 0 || checkpoint.step % keep_every != 0) {

@@ -17,8 +17,10 @@ std::string step_directory_name(uint64_t step);
 struct StepDirectory {
   uint64_t step = 0;
   std::filesystem::path path;
+  bool is_link = false;  // a symbolic link to a directory elsewhere
 };
-// Returns the checkpoints of a run, newest first. Symbolic links and other names are ignored.
+// Returns the checkpoints of a run, newest first. A symbolic link to a directory is one, too; links that lead nowhere
+// get a warning. Other names are ignored.
 std::vector<StepDirectory> list_checkpoints(const std::filesystem::path& run_directory);
 
 }  // namespace nibble
