@@ -339,6 +339,47 @@ TEST_F(CheckpointTest, PruningNeverCountsADamagedManifestAsACheckpoint) {
   EXPECT_EQ(names(), (std::set<std::string>{"step-00000100", "step-00000200", "step-00000300", "step-00000400"}));
 }
 
+TEST_F(CheckpointTest, ALinkIsACheckpointAndWhatItLeadsToStays) {
+  for (const uint64_t step : {100, 200, 300, 400}) save(step);
+  const ScratchDirectory archive("nibble_checkpoint_archive");
+  const auto link_to_archive = [&](const std::string& name) {
+    fs::rename(run_ / "checkpoints" / name, archive.path() / name);
+    fs::create_directory_symlink(archive.path() / name, run_ / "checkpoints" / name);
+  };
+  link_to_archive("step-00000100");
+  link_to_archive("step-00000400");
+  const auto before = contents(archive.path() / "step-00000100");
+  EXPECT_EQ(load_shard(find_checkpoint(communicator_, run_)), whole_state(400));
+  // Links are neither removed nor counted.
+  prune_checkpoints(run_, 400, 2, 0);
+  EXPECT_EQ(names(), (std::set<std::string>{"step-00000100", "step-00000300", "step-00000400"}));
+  EXPECT_EQ(contents(archive.path() / "step-00000100"), before);
+  // A checkpoint that is saved under the name of a link takes the link's place.
+  const auto archived = contents(archive.path() / "step-00000400");
+  save(400);
+  EXPECT_FALSE(fs::is_symlink(run_ / "checkpoints/step-00000400"));
+  EXPECT_EQ(contents(archive.path() / "step-00000400"), archived);
+  // A link whose target is away is passed over, and stays.
+  fs::create_directory_symlink(archive.path() / "away", run_ / "checkpoints/step-00000500");
+  EXPECT_EQ(find_checkpoint(communicator_, run_, DamagedCheckpoint::set_aside).step, 400u);
+  EXPECT_TRUE(fs::is_symlink(run_ / "checkpoints/step-00000500"));
+}
+
+TEST(CheckpointPlan, CountsWhatIsOnTheDiskAtOnce) {
+  const auto most = [](uint64_t steps, uint64_t every, uint64_t keep_last) {
+    return CheckpointPlan{.steps = steps, .every = every, .keep_last = keep_last}.most_at_once();
+  };
+  EXPECT_EQ(most(1000, 100, 2), 3u);
+  EXPECT_EQ(most(1000, 100, 1), 2u);
+  EXPECT_EQ(most(1000, 100, 50), 11u);  // steps 0, 100, ..., 1000
+  EXPECT_EQ(most(950, 100, 50), 11u);   // the last step is saved, too
+  EXPECT_EQ(most(1000, 0, 5), 2u);      // steps 0 and 1000
+  EXPECT_EQ(most(1000, 5000, 5), 2u);
+  EXPECT_EQ((CheckpointPlan{.steps = 1000, .every = 40, .keep_every = 100}.most_kept_for_ever()), 5u);
+  EXPECT_EQ((CheckpointPlan{.steps = 1000, .every = 0, .keep_every = 100}.most_kept_for_ever()), 1u);
+  EXPECT_EQ((CheckpointPlan{.steps = 1000, .every = 10}.most_kept_for_ever()), 0u);
+}
+
 TEST_F(CheckpointTest, InspectPrintsAndJudges) {
   const fs::path directory = save(100);
   testing::internal::CaptureStdout();

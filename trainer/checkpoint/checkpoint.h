@@ -23,6 +23,26 @@ namespace nibble {
 std::filesystem::path save_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,
                                       CheckpointState state);
 
+// What a run asks of the disk. The steps are those of its last one and between its checkpoints (0 = only after the
+// last).
+struct CheckpointPlan {
+  uint64_t steps = 0;
+  uint64_t every = 0;
+  uint64_t keep_last = 1;
+  uint64_t keep_every = 0;
+
+  // The largest number of checkpoints that are on the disk at once: those that are kept, and the next while it is
+  // written. Checkpoints that are kept for keep_every come in addition.
+  uint64_t most_at_once() const;
+  uint64_t most_kept_for_ever() const;
+};
+
+// Collective. Checks, before the first checkpoint of a process, that the disk has room for all that the run keeps at
+// once, counting those that are there already. Throws ExitCode::io with the sizes if not; warns if there is no room for
+// those that keep_every adds. A file system that does not tell its size is not checked.
+void check_space_for_run(Communicator& communicator, const std::filesystem::path& run_directory,
+                         const CheckpointState& state, const CheckpointPlan& plan);
+
 // Says what find_checkpoint() does with a damaged checkpoint besides warning: leave it as it is, or rename it to
 // NAME.corrupt so that it is never tried again. Only the holder of the run's lock may set checkpoints aside.
 enum class DamagedCheckpoint : uint8_t { leave, set_aside };
@@ -49,9 +69,10 @@ void load_array(const CheckpointInfo& checkpoint, const Layout& layout, const Ch
 void load_replicated(const CheckpointInfo& checkpoint, const std::string& name, const Tensor& destination);
 
 // Removes checkpoints that are older than `newest`, except the keep_last newest (at least 1; `newest` counts as one)
-// and those whose step is a multiple of keep_every (0 = no such exception). A checkpoint with a damaged manifest is
-// neither counted nor removed. An interrupted removal never leaves a part of a checkpoint under its name. Called by
-// rank 0, which holds the lock, after save_checkpoint() of step `newest`.
+// and those whose step is a multiple of keep_every (0 = no such exception). A checkpoint with a damaged manifest, and
+// one that is a symbolic link to a directory elsewhere, is neither counted nor removed. An interrupted removal never
+// leaves a part of a checkpoint under its name. Called by rank 0, which holds the lock, after save_checkpoint() of step
+// `newest`.
 void prune_checkpoints(const std::filesystem::path& run_directory, uint64_t newest, uint64_t keep_last,
                        uint64_t keep_every);
 

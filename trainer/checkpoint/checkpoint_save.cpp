@@ -11,6 +11,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <numeric>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -70,17 +72,54 @@ void check_state(const CheckpointState& state, const Communicator& communicator)
   }
 }
 
-void require_space(const std::filesystem::path& directory, const std::vector<RankReport>& reports) {
-  uint64_t needed = 0;
-  for (const RankReport& report : reports) needed += report.bytes;
+// Returns how many bytes are free for this user; nothing if the file system does not tell.
+std::optional<uint64_t> free_bytes(const std::filesystem::path& directory) {
   struct statvfs status {};
   if (statvfs(directory.c_str(), &status) != 0) fail_system_call("examine", directory, errno);
-  const uint64_t available = uint64_t{status.f_bavail} * status.f_frsize;
-  if (available < needed) {
+  if (status.f_blocks == 0) return std::nullopt;
+  return uint64_t{status.f_bavail} * status.f_frsize;
+}
+
+uint64_t total_bytes(const std::vector<RankReport>& reports) {
+  uint64_t bytes = 0;
+  for (const RankReport& report : reports) bytes += report.bytes;
+  return bytes;
+}
+
+void require_space(const std::filesystem::path& directory, const std::vector<RankReport>& reports) {
+  const uint64_t needed = total_bytes(reports);
+  const std::optional<uint64_t> available = free_bytes(directory);
+  if (available && *available < needed) {
     throw Error(
         ExitCode::io,
-        fmt::format("a checkpoint needs {} bytes, but only {} are free in {}", needed, available, directory.string()),
+        fmt::format("a checkpoint needs {} bytes, but only {} are free in {}", needed, *available, directory.string()),
         "free disk space, then resume from the last checkpoint");
+  }
+}
+
+// Rank 0 only. `bytes` is the size of one checkpoint.
+void require_space_for_run(const std::filesystem::path& directory, uint64_t bytes, const CheckpointPlan& plan,
+                           uint64_t present) {
+  const std::optional<uint64_t> available = free_bytes(directory);
+  if (!available) return;
+  const uint64_t most = plan.most_at_once();
+  const uint64_t missing = most > present ? most - present : 1;
+  const auto mebibytes = [](uint64_t value) { return static_cast<double>(value) / 1048576.0; };
+  if (*available < missing * bytes) {
+    const uint64_t room = *available / bytes + present;
+    throw Error(
+        ExitCode::io,
+        fmt::format("{} checkpoints of {:.1f} MiB are on the disk at once (checkpoint.keep_last {}, and the next "
+                    "while it is written), {} of them now, but {:.1f} MiB are free in {}",
+                    most, mebibytes(bytes), plan.keep_last, std::min(present, most), mebibytes(*available),
+                    directory.string()),
+        room >= 2 ? fmt::format("free disk space, set checkpoint.keep_last to {}, or choose another run.dir", room - 1)
+                  : "free disk space, or choose another run.dir");
+  }
+  const uint64_t for_ever = plan.most_kept_for_ever();
+  if (*available < (missing + for_ever) * bytes) {
+    log_warning("checkpoint.keep_every {} keeps up to {} more checkpoints of {:.1f} MiB, but {:.1f} MiB are free in {}",
+                plan.keep_every, for_ever, mebibytes(bytes), mebibytes(*available), directory.string());
   }
 }
 
@@ -246,6 +285,28 @@ std::filesystem::path Snapshot::publish(Communicator& communicator) {
     rename_into_place(temporary, directory);
   });
   return directory;
+}
+
+// A run without checkpoint.every has those of step 0 and of its last step.
+uint64_t CheckpointPlan::most_at_once() const {
+  const uint64_t saves = 1 + (every == 0 ? 1 : div_ceil(steps, every));
+  return std::min(keep_last + 1, saves);
+}
+
+uint64_t CheckpointPlan::most_kept_for_ever() const {
+  if (keep_every == 0) return 0;
+  return every == 0 ? 1 : steps / std::lcm(every, keep_every);
+}
+
+void check_space_for_run(Communicator& communicator, const std::filesystem::path& run_directory,
+                         const CheckpointState& state, const CheckpointPlan& plan) {
+  const std::vector<RankReport> reports = gather_each(communicator, RankReport{.bytes = largest_file_bytes(state)});
+  on_leader(communicator, [&] {
+    const std::vector<StepDirectory> checkpoints = list_checkpoints(run_directory);
+    const auto present = std::count_if(checkpoints.begin(), checkpoints.end(),
+                                       [](const StepDirectory& checkpoint) { return !checkpoint.is_link; });
+    require_space_for_run(run_directory / "checkpoints", total_bytes(reports), plan, static_cast<uint64_t>(present));
+  });
 }
 
 std::filesystem::path save_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,

@@ -69,6 +69,7 @@ class TrainingLoop {
   uint64_t total_steps() const { return static_cast<uint64_t>(config_.train.steps); }
   static bool due(uint64_t step, int64_t every) { return every > 0 && step % static_cast<uint64_t>(every) == 0; }
 
+  void check_space(uint64_t step);
   uint64_t start_fresh();
   uint64_t continue_from(const CheckpointInfo& checkpoint);
   void open_logs(uint64_t first_step, bool resumed);
@@ -104,14 +105,26 @@ class TrainingLoop {
   std::unique_ptr<ProgressDisplay> progress_;
 };
 
+void TrainingLoop::check_space(uint64_t step) {
+  if (step == total_steps()) return;
+  const RunConfig::Checkpoint& checkpoint = config_.checkpoint;
+  check_space_for_run(communicator_, directory_.path(), session_.checkpoint_state(step),
+                      {.steps = total_steps(),
+                       .every = static_cast<uint64_t>(checkpoint.every),
+                       .keep_last = static_cast<uint64_t>(checkpoint.keep_last),
+                       .keep_every = static_cast<uint64_t>(checkpoint.keep_every)});
+}
+
 uint64_t TrainingLoop::start_fresh() {
   session_.initialize_weights();
+  check_space(0);
   save(0);
   return 0;
 }
 
 uint64_t TrainingLoop::continue_from(const CheckpointInfo& checkpoint) {
   session_.load(checkpoint);
+  check_space(checkpoint.step);
   return checkpoint.step;
 }
 
