@@ -1,3 +1,5 @@
+#include "trainer/commands/resume.h"
+
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -54,6 +56,8 @@ void check_steps(const RunConfig& config, const CheckpointInfo& checkpoint) {
                           checkpoint.step));
 }
 
+}  // namespace
+
 ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
   const RunDirectory directory = RunDirectory::open(communicator, config.run.dir);
   const CheckpointInfo checkpoint = find_checkpoint(communicator, directory.path(), DamagedCheckpoint::set_aside);
@@ -66,6 +70,9 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
   });
   log_info("resuming   {} (step {}, {} tokens, saved by {} ranks)", checkpoint.directory.string(), checkpoint.step,
            checkpoint.tokens, checkpoint.ranks);
+  if (checkpoint.step == static_cast<uint64_t>(config.train.steps)) {
+    log_info("           it has made all its {} steps", checkpoint.step);
+  }
   TrainingSession session(communicator, config, &checkpoint);
   run_together(communicator, [&] {
     // Written after all checks, so that a mistake in an override does not stay in the run directory.
@@ -73,8 +80,6 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
   });
   return run_training(communicator, session, directory, checkpoint);
 }
-
-}  // namespace
 
 void add_resume_options(CLI::App& command) {
   auto options = std::make_shared<ResumeOptions>();

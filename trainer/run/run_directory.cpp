@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "dist/base/error.h"
@@ -30,7 +34,8 @@ void refuse_used(const std::filesystem::path& path) {
   const auto metrics = std::filesystem::file_size(path / "metrics.jsonl", error);
   if (!list_checkpoints(path).empty()) {
     throw Error(ExitCode::cannot_create, fmt::format("{} already holds a run", path.string()),
-                fmt::format("continue it with `nibble resume {}`, or choose another run.dir", path.string()));
+                fmt::format("continue it with `nibble resume {}` or nibble train --continue, or choose another run.dir",
+                            path.string()));
   }
   if (!error && metrics > 0) {
     throw Error(ExitCode::cannot_create,
@@ -39,7 +44,50 @@ void refuse_used(const std::filesystem::path& path) {
   }
 }
 
+// What is in a run directory before its first checkpoint.
+bool is_of_a_start(const std::filesystem::path& path) {
+  constexpr std::array<std::string_view, 9> names = {"config.yaml",   "lock",          "lock.held",
+                                                     "checkpoints",   "heartbeat",     "tensorboard",
+                                                     "metrics.jsonl", "journal.jsonl", "gemm_plan.txt"};
+  constexpr std::array<std::string_view, 3> logs = {".log", ".out", ".err"};
+  const std::string name = path.filename().string();
+  return name.starts_with('.') || std::find(names.begin(), names.end(), name) != names.end() ||
+         std::find(logs.begin(), logs.end(), path.extension().string()) != logs.end();
+}
+
+bool has_begun(const std::filesystem::path& path) {
+  std::error_code error;
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_directory(path, error)) {
+    throw Error(ExitCode::cannot_create, fmt::format("run.dir {} is not a directory", path.string()),
+                "choose another run.dir");
+  }
+  if (!list_checkpoints(path).empty()) return true;
+  for (const std::filesystem::path& directory : {path, path / "checkpoints"}) {
+    const bool inner = directory != path;
+    for (const auto& entry : std::filesystem::directory_iterator(directory, error)) {
+      const std::string name = entry.path().filename().string();
+      if (inner ? name.starts_with(temporary_prefix) : is_of_a_start(entry.path())) continue;
+      throw Error(ExitCode::cannot_create,
+                  fmt::format("{} holds no run that could be continued, but {}", path.string(),
+                              inner ? "checkpoints/" + name : name),
+                  "choose another run.dir, or remove what is there");
+    }
+    if (error && error != std::errc::no_such_file_or_directory) {
+      throw Error(ExitCode::cannot_create, fmt::format("cannot list {}: {}", directory.string(), error.message()),
+                  "check its permissions, or choose another run.dir");
+    }
+  }
+  refuse_used(path);
+  return false;
+}
+
 }  // namespace
+
+bool RunDirectory::holds_run(Communicator& communicator, const std::filesystem::path& path) {
+  int64_t begun = 0;
+  on_leader(communicator, [&] { begun = has_begun(path) ? 1 : 0; });
+  return communicator.host().all_reduce_max(begun) != 0;
+}
 
 RunDirectory RunDirectory::create(Communicator& communicator, const std::filesystem::path& path,
                                   const std::string& config_yaml) {

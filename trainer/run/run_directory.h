@@ -17,6 +17,11 @@ class RunDirectory {
   // already (a checkpoint or metrics), and ExitCode::directory_in_use if another process trains there.
   static RunDirectory create(Communicator& communicator, const std::filesystem::path& path,
                              const std::string& config_yaml);
+  // Collective. Returns whether a run has begun in the directory: true if it has a checkpoint, false if there is
+  // nothing, or only what a start leaves that ends before its first checkpoint. Log files (.log, .out, .err) do not
+  // count. Throws ExitCode::cannot_create for a directory with anything else, and for a run without any checkpoint.
+  // Rank 0 looks, and all ranks get its answer.
+  static bool holds_run(Communicator& communicator, const std::filesystem::path& path);
   // Collective. Takes the lock of an existing run. Throws ExitCode::missing_input if there is no such directory,
   // otherwise as create() does.
   static RunDirectory open(Communicator& communicator, const std::filesystem::path& path);
