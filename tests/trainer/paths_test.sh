@@ -32,6 +32,8 @@ expect 64 "$NIBBLE" inspect '$NO_SUCH_VARIABLE/x'
 says 'PATH: the variable NO_SUCH_VARIABLE is not set'
 expect 64 "$NIBBLE" resume '~nobody/runs'
 says 'RUN_DIR: "~nobody"'
+expect 64 "$NIBBLE" quantize --recipe '$NO_SUCH_VARIABLE/r.yaml' --operand forward.x --input x.npy --output x.safetensors
+says 'recipe "$NO_SUCH_VARIABLE/r.yaml": the variable NO_SUCH_VARIABLE is not set'
 expect 78 "$NIBBLE" train tiny.yaml --set 'run.dir=$NO_SUCH_VARIABLE/run'
 says 'run.dir: the variable NO_SUCH_VARIABLE is not set'
 mkdir '~'

@@ -107,7 +107,7 @@ class FieldReader {
     try {
       *value = load_recipe(text, config_directory_);
     } catch (const Error& error) {
-      if (error.code() == ExitCode::usage) refuse(fmt::format("{}: {}", shown(text), error.what()), error.remedy());
+      if (error.code() == ExitCode::usage) refuse_config(node_.location, error.what(), error.remedy());
       if (error.code() != ExitCode::missing_input) throw;
       throw Error(error.code(), fmt::format("{}: {}", node_.location.text(), error.what()), error.remedy());
     }

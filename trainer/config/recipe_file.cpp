@@ -221,8 +221,16 @@ Recipe parse_recipe(const YamlNode& node, const std::string& config_directory) {
 }
 
 Recipe load_recipe(const std::string& name_or_path, const std::string& config_directory) {
-  const std::string path = is_path(name_or_path) ? expand_path(name_or_path)
-                                                 : find_by_name(name_or_path, recipe_directories(config_directory));
+  std::string path;
+  if (!is_path(name_or_path)) {
+    path = find_by_name(name_or_path, recipe_directories(config_directory));
+  } else {
+    try {
+      path = expand_path(name_or_path);
+    } catch (const Error& error) {
+      throw Error(error.code(), fmt::format("recipe {}: {}", shown(name_or_path), error.what()), error.remedy());
+    }
+  }
   WrittenRecipe written;
   RecipeReader(config_directory).read_file(path, written);
   return finished(written);
