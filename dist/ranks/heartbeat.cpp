@@ -19,12 +19,6 @@ namespace {
 
 constexpr std::chrono::seconds interval{1};
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (gethostname(name.data(), name.size() - 1) != 0) return "?";
-  return name.data();
-}
-
 std::string json_string(std::string_view text) {
   std::string result = "\"";
   for (const char c : text) {
@@ -39,6 +33,12 @@ std::string json_string(std::string_view text) {
 }
 
 }  // namespace
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  if (gethostname(name.data(), name.size() - 1) != 0) return "?";
+  return name.data();
+}
 
 struct Heartbeat::State {
   const std::filesystem::path path;

@@ -7,9 +7,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <string_view>
 
 namespace nibble {
+
+// Returns the name of this machine; "?" if the system does not tell.
+std::string host_name();
 
 class Heartbeat {
  public:

@@ -28,6 +28,7 @@ struct BiasOptions {
   uint64_t seed = 1;
   uint64_t sample = 0;
   bool json = false;
+  bool any_tokenizer = false;
 
   // --recipe R is short for --set recipe=R.
   std::vector<ConfigOverride> all_overrides() const {
@@ -85,6 +86,7 @@ ExitCode bias(Communicator& communicator, const BiasOptions& options) {
   Loader loader(config.data.train, static_cast<uint64_t>(config.model.sequence_length), config.run.seed,
                 /*shuffle=*/true);
   check_vocabulary(config, "the training shards", loader.vocab_size());
+  check_tokenizer(checkpoint, "the training shards", loader.tokenizer_hash(), options.any_tokenizer);
   const bool shows_progress = isatty(STDERR_FILENO) != 0;
   const auto progress = [&](uint64_t done) {
     if (shows_progress) fmt::print(stderr, "\r{} of {} passes", done, options.draws.back());
@@ -121,6 +123,8 @@ void add_bias_options(CLI::App& command) {
   command.add_option("--set", options->overrides, "Override a key: --set train.micro_batch_sequences=1")
       ->allow_extra_args(false);
   command.add_flag("--json", options->json, "Print JSON");
+  command.add_flag("--any-tokenizer", options->any_tokenizer,
+                   "Go on with shards of another tokenizer, whose ids mean other text to the model");
   command.footer("Example:\n  nibble bias runs/nvfp4 --recipe quartet2 --draws 1,4,16,64");
   command.final_callback([options] {
     throw CLI::RuntimeError(

@@ -25,6 +25,7 @@ struct EvaluateOptions {
   std::string path;
   std::vector<std::string> overrides;
   bool json = false;
+  bool any_tokenizer = false;
 };
 
 void print_loss(const ValidationLoss& set) {
@@ -47,6 +48,7 @@ ExitCode evaluate(Communicator& communicator, const RunConfig& /*of the run dire
     validation = std::make_unique<Validation>(config);
     for (const Validation::Set& set : validation->sets()) {
       check_vocabulary(config, "the validation shards", set.loader->vocab_size());
+      check_tokenizer(checkpoint, "the validation shards", set.loader->tokenizer_hash(), options.any_tokenizer);
     }
     inference = std::make_unique<InferenceModel>(checkpoint, config, config.train.micro_batch_sequences);
   });
@@ -77,6 +79,8 @@ void add_evaluate_options(CLI::App& command) {
   command.add_option("--set", options->overrides, "Override a key: --set data.validation=other/validation-*.bin")
       ->allow_extra_args(false);
   command.add_flag("--json", options->json, "Print JSON");
+  command.add_flag("--any-tokenizer", options->any_tokenizer,
+                   "Go on with shards of another tokenizer, whose ids mean other text to the model");
   command.footer("Example:\n  mpirun -n 2 nibble evaluate runs/nvfp4");
   command.final_callback([options] {
     throw CLI::RuntimeError(rank_main(

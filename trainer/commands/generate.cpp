@@ -23,6 +23,7 @@ struct GenerateOptions {
   std::string prompt;
   int64_t tokens = 128;
   SamplingOptions sampling;
+  bool any_tokenizer = false;
 };
 
 ExitCode generate(Communicator& communicator, const GenerateOptions& options) {
@@ -31,6 +32,7 @@ ExitCode generate(Communicator& communicator, const GenerateOptions& options) {
   const RunConfig config = config_of_checkpoint(checkpoint, parse_overrides(options.overrides));
   const Tokenizer tokenizer = Tokenizer::load(tokenizer_path(config));
   check_vocabulary(config, tokenizer_path(config), tokenizer.vocab_size());
+  check_tokenizer(checkpoint, tokenizer_path(config), tokenizer.hash(), options.any_tokenizer);
   InferenceModel inference(checkpoint, config, 1);
 
   std::vector<int32_t> tokens = prompt_tokens(tokenizer, options.prompt);
@@ -77,6 +79,8 @@ void add_generate_options(CLI::App& command) {
   command.add_option("--seed", options->sampling.seed, "Same seed, same text")
       ->check(CLI::NonNegativeNumber)  // without it, -1 would be read as 2^64 - 1
       ->capture_default_str();
+  command.add_flag("--any-tokenizer", options->any_tokenizer,
+                   "Go on with another tokenizer, whose ids mean other text to the model");
   command.footer("Example:\n  nibble generate runs/nvfp4 --prompt \"Fellow-Citizens of the Senate\" --temperature 0.8");
   command.final_callback([options] {
     throw CLI::RuntimeError(

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -14,6 +15,7 @@
 #include "trainer/commands/commands.h"
 #include "trainer/inference/inference_model.h"
 #include "trainer/rank_main.h"
+#include "trainer/run/journal.h"
 #include "trainer/run/run_directory.h"
 #include "trainer/run/run_profile.h"
 #include "trainer/run/training_loop.h"
@@ -56,16 +58,42 @@ void check_steps(const RunConfig& config, const CheckpointInfo& checkpoint) {
                           checkpoint.step));
 }
 
+// Warns if the learning rate of the next step is not the one that the schedule so far leads to: a run that is extended
+// after its decay, for example, goes back up.
+void warn_of_rate(const RunConfig& before, const RunConfig& config, uint64_t step) {
+  if (step == 0 || step >= static_cast<uint64_t>(config.train.steps)) return;
+  const auto last_step = static_cast<uint64_t>(before.train.steps) - 1;
+  const double expected = learning_rate(schedule_config(before), std::min(step, last_step));
+  const double next = learning_rate(schedule_config(config), step);
+  if (std::abs(next - expected) <= 0.1 * expected) return;
+  log_warning("the learning rate jumps from {:.3g} to {:.3g} at step {}: train.steps, schedule or peak have changed",
+              expected, next, step + 1);
+}
+
+// Returns what the journal keeps of the changes since the checkpoint.
+std::vector<ConfigDifference> overrides_of(const RunConfig& before, const RunConfig& config,
+                                           const CheckpointInfo& checkpoint, const TrainingData& data) {
+  std::vector<ConfigDifference> overrides = config_differences(before, config);
+  std::erase_if(overrides, [](const ConfigDifference& difference) { return difference.key == "resume.allow"; });
+  const std::string tokenizer = to_hex(data.train().tokenizer_hash());
+  if (!checkpoint.data.tokenizer.empty() && checkpoint.data.tokenizer != tokenizer) {
+    overrides.push_back({.key = "data.tokenizer", .before = checkpoint.data.tokenizer, .after = tokenizer});
+  }
+  return overrides;
+}
+
 }  // namespace
 
 ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
   const RunDirectory directory = RunDirectory::open(communicator, config.run.dir);
   const CheckpointInfo checkpoint = find_checkpoint(communicator, directory.path(), DamagedCheckpoint::set_aside);
+  RunConfig before;
   run_together(communicator, [&] {
-    RunConfig before = parse_run_config_text(checkpoint.config_yaml, checkpoint.directory / "config.yaml");
+    before = parse_run_config_text(checkpoint.config_yaml, checkpoint.directory / "config.yaml");
     before.run.dir = config.run.dir;
-    before.data.train = config.data.train;  // paths may differ: TrainingData compares the contents
-    check_resume(before, config);
+    RunConfig same_paths = before;
+    same_paths.data.train = config.data.train;  // TrainingData compares the contents
+    check_resume(same_paths, config);
     check_steps(config, checkpoint);
   });
   log_info("resuming   {} (step {}, {} tokens, saved by {} ranks)", checkpoint.directory.string(), checkpoint.step,
@@ -74,10 +102,13 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
     log_info("           it has made all its {} steps", checkpoint.step);
   }
   TrainingSession session(communicator, config, &checkpoint);
-  run_together(communicator, [&] {
-    // Written after all checks, so that a mistake in an override does not stay in the run directory.
-    if (communicator.rank() == 0) directory.write_config(resolved_yaml(config));
+  // Written after all checks, so that a mistake in an override does not stay in the run directory.
+  on_leader(communicator, [&] {
+    warn_of_rate(before, config, checkpoint.step);
+    directory.write_config(resolved_yaml(session.config()));
   });
+  record_resume(communicator, directory.path(), session.config(), checkpoint,
+                overrides_of(before, config, checkpoint, session.data()));
   return run_training(communicator, session, directory, checkpoint);
 }
 

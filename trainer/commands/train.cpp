@@ -7,6 +7,7 @@
 #include "trainer/commands/resume.h"
 #include "trainer/inference/inference_model.h"
 #include "trainer/rank_main.h"
+#include "trainer/run/journal.h"
 #include "trainer/run/run_directory.h"
 #include "trainer/run/run_profile.h"
 #include "trainer/run/training_loop.h"
@@ -26,6 +27,7 @@ ExitCode start_run(Communicator& communicator, const RunConfig& config) {
   // Made before the directory, so that a mistake in the data leaves no directory behind.
   TrainingSession session(communicator, config);
   const RunDirectory directory = RunDirectory::create(communicator, config.run.dir, resolved_yaml(session.config()));
+  record_start(communicator, directory.path(), session.config());
   return run_training(communicator, session, directory, std::nullopt);
 }
 

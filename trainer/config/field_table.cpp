@@ -236,7 +236,8 @@ const Field fields[] = {
      changeable},
 
     {"resume.allow", KEYS(resume.allow), "Keys of class numeric that may differ from those of the checkpoint when "
-     "a run is resumed.",
+     "a run is resumed. It holds for this resume only. data.train also allows other shards, data.tokenizer those of another "
+     "tokenizer.",
      changeable},
 };
 // clang-format on

@@ -205,7 +205,8 @@ class FieldReader {
   void check_allowed_key(const YamlNode& item) const {
     const std::string& key = string(item);
     const Field* named = find_field(key);
-    if (named != nullptr && named->resume == ResumeClass::numeric) return;
+    // data.tokenizer stands for the tokenizer of the shards, not only for the path of its file.
+    if (named != nullptr && (named->resume == ResumeClass::numeric || key == "data.tokenizer")) return;
     std::vector<std::string_view> candidates;
     for (const Field& field : config_fields()) {
       if (field.resume == ResumeClass::numeric) candidates.push_back(field.key);

@@ -185,7 +185,7 @@ struct ConfigDifference {
   ResumeClass resume = ResumeClass::free;
   // The group of keys that `nibble compare` expects to be equal in all runs: "data", "seed", "batch", "schedule",
   // "optimizer" or "model". It is empty for keys that may differ, such as the recipe.
-  std::string_view compare_group;
+  std::string_view compare_group = {};
 };
 std::vector<ConfigDifference> config_differences(const RunConfig& before, const RunConfig& after);
 

@@ -1,9 +1,11 @@
 #include "trainer/inference/inference_model.h"
 
+#include <fmt/format.h>
+
+#include "dist/base/log.h"
+#include "trainer/checkpoint/manifest.h"
 #include "trainer/compute/run_device.h"
 #include "trainer/state/run_states.h"
-
-#include <fmt/format.h>
 
 namespace nibble {
 
@@ -44,6 +46,22 @@ void check_vocabulary(const RunConfig& config, const std::string& what, uint32_t
               fmt::format("the vocabulary of {} has {} tokens, that of the model {}", what, vocab_size,
                           config.model.vocab_size),
               "name the tokenizer that the run's shards were made with, or shards made with it");
+}
+
+void check_tokenizer(const CheckpointInfo& checkpoint, const std::string& what, const Hash128& hash, bool allow_other) {
+  const std::string own =
+      checkpoint.format_version == 1 ? tokenizer_of_version_1(checkpoint) : checkpoint.data.tokenizer;
+  const std::string other = to_hex(hash);
+  const auto named = [](const std::string& digits) { return digits.find_first_not_of('0') != std::string::npos; };
+  if (own == other || !named(own) || !named(other)) return;
+  const std::string text = fmt::format("{} {} of another tokenizer than the run's training shards ({}, not {})", what,
+                                       what.ends_with("shards") ? "are" : "is", other, own);
+  if (!allow_other) {
+    throw Error(ExitCode::bad_data, text,
+                "name the tokenizer that the run's shards were made with, or shards made with it; --any-tokenizer goes "
+                "on in spite of it");
+  }
+  log_warning("{}", text);
 }
 
 RunConfig config_beside(const std::filesystem::path& path, const std::vector<ConfigOverride>& overrides) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "dist/base/hash.h"
 #include "dist/device/arena.h"
 #include "dist/ranks/self_communicator.h"
 #include "model/language_model.h"
@@ -30,6 +31,11 @@ class InferenceModel {
 
 // Throws ExitCode::bad_data if `vocab_size`, that of `what`, is larger than the model's, which may be rounded up.
 void check_vocabulary(const RunConfig& config, const std::string& what, uint32_t vocab_size);
+
+// Throws ExitCode::bad_data if shards or a tokenizer (`what`) are not of the tokenizer that the checkpoint's run was
+// trained with, whose token ids mean other text. With `allow_other` it only warns. A tokenizer that the checkpoint or
+// `hash` does not name (zeros) passes: llm.c's shards name none.
+void check_tokenizer(const CheckpointInfo& checkpoint, const std::string& what, const Hash128& hash, bool allow_other);
 
 // Returns the configuration inside a checkpoint, with overrides.
 RunConfig config_of_checkpoint(const CheckpointInfo& checkpoint, const std::vector<ConfigOverride>& overrides);

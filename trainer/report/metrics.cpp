@@ -1,15 +1,10 @@
 #include "trainer/report/metrics.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <chrono>
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -19,18 +14,6 @@
 namespace nibble {
 
 namespace {
-
-double wall_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
-// Returns the length of the file up to and including its last newline.
-off_t whole_lines(int descriptor) {
-  off_t end = lseek(descriptor, 0, SEEK_END);
-  char last = '\n';
-  while (end > 0 && pread(descriptor, &last, 1, end - 1) == 1 && last != '\n') --end;
-  return end;
-}
 
 template <class Points>
 void drop_after(Points& points, uint64_t step) {
@@ -83,32 +66,6 @@ std::string hexadecimal_bits(double value) {
   return fmt::format("{:016x}", std::bit_cast<uint64_t>(value));
 }
 
-MetricsLog::MetricsLog(const std::filesystem::path& path) : path_(path) {
-  descriptor_ = open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (descriptor_ < 0 || ftruncate(descriptor_, whole_lines(descriptor_)) != 0) {
-    throw Error(ExitCode::cannot_create, fmt::format("cannot open {}: {}", path.string(), std::strerror(errno)),
-                "make the run directory writable, or choose another run.dir");
-  }
-}
-
-MetricsLog::~MetricsLog() {
-  if (descriptor_ >= 0) close(descriptor_);
-}
-
-void MetricsLog::write_line(const nlohmann::json& object) {
-  const std::string line = object.dump() + "\n";
-  std::string_view rest = line;  // a nearly full disk may take a part; the next write() then reports the error
-  while (!rest.empty()) {
-    const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      throw Error(ExitCode::io, fmt::format("cannot write to {}: {}", path_.string(), std::strerror(errno)),
-                  "free disk space, then resume the run");
-    }
-    rest.remove_prefix(static_cast<size_t>(written));
-  }
-}
-
 void MetricsLog::step(const StepMetrics& metrics) {
   nlohmann::json line = {{"event", "step"},
                          {"step", metrics.step},
@@ -118,39 +75,28 @@ void MetricsLog::step(const StepMetrics& metrics) {
                          {"grad_norm", metrics.grad_norm},
                          {"lr", metrics.learning_rate},
                          {"tokens_per_second", metrics.tokens_per_second},
-                         {"mfu", metrics.mfu},
-                         {"time", wall_seconds()}};
+                         {"mfu", metrics.mfu}};
   if (metrics.retried) line["retried"] = true;
   if (!metrics.applied) {
     line.update({{"applied", false}, {"non_finite", metrics.non_finite}, {"skipped_total", metrics.skipped_total}});
   }
-  write_line(line);
+  lines_.write(line);
 }
 
 void MetricsLog::validation(uint64_t step, uint64_t tokens, const std::vector<ValidationLoss>& losses) {
   nlohmann::json line = to_json(losses);
-  line.update({{"event", "validation"}, {"step", step}, {"tokens", tokens}, {"time", wall_seconds()}});
-  write_line(line);
+  line.update({{"event", "validation"}, {"step", step}, {"tokens", tokens}});
+  lines_.write(line);
 }
 
 void MetricsLog::checkpoint(uint64_t step, const std::string& directory, double seconds) {
-  write_line({{"event", "checkpoint"},
-              {"step", step},
-              {"directory", directory},
-              {"seconds", seconds},
-              {"time", wall_seconds()}});
+  lines_.write({{"event", "checkpoint"}, {"step", step}, {"directory", directory}, {"seconds", seconds}});
 }
 
 void MetricsLog::warning(uint64_t step, std::string_view text, const nlohmann::json& details) {
   nlohmann::json line = details;
-  line.update({{"event", "warning"}, {"step", step}, {"text", text}, {"time", wall_seconds()}});
-  write_line(line);
-}
-
-void MetricsLog::event(const nlohmann::json& object) {
-  nlohmann::json timed = object;
-  timed["time"] = wall_seconds();
-  write_line(timed);
+  line.update({{"event", "warning"}, {"step", step}, {"text", text}});
+  lines_.write(line);
 }
 
 RunHistory read_history(const std::filesystem::path& metrics_file) {

@@ -1,5 +1,4 @@
-// The log metrics.jsonl of a run: one JSON object per line, append-only (docs/formats.md). Rank 0 writes each line with
-// one system call, so that after a kill only the last line can be incomplete.
+// The log metrics.jsonl of a run: one JSON object per line (docs/formats.md), written by rank 0.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +10,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "trainer/report/json_lines.h"
 #include "trainer/report/telemetry_record.h"
 
 namespace nibble {
@@ -49,11 +49,8 @@ std::string describe(const std::vector<ValidationLoss>& losses);
 
 class MetricsLog {
  public:
-  // Opens the file for appending. An incomplete last line, left by a killed run, is removed.
-  explicit MetricsLog(const std::filesystem::path& path);
-  ~MetricsLog();
-  MetricsLog(const MetricsLog&) = delete;
-  MetricsLog& operator=(const MetricsLog&) = delete;
+  // Opens the file as JsonLines does.
+  explicit MetricsLog(const std::filesystem::path& path) : lines_(path) {}
 
   void step(const StepMetrics& metrics);
   void validation(uint64_t step, uint64_t tokens, const std::vector<ValidationLoss>& losses);
@@ -62,12 +59,10 @@ class MetricsLog {
   void warning(uint64_t step, std::string_view text, const nlohmann::json& details);
   // Writes an event: "run" at the start of every process, "resume" after it when training continues from a checkpoint,
   // "telemetry" and "profile".
-  void event(const nlohmann::json& object);
+  void event(const nlohmann::json& object) { lines_.write(object); }
 
  private:
-  void write_line(const nlohmann::json& object);
-  int descriptor_ = -1;
-  std::filesystem::path path_;
+  JsonLines lines_;
 };
 
 // The contents of metrics.jsonl. A step that was computed again after a resume is in it once.

@@ -25,17 +25,13 @@
 #include "dist/base/file_descriptor.h"
 #include "dist/base/log.h"
 #include "dist/base/signals.h"
+#include "dist/ranks/heartbeat.h"
 
 namespace nibble {
 
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "?";
-}
 
 std::string own_entry() {
   const auto now = std::chrono::time_point_cast<std::chrono::seconds>(std::chrono::system_clock::now());

@@ -19,6 +19,7 @@
 #include "trainer/report/metrics.h"
 #include "trainer/report/progress.h"
 #include "trainer/report/tensorboard.h"
+#include "trainer/run/journal.h"
 #include "trainer/run/run_profile.h"
 
 namespace nibble {
@@ -66,6 +67,8 @@ class TrainingLoop {
  private:
   bool leader() const { return communicator_.rank() == 0; }
   uint64_t tokens_after(uint64_t step) const { return session_.data().tokens(step); }
+  // Where TensorBoard draws a step.
+  uint64_t axis(uint64_t step) const { return draws_tokens_ ? tokens_after(step) : step; }
   uint64_t total_steps() const { return static_cast<uint64_t>(config_.train.steps); }
   static bool due(uint64_t step, int64_t every) { return every > 0 && step % static_cast<uint64_t>(every) == 0; }
 
@@ -102,6 +105,7 @@ class TrainingLoop {
   // The members below are set on rank 0 only.
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<TensorboardWriter> tensorboard_;
+  bool draws_tokens_ = true;  // false for the rest of a run that an older version started: it drew steps
   std::unique_ptr<ProgressDisplay> progress_;
 };
 
@@ -151,7 +155,8 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
     if (resumed) metrics_->event({{"event", "resume"}, {"step", first_step}});
     if (config_.log.tensorboard) {
       tensorboard_ = std::make_unique<TensorboardWriter>(directory_.tensorboard());
-      if (resumed) tensorboard_->session_start(first_step + 1);
+      draws_tokens_ = journal_has_start(directory_.path());
+      if (resumed) tensorboard_->session_start(axis(first_step) + 1);
     }
     for (const std::string& line : session_.describe()) log_info("{}", line);
     for (const std::string& line : session_.data().warnings()) log_warning("{}", line);
@@ -197,7 +202,8 @@ void TrainingLoop::warn_of(uint64_t step, const StepResult& result) {
 void TrainingLoop::log_telemetry(const TelemetryRecord& record) {
   metrics_->event(to_event(record));
   if (!tensorboard_) return;
-  for (const NamedScalar& scalar : scalars_of(record)) tensorboard_->scalar(scalar.tag, scalar.value, record.step);
+  for (const NamedScalar& scalar : scalars_of(record))
+    tensorboard_->scalar(scalar.tag, scalar.value, axis(record.step));
 }
 
 void TrainingLoop::log_profile(const std::optional<ProfileRecord>& record) {
@@ -294,11 +300,11 @@ void TrainingLoop::train_one(uint64_t step) {
     if (result.first) warn_of(step, result);
     if (result.telemetry) log_telemetry(*result.telemetry);
     if (tensorboard_) {
-      tensorboard_->scalar("loss/train", metrics.loss, step);
-      tensorboard_->scalar("grad_norm", metrics.grad_norm, step);
-      tensorboard_->scalar("learning_rate", metrics.learning_rate, step);
-      tensorboard_->scalar("tokens_per_second", metrics.tokens_per_second, step);
-      tensorboard_->scalar("mfu", metrics.mfu, step);
+      tensorboard_->scalar("loss/train", metrics.loss, axis(step));
+      tensorboard_->scalar("grad_norm", metrics.grad_norm, axis(step));
+      tensorboard_->scalar("learning_rate", metrics.learning_rate, axis(step));
+      tensorboard_->scalar("tokens_per_second", metrics.tokens_per_second, axis(step));
+      tensorboard_->scalar("mfu", metrics.mfu, axis(step));
       tensorboard_->flush();
     }
   });
@@ -309,8 +315,8 @@ void TrainingLoop::train_one(uint64_t step) {
 
 // Writes to TensorBoard, on rank 0. `suffix` ends the names of the scalars.
 void TrainingLoop::log_validation(const std::string& suffix, const ValidationLoss& set, uint64_t step) {
-  tensorboard_->scalar("loss/validation" + suffix, set.loss, step);
-  if (set.bits_per_byte) tensorboard_->scalar("bits_per_byte/validation" + suffix, *set.bits_per_byte, step);
+  tensorboard_->scalar("loss/validation" + suffix, set.loss, axis(step));
+  if (set.bits_per_byte) tensorboard_->scalar("bits_per_byte/validation" + suffix, *set.bits_per_byte, axis(step));
 }
 
 // Returns false if a stop was requested before the validation was complete.

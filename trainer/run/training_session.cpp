@@ -78,6 +78,7 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     : communicator_(communicator), config_(config), device_(device_of(config)), schedule_(schedule_config(config)) {
   run_together(communicator_, [&] {
     data_ = std::make_unique<TrainingData>(config_, checkpoint);
+    config_.resume.allow.clear();  // it holds for one resume
     config_.model.vocab_size = settled_vocabulary(config, data_->train());
     nibble::validate(config_.model);
     set_gpu_reserve(gpu_bytes_of_libraries(communicator_, device_));

@@ -1,0 +1,97 @@
+#include "trainer/run/journal.h"
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "dist/device/thread_pool.h"
+#include "dist/ranks/heartbeat.h"
+#include "dist/ranks/mpi_communicator.h"
+#include "quant/isa/instruction_set.h"
+#include "trainer/compute/run_device.h"
+#include "trainer/config/build_facts.h"
+#include "trainer/report/json_lines.h"
+
+namespace nibble {
+
+namespace {
+
+constexpr const char* file_name = "journal.jsonl";
+
+// Collective. Returns the machines of the run in the order of their first ranks, each with its number of ranks.
+nlohmann::json machines_of(Communicator& communicator) {
+  std::array<char, 256> own{};
+  const std::string name = host_name();
+  std::copy_n(name.begin(), std::min(name.size(), own.size() - 1), own.begin());
+  nlohmann::json machines = nlohmann::json::array();
+  for (const std::array<char, 256>& each : gather_each(communicator, own)) {
+    const auto known =
+        std::ranges::find_if(machines, [&](const auto& machine) { return machine["name"] == each.data(); });
+    if (known == machines.end()) {
+      machines.push_back({{"name", each.data()}, {"ranks", 1}});
+    } else {
+      (*known)["ranks"] = (*known)["ranks"].get<int>() + 1;
+    }
+  }
+  return machines;
+}
+
+// Collective. Returns a line with what computes from here on.
+nlohmann::json entry(Communicator& communicator, const char* kind, uint64_t step, const RunConfig& config) {
+  return {{"kind", kind},
+          {"step", step},
+          {"nibble", NIBBLE_VERSION},
+          {"commit", build_facts.commit},
+          {"cuda", build_facts.cuda},
+          {"mpi", mpi_library()},
+          {"device", device_of(config) == DeviceKind::cpu ? "cpu" : "cuda"},
+          {"instruction_set", name_of(instruction_set())},
+          {"ranks", communicator.size()},
+          {"threads_per_rank", compute_threads()},
+          {"machines", machines_of(communicator)}};
+}
+
+void append(Communicator& communicator, const std::filesystem::path& directory,
+            const std::vector<nlohmann::json>& lines) {
+  on_leader(communicator, [&] {
+    JsonLines journal(directory / file_name);
+    for (const nlohmann::json& line : lines) journal.write(line);
+    journal.sync();
+  });
+}
+
+}  // namespace
+
+void record_start(Communicator& communicator, const std::filesystem::path& directory, const RunConfig& config) {
+  append(communicator, directory, {entry(communicator, "start", 0, config)});
+}
+
+void record_resume(Communicator& communicator, const std::filesystem::path& directory, const RunConfig& config,
+                   const CheckpointInfo& checkpoint, const std::vector<ConfigDifference>& overrides) {
+  nlohmann::json resume = entry(communicator, "resume", checkpoint.step, config);
+  resume["checkpoint"] = checkpoint.directory.filename().string();
+  resume["tokens"] = checkpoint.tokens;
+  resume["next_sample"] = checkpoint.data.next_sample;
+  std::vector<nlohmann::json> lines{std::move(resume)};
+  for (const ConfigDifference& override : overrides) {
+    lines.push_back({{"kind", "override"},
+                     {"step", checkpoint.step},
+                     {"key", override.key},
+                     {"from", override.before},
+                     {"to", override.after}});
+  }
+  append(communicator, directory, lines);
+}
+
+bool journal_has_start(const std::filesystem::path& directory) {
+  std::ifstream file(directory / file_name, std::ios::binary);
+  for (std::string line; std::getline(file, line);) {
+    const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (object.is_object() && object.value("kind", "") == "start") return true;
+  }
+  return false;
+}
+
+}  // namespace nibble
