@@ -84,6 +84,7 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "data.allow_unused=true",
                                   "data.document_mask=true",
                                   "train.stop_at=50",
+                                  "train.gradient_groups=0",
                                   "train.group_micro_batches=2",
                                   "train.recompute=0,2-3",
                                   "train.threads=3",
@@ -340,6 +341,34 @@ TEST(RunConfig, SchemaNamesEveryKey) {
     const auto& required = object["required"];
     EXPECT_EQ(std::find(required.begin(), required.end(), name) != required.end(), field.required) << field.key;
   }
+}
+
+TEST(RunConfig, GroupsCutTheMicroBatchesOfAStep) {
+  for (const int64_t micro_batches : {1, 3, 8, 9, 13, 100}) {
+    for (const char* key : {"gradient_groups", "group_micro_batches"}) {
+      for (const int64_t value : {1, 2, 3, 8, 1000}) {
+        const RunConfig config = parse({"train.tokens_per_step=" + std::to_string(128 * micro_batches),
+                                        "train." + std::string(key) + "=" + std::to_string(value)});
+        const uint64_t groups = config.gradient_groups();
+        const bool by_groups = config.train.gradient_groups > 0;
+        EXPECT_EQ(groups, static_cast<uint64_t>(by_groups ? std::min(value, micro_batches)
+                                                          : (micro_batches + value - 1) / value));
+        EXPECT_EQ(config.first_micro_batch(0), 0u);
+        EXPECT_EQ(config.first_micro_batch(groups), static_cast<uint64_t>(micro_batches));
+        for (uint64_t group = 0; group < groups; ++group) {
+          ASSERT_LT(config.first_micro_batch(group), config.first_micro_batch(group + 1));
+          for (uint64_t m = config.first_micro_batch(group); m < config.first_micro_batch(group + 1); ++m) {
+            EXPECT_EQ(config.group_of(m), group);
+          }
+        }
+        EXPECT_EQ(resolved_yaml(parse({}, resolved_yaml(config))), resolved_yaml(config));
+      }
+    }
+  }
+  expect_refused({"train.gradient_groups=2", "train.group_micro_batches=2"},
+                 "--set train.gradient_groups=2: train.gradient_groups and train.group_micro_batches say the same");
+  expect_refused({"train.gradient_groups=0"},
+                 "--set train.gradient_groups=0: train.gradient_groups and train.group_micro_batches are both 0");
 }
 
 }  // namespace

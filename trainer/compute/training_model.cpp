@@ -1,7 +1,5 @@
 #include "trainer/compute/training_model.h"
 
-#include <algorithm>
-
 #include "trainer/compute/run_device.h"
 
 namespace nibble {
@@ -26,7 +24,7 @@ LanguageModelOptions training_options(const RunConfig& config) {
           .device = device_of(config),
           .document_mask = config.data.document_mask,
           .head_chunk_tokens = config.train.head_chunk_tokens,
-          .sums_micro_batches = std::min(config.train.group_micro_batches, config.micro_batches_per_step()) > 1,
+          .sums_micro_batches = config.gradient_groups() < static_cast<uint64_t>(config.micro_batches_per_step()),
           .graphs = config.cuda.graphs,
           .recompute = recompute_blocks(config)};
 }

@@ -132,11 +132,16 @@ const Field fields[] = {
     {"train.tokens_per_step", VALUE(train.tokens_per_step), "Tokens of an optimizer step, over all ranks; a multiple of "
      "train.micro_batch_sequences * model.sequence_length.",
      numeric, "batch", token_count, "tokens", true},
+    {"train.gradient_groups", VALUE(train.gradient_groups),
+     "Groups into which the micro-batches of a step are cut, or as many as there are micro-batches, if these are fewer. A "
+     "group's gradients are added up in one buffer, and a tree sums the groups: the order of the sum, and so its bits, "
+     "depend on it, never on the number of ranks. With g groups a rank holds up to log2(g) + 1 gradients in FP32, and no "
+     "more ranks have work than there are groups. With fewer groups than micro-batches, a head that is tied or computed in "
+     "chunks takes memory for its gradient of one micro-batch. 0 = train.group_micro_batches decides.",
+     numeric, "", {0, 4294967295.0}, "groups"},
     {"train.group_micro_batches", VALUE(train.group_micro_batches),
-     "Micro-batches whose gradients are added up in one buffer before the tree over groups; the order of the sum, and so "
-     "its bits, depend on it, never on the number of ranks. The number of groups limits the number of ranks that work. "
-     "Above 1, a head that is tied or computed in chunks takes memory for its gradient of one micro-batch.",
-     numeric, "batch", {1, 4294967295.0}, "micro-batches"},
+     "The older key for the same, which says how many micro-batches a group has; 0 = train.gradient_groups decides.",
+     numeric, "", {0, 4294967295.0}, "micro-batches"},
     {"train.recompute", VALUE(train.recompute), "Blocks whose activations are computed again in the backward pass to save "
      "memory: none, all, or block numbers such as `0,2,5-7`. Changes no bit of the result.",
      changeable},

@@ -93,6 +93,7 @@ class ConfigReader {
     for (const YamlEntry& entry : root.entries) read_top_level(entry);
     check_required();
     check_batch();
+    check_groups();
     check_steps();
     check_validation();
     check_recompute();
@@ -164,6 +165,19 @@ class ConfigReader {
                   fmt::format("train.tokens_per_step {} is not a multiple of a micro-batch of {} x {} = {} tokens",
                               tokens, config_.train.micro_batch_sequences, config_.model.sequence_length, micro_batch),
                   fmt::format("use {}", nearest));
+  }
+
+  // A file that knows only the older key decides by it; the default of the other one gives way.
+  void check_groups() {
+    RunConfig::Train& train = config_.train;
+    if (train.group_micro_batches > 0 && !locations_.contains("train.gradient_groups")) train.gradient_groups = 0;
+    if ((train.gradient_groups > 0) != (train.group_micro_batches > 0)) return;
+    refuse_config(
+        location(locations_.contains("train.gradient_groups") ? "train.gradient_groups" : "train.group_micro_batches"),
+        train.gradient_groups > 0 ? "train.gradient_groups and train.group_micro_batches say the same in two ways"
+                                  : "train.gradient_groups and train.group_micro_batches are both 0",
+        train.gradient_groups > 0 ? "set train.group_micro_batches, the older key, to 0"
+                                  : "set train.gradient_groups, for example to 8");
   }
 
   void check_steps() const {
@@ -245,6 +259,25 @@ std::string difference_text(const Field& field, const RunConfig& config, const R
 }
 
 }  // namespace
+
+uint64_t RunConfig::gradient_groups() const {
+  const int64_t micro_batches = micro_batches_per_step();
+  if (train.group_micro_batches > 0) return static_cast<uint64_t>(div_ceil(micro_batches, train.group_micro_batches));
+  return static_cast<uint64_t>(std::min(train.gradient_groups, micro_batches));
+}
+
+uint64_t RunConfig::first_micro_batch(uint64_t group) const {
+  const auto micro_batches = static_cast<uint64_t>(micro_batches_per_step());
+  if (train.group_micro_batches > 0) {
+    return std::min(micro_batches, group * static_cast<uint64_t>(train.group_micro_batches));
+  }
+  return group * micro_batches / gradient_groups();
+}
+
+uint64_t RunConfig::group_of(uint64_t micro_batch) const {
+  if (train.group_micro_batches > 0) return micro_batch / static_cast<uint64_t>(train.group_micro_batches);
+  return ((micro_batch + 1) * gradient_groups() - 1) / static_cast<uint64_t>(micro_batches_per_step());
+}
 
 RunConfig parse_run_config(const std::string& path, const std::vector<ConfigOverride>& overrides) {
   return read_with_overrides(read_yaml_file(path), path, overrides);

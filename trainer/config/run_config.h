@@ -56,11 +56,14 @@ struct RunConfig {
     int64_t steps = 0;    // optimizer steps of the whole run; the schedule ends there
     int64_t stop_at = 0;  // write a checkpoint and end with exit code 75 after this step; 0 = never
     int64_t micro_batch_sequences = 0;
-    int64_t tokens_per_step = 0;      // a multiple of micro_batch_sequences * model.sequence_length
-    int64_t group_micro_batches = 1;  // size of the groups of the gradient's fixed sum order
-    std::string recompute = "none";   // see recompute_blocks()
-    int64_t threads = 0;              // per rank; 0 = automatic
-    int64_t head_chunk_tokens = 0;    // 0 = automatic
+    int64_t tokens_per_step = 0;  // a multiple of micro_batch_sequences * model.sequence_length
+    // The groups of the gradient's fixed sum order: so many, or the older way to say it, so many micro-batches in each.
+    // One of the two is 0; see RunConfig::gradient_groups().
+    int64_t gradient_groups = 8;
+    int64_t group_micro_batches = 0;
+    std::string recompute = "none";  // see recompute_blocks()
+    int64_t threads = 0;             // per rank; 0 = automatic
+    int64_t head_chunk_tokens = 0;   // 0 = automatic
   };
   struct Optimizer {
     double learning_rate = 0;  // the schedule's peak
@@ -135,6 +138,12 @@ struct RunConfig {
   int64_t micro_batches_per_step() const {
     return train.tokens_per_step / (train.micro_batch_sequences * model.sequence_length);
   }
+  // Returns the number of groups into which a step's micro-batches are cut: their gradients are the leaves of the tree
+  // that sums them (dist/zero/tree_reduction.h). Group g has micro-batches [first_micro_batch(g), first_micro_batch(g +
+  // 1)), and is the group_of() each of them.
+  uint64_t gradient_groups() const;
+  uint64_t first_micro_batch(uint64_t group) const;
+  uint64_t group_of(uint64_t micro_batch) const;
   // Samples are sequences of model.sequence_length tokens.
   int64_t samples_per_step() const { return train.tokens_per_step / model.sequence_length; }
 };

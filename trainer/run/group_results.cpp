@@ -26,14 +26,8 @@ void gather_by_group(Communicator& communicator, std::vector<double>& values) {
 
 }  // namespace
 
-uint64_t gradient_groups(const RunConfig& config) {
-  return static_cast<uint64_t>(div_ceil(config.micro_batches_per_step(), config.train.group_micro_batches));
-}
-
 MicroBatchRange micro_batches_of(const RunConfig& config, const GroupRange& groups) {
-  const auto all = static_cast<uint64_t>(config.micro_batches_per_step());
-  const auto group_size = static_cast<uint64_t>(config.train.group_micro_batches);
-  return {std::min(all, groups.begin * group_size), std::min(all, groups.end * group_size)};
+  return {config.first_micro_batch(groups.begin), config.first_micro_batch(groups.end)};
 }
 
 GroupResults::GroupResults(Arena& arena, const RunConfig& config, const GroupRange& local, const LanguageModel& model)
@@ -44,8 +38,8 @@ GroupResults::GroupResults(Arena& arena, const RunConfig& config, const GroupRan
       counts_(allocate_tensor(
           arena, DType::i64,
           {static_cast<int64_t>(local.end - local.begin), static_cast<int64_t>(model.linears().size())})),
-      loss_(gradient_groups(config)),
-      non_finite_(gradient_groups(config)) {}
+      loss_(config.gradient_groups()),
+      non_finite_(config.gradient_groups()) {}
 
 void GroupResults::keep_losses(uint64_t micro_batch, const LanguageModel& model) {
   const auto index = static_cast<int64_t>(micro_batch - own_.begin);

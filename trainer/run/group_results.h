@@ -13,9 +13,6 @@
 
 namespace nibble {
 
-// Returns the number of groups of the gradient's sum.
-uint64_t gradient_groups(const RunConfig& config);
-
 // Numbers of micro-batches in a step.
 struct MicroBatchRange {
   uint64_t begin = 0, end = 0;

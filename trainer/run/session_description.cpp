@@ -35,7 +35,7 @@ std::vector<std::string> TrainingSession::describe() const {
   if (const std::string gather = weight_gather_->describe(); !gather.empty()) lines.push_back("gather     " + gather);
   std::vector<std::string> data = data_->describe();
   data.front() +=
-      fmt::format(" ({} micro-batches in {} groups)", config_.micro_batches_per_step(), gradient_groups(config_));
+      fmt::format(" ({} micro-batches in {} groups)", config_.micro_batches_per_step(), config_.gradient_groups());
   for (const std::string& line : data) lines.push_back("data       " + line);
   for (std::string& line : states_.describe()) lines.push_back(std::move(line));
   return lines;

@@ -159,7 +159,7 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
       if (resumed) tensorboard_->session_start(axis(first_step) + 1);
     }
     for (const std::string& line : session_.describe()) log_info("{}", line);
-    for (const std::string& line : session_.data().warnings()) log_warning("{}", line);
+    for (const std::string& line : session_.warnings()) log_warning("{}", line);
     std::string peak = "peak not known";
     if (peak_flops_ > 0) {
       peak = fmt::format("{} peak {:.1f} GFLOP/s in all",

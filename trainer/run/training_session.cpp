@@ -15,6 +15,7 @@
 #include "optim/gradient_norm.h"
 #include "quant/tensor/tensor_copy.h"
 #include "trainer/checkpoint/optimizer_arrays.h"
+#include "trainer/compute/memory_remedy.h"
 #include "trainer/compute/run_device.h"
 #include "trainer/compute/training_model.h"
 
@@ -84,7 +85,8 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     set_gpu_reserve(gpu_bytes_of_libraries(communicator_, device_));
     refuse_slow_paths(config_);
     config_.train.head_chunk_tokens = settled_head_chunk(config_, device_, checkpoint == nullptr);
-    build_model(config_.recipe);
+    explain_lack_of_memory([&] { build_model(config_.recipe); },
+                           [&] { return memory_remedy(savings_of_model(config_)); });
     reserve_for_late_switch();
   });
   build_state();
@@ -130,7 +132,7 @@ void TrainingSession::add_run_states() {
       {.communicator = communicator_,
        .config = config_,
        .model = *model_,
-       .groups = gradient_groups(config_),
+       .groups = config_.gradient_groups(),
        .weights = {.begin = bounds[rank],
                    .end = bounds[rank + 1],
                    .read = [this](std::span<float> values) { optimizers_->read_weights(values, weights_); },
@@ -153,19 +155,50 @@ void TrainingSession::build_state() {
     recipe_arena_->release(0);
     weights_ = allocate_weights(shared_arena_->arena(), layout_);
     reduction_ =
-        make_gradient_reduction(config_.comm.reduction, *shared_arena_, exchange, *owned_, gradient_groups(config_));
+        make_gradient_reduction(config_.comm.reduction, *shared_arena_, exchange, *owned_, config_.gradient_groups());
     optimizers_->allocate(offloads(config_, device_) ? *recipe_arena_ : *state_arena_);
     weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *owned_, communicator_.rank());
     group_results_ = std::make_unique<GroupResults>(*state_arena_, config_, reduction_->local_groups(), *model_);
     states_.allocate({.host = *recipe_arena_, .device = *state_arena_});
   };
-  shared_arena_->commit(build);
-  run_together(communicator_, [&] {
-    state_arena_->commit();
-    recipe_arena_->commit();
-    build();
-    states_.attach(*model_);
-  });
+  const auto remedy = [&] {
+    std::vector<MemorySaving> savings = savings_of_model(config_);
+    savings.push_back(saving_of_groups(config_, communicator_.size(), [&](uint64_t groups) {
+      SharedArena gradients("gradients", exchange, device_);
+      make_gradient_reduction(config_.comm.reduction, gradients, exchange, *owned_, groups);
+      return gradients.arena().planned_bytes();
+    }));
+    if (device_ != DeviceKind::cpu && !config_.cuda.offload_optimizer) {
+      savings.push_back({"cuda.offload_optimizer=true", state_arena_->planned_bytes()});
+    }
+    return memory_remedy(std::move(savings));
+  };
+  explain_lack_of_memory(
+      [&] {
+        shared_arena_->commit(build);
+        run_together(communicator_, [&] {
+          state_arena_->commit();
+          recipe_arena_->commit();
+          build();
+          states_.attach(*model_);
+        });
+      },
+      remedy);
+}
+
+std::vector<std::string> TrainingSession::warnings() const {
+  std::vector<std::string> warnings = data_->warnings();
+  const auto ranks = static_cast<uint64_t>(communicator_.size());
+  const uint64_t groups = config_.gradient_groups();
+  if (ranks <= groups) return warnings;
+  const auto micro_batches = static_cast<uint64_t>(config_.micro_batches_per_step());
+  warnings.push_back(fmt::format("{} of {} ranks have no work: a step has {} micro-batches in {} groups; {}",
+                                 ranks - groups, ranks, micro_batches, groups,
+                                 micro_batches >= ranks
+                                     ? fmt::format("set train.gradient_groups to {} or more", ranks)
+                                     : "take fewer ranks, a smaller train.micro_batch_sequences or a larger "
+                                       "train.tokens_per_step"));
+  return warnings;
 }
 
 void TrainingSession::initialize_weights() {
@@ -313,7 +346,7 @@ bool TrainingSession::ends_run(const StepResult& result) const {
 }
 
 nlohmann::json TrainingSession::products() const {
-  return products_of(*model_, communicator_, gradient_groups(config_));
+  return products_of(*model_, communicator_, config_.gradient_groups());
 }
 
 StepResult TrainingSession::train_step(uint64_t step) {

@@ -64,6 +64,8 @@ class TrainingSession {
   StepStates& states() { return states_; }
   const TrainingData& data() const { return *data_; }
   bool has_validation() const { return data_->validation() != nullptr; }
+  // What the user should know before the run starts.
+  std::vector<std::string> warnings() const;
   // Describes what the run will use, one line each: parameters, memory, data.
   std::vector<std::string> describe() const;
 

@@ -70,8 +70,7 @@ void ProductCheck::end_micro_batch(const StepEvent& event) {
 
 std::optional<ProductCheckRecord> ProductCheck::collect(uint64_t step) const {
   if (!due(step)) return std::nullopt;
-  const uint64_t group = micro_batch(step) / static_cast<uint64_t>(config_.train.group_micro_batches);
-  const int rank = rank_of_group(group, groups_, communicator_.size());
+  const int rank = rank_of_group(config_.group_of(micro_batch(step)), groups_, communicator_.size());
   const nlohmann::json own = {record_.layer, record_.product, record_.library, record_.algorithm, record_.difference};
   const auto found = nlohmann::json::parse(broadcast_string(communicator_, own.dump(), rank));
   return ProductCheckRecord{.step = step + 1,
