@@ -110,7 +110,8 @@ void DocumentSplit::settle_tail() {
                 "leave --validation-tail out, or give longer documents");
   }
   const double wanted = std::ceil(share_ * static_cast<double>(bytes_));
-  tail_bytes_ = static_cast<uint64_t>(std::min(wanted, static_cast<double>(longest_.bytes / 2)));
+  const uint64_t half = longest_.bytes / 2;
+  tail_bytes_ = wanted < static_cast<double>(half) ? static_cast<uint64_t>(wanted) : half;
   held_out_bytes_ = tail_bytes_ * longest_copies_;
 }
 

@@ -41,7 +41,7 @@ std::string take_variable(std::string_view& text) {
   if (braces) text.remove_prefix(1);
   const bool begins = !text.empty() && letters.find(text.front()) != std::string_view::npos;
   const size_t length = begins ? std::min(text.find_first_not_of(letters_and_digits), text.size()) : 0;
-  const std::string name(text.substr(0, length));
+  std::string name(text.substr(0, length));
   text.remove_prefix(length);
   if (braces && !name.empty() && text.starts_with('}')) {
     text.remove_prefix(1);
