@@ -5,8 +5,8 @@
 #include <algorithm>
 
 #include "dist/device/profile.h"
-#include "model/ops/cross_entropy.h"
 #include "model/ops/elementwise.h"
+#include "model/ops/loss/cross_entropy.h"
 
 namespace nibble {
 namespace {
@@ -105,12 +105,14 @@ Tensor Head::logits(const Tensor& input, const StepContext& context) {
   return output;
 }
 
-double Head::loss(const Tensor& input, const Tensor& targets, const StepContext& context) {
+double Head::loss(const Tensor& input, const Tensor& targets, const StepContext& context, const LogitsReader& read) {
   const ProfileScope scope(OperatorFamily::head, "head_loss");
   const int64_t tokens = input.rows();
   for (int64_t begin = 0; begin < tokens; begin += chunk_) {
     const int64_t end = std::min(tokens, begin + chunk_);
-    cross_entropy({.logits = logits(input.slice(begin, end), context),
+    const Tensor of_chunk = logits(input.slice(begin, end), context);
+    if (read) read(begin, of_chunk);
+    cross_entropy({.logits = of_chunk,
                    .targets = targets.slice(begin, end),
                    .grad_logits = Tensor(),
                    .losses = losses_.slice(begin, end)});

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "dist/device/arena.h"
 #include "model/blocks/block.h"
@@ -48,9 +49,12 @@ class Head {
   Linear& linear() { return linear_; }
   void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
 
+  // Gets the logits of a chunk of tokens, f32 [n, vocab], and the number of the first of them.
+  using LogitsReader = std::function<void(int64_t first, const Tensor& logits)>;
   // Returns the sum over tokens of the cross-entropy in nats, in token order. `input` is [tokens, hidden], a whole
-  // micro-batch or less. The bits are the same with and without gradient.
-  double loss(const Tensor& input, const Tensor& targets, const StepContext& context);
+  // micro-batch or less. The bits are the same with and without gradient. `read` is called for each chunk, in order,
+  // before the loss overwrites its logits.
+  double loss(const Tensor& input, const Tensor& targets, const StepContext& context, const LogitsReader& read = {});
   // For a whole micro-batch, adds the parameters' gradients of scale * loss and overwrites `gradient` [tokens, hidden]
   // with that of the input. Afterwards losses() are those of each token, f32 [tokens], whose sum is what loss() would
   // have returned.

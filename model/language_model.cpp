@@ -10,8 +10,8 @@
 #include "dist/device/profile.h"
 #include "model/blocks/attention_block.h"
 #include "model/blocks/mlp_block.h"
-#include "model/ops/cross_entropy.h"
 #include "model/ops/embedding.h"
+#include "model/ops/loss/cross_entropy.h"
 #include "model/ops/rope.h"
 #include "quant/tensor/tensor_copy.h"
 
@@ -240,15 +240,30 @@ void LanguageModel::set_weights_changed() {
   for (Linear* linear : linears_) linear->set_weights_changed();
 }
 
-double LanguageModel::forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
-                              const Tensor& document_starts) {
+Pass LanguageModel::take_for_forward(const Tensor& tokens, const StepContext& context, const Tensor& document_starts) {
   Pass pass = whole_micro_batch(context, /*keep=*/false);
   NIBBLE_CHECK(0 < tokens.size(0) && tokens.size(0) <= pass.sequences, "more sequences than memory was planned for");
   pass.sequences = tokens.size(0);
-  const Tensor ids = take_tokens(tokens, token_ids_, pass.sequences, pass.sequence_length);
-  const Tensor wanted = take_tokens(targets, target_ids_, pass.sequences, pass.sequence_length);
+  take_tokens(tokens, token_ids_, pass.sequences, pass.sequence_length);
   pass.document_starts = take_document_starts(document_starts, pass.sequences, pass.sequence_length);
-  return head_->loss(run_forward(ids, pass), wanted, context);
+  return pass;
+}
+
+double LanguageModel::forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
+                              const Tensor& document_starts, const Head::LogitsReader& read) {
+  const Pass pass = take_for_forward(tokens, context, document_starts);
+  const Tensor wanted = take_tokens(targets, target_ids_, pass.sequences, pass.sequence_length);
+  return head_->loss(run_forward(token_ids_.slice(0, tokens.elements()), pass), wanted, context, read);
+}
+
+void LanguageModel::start_logits(const Tensor& tokens, const StepContext& context, const Tensor& document_starts) {
+  const Pass pass = take_for_forward(tokens, context, document_starts);
+  head_input_ = run_forward(token_ids_.slice(0, tokens.elements()), pass);
+  head_context_ = context;
+}
+
+Tensor LanguageModel::logits_of(int64_t begin, int64_t end) {
+  return head_->logits(head_input_.slice(begin, end), head_context_);
 }
 
 double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context,

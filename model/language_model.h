@@ -73,8 +73,14 @@ class LanguageModel {
   // and holds for each token the index in its sequence of the first token of its document: attention stays inside
   // documents. If it is empty, a token sees all earlier ones of its sequence. Positions are those in the sequence,
   // because rotary attention depends on distances only. All targets count, also the first token of the next document.
+  // `read` gets the logits of each chunk of tokens before the loss overwrites them.
   double forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
-                 const Tensor& document_starts = Tensor());
+                 const Tensor& document_starts = Tensor(), const Head::LogitsReader& read = {});
+  // The same pass without loss: after start_logits(), logits_of() returns those of tokens [begin, end) of the
+  // micro-batch, at most head_chunk_tokens(), f32 [end - begin, vocab_size], until the next call.
+  void start_logits(const Tensor& tokens, const StepContext& context, const Tensor& document_starts = Tensor());
+  Tensor logits_of(int64_t begin, int64_t end);
+  int64_t head_chunk_tokens() const { return head_->chunk_tokens(); }
   // Does the same for a whole micro-batch, with the same bits of the loss, and adds the gradient of loss_scale * (that
   // sum) to the bound gradients. It is formed from zero and then added: every bound gradient g becomes fl32(g + d),
   // where d is what the micro-batch alone would have made of a buffer of zeros.
@@ -83,7 +89,7 @@ class LanguageModel {
   // The parts of forward_backward(), which do not wait for the device. take() copies a micro-batch to the device; the
   // tensors must not change before the device has copied them. start_forward_backward() computes; losses() are then
   // those of each token, f32 [tokens] on the model's device, until the next pass (sum_of_losses() in
-  // model/ops/cross_entropy.h adds them up).
+  // model/ops/loss/cross_entropy.h adds them up).
   void take(const Tensor& tokens, const Tensor& targets, const Tensor& document_starts = Tensor());
   void start_forward_backward(const StepContext& context, float loss_scale);
   Tensor losses() const { return head_->losses(); }
@@ -114,6 +120,8 @@ class LanguageModel {
 
   Tensor input_of(size_t block) const { return residual_[options_.training ? block : 0]; }
   Pass whole_micro_batch(const StepContext& context, bool keep) const;
+  // Returns the pass of a micro-batch without backward, whose tokens it takes.
+  Pass take_for_forward(const Tensor& tokens, const StepContext& context, const Tensor& document_starts);
   // Checks token ids and copies them to `memory`, which is on the model's device. Returns [tokens].
   Tensor take_tokens(const Tensor& tokens, const Tensor& memory, int64_t sequences, int64_t sequence_length) const;
   void check_tokens(const Tensor& tokens, int64_t sequences, int64_t sequence_length) const;
@@ -158,6 +166,8 @@ class LanguageModel {
   std::vector<Tensor> residual_;                  // [tokens, hidden]: input of each block, and of the head
   Tensor gradient_;                               // [tokens, hidden], of the residual stream
   Tensor token_ids_, target_ids_;                 // i32 [tokens], of the micro-batch
+  Tensor head_input_;                             // [tokens, hidden], of start_logits()
+  StepContext head_context_;                      // of start_logits()
   Tensor document_starts_;    // i32 [tokens], of the micro-batch; empty without options.document_mask
   Tensor taken_starts_;       // the same, or empty if the micro-batch that take() copied has none
   Tensor non_finite_counts_;  // i64 [linears]: non-finite values that the quantisers of each have read

@@ -1,6 +1,6 @@
 #include "bench/cuda_bench.h"
-#include "model/ops/cross_entropy.h"
 #include "model/ops/elementwise.h"
+#include "model/ops/loss/cross_entropy.h"
 #include "model/ops/rms_norm.h"
 #include "model/ops/swiglu.h"
 #include "optim/adamw/adamw.h"

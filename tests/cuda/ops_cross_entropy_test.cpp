@@ -1,7 +1,7 @@
 #include <limits>
 
 #include "cuda/same_numbers.h"
-#include "model/ops/cross_entropy.h"
+#include "model/ops/loss/cross_entropy.h"
 
 namespace nibble {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "dist/device/thread_pool.h"
 #include "model/model_fixture.h"
-#include "model/ops/cross_entropy.h"
+#include "model/ops/loss/cross_entropy.h"
 
 namespace nibble::test {
 namespace {

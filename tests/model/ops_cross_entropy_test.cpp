@@ -1,5 +1,5 @@
 // Compares cross-entropy with FP64 and its gradient with finite differences, and tests logits at the limits of FP32.
-#include "model/ops/cross_entropy.h"
+#include "model/ops/loss/cross_entropy.h"
 
 #include <cmath>
 #include <limits>

@@ -76,3 +76,20 @@ holds "$(value evaluate.json '["bits_per_byte"]') is None"
 "$NIBBLE" generate run --tokens 8 --seed 3 >without.txt 2>/dev/null || fail "generate without a prompt"
 "$NIBBLE" generate run --tokens 8 --seed 3 --prompt '' >empty.txt 2>/dev/null || fail "generate with an empty prompt"
 cmp -s without.txt empty.txt || fail "no prompt and an empty prompt differ"
+
+# The divergence from the unquantised model: zero for itself, the same bits for any number of ranks, beside the loss that
+# the recipe has without it.
+evaluate run --recipe bf16
+holds "$(value evaluate.json '["kl"]') == 0 and $(value evaluate.json '["kl_standard_error"]') == 0"
+evaluate run --set recipe=quartet2
+loss=$(value evaluate.json '["loss_hex"]')
+evaluate run --recipe quartet2
+cp evaluate.json one.json
+holds "'$(value one.json '["loss_hex"]')' == '$loss'"
+holds "0 < $(value one.json '["kl_standard_error"]') < $(value one.json '["kl"]') < 0.1"
+expect 0 mpirun -n 3 "$NIBBLE" evaluate run --recipe quartet2 --json
+for key in kl kl_standard_error loss; do
+  grep -F "\"$key\": $(value one.json "['$key']")" output.txt || fail "$key is another on three ranks"
+done
+"$NIBBLE" evaluate run --recipe quartet2 2>/dev/null | grep -q 'KL from the unquantised model' || fail "no KL"
+expect 66 "$NIBBLE" evaluate run --recipe nosuch

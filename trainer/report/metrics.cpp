@@ -20,11 +20,19 @@ void drop_after(Points& points, uint64_t step) {
   std::erase_if(points, [step](const auto& point) { return point.step > step; });
 }
 
+nlohmann::json or_null(const std::optional<double>& value) {
+  return value ? nlohmann::json(*value) : nlohmann::json();
+}
+
 nlohmann::json figures_of(const ValidationLoss& set) {
-  return {{"loss", set.loss},
-          {"loss_hex", hexadecimal_bits(set.loss)},
-          {"bits_per_byte", set.bits_per_byte ? nlohmann::json(*set.bits_per_byte) : nlohmann::json()},
-          {"data_fingerprint", set.data_fingerprint}};
+  nlohmann::json figures = {{"loss", set.loss},
+                            {"loss_hex", hexadecimal_bits(set.loss)},
+                            {"bits_per_byte", or_null(set.bits_per_byte)},
+                            {"data_fingerprint", set.data_fingerprint}};
+  if (set.divergence) {
+    figures.update({{"kl", set.divergence->mean}, {"kl_standard_error", or_null(set.divergence->standard_error)}});
+  }
+  return figures;
 }
 
 ValidationLoss loss_of(const std::string& name, const nlohmann::json& figures) {

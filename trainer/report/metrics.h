@@ -32,6 +32,14 @@ struct StepMetrics {
   uint64_t skipped_total = 0;
 };
 
+// The Kullback-Leibler divergence from one model's predictions to another's, nats a token: the mean over targets.
+struct Divergence {
+  double mean = 0;
+  // The spread of the means of sequences over the root of their number: sequences, not their tokens, are taken to be
+  // independent. Nothing for one sequence.
+  std::optional<double> standard_error;
+};
+
 // The loss of a model on one validation set.
 struct ValidationLoss {
   std::string name = {};  // as in data.validation; "" for a set without a name
@@ -39,10 +47,12 @@ struct ValidationLoss {
   // Nats of all targets / ln 2 / bytes of their text, where the tokenizer is known. The end of a document has nats and
   // no bytes.
   std::optional<double> bits_per_byte = {};
+  std::optional<Divergence> divergence = {};
   std::string data_fingerprint = {};  // stands for the windows that were read; "" in files of older versions
 };
-// Returns "loss", "loss_hex", "bits_per_byte" (null if not known) and "data_fingerprint" of the first set; if sets have
-// names, also its name, "set", and "sets", which maps each name to these figures.
+// Returns "loss", "loss_hex", "bits_per_byte" (null if not known), "data_fingerprint" and, if there is a divergence,
+// "kl" and "kl_standard_error" of the first set; if sets have names, also its name, "set", and "sets", which maps each
+// name to these figures.
 nlohmann::json to_json(const std::vector<ValidationLoss>& losses);
 // Returns a text such as "loss 5.2498, 2.1904 bits a byte", or "web loss 5.2498, code loss 3.0121".
 std::string describe(const std::vector<ValidationLoss>& losses);

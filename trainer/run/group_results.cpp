@@ -6,7 +6,7 @@
 
 #include "dist/device/profile.h"
 #include "dist/zero/tree_reduction.h"
-#include "model/ops/cross_entropy.h"
+#include "model/ops/loss/cross_entropy.h"
 #include "quant/tensor/tensor_copy.h"
 
 namespace nibble {

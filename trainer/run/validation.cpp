@@ -66,48 +66,62 @@ Validation::Validation(const RunConfig& config)
 }
 
 std::optional<std::vector<ValidationLoss>> Validation::losses(Communicator& communicator, LanguageModel& model,
-                                                              uint64_t step, const std::function<bool()>& interrupted) {
+                                                              uint64_t step, const std::function<bool()>& interrupted,
+                                                              DivergenceMeter* meter) {
   std::vector<ValidationLoss> losses;
   for (const Set& set : sets_) {
-    std::optional<ValidationLoss> loss = loss_of(communicator, model, step, set, interrupted);
+    std::optional<ValidationLoss> loss = loss_of(communicator, {model, meter, step}, set, interrupted);
     if (!loss) return std::nullopt;
     losses.push_back(std::move(*loss));
   }
   return losses;
 }
 
-Validation::Part Validation::compute(LanguageModel& model, uint64_t step, const Set& set, uint64_t micro_batch) {
-  const std::span<const uint64_t> windows = set.windows;
-  const uint64_t begin = micro_batch * micro_batch_sequences_;
-  micro_batch_.load(*set.loader, windows.subspan(begin, std::min(micro_batch_sequences_, windows.size() - begin)));
-  Part part;
-  part.loss =
-      model.forward(micro_batch_.tokens(), micro_batch_.targets(),
-                    {.seed = seed_, .step = narrow<uint32_t>(step), .micro_batch = narrow<uint32_t>(micro_batch)},
-                    micro_batch_.document_starts());
-  if (!set.has_bytes) return part;
+// `divergences` has an element for each sequence of the micro-batch.
+Validation::Part Validation::compute(const Models& models, const Set& set, uint64_t micro_batch,
+                                     std::span<double> divergences) {
+  const StepContext context{
+      .seed = seed_, .step = narrow<uint32_t>(models.step), .micro_batch = narrow<uint32_t>(micro_batch)};
+  micro_batch_.load(*set.loader,
+                    std::span(set.windows).subspan(micro_batch * micro_batch_sequences_, divergences.size()));
   const Tensor targets = micro_batch_.targets();
-  for (int64_t i = 0; i < targets.elements(); ++i) {
+  Part part;
+  if (models.meter != nullptr) {
+    part.loss = models.meter->loss(models.model, micro_batch_, context, divergences);
+  } else {
+    part.loss = models.model.forward(micro_batch_.tokens(), targets, context, micro_batch_.document_starts());
+  }
+  for (int64_t i = 0; set.has_bytes && i < targets.elements(); ++i) {
     part.bytes += token_bytes_[static_cast<size_t>(targets.as<int32_t>()[i])];
   }
   return part;
 }
 
-std::optional<ValidationLoss> Validation::loss_of(Communicator& communicator, LanguageModel& model, uint64_t step,
-                                                  const Set& set, const std::function<bool()>& interrupted) {
-  const uint64_t micro_batches = div_ceil(set.windows.size(), micro_batch_sequences_);
+std::optional<ValidationLoss> Validation::loss_of(Communicator& communicator, const Models& models, const Set& set,
+                                                  const std::function<bool()>& interrupted) {
+  const uint64_t windows = set.windows.size();
+  const uint64_t micro_batches = div_ceil(windows, micro_batch_sequences_);
   const auto ranks = static_cast<uint64_t>(communicator.size());
   std::vector<Part> parts(micro_batches);  // rank r computes micro-batches r, r + ranks, ...
+  std::vector<double> divergences(windows);
+  const auto window_of = [&](uint64_t micro_batch) { return std::min(windows, micro_batch * micro_batch_sequences_); };
   for (uint64_t first = 0; first < micro_batches; first += ranks) {
     if (communicator.all_reduce_max(interrupted() ? 1 : 0) != 0) return std::nullopt;
     run_together(communicator, [&] {
       const uint64_t index = first + static_cast<uint64_t>(communicator.rank());
-      if (index < micro_batches) parts[index] = compute(model, step, set, index);
+      if (index >= micro_batches) return;
+      const uint64_t begin = window_of(index);
+      parts[index] = compute(models, set, index, std::span(divergences).subspan(begin, window_of(index + 1) - begin));
     });
-    const uint64_t round = std::min(ranks, micro_batches - first);
-    std::vector<uint64_t> offsets;
-    for (uint64_t rank = 0; rank <= ranks; ++rank) offsets.push_back(std::min(rank, round) * sizeof(Part));
-    communicator.all_gather(std::as_writable_bytes(std::span(parts).subspan(first, round)), offsets);
+    std::vector<uint64_t> part_offsets, window_offsets;
+    for (uint64_t rank = 0; rank <= ranks; ++rank) {
+      const uint64_t end = std::min(first + rank, micro_batches);
+      part_offsets.push_back(end * sizeof(Part));
+      window_offsets.push_back(window_of(end) * sizeof(double));
+    }
+    communicator.all_gather(std::as_writable_bytes(std::span(parts)), part_offsets);
+    if (models.meter != nullptr)
+      communicator.all_gather(std::as_writable_bytes(std::span(divergences)), window_offsets);
   }
   std::vector<double> losses;
   uint64_t bytes = 0;
@@ -116,10 +130,11 @@ std::optional<ValidationLoss> Validation::loss_of(Communicator& communicator, La
     bytes += part.bytes;
   }
   const double nats = tree_sum(losses);
-  ValidationLoss result{.name = set.name,
-                        .loss = nats / static_cast<double>(set.windows.size() * set.loader->sequence_length()),
-                        .data_fingerprint = set.data_fingerprint};
+  const uint64_t length = set.loader->sequence_length();
+  ValidationLoss result{
+      .name = set.name, .loss = nats / static_cast<double>(windows * length), .data_fingerprint = set.data_fingerprint};
   if (bytes > 0) result.bits_per_byte = nats / std::numbers::ln2 / static_cast<double>(bytes);
+  if (models.meter != nullptr) result.divergence = divergence_of(divergences, length);
   return result;
 }
 

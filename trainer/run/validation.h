@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "model/language_model.h"
 #include "trainer/config/run_config.h"
 #include "trainer/report/metrics.h"
+#include "trainer/run/divergence_meter.h"
 #include "trainer/run/micro_batch.h"
 
 namespace nibble {
@@ -35,11 +37,19 @@ class Validation {
   // optimizer steps. A loss is a mean over targets; its bits are the same on every rank and for any number of ranks,
   // and depend on the size of a micro-batch, since quantisers take a whole one. Returns nothing if interrupted() became
   // true on some rank before the end.
+  // With a meter the results have the divergence from its model.
   std::optional<std::vector<ValidationLoss>> losses(Communicator& communicator, LanguageModel& model, uint64_t step,
-                                                    const std::function<bool()>& interrupted);
+                                                    const std::function<bool()>& interrupted,
+                                                    DivergenceMeter* meter = nullptr);
 
  private:
-  std::optional<ValidationLoss> loss_of(Communicator& communicator, LanguageModel& model, uint64_t step, const Set& set,
+  // The models of one call of losses().
+  struct Models {
+    LanguageModel& model;
+    DivergenceMeter* meter;  // may be null
+    uint64_t step;
+  };
+  std::optional<ValidationLoss> loss_of(Communicator& communicator, const Models& models, const Set& set,
                                         const std::function<bool()>& interrupted);
 
   // The loss of a micro-batch, a sum over its targets, and the bytes of their text.
@@ -47,7 +57,7 @@ class Validation {
     double loss = 0;
     uint64_t bytes = 0;
   };
-  Part compute(LanguageModel& model, uint64_t step, const Set& set, uint64_t micro_batch);
+  Part compute(const Models& models, const Set& set, uint64_t micro_batch, std::span<double> divergences);
 
   uint64_t seed_;
   std::vector<uint32_t> token_bytes_;  // by id; empty if no tokenizer is known

@@ -1,4 +1,4 @@
-#include "model/ops/cross_entropy.h"
+#include "model/ops/loss/cross_entropy.h"
 
 #include "dist/base/vectorize.h"
 #include "dist/device/dispatch.h"
