@@ -16,6 +16,9 @@ import json
 comparison = json.load(open("comparison.json"))[0]
 assert comparison["common_steps"] == 60, comparison
 assert len(comparison["fractions"]) == 5, comparison
+assert "standard_error" not in json.dumps(comparison), comparison
+assert {"key": "recipe", "base": "bf16", "run": "nvfp4"} in comparison["differences"], comparison
+assert comparison["time_to_equal_loss"]["curve"] == "validation", comparison
 last = [json.loads(line) for line in open("nvfp4/metrics.jsonl")]
 last = [event["loss"] for event in last if event["event"] == "validation"][-1]
 assert comparison["validation"]["run_loss"] == last, comparison
@@ -42,6 +45,64 @@ expect 0 "$NIBBLE" train tiny.yaml --set run.dir=other-seed --set run.seed=8
 expect 78 "$NIBBLE" compare bf16 other-seed
 grep -q 'run.seed' output.txt || { cat output.txt; fail "the refusal does not name the key"; }
 expect 0 "$NIBBLE" compare bf16 other-seed --allow-different
+
+# Over seeds: an interval from pairs, none from one; the other seed's run has no partner.
+expect 0 "$NIBBLE" train tiny.yaml --set run.dir=bf16-8 --set recipe=bf16 --set run.seed=8 --set train.steps=60 \
+  --set eval.every=20 --set eval.sequences=0
+expect 0 "$NIBBLE" train tiny.yaml --set run.dir=nvfp4-8 --set run.seed=8 --set train.steps=60 --set eval.every=20 \
+  --set eval.sequences=0
+"$NIBBLE" compare --base bf16 bf16-8 --run nvfp4-8 nvfp4 --json >seeds.json 2>errors.txt
+"$NIBBLE" compare --base bf16 bf16-8 --run nvfp4 --json >one.json 2>errors.txt
+"$python" - <<'EOF'
+import json
+seeds, one = json.load(open("seeds.json")), json.load(open("one.json"))
+gaps = [pair["validation"]["absolute"] for pair in seeds["pairs"]]
+assert seeds["seeds"] == 2 and seeds["unpaired"] == [], seeds
+mean, half = sum(gaps) / 2, abs(gaps[0] - gaps[1]) / 2  # the standard error of two gaps is half their distance
+assert abs(seeds["validation"]["gap"] - mean) < 1e-12, seeds
+assert abs(seeds["validation"]["low"] - (mean - 12.7062 * half)) < 1e-4 * half + 1e-12, seeds
+assert abs(seeds["validation"]["high"] - (mean + 12.7062 * half)) < 1e-4 * half + 1e-12, seeds
+assert one["seeds"] == 1 and one["validation"]["low"] is None, one
+assert len(one["unpaired"]) == 1 and one["unpaired"][0].endswith("bf16-8"), one
+EOF
+expect 0 "$NIBBLE" compare --base bf16 bf16-8 --run nvfp4 nvfp4-8
+grep -q '95 % interval' output.txt || fail "no interval is printed"
+expect 0 "$NIBBLE" compare --base bf16 --run nvfp4
+grep -q 'one seed: no interval' output.txt || fail "one pair does not say that it gives no interval"
+expect 78 "$NIBBLE" compare --base bf16 nvfp4-8 --run nvfp4 bf16-8
+expect 64 "$NIBBLE" compare --base bf16
+expect 64 "$NIBBLE" compare bf16
+expect 65 "$NIBBLE" compare --base bf16 --run nvfp4-8
+
+# A copy that goes on with another learning rate: validations that both share are no comparison.
+expect 75 "$NIBBLE" train tiny.yaml --set run.dir=stem --set train.steps=16 --set train.stop_at=8
+cp -r stem fork
+for run in stem fork; do
+  rate=3e-3
+  [ $run = stem ] || rate=1.5e-2
+  expect 0 "$NIBBLE" resume $run --set train.stop_at=0 --set eval.every=0 --set optimizer.learning_rate=$rate \
+    --set data.validation=[] --set 'resume.allow=[optimizer.learning_rate]'
+done
+expect 0 "$NIBBLE" compare stem fork --allow-different
+grep -q 'behind the fork at' output.txt || { cat output.txt; fail "the fork is not named"; }
+grep -q '^  validation' output.txt && fail "a validation before the fork is compared"
+expect 77 "$NIBBLE" compare fork stem --allow-different --assert-relative-gap 0.001%
+
+# Another batch: pairs are formed after equal numbers of tokens.
+expect 0 "$NIBBLE" train tiny.yaml --set run.dir=batch --set recipe=bf16 --set train.tokens_per_step=1152 \
+  --set train.steps=20 --set eval.every=0
+"$NIBBLE" compare bf16 batch --allow-different --json >batch.json 2>errors.txt
+"$python" - <<'EOF'
+import json
+comparison = json.load(open("batch.json"))[0]
+steps = lambda run: {e["tokens"]: e["loss"] for e in map(json.loads, open(run + "/metrics.jsonl")) if e["event"] == "step"}
+base, run = steps("bf16"), steps("batch")
+assert comparison["common_steps"] == len(base.keys() & run.keys()) == 10, comparison
+for gap in comparison["fractions"]:
+    assert gap["steps"] == 1 and gap["base_loss"] == base[gap["tokens"]] and gap["run_loss"] == run[gap["tokens"]], gap
+assert {"key": "train.tokens_per_step", "base": "768", "run": "1152"} in comparison["differences"], comparison
+EOF
+grep -q 'train.tokens_per_step' batch/compare.html || fail "the page does not list the difference"
 
 # Evaluating the checkpoint on another number of ranks gives the loss of the last validation.
 wanted=$(grep '"event":"validation"' nvfp4/metrics.jsonl | tail -1 | sed 's/.*"loss_hex":"\([0-9a-f]*\)".*/\1/')

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "dist/base/text.h"
+#include "trainer/report/comparison_text.h"
 #include "trainer/report/html_text.h"
 #include "trainer/report/report_assets.h"
 #include "trainer/report/report_heatmap.h"
@@ -18,30 +19,14 @@ namespace nibble {
 namespace {
 
 constexpr const char* palette[] = {"#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf"};
-constexpr double smoothing_share = 0.03;  // span of the moving average, as a share of the steps
-
 const char* color(size_t index) {
   return palette[index % std::size(palette)];
 }
 
-// Returns the steps that every run made.
-std::set<uint64_t> common_steps(const std::vector<ComparedRun>& runs) {
-  std::map<uint64_t, size_t> count;
-  for (const ComparedRun& run : runs) {
-    for (const StepMetrics& step : run.history.steps) ++count[step.step];
-  }
-  std::set<uint64_t> steps;
-  for (const auto& [step, times] : count) {
-    if (times == runs.size()) steps.insert(step);
-  }
-  return steps;
-}
-
-Curve make_curve(const ComparedRun& run, const std::set<uint64_t>& steps) {
+Curve make_curve(const ComparedRun& run) {
   Curve curve;
   curve.name = run.name;
   for (const StepMetrics& step : run.history.steps) {
-    if (!steps.contains(step.step)) continue;
     curve.tokens.push_back(static_cast<double>(step.tokens));
     curve.loss.push_back(step.loss);
   }
@@ -53,45 +38,96 @@ Curve make_curve(const ComparedRun& run, const std::set<uint64_t>& steps) {
   return curve;
 }
 
-std::vector<double> relative_gap_percent(const Curve& base, const Curve& run) {
-  std::vector<double> gap;
-  for (size_t i = 0; i < base.loss.size(); ++i) gap.push_back(100 * (run.loss[i] / base.loss[i] - 1));
-  return smoothed(gap, smoothing_share * static_cast<double>(gap.size()));
+GapCurve make_gap(const ComparedRun& base, const ComparedRun& run) {
+  GapCurve gap;
+  for (const PairedStep& pair : paired_steps(base, run)) {
+    gap.tokens.push_back(static_cast<double>(pair.tokens));
+    gap.percent.push_back(100 * (pair.run / pair.base - 1));
+  }
+  gap.percent = smoothed(gap.percent, smoothing_share * static_cast<double>(gap.percent.size()));
+  return gap;
 }
 
-// Returns uPlot's aligned data: the curves over the baseline's tokens, with the few validation points as sparse series.
-nlohmann::json loss_data(const Report& report) {
-  const std::vector<double>& tokens = report.curves.front().tokens;
-  nlohmann::json data = nlohmann::json::array({tokens});
-  for (const Curve& curve : report.curves) {
-    data.push_back(curve.loss);
-    data.push_back(curve.smoothed_loss);
-    nlohmann::json validation = nlohmann::json::array();
-    for (const double at : tokens) {
-      const auto match = std::find(curve.validation_tokens.begin(), curve.validation_tokens.end(), at);
-      const auto index = static_cast<size_t>(match - curve.validation_tokens.begin());
-      validation.push_back(match == curve.validation_tokens.end() ? nlohmann::json()
-                                                                  : nlohmann::json(curve.validation_loss[index]));
-    }
-    data.push_back(validation);
+// uPlot's aligned data: numbers of tokens, ascending, and for each series its values there, null where it has none.
+class AlignedData {
+ public:
+  void add(const std::vector<double>& tokens, const std::vector<double>& values) {
+    series_.emplace_back();
+    for (size_t i = 0; i < tokens.size(); ++i) series_.back()[tokens[i]] = values[i];
+    axis_.insert(tokens.begin(), tokens.end());
   }
-  return data;
+  nlohmann::json json() const {
+    nlohmann::json data = nlohmann::json::array({axis_});
+    for (const auto& values : series_) {
+      nlohmann::json column = nlohmann::json::array();
+      for (const double tokens : axis_) {
+        const auto found = values.find(tokens);
+        column.push_back(found == values.end() ? nlohmann::json() : nlohmann::json(found->second));
+      }
+      data.push_back(std::move(column));
+    }
+    return data;
+  }
+
+ private:
+  std::set<double> axis_;
+  std::vector<std::map<double, double>> series_;
+};
+
+nlohmann::json loss_data(const Report& report) {
+  AlignedData data;
+  for (const Curve& curve : report.curves) {
+    data.add(curve.tokens, curve.loss);
+    data.add(curve.tokens, curve.smoothed_loss);
+    data.add(curve.validation_tokens, curve.validation_loss);
+  }
+  return data.json();
+}
+
+nlohmann::json gap_data(const Report& report) {
+  AlignedData data;
+  for (const GapCurve& gap : report.gaps) data.add(gap.tokens, gap.percent);
+  return data.json();
+}
+
+bool is_base(const Report& report, size_t run) {
+  return std::any_of(report.pairs.begin(), report.pairs.end(),
+                     [run](const ComparedPair& pair) { return pair.base == run; });
 }
 
 std::string html_table(const Report& report) {
   std::string rows;
-  for (size_t i = 0; i < report.comparisons.size(); ++i) {
+  std::string sentences;
+  for (const ComparedPair& pair : report.pairs) {
+    const ComparedRun& run = report.runs[pair.run];
     const auto row = [&](const std::string& what, const Gap& gap) {
-      rows += fmt::format("<tr><td>{}<td>{}<td>{:.4f}<td>{:.4f}<td>{:+.4f}<td>{:+.2f}&#8239;%<td>{}</tr>\n",
-                          escaped(report.runs[i + 1].name), what, gap.base_loss, gap.run_loss, gap.absolute,
-                          100 * gap.relative, gap.steps > 1 ? fmt::format("{:.4f}", gap.standard_error) : "-");
+      rows += fmt::format("<tr><td>{}<td>{}<td>{:.4f}<td>{:.4f}<td>{:+.4f}<td>{:+.2f}&#8239;%</tr>\n",
+                          escaped(run.name), what, gap.base_loss, gap.run_loss, gap.absolute, 100 * gap.relative);
     };
-    for (const Gap& gap : report.comparisons[i].fractions) row(with_thousands(gap.tokens), gap);
-    if (report.comparisons[i].validation) row("validation", *report.comparisons[i].validation);
+    for (const Gap& gap : pair.comparison.fractions) row(with_thousands(gap.tokens), gap);
+    for (const ValidationGap& each : pair.comparison.last_validations()) row("validation " + each.set, each.gap);
+    for (const std::string& sentence :
+         {fork_text(pair.comparison), equal_loss_text(report.runs[pair.base], run, pair.comparison)}) {
+      if (!sentence.empty()) sentences += fmt::format("<p>{}</p>\n", escaped(sentence));
+    }
   }
   return "<table class='data'><tr><th>run<th>tokens<th>baseline loss<th>run loss<th>gap (nats)<th>gap "
-         "(relative)<th>standard "
-         "error</tr>\n" +
+         "(relative)</tr>\n" +
+         rows + "</table>\n" + sentences;
+}
+
+std::string html_differences(const Report& report) {
+  std::string rows;
+  for (const ComparedPair& pair : report.pairs) {
+    const ComparedRun& base = report.runs[pair.base];
+    const ComparedRun& run = report.runs[pair.run];
+    for (const ConfigDifference& each : differences_of(base, run)) {
+      rows += fmt::format("<tr><td>{}<td>{}<td>{}<td>{}</tr>\n", escaped(run.name), escaped(each.key),
+                          escaped(each.before), escaped(each.after));
+    }
+  }
+  if (rows.empty()) return "<p>The configurations are equal but for run.dir.</p>\n";
+  return "<h2>Differences of configuration</h2>\n<table class='data'><tr><th>run<th>key<th>baseline<th>run</tr>\n" +
          rows + "</table>\n";
 }
 
@@ -103,12 +139,16 @@ std::string steps_of(const RunHistory& history) {
 }
 
 std::string html_runs(const Report& report) {
+  std::vector<std::string> throughput(report.runs.size(), "-");
+  for (const ComparedPair& pair : report.pairs) {
+    throughput[pair.run] = fmt::format("{:.2f}", pair.comparison.throughput_ratio);
+  }
   std::string rows;
   for (size_t i = 0; i < report.runs.size(); ++i) {
     const ComparedRun& run = report.runs[i];
-    rows += fmt::format("<tr><td><b style='color:{}'>{}</b><td>{}<td>{}<td>{}<td>{}</tr>\n", color(i),
-                        escaped(run.name), escaped(run.config.recipe.name), run.config.run.seed, steps_of(run.history),
-                        i == 0 ? std::string("-") : fmt::format("{:.2f}", report.comparisons[i - 1].throughput_ratio));
+    rows +=
+        fmt::format("<tr><td><b style='color:{}'>{}</b><td>{}<td>{}<td>{}<td>{}</tr>\n", color(i), escaped(run.name),
+                    escaped(run.config.recipe.name), run.config.run.seed, steps_of(run.history), throughput[i]);
   }
   return "<table class='data'><tr><th>run<th>recipe<th>seed<th>steps<th>tokens/s against baseline</tr>\n" + rows +
          "</table>\n";
@@ -130,12 +170,12 @@ function plot(title, height, series, data, label) {
     series: [{label: "tokens"}, ...series], axes: [tokens_axis, {label, size: 70}]}, data, document.getElementById("plots"));
 }
 plot("loss (nats): smoothed, with every step behind it and validation as dots", 420, loss_names.flatMap((name, i) => [
-  {label: name + " (step)", stroke: colors[i] + "38", width: 1, points: {show: false}},
-  {label: name, stroke: colors[i], width: i == 0 ? 4 : 1.5, points: {show: false}},
-  {label: name + " validation", stroke: colors[i], paths: () => null, points: {show: true, size: i == 0 ? 11 : 6, fill: colors[i]}}]),
+  {label: name + " (step)", stroke: colors[i] + "38", width: 1, points: {show: false}, spanGaps: true},
+  {label: name, stroke: colors[i], width: bases[i] ? 4 : 1.5, points: {show: false}, spanGaps: true},
+  {label: name + " validation", stroke: colors[i], paths: () => null, points: {show: true, size: bases[i] ? 11 : 6, fill: colors[i]}}]),
   loss_data, "loss");
 plot("gap to the baseline (relative, smoothed)", 240, gap_names.map((name, i) =>
-  ({label: name, stroke: colors[i + 1], width: 2, points: {show: false}, value: (u, v) => v == null ? "-" : v.toFixed(2) + " %"})), gap_data, "gap, %");
+  ({label: name, stroke: gap_colors[i], width: 2, points: {show: false}, spanGaps: true, value: (u, v) => v == null ? "-" : v.toFixed(2) + " %"})), gap_data, "gap, %");
 )js";
 
 // A panel of an SVG, which maps data coordinates to pixels.
@@ -146,14 +186,13 @@ struct Panel {
   double y(double value) const { return top + (y_max - value) / (y_max - y_min) * height; }
 };
 
-Panel make_panel(double top, double height, const std::vector<double>& x,
-                 const std::vector<std::vector<double>>& curves) {
+Panel make_panel(double top, double height, double x_max, const std::vector<std::vector<double>>& curves) {
   Panel panel{.left = 70,
               .top = top,
               .width = 700,
               .height = height,
               .x_min = 0,
-              .x_max = std::max(1.0, x.back()),
+              .x_max = std::max(1.0, x_max),
               .y_min = 1e300,
               .y_max = -1e300};
   for (const auto& curve : curves) {
@@ -199,29 +238,33 @@ std::string svg_curve(const Panel& panel, const std::vector<double>& x, const st
 
 }  // namespace
 
-Report make_report(const std::vector<ComparedRun>& runs, const std::vector<Comparison>& comparisons) {
-  Report report{.title = {}, .curves = {}, .runs = runs, .comparisons = comparisons};
-  const std::set<uint64_t> steps = common_steps(runs);
-  for (const ComparedRun& run : runs) report.curves.push_back(make_curve(run, steps));
-  for (size_t i = 1; i < runs.size(); ++i) {
-    report.title += (i == 1 ? "" : ", ") + runs[i].name;
-    report.curves[i].gap_percent = relative_gap_percent(report.curves.front(), report.curves[i]);
+Report make_report(const std::vector<ComparedRun>& runs, const std::vector<ComparedPair>& pairs) {
+  Report report{.title = {}, .runs = runs, .pairs = pairs, .curves = {}, .gaps = {}, .seed_gap = {}};
+  for (const ComparedRun& run : runs) report.curves.push_back(make_curve(run));
+  for (const ComparedPair& pair : pairs) {
+    report.title += (report.title.empty() ? "" : ", ") + runs[pair.run].name;
+    report.gaps.push_back(make_gap(runs[pair.base], runs[pair.run]));
+    report.gaps.back().run = pair.run;
   }
-  report.title += " against " + runs.front().name;
+  report.title += " against " + runs[pairs.front().base].name;
   return report;
 }
 
 std::string report_html(const Report& report) {
   nlohmann::json names = nlohmann::json::array();
   nlohmann::json colors = nlohmann::json::array();
-  nlohmann::json gap_data = nlohmann::json::array({report.curves.front().tokens});
+  nlohmann::json bases = nlohmann::json::array();
+  nlohmann::json gap_names = nlohmann::json::array();
+  nlohmann::json gap_colors = nlohmann::json::array();
   for (size_t i = 0; i < report.curves.size(); ++i) {
     names.push_back(report.curves[i].name);
     colors.push_back(color(i));
-    if (i > 0) gap_data.push_back(report.curves[i].gap_percent);
+    bases.push_back(is_base(report, i));
   }
-  nlohmann::json gap_names = names;
-  gap_names.erase(0);
+  for (const GapCurve& gap : report.gaps) {
+    gap_names.push_back(report.runs[gap.run].name);
+    gap_colors.push_back(color(gap.run));
+  }
   std::string html =
       "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>" + escaped(report.title) +
       "</title><style>body{font:14px system-ui,sans-serif;margin:24px auto;max-width:1100px;padding:0 16px}"
@@ -229,66 +272,53 @@ std::string report_html(const Report& report) {
       "text-align:right}.data td:first-child{text-align:left}\n";
   html += uplot_style;
   html += heatmap_style;
+  const std::string error =
+      report.seed_gap ? "Gap in validation loss: " + seed_gap_text(*report.seed_gap, report.pairs.size()) + "."
+                      : one_seed_text() + ".";
   html +=
       "</style></head><body><h1>" + escaped(report.title) + "</h1>\n" + html_runs(report) + "<div id='plots'></div>\n" +
       html_table(report) +
-      "<p>Training losses are means over the last 5 % of the steps before each point; the standard error is that of "
-      "the paired differences. It does not hold the spread between seeds: a small gap needs several.</p>\n"
-      "<script>";
+      "<p>Training losses are means over the last 5 % of the steps before each point. Runs are paired by the tokens "
+      "that they have trained on, and gaps are formed where both have the same number.</p>\n<p>" +
+      escaped(error) + "</p>\n" + html_differences(report) + "<script>";
   html += uplot_script;
   html += fmt::format(
-      "</script><script>const loss_names = {}, colors = {}, gap_names = {};\nconst loss_data = {};\n"
-      "const gap_data = {};",
-      script_json(names), script_json(colors), script_json(gap_names), script_json(loss_data(report)),
-      script_json(gap_data));
+      "</script><script>const loss_names = {}, colors = {}, bases = {}, gap_names = {}, gap_colors = {};\n"
+      "const loss_data = {};\nconst gap_data = {};",
+      script_json(names), script_json(colors), script_json(bases), script_json(gap_names), script_json(gap_colors),
+      script_json(loss_data(report)), script_json(gap_data(report)));
   html += plot_script;
   return html + "</script>\n" + html_telemetry(report) + "</body></html>\n";
 }
 
 std::string report_svg(const Report& report) {
-  const std::vector<double>& tokens = report.curves.front().tokens;
   std::vector<std::vector<double>> losses;
   std::vector<std::vector<double>> gaps;
+  double tokens = 0;
   for (const Curve& curve : report.curves) {
     losses.push_back(curve.smoothed_loss);
-    if (!curve.gap_percent.empty()) gaps.push_back(curve.gap_percent);
+    if (!curve.tokens.empty()) tokens = std::max(tokens, curve.tokens.back());
   }
+  for (const GapCurve& gap : report.gaps) gaps.push_back(gap.percent);
   const Panel loss_panel = make_panel(40, 300, tokens, losses);
   std::string svg =
       "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 800 600' font-family='sans-serif' font-size='11'>"
       "<rect width='100%' height='100%' fill='#fff'/>\n" +
       svg_grid(loss_panel, "loss (nats, smoothed) by tokens");
   for (size_t i = 0; i < report.curves.size(); ++i) {
-    // The baseline is a broad line, so that the thin lines of the other curves can be seen on it.
-    const auto style = fmt::format("stroke='{}' stroke-width='{}'", color(i), i == 0 ? "4" : "1.5");
+    // A baseline is a broad line, so that the thin lines of the other curves can be seen on it.
+    const auto style = fmt::format("stroke='{}' stroke-width='{}'", color(i), is_base(report, i) ? "4" : "1.5");
     const double legend_y = loss_panel.top + 16 + 16 * static_cast<double>(i);
-    svg += svg_curve(loss_panel, tokens, report.curves[i].smoothed_loss, style);
+    svg += svg_curve(loss_panel, report.curves[i].tokens, report.curves[i].smoothed_loss, style);
     svg += fmt::format("<text x='760' y='{:.1f}' text-anchor='end' fill='{}'>{}</text>\n", legend_y, color(i),
                        escaped(report.curves[i].name));
   }
-  if (!gaps.empty()) {
-    const Panel gap_panel = make_panel(410, 140, tokens, gaps);
-    svg += svg_grid(gap_panel, "gap to the baseline (%, smoothed)");
-    for (size_t i = 0; i < gaps.size(); ++i) {
-      svg += svg_curve(gap_panel, tokens, gaps[i], fmt::format("stroke='{}' stroke-width='1.8'", color(i + 1)));
-    }
+  const Panel gap_panel = make_panel(410, 140, tokens, gaps);
+  svg += svg_grid(gap_panel, "gap to the baseline (%, smoothed)");
+  for (const GapCurve& gap : report.gaps) {
+    svg += svg_curve(gap_panel, gap.tokens, gap.percent, fmt::format("stroke='{}' stroke-width='1.8'", color(gap.run)));
   }
   return svg + "</svg>\n";
-}
-
-std::string comparison_table(const ComparedRun& base, const ComparedRun& run, const Comparison& comparison) {
-  std::string table = fmt::format("{} against {} ({} common steps, {:.2f}x tokens/s)\n", run.name, base.name,
-                                  comparison.common_steps, comparison.throughput_ratio);
-  table += fmt::format("{:>12}  {:>10}  {:>10}  {:>9}  {:>8}  {:>9}\n", "tokens", "base loss", "run loss", "gap",
-                       "gap %", "std error");
-  const auto row = [&table](const std::string& what, const Gap& gap) {
-    table +=
-        fmt::format("{:>12}  {:>10.4f}  {:>10.4f}  {:>+9.4f}  {:>+8.2f}  {:>9}\n", what, gap.base_loss, gap.run_loss,
-                    gap.absolute, 100 * gap.relative, gap.steps > 1 ? fmt::format("{:.4f}", gap.standard_error) : "-");
-  };
-  for (const Gap& gap : comparison.fractions) row(with_thousands(gap.tokens), gap);
-  if (comparison.validation) row("validation", *comparison.validation);
-  return table;
 }
 
 }  // namespace nibble

@@ -5,10 +5,11 @@
 #include <vector>
 
 #include "trainer/report/comparison.h"
+#include "trainer/report/seed_comparison.h"
 
 namespace nibble {
 
-// One curve of a run, ready to draw.
+// One curve of a run, ready to draw: losses over the run's own tokens.
 struct Curve {
   std::string name;
   std::vector<double> tokens;
@@ -16,20 +17,26 @@ struct Curve {
   std::vector<double> smoothed_loss;
   std::vector<double> validation_tokens;
   std::vector<double> validation_loss;
-  std::vector<double> gap_percent;  // smoothed, against the baseline; empty for the baseline itself
+};
+
+// The gap of a run to its baseline, where both have the same number of tokens.
+struct GapCurve {
+  size_t run = 0;  // as an index into the report's runs
+  std::vector<double> tokens;
+  std::vector<double> percent;  // smoothed
 };
 
 struct Report {
   std::string title;
-  std::vector<Curve> curves;            // the baseline first; all curves have the steps that every run made
-  std::vector<ComparedRun> runs;        // in the order of `curves`
-  std::vector<Comparison> comparisons;  // of runs[1..] with runs[0]
+  std::vector<ComparedRun> runs;
+  std::vector<ComparedPair> pairs;  // of `runs`
+  std::vector<Curve> curves;        // of `runs`
+  std::vector<GapCurve> gaps;       // of `pairs`
+  std::optional<SeedGap> seed_gap;  // of pairs of equal seeds
 };
 
-Report make_report(const std::vector<ComparedRun>& runs, const std::vector<Comparison>& comparisons);
+Report make_report(const std::vector<ComparedRun>& runs, const std::vector<ComparedPair>& pairs);
 std::string report_html(const Report& report);
 std::string report_svg(const Report& report);
-// Returns the table that `nibble compare` prints.
-std::string comparison_table(const ComparedRun& base, const ComparedRun& run, const Comparison& comparison);
 
 }  // namespace nibble
