@@ -38,9 +38,9 @@ void print_loss(const ValidationLoss& set) {
              set.name.empty() ? "" : set.name + ": ", set.loss, bits, std::exp(set.loss), hexadecimal_bits(set.loss));
   if (!set.divergence) return;
   const std::optional<double>& error = set.divergence->standard_error;
-  fmt::print("{}KL from the unquantised model {:.6f} nats a token{}\n", set.name.empty() ? "" : set.name + ": ",
+  fmt::print("{}KL from the unquantised model {:.4g} nats a token{}\n", set.name.empty() ? "" : set.name + ": ",
              set.divergence->mean,
-             error ? fmt::format(", standard error {:.6f} (sequences taken as independent)", *error) : "");
+             error ? fmt::format(", standard error {:.2g} (sequences taken as independent)", *error) : "");
 }
 
 std::vector<ConfigOverride> overrides_of(const EvaluateOptions& options) {
