@@ -55,9 +55,11 @@ for signal in TERM HUP; do
   finish 75
 done
 
-# A run that is asked to stop during its last validation is not complete; resume computes the validation.
+# A run that is asked to stop during its last validation is not complete; resume computes the validation. The validation
+# is long: other shards than the training's, of the same text.
+expect 0 "$NIBBLE" tokenize text.txt --documents line --validation-share 0 --tokenizer data/tokenizer.model --output long
 "$NIBBLE" train tiny.yaml --set run.dir=unvalidated --set train.steps=3 --set eval.every=0 --set eval.sequences=0 \
-  --set 'data.validation=data/train-*.bin' >output.txt 2>&1 &
+  --set 'data.validation=long/train-*.bin' >output.txt 2>&1 &
 launcher=$!
 wait_for_steps unvalidated 3
 kill -TERM "$launcher"
