@@ -180,7 +180,8 @@ const Field fields[] = {
      numeric, "schedule"},
     {"schedule.warmup_steps", VALUE(schedule.warmup_steps), "Steps of linear warm-up.",
      numeric, "schedule", optional_steps, "steps"},
-    {"schedule.min_ratio", VALUE(schedule.min_ratio), "Last learning rate as a share of the peak.",
+    {"schedule.min_ratio", VALUE(schedule.min_ratio), "Share of the peak to which the learning rate decays: the step after the "
+     "last one would have it.",
      numeric, "schedule", share},
     {"schedule.decay_share", VALUE(schedule.decay_share), "Share of the steps in which wsd and wsd_sqrt decay.",
      numeric, "schedule", positive_share},
