@@ -22,6 +22,7 @@ expect 78 "$NIBBLE" resume run --set train.stop_at=6 --set 'data.train=other/tra
 grep -q 'data.tokenizer' output.txt || { cat output.txt; fail "resume does not name the tokenizer"; }
 expect 75 "$NIBBLE" resume run --set train.stop_at=6 --set 'data.train=other/train-*.bin' "${other[@]}" \
   --set 'resume.allow=[data.train, data.tokenizer]'
+grep -q 'warning.*another tokenizer' output.txt || fail "another tokenizer is not told by resume"
 
 # An allowed change of the peak, once; the second resume must ask again.
 expect 75 "$NIBBLE" resume run --set train.stop_at=8 --set optimizer.learning_rate=2e-3 \

@@ -25,6 +25,12 @@ std::filesystem::path choose(const std::filesystem::path& path) {
   return checkpoints.front().path;
 }
 
+std::string position_text(const DataPosition& position) {
+  if (position.lengths.empty()) return "";
+  return fmt::format("; in epoch {}, which has {} samples read with sequences of {} tokens, over {} shard(s)",
+                     position.epoch, position.taken, fmt::join(position.lengths, ", then "), position.shards.size());
+}
+
 // Prints what the run has read so far. Version 1 says nothing of it but the number of tokens.
 void print_data(const CheckpointInfo& info) {
   const bool first_version = info.format_version == 1;
@@ -38,8 +44,8 @@ void print_data(const CheckpointInfo& info) {
   }
   fmt::print("next sample       {} of {} tokens\n", info.data.next_sample, info.data.sequence_length);
   for (const DataPart& part : info.data.parts) {
-    fmt::print("data part         {}: weight {}, {} windows, {} samples taken\n", part.name, part.weight, part.windows,
-               part.taken);
+    fmt::print("data part         {}: weight {}, {} windows, {} samples taken{}{}\n", part.name, part.weight,
+               part.windows, part.taken, position_text(part.position), part.used ? "" : "; the run has left it");
   }
 }
 

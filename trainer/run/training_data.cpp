@@ -104,11 +104,15 @@ void TrainingData::continue_from(const CheckpointInfo& checkpoint) {
   start_tokens_ = checkpoint.tokens;
 
   const std::string tokenizer = to_hex(train_->tokenizer_hash());
-  if (!data.tokenizer.empty() && data.tokenizer != tokenizer && !allows(config_, "data.tokenizer")) {
-    throw Error(ExitCode::bad_config,
-                fmt::format("the training shards were made with another tokenizer than the checkpoint's ({}, then {})",
-                            tokenizer, data.tokenizer),
-                "restore the shards, or go on on purpose: --set 'resume.allow=[data.train, data.tokenizer]'");
+  if (!data.tokenizer.empty() && data.tokenizer != tokenizer) {
+    const std::string text =
+        fmt::format("the training shards were made with another tokenizer than the checkpoint's ({}, then {})",
+                    tokenizer, data.tokenizer);
+    if (!allows(config_, "data.tokenizer")) {
+      throw Error(ExitCode::bad_config, text,
+                  "restore the shards, or go on on purpose: --set 'resume.allow=[data.train, data.tokenizer]'");
+    }
+    warnings_.push_back(text);
   }
   std::vector<DataPart> parts = parts_of(config_, checkpoint, *train_);
   const auto same =
