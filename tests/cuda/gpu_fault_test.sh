@@ -36,7 +36,7 @@ with_each_fault launch 2 70 "$illegal"
 # The run goes on from its last checkpoint.
 expect 0 "$NIBBLE" resume "launch-$last"
 same "launch-$last" whole
-with_each_fault memory 1 71 "fix: use smaller micro-batches"
+with_each_fault memory 1 71 "fix: \(set\|use smaller micro-batches\)"
 
 for setting in cuda.graphs=true cuda.offload_optimizer=true; do
   NIBBLE_SIMULATED_CUDA_FAULT="launch $last" expect 70 "${run[@]}" --set "run.dir=$setting" --set "$setting"

@@ -34,7 +34,7 @@ std::string memory_remedy(std::vector<MemorySaving> savings) {
     text += fmt::format("set {}, which saves {:.1f} MiB; ", saving.change,
                         static_cast<double>(saving.bytes) / (1024.0 * 1024.0));
   }
-  return text + "or take a smaller model, or more ranks on more machines";
+  return text + (text.empty() ? "take" : "or take") + " a smaller model, or more ranks on more machines";
 }
 
 }  // namespace nibble
