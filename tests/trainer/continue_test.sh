@@ -30,6 +30,12 @@ cp -r run changed
 expect 78 "$NIBBLE" train tiny.yaml --continue --set run.dir=changed --set optimizer.learning_rate=1e-3
 says "resuming would change the run's numbers: optimizer.learning_rate"
 
+# A run whose groups were given by the older key keeps them.
+expect 75 "$NIBBLE" train tiny.yaml --set run.dir=older --set train.group_micro_batches=1 --set train.stop_at=4
+expect 0 "$NIBBLE" train tiny.yaml --continue --set run.dir=older
+expect 0 "$NIBBLE" train tiny.yaml --set run.dir=older_straight --set train.group_micro_batches=1
+same older older_straight
+
 # What is no run is not touched, and a run that cannot be continued is not started over.
 mkdir other
 echo text >other/notes.txt
