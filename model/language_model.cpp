@@ -314,8 +314,9 @@ Tensor LanguageModel::logits(const Tensor& tokens, const StepContext& context) {
 }
 
 int64_t LanguageModel::take_non_finite_count() {
+  const HostCopy counts(non_finite_counts_);
   int64_t count = 0;
-  for (const int64_t of_layer : HostCopy(non_finite_counts_).as<int64_t>()) count += of_layer;
+  for (const int64_t of_layer : counts.as<int64_t>()) count += of_layer;
   if (count != 0) clear_non_finite_counts();
   return count;
 }

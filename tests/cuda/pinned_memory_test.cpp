@@ -27,7 +27,8 @@ TEST_F(PinnedMemoryTest, MayBeWrittenAgainWhenTheDeviceHasPassedTheMark) {
     memory.mark();
     memory.wait();
     std::fill_n(source.as<int32_t>(), count, -1);
-    for (const int32_t copied : HostCopy(target).as<int32_t>()) ASSERT_EQ(copied, value);
+    const HostCopy values(target);
+    for (const int32_t copied : values.as<int32_t>()) ASSERT_EQ(copied, value);
   }
 }
 
