@@ -9,6 +9,7 @@
 #include "data/shards/shard_pattern.h"
 #include "dist/base/error.h"
 #include "dist/base/text.h"
+#include "dist/zero/layout.h"
 #include "quant/format/format.h"
 #include "trainer/config/field_table.h"
 #include "trainer/config/recipe_file.h"
@@ -271,7 +272,7 @@ uint64_t RunConfig::first_micro_batch(uint64_t group) const {
   if (train.group_micro_batches > 0) {
     return std::min(micro_batches, group * static_cast<uint64_t>(train.group_micro_batches));
   }
-  return group * micro_batches / gradient_groups();
+  return part_boundary(micro_batches, gradient_groups(), group);
 }
 
 uint64_t RunConfig::group_of(uint64_t micro_batch) const {
