@@ -14,7 +14,8 @@ namespace {
 constexpr std::array<float, 4> logits = {0.0F, 2.0F, 1.0F, -1.0F};
 
 TEST(Generation, WithoutAPromptADocumentBegins) {
-  const Tokenizer tokenizer = Tokenizer::load(NIBBLE_SOURCE_DIR "/data/sample/tokenizer.model");
+  const auto loaded = Tokenizer::load(NIBBLE_SOURCE_DIR "/data/sample/tokenizer.model");
+  const Tokenizer& tokenizer = *loaded;
   EXPECT_EQ(prompt_tokens(tokenizer, ""), (std::vector<int32_t>{tokenizer.eos_id()}));
   EXPECT_EQ(prompt_tokens(tokenizer, "Fellow"), tokenizer.encode("Fellow"));
 }

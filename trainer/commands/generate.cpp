@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data/text/tokenizer.h"
+#include "data/tokenizers/tokenizer.h"
 #include "dist/base/signals.h"
 #include "trainer/commands/commands.h"
 #include "trainer/inference/generation.h"
@@ -30,7 +30,8 @@ ExitCode generate(Communicator& communicator, const GenerateOptions& options) {
   const CheckpointInfo checkpoint = open_checkpoint(communicator, options.path);
   if (communicator.rank() != 0) return ExitCode::ok;
   const RunConfig config = config_of_checkpoint(checkpoint, parse_overrides(options.overrides));
-  const Tokenizer tokenizer = Tokenizer::load(tokenizer_path(config));
+  const std::unique_ptr<Tokenizer> loaded = Tokenizer::load(tokenizer_path(config));
+  const Tokenizer& tokenizer = *loaded;
   check_vocabulary(config, tokenizer_path(config), tokenizer.vocab_size());
   check_tokenizer(checkpoint, tokenizer_path(config), tokenizer.hash(), options.any_tokenizer);
   InferenceModel inference(checkpoint, config, 1);

@@ -11,7 +11,7 @@
 #include "data/shards/foreign_shard.h"
 #include "data/shards/shard.h"
 #include "data/shards/token_statistics.h"
-#include "data/text/tokenizer.h"
+#include "data/tokenizers/tokenizer.h"
 #include "dist/base/error.h"
 #include "dist/base/utf8.h"
 #include "trainer/checkpoint/checkpoint.h"
@@ -70,7 +70,8 @@ void print_samples(ShardReader& shard, uint64_t samples) {
     fmt::print("no tokenizer.model beside the shard: documents are not shown\n");
     return;
   }
-  const Tokenizer tokenizer = Tokenizer::load(path);
+  const std::unique_ptr<Tokenizer> loaded = Tokenizer::load(path);
+  const Tokenizer& tokenizer = *loaded;
   if (tokenizer.hash() != shard.header().tokenizer) {
     throw Error(ExitCode::bad_data,
                 fmt::format("{}: its hash is {}, but the shard beside it was made with {}", path.string(),

@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +12,8 @@
 #include "data/text/document_split.h"
 #include "data/text/sentence_sample.h"
 #include "data/text/text_reader.h"
-#include "data/text/tokenizer.h"
+#include "data/tokenizers/tokenizer.h"
+#include "data/tokenizers/tokenizer_training.h"
 #include "dist/base/error.h"
 #include "dist/base/log.h"
 #include "dist/device/thread_pool.h"
@@ -71,8 +71,8 @@ void for_each_document(const TokenizeOptions& options, std::string_view phase, V
 }
 
 // Makes the first pass over the text: checks it, decides the split, and trains a tokenizer if none is given.
-Tokenizer make_tokenizer(const TokenizeOptions& options, DocumentSplit& split) {
-  std::optional<Tokenizer> given;
+std::unique_ptr<Tokenizer> make_tokenizer(const TokenizeOptions& options, DocumentSplit& split) {
+  std::unique_ptr<Tokenizer> given;
   if (!options.tokenizer.empty()) given = Tokenizer::load(options.tokenizer);
   SentenceSample sample(options.train_bytes);
   for_each_document(options, "reading", [&](const Document& document) {
@@ -81,9 +81,9 @@ Tokenizer make_tokenizer(const TokenizeOptions& options, DocumentSplit& split) {
     if (!given) sample.add(document.text, hash);
   });
   split.settle();
-  if (given) return std::move(*given);
+  if (given) return given;
   log_info("training a tokenizer of {} tokens on {:.1f} MiB", options.vocab_size, mebibytes(sample.bytes()));
-  return Tokenizer::train(sample.take(split), options.vocab_size);
+  return train_tokenizer(sample.take(split), options.vocab_size);
 }
 
 // Makes the second pass over the text: encodes documents in batches and writes each to its side of the split.
@@ -196,7 +196,8 @@ void run_tokenize(const TokenizeOptions& options) {
   TokenizeOutput output(options.output, options.overwrite, options.tokenizer);
   set_compute_threads(available_threads(1));
   DocumentSplit split(options.validation_share, options.validation_tail ? HeldOut::tail : HeldOut::documents);
-  const Tokenizer tokenizer = make_tokenizer(options, split);
+  const std::unique_ptr<Tokenizer> made = make_tokenizer(options, split);
+  const Tokenizer& tokenizer = *made;
   warn_of_share(options, split);
   Encoder encoder(output.folder(), options.shard_tokens, tokenizer, split);
   for_each_document(options, "encoding", [&](const Document& document) { encoder.add(document); });
@@ -221,7 +222,7 @@ void add_tokenize_options(CLI::App& command) {
   command.add_option("-o,--output", options->output, "Directory for train-*.bin, validation-*.bin and tokenizer.model")
       ->required();
   command.add_option("--vocab-size", options->vocab_size, "Train a tokenizer with this many tokens")
-      ->check(CLI::Range(Tokenizer::min_vocab_size, Tokenizer::max_vocab_size));
+      ->check(CLI::Range(min_trained_vocab_size, Tokenizer::max_vocab_size));
   command.add_option("--tokenizer", options->tokenizer, "Use this tokenizer.model instead of training one");
   static const std::map<std::string, DocumentRule> rules{
       {"file", DocumentRule::file}, {"line", DocumentRule::line}, {"paragraph", DocumentRule::paragraph}};

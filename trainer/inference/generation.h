@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/text/tokenizer.h"
+#include "data/tokenizers/tokenizer.h"
 #include "model/language_model.h"
 
 namespace nibble {

@@ -8,7 +8,7 @@
 #include <span>
 #include <utility>
 
-#include "data/text/tokenizer.h"
+#include "data/tokenizers/tokenizer.h"
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
 #include "dist/zero/tree_reduction.h"
@@ -29,15 +29,15 @@ std::string fingerprint_of(const Loader& loader, std::span<const uint64_t> windo
   return to_hex(hash128(text));
 }
 
-// Returns the tokenizer of the run; nothing if there is none that nibble can read, as for shards of other programs.
-std::optional<Tokenizer> find_tokenizer(const RunConfig& config) {
+// Returns the tokenizer of the run; null if there is none that nibble can read, as for shards of other programs.
+std::unique_ptr<Tokenizer> find_tokenizer(const RunConfig& config) {
   std::error_code ignored;
   const std::filesystem::path path = tokenizer_path(config);
-  if (!std::filesystem::is_regular_file(path, ignored)) return std::nullopt;
+  if (!std::filesystem::is_regular_file(path, ignored)) return nullptr;
   try {
     return Tokenizer::load(path);
   } catch (const Error&) {
-    return std::nullopt;
+    return nullptr;
   }
 }
 
@@ -48,7 +48,7 @@ Validation::Validation(const RunConfig& config)
       micro_batch_(micro_batch_shape(config)),
       micro_batch_sequences_(static_cast<uint64_t>(config.train.micro_batch_sequences)) {
   NIBBLE_CHECK(!config.data.validation.empty(), "validation without a set");
-  const std::optional<Tokenizer> tokenizer = find_tokenizer(config);
+  const std::unique_ptr<Tokenizer> tokenizer = find_tokenizer(config);
   if (tokenizer) token_bytes_ = tokenizer->token_bytes();
   for (const ShardSet& shards : config.data.validation) {
     auto loader =

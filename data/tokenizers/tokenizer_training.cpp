@@ -1,4 +1,5 @@
-// Training a SentencePiece model with the settings that make it lossless.
+#include "data/tokenizers/tokenizer_training.h"
+
 #include <fmt/format.h>
 #include <sentencepiece_trainer.h>
 
@@ -8,7 +9,7 @@
 #include <unordered_set>
 #include <utility>
 
-#include "data/text/tokenizer.h"
+#include "data/tokenizers/sentencepiece_tokenizer.h"
 #include "dist/base/error.h"
 #include "dist/base/utf8.h"
 
@@ -50,7 +51,7 @@ std::unordered_set<std::string> choose_alphabet(const std::vector<std::string>& 
   std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
     return a.second != b.second ? a.second > b.second : a.first < b.first;
   });
-  const size_t room = (vocab_size - Tokenizer::min_vocab_size) / 2 + 32;
+  const size_t room = (vocab_size - min_trained_vocab_size) / 2 + 32;
   std::unordered_set<std::string> alphabet;
   uint64_t covered = 0;
   for (const auto& [character, count] : sorted) {
@@ -85,17 +86,18 @@ void mask_rare_characters(std::vector<std::string>& sentences, const std::unorde
       fmt::format("the text is too small, or has too few different words, for a tokenizer of {} tokens", vocab_size);
   if (largest == 0) throw Error(ExitCode::bad_data, what, "choose a smaller --vocab-size, or give more text");
   throw Error(ExitCode::bad_data, fmt::format("{}: it has pieces for {}", what, largest),
-              largest < Tokenizer::min_vocab_size
-                  ? fmt::format("give more text; the least --vocab-size is {}", Tokenizer::min_vocab_size)
+              largest < min_trained_vocab_size
+                  ? fmt::format("give more text; the least --vocab-size is {}", min_trained_vocab_size)
                   : fmt::format("choose a --vocab-size of at most {}, or give more text", largest));
 }
 
 }  // namespace
 
-Tokenizer Tokenizer::train(std::vector<std::string> sentences, uint32_t vocab_size) {
-  if (vocab_size < min_vocab_size || vocab_size > max_vocab_size) {
+std::unique_ptr<Tokenizer> train_tokenizer(std::vector<std::string> sentences, uint32_t vocab_size) {
+  if (vocab_size < min_trained_vocab_size || vocab_size > Tokenizer::max_vocab_size) {
     throw Error(ExitCode::usage,
-                fmt::format("a vocabulary of {} is not in [{}, {}]", vocab_size, min_vocab_size, max_vocab_size),
+                fmt::format("a vocabulary of {} is not in [{}, {}]", vocab_size, min_trained_vocab_size,
+                            Tokenizer::max_vocab_size),
                 "choose another --vocab-size");
   }
   mask_rare_characters(sentences, choose_alphabet(sentences, vocab_size));
@@ -123,7 +125,7 @@ Tokenizer Tokenizer::train(std::vector<std::string> sentences, uint32_t vocab_si
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(options, &list, &model);
   if (!status.ok()) fail_training(vocab_size, status.message());
-  return from_model(std::move(model), "the trained tokenizer");
+  return std::make_unique<SentencePieceTokenizer>(std::move(model), "the trained tokenizer");
 }
 
 }  // namespace nibble

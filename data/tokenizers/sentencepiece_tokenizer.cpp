@@ -1,4 +1,4 @@
-#include "data/text/tokenizer.h"
+#include "data/tokenizers/sentencepiece_tokenizer.h"
 
 #include <fmt/format.h>
 #include <sentencepiece_processor.h>
@@ -8,14 +8,12 @@
 
 #include "data/text/text_cut.h"
 #include "dist/base/error.h"
-#include "dist/base/file.h"
 #include "dist/base/utf8.h"
 #include "dist/device/thread_pool.h"
 
 namespace nibble {
 namespace {
 
-constexpr uint64_t max_model_bytes = 64ULL << 20U;
 // SentencePiece needs about 100 bytes of memory for each byte of the text that it encodes at once.
 constexpr size_t max_encode_bytes = size_t{1} << 16U;
 // SentencePiece writes a space as U+2581 and cannot tell the two apart afterwards, so the character U+2581 itself is
@@ -36,43 +34,28 @@ constexpr std::string_view probe_text(probe, sizeof(probe) - 1);
 
 }  // namespace
 
-Tokenizer::Tokenizer() : processor_(std::make_unique<sentencepiece::SentencePieceProcessor>()) {}
-Tokenizer::~Tokenizer() = default;
-Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
-Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
-
-Tokenizer Tokenizer::load(const std::filesystem::path& path) {
-  return from_model(read_file(path, max_model_bytes), path.string());
-}
-
-Tokenizer Tokenizer::from_model(std::string model, const std::string& name) {
-  Tokenizer tokenizer;
-  tokenizer.model_ = std::move(model);
-  tokenizer.hash_ = hash128(tokenizer.model_);
-  const auto& processor = *tokenizer.processor_;
-  const auto status = tokenizer.processor_->LoadFromSerializedProto(tokenizer.model_);
+SentencePieceTokenizer::SentencePieceTokenizer(std::string model, const std::string& name)
+    : Tokenizer(std::move(model)), processor_(std::make_unique<sentencepiece::SentencePieceProcessor>()) {
+  const auto status = processor_->LoadFromSerializedProto(file());
   if (!status.ok()) fail_model(name, "not a SentencePiece model");
-  const int pieces = processor.GetPieceSize();
+  const int pieces = processor_->GetPieceSize();
   if (pieces <= 0 || static_cast<uint32_t>(pieces) > max_vocab_size) fail_model(name, "unusable vocabulary size");
-  tokenizer.vocab_size_ = static_cast<uint32_t>(pieces);
-  tokenizer.eos_id_ = processor.eos_id();
-  if (tokenizer.eos_id_ < 0) fail_model(name, "the tokenizer has no end-of-document token");
+  vocab_size_ = static_cast<uint32_t>(pieces);
+  eos_id_ = processor_->eos_id();
+  if (eos_id_ < 0) fail_model(name, "the tokenizer has no end-of-document token");
   for (const char* piece : {"<0xE2>", "<0x96>", "<0x81>"}) {
-    const int id = processor.PieceToId(piece);
-    if (!processor.IsByte(id)) fail_model(name, "the tokenizer has no byte tokens");
-    tokenizer.space_mark_ids_.push_back(id);
+    const int id = processor_->PieceToId(piece);
+    if (!processor_->IsByte(id)) fail_model(name, "the tokenizer has no byte tokens");
+    space_mark_ids_.push_back(id);
   }
-  if (tokenizer.decode(tokenizer.encode(probe_text)) != probe_text) {
+  if (decode(encode(probe_text)) != probe_text) {
     fail_model(name, "the tokenizer does not reproduce every text exactly");
   }
-  return tokenizer;
 }
 
-void Tokenizer::save(const std::filesystem::path& path) const {
-  write_file(path, model_);
-}
+SentencePieceTokenizer::~SentencePieceTokenizer() = default;
 
-void Tokenizer::append_encoded(std::string_view text, std::vector<int32_t>& ids) const {
+void SentencePieceTokenizer::append_encoded(std::string_view text, std::vector<int32_t>& ids) const {
   std::vector<int> part;
   while (!text.empty()) {
     const size_t end = std::min(text.find(space_mark), text.size());
@@ -88,7 +71,7 @@ void Tokenizer::append_encoded(std::string_view text, std::vector<int32_t>& ids)
   }
 }
 
-std::vector<std::vector<int32_t>> Tokenizer::encode_all(std::span<const std::string> documents) const {
+std::vector<std::vector<int32_t>> SentencePieceTokenizer::encode_all(std::span<const std::string> documents) const {
   std::vector<std::string_view> pieces;
   std::vector<size_t> first_piece;  // first piece of every document
   for (const std::string& document : documents) {
@@ -114,13 +97,8 @@ std::vector<std::vector<int32_t>> Tokenizer::encode_all(std::span<const std::str
   return result;
 }
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
-  const std::string document(text);
-  return std::move(encode_all(std::span(&document, 1)).front());
-}
-
-std::vector<uint32_t> Tokenizer::token_bytes() const {
-  std::vector<uint32_t> bytes(vocab_size_);
+std::vector<uint32_t> SentencePieceTokenizer::token_bytes() const {
+  std::vector<uint32_t> bytes(vocab_size());
   for (size_t id = 0; id < bytes.size(); ++id) {
     const int piece = static_cast<int>(id);
     if (processor_->IsControl(piece) || processor_->IsUnknown(piece)) continue;
@@ -137,9 +115,9 @@ std::vector<uint32_t> Tokenizer::token_bytes() const {
   return bytes;
 }
 
-std::string Tokenizer::decode(std::span<const int32_t> ids) const {
+std::string SentencePieceTokenizer::decode(std::span<const int32_t> ids) const {
   for (const int32_t id : ids) {
-    NIBBLE_CHECK(id >= 0 && static_cast<uint32_t>(id) < vocab_size_, "token id outside the vocabulary");
+    NIBBLE_CHECK(id >= 0 && static_cast<uint32_t>(id) < vocab_size(), "token id outside the vocabulary");
   }
   std::string text;
   const auto status = processor_->Decode(std::vector<int>(ids.begin(), ids.end()), &text);
