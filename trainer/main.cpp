@@ -40,9 +40,9 @@ void secure_output() {
   }
 }
 
-// Raises the soft limit on open files to the hard limit: a run keeps every shard open, and the usual soft limit of
-// 1,024 is for programs that use select(). The bound is for programs that close every descriptor up to the limit at
-// their start, as those that MPI may start do.
+// Raises the soft limit on open files to the hard limit: a run keeps many shards open (data/shards/shard_file.h), and
+// the usual soft limit of 1,024 is for programs that use select(). The bound is for programs that close every
+// descriptor up to the limit at their start, as those that MPI may start do.
 void allow_open_files() {
   constexpr rlim_t most = rlim_t{1} << 20U;
   rlimit limit{};

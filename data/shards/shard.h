@@ -3,7 +3,8 @@
 //   header, 4096 bytes | tokens | document ends, u64 each | hashes, u64 each: every block of tokens, the document ends
 //
 // Everything is little-endian. The header has a hash of the hashes and a hash of itself, so it identifies the content.
-// The sources are shard_header.cpp, shard_reader.cpp and shard_writer.cpp.
+// The sources are shard_header.cpp, shard_reader.cpp and shard_writer.cpp; shard_reader.cpp also has the row of this
+// format (data/shards/shard_format.h).
 #pragma once
 
 #include <array>
@@ -16,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "data/shards/shard_file.h"
 #include "data/shards/token_shard.h"
 #include "dist/base/file.h"
 #include "dist/base/hash.h"
@@ -86,10 +88,13 @@ class ShardReader : public TokenShard {
   explicit ShardReader(const std::filesystem::path& path);
   const ShardHeader& header() const { return header_; }
   const std::string& name() const override { return name_; }
+  std::string format() const override { return "nibble version 1"; }
   uint64_t tokens() const override { return header_.tokens; }
+  uint32_t token_bytes() const override { return header_.token_bytes; }
   uint64_t file_bytes() const override { return header_.file_bytes(); }
+  std::optional<uint64_t> documents() const override { return header_.documents; }
   uint32_t vocab_size() const override { return header_.vocab_size; }
-  uint32_t eos_id() const override { return header_.eos_id; }
+  std::optional<uint32_t> eos_id() const override { return header_.eos_id; }
   Hash128 tokenizer() const override { return header_.tokenizer; }
   uint64_t identity() const override { return header_hash_; }
   // Returns the XXH3-64 of the header, which identifies everything in the shard.
@@ -109,7 +114,7 @@ class ShardReader : public TokenShard {
   void check_document_marks();
   void decode(std::span<const std::byte> data, std::span<int32_t> ids) const;
 
-  InputFile file_;
+  ShardFile file_;
   std::string name_;
   ShardHeader header_;
   uint64_t header_hash_ = 0;

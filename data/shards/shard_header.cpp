@@ -82,9 +82,7 @@ bool ShardHeader::recognises(std::span<const std::byte> start) {
 }
 
 ShardHeader ShardHeader::parse(std::span<const std::byte> data, uint64_t file_size, const std::string& name) {
-  if (!recognises(data)) {
-    fail(name, "neither a token shard of nibble nor one of llm.c (by its first bytes)");
-  }
+  if (!recognises(data)) fail(name, "not a token shard of nibble (by its first bytes)");
   if (data.size() < bytes) fail(name, fmt::format("{} bytes are less than the header of a shard", data.size()));
   const auto found_version = load_little_endian<uint32_t>(data, at_version);
   const auto found_hash = load_little_endian<uint64_t>(data, at_header_hash);

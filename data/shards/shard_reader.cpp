@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "data/shards/shard.h"
+#include "data/shards/shard_format.h"
 #include "dist/base/error.h"
 #include "dist/base/little_endian.h"
 
@@ -108,16 +109,7 @@ const std::vector<uint64_t>& ShardReader::document_ends() {
 void ShardReader::find_document_starts(uint64_t first, std::span<const int32_t> ids,
                                        std::span<int32_t> document_starts) {
   NIBBLE_CHECK(ids.size() == document_starts.size(), "a start for every token");
-  const auto& ends = document_ends();
-  auto end = std::upper_bound(ends.begin(), ends.end(), first);
-  int32_t start = 0;
-  for (size_t i = 0; i < document_starts.size(); ++i) {
-    if (end != ends.end() && *end == first + i) {
-      start = narrow<int32_t>(i);
-      ++end;
-    }
-    document_starts[i] = start;
-  }
+  find_starts_in_table(document_ends(), first, document_starts);
 }
 
 void ShardReader::check_document_marks() {
@@ -158,5 +150,11 @@ uint64_t ShardReader::verify(const std::function<void(const std::string&)>& repo
   if (damaged == 0) attempt([&] { check_document_marks(); });
   return damaged;
 }
+
+const ShardFormat nibble_format = {
+    .recognises = [](const FileStart& file) { return ShardHeader::recognises(file.bytes); },
+    .open = [](const std::filesystem::path& path) -> std::unique_ptr<TokenShard> {
+      return std::make_unique<ShardReader>(path);
+    }};
 
 }  // namespace nibble

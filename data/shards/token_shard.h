@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -15,10 +16,16 @@ class TokenShard {
  public:
   virtual ~TokenShard() = default;
   virtual const std::string& name() const = 0;
+  // Returns what the file is, such as "llm.c version 1 (GPT-2 tokens)".
+  virtual std::string format() const = 0;
   virtual uint64_t tokens() const = 0;
+  virtual uint32_t token_bytes() const = 0;
   virtual uint64_t file_bytes() const = 0;
+  // Returns the number of documents, if the file has a table of them.
+  virtual std::optional<uint64_t> documents() const = 0;
   virtual uint32_t vocab_size() const = 0;
-  virtual uint32_t eos_id() const = 0;
+  // Returns the token that ends a document, if the format has one.
+  virtual std::optional<uint32_t> eos_id() const = 0;
   // Returns the hash of the tokenizer; all zero if the format does not name it.
   virtual Hash128 tokenizer() const = 0;
   // Returns a number that stands for the content in a run's fingerprint.
@@ -32,8 +39,11 @@ class TokenShard {
                                     std::span<int32_t> document_starts) = 0;
 };
 
-// Opens a shard of nibble's own (data/shards/shard.h) or of llm.c (data/shards/foreign_shard.h); the first bytes decide
-// which.
+// Does what TokenShard::find_document_starts() asks for, from a table that holds, for every document in order, the
+// index of the token after its last one.
+void find_starts_in_table(std::span<const uint64_t> document_ends, uint64_t first, std::span<int32_t> document_starts);
+
+// Opens a file of tokens; its first bytes decide which format it has (data/shards/shard_format.h).
 std::unique_ptr<TokenShard> open_token_shard(const std::filesystem::path& path);
 
 }  // namespace nibble

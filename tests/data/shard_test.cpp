@@ -135,7 +135,7 @@ TEST(Shard, EveryFlippedByteIsFound) {
     const std::string text = expect_error(ExitCode::bad_data, [&] { read_everything(path); });
     poke(path, i, good[i]);
     EXPECT_NE(text.find("a.bin"), std::string::npos) << text;
-    const char* part = i < 8                  ? "neither a token shard of nibble"
+    const char* part = i < 8                  ? "not a token shard of nibble"
                        : i < 4096             ? "the header"
                        : i < documents_offset ? "block"
                        : i < hashes_offset    ? "table of documents"

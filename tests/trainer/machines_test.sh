@@ -6,13 +6,13 @@ says() { grep -qE -- "$1" output.txt || { cat output.txt >&2; fail "the output l
 quick=(--set train.steps=3 --set eval.every=0 --set checkpoint.every=0 --set telemetry.every=0)
 train() { "$NIBBLE" train tiny.yaml "${quick[@]}" "$@"; }
 
-# The soft limit on open files is raised to the hard limit; where that is too low, the error says so.
+# The soft limit on open files is raised to the hard limit. A run reads more shards than that allows, with the same
+# losses.
 mkdir many
-for i in {1..40}; do ln data/train-00000.bin many/s-$i.bin; done
+for i in {1..100}; do cp data/train-00000.bin many/s-$i.bin; done
 expect 0 bash -c 'ulimit -Sn 20; "$@"' _ "$NIBBLE" train tiny.yaml "${quick[@]}" --set 'data.train=many/*.bin' --set run.dir=soft
-expect 74 bash -c 'ulimit -n 40; "$@"' _ "$NIBBLE" train tiny.yaml "${quick[@]}" --set 'data.train=many/*.bin' --set run.dir=hard
-says 'Too many open files'
-says 'its hard limit is 40'
+expect 0 bash -c 'ulimit -n 40; "$@"' _ "$NIBBLE" train tiny.yaml "${quick[@]}" --set 'data.train=many/*.bin' --set run.dir=hard
+same hard soft
 
 # One task of several whose MPI sees one rank.
 expect 78 env SLURM_STEP_NUM_TASKS=2 "$NIBBLE" train tiny.yaml

@@ -8,7 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "data/shards/foreign_shard.h"
 #include "data/shards/shard.h"
 #include "data/shards/token_statistics.h"
 #include "data/tokenizers/tokenizer.h"
@@ -90,12 +89,13 @@ void print_statistics(const TokenStatistics& statistics) {
 }
 
 // Inspects a shard without hashes. It is checked by reading it, because reading checks every token id.
-void inspect_foreign_shard(LlmcShard& shard) {
+void inspect_foreign_shard(TokenShard& shard) {
   fmt::print("token shard       {}\n", shard.name());
-  fmt::print("format            {}\n", shard.describe());
+  fmt::print("format            {}\n", shard.format());
   fmt::print("size              {} bytes\n", shard.file_bytes());
   fmt::print("tokens            {} of {} bytes\n", shard.tokens(), shard.token_bytes());
-  fmt::print("vocabulary        {}, end of document {}\n", shard.vocab_size(), shard.eos_id());
+  fmt::print("vocabulary        {}{}\n", shard.vocab_size(),
+             shard.eos_id() ? fmt::format(", end of document {}", *shard.eos_id()) : "");
   TokenStatistics statistics(shard.vocab_size());
   constexpr uint64_t piece = 1U << 20U;
   std::vector<int32_t> ids;
@@ -110,8 +110,9 @@ void inspect_foreign_shard(LlmcShard& shard) {
 
 void inspect_shard(const std::filesystem::path& path, uint64_t samples) {
   const std::unique_ptr<TokenShard> opened = open_token_shard(path);
-  if (auto* foreign = dynamic_cast<LlmcShard*>(opened.get())) return inspect_foreign_shard(*foreign);
-  auto& shard = dynamic_cast<ShardReader&>(*opened);
+  auto* const own = dynamic_cast<ShardReader*>(opened.get());
+  if (own == nullptr) return inspect_foreign_shard(*opened);
+  ShardReader& shard = *own;
   print_header(shard);
   TokenStatistics statistics(shard.header().vocab_size);
   std::string first_damage;
