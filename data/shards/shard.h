@@ -125,22 +125,30 @@ class ShardReader : public TokenShard {
 };
 
 // Writes consecutive shards PREFIX-00000.bin, PREFIX-00001.bin, ... of about `shard_tokens` tokens. No document is cut;
-// one that is longer than a shard gets a longer shard. Nothing appears in the directory before publish().
+// one that is longer than a shard gets a longer shard. Each appears in the directory when it is full, the last one with
+// finish().
 class ShardSeries {
  public:
   ShardSeries(std::filesystem::path directory, std::string prefix, const ShardHeader& format, uint64_t shard_tokens);
+  // Continues a series of the same documents that was broken off: the whole shards that are in the directory are part
+  // of this one, and what remains of an unfinished one is removed. Each shard is read to its end; `visit` gets its
+  // tokens. Returns how many documents, the first of the series, need not be added.
+  uint64_t adopt(const std::function<void(std::span<const int32_t>)>& visit);
   void add_document(std::span<const int32_t> tokens);
-  void publish();
+  void finish();
   uint64_t tokens() const { return tokens_; }
   uint64_t documents() const { return documents_; }
-  size_t shards() const { return shards_.size(); }
+  size_t shards() const { return shards_; }
 
  private:
+  std::filesystem::path path(size_t index) const;
+
   std::filesystem::path directory_;
   std::string prefix_;
   ShardHeader format_;
   uint64_t shard_tokens_;
-  std::vector<std::unique_ptr<ShardWriter>> shards_;
+  std::unique_ptr<ShardWriter> open_;
+  size_t shards_ = 0;  // the open one included
   uint64_t tokens_ = 0;
   uint64_t documents_ = 0;
 };

@@ -64,9 +64,11 @@ SplitPattern split(std::string_view pattern) {
   return result;
 }
 
-std::vector<std::string> expand_pattern(const std::string& pattern) {
-  const SplitPattern parts = split(pattern);
-  const std::string shown_pattern = parts.literal + parts.rest;
+std::string shown(const SplitPattern& parts) {
+  return parts.literal + parts.rest;
+}
+
+std::vector<std::string> match(const SplitPattern& parts) {
   std::vector<std::string> paths;
   if (parts.rest.empty()) {
     if (exists(parts.literal)) paths.push_back(parts.literal);
@@ -81,21 +83,31 @@ std::vector<std::string> expand_pattern(const std::string& pattern) {
     paths.assign(matches.gl_pathv, matches.gl_pathv + matches.gl_pathc);
     ::globfree(&matches);
     if (status == GLOB_NOSPACE) {
-      throw Error(ExitCode::out_of_memory, fmt::format("{}: too many matches", shown_pattern));
+      throw Error(ExitCode::out_of_memory, fmt::format("{}: too many matches", shown(parts)));
     }
     if (status == GLOB_ABORTED) {
-      throw Error(ExitCode::io, fmt::format("{}: a directory cannot be read", shown_pattern), "check its permissions");
+      throw Error(ExitCode::io, fmt::format("{}: a directory cannot be read", shown(parts)), "check its permissions");
     }
-  }
-  if (paths.empty()) {
-    throw Error(ExitCode::missing_input, fmt::format("{}: no such shard", shown_pattern),
-                "check the path, or make the shards with nibble tokenize");
   }
   std::sort(paths.begin(), paths.end());
   return paths;
 }
 
+std::vector<std::string> expand_pattern(const std::string& pattern) {
+  const SplitPattern parts = split(pattern);
+  std::vector<std::string> paths = match(parts);
+  if (paths.empty()) {
+    throw Error(ExitCode::missing_input, fmt::format("{}: no such shard", shown(parts)),
+                "check the path, or make the shards with nibble tokenize");
+  }
+  return paths;
+}
+
 }  // namespace
+
+std::vector<std::string> match_pattern(const std::string& pattern) {
+  return match(split(pattern));
+}
 
 std::vector<std::string> expand_patterns(const std::vector<std::string>& patterns) {
   if (patterns.empty()) {

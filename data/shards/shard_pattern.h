@@ -13,6 +13,10 @@
 
 namespace nibble {
 
+// Returns what matches one pattern, sorted by its bytes; nothing if nothing does. Throws ExitCode::io if a directory
+// cannot be read.
+std::vector<std::string> match_pattern(const std::string& pattern);
+
 // Returns the files that match the patterns, in the order of the patterns; the matches of one pattern are sorted by
 // their bytes. Throws ExitCode::missing_input for a pattern without matches, and ExitCode::bad_config for a file that
 // is named twice.

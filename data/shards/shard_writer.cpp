@@ -72,22 +72,44 @@ ShardSeries::ShardSeries(std::filesystem::path directory, std::string prefix, co
                          uint64_t shard_tokens)
     : directory_(std::move(directory)), prefix_(std::move(prefix)), format_(format), shard_tokens_(shard_tokens) {}
 
+std::filesystem::path ShardSeries::path(size_t index) const {
+  return directory_ / fmt::format("{}-{:05}.bin", prefix_, index);
+}
+
+uint64_t ShardSeries::adopt(const std::function<void(std::span<const int32_t>)>& visit) {
+  NIBBLE_CHECK(shards_ == 0, "a series that has begun");
+  for (; std::filesystem::exists(path(shards_)); ++shards_) {
+    ShardReader shard(path(shards_));
+    const ShardHeader& header = shard.header();
+    if (header.vocab_size != format_.vocab_size || header.eos_id != format_.eos_id ||
+        header.tokenizer != format_.tokenizer) {
+      throw Error(ExitCode::bad_data, fmt::format("{}: a shard of another tokenizer", shard.name()),
+                  "remove " + directory_.string());
+    }
+    std::string fault;
+    const auto keep_fault = [&](const std::string& text) { fault = text; };
+    if (shard.verify(keep_fault, visit) > 0) {
+      throw Error(ExitCode::bad_data, fault, "remove " + directory_.string());
+    }
+    tokens_ += header.tokens;
+    documents_ += header.documents;
+  }
+  std::filesystem::remove(OutputFile::partial_path(path(shards_)));
+  return documents_;
+}
+
 void ShardSeries::add_document(std::span<const int32_t> tokens) {
   const uint64_t count = tokens.size() + 1;
-  if (shards_.empty() || shards_.back()->tokens() + count > shard_tokens_) {
-    if (!shards_.empty()) shards_.back()->finish();
-    const auto path = directory_ / fmt::format("{}-{:05}.bin", prefix_, shards_.size());
-    shards_.push_back(std::make_unique<ShardWriter>(path, format_));
-  }
-  shards_.back()->add_document(tokens);
+  if (open_ && open_->tokens() + count > shard_tokens_) finish();
+  if (!open_) open_ = std::make_unique<ShardWriter>(path(shards_++), format_);
+  open_->add_document(tokens);
   tokens_ += count;
   ++documents_;
 }
 
-void ShardSeries::publish() {
-  // All bytes are on the disk before the first name appears.
-  for (const auto& shard : shards_) shard->finish();
-  for (const auto& shard : shards_) shard->publish();
+void ShardSeries::finish() {
+  if (open_) open_->publish();
+  open_.reset();
 }
 
 }  // namespace nibble

@@ -28,28 +28,29 @@ uint64_t document_hash(std::string_view text) {
 }
 
 DocumentSplit::DocumentSplit(double validation_share, HeldOut held_out)
-    : share_(validation_share), held_out_(held_out) {
+    : share_(validation_share), decision_({.held_out = held_out}) {
   if (!(share_ >= 0.0 && share_ < 1.0)) {
     throw Error(ExitCode::usage, fmt::format("a validation share of {} is not in [0, 1)", share_),
                 "give the share of documents to hold out, for example 0.005");
   }
   // The product is exact: a double below 1 times 2^64 is below 2^64.
-  limit_ = static_cast<uint64_t>(std::ldexp(share_, 64));
+  decision_.limit = static_cast<uint64_t>(std::ldexp(share_, 64));
 }
 
 void DocumentSplit::add(uint64_t hash, uint64_t bytes) {
-  ++documents_;
-  bytes_ += bytes;
-  if (hash < limit_) held_out_bytes_ += bytes;
-  if (hash < lowest_.hash || documents_ == 1) lowest_ = {hash, 0};
-  if (hash > highest_.hash || documents_ == 1) highest_ = {hash, 0};
+  ++decision_.documents;
+  decision_.bytes += bytes;
+  if (hash < decision_.limit) decision_.held_out_bytes += bytes;
+  if (hash < lowest_.hash || decision_.documents == 1) lowest_ = {hash, 0};
+  if (hash > highest_.hash || decision_.documents == 1) highest_ = {hash, 0};
   if (hash == lowest_.hash) lowest_.bytes += bytes;
   if (hash == highest_.hash) highest_.bytes += bytes;
-  if (bytes > longest_.bytes || (bytes == longest_.bytes && hash < longest_.hash)) {
-    longest_ = {hash, bytes};
+  if (bytes > decision_.longest_bytes || (bytes == decision_.longest_bytes && hash < decision_.longest_hash)) {
+    decision_.longest_hash = hash;
+    decision_.longest_bytes = bytes;
     longest_copies_ = 0;
   }
-  if (hash == longest_.hash) ++longest_copies_;
+  if (hash == decision_.longest_hash) ++longest_copies_;
   if (many_) return;
   few_[hash] += bytes;
   if (few_.size() > most_few_documents) {
@@ -59,11 +60,11 @@ void DocumentSplit::add(uint64_t hash, uint64_t bytes) {
 }
 
 void DocumentSplit::settle() {
-  if (documents_ == 0) {
+  if (decision_.documents == 0) {
     throw Error(ExitCode::bad_data, "the input holds no documents", "give files with text in them");
   }
   if (share_ == 0) return;
-  held_out_ == HeldOut::tail ? settle_tail() : settle_documents();
+  decision_.held_out == HeldOut::tail ? settle_tail() : settle_documents();
 }
 
 void DocumentSplit::settle_documents() {
@@ -71,64 +72,70 @@ void DocumentSplit::settle_documents() {
     throw Error(
         ExitCode::bad_data,
         fmt::format("{} document(s) with one and the same text cannot be split into training and validation",
-                    documents_),
+                    decision_.documents),
         "hold out the end of the text (--validation-tail), make every line or paragraph a document (--documents "
         "line, --documents paragraph), give more files, or hold nothing out (--validation-share 0)");
   }
-  if (lowest_.hash >= limit_) {
-    limit_ = lowest_.hash + 1;
-    held_out_bytes_ = lowest_.bytes;
-  } else if (highest_.hash < limit_) {
-    limit_ = highest_.hash;
-    held_out_bytes_ = bytes_ - highest_.bytes;
+  if (lowest_.hash >= decision_.limit) {
+    decision_.limit = lowest_.hash + 1;
+    decision_.held_out_bytes = lowest_.bytes;
+  } else if (highest_.hash < decision_.limit) {
+    decision_.limit = highest_.hash;
+    decision_.held_out_bytes = decision_.bytes - highest_.bytes;
   }
-  const double most = (share_ < 0.5 ? std::min(2 * share_, 0.5) : 1.0) * static_cast<double>(bytes_);
-  if (static_cast<double>(held_out_bytes_) > most && !many_) choose_few(most);
+  const double most = (share_ < 0.5 ? std::min(2 * share_, 0.5) : 1.0) * static_cast<double>(decision_.bytes);
+  if (static_cast<double>(decision_.held_out_bytes) > most && !many_) choose_few(most);
 }
 
 void DocumentSplit::choose_few(double most_bytes) {
   std::vector<std::pair<uint64_t, uint64_t>> ordered(few_.begin(), few_.end());  // hash, bytes
   std::sort(ordered.begin(), ordered.end());
-  held_out_bytes_ = 0;
+  decision_.held_out_bytes = 0;
   for (const auto& [hash, bytes] : ordered) {
-    if (static_cast<double>(held_out_bytes_) >= share_ * static_cast<double>(bytes_)) break;
-    if (static_cast<double>(held_out_bytes_ + bytes) > most_bytes) continue;
-    chosen_.insert(hash);
-    held_out_bytes_ += bytes;
+    if (static_cast<double>(decision_.held_out_bytes) >= share_ * static_cast<double>(decision_.bytes)) break;
+    if (static_cast<double>(decision_.held_out_bytes + bytes) > most_bytes) continue;
+    decision_.chosen.push_back(hash);
+    decision_.held_out_bytes += bytes;
   }
-  if (!chosen_.empty()) return;
+  if (!decision_.chosen.empty()) return;
   const auto shortest = std::min_element(ordered.begin(), ordered.end(),
                                          [](const auto& a, const auto& b) { return a.second < b.second; });
-  chosen_.insert(shortest->first);
-  held_out_bytes_ = shortest->second;
+  decision_.chosen.push_back(shortest->first);
+  decision_.held_out_bytes = shortest->second;
 }
 
 void DocumentSplit::settle_tail() {
-  if (longest_.bytes < shortest_to_cut) {
+  if (decision_.longest_bytes < shortest_to_cut) {
     throw Error(ExitCode::bad_data,
-                fmt::format("the longest document has {} bytes: too few to hold out its end", longest_.bytes),
+                fmt::format("the longest document has {} bytes: too few to hold out its end", decision_.longest_bytes),
                 "leave --validation-tail out, or give longer documents");
   }
-  const double wanted = std::ceil(share_ * static_cast<double>(bytes_));
-  const uint64_t half = longest_.bytes / 2;
-  tail_bytes_ = wanted < static_cast<double>(half) ? static_cast<uint64_t>(wanted) : half;
-  held_out_bytes_ = tail_bytes_ * longest_copies_;
+  const double wanted = std::ceil(share_ * static_cast<double>(decision_.bytes));
+  const uint64_t half = decision_.longest_bytes / 2;
+  decision_.tail_bytes = wanted < static_cast<double>(half) ? static_cast<uint64_t>(wanted) : half;
+  decision_.held_out_bytes = decision_.tail_bytes * longest_copies_;
+}
+
+bool DocumentSplit::is_chosen(uint64_t hash) const {
+  const std::vector<uint64_t>& chosen = decision_.chosen;
+  return chosen.empty() ? hash < decision_.limit : std::binary_search(chosen.begin(), chosen.end(), hash);
 }
 
 size_t DocumentSplit::training_bytes(uint64_t hash, std::string_view text) const {
-  if (held_out_ == HeldOut::documents) return is_chosen(hash) ? 0 : text.size();
-  if (tail_bytes_ == 0 || hash != longest_.hash) return text.size();
-  return cut_near(text, text.size() - tail_bytes_, cut_distance(tail_bytes_));
+  if (decision_.held_out == HeldOut::documents) return is_chosen(hash) ? 0 : text.size();
+  if (decision_.tail_bytes == 0 || hash != decision_.longest_hash) return text.size();
+  return cut_near(text, text.size() - decision_.tail_bytes, cut_distance(decision_.tail_bytes));
 }
 
 bool DocumentSplit::is_training(uint64_t hash, uint64_t end) const {
-  if (held_out_ == HeldOut::documents) return !is_chosen(hash);
-  if (tail_bytes_ == 0 || hash != longest_.hash) return true;
-  return end + tail_bytes_ + cut_distance(tail_bytes_) <= longest_.bytes;
+  if (decision_.held_out == HeldOut::documents) return !is_chosen(hash);
+  if (decision_.tail_bytes == 0 || hash != decision_.longest_hash) return true;
+  return end + decision_.tail_bytes + cut_distance(decision_.tail_bytes) <= decision_.longest_bytes;
 }
 
 double DocumentSplit::held_out_share() const {
-  return bytes_ == 0 ? 0.0 : static_cast<double>(held_out_bytes_) / static_cast<double>(bytes_);
+  return decision_.bytes == 0 ? 0.0
+                              : static_cast<double>(decision_.held_out_bytes) / static_cast<double>(decision_.bytes);
 }
 
 }  // namespace nibble

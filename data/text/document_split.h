@@ -8,7 +8,8 @@
 #include <cstdint>
 #include <string_view>
 #include <unordered_map>
-#include <unordered_set>
+#include <utility>
+#include <vector>
 
 namespace nibble {
 
@@ -31,8 +32,24 @@ class DocumentSplit {
  public:
   static constexpr size_t most_few_documents = 65536;
 
+  // What settle() has decided.
+  struct Decision {
+    HeldOut held_out = HeldOut::documents;
+    uint64_t limit = 0;                 // documents with a smaller hash are held out, unless some are chosen
+    std::vector<uint64_t> chosen = {};  // hashes of the documents that are held out, in ascending order
+    uint64_t tail_bytes = 0;            // held out of every document with this hash
+    uint64_t longest_hash = 0;
+    uint64_t longest_bytes = 0;
+    uint64_t documents = 0;  // all
+    uint64_t bytes = 0;      // of all documents
+    uint64_t held_out_bytes = 0;
+  };
+
   // Throws ExitCode::usage unless 0 <= share < 1; with 0 nothing is held out.
   explicit DocumentSplit(double validation_share, HeldOut held_out = HeldOut::documents);
+  // A split that has been settled.
+  explicit DocumentSplit(Decision decision) : decision_(std::move(decision)) {}
+  const Decision& decision() const { return decision_; }
   void add(uint64_t hash, uint64_t bytes);
   // Throws ExitCode::bad_data if the documents cannot be split.
   void settle();
@@ -44,7 +61,7 @@ class DocumentSplit {
   // Returns whether the first `end` bytes of a document are certainly for training.
   bool is_training(uint64_t hash, uint64_t end) const;
 
-  uint64_t documents() const { return documents_; }
+  uint64_t documents() const { return decision_.documents; }
   // Returns the share of the text that is held out, by bytes; of a tail before its cut is moved to a boundary.
   double held_out_share() const;
 
@@ -56,22 +73,15 @@ class DocumentSplit {
   void settle_documents();
   void settle_tail();
   void choose_few(double most_bytes);
-  bool is_chosen(uint64_t hash) const { return chosen_.empty() ? hash < limit_ : chosen_.contains(hash); }
+  bool is_chosen(uint64_t hash) const;
 
-  double share_;
-  HeldOut held_out_;
-  uint64_t limit_ = 0;
-  uint64_t documents_ = 0;
-  uint64_t bytes_ = 0;
-  uint64_t held_out_bytes_ = 0;
+  double share_ = 0;
+  Decision decision_;
   Total lowest_{UINT64_MAX, 0};
   Total highest_;
   std::unordered_map<uint64_t, uint64_t> few_;  // bytes by hash; empty once there are too many
   bool many_ = false;
-  std::unordered_set<uint64_t> chosen_;  // the documents held out, where the limit does not say
-  Total longest_;                        // bytes of one document
   uint64_t longest_copies_ = 0;
-  uint64_t tail_bytes_ = 0;
 };
 
 }  // namespace nibble

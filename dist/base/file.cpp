@@ -101,9 +101,13 @@ std::string read_stream(const std::filesystem::path& path, size_t limit) {
   return content;
 }
 
+std::filesystem::path OutputFile::partial_path(const std::filesystem::path& path) {
+  return path.parent_path() / fmt::format(".{}.partial", path.filename().string());
+}
+
 OutputFile::OutputFile(const std::filesystem::path& path)
     : path_(path),
-      partial_(path.parent_path() / fmt::format(".{}.partial", path.filename().string())),
+      partial_(partial_path(path)),
       file_(FileDescriptor::try_open(partial_, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, 0666)) {
   if (!file_.is_open()) fail_output("create", path_, errno);
 }

@@ -53,6 +53,8 @@ class OutputFile {
   // Calls finish(), renames the file, and returns when the directory entry is on the disk too.
   void publish();
   std::string name() const { return path_.string(); }
+  // Returns the temporary name of a file that is to get this name.
+  static std::filesystem::path partial_path(const std::filesystem::path& path);
 
  private:
   std::filesystem::path path_;

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "data/text/text_reader.h"
@@ -52,10 +53,20 @@ inline std::filesystem::path sample_text() {
   return std::filesystem::path(NIBBLE_SOURCE_DIR) / "data/sample/state_of_the_union.txt.zst";
 }
 
+// Calls visit(document) for every document; a bad one is an error.
+template <class Visit>
+void for_each_document(const std::filesystem::path& path, const TextOptions& options, Visit&& visit) {
+  TextReader reader(path, path.string(), options);
+  for (RawDocument raw; reader.next(raw); raw = {}) {
+    const Document document = parse_document(std::move(raw), options);
+    if (!document.fault.empty()) throw Error(ExitCode::bad_data, document.fault, document.remedy);
+    if (!document.text.empty()) visit(document);
+  }
+}
+
 inline std::vector<std::string> read_documents(const std::filesystem::path& path, const TextOptions& options = {}) {
-  TextReader reader(path, options);
   std::vector<std::string> documents;
-  for (Document document; reader.next(document);) documents.push_back(document.text);
+  for_each_document(path, options, [&](const Document& document) { documents.push_back(document.text); });
   return documents;
 }
 
@@ -63,12 +74,12 @@ inline std::vector<std::string> read_documents(const std::filesystem::path& path
 inline std::vector<std::string> sample_documents(uint64_t bytes) {
   TextOptions options;
   options.documents = DocumentRule::line;
-  TextReader reader(sample_text(), options);
   std::vector<std::string> documents;
-  for (Document document; bytes > 0 && reader.next(document);) {
+  for_each_document(sample_text(), options, [&](const Document& document) {
+    if (bytes == 0) return;
     documents.push_back(document.text.substr(0, bytes));
     bytes -= documents.back().size();
-  }
+  });
   return documents;
 }
 

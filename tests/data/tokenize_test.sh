@@ -43,7 +43,8 @@ cmp one/tokenizer.model two/tokenizer.model || fail "the tokenizer given was not
 
 expect 65 "cannot be split" "$NIBBLE" tokenize text.txt --vocab-size 800 --output three
 expect 66 "no such file" "$NIBBLE" tokenize none.txt --vocab-size 800 --output three
-expect 66 "directory" "$NIBBLE" tokenize one --vocab-size 800 --output three
+expect 65 "one/tokenizer.model: this is a SentencePiece model, not text" "$NIBBLE" tokenize one --vocab-size 800 --output three
+expect 66 "nothing matches it" "$NIBBLE" tokenize 'none*.txt' --vocab-size 800 --output three
 printf 'good\nbad \377\n' >bad.txt
 expect 65 "bad.txt: byte 9 is not UTF-8" "$NIBBLE" tokenize text.txt bad.txt --documents line --vocab-size 800 --output three
 expect 73 "text.txt/x" "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output text.txt/x
@@ -99,6 +100,63 @@ wait $first || code=$?
 expect 64 "a launcher started 2 tasks" env OMPI_COMM_WORLD_SIZE=2 "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output new
 expect 64 "a launcher started 4 tasks" env SLURM_STEP_NUM_TASKS=4 "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output new
 [[ ! -e new ]] || fail "a refused call left $(find new)"
+
+# However the same documents are packed, the shards are the same.
+mkdir -p packed/a
+split -n l/3 text.txt packed/a/part-
+gzip -k packed/a/part-ab
+mv packed/a/part-ab.gz packed/a/part-ab
+sed 's/[\\"]/\\&/g; s/\t/\\t/g; s/.*/{"id": NaN, "text": "&"}/' packed/a/part-ac | tr -d '\r' >packed/a/part-ac.ndjson
+tar -czf packed.tar.gz -C packed a/part-aa a/part-ab a/part-ac
+rm packed/a/part-ac
+same() {
+  expect 0 "unigram entropy" "$NIBBLE" tokenize "$@" --documents line --vocab-size 800 --shard-tokens 30000 --output same --overwrite
+  for file in two/*; do cmp "$file" "same/$(basename "$file")" || fail "$*: other shards than those of the plain text"; done
+  [[ -z "$(find same -name '.*' -mindepth 1)" ]] || fail "hidden files are left in same: $(find same)"
+}
+expect 0 "unigram entropy" "$NIBBLE" tokenize text.txt --documents line --vocab-size 800 --output two --shard-tokens 30000 --overwrite
+same packed
+same 'packed/a/part-*'
+same packed.tar.gz
+same - <packed.tar.gz
+same <(cat text.txt)
+
+# Bad lines are named, counted and left out.
+{ head -n 50 packed/a/part-ac.ndjson; echo '{"text": null}'; echo broken; tail -n +51 packed/a/part-ac.ndjson; } >bad.jsonl
+expect 65 'bad.jsonl: line 51: the value of "text" is not a string' "$NIBBLE" tokenize bad.jsonl --vocab-size 500 --output none
+expect 65 "bad.jsonl: line 52" "$NIBBLE" tokenize bad.jsonl --vocab-size 500 --output none --skip-bad 1
+grep -q -- "--skip-bad" output.txt || fail "no remedy: $(cat output.txt)"
+expect 0 "^left out          2 bad documents" "$NIBBLE" tokenize bad.jsonl --vocab-size 500 --output skipped --skip-bad all
+grep -q "left out: bad.jsonl: line 52: not" output.txt || fail "a line left out is not listed: $(cat output.txt)"
+expect 0 "^left out          2 bad documents" "$NIBBLE" tokenize bad.jsonl --vocab-size 500 --output skipped --skip-bad 2 --overwrite
+expect 64 "skip-bad" "$NIBBLE" tokenize bad.jsonl --vocab-size 500 --output none --skip-bad some
+[[ ! -e none ]] || fail "a refused call left $(find none)"
+
+# A stopped job goes on where it was, and its shards are those of a job that was not stopped.
+for file in {1..40}; do sed "s/the/t$file/g" text.txt; done >long.txt
+long=("$NIBBLE" tokenize long.txt --documents line --tokenizer two/tokenizer.model --shard-tokens 100000)
+expect 0 "unigram entropy" "${long[@]}" --output undisturbed
+stop_after_a_shard() { # SIGNAL EXIT-CODE
+  "${long[@]}" --output stopped >first.txt 2>&1 &
+  first=$!
+  for ((i = 0; i < 400; ++i)); do [[ -e stopped/.tokenize.partial/train-0000$3.bin ]] && break; sleep 0.02; done
+  kill "-$1" $first
+  code=0
+  wait $first || code=$?
+  [[ $code -eq $2 ]] || fail "exit code $code after $1: $(cat first.txt)"
+  [[ -z "$(find stopped -maxdepth 1 -name '*.bin')" ]] || fail "a stopped job left shards in its output"
+}
+stop_after_a_shard TERM 143 0
+grep -q "the same command goes on from there" first.txt || fail "nobody says how to go on: $(cat first.txt)"
+stop_after_a_shard KILL 137 4
+expect 0 "encoding goes on after [1-9][0-9]* whole shards" "${long[@]}" --output stopped
+for file in undisturbed/*; do cmp "$file" "stopped/$(basename "$file")" || fail "a stopped job has other shards"; done
+[[ -z "$(find stopped -name '.*' -mindepth 1)" ]] || fail "hidden files are left: $(find stopped)"
+rm -r stopped
+stop_after_a_shard TERM 143 0
+expect 0 "is of other inputs or options, and is removed" "${long[@]}" --output stopped --validation-share 0.01
+expect 0 "unigram entropy" "${long[@]}" --output undisturbed --validation-share 0.01 --overwrite
+for file in undisturbed/*; do cmp "$file" "stopped/$(basename "$file")" || fail "left-over work was used"; done
 
 # Few documents: the share that is held out is said where it is far from the one asked for, and a tail is near it.
 for book in 1 2 3; do sed "1,800!d; s/the/th$book/g" text.txt >book$book.txt; done

@@ -1,17 +1,17 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "data/shards/shard.h"
-#include "data/shards/token_statistics.h"
 #include "data/text/document_split.h"
 #include "data/text/sentence_sample.h"
-#include "data/text/text_reader.h"
 #include "data/tokenizers/tokenizer.h"
 #include "data/tokenizers/tokenizer_training.h"
 #include "dist/base/error.h"
@@ -19,13 +19,16 @@
 #include "dist/device/thread_pool.h"
 #include "dist/ranks/communicator.h"
 #include "trainer/commands/commands.h"
+#include "trainer/commands/tokenize_encoder.h"
 #include "trainer/commands/tokenize_output.h"
+#include "trainer/commands/tokenize_text.h"
 
 namespace nibble {
 namespace {
 
-constexpr uint64_t batch_bytes = 8ULL << 20U;      // text that is encoded at once
-constexpr uint64_t progress_bytes = 64ULL << 20U;  // text between two progress lines
+constexpr std::string_view tokenizer_name = "tokenizer.model";
+// Another number lets a new version ignore what an older one has left half done.
+constexpr int format_of_kept_work = 1;
 
 struct TokenizeOptions {
   std::vector<std::string> inputs;
@@ -37,129 +40,89 @@ struct TokenizeOptions {
   uint64_t shard_tokens = 100'000'000;
   bool validation_tail = false;
   bool overwrite = false;
+  uint64_t most_bad = 0;
   TextOptions text;
 };
 
-double mebibytes(uint64_t bytes) {
-  return static_cast<double>(bytes) / 1048576.0;
+nlohmann::json to_json(const DocumentSplit::Decision& decision) {
+  return {{"tail", decision.held_out == HeldOut::tail},
+          {"limit", decision.limit},
+          {"chosen", decision.chosen},
+          {"tail_bytes", decision.tail_bytes},
+          {"longest_hash", decision.longest_hash},
+          {"longest_bytes", decision.longest_bytes},
+          {"documents", decision.documents},
+          {"bytes", decision.bytes},
+          {"held_out_bytes", decision.held_out_bytes}};
 }
 
-// Calls visit(document) for every document of all inputs and reports progress.
-template <class Visit>
-void for_each_document(const TokenizeOptions& options, std::string_view phase, Visit&& visit) {
-  uint64_t finished_files_bytes = 0;
-  uint64_t reported = 0;
-  uint64_t documents = 0;
-  uint64_t replaced = 0;
-  for (const std::string& input : options.inputs) {
-    TextReader reader(input, options.text);
-    Document document;
-    while (reader.next(document)) {
-      ++documents;
-      visit(document);
-      const uint64_t bytes = finished_files_bytes + reader.bytes_read();
-      if (bytes - reported >= progress_bytes) {
-        log_info("{}: {:.0f} MiB of text, {} documents", phase, mebibytes(bytes), documents);
-        reported = bytes;
-      }
-    }
-    finished_files_bytes += reader.bytes_read();
-    replaced += reader.replaced_bytes();
-  }
-  log_info("{}: {:.1f} MiB of text, {} documents, done", phase, mebibytes(finished_files_bytes), documents);
-  if (replaced > 0) log_warning("{}: {} bytes were not UTF-8 and became U+FFFD", phase, replaced);
+DocumentSplit::Decision decision_of(const nlohmann::json& json) {
+  return {.held_out = json.at("tail").get<bool>() ? HeldOut::tail : HeldOut::documents,
+          .limit = json.at("limit"),
+          .chosen = json.at("chosen"),
+          .tail_bytes = json.at("tail_bytes"),
+          .longest_hash = json.at("longest_hash"),
+          .longest_bytes = json.at("longest_bytes"),
+          .documents = json.at("documents"),
+          .bytes = json.at("bytes"),
+          .held_out_bytes = json.at("held_out_bytes")};
 }
+
+// Identifies everything on which the output depends.
+std::string call_of(const TokenizeOptions& options, const std::vector<TextInput>& inputs) {
+  const std::string tokenizer = options.tokenizer.empty() ? "" : to_hex(Tokenizer::load(options.tokenizer)->hash());
+  const nlohmann::json call = {{"format", format_of_kept_work},
+                               {"inputs", identify(inputs)},
+                               {"documents", options.text.documents},
+                               {"text_key", options.text.text_key},
+                               {"replace_invalid", options.text.replace_invalid},
+                               {"most_bad", options.most_bad},
+                               {"tokenizer", tokenizer},
+                               {"vocab_size", options.vocab_size},
+                               {"train_bytes", options.train_bytes},
+                               {"validation_share", options.validation_share},
+                               {"validation_tail", options.validation_tail},
+                               {"shard_tokens", options.shard_tokens}};
+  return to_hex(hash128(call.dump()));
+}
+
+struct FirstPass {
+  std::unique_ptr<Tokenizer> tokenizer;
+  DocumentSplit split;
+};
 
 // Makes the first pass over the text: checks it, decides the split, and trains a tokenizer if none is given.
-std::unique_ptr<Tokenizer> make_tokenizer(const TokenizeOptions& options, DocumentSplit& split) {
+FirstPass make_first_pass(const TokenizeOptions& options, const TextJob& job) {
   std::unique_ptr<Tokenizer> given;
   if (!options.tokenizer.empty()) given = Tokenizer::load(options.tokenizer);
+  DocumentSplit split(options.validation_share, options.validation_tail ? HeldOut::tail : HeldOut::documents);
   SentenceSample sample(options.train_bytes);
-  for_each_document(options, "reading", [&](const Document& document) {
-    const uint64_t hash = document_hash(document.text);
-    split.add(hash, document.text.size());
-    if (!given) sample.add(document.text, hash);
+  read_text(job, "reading", BadDocuments::listed, [&](std::span<const Document> documents) {
+    for (const Document& document : documents) {
+      split.add(document.hash, document.text.size());
+      if (!given) sample.add(document.text, document.hash);
+    }
   });
   split.settle();
-  if (given) return given;
-  log_info("training a tokenizer of {} tokens on {:.1f} MiB", options.vocab_size, mebibytes(sample.bytes()));
-  return train_tokenizer(sample.take(split), options.vocab_size);
+  if (given) return {std::move(given), std::move(split)};
+  log_info("training a tokenizer of {} tokens on {:.1f} MiB", options.vocab_size,
+           static_cast<double>(sample.bytes()) / 1048576.0);
+  std::unique_ptr<Tokenizer> trained = train_tokenizer(sample.take(split), options.vocab_size);
+  return {std::move(trained), std::move(split)};
 }
 
-// Makes the second pass over the text: encodes documents in batches and writes each to its side of the split.
-class Encoder {
- public:
-  Encoder(const std::filesystem::path& folder, uint64_t shard_tokens, const Tokenizer& tokenizer,
-          const DocumentSplit& split)
-      : tokenizer_(tokenizer),
-        split_(split),
-        train_(folder, "train", format(tokenizer), shard_tokens),
-        validation_(folder, "validation", format(tokenizer), shard_tokens),
-        statistics_(tokenizer.vocab_size()) {}
-
-  void add(const Document& document) {
-    const std::string& text = document.text;
-    const size_t for_training = split_.training_bytes(document_hash(text), text);
-    if (for_training > 0) pending_.push_back(text.substr(0, for_training));
-    if (for_training > 0) held_out_.push_back(false);
-    if (for_training < text.size()) pending_.push_back(text.substr(for_training));
-    if (for_training < text.size()) held_out_.push_back(true);
-    pending_bytes_ += text.size();
-    if (pending_bytes_ >= batch_bytes) flush();
+// Returns what the same call had found out before it was stopped, or finds it out.
+FirstPass first_pass(const TokenizeOptions& options, const TextJob& job, TokenizeOutput& output, bool may_keep) {
+  if (output.kept()) {
+    log_info("going on with what the same command had done when it was stopped");
+    return {Tokenizer::load(output.folder() / tokenizer_name),
+            DocumentSplit(decision_of(nlohmann::json::parse(*output.kept())))};
   }
-
-  void flush() {
-    const auto encoded = tokenizer_.encode_all(pending_);
-    for (size_t i = 0; i < pending_.size(); ++i) {
-      (held_out_[i] ? validation_ : train_).add_document(encoded[i]);
-      bytes_ += pending_[i].size();
-      if (held_out_[i]) continue;
-      statistics_.add(encoded[i]);
-      statistics_.add(static_cast<uint32_t>(tokenizer_.eos_id()), 1);
-    }
-    pending_.clear();
-    held_out_.clear();
-    pending_bytes_ = 0;
-  }
-
-  void publish() {
-    train_.publish();
-    validation_.publish();
-  }
-
-  void print_summary() const {
-    const uint64_t documents = train_.documents() + validation_.documents();
-    const uint64_t tokens = train_.tokens() + validation_.tokens();
-    fmt::print("documents         {} ({} train, {} validation)\n", documents, train_.documents(),
-               validation_.documents());
-    fmt::print("tokens            {} ({} train, {} validation)\n", tokens, train_.tokens(), validation_.tokens());
-    fmt::print("shards            {} train, {} validation\n", train_.shards(), validation_.shards());
-    fmt::print("vocabulary        {} ({} occur)\n", tokenizer_.vocab_size(), statistics_.used());
-    fmt::print("bytes per token   {:.3f}\n", static_cast<double>(bytes_) / static_cast<double>(tokens));
-    fmt::print("unigram entropy   {:.4f} nats = {:.4f} bits a token (the loss of knowing only the frequencies)\n",
-               statistics_.entropy_nats(), statistics_.entropy_bits());
-    fmt::print("tokenizer hash    {}\n", to_hex(tokenizer_.hash()));
-  }
-
- private:
-  static ShardHeader format(const Tokenizer& tokenizer) {
-    ShardHeader header;
-    header.vocab_size = tokenizer.vocab_size();
-    header.eos_id = static_cast<uint32_t>(tokenizer.eos_id());
-    header.tokenizer = tokenizer.hash();
-    return header;
-  }
-
-  const Tokenizer& tokenizer_;
-  const DocumentSplit& split_;
-  ShardSeries train_;
-  ShardSeries validation_;
-  TokenStatistics statistics_;        // of the training tokens
-  std::vector<std::string> pending_;  // documents, or the two parts of one
-  std::vector<bool> held_out_;        // of each of them
-  uint64_t pending_bytes_ = 0;
-  uint64_t bytes_ = 0;
-};
+  FirstPass pass = make_first_pass(options, job);
+  pass.tokenizer->save(output.folder() / tokenizer_name);
+  if (may_keep) output.keep(to_json(pass.split.decision()).dump());
+  return pass;
+}
 
 // Warns where the text that is held out is far from what was asked for, as it must be with few documents.
 void warn_of_share(const TokenizeOptions& options, const DocumentSplit& split) {
@@ -193,19 +156,31 @@ void check(const TokenizeOptions& options) {
 
 void run_tokenize(const TokenizeOptions& options) {
   check(options);
-  TokenizeOutput output(options.output, options.overwrite, options.tokenizer);
   set_compute_threads(available_threads(1));
-  DocumentSplit split(options.validation_share, options.validation_tail ? HeldOut::tail : HeldOut::documents);
-  const std::unique_ptr<Tokenizer> made = make_tokenizer(options, split);
-  const Tokenizer& tokenizer = *made;
+  TextJob job = {.inputs = find_text_inputs(options.inputs), .options = options.text, .most_bad = options.most_bad};
+  const bool may_keep = !has_streams(job.inputs);
+  TokenizeOutput output(options.output, options.overwrite, options.tokenizer, call_of(options, job.inputs));
+  store_streams(job.inputs, output.scratch());
+  const auto [tokenizer, split] = first_pass(options, job, output, may_keep);
   warn_of_share(options, split);
-  Encoder encoder(output.folder(), options.shard_tokens, tokenizer, split);
-  for_each_document(options, "encoding", [&](const Document& document) { encoder.add(document); });
-  encoder.flush();
-  encoder.publish();
-  tokenizer.save(output.folder() / "tokenizer.model");
+  TokenizeEncoder encoder(output.folder(), options.shard_tokens, *tokenizer, split);
+  const TextTotals totals = read_text(job, "encoding", BadDocuments::counted,
+                                      [&](std::span<const Document> documents) { encoder.add(documents); });
+  encoder.finish();
   output.publish();
-  encoder.print_summary();
+  fmt::print("{}", encoder.summary());
+  if (options.most_bad > 0) fmt::print("left out          {} bad documents\n", totals.bad);
+}
+
+// --skip-bad N|all
+uint64_t most_bad_of(const std::string& text) {
+  if (text == "all") return UINT64_MAX;
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw CLI::ValidationError("--skip-bad", fmt::format("'{}' is neither a number nor all", text));
+  }
+  return number;
 }
 
 }  // namespace
@@ -217,7 +192,8 @@ void add_tokenize_options(CLI::App& command) {
       "shards");
   command
       .add_option("INPUT", options->inputs,
-                  "Text files: NAME.jsonl holds one object a line, other names plain text; .zst of either")
+                  "Text, JSON lines or tar archives of them, compressed or not: files, directories, quoted patterns, "
+                  "or - for standard input")
       ->required();
   command.add_option("-o,--output", options->output, "Directory for train-*.bin, validation-*.bin and tokenizer.model")
       ->required();
@@ -248,6 +224,11 @@ void add_tokenize_options(CLI::App& command) {
   command.add_option("--shard-tokens", options->shard_tokens, "Start another shard after this many tokens")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  command
+      .add_option_function<std::string>(
+          "--skip-bad", [options](const std::string& text) { options->most_bad = most_bad_of(text); },
+          "Leave out at most this many bad documents, such as lines that are not JSON or have no text; or all")
+      ->type_name("N|all");
   command.add_flag("--replace-invalid", options->text.replace_invalid, "Replace bytes that are not UTF-8 by U+FFFD");
   command.add_flag("--overwrite", options->overwrite, "Replace shards and tokenizer that nibble tokenize wrote there");
   command.final_callback([options] { run_tokenize(*options); });

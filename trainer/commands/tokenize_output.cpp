@@ -30,6 +30,9 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view tokenizer_name = "tokenizer.model";
 constexpr uint64_t largest_tokenizer = 64ULL << 20U;
+constexpr std::string_view scratch_name = "scratch";
+constexpr std::string_view kept_name = "scratch/kept";
+constexpr uint64_t largest_kept = 64ULL << 20U;
 constexpr std::array prefixes = {std::string_view("train-"), std::string_view("validation-")};
 
 bool looks_like_a_shard(std::string_view name) {
@@ -143,11 +146,29 @@ struct TokenizeOutput::State {
   DirectoryLock lock;
   std::mutex mutex;  // held while files are moved and removed
   bool published = false;
+  std::string call;
+  std::optional<std::string> kept;
   sigset_t signals{};
   std::jthread watcher;
 
+  // Returns what an earlier call with the same inputs and options has kept.
+  std::optional<std::string> read_kept() const {
+    std::error_code error;
+    const fs::path path = folder / kept_name;
+    if (!fs::is_regular_file(path, error)) return std::nullopt;
+    const std::string text = read_file(path, largest_kept);
+    if (text.starts_with(call + "\n")) return text.substr(call.size() + 1);
+    log_warning("what a stopped call has left in {} is of other inputs or options, and is removed", directory.string());
+    return std::nullopt;
+  }
+
   // Removes what is not published. Another thread may write meanwhile, if a signal ends the process.
   void clean_up() {
+    if (kept && !published) {
+      lock = DirectoryLock();
+      log_warning("what is done stays in {}: the same command goes on from there", folder.string());
+      return;
+    }
     for (int attempt = 0; attempt < 3 && !folder.empty() && !remove_tree(folder); ++attempt) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
@@ -181,9 +202,11 @@ void TokenizeOutput::State::watch_signals() {
   });
 }
 
-TokenizeOutput::TokenizeOutput(const fs::path& directory, bool overwrite, const std::string& tokenizer)
+TokenizeOutput::TokenizeOutput(const fs::path& directory, bool overwrite, const std::string& tokenizer,
+                               std::string call)
     : state_(std::make_unique<State>()) {
   State& state = *state_;
+  state.call = std::move(call);
   // A slash at the end would make the last name empty.
   state.directory = directory.has_filename() ? directory : directory.parent_path();
   state.watch_signals();
@@ -201,8 +224,9 @@ TokenizeOutput::TokenizeOutput(const fs::path& directory, bool overwrite, const 
     }
     const std::lock_guard guard(state.mutex);
     state.folder = state.directory / ".tokenize.partial";
-    remove_tree(state.folder);  // left by a call that was killed
-    make_directories(state.folder);
+    state.kept = state.read_kept();
+    if (!state.kept) remove_tree(state.folder);  // left by a call that was killed
+    make_directories(scratch());
   } catch (...) {
     const std::lock_guard guard(state.mutex);
     state.clean_up();
@@ -220,12 +244,27 @@ const fs::path& TokenizeOutput::folder() const {
   return state_->folder;
 }
 
+fs::path TokenizeOutput::scratch() const {
+  return state_->folder / scratch_name;
+}
+
+const std::optional<std::string>& TokenizeOutput::kept() const {
+  return state_->kept;
+}
+
+void TokenizeOutput::keep(const std::string& text) {
+  write_file(state_->folder / kept_name, state_->call + "\n" + text);
+  const std::lock_guard guard(state_->mutex);
+  state_->kept = text;
+}
+
 void TokenizeOutput::publish() {
   State& state = *state_;
   const std::lock_guard guard(state.mutex);
   std::vector<Move> moves;
   const fs::path aside = state.folder / "earlier";
   for (const auto& entry : fs::directory_iterator(state.folder)) {
+    if (entry.is_directory()) continue;
     moves.push_back({entry.path(), state.directory / entry.path().filename()});
   }
   std::sort(moves.begin(), moves.end(), [](const Move& a, const Move& b) { return a.to < b.to; });
