@@ -25,7 +25,7 @@ constexpr std::string_view unpack = "unpack it, and give the directory";
 constexpr std::string_view not_text = "give text files, JSON lines, or archives of them";
 
 constexpr FileKind text = {FileUse::text, "text", ""};
-constexpr FileKind utf16 = {FileUse::foreign, "UTF-16 text", convert_utf16};
+constexpr FileKind utf16 = {FileUse::foreign, "UTF-16", convert_utf16};
 constexpr FileKind binary = {FileUse::foreign, "binary data of an unknown kind", not_text};
 constexpr FileKind sentencepiece = {FileUse::foreign, "a SentencePiece model", "name it with --tokenizer"};
 
@@ -64,8 +64,8 @@ constexpr auto magics = std::to_array<Magic>({
     {0, "\x89PNG"sv, {FileUse::foreign, "a picture", not_text}},
     {0, "\xFF\xD8\xFF"sv, {FileUse::foreign, "a picture", not_text}},
     {0, "GIF8"sv, {FileUse::foreign, "a picture", not_text}},
-    {0, "\xFF\xFE\0\0"sv, {FileUse::foreign, "UTF-32 text", convert_utf32}},
-    {0, "\0\0\xFE\xFF"sv, {FileUse::foreign, "UTF-32 text", convert_utf32}},
+    {0, "\xFF\xFE\0\0"sv, {FileUse::foreign, "UTF-32", convert_utf32}},
+    {0, "\0\0\xFE\xFF"sv, {FileUse::foreign, "UTF-32", convert_utf32}},
     {0, "\xFF\xFE"sv, utf16},
     {0, "\xFE\xFF"sv, utf16},
 });

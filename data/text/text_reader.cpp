@@ -142,7 +142,7 @@ void TextReader::open_content(std::unique_ptr<ByteSource> source, std::string na
   const FileKind& kind = file_kind(start);
   if (kind.use != FileUse::text) {
     throw Error(ExitCode::bad_data,
-                fmt::format("{}: this is {}, not text{}", name, kind.name, is_member ? " (in an archive)" : ""),
+                fmt::format("{}: this is {}, not UTF-8 text{}", name, kind.name, is_member ? " (in an archive)" : ""),
                 std::string(kind.remedy));
   }
   const size_t mark = byte_order_mark_bytes(start);

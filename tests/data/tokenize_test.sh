@@ -43,7 +43,7 @@ cmp one/tokenizer.model two/tokenizer.model || fail "the tokenizer given was not
 
 expect 65 "cannot be split" "$NIBBLE" tokenize text.txt --vocab-size 800 --output three
 expect 66 "no such file" "$NIBBLE" tokenize none.txt --vocab-size 800 --output three
-expect 65 "one/tokenizer.model: this is a SentencePiece model, not text" "$NIBBLE" tokenize one --vocab-size 800 --output three
+expect 65 "one/tokenizer.model: this is a SentencePiece model, not UTF-8 text" "$NIBBLE" tokenize one --vocab-size 800 --output three
 expect 66 "nothing matches it" "$NIBBLE" tokenize 'none*.txt' --vocab-size 800 --output three
 printf 'good\nbad \377\n' >bad.txt
 expect 65 "bad.txt: byte 9 is not UTF-8" "$NIBBLE" tokenize text.txt bad.txt --documents line --vocab-size 800 --output three
