@@ -1,4 +1,4 @@
-// Measures how long something takes, with a clock that nobody can set.
+// How long something takes, by a clock that nobody can set, and what time it is.
 #pragma once
 
 #include <chrono>
@@ -14,5 +14,10 @@ class Stopwatch {
   using Clock = std::chrono::steady_clock;
   Clock::time_point start_ = Clock::now();
 };
+
+// Returns the seconds since the beginning of 1970, by the machine's clock.
+inline double seconds_since_1970() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 }  // namespace nibble

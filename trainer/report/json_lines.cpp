@@ -5,20 +5,16 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "dist/base/error.h"
+#include "dist/base/stopwatch.h"
 
 namespace nibble {
 
 namespace {
-
-double wall_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 // Returns the length of the file up to and including its last newline.
 off_t whole_lines(int descriptor) {
@@ -49,7 +45,7 @@ JsonLines::~JsonLines() {
 
 void JsonLines::write(const nlohmann::json& object) {
   nlohmann::json timed = object;
-  timed["time"] = wall_seconds();
+  timed["time"] = seconds_since_1970();
   const std::string line = timed.dump() + "\n";
   std::string_view rest = line;  // a nearly full disk may take a part; the next write() then reports the error
   while (!rest.empty()) {

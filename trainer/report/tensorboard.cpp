@@ -5,9 +5,10 @@
 
 #include <array>
 #include <bit>
-#include <chrono>
 
 #include "dist/base/error.h"
+#include "dist/base/stopwatch.h"
+#include "dist/ranks/heartbeat.h"
 
 namespace nibble {
 
@@ -22,10 +23,6 @@ constexpr std::array<uint32_t, 256> crc_table = [] {
   }
   return table;
 }();
-
-double wall_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 // Returns the little-endian bytes of an integer.
 template <class Integer>
@@ -76,16 +73,14 @@ uint32_t crc32c(std::string_view bytes) {
 TensorboardWriter::TensorboardWriter(const std::filesystem::path& directory) {
   std::error_code ignored;
   std::filesystem::create_directories(directory, ignored);
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  const auto path = directory / fmt::format("events.out.tfevents.{}.{}.{}.0", static_cast<int64_t>(wall_seconds()),
-                                            host.data(), getpid());
+  const auto path = directory / fmt::format("events.out.tfevents.{}.{}.{}.0",
+                                            static_cast<int64_t>(seconds_since_1970()), host_name(), getpid());
   file_.open(path, std::ios::binary | std::ios::trunc);
   if (!file_) {
     throw Error(ExitCode::cannot_create, fmt::format("cannot create {}", path.string()),
                 "make the run directory writable, or set log.tensorboard=false");
   }
-  write_record(field_double(event_wall_time, wall_seconds()) + field_bytes(event_file_version, "brain.Event:2"));
+  write_record(field_double(event_wall_time, seconds_since_1970()) + field_bytes(event_file_version, "brain.Event:2"));
 }
 
 void TensorboardWriter::write_record(const std::string& event) {
@@ -96,12 +91,12 @@ void TensorboardWriter::write_record(const std::string& event) {
 void TensorboardWriter::scalar(std::string_view tag, double value, uint64_t step) {
   const std::string summary =
       field_bytes(summary_value, field_bytes(value_tag, tag) + field_float(value_simple, static_cast<float>(value)));
-  write_record(field_double(event_wall_time, wall_seconds()) + field_varint(event_step, step) +
+  write_record(field_double(event_wall_time, seconds_since_1970()) + field_varint(event_step, step) +
                field_bytes(event_summary, summary));
 }
 
 void TensorboardWriter::session_start(uint64_t step) {
-  write_record(field_double(event_wall_time, wall_seconds()) + field_varint(event_step, step) +
+  write_record(field_double(event_wall_time, seconds_since_1970()) + field_varint(event_step, step) +
                field_bytes(event_session_log, field_varint(session_status, session_start_status)));
 }
 
