@@ -26,7 +26,6 @@
 namespace nibble {
 namespace {
 
-constexpr std::string_view tokenizer_name = "tokenizer.model";
 // Another number lets a new version ignore what an older one has left half done.
 constexpr int format_of_kept_work = 1;
 
@@ -34,6 +33,7 @@ struct TokenizeOptions {
   std::vector<std::string> inputs;
   std::string output;
   std::string tokenizer;
+  TokenizerOptions tokenizer_options;
   uint32_t vocab_size = 0;
   double validation_share = 0.005;
   uint64_t train_bytes = 64ULL << 20U;
@@ -69,8 +69,8 @@ DocumentSplit::Decision decision_of(const nlohmann::json& json) {
 }
 
 // Identifies everything on which the output depends.
-std::string call_of(const TokenizeOptions& options, const std::vector<TextInput>& inputs) {
-  const std::string tokenizer = options.tokenizer.empty() ? "" : to_hex(Tokenizer::load(options.tokenizer)->hash());
+std::string call_of(const TokenizeOptions& options, const std::vector<TextInput>& inputs, const Tokenizer* given) {
+  const std::string tokenizer = given == nullptr ? "" : to_hex(given->hash());
   const nlohmann::json call = {{"format", format_of_kept_work},
                                {"inputs", identify(inputs)},
                                {"documents", options.text.documents},
@@ -92,9 +92,7 @@ struct FirstPass {
 };
 
 // Makes the first pass over the text: checks it, decides the split, and trains a tokenizer if none is given.
-FirstPass make_first_pass(const TokenizeOptions& options, const TextJob& job) {
-  std::unique_ptr<Tokenizer> given;
-  if (!options.tokenizer.empty()) given = Tokenizer::load(options.tokenizer);
+FirstPass make_first_pass(const TokenizeOptions& options, const TextJob& job, std::unique_ptr<Tokenizer> given) {
   DocumentSplit split(options.validation_share, options.validation_tail ? HeldOut::tail : HeldOut::documents);
   SentenceSample sample(options.train_bytes);
   read_text(job, "reading", BadDocuments::listed, [&](std::span<const Document> documents) {
@@ -112,16 +110,28 @@ FirstPass make_first_pass(const TokenizeOptions& options, const TextJob& job) {
 }
 
 // Returns what the same call had found out before it was stopped, or finds it out.
-FirstPass first_pass(const TokenizeOptions& options, const TextJob& job, TokenizeOutput& output, bool may_keep) {
+FirstPass first_pass(const TokenizeOptions& options, const TextJob& job, TokenizeOutput& output, bool may_keep,
+                     std::unique_ptr<Tokenizer> given) {
   if (output.kept()) {
     log_info("going on with what the same command had done when it was stopped");
-    return {Tokenizer::load(output.folder() / tokenizer_name),
+    return {Tokenizer::load(Tokenizer::find_beside(output.folder())),
             DocumentSplit(decision_of(nlohmann::json::parse(*output.kept())))};
   }
-  FirstPass pass = make_first_pass(options, job);
-  pass.tokenizer->save(output.folder() / tokenizer_name);
+  FirstPass pass = make_first_pass(options, job, std::move(given));
+  pass.tokenizer->save(output.folder() / pass.tokenizer->file_name());
   if (may_keep) output.keep(to_json(pass.split.decision()).dump());
   return pass;
+}
+
+// Returns the tokenizer that --tokenizer names, null if there is none, and says what it does to text.
+std::unique_ptr<Tokenizer> load_given(const TokenizeOptions& options) {
+  if (options.tokenizer.empty()) return nullptr;
+  std::unique_ptr<Tokenizer> tokenizer = Tokenizer::load(options.tokenizer, options.tokenizer_options);
+  const std::vector<std::string> losses = tokenizer->losses();
+  if (losses.empty()) return tokenizer;
+  log_warning("{} does not give back every text as it was: {}{}", options.tokenizer, fmt::join(losses, "; "),
+              tokenizer->token_bytes().empty() ? ". There will be no bits per byte" : "");
+  return tokenizer;
 }
 
 // Warns where the text that is held out is far from what was asked for, as it must be with few documents.
@@ -141,6 +151,10 @@ void check(const TokenizeOptions& options) {
     throw Error(ExitCode::usage, "tokenize needs either --vocab-size or --tokenizer",
                 "train a tokenizer with --vocab-size 4096, or reuse one with --tokenizer FILE");
   }
+  if (options.tokenizer.empty() && !options.tokenizer_options.is_empty()) {
+    throw Error(ExitCode::usage, "--pattern and --end-of-document belong to --tokenizer",
+                "leave them out; a tokenizer that is trained here needs neither");
+  }
   if (options.validation_tail && options.validation_share == 0) {
     throw Error(ExitCode::usage, "--validation-tail with --validation-share 0 holds nothing out",
                 "give a share such as 0.005, or leave --validation-tail out");
@@ -159,9 +173,10 @@ void run_tokenize(const TokenizeOptions& options) {
   set_compute_threads(available_threads(1));
   TextJob job = {.inputs = find_text_inputs(options.inputs), .options = options.text, .most_bad = options.most_bad};
   const bool may_keep = !has_streams(job.inputs);
-  TokenizeOutput output(options.output, options.overwrite, options.tokenizer, call_of(options, job.inputs));
+  std::unique_ptr<Tokenizer> given = load_given(options);
+  TokenizeOutput output(options.output, options.overwrite, given.get(), call_of(options, job.inputs, given.get()));
   store_streams(job.inputs, output.scratch());
-  const auto [tokenizer, split] = first_pass(options, job, output, may_keep);
+  const auto [tokenizer, split] = first_pass(options, job, output, may_keep, std::move(given));
   warn_of_share(options, split);
   TokenizeEncoder encoder(output.folder(), options.shard_tokens, *tokenizer, split);
   const TextTotals totals = read_text(job, "encoding", BadDocuments::counted,
@@ -195,11 +210,22 @@ void add_tokenize_options(CLI::App& command) {
                   "Text, JSON lines or tar archives of them, compressed or not: files, directories, quoted patterns, "
                   "or - for standard input")
       ->required();
-  command.add_option("-o,--output", options->output, "Directory for train-*.bin, validation-*.bin and tokenizer.model")
+  command.add_option("-o,--output", options->output, "Directory for train-*.bin, validation-*.bin and the tokenizer")
       ->required();
   command.add_option("--vocab-size", options->vocab_size, "Train a tokenizer with this many tokens")
       ->check(CLI::Range(min_trained_vocab_size, Tokenizer::max_vocab_size));
-  command.add_option("--tokenizer", options->tokenizer, "Use this tokenizer.model instead of training one");
+  command.add_option("--tokenizer", options->tokenizer,
+                     "Use this tokenizer instead of training one: a SentencePiece model, a tokenizer.json of Hugging "
+                     "Face's, or a rank file of tiktoken's");
+  command
+      .add_option("--pattern", options->tokenizer_options.pattern,
+                  "How a tiktoken file cuts text into words, where its number of ranks is none of the published: gpt2, "
+                  "cl100k, o200k, llama3 or a regular expression")
+      ->type_name("NAME|REGEX");
+  command
+      .add_option("--end-of-document", options->tokenizer_options.end_of_document,
+                  "The token that ends a document, where the tokenizer has none of the usual names")
+      ->type_name("TOKEN");
   static const std::map<std::string, DocumentRule> rules{
       {"file", DocumentRule::file}, {"line", DocumentRule::line}, {"paragraph", DocumentRule::paragraph}};
   command

@@ -28,8 +28,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view tokenizer_name = "tokenizer.model";
-constexpr uint64_t largest_tokenizer = 64ULL << 20U;
 constexpr std::string_view scratch_name = "scratch";
 constexpr std::string_view kept_name = "scratch/kept";
 constexpr uint64_t largest_kept = 64ULL << 20U;
@@ -70,7 +68,7 @@ std::optional<Hash128> tokenizer_of_shard(const fs::path& path) {
 
 std::optional<Hash128> hash_of_file(const fs::path& path) {
   try {
-    return hash128(read_file(path, largest_tokenizer));
+    return Tokenizer::hash_of_file(path);
   } catch (const Error&) {
     return std::nullopt;
   }
@@ -81,8 +79,29 @@ std::optional<Hash128> hash_of_file(const fs::path& path) {
               "move it elsewhere, or name another --output; nibble replaces only what nibble tokenize wrote");
 }
 
+// Adds a tokenizer that an earlier call left in the directory, with its options, to that call's `output`.
+void find_earlier_tokenizer(const fs::path& tokenizer, const Tokenizer* given, std::vector<fs::path>& output) {
+  std::error_code error;
+  const auto exists = [&](const fs::path& path) {
+    return fs::symlink_status(path, error).type() != fs::file_type::not_found;
+  };
+  const fs::path options = Tokenizer::options_path(tokenizer);
+  if (!exists(tokenizer)) {
+    if (exists(options)) refuse_foreign(options, "the tokenizer that it belongs to is not there");
+    return;
+  }
+  const std::optional<Hash128> hash = is_regular(tokenizer) ? hash_of_file(tokenizer) : std::nullopt;
+  const bool is_own = hash && std::any_of(output.begin(), output.end(),
+                                          [&](const fs::path& shard) { return tokenizer_of_shard(shard) == hash; });
+  const bool is_given = hash && given != nullptr && given->hash() == *hash;
+  if (!is_own && !is_given) refuse_foreign(tokenizer, "no shard beside it was made with it");
+  if (!is_own) return;
+  output.push_back(tokenizer);
+  if (exists(options)) output.push_back(options);
+}
+
 // Returns what an earlier call left in the directory.
-std::vector<fs::path> earlier_output(const fs::path& directory, const std::string& given_tokenizer) {
+std::vector<fs::path> earlier_output(const fs::path& directory, const Tokenizer* given) {
   std::vector<fs::path> output, spared;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(directory, error)) {
@@ -105,15 +124,13 @@ std::vector<fs::path> earlier_output(const fs::path& directory, const std::strin
         "{} is not from nibble tokenize and stays; a pattern such as train-*.bin or validation-*.bin may match it",
         path.string());
   }
-  const fs::path tokenizer = directory / tokenizer_name;
-  if (fs::symlink_status(tokenizer, error).type() == fs::file_type::not_found) return output;
-  const std::optional<Hash128> hash = is_regular(tokenizer) ? hash_of_file(tokenizer) : std::nullopt;
-  const bool is_own = hash && std::any_of(output.begin(), output.end(),
-                                          [&](const fs::path& shard) { return tokenizer_of_shard(shard) == hash; });
-  const bool is_given = hash && !given_tokenizer.empty() && hash_of_file(given_tokenizer) == hash;
-  if (!is_own && !is_given) refuse_foreign(tokenizer, "no shard beside it was made with it");
-  if (is_own) output.push_back(tokenizer);
-  return output;
+  std::vector<fs::path> all = output;
+  for (const std::string_view name : Tokenizer::file_names) {
+    std::vector<fs::path> found = output;  // shards
+    find_earlier_tokenizer(directory / name, given, found);
+    all.insert(all.end(), found.begin() + static_cast<std::ptrdiff_t>(output.size()), found.end());
+  }
+  return all;
 }
 
 // Creates a directory and its parents; returns those that did not exist, the outermost first.
@@ -202,8 +219,7 @@ void TokenizeOutput::State::watch_signals() {
   });
 }
 
-TokenizeOutput::TokenizeOutput(const fs::path& directory, bool overwrite, const std::string& tokenizer,
-                               std::string call)
+TokenizeOutput::TokenizeOutput(const fs::path& directory, bool overwrite, const Tokenizer* given, std::string call)
     : state_(std::make_unique<State>()) {
   State& state = *state_;
   state.call = std::move(call);
@@ -217,7 +233,7 @@ TokenizeOutput::TokenizeOutput(const fs::path& directory, bool overwrite, const 
       state.lock = DirectoryLock(state.directory / ".tokenize.lock",
                                  {.remedy = "wait for that nibble tokenize to end, or name another --output"});
     }
-    state.earlier = earlier_output(state.directory, tokenizer);
+    state.earlier = earlier_output(state.directory, given);
     if (!state.earlier.empty() && !overwrite) {
       throw Error(ExitCode::cannot_create, fmt::format("{}: already exists", state.earlier.front().string()),
                   "name another --output, or replace the shards and the tokenizer there with --overwrite");

@@ -6,7 +6,8 @@
 // from it.
 //
 // Only what an earlier nibble tokenize wrote is replaced: regular files train-NNNNN.bin and validation-NNNNN.bin that
-// begin as nibble's shards do, and a tokenizer.model whose hash one of these shards names.
+// begin as nibble's shards do, and a tokenizer (tokenizer.model, .json or .tiktoken, with its options) whose hash one
+// of these shards names.
 #pragma once
 
 #include <filesystem>
@@ -14,20 +15,21 @@
 #include <optional>
 #include <string>
 
+#include "data/tokenizers/tokenizer.h"
+
 namespace nibble {
 
 class TokenizeOutput {
  public:
-  // Makes the directory if need be, locks it, and looks at what is there. `tokenizer` is the file of a given tokenizer,
-  // or empty: a tokenizer.model with the same bytes is not in the way.
+  // Makes the directory if need be, locks it, and looks at what is there. `given` is the tokenizer that the
+  // shards are made with, or null if it will be trained: the same tokenizer is not in the way.
   // `call` identifies the inputs and the options: what another call has kept is removed.
   // Throws ExitCode::cannot_create if the directory cannot be written, if it holds an earlier output and `overwrite` is
   // not set, or if a file that is not nibble's has a name that is needed; ExitCode::directory_in_use if another process
   // tokenizes into it.
   // From now on SIGINT, SIGTERM and SIGHUP (unless ignored) end the process with 128 + their number, and leave the
   // directory as it was. They are blocked on this thread and on threads that it starts later.
-  TokenizeOutput(const std::filesystem::path& directory, bool overwrite, const std::string& tokenizer,
-                 std::string call);
+  TokenizeOutput(const std::filesystem::path& directory, bool overwrite, const Tokenizer* given, std::string call);
   ~TokenizeOutput();
   TokenizeOutput(const TokenizeOutput&) = delete;
   TokenizeOutput& operator=(const TokenizeOutput&) = delete;

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "data/shards/shard_pattern.h"
+#include "data/tokenizers/tokenizer.h"
 #include "dist/base/error.h"
 #include "dist/base/text.h"
 #include "dist/zero/layout.h"
@@ -97,7 +98,6 @@ class ConfigReader {
     check_groups();
     check_steps();
     check_validation();
-    check_token_bytes();
     check_recompute();
     check_model();
     check_gather();
@@ -205,11 +205,6 @@ class ConfigReader {
     if (config_.eval.every == 0 || !config_.data.validation.empty()) return;
     refuse_config(location("eval.every"), "eval.every is set, but there is no data.validation",
                   "name validation shards in data.validation, or set eval.every to 0");
-  }
-
-  void check_token_bytes() const {
-    if (config_.data.token_bytes != 3) return;
-    refuse_config(location("data.token_bytes"), "data.token_bytes is 3", "use 1, 2 or 4, or 0 for shards with headers");
   }
 
   void check_recompute() const {
@@ -363,16 +358,10 @@ ScheduleConfig schedule_config(const RunConfig& config) {
           .decay_share = config.schedule.decay_share};
 }
 
-ShardOptions shard_options(const RunConfig& config) {
-  return {.vocab_size = static_cast<uint32_t>(config.data.vocab_size),
-          .model_vocab_size = static_cast<uint32_t>(config.model.vocab_size),
-          .token_bytes = static_cast<uint32_t>(config.data.token_bytes)};
-}
-
 std::string tokenizer_path(const RunConfig& config) {
   if (!config.data.tokenizer.empty()) return config.data.tokenizer;
   NIBBLE_CHECK(!config.data.train.empty(), "data.train is required");
-  return (directory_of_pattern(config.data.train.front()) / "tokenizer.model").string();
+  return Tokenizer::find_beside(directory_of_pattern(config.data.train.front())).string();
 }
 
 }  // namespace nibble

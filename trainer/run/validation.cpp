@@ -43,18 +43,6 @@ std::unique_ptr<Tokenizer> find_tokenizer(const RunConfig& config) {
 
 }  // namespace
 
-void refuse_unknown_documents(const RunConfig& config, const Loader& set) {
-  if (!config.data.document_mask) return;
-  for (size_t i = 0; i < set.shards(); ++i) {
-    const TokenShard& shard = set.shard(i);
-    if (shard.knows_documents()) continue;
-    throw Error(ExitCode::bad_config,
-                fmt::format("{} ({}) does not say where its documents begin, but data.document_mask asks for it",
-                            shard.name(), shard.format()),
-                "set data.document_mask=false, or take shards of nibble or Megatron");
-  }
-}
-
 Validation::Validation(const RunConfig& config)
     : seed_(config.run.seed),
       micro_batch_(micro_batch_shape(config)),
@@ -65,11 +53,13 @@ Validation::Validation(const RunConfig& config)
   for (const ShardSet& shards : config.data.validation) {
     auto loader =
         std::make_unique<Loader>(shards.patterns, static_cast<uint64_t>(config.model.sequence_length), config.run.seed,
-                                 /*shuffle=*/false, shard_options(config));
-    refuse_unknown_documents(config, *loader);
+                                 /*shuffle=*/false);
     std::vector<uint64_t> windows = windows_to_read(loader->windows(), static_cast<uint64_t>(config.eval.sequences));
     std::string fingerprint = fingerprint_of(*loader, windows);
-    const bool has_bytes = tokenizer && tokenizer->hash() == loader->tokenizer_hash() && !token_bytes_.empty();
+    // Shards of other programs do not name their tokenizer: it is the one that data.tokenizer names.
+    const bool is_named = loader->tokenizer_hash() == Hash128() && !config.data.tokenizer.empty();
+    const bool is_known = tokenizer && (is_named || tokenizer->hash() == loader->tokenizer_hash());
+    const bool has_bytes = is_known && !token_bytes_.empty();
     sets_.push_back({.name = shards.name,
                      .loader = std::move(loader),
                      .windows = std::move(windows),
@@ -105,7 +95,15 @@ Validation::Part Validation::compute(const Models& models, const Set& set, uint6
     part.loss = models.model.forward(micro_batch_.tokens(), targets, context, micro_batch_.document_starts());
   }
   for (int64_t i = 0; set.has_bytes && i < targets.elements(); ++i) {
-    part.bytes += token_bytes_[static_cast<size_t>(targets.as<int32_t>()[i])];
+    const auto id = static_cast<size_t>(targets.as<int32_t>()[i]);
+    if (id >= token_bytes_.size()) {
+      throw Error(ExitCode::bad_data,
+                  fmt::format("{} have the id {}, but their tokenizer has {} tokens",
+                              set.name.empty() ? "the validation shards" : "the validation shards of " + set.name, id,
+                              token_bytes_.size()),
+                  "let data.tokenizer name the tokenizer that the shards were made with");
+    }
+    part.bytes += token_bytes_[id];
   }
   return part;
 }
