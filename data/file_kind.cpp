@@ -25,13 +25,13 @@ constexpr std::string_view unpack = "unpack it, and give the directory";
 constexpr std::string_view not_text = "give text files, JSON lines, or archives of them";
 
 constexpr FileKind text = {FileUse::text, "text", ""};
-constexpr FileKind utf16 = {FileUse::foreign, "UTF-16", convert_utf16};
-constexpr FileKind binary = {FileUse::foreign, "binary data of an unknown kind", not_text};
+constexpr FileKind utf16 = {FileUse::foreign, utf16_name, convert_utf16};
+constexpr FileKind binary = {FileUse::foreign, unknown_name, not_text};
 constexpr FileKind sentencepiece = {FileUse::foreign, "a SentencePiece model", "name it with --tokenizer"};
 
 // The first row that fits counts, so a longer mark stands before one that begins it.
 constexpr auto magics = std::to_array<Magic>({
-    {0, "\x1F\x8B"sv, {FileUse::compressed, "gzip data", ""}},
+    {0, "\x1F\x8B"sv, {FileUse::compressed, gzip_name, ""}},
     {0, "\x28\xB5\x2F\xFD"sv, {FileUse::compressed, zstd_name, ""}},
     {1, "\x2A\x4D\x18"sv, {FileUse::compressed, zstd_name, ""}},  // a skippable frame; see fits()
     {0,

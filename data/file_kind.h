@@ -25,6 +25,9 @@ struct FileKind {
 };
 
 constexpr std::string_view zstd_name = "zstd data";
+constexpr std::string_view gzip_name = "gzip data";
+constexpr std::string_view utf16_name = "UTF-16";
+constexpr std::string_view unknown_name = "binary data of an unknown kind";
 
 // As many first bytes as file_kind() looks at.
 constexpr size_t file_kind_bytes = 4096;

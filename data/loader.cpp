@@ -13,31 +13,28 @@
 namespace nibble {
 namespace {
 
-std::vector<std::unique_ptr<TokenShard>> open_shards(const std::vector<std::string>& patterns) {
+std::vector<std::unique_ptr<TokenShard>> open_shards(const std::vector<std::string>& patterns,
+                                                     const ShardOptions& options) {
   std::vector<std::unique_ptr<TokenShard>> shards;
+  const TokenShard* named = nullptr;  // the first one that names its tokenizer
   for (const std::string& path : expand_patterns(patterns)) {
-    shards.push_back(open_token_shard(path));
-    const TokenShard& first = *shards.front();
+    shards.push_back(open_token_shard(path, options));
     const TokenShard& last = *shards.back();
-    if (last.vocab_size() != first.vocab_size() || last.tokenizer() != first.tokenizer() ||
-        last.eos_id() != first.eos_id()) {
-      throw Error(ExitCode::bad_data,
-                  fmt::format("{} and {} were made with different tokenizers (vocabulary {} and {}, hash {} and {})",
-                              first.name(), path, first.vocab_size(), last.vocab_size(), to_hex(first.tokenizer()),
-                              to_hex(last.tokenizer())),
-                  "train on shards of one tokenizer; nibble tokenize --tokenizer reuses one");
-    }
+    if (named == nullptr && last.tokenizer() != Hash128{}) named = &last;
+    check_same_tokenizer(*shards.front(), last);
+    if (named != nullptr) check_same_tokenizer(*named, last);
   }
   return shards;
 }
 
 }  // namespace
 
-Loader::Loader(const std::vector<std::string>& patterns, uint64_t sequence_length, uint64_t seed, bool shuffle)
+Loader::Loader(const std::vector<std::string>& patterns, uint64_t sequence_length, uint64_t seed, bool shuffle,
+               const ShardOptions& options)
     : sequence_length_(sequence_length),
       seed_(seed),
       shuffle_(shuffle),
-      shards_(open_shards(patterns)),
+      shards_(open_shards(patterns, options)),
       window_(sequence_length + 1),
       sampler_(count_windows(), seed, shuffle),
       start_{.lengths = {sequence_length}},
@@ -168,6 +165,13 @@ void Loader::load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t>
   std::copy(window_.begin() + 1, window_.end(), targets.begin());
 }
 
+Hash128 Loader::tokenizer_hash() const {
+  for (const auto& shard : shards_) {
+    if (shard->tokenizer() != Hash128{}) return shard->tokenizer();
+  }
+  return {};
+}
+
 std::string Loader::fingerprint() const {
   std::string text;
   for (const auto& shard : shards_) text += fmt::format("{}\n{}\n", shard->file_bytes(), to_hex(shard->identity()));
@@ -192,6 +196,23 @@ std::vector<std::pair<std::string, std::string>> shards_in_both(const Loader& a,
     if (found != names.end()) pairs.emplace_back(found->second, b.shard(i).name());
   }
   return pairs;
+}
+
+void check_same_tokenizer(const TokenShard& a, const TokenShard& b) {
+  const auto differ = [](const auto& one, const auto& other, const auto& unknown) {
+    return one != unknown && other != unknown && one != other;
+  };
+  if (a.vocab_size() == b.vocab_size() && !differ(a.tokenizer(), b.tokenizer(), Hash128{}) &&
+      !differ(a.eos_id(), b.eos_id(), std::nullopt)) {
+    return;
+  }
+  throw Error(
+      ExitCode::bad_data,
+      fmt::format("{} and {} were made with different tokenizers (vocabulary {} and {}, hash {} and {})", a.name(),
+                  b.name(), a.vocab_size(), b.vocab_size(), to_hex(a.tokenizer()), to_hex(b.tokenizer())),
+      a.states_vocabulary() && b.states_vocabulary()
+          ? "train on shards of one tokenizer; nibble tokenize --tokenizer reuses one"
+          : "train on shards of one tokenizer; if they are, set data.vocab_size to its vocabulary");
 }
 
 size_t repeated_shards(const Loader& loader) {

@@ -27,7 +27,8 @@ class Loader {
  public:
   // Without `shuffle`, sample k is window k modulo windows(). Throws ExitCode::bad_data for a damaged shard, for shards
   // of different tokenizers, and if there is no whole window.
-  Loader(const std::vector<std::string>& patterns, uint64_t sequence_length, uint64_t seed, bool shuffle);
+  Loader(const std::vector<std::string>& patterns, uint64_t sequence_length, uint64_t seed, bool shuffle,
+         const ShardOptions& options = {});
 
   // Returns whether these are the shards of `position`, in whatever order and under whatever names; false if the
   // position does not know its shards.
@@ -52,7 +53,8 @@ class Loader {
             std::span<int32_t> document_starts = {});
 
   uint32_t vocab_size() const { return shards_.front()->vocab_size(); }
-  Hash128 tokenizer_hash() const { return shards_.front()->tokenizer(); }
+  // Returns the hash of the tokenizer; all zero if no shard names it.
+  Hash128 tokenizer_hash() const;
   // Returns 32 hexadecimal digits: a hash over the shards in order, of their sizes and identities. Equal fingerprints,
   // positions, seeds and sequence lengths mean equal samples.
   std::string fingerprint() const;
@@ -85,6 +87,9 @@ class Loader {
 
 // Returns pairs of names of shards with the same content, one of each loader: the same file, a link or a copy.
 std::vector<std::pair<std::string, std::string>> shards_in_both(const Loader& a, const Loader& b);
+// Throws ExitCode::bad_data if two shards are of different tokenizers: of other vocabularies, or of tokenizers with
+// other hashes or other tokens at the end of a document, where both say them.
+void check_same_tokenizer(const TokenShard& a, const TokenShard& b);
 // Returns how many shards have the content of another one before them.
 size_t repeated_shards(const Loader& loader);
 

@@ -94,6 +94,8 @@ class ShardReader : public TokenShard {
   uint64_t file_bytes() const override { return header_.file_bytes(); }
   std::optional<uint64_t> documents() const override { return header_.documents; }
   uint32_t vocab_size() const override { return header_.vocab_size; }
+  bool states_vocabulary() const override { return true; }
+  bool knows_documents() const override { return true; }
   std::optional<uint32_t> eos_id() const override { return header_.eos_id; }
   Hash128 tokenizer() const override { return header_.tokenizer; }
   uint64_t identity() const override { return header_hash_; }

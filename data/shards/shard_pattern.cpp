@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <set>
 
+#include "data/shards/megatron_shard.h"
 #include "dist/base/error.h"
 
 namespace nibble {
@@ -93,13 +94,26 @@ std::vector<std::string> match(const SplitPattern& parts) {
   return paths;
 }
 
+// A pattern may match the prefixes of Megatron's pairs, which are names of no files.
 std::vector<std::string> expand_pattern(const std::string& pattern) {
   const SplitPattern parts = split(pattern);
   std::vector<std::string> paths = match(parts);
+  if (paths.empty()) paths = match(split(pattern + ".idx"));
   if (paths.empty()) {
     throw Error(ExitCode::missing_input, fmt::format("{}: no such shard", shown(parts)),
                 "check the path, or make the shards with nibble tokenize");
   }
+  return paths;
+}
+
+// Both files of a pair of Megatron's are one shard, which the name of the .bin stands for.
+std::vector<std::string> pairs_once(std::vector<std::string> paths) {
+  for (std::string& path : paths) {
+    const auto pair = megatron_pair(path);
+    if (pair && exists(pair->string())) path = pair->string();
+  }
+  std::sort(paths.begin(), paths.end());
+  paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
   return paths;
 }
 
@@ -116,7 +130,7 @@ std::vector<std::string> expand_patterns(const std::vector<std::string>& pattern
   std::vector<std::string> paths;
   std::set<std::string> seen;
   for (const std::string& pattern : patterns) {
-    for (std::string& path : expand_pattern(pattern)) {
+    for (std::string& path : pairs_once(expand_pattern(pattern))) {
       if (!seen.insert(std::filesystem::path(path).lexically_normal().string()).second) {
         throw Error(ExitCode::bad_config, fmt::format("{}: named twice in the list of shards", path),
                     "name every shard once");

@@ -3,7 +3,8 @@
 // In a pattern `*`, `?` and `[...]` stand for parts of a name, and a backslash takes their meaning from them. A
 // directory or file that exists under the very name that is written is taken as it is, even if the name has such
 // characters:
-// `/data/exp[1]/train-*.bin` are the shards in the directory `exp[1]`, where there is one.
+// `/data/exp[1]/train-*.bin` are the shards in the directory `exp[1]`, where there is one. Both files of a pair of
+// Megatron's, and their prefix, stand for one shard, whose name is that of the .bin.
 #pragma once
 
 #include <filesystem>

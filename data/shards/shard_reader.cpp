@@ -152,8 +152,8 @@ uint64_t ShardReader::verify(const std::function<void(const std::string&)>& repo
 }
 
 const ShardFormat nibble_format = {
-    .recognises = [](const FileStart& file) { return ShardHeader::recognises(file.bytes); },
-    .open = [](const std::filesystem::path& path) -> std::unique_ptr<TokenShard> {
+    .recognises = [](const FileStart& file, const ShardOptions&) { return ShardHeader::recognises(file.bytes); },
+    .open = [](const std::filesystem::path& path, const ShardOptions&) -> std::unique_ptr<TokenShard> {
       return std::make_unique<ShardReader>(path);
     }};
 

@@ -24,6 +24,10 @@ class TokenShard {
   // Returns the number of documents, if the file has a table of them.
   virtual std::optional<uint64_t> documents() const = 0;
   virtual uint32_t vocab_size() const = 0;
+  // Returns whether vocab_size() is what the file says, not what its layout or ShardOptions allow.
+  virtual bool states_vocabulary() const = 0;
+  // Returns whether find_document_starts() can tell documents from each other.
+  virtual bool knows_documents() const = 0;
   // Returns the token that ends a document, if the format has one.
   virtual std::optional<uint32_t> eos_id() const = 0;
   // Returns the hash of the tokenizer; all zero if the format does not name it.
@@ -43,7 +47,16 @@ class TokenShard {
 // index of the token after its last one.
 void find_starts_in_table(std::span<const uint64_t> document_ends, uint64_t first, std::span<int32_t> document_starts);
 
-// Opens a file of tokens; its first bytes decide which format it has (data/shards/shard_format.h).
-std::unique_ptr<TokenShard> open_token_shard(const std::filesystem::path& path);
+// What files of tokens do not say themselves. Keys of a run's configuration have the same names.
+struct ShardOptions {
+  uint32_t vocab_size = 0;        // data.vocab_size: of files that do not state theirs; 0 = what their layout allows
+  uint32_t model_vocab_size = 0;  // model.vocab_size: bounds what a layout allows; 0 = not known
+  uint32_t token_bytes = 0;       // data.token_bytes: of files that have no header; 0 = there are none
+};
+
+// Opens a file of tokens; its first bytes decide which format it has (data/shards/shard_format.h). Throws
+// ExitCode::bad_data for a damaged file and for one of another kind, which the error names, and ExitCode::bad_config
+// for a file whose vocabulary must be given.
+std::unique_ptr<TokenShard> open_token_shard(const std::filesystem::path& path, const ShardOptions& options = {});
 
 }  // namespace nibble

@@ -169,7 +169,7 @@ expect 0 "documents         2 (1 train, 1 validation)" "$NIBBLE" tokenize book1.
 expect 64 "holds nothing out" "$NIBBLE" tokenize book1.txt --vocab-size 800 --validation-tail --validation-share 0 --output none
 
 expect 66 "no such file" "$NIBBLE" inspect none.bin
-expect 65 "neither a token shard of nibble" "$NIBBLE" inspect text.txt
+expect 65 "this is text, no token shard" "$NIBBLE" inspect text.txt
 cp two/train-00000.bin damaged.bin
 flip damaged.bin 20001
 expect 65 "block 0 of" "$NIBBLE" inspect damaged.bin

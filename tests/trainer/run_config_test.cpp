@@ -81,6 +81,8 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "data.train=[/a.bin, /b.bin]",
                                   "data.validation=/v.bin",
                                   "data.tokenizer=/t.model",
+                                  "data.vocab_size=1500",
+                                  "data.token_bytes=2",
                                   "data.allow_unused=true",
                                   "data.document_mask=true",
                                   "train.stop_at=50",
@@ -124,6 +126,8 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_TRUE(config.model.tied_head);
   EXPECT_EQ(config.model.dtype, DType::f32);
   EXPECT_EQ(config.data.train, (std::vector<std::string>{"/a.bin", "/b.bin"}));
+  EXPECT_EQ(config.data.vocab_size, 1500);
+  EXPECT_EQ(config.data.token_bytes, 2);
   ASSERT_EQ(config.data.validation.size(), 1U);
   EXPECT_EQ(config.data.validation[0].patterns, (std::vector<std::string>{"/v.bin"}));
   EXPECT_EQ(config.guard.skip_in_a_row, 0);
@@ -243,6 +247,7 @@ TEST(RunConfig, WrongTypesAndRangesAreRefused) {
   expect_refused({"log.tensorboard=yes"}, "--set log.tensorboard=yes: log.tensorboard must be true or false");
   expect_refused({"log.tensorboard=1"}, "--set log.tensorboard=1: log.tensorboard must be true or false");
   expect_refused({"schedule.kind=cosin"}, "--set schedule.kind=cosin: schedule.kind cannot be \"cosin\" (did you mean");
+  expect_refused({"data.token_bytes=3"}, "--set data.token_bytes=3: data.token_bytes is 3");
   expect_refused({"data.train=[]"}, "--set data.train=[]: data.train is empty");
   expect_refused({"run.dir=\"a\\x00b\""}, "--set run.dir=\"a\\x00b\": run.dir has control characters");
   expect_refused({"recipe=no_such"}, "--set recipe=no_such: no recipe \"no_such\"", minimal, ExitCode::missing_input);

@@ -84,7 +84,7 @@ ExitCode bias(Communicator& communicator, const BiasOptions& options) {
   check_draws(options.draws);
   const RunConfig config = config_of_checkpoint(checkpoint, options.all_overrides());
   Loader loader(config.data.train, static_cast<uint64_t>(config.model.sequence_length), config.run.seed,
-                /*shuffle=*/true);
+                /*shuffle=*/true, shard_options(config));
   check_vocabulary(config, "the training shards", loader.vocab_size());
   check_tokenizer(checkpoint, "the training shards", loader.tokenizer_hash(), options.any_tokenizer);
   const bool shows_progress = isatty(STDERR_FILENO) != 0;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "data/shards/megatron_shard.h"
 #include "data/shards/shard.h"
 #include "data/shards/token_statistics.h"
 #include "data/tokenizers/tokenizer.h"
@@ -89,29 +90,37 @@ void print_statistics(const TokenStatistics& statistics) {
 }
 
 // Inspects a shard without hashes. It is checked by reading it, because reading checks every token id.
-void inspect_foreign_shard(TokenShard& shard) {
+void inspect_foreign_shard(TokenShard& shard, const ShardOptions& options) {
   fmt::print("token shard       {}\n", shard.name());
   fmt::print("format            {}\n", shard.format());
   fmt::print("size              {} bytes\n", shard.file_bytes());
   fmt::print("tokens            {} of {} bytes\n", shard.tokens(), shard.token_bytes());
-  fmt::print("vocabulary        {}{}\n", shard.vocab_size(),
+  if (shard.documents()) fmt::print("documents         {}\n", *shard.documents());
+  const std::string vocabulary = options.vocab_size == 0 && shard.vocab_size() == ShardHeader::max_vocab_size
+                                     ? "not stated"
+                                     : fmt::format("{}", shard.vocab_size());
+  fmt::print("vocabulary        {}{}\n", vocabulary,
              shard.eos_id() ? fmt::format(", end of document {}", *shard.eos_id()) : "");
   TokenStatistics statistics(shard.vocab_size());
   constexpr uint64_t piece = 1U << 20U;
   std::vector<int32_t> ids;
+  int32_t largest = 0;
   for (uint64_t first = 0; first < shard.tokens(); first += ids.size()) {
     ids.resize(std::min(piece, shard.tokens() - first));
     shard.read(first, ids);
     statistics.add(ids);
+    largest = std::max(largest, *std::ranges::max_element(ids));
   }
+  fmt::print("largest id        {}\n", largest);
   print_statistics(statistics);
-  fmt::print("verified          size and every id; the format has no hashes\n");
+  fmt::print("verified          {} and every id; the format has no hashes\n",
+             shard.documents() ? "sizes, index" : "size");
 }
 
-void inspect_shard(const std::filesystem::path& path, uint64_t samples) {
-  const std::unique_ptr<TokenShard> opened = open_token_shard(path);
+void inspect_shard(const std::filesystem::path& path, uint64_t samples, const ShardOptions& options) {
+  const std::unique_ptr<TokenShard> opened = open_token_shard(path, options);
   auto* const own = dynamic_cast<ShardReader*>(opened.get());
-  if (own == nullptr) return inspect_foreign_shard(*opened);
+  if (own == nullptr) return inspect_foreign_shard(*opened, options);
   ShardReader& shard = *own;
   print_header(shard);
   TokenStatistics statistics(shard.header().vocab_size);
@@ -131,16 +140,17 @@ void inspect_shard(const std::filesystem::path& path, uint64_t samples) {
   print_samples(shard, samples);
 }
 
-void run_inspect(const std::filesystem::path& path, uint64_t samples) {
+void run_inspect(const std::filesystem::path& path, uint64_t samples, const ShardOptions& options) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
-  if (std::filesystem::is_regular_file(status)) return inspect_shard(path, samples);
+  if (std::filesystem::is_regular_file(status)) return inspect_shard(path, samples, options);
+  if (const auto pair = megatron_pair(path)) return inspect_shard(*pair, samples, options);
   if (!std::filesystem::exists(status)) {
     throw Error(ExitCode::missing_input, fmt::format("{}: no such file or directory", path.string()), "check the path");
   }
   if (std::filesystem::is_directory(status)) return inspect_checkpoint(path);
   throw Error(ExitCode::bad_data, fmt::format("{}: neither a token shard nor a checkpoint", path.string()),
-              "name a .bin file that nibble tokenize or llm.c wrote, or a directory checkpoints/step-N");
+              "name a token shard (docs/formats.md), or a directory checkpoints/step-N");
 }
 
 }  // namespace
@@ -149,14 +159,27 @@ void add_inspect_options(CLI::App& command) {
   struct Options {
     std::string path;
     uint64_t samples = 1;
+    // The vocabulary is not bounded by a model, but its tokens are counted.
+    ShardOptions shards{.model_vocab_size = ShardHeader::max_vocab_size};
   };
   auto options = std::make_shared<Options>();
   command.footer("Example:\n  nibble inspect shards/train-00000.bin --samples 2");
-  command.add_option("PATH", options->path, "A token shard, or a checkpoint directory")->required();
+  command
+      .add_option("PATH", options->path,
+                  "A token shard (for Megatron's pairs also their prefix), or a checkpoint directory")
+      ->required();
   command.add_option("--samples", options->samples, "Show this many documents from each end of a shard")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command.final_callback([options] { run_inspect(options->path, options->samples); });
+  command
+      .add_option("--vocab-size", options->shards.vocab_size,
+                  "Vocabulary of a shard that does not state it, as data.vocab_size in a run")
+      ->check(CLI::Range(1U, ShardHeader::max_vocab_size));
+  command
+      .add_option("--token-bytes", options->shards.token_bytes,
+                  "Width of an id in a file without a header, as data.token_bytes in a run")
+      ->check(CLI::IsMember({1, 2, 4}));
+  command.final_callback([options] { run_inspect(options->path, options->samples, options->shards); });
 }
 
 }  // namespace nibble

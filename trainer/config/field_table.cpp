@@ -116,6 +116,13 @@ const Field fields[] = {
     {"data.tokenizer", PATH(data.tokenizer), "Tokenizer; \"\" = tokenizer.model, .json or .tiktoken beside the "
      "first training shard. Shards that name no tokenizer, such as llm.c's, need it for generate and bits per byte.",
      changeable, "data"},
+    {"data.vocab_size", VALUE(data.vocab_size), "Size of the vocabulary of shards that do not state it: those of llm.c, "
+     "Megatron, NumPy and bare ids. 0 = what their layout allows (llm.c: 50,257 or 128,256; else what an id can be), at most "
+     "model.vocab_size. An id outside the vocabulary is an error.",
+     changeable, "", {0, 16777216.0}, "tokens"},
+    {"data.token_bytes", VALUE(data.token_bytes), "Width of an id in shards without a header, as nanoGPT's train.bin: 1, 2 or "
+     "4. 0 = such files are refused. Shards with headers are read as those say.",
+     changeable, "", {0, 4}, "bytes"},
     {"data.allow_unused", VALUE(data.allow_unused), "More than 5 % of the tokens of a set may lie in no window: the rest at "
      "its end that is shorter than model.sequence_length + 1.",
      changeable},

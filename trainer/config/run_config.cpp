@@ -98,6 +98,7 @@ class ConfigReader {
     check_groups();
     check_steps();
     check_validation();
+    check_token_bytes();
     check_recompute();
     check_model();
     check_gather();
@@ -205,6 +206,11 @@ class ConfigReader {
     if (config_.eval.every == 0 || !config_.data.validation.empty()) return;
     refuse_config(location("eval.every"), "eval.every is set, but there is no data.validation",
                   "name validation shards in data.validation, or set eval.every to 0");
+  }
+
+  void check_token_bytes() const {
+    if (config_.data.token_bytes != 3) return;
+    refuse_config(location("data.token_bytes"), "data.token_bytes is 3", "use 1, 2 or 4, or 0 for shards with headers");
   }
 
   void check_recompute() const {
@@ -356,6 +362,12 @@ ScheduleConfig schedule_config(const RunConfig& config) {
           .warmup_steps = static_cast<uint64_t>(config.schedule.warmup_steps),
           .total_steps = static_cast<uint64_t>(config.train.steps),
           .decay_share = config.schedule.decay_share};
+}
+
+ShardOptions shard_options(const RunConfig& config) {
+  return {.vocab_size = static_cast<uint32_t>(config.data.vocab_size),
+          .model_vocab_size = static_cast<uint32_t>(config.model.vocab_size),
+          .token_bytes = static_cast<uint32_t>(config.data.token_bytes)};
 }
 
 std::string tokenizer_path(const RunConfig& config) {

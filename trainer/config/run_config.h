@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/shards/token_shard.h"
 #include "dist/base/enum_names.h"
 #include "dist/zero/gradient_reduction.h"
 #include "model/config.h"
@@ -49,8 +50,10 @@ struct RunConfig {
     std::vector<std::string> train;    // glob patterns, absolute
     std::vector<ShardSet> validation;  // one without a name or several with names; empty = no validation
     std::string tokenizer;             // absolute; empty = see tokenizer_path()
-    bool allow_unused = false;         // more than 5 % of a set's tokens may lie in no window
-    bool document_mask = false;        // a token sees the earlier tokens of its own document only
+    int64_t vocab_size = 0;            // see ShardOptions, as for the next
+    int64_t token_bytes = 0;
+    bool allow_unused = false;   // more than 5 % of a set's tokens may lie in no window
+    bool document_mask = false;  // a token sees the earlier tokens of its own document only
   };
   struct Train {
     int64_t steps = 0;    // optimizer steps of the whole run; the schedule ends there
@@ -207,6 +210,9 @@ std::vector<bool> recompute_blocks(const RunConfig& config);
 
 // The learning rate of the run: its shape, its peak and the number of steps.
 ScheduleConfig schedule_config(const RunConfig& config);
+
+// What the configuration says of shards that do not say it themselves.
+ShardOptions shard_options(const RunConfig& config);
 
 // Returns data.tokenizer, or, if it is empty, the tokenizer (tokenizer.model, .json or .tiktoken) in the directory of
 // the first training shard; where the shards are gone, in the directory that the first train pattern names.

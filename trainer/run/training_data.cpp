@@ -15,7 +15,7 @@ constexpr uint64_t unused_one_in = 20;  // the largest share of unused tokens th
 
 std::unique_ptr<Loader> open_set(const RunConfig& config, const std::vector<std::string>& patterns, bool shuffle,
                                  uint64_t length) {
-  return std::make_unique<Loader>(patterns, length, config.run.seed, shuffle);
+  return std::make_unique<Loader>(patterns, length, config.run.seed, shuffle, shard_options(config));
 }
 
 bool allows(const RunConfig& config, std::string_view key) {
@@ -47,6 +47,33 @@ void refuse_overlap(const Loader& train, const Loader& validation) {
                           "the loss of text that was trained on is no validation",
                           pairs.size(), pairs.front().first, pairs.front().second),
               "leave them out of one of the two, for example data.train: DIR/train-*.bin");
+}
+
+void check_same_tokenizer(const Loader& train, const Loader& validation) {
+  const Hash128 a = train.tokenizer_hash();
+  const Hash128 b = validation.tokenizer_hash();
+  if (a == b || a == Hash128{} || b == Hash128{}) return;
+  throw Error(ExitCode::bad_data, "training and validation shards were made with different tokenizers",
+              "tokenize both in one call of nibble tokenize");
+}
+
+// Warns of shards whose tokenizer or vocabulary is taken for granted.
+void warn_of_unstated(const RunConfig& config, const Loader& set, std::vector<std::string>& warnings) {
+  size_t unnamed = 0;
+  for (size_t i = 0; i < set.shards(); ++i) unnamed += set.shard(i).tokenizer() == Hash128{} ? 1 : 0;
+  if (unnamed > 0 && unnamed < set.shards()) {
+    warnings.push_back(
+        fmt::format("{} of {} training shards do not name their tokenizer, and are taken for shards of that "
+                    "of the others, {}",
+                    unnamed, set.shards(), to_hex(set.tokenizer_hash())));
+  }
+  const TokenShard& first = set.shard(0);
+  if (first.states_vocabulary() || first.eos_id() || config.data.vocab_size != 0 || config.model.vocab_size != 0)
+    return;
+  warnings.push_back(
+      fmt::format("{} ({}) does not state its vocabulary: the model has one of {} tokens, as many as its ids "
+                  "of {} bytes allow; data.vocab_size says how many there are",
+                  first.name(), first.format(), with_thousands(first.vocab_size()), first.token_bytes()));
 }
 
 // Fills in where a run stands that an older version has saved. Its windows lie inside shards, it has read one set with
@@ -85,13 +112,12 @@ TrainingData::TrainingData(const RunConfig& config, const CheckpointInfo* checkp
                     "than once in an epoch",
                     repeated, train_->shards()));
   }
+  warn_of_unstated(config, *train_, warnings_);
+  refuse_unknown_documents(config, *train_);
   if (config.data.validation.empty()) return;
   validation_ = std::make_unique<Validation>(config);
   for (const Validation::Set& set : validation_->sets()) {
-    if (set.loader->tokenizer_hash() != train_->tokenizer_hash()) {
-      throw Error(ExitCode::bad_data, "training and validation shards were made with different tokenizers",
-                  "tokenize both in one call of nibble tokenize");
-    }
+    check_same_tokenizer(*train_, *set.loader);
     refuse_overlap(*train_, *set.loader);
     refuse_unused(config, *set.loader, name_of(set));
   }

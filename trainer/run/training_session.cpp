@@ -31,7 +31,9 @@ int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
     throw Error(ExitCode::bad_config,
                 fmt::format("model.vocab_size is {}, but the vocabulary of the training shards has {} tokens",
                             config.model.vocab_size, of_data),
-                "set model.vocab_size=0 to take that of the data, or tokenize with a smaller --vocab-size");
+                loader.shard(0).states_vocabulary()
+                    ? "set model.vocab_size=0 to take that of the data, or tokenize with a smaller --vocab-size"
+                    : "correct data.vocab_size, or set model.vocab_size=0 to take it");
   }
   return config.model.vocab_size;
 }

@@ -43,6 +43,18 @@ std::unique_ptr<Tokenizer> find_tokenizer(const RunConfig& config) {
 
 }  // namespace
 
+void refuse_unknown_documents(const RunConfig& config, const Loader& set) {
+  if (!config.data.document_mask) return;
+  for (size_t i = 0; i < set.shards(); ++i) {
+    const TokenShard& shard = set.shard(i);
+    if (shard.knows_documents()) continue;
+    throw Error(ExitCode::bad_config,
+                fmt::format("{} ({}) does not say where its documents begin, but data.document_mask asks for it",
+                            shard.name(), shard.format()),
+                "set data.document_mask=false, or take shards of nibble or Megatron");
+  }
+}
+
 Validation::Validation(const RunConfig& config)
     : seed_(config.run.seed),
       micro_batch_(micro_batch_shape(config)),
@@ -53,7 +65,8 @@ Validation::Validation(const RunConfig& config)
   for (const ShardSet& shards : config.data.validation) {
     auto loader =
         std::make_unique<Loader>(shards.patterns, static_cast<uint64_t>(config.model.sequence_length), config.run.seed,
-                                 /*shuffle=*/false);
+                                 /*shuffle=*/false, shard_options(config));
+    refuse_unknown_documents(config, *loader);
     std::vector<uint64_t> windows = windows_to_read(loader->windows(), static_cast<uint64_t>(config.eval.sequences));
     std::string fingerprint = fingerprint_of(*loader, windows);
     // Shards of other programs do not name their tokenizer: it is the one that data.tokenizer names.

@@ -19,6 +19,9 @@
 
 namespace nibble {
 
+// Throws ExitCode::bad_config if data.document_mask asks for documents and a shard does not tell them apart.
+void refuse_unknown_documents(const RunConfig& config, const Loader& set);
+
 class Validation {
  public:
   struct Set {
