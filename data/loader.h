@@ -22,8 +22,19 @@ namespace nibble {
 // Where windows lie. Older versions cut every shard for itself and left out what remained at its end.
 enum class WindowRule : uint8_t { across_shards, inside_shards };
 
-// Only one thread at a time may be in load(); the other functions may be called meanwhile.
-class Loader {
+// Where samples come from. Only one thread at a time may be in load(); other functions may be called meanwhile.
+class SampleSource {
+ public:
+  virtual ~SampleSource() = default;
+  virtual uint64_t sequence_length() const = 0;
+  // Loads sample number `sample`: tokens[i] is followed by targets[i]. Both spans have sequence_length elements. So has
+  // `document_starts`, unless it is empty: document_starts[i] is the index of the first of these tokens that is in
+  // token i's document, as TokenShard::find_document_starts() returns it.
+  virtual void load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets,
+                    std::span<int32_t> document_starts) = 0;
+};
+
+class Loader : public SampleSource {
  public:
   // Without `shuffle`, sample k is window k modulo windows(). Throws ExitCode::bad_data for a damaged shard, for shards
   // of different tokenizers, and if there is no whole window.
@@ -42,15 +53,12 @@ class Loader {
   uint64_t windows() const { return sampler_.windows(); }    // of an epoch
   uint64_t tokens() const { return tokens_before_.back(); }  // in all shards
   uint64_t tokens_in_no_window() const;
-  uint64_t sequence_length() const { return sequence_length_; }
+  uint64_t sequence_length() const override { return sequence_length_; }
   size_t shards() const { return shards_.size(); }
   const TokenShard& shard(size_t index) const { return *shards_[index]; }
 
-  // Loads sample number `sample`: tokens[i] is followed by targets[i]. Both spans have sequence_length elements. So has
-  // `document_starts`, unless it is empty: document_starts[i] is the index of the first of these tokens that is in
-  // token i's document, as TokenShard::find_document_starts() returns it.
   void load(uint64_t sample, std::span<int32_t> tokens, std::span<int32_t> targets,
-            std::span<int32_t> document_starts = {});
+            std::span<int32_t> document_starts = {}) override;
 
   uint32_t vocab_size() const { return shards_.front()->vocab_size(); }
   // Returns the hash of the tokenizer; all zero if no shard names it.

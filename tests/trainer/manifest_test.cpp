@@ -38,6 +38,7 @@ Manifest example() {
                           .weight = 0.75,
                           .windows = 81234,
                           .taken = 11200,
+                          .tokens = 2867200,
                           .position = {.shards = {0xFEDCBA9876543210, 1},
                                        .across_shards = false,
                                        .epoch = 2,
@@ -126,6 +127,15 @@ TEST(ManifestTest, ComesBackFromItsText) {
   EXPECT_EQ(code_of(forged([](Json&) {})), ExitCode::ok);
 }
 
+// Versions that know one part at a time must not go on with a mixture.
+TEST(ManifestTest, AMixtureIsRequired) {
+  Manifest manifest = example();
+  for (DataPart& part : manifest.info.data.parts) part.used = true;
+  const std::string text = manifest_text(manifest);
+  EXPECT_EQ(Json::parse(text).at("format").at("requires"), Json::parse(R"(["mixture"])"));
+  EXPECT_EQ(parse_manifest(text, "manifest.json").info.data.parts.at(1).taken, 4800U);
+}
+
 // Scripts of other people read these members.
 TEST(ManifestTest, MembersHaveTheirNames) {
   const Json root = Json::parse(manifest_text(example()));
@@ -134,9 +144,9 @@ TEST(ManifestTest, MembersHaveTheirNames) {
     "step": 18446744073709551615, "tokens": 9007199254740993, "next_sample": 16000, "seed": 3,
     "skipped": {"in_a_row": 2, "total": 5},
     "data": {"fingerprint": "quote \" and \\", "sequence_length": 256,
-             "parts": [{"name": "web", "weight": 0.75, "windows": 81234, "taken": 11200, "across_shards": false, "epoch": 2,
+             "parts": [{"name": "web", "weight": 0.75, "windows": 81234, "taken": 11200, "tokens": 2867200, "across_shards": false, "epoch": 2,
                         "taken_in_epoch": 30, "lengths": [1024, 256], "shards": ["fedcba9876543210", "0000000000000001"]},
-                       {"name": "code", "weight": 0.25, "windows": 9120, "taken": 4800, "used": false}]},
+                       {"name": "code", "weight": 0.25, "windows": 9120, "taken": 4800, "tokens": 0, "used": false}]},
     "ranks": 2, "parallel": {"shard": "optimizer", "order": "rows"}, "elements": 560,
     "tensors": [{"name": "embedding.weight", "shape": [16, 10], "offset": 0, "id": 0},
                 {"name": "experts.weight", "shape": [8, 4, 12], "offset": 160, "id": 1, "matrices": 8},

@@ -84,7 +84,7 @@ TEST_F(TelemetryTest, FiguresAreThoseOfTheStepsFirstMicroBatch) {
   const std::vector<BFloat16> weights(shard.as<BFloat16>(), shard.as<BFloat16>() + shard.elements());
   const TelemetryRecord record = *session.train_step(0).telemetry;
 
-  Loader loader(one.data.train, 32, one.run.seed, /*shuffle=*/true);
+  Loader loader(one.data.train.front().patterns, 32, one.run.seed, /*shuffle=*/true);
   MicroBatch micro_batch({.sequences = 1, .sequence_length = 32});
   micro_batch.load(loader, 0, 1);
   const auto gradient_with = [&](const Recipe& recipe, std::vector<LinearStatistics>* statistics) {

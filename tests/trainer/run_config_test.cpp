@@ -56,7 +56,7 @@ TEST(RunConfig, DefaultsAndValues) {
   EXPECT_EQ(config.run.seed, 1234U);
   EXPECT_EQ(config.model.pattern, "*-*-");
   EXPECT_EQ(config.model.dtype, DType::bf16);
-  EXPECT_EQ(config.data.train, std::vector<std::string>{"/data/train-*.bin"});
+  EXPECT_EQ(config.data.train.at(0).patterns, std::vector<std::string>{"/data/train-*.bin"});
   EXPECT_EQ(config.optimizer.learning_rate, 3e-3);
   EXPECT_EQ(config.optimizer.moment_dtype, DType::f32);
   EXPECT_EQ(config.comm.timeout_s, 600);
@@ -125,7 +125,7 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_EQ(config.model.rope_theta, 500'000);
   EXPECT_TRUE(config.model.tied_head);
   EXPECT_EQ(config.model.dtype, DType::f32);
-  EXPECT_EQ(config.data.train, (std::vector<std::string>{"/a.bin", "/b.bin"}));
+  EXPECT_EQ(config.data.train.at(0).patterns, (std::vector<std::string>{"/a.bin", "/b.bin"}));
   EXPECT_EQ(config.data.vocab_size, 1500);
   EXPECT_EQ(config.data.token_bytes, 2);
   ASSERT_EQ(config.data.validation.size(), 1U);
@@ -184,6 +184,40 @@ TEST(RunConfig, ValidationSetsHaveNames) {
   refuse("{a/b: /x.bin}", ": \"a/b\" cannot be the name of a set");
   refuse("{web: {x: /y.bin}}", " must be a single value");
   EXPECT_NO_THROW(parse({"eval.every=10", "data.validation={web: /w.bin}"}));
+}
+
+TEST(RunConfig, AMixtureHasPartsWithWeights) {
+  const RunConfig config =
+      parse({"data.train=[{shards: '/w/*.bin', weight: 0.7, name: web}, {shards: [/a.bin, /b.bin], weight: 3e-1}]"});
+  ASSERT_EQ(config.data.train.size(), 2U);
+  EXPECT_EQ(config.data.train[0], (ShardSet{.name = "web", .patterns = {"/w/*.bin"}, .weight = 0.7}));
+  EXPECT_EQ(config.data.train[1], (ShardSet{.name = "part-2", .patterns = {"/a.bin", "/b.bin"}, .weight = 0.3}));
+  const RunConfig again = parse_run_config_text(resolved_yaml(config), "again.yaml");
+  EXPECT_EQ(again.data.train, config.data.train);
+  // One part alone is a plain set.
+  EXPECT_EQ(resolved_yaml(parse({"data.train=[{shards: '/w/*.bin', weight: 5}]"})),
+            resolved_yaml(parse({"data.train=/w/*.bin"})));
+  for (const auto& [value, message] : std::vector<std::pair<std::string, std::string>>{
+           {"[{shards: /a.bin, weight: 0}]", "is no weight"},
+           {"[{shards: /a.bin, weight: -1}]", "is no weight"},
+           {"[{shards: /a.bin, weight: nan}]", "is no weight"},
+           {"[{shards: /a.bin, weight: 1e-9}, {shards: /b.bin, weight: 1}]", "less than a millionth"},
+           {"[{shards: /a.bin}]", "has no weight"},
+           {"[{weight: 1}]", "has no shards"},
+           {"[{shards: [], weight: 1}]", "has no shards"},
+           {"[{shards: /a.bin, weigth: 1}]", "did you mean"},
+           {"[{shards: /a.bin, weight: 1}, /b.bin]", "a pattern beside parts"},
+           {"[{shards: /a.bin, weight: 1, name: a}, {shards: /b.bin, weight: 1, name: a}]", "two parts have the name"},
+           {"[{shards: /a.bin, weight: 1, name: 'a b'}]", "cannot be the name"},
+           {"{web: /a.bin}", "is a mapping"}}) {
+    try {
+      parse({"data.train=" + value});
+      ADD_FAILURE() << value;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ExitCode::bad_config);
+      EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
+    }
+  }
 }
 
 TEST(RunConfig, EveryShapeOfTheScheduleHasAName) {

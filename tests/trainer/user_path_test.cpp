@@ -97,7 +97,8 @@ TEST_F(UserPath, TheResolvedConfigurationMeansTheSame) {
   EXPECT_EQ(config.run.dir, "/home/[me]/runs/a");
   EXPECT_EQ(config.data.tokenizer, "/home/[me]/t$.model");
   EXPECT_EQ(config.data.validation.at(0).patterns, (std::vector<std::string>{"/scratch/a\\*/v-*.bin", "/a/v.bin"}));
-  EXPECT_EQ(config.data.train.front(), fs::path(here).parent_path().string() + "/exp\\[1] $SCRATCH/d/train-*.bin");
+  EXPECT_EQ(config.data.train.front().patterns.front(),
+            fs::path(here).parent_path().string() + "/exp\\[1] $SCRATCH/d/train-*.bin");
   EXPECT_EQ(tokenizer_path(parse_run_config_text(text, "c.yaml", {{"data.tokenizer", "\"\"", "test"}})),
             here + "/d/tokenizer.model");
 

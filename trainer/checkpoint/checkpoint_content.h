@@ -63,9 +63,10 @@ struct NamedNumber {
 // A data set that a run has read, and where it stands in it.
 struct DataPart {
   std::string name = {};
-  double weight = 1;
+  double weight = 1;           // its share of the samples
   uint64_t windows = 0;        // in one epoch
   uint64_t taken = 0;          // samples of the whole run
+  uint64_t tokens = 0;         // in these samples
   bool used = true;            // false: the run has gone on with other data (resume.allow)
   DataPosition position = {};  // its `lengths` are empty if an older version saved the checkpoint
 };

@@ -102,8 +102,11 @@ void parse_data(const Json& root, DataState& data) {
                   .weight = object_of_part.at("weight"),
                   .windows = unsigned_member(object_of_part, "windows"),
                   .taken = unsigned_member(object_of_part, "taken"),
+                  .tokens = object_of_part.contains("tokens") ? unsigned_member(object_of_part, "tokens") : 0,
                   .used = object_of_part.value("used", true),
                   .position = parse_position(object_of_part)};
+    // Manifests that do not say it have one part at a time.
+    if (!object_of_part.contains("tokens")) part.tokens = part.taken * data.sequence_length;
     require(std::isfinite(part.weight) && part.weight > 0, "a part of the data has no weight");
     require(!__builtin_add_overflow(taken, part.taken, &taken), "taken samples overflow");
     data.parts.push_back(std::move(part));
@@ -220,9 +223,17 @@ void parse_rank_files(const Json& files, Manifest& manifest) {
 }
 
 // Words name what a reader must know to read the checkpoint right. This reader knows all of version 2 and no word.
+// A run of several parts at a time is not understood by versions that know one.
+constexpr std::string_view mixture_word = "mixture";
+
+bool is_mixture(const DataState& data) {
+  return std::ranges::count_if(data.parts, [](const DataPart& part) { return part.used; }) > 1;
+}
+
 void check_requires(const Json& words) {
   require(words.is_array(), "requires is no list");
   for (const std::string word : words) {
+    if (word == mixture_word) continue;
     throw Error(ExitCode::bad_data,
                 fmt::format("it requires \"{}\", which nibble {} does not know: written by a newer version", word,
                             NIBBLE_VERSION));
@@ -284,7 +295,11 @@ Json json_of(const ArrayInfo& array) {
 Json json_of(const DataState& data) {
   Json parts = Json::array();
   for (const DataPart& part : data.parts) {
-    Json object = {{"name", part.name}, {"weight", part.weight}, {"windows", part.windows}, {"taken", part.taken}};
+    Json object = {{"name", part.name},
+                   {"weight", part.weight},
+                   {"windows", part.windows},
+                   {"taken", part.taken},
+                   {"tokens", part.tokens}};
     if (!part.used) object["used"] = false;
     if (!part.position.lengths.empty()) {
       object["across_shards"] = part.position.across_shards;
@@ -325,6 +340,7 @@ std::string manifest_text(const Manifest& manifest) {
   const CheckpointInfo& info = manifest.info;
   Json root;
   root["format"] = {{"name", format_name}, {"version", format_version}, {"requires", Json::array()}};
+  if (is_mixture(info.data)) root["format"]["requires"].push_back(mixture_word);
   root["nibble"] = info.nibble_version;
   root["commit"] = info.commit;
   root["libraries"] = {

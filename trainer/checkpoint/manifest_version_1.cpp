@@ -105,7 +105,7 @@ std::string tokenizer_of_version_1(const CheckpointInfo& info) {
   const std::optional<RunConfig> config = config_of(info);
   if (!config) return {};
   try {
-    const Loader loader(config->data.train, info.data.sequence_length, info.seed, /*shuffle=*/true);
+    const Loader loader(config->data.train.front().patterns, info.data.sequence_length, info.seed, /*shuffle=*/true);
     if (loader.fingerprint_with_names() == info.data.fingerprint) return to_hex(loader.tokenizer_hash());
   } catch (const Error&) {
   }

@@ -16,6 +16,7 @@
 #include "trainer/inference/inference_model.h"
 #include "trainer/lab/gradient_bias.h"
 #include "trainer/rank_main.h"
+#include "trainer/run/training_data.h"
 
 namespace nibble {
 namespace {
@@ -83,10 +84,9 @@ ExitCode bias(Communicator& communicator, const BiasOptions& options) {
   if (communicator.rank() != 0) return ExitCode::ok;
   check_draws(options.draws);
   const RunConfig config = config_of_checkpoint(checkpoint, options.all_overrides());
-  Loader loader(config.data.train, static_cast<uint64_t>(config.model.sequence_length), config.run.seed,
-                /*shuffle=*/true, shard_options(config));
-  check_vocabulary(config, "the training shards", loader.vocab_size());
-  check_tokenizer(checkpoint, "the training shards", loader.tokenizer_hash(), options.any_tokenizer);
+  const std::unique_ptr<Mixture> data = open_training_set(config, static_cast<uint64_t>(config.model.sequence_length));
+  check_vocabulary(config, "the training shards", data->vocab_size());
+  check_tokenizer(checkpoint, "the training shards", data->tokenizer_hash(), options.any_tokenizer);
   const bool shows_progress = isatty(STDERR_FILENO) != 0;
   const auto progress = [&](uint64_t done) {
     if (shows_progress) fmt::print(stderr, "\r{} of {} passes", done, options.draws.back());
@@ -96,7 +96,7 @@ ExitCode bias(Communicator& communicator, const BiasOptions& options) {
                                                        .draws = options.draws,
                                                        .seed = options.seed,
                                                        .sample = options.sample},
-                                                      loader, stop_requested, progress);
+                                                      *data, stop_requested, progress);
   if (shows_progress) fmt::print(stderr, "\n");
   const bool complete = measured.draws == options.draws.back();
   if (!complete) log_warning("stopped after {} of {} passes", measured.draws, options.draws.back());

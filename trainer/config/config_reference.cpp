@@ -112,7 +112,7 @@ struct TypeOf {
   std::string operator()(const double*) const { return "number"; }
   std::string operator()(const bool*) const { return "`true`, `false`"; }
   std::string operator()(const PathField&) const { return "path"; }
-  std::string operator()(const PathListField&) const { return "pattern or list"; }
+  std::string operator()(const MixtureField&) const { return "pattern, list, or list of weighted parts"; }
   std::string operator()(const ShardSetsField&) const { return "pattern, list, or mapping of names to them"; }
   std::string operator()(const KeyListField&) const { return "list of keys"; }
   std::string operator()(const ChoiceField& choice) const {
@@ -154,6 +154,11 @@ Json string_or_list_schema() {
   return {{"anyOf", {{{"type", "string"}}, string_list_schema()}}};
 }
 
+Json object_schema() {
+  return {
+      {"type", "object"}, {"additionalProperties", false}, {"properties", Json::object()}, {"required", Json::array()}};
+}
+
 struct SchemaOf {
   const Field& field;
   Json operator()(const std::string*) const { return {{"type", "string"}}; }
@@ -162,7 +167,15 @@ struct SchemaOf {
   Json operator()(const double*) const { return number_schema(field, "number"); }
   Json operator()(const bool*) const { return {{"type", "boolean"}}; }
   Json operator()(const PathField&) const { return {{"type", "string"}}; }
-  Json operator()(const PathListField&) const { return string_or_list_schema(); }
+  Json operator()(const MixtureField&) const {
+    Json part = object_schema();
+    part["properties"] = {{"name", {{"type", "string"}}},
+                          {"shards", string_or_list_schema()},
+                          {"weight", {{"type", "number"}, {"exclusiveMinimum", 0}, {"maximum", 1e9}}}};
+    part["required"] = {"shards", "weight"};
+    const Json parts = {{"type", "array"}, {"items", std::move(part)}, {"minItems", 1}};
+    return {{"anyOf", {{{"type", "string"}}, string_list_schema(), parts}}};
+  }
   Json operator()(const ShardSetsField&) const {
     const Json sets = {{"type", "object"}, {"additionalProperties", string_or_list_schema()}};
     return {{"anyOf", {{{"type", "string"}}, string_list_schema(), sets}}};
@@ -172,11 +185,6 @@ struct SchemaOf {
   Json operator()(const Recipe*) const { return {{"type", {"string", "object"}}}; }
 };
 
-Json object_schema() {
-  return {
-      {"type", "object"}, {"additionalProperties", false}, {"properties", Json::object()}, {"required", Json::array()}};
-}
-
 Json default_of(const Field& field, RunConfig& defaults) {
   return std::visit(
       [&](const auto& target) -> Json {
@@ -185,7 +193,7 @@ Json default_of(const Field& field, RunConfig& defaults) {
           return nullptr;
         } else if constexpr (std::is_same_v<Target, ChoiceField>) {
           return target.name();
-        } else if constexpr (std::is_same_v<Target, ShardSetsField>) {
+        } else if constexpr (std::is_same_v<Target, ShardSetsField> || std::is_same_v<Target, MixtureField>) {
           return Json::array();
         } else if constexpr (std::is_pointer_v<Target>) {
           return *target;

@@ -23,7 +23,7 @@ ChoiceField choice(Enum& value, std::initializer_list<Enum> some = {}) {
 
 #define VALUE(member) [](RunConfig& c) -> FieldTarget { return &c.member; }
 #define PATH(member) [](RunConfig& c) -> FieldTarget { return PathField{&c.member}; }
-#define PATHS(member) [](RunConfig& c) -> FieldTarget { return PathListField{&c.member}; }
+#define MIXTURE(member) [](RunConfig& c) -> FieldTarget { return MixtureField{&c.member}; }
 #define SHARD_SETS(member) [](RunConfig& c) -> FieldTarget { return ShardSetsField{&c.member}; }
 #define KEYS(member) [](RunConfig& c) -> FieldTarget { return KeyListField{&c.member}; }
 #define CHOICE(member) [](RunConfig& c) -> FieldTarget { return choice(c.member); }
@@ -107,7 +107,9 @@ const Field fields[] = {
      "Data type of weights and activations; fp32 is for debugging.",
      frozen, "model"},
 
-    {"data.train", PATHS(data.train), "Training shards: a glob pattern or a list of them.",
+    {"data.train", MIXTURE(data.train), "Training shards: a glob pattern or a list of them, or a mixture: "
+     "`[{shards: 'web/*.bin', weight: 0.7}, {shards: [a.bin, b.bin], weight: 0.3, name: code}]`. Only ratios of weights count; "
+     "every part has its own epochs. Without a name, parts are part-1, part-2, ...",
      numeric, "data", {}, "", true},
     {"data.validation", SHARD_SETS(data.validation), "Validation shards: a glob pattern or a list of them, or several sets by "
      "name, each with its loss: `{web: web/validation-*.bin, code: [a.bin, b.bin]}`, of which the first counts as the validation "

@@ -21,11 +21,11 @@ namespace nibble {
 struct PathField {
   std::string* value;  // made absolute
 };
-struct PathListField {
-  std::vector<std::string>* value;  // glob patterns, made absolute; YAML: one string or a list
+struct MixtureField {
+  std::vector<ShardSet>* value;  // YAML: a glob pattern or a list of them, made absolute, or a list of weighted parts
 };
 struct ShardSetsField {
-  std::vector<ShardSet>* value;  // YAML: as for PathListField, or a mapping of names to such values
+  std::vector<ShardSet>* value;  // YAML: a glob pattern or a list of them, or a mapping of names to such values
 };
 struct ChoiceField {
   std::vector<std::string_view> names;                // of the values that may be chosen
@@ -35,7 +35,7 @@ struct ChoiceField {
 struct KeyListField {
   std::vector<std::string>* value;  // names of other keys
 };
-using FieldTarget = std::variant<std::string*, int64_t*, uint64_t*, double*, bool*, PathField, PathListField,
+using FieldTarget = std::variant<std::string*, int64_t*, uint64_t*, double*, bool*, PathField, MixtureField,
                                  ShardSetsField, ChoiceField, KeyListField, Recipe*>;
 
 // The accepted range of a number, in the value's unit. `above_minimum` excludes the minimum itself.

@@ -35,10 +35,17 @@ class FieldReader {
     const std::string text = string(node_);
     *target.value = text.empty() && !field_.required ? text : absolute(text, node_, expand_path);
   }
-  void operator()(PathListField target) const {
+  void operator()(MixtureField target) const {
+    const bool weighted = std::ranges::any_of(node_.items, [](const YamlNode& item) { return is_map(item); });
+    if (is_map(node_))
+      refuse("is a mapping", "write a pattern, a list of them, or [{shards: PATTERN, weight: W}, ...]");
+    if (weighted) {
+      *target.value = parts();
+      return;
+    }
     std::vector<std::string> paths = absolute_paths(node_);
-    if (paths.empty() && field_.required) refuse("is empty", "give at least one pattern");
-    *target.value = std::move(paths);
+    if (paths.empty()) refuse("is empty", "give at least one pattern");
+    *target.value = {{.name = {}, .patterns = std::move(paths)}};
   }
   void operator()(ShardSetsField target) const {
     std::vector<ShardSet> sets;
@@ -47,7 +54,7 @@ class FieldReader {
       if (!paths.empty()) sets.push_back({.name = {}, .patterns = std::move(paths)});
     }
     for (const YamlEntry& entry : node_.entries) {
-      check_set_name(entry);
+      check_set_name(entry.key, entry.location);
       sets.push_back({.name = entry.key, .patterns = absolute_paths(entry.value)});
       if (!sets.back().patterns.empty()) continue;
       refuse_config(entry.value.location, fmt::format("{}: the set {} is empty", field_.key, shown(entry.key)),
@@ -167,14 +174,76 @@ class FieldReader {
     return paths;
   }
 
+  static bool is_map(const YamlNode& node) { return node.kind == YamlNode::Kind::map; }
+
+  // Reads the parts of a mixture. One part alone is a set without a name.
+  std::vector<ShardSet> parts() const {
+    constexpr double least_share = 1e-6;
+    std::vector<ShardSet> sets;
+    double sum = 0;
+    for (const YamlNode& item : node_.items) {
+      sets.push_back(part(item, fmt::format("part-{}", sets.size() + 1)));
+      sum += sets.back().weight;
+      const auto same = [&](const ShardSet& set) { return set.name == sets.back().name; };
+      if (std::ranges::count_if(sets, same) == 1) continue;
+      refuse_config(item.location, fmt::format("{}: two parts have the name {}", field_.key, shown(sets.back().name)),
+                    "give every part a name of its own");
+    }
+    for (const ShardSet& set : sets) {
+      if (set.weight >= least_share * sum) continue;
+      refuse(fmt::format("gives the part {} less than a millionth of the samples", set.name),
+             "give it more weight, or remove it");
+    }
+    if (sets.size() == 1) return {{.name = {}, .patterns = std::move(sets.front().patterns)}};
+    return sets;
+  }
+
+  ShardSet part(const YamlNode& item, std::string name) const {
+    const std::vector<std::string_view> keys{"shards", "weight", "name"};
+    if (!is_map(item)) {
+      refuse_config(item.location, fmt::format("{}: a pattern beside parts with weights", field_.key),
+                    "write {shards: PATTERN, weight: W} for every part, or patterns only");
+    }
+    ShardSet set{.name = std::move(name), .patterns = {}, .weight = 0};
+    for (const YamlEntry& entry : item.entries) {
+      if (entry.key == "shards") {
+        set.patterns = absolute_paths(entry.value);
+      } else if (entry.key == "weight") {
+        set.weight = weight(entry.value);
+      } else if (entry.key == "name") {
+        set.name = string(entry.value);
+        check_set_name(set.name, entry.value.location);
+      } else {
+        refuse_config(entry.location,
+                      fmt::format("{}: a part has no key {}", field_.key, unknown_word(entry.key, keys)),
+                      "a part has the keys shards, weight and name");
+      }
+    }
+    if (set.patterns.empty() || set.weight == 0) {
+      refuse_config(
+          item.location,
+          fmt::format("{}: the part {} has no {}", field_.key, set.name, set.patterns.empty() ? "shards" : "weight"),
+          "write {shards: PATTERN, weight: W}");
+    }
+    return set;
+  }
+
+  double weight(const YamlNode& node) const {
+    constexpr double largest = 1e9;
+    const auto value = node.quoted ? std::nullopt : parse_real(scalar(node));
+    if (value && *value > 0 && *value <= largest) return *value;
+    refuse_config(node.location, fmt::format("{}: {} is no weight", field_.key, shown(scalar(node))),
+                  "use a number above 0, up to 1e9; a part that is not to be read is left out");
+  }
+
   // Names of sets are parts of TensorBoard's tags.
-  void check_set_name(const YamlEntry& entry) const {
+  void check_set_name(const std::string& name, const SourceLocation& location) const {
     constexpr size_t longest = 64;
-    const bool plain = std::all_of(entry.key.begin(), entry.key.end(), [](char c) {
+    const bool plain = std::all_of(name.begin(), name.end(), [](char c) {
       return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
     });
-    if (plain && !entry.key.empty() && entry.key.size() <= longest) return;
-    refuse_config(entry.location, fmt::format("{}: {} cannot be the name of a set", field_.key, shown(entry.key)),
+    if (plain && !name.empty() && name.size() <= longest) return;
+    refuse_config(location, fmt::format("{}: {} cannot be the name of a set", field_.key, shown(name)),
                   fmt::format("use 1 to {} letters, digits, - and _", longest));
   }
 
@@ -251,6 +320,17 @@ std::string sets_text(const std::vector<ShardSet>& sets) {
   return fmt::format("{{{}}}", fmt::join(texts, ", "));
 }
 
+std::string mixture_text(const std::vector<ShardSet>& sets) {
+  if (sets.empty()) return "[]";
+  if (sets.size() == 1) return list_text(written_paths(sets.front().patterns));
+  std::vector<std::string> texts;
+  for (const ShardSet& set : sets) {
+    texts.push_back(fmt::format("{{name: {}, shards: {}, weight: {}}}", yaml_string(set.name),
+                                list_text(written_paths(set.patterns)), set.weight));
+  }
+  return fmt::format("[{}]", fmt::join(texts, ", "));
+}
+
 // Returns the target for reading only. The const_cast is needed because the table's accessors take a mutable
 // configuration.
 FieldTarget target_of(const Field& field, const RunConfig& config) {
@@ -266,7 +346,7 @@ void read_field(const Field& field, const YamlNode& node, const std::string& con
 std::string field_text(const Field& field, const RunConfig& config) {
   return std::visit(Overloaded{[](const std::string* value) { return yaml_string(*value); },
                                [](const PathField& path) { return yaml_string(written_path(*path.value)); },
-                               [](const PathListField& paths) { return list_text(written_paths(*paths.value)); },
+                               [](const MixtureField& sets) { return mixture_text(*sets.value); },
                                [](const ShardSetsField& sets) { return sets_text(*sets.value); },
                                [](const KeyListField& keys) { return list_text(*keys.value); },
                                [](const ChoiceField& choice) { return std::string(choice.name()); },

@@ -373,7 +373,7 @@ ShardOptions shard_options(const RunConfig& config) {
 std::string tokenizer_path(const RunConfig& config) {
   if (!config.data.tokenizer.empty()) return config.data.tokenizer;
   NIBBLE_CHECK(!config.data.train.empty(), "data.train is required");
-  return Tokenizer::find_beside(directory_of_pattern(config.data.train.front())).string();
+  return Tokenizer::find_beside(directory_of_pattern(config.data.train.front().patterns.front())).string();
 }
 
 }  // namespace nibble

@@ -26,6 +26,7 @@ namespace nibble {
 struct ShardSet {
   std::string name;                   // "" for a set without a name
   std::vector<std::string> patterns;  // glob patterns, absolute
+  double weight = 1;                  // of a part of data.train
   bool operator==(const ShardSet&) const = default;
 };
 
@@ -47,7 +48,7 @@ struct RunConfig {
     bool strict = false;             // products are native and attention is cuDNN's, unless another way is named
   };
   struct Data {
-    std::vector<std::string> train;    // glob patterns, absolute
+    std::vector<ShardSet> train;       // one without a name, or the parts of a mixture, which have names
     std::vector<ShardSet> validation;  // one without a name or several with names; empty = no validation
     std::string tokenizer;             // absolute; empty = see tokenizer_path()
     int64_t vocab_size = 0;            // see ShardOptions, as for the next

@@ -123,14 +123,14 @@ double log_slope(const std::vector<uint64_t>& draws, const std::vector<double>& 
   return n >= 2 && spread > 0 ? (n * xy - x * y) / spread : 0;
 }
 
-GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& loader,
+GradientBias measure_gradient_bias(const GradientBiasProblem& problem, SampleSource& samples,
                                    const std::function<bool()>& interrupted,
                                    const std::function<void(uint64_t)>& progress) {
   const RunConfig& config = problem.config;
   MicroBatch micro_batch({.sequences = config.train.micro_batch_sequences,
                           .sequence_length = config.model.sequence_length,
                           .document_mask = config.data.document_mask});
-  micro_batch.load(loader, problem.sample, config.train.micro_batch_sequences);
+  micro_batch.load(samples, problem.sample, config.train.micro_batch_sequences);
 
   // The reference comes first, and its memory is freed before the recipe's model takes its own.
   std::unique_ptr<LanguageModel> model = make_training_model(config, unquantized_backward(config.recipe));

@@ -45,7 +45,7 @@ struct GradientBias {
 // Measures the curves. `interrupted` is called between passes; `progress` is called after each pass with their number.
 // Throws ExitCode::bad_config if the recipe quantises no backward pass, and ExitCode::numerics if a gradient is not
 // finite.
-GradientBias measure_gradient_bias(const GradientBiasProblem& problem, Loader& loader,
+GradientBias measure_gradient_bias(const GradientBiasProblem& problem, SampleSource& samples,
                                    const std::function<bool()>& interrupted,
                                    const std::function<void(uint64_t)>& progress);
 

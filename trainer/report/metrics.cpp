@@ -84,6 +84,9 @@ void MetricsLog::step(const StepMetrics& metrics) {
                          {"lr", metrics.learning_rate},
                          {"tokens_per_second", metrics.tokens_per_second},
                          {"mfu", metrics.mfu}};
+  for (const PartProgress& part : metrics.parts) {
+    line["parts"][part.name] = {{"tokens", part.tokens}, {"epochs", part.epochs}};
+  }
   if (metrics.retried) line["retried"] = true;
   if (!metrics.applied) {
     line.update({{"applied", false}, {"non_finite", metrics.non_finite}, {"skipped_total", metrics.skipped_total}});

@@ -18,6 +18,13 @@ namespace nibble {
 // Returns the bits of a double as 16 hexadecimal digits.
 std::string hexadecimal_bits(double value);
 
+// What a run has read of a part of its training data.
+struct PartProgress {
+  std::string name = {};
+  uint64_t tokens = 0;
+  double epochs = 0;
+};
+
 struct StepMetrics {
   uint64_t step = 0;    // number of updates, this one included
   uint64_t tokens = 0;  // number of tokens that the run has trained on
@@ -30,6 +37,7 @@ struct StepMetrics {
   bool retried = false;     // the step was computed a second time, because the first attempt was not finite
   uint64_t non_finite = 0;  // non-finite values in the inputs of quantisers in the last attempt
   uint64_t skipped_total = 0;
+  std::vector<PartProgress> parts = {};  // of a mixture; empty for one training set
 };
 
 // The Kullback-Leibler divergence from one model's predictions to another's, nats a token: the mean over targets.

@@ -36,24 +36,24 @@ std::span<int32_t> MicroBatch::sequence(int64_t part, int64_t index) const {
   return {begin + (part * shape_.sequences + index) * length, static_cast<size_t>(length)};
 }
 
-void MicroBatch::load(Loader& loader, std::span<const uint64_t> samples) {
+void MicroBatch::load(SampleSource& source, std::span<const uint64_t> samples) {
   const ProfileScope scope(OperatorFamily::data, "load_micro_batch");
   sequences_ = static_cast<int64_t>(samples.size());
   NIBBLE_CHECK(sequences_ <= shape_.sequences, "more sequences than the micro-batch holds");
   for (int64_t i = 0; i < sequences_; ++i) {
-    loader.load(samples[static_cast<size_t>(i)], sequence(0, i), sequence(1, i),
+    source.load(samples[static_cast<size_t>(i)], sequence(0, i), sequence(1, i),
                 shape_.document_mask ? sequence(2, i) : std::span<int32_t>());
   }
 }
 
-void MicroBatch::load(Loader& loader, uint64_t first, int64_t sequences) {
+void MicroBatch::load(SampleSource& source, uint64_t first, int64_t sequences) {
   std::vector<uint64_t> samples(static_cast<size_t>(sequences));
   std::iota(samples.begin(), samples.end(), first);
-  load(loader, samples);
+  load(source, samples);
 }
 
-MicroBatchQueue::MicroBatchQueue(Loader& loader, const MicroBatchShape& shape, DeviceKind device, bool ahead)
-    : loader_(loader), sequences_(shape.sequences), current_(std::make_unique<MicroBatch>(shape, device)) {
+MicroBatchQueue::MicroBatchQueue(SampleSource& source, const MicroBatchShape& shape, DeviceKind device, bool ahead)
+    : source_(source), sequences_(shape.sequences), current_(std::make_unique<MicroBatch>(shape, device)) {
   if (ahead) next_ = std::make_unique<MicroBatch>(shape, device);
 }
 
@@ -65,7 +65,7 @@ MicroBatch& MicroBatchQueue::get(uint64_t first, std::optional<uint64_t> next) {
   } else {
     loading_ = {};  // waits for the thread and forgets its error, if there was one
     current_->wait_until_copied();
-    current_->load(loader_, first, sequences_);
+    current_->load(source_, first, sequences_);
   }
   if (next_ != nullptr && next) load_ahead(*next);
   return *current_;
@@ -74,7 +74,7 @@ MicroBatch& MicroBatchQueue::get(uint64_t first, std::optional<uint64_t> next) {
 void MicroBatchQueue::load_ahead(uint64_t first) {
   next_->wait_until_copied();
   first_of_next_ = first;
-  loading_ = std::async(std::launch::async, [this, first] { next_->load(loader_, first, sequences_); });
+  loading_ = std::async(std::launch::async, [this, first] { next_->load(source_, first, sequences_); });
 }
 
 }  // namespace nibble

@@ -27,10 +27,10 @@ class MicroBatch {
   // The memory is the CPU's, and `device` can copy from it while the CPU goes on.
   explicit MicroBatch(const MicroBatchShape& shape, DeviceKind device = DeviceKind::cpu);
 
-  // Loads these samples of the loader, at most shape.sequences.
-  void load(Loader& loader, std::span<const uint64_t> samples);
+  // Loads these samples, at most shape.sequences.
+  void load(SampleSource& source, std::span<const uint64_t> samples);
   // Loads the samples first .. first + sequences - 1.
-  void load(Loader& loader, uint64_t first, int64_t sequences);
+  void load(SampleSource& source, uint64_t first, int64_t sequences);
 
   Tensor tokens() const { return part(0); }   // i32 [sequences, sequence_length]
   Tensor targets() const { return part(1); }  // i32 [sequences, sequence_length]: for each token the one after it
@@ -55,8 +55,8 @@ class MicroBatch {
 class MicroBatchQueue {
  public:
   // With `ahead`, a thread loads the next micro-batch while the caller works with one: for GPUs, since on a CPU the
-  // caller leaves no core idle. The loader must outlive the queue and is not used by others meanwhile.
-  MicroBatchQueue(Loader& loader, const MicroBatchShape& shape, DeviceKind device, bool ahead);
+  // caller leaves no core idle. The source must outlive the queue and is not used by others meanwhile.
+  MicroBatchQueue(SampleSource& source, const MicroBatchShape& shape, DeviceKind device, bool ahead);
 
   // Returns the micro-batch of samples first .. first + shape.sequences - 1, which is valid until the next call.
   // `next` is the first sample of the micro-batch that the next call will ask for; nothing if there is none. An error
@@ -66,7 +66,7 @@ class MicroBatchQueue {
  private:
   void load_ahead(uint64_t first);
 
-  Loader& loader_;
+  SampleSource& source_;
   int64_t sequences_;
   std::unique_ptr<MicroBatch> current_;
   std::unique_ptr<MicroBatch> next_;  // null if nothing is loaded ahead

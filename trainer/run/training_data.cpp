@@ -13,9 +13,10 @@ namespace {
 
 constexpr uint64_t unused_one_in = 20;  // the largest share of unused tokens that needs no flag, 5 %
 
-std::unique_ptr<Loader> open_set(const RunConfig& config, const std::vector<std::string>& patterns, bool shuffle,
-                                 uint64_t length) {
-  return std::make_unique<Loader>(patterns, length, config.run.seed, shuffle, shard_options(config));
+constexpr std::string_view only_part = "train";  // its name in checkpoints
+
+std::unique_ptr<Loader> open_shards(const RunConfig& config, const ShardSet& shards, uint64_t length) {
+  return std::make_unique<Loader>(shards.patterns, length, config.run.seed, /*shuffle=*/true, shard_options(config));
 }
 
 bool allows(const RunConfig& config, std::string_view key) {
@@ -49,7 +50,7 @@ void refuse_overlap(const Loader& train, const Loader& validation) {
               "leave them out of one of the two, for example data.train: DIR/train-*.bin");
 }
 
-void check_same_tokenizer(const Loader& train, const Loader& validation) {
+void check_validation_tokenizer(const Mixture& train, const Loader& validation) {
   const Hash128 a = train.tokenizer_hash();
   const Hash128 b = validation.tokenizer_hash();
   if (a == b || a == Hash128{} || b == Hash128{}) return;
@@ -79,11 +80,12 @@ void warn_of_unstated(const RunConfig& config, const Loader& set, std::vector<st
 // Fills in where a run stands that an older version has saved. Its windows lie inside shards, it has read one set with
 // one sequence length, and of its shards it knows a fingerprint with their names.
 void complete_older(const RunConfig& config, const CheckpointInfo& checkpoint, const Loader& train, DataPart& part) {
-  if (train.fingerprint_with_names() != checkpoint.data.fingerprint) return;
+  if (config.data.train.size() != 1 || train.fingerprint_with_names() != checkpoint.data.fingerprint) return;
   part.position = train.position(0);
   part.position.across_shards = false;
   part.position.lengths = {checkpoint.data.sequence_length};
-  const std::unique_ptr<Loader> before = open_set(config, config.data.train, true, checkpoint.data.sequence_length);
+  const std::unique_ptr<Loader> before =
+      open_shards(config, config.data.train.front(), checkpoint.data.sequence_length);
   before->continue_at(part.position, 0);
   part.position.epoch = part.taken / before->windows();
   part.position.taken = part.taken % before->windows();
@@ -92,83 +94,160 @@ void complete_older(const RunConfig& config, const CheckpointInfo& checkpoint, c
 // Returns the sets that the checkpoint's run has read, each with its position if that can be known.
 std::vector<DataPart> parts_of(const RunConfig& config, const CheckpointInfo& checkpoint, const Loader& train) {
   std::vector<DataPart> parts = checkpoint.data.parts;
-  if (parts.empty()) parts.push_back({.name = "train", .taken = checkpoint.data.next_sample});
+  if (parts.empty()) {
+    parts.push_back(
+        {.name = std::string(only_part), .taken = checkpoint.data.next_sample, .tokens = checkpoint.tokens});
+  }
   for (DataPart& part : parts) {
     if (part.used && part.position.lengths.empty()) complete_older(config, checkpoint, train, part);
   }
   return parts;
 }
 
+std::string name_of_part(const Mixture& train, size_t part) {
+  return train.parts() == 1 ? "data.train" : "data.train " + train.name(part);
+}
+
 }  // namespace
 
-TrainingData::TrainingData(const RunConfig& config, const CheckpointInfo* checkpoint) : config_(config) {
-  const auto length = static_cast<uint64_t>(config.model.sequence_length);
-  train_ = open_set(config, config.data.train, true, length);
-  if (checkpoint != nullptr) continue_from(*checkpoint);
-  refuse_unused(config, *train_, "data.train");
-  if (const size_t repeated = repeated_shards(*train_); repeated > 0) {
-    warnings_.push_back(
-        fmt::format("{} of {} training shards are copies of others: the run reads their tokens more "
-                    "than once in an epoch",
-                    repeated, train_->shards()));
+std::unique_ptr<Mixture> open_training_set(const RunConfig& config, uint64_t sequence_length) {
+  std::vector<Mixture::Part> parts;
+  for (const ShardSet& shards : config.data.train) {
+    parts.push_back({.name = shards.name.empty() ? std::string(only_part) : shards.name,
+                     .weight = shards.weight,
+                     .loader = open_shards(config, shards, sequence_length)});
   }
-  warn_of_unstated(config, *train_, warnings_);
-  refuse_unknown_documents(config, *train_);
+  return std::make_unique<Mixture>(std::move(parts), config.run.seed);
+}
+
+TrainingData::TrainingData(const RunConfig& config, const CheckpointInfo* checkpoint) : config_(config) {
+  train_ = open_training_set(config, static_cast<uint64_t>(config.model.sequence_length));
+  before_.resize(train_->parts());
+  if (checkpoint != nullptr) continue_from(*checkpoint);
+  for (size_t part = 0; part < train_->parts(); ++part) {
+    const Loader& set = train_->loader(part);
+    refuse_unused(config, set, name_of_part(*train_, part));
+    if (const size_t repeated = repeated_shards(set); repeated > 0) {
+      warnings_.push_back(
+          fmt::format("{} of {} training shards are copies of others: the run reads their tokens more "
+                      "than once in an epoch",
+                      repeated, set.shards()));
+    }
+    warn_of_unstated(config, set, warnings_);
+    refuse_unknown_documents(config, set);
+  }
   if (config.data.validation.empty()) return;
   validation_ = std::make_unique<Validation>(config);
   for (const Validation::Set& set : validation_->sets()) {
-    check_same_tokenizer(*train_, *set.loader);
-    refuse_overlap(*train_, *set.loader);
+    check_validation_tokenizer(*train_, *set.loader);
+    for (size_t part = 0; part < train_->parts(); ++part) refuse_overlap(train_->loader(part), *set.loader);
     refuse_unused(config, *set.loader, name_of(set));
   }
 }
 
-void TrainingData::continue_from(const CheckpointInfo& checkpoint) {
-  const DataState& data = checkpoint.data;
-  start_step_ = checkpoint.step;
-  start_samples_ = data.next_sample;
-  start_tokens_ = checkpoint.tokens;
-
+void TrainingData::check_tokenizer(const DataState& data) {
   const std::string tokenizer = to_hex(train_->tokenizer_hash());
-  if (!data.tokenizer.empty() && data.tokenizer != tokenizer) {
-    const std::string text =
-        fmt::format("the training shards were made with another tokenizer than the checkpoint's ({}, then {})",
-                    tokenizer, data.tokenizer);
-    if (!allows(config_, "data.tokenizer")) {
-      throw Error(ExitCode::bad_config, text,
-                  "restore the shards, or go on on purpose: --set 'resume.allow=[data.train, data.tokenizer]'");
-    }
-    warnings_.push_back(text);
+  if (data.tokenizer.empty() || data.tokenizer == tokenizer) return;
+  const std::string text =
+      fmt::format("the training shards were made with another tokenizer than the checkpoint's ({}, then {})", tokenizer,
+                  data.tokenizer);
+  if (!allows(config_, "data.tokenizer")) {
+    throw Error(ExitCode::bad_config, text,
+                "restore the shards, or go on on purpose: --set 'resume.allow=[data.train, data.tokenizer]'");
   }
-  std::vector<DataPart> parts = parts_of(config_, checkpoint, *train_);
-  const auto same =
-      std::ranges::find_if(parts, [&](const DataPart& part) { return train_->has_shards_of(part.position); });
-  if ((same == parts.end() || !same->used) && !allows(config_, "data.train")) {
+  warnings_.push_back(text);
+}
+
+// Returns for each part of the training set which of the checkpoint's parts has the same shards, if one has. Puts the
+// parts in the checkpoint's order. Throws if what the run reads has changed without leave.
+std::vector<std::optional<size_t>> TrainingData::match(const DataState& data, const std::vector<DataPart>& parts) {
+  const auto find = [&](size_t part) -> std::optional<size_t> {
+    const auto found = std::ranges::find_if(
+        parts, [&](const DataPart& each) { return train_->loader(part).has_shards_of(each.position); });
+    if (found == parts.end()) return std::nullopt;
+    return static_cast<size_t>(found - parts.begin());
+  };
+  std::vector<size_t> order;
+  for (size_t part = 0; part < train_->parts(); ++part) order.push_back(part);
+  std::ranges::stable_sort(order, {}, [&](size_t part) { return find(part).value_or(parts.size()); });
+  train_->arrange(order);
+
+  std::vector<std::optional<size_t>> matches;
+  auto parts_left = std::ranges::count_if(parts, &DataPart::used);
+  std::string changed_weights;
+  for (size_t part = 0; part < train_->parts(); ++part) {
+    const std::optional<size_t> match = find(part);
+    matches.push_back(match);
+    if (!match || !parts[*match].used) {
+      parts_left = -1;
+      break;
+    }
+    --parts_left;
+    if (parts[*match].weight == train_->share(part)) continue;
+    changed_weights += fmt::format("{}{} ({} -> {})", changed_weights.empty() ? "" : ", ", train_->name(part),
+                                   parts[*match].weight, train_->share(part));
+  }
+  if (parts_left != 0) {
+    if (!allows(config_, "data.train")) {
+      throw Error(ExitCode::bad_config,
+                  fmt::format("the training shards are not those of the checkpoint (fingerprint {}, then {})",
+                              train_->fingerprint(), data.fingerprint),
+                  "restore the shards, or go on with others on purpose: --set 'resume.allow=[data.train]'");
+    }
+    matches.clear();
+    for (size_t part = 0; part < train_->parts(); ++part) matches.push_back(find(part));
+    return matches;
+  }
+  if (changed_weights.empty()) return matches;
+  if (!allows(config_, "data.train")) {
     throw Error(ExitCode::bad_config,
-                fmt::format("the training shards are not those of the checkpoint (fingerprint {}, then {})",
-                            train_->fingerprint(), data.fingerprint),
-                "restore the shards, or go on with others on purpose: --set 'resume.allow=[data.train]'");
+                fmt::format("the shares of the parts of data.train have changed: {}", changed_weights),
+                "restore the weights, or go on with others on purpose: --set 'resume.allow=[data.train]'");
   }
-  if (same == parts.end()) {
-    warnings_.push_back(
-        fmt::format("the training shards are not those of the checkpoint: the run begins them at their "
-                    "first sample, after {} samples of others",
-                    with_thousands(start_samples_)));
-    train_->continue_at(train_->position(0), start_samples_);
-  } else {
-    const uint64_t length = train_->sequence_length();
-    if (const uint64_t again = tokens_read_again(same->position, length); again > 0) {
-      warnings_.push_back(fmt::format(
-          "sequences of {} tokens cannot go on in an epoch that was read with {}: the next epoch begins, and up to {} "
-          "tokens are read again before the rest of this one",
-          length, same->position.lengths.back(), with_thousands(again)));
+  warnings_.push_back(fmt::format(
+      "the shares of the parts of data.train have changed: {}; every part goes on where it was", changed_weights));
+  return matches;
+}
+
+// Lets a part go on where a part of the checkpoint was.
+void TrainingData::continue_part(size_t part, const DataPart& before) {
+  const uint64_t length = train_->sequence_length();
+  if (const uint64_t again = tokens_read_again(before.position, length); again > 0) {
+    warnings_.push_back(fmt::format(
+        "{}sequences of {} tokens cannot go on in an epoch that was read with {}: the next epoch begins, and up to {} "
+        "tokens are read again before the rest of this one",
+        train_->parts() == 1 ? "" : name_of_part(*train_, part) + ": ", length, before.position.lengths.back(),
+        with_thousands(again)));
+  }
+  train_->continue_at(part, with_length(before.position, length), start_samples_);
+  before_[part] = {.taken = before.taken, .tokens = before.tokens};
+}
+
+void TrainingData::continue_from(const CheckpointInfo& checkpoint) {
+  start_step_ = checkpoint.step;
+  start_samples_ = checkpoint.data.next_sample;
+  start_tokens_ = checkpoint.tokens;
+  check_tokenizer(checkpoint.data);
+  std::vector<DataPart> parts = parts_of(config_, checkpoint, train_->loader(0));
+  const std::vector<std::optional<size_t>> matches = match(checkpoint.data, parts);
+  std::vector<bool> goes_on(parts.size());
+  for (size_t part = 0; part < train_->parts(); ++part) {
+    if (matches[part]) {
+      goes_on[*matches[part]] = true;
+      continue_part(part, parts[*matches[part]]);
+      continue;
     }
-    train_->continue_at(with_length(same->position, length), start_samples_);
-    taken_before_ = same->taken;
-    parts.erase(same);
+    warnings_.push_back(fmt::format(
+        "the training shards{} are not those of the checkpoint: the run begins them at their first sample, after {} "
+        "samples of others",
+        train_->parts() == 1 ? "" : fmt::format(" of part {}", train_->name(part)), with_thousands(start_samples_)));
+    train_->continue_at(part, train_->loader(part).position(0), start_samples_);
   }
-  for (DataPart& part : parts) part.used = false;
-  earlier_parts_ = std::move(parts);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (goes_on[i]) continue;
+    parts[i].used = false;
+    earlier_parts_.push_back(std::move(parts[i]));
+  }
 }
 
 uint64_t TrainingData::samples(uint64_t step) const {
@@ -181,32 +260,65 @@ uint64_t TrainingData::tokens(uint64_t step) const {
   return start_tokens_ + (step - start_step_) * static_cast<uint64_t>(config_.train.tokens_per_step);
 }
 
+// Returns how many samples the run has read of a part when sample `next_sample` comes next.
+uint64_t TrainingData::taken(size_t part, uint64_t next_sample) const {
+  return before_[part].taken + train_->taken(part, next_sample) - train_->taken(part, start_samples_);
+}
+
+DataPart TrainingData::part_at(size_t part, uint64_t next_sample) const {
+  const uint64_t samples = taken(part, next_sample);
+  return {.name = train_->name(part),
+          .weight = train_->share(part),
+          .windows = train_->loader(part).windows(),
+          .taken = samples,
+          .tokens = before_[part].tokens + (samples - before_[part].taken) * train_->sequence_length(),
+          .position = train_->position(part, next_sample)};
+}
+
 DataState TrainingData::state(uint64_t step) const {
   const uint64_t next_sample = samples(step);
   DataState state{.fingerprint = train_->fingerprint(),
                   .tokenizer = to_hex(train_->tokenizer_hash()),
                   .sequence_length = train_->sequence_length(),
-                  .next_sample = next_sample,
-                  .parts = earlier_parts_};
-  state.parts.insert(state.parts.begin(), {.name = "train",
-                                           .windows = train_->windows(),
-                                           .taken = taken_before_ + next_sample - start_samples_,
-                                           .position = train_->position(next_sample)});
+                  .next_sample = next_sample};
+  for (size_t part = 0; part < train_->parts(); ++part) state.parts.push_back(part_at(part, next_sample));
+  state.parts.insert(state.parts.end(), earlier_parts_.begin(), earlier_parts_.end());
   return state;
+}
+
+std::vector<PartProgress> TrainingData::progress(uint64_t step) const {
+  std::vector<PartProgress> progress;
+  if (train_->parts() == 1) return progress;
+  for (size_t i = 0; i < train_->parts(); ++i) {
+    const DataPart part = part_at(i, samples(step));
+    const double of_epoch = static_cast<double>(part.position.taken) / static_cast<double>(part.windows);
+    progress.push_back(
+        {.name = part.name, .tokens = part.tokens, .epochs = static_cast<double>(part.position.epoch) + of_epoch});
+  }
+  return progress;
 }
 
 std::vector<std::string> TrainingData::describe() const {
   const auto steps = static_cast<uint64_t>(config_.train.steps);
-  const auto samples_left = (steps - std::min(steps, start_step_)) * static_cast<uint64_t>(config_.samples_per_step());
-  const auto taken = static_cast<double>(taken_before_ + samples_left);
-  std::vector<std::string> lines{fmt::format("{} windows of {} tokens, {:.2f} epochs in {} steps of {} tokens",
-                                             with_thousands(train_->windows()), train_->sequence_length(),
-                                             taken / static_cast<double>(train_->windows()), with_thousands(steps),
-                                             with_thousands(static_cast<uint64_t>(config_.train.tokens_per_step)))};
+  const std::string in_steps = fmt::format("in {} steps of {} tokens", with_thousands(steps),
+                                           with_thousands(static_cast<uint64_t>(config_.train.tokens_per_step)));
+  const uint64_t last_sample = samples(std::max(steps, start_step_));
+  const auto windows = [&](size_t part) {
+    const Loader& set = train_->loader(part);
+    return fmt::format("{} windows of {} tokens, {:.2f} epochs", with_thousands(set.windows()), set.sequence_length(),
+                       static_cast<double>(taken(part, last_sample)) / static_cast<double>(set.windows()));
+  };
+  std::vector<std::string> lines{train_->parts() == 1
+                                     ? fmt::format("{} {}", windows(0), in_steps)
+                                     : fmt::format("a mixture of {} parts {}", train_->parts(), in_steps)};
+  for (size_t part = 0; part < train_->parts() && train_->parts() > 1; ++part) {
+    lines.push_back(fmt::format("{}: {:.4g} % of the samples, {}", name_of_part(*train_, part),
+                                100 * train_->share(part), windows(part)));
+  }
   const auto add_unused = [&](const Loader& set, const std::string& name) {
     if (set.tokens_in_no_window() > 0) lines.push_back(fmt::format("{}: {}", name, unused_text(set)));
   };
-  add_unused(*train_, "data.train");
+  for (size_t part = 0; part < train_->parts(); ++part) add_unused(train_->loader(part), name_of_part(*train_, part));
   if (!validation_) return lines;
   for (const Validation::Set& set : validation_->sets()) add_unused(*set.loader, name_of(set));
   return lines;

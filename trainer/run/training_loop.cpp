@@ -294,7 +294,8 @@ void TrainingLoop::train_one(uint64_t step) {
                             .applied = result.decision == StepDecision::apply,
                             .retried = result.first.has_value(),
                             .non_finite = result.attempt.non_finite,
-                            .skipped_total = session_.guard().skipped().total};
+                            .skipped_total = session_.guard().skipped().total,
+                            .parts = session_.data().progress(step)};
   on_leader(communicator_, [&] {
     metrics_->step(metrics);
     if (result.first) warn_of(step, result);
@@ -305,6 +306,9 @@ void TrainingLoop::train_one(uint64_t step) {
       tensorboard_->scalar("learning_rate", metrics.learning_rate, axis(step));
       tensorboard_->scalar("tokens_per_second", metrics.tokens_per_second, axis(step));
       tensorboard_->scalar("mfu", metrics.mfu, axis(step));
+      for (const PartProgress& part : metrics.parts) {
+        tensorboard_->scalar("epochs/" + part.name, part.epochs, axis(step));
+      }
       tensorboard_->flush();
     }
   });
@@ -394,6 +398,10 @@ ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
     if (stop && !complete) return stopped_after(step);
   }
   if (profile_) log_profile(profile_->finish());
+  for (const PartProgress& part : session_.data().progress(total_steps())) {
+    progress_->line(fmt::format("data part {}: {} tokens read, {:.2f} epochs", part.name, with_thousands(part.tokens),
+                                part.epochs));
+  }
   progress_->line(fmt::format("done: {} steps, {} tokens", total_steps(), with_thousands(tokens_after(total_steps()))));
   return ExitCode::ok;
 }

@@ -24,14 +24,14 @@ namespace nibble {
 namespace {
 
 // Returns the vocabulary size of the model: the configured one, or that of the data rounded up.
-int64_t settled_vocabulary(const RunConfig& config, const Loader& loader) {
-  const auto of_data = static_cast<int64_t>(loader.vocab_size());
+int64_t settled_vocabulary(const RunConfig& config, const Mixture& data) {
+  const auto of_data = static_cast<int64_t>(data.vocab_size());
   if (config.model.vocab_size == 0) return round_up(of_data, block_rows);
   if (config.model.vocab_size < of_data) {
     throw Error(ExitCode::bad_config,
                 fmt::format("model.vocab_size is {}, but the vocabulary of the training shards has {} tokens",
                             config.model.vocab_size, of_data),
-                loader.shard(0).states_vocabulary()
+                data.loader(0).shard(0).states_vocabulary()
                     ? "set model.vocab_size=0 to take that of the data, or tokenize with a smaller --vocab-size"
                     : "correct data.vocab_size, or set model.vocab_size=0 to take it");
   }
