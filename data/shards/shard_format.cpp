@@ -38,13 +38,13 @@ bool is_plain_text(std::span<const std::byte> start) {
 
 std::string remedy_of(const FileKind& kind) {
   switch (kind.use) {
-    case FileUse::text: return "make shards of it with nibble tokenize";
+    case FileUse::text: return "make shards of it with nibble tokenize, or leave it out of the patterns";
     case FileUse::compressed: return "decompress it; of text, compressed or not, nibble tokenize makes shards";
     case FileUse::tokens: return "write its ids in one of the layouts of docs/formats.md";
     case FileUse::archive:
     case FileUse::foreign: break;
   }
-  return fmt::format("{}; of text, nibble tokenize makes shards", kind.remedy);
+  return fmt::format("leave it out of the patterns, or {}; of text, nibble tokenize makes shards", kind.remedy);
 }
 
 // Ids of 4 bytes below 65,536 have zeros in every other pair of bytes.

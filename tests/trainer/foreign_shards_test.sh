@@ -58,6 +58,12 @@ says 'does not say where its documents begin'
 expect 65 "$NIBBLE" train tiny.yaml "${short[@]}" --set run.dir=x --set data.train=text.txt
 says 'this is text, no token shard'
 says 'nibble tokenize'
+expect 65 "$NIBBLE" train tiny.yaml --set train.steps=4 --set run.dir=x --set data.train=llmc/train.bin --set 'data.validation=train.npy'
+says 'different tokenizers \(vocabulary 50257 and 65536'
+says 'set data.vocab_size'
+expect 65 "$NIBBLE" train tiny.yaml "${short[@]}" --set run.dir=x --set 'data.train=data/*'
+says 'tokenizer.model: this is a SentencePiece model, no token shard'
+says 'leave it out of the patterns'
 truncate -s -2 moved/renamed.bin
 expect 65 "$NIBBLE" train tiny.yaml "${short[@]}" --set run.dir=x --set data.train=moved/renamed
 says 'moved/renamed.bin: [0-9]+ bytes long, but its index .*moved/renamed.idx describes'

@@ -53,9 +53,11 @@ void refuse_overlap(const Loader& train, const Loader& validation) {
 void check_validation_tokenizer(const Mixture& train, const Loader& validation) {
   const Hash128 a = train.tokenizer_hash();
   const Hash128 b = validation.tokenizer_hash();
-  if (a == b || a == Hash128{} || b == Hash128{}) return;
-  throw Error(ExitCode::bad_data, "training and validation shards were made with different tokenizers",
-              "tokenize both in one call of nibble tokenize");
+  if (a != b && a != Hash128{} && b != Hash128{}) {
+    throw Error(ExitCode::bad_data, "training and validation shards were made with different tokenizers",
+                "tokenize both in one call of nibble tokenize");
+  }
+  check_same_tokenizer(train.loader(0).shard(0), validation.shard(0));
 }
 
 // Warns of shards whose tokenizer or vocabulary is taken for granted.
