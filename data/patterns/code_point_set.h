@@ -27,6 +27,7 @@ class CodePointSet {
   CodePointSet complement() const;
   bool contains(uint32_t code_point) const;
   const std::vector<Range>& ranges() const { return ranges_; }
+  bool operator==(const CodePointSet&) const = default;
 
  private:
   void normalize();

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstdint>
 #include <optional>
@@ -17,7 +19,7 @@ namespace nibble {
 namespace {
 
 constexpr size_t longest_pattern = 4096;           // bytes
-constexpr size_t longest_translation = 4U << 20U;  // bytes
+constexpr size_t longest_translation = 1U << 20U;  // bytes
 constexpr int deepest_class = 16;
 constexpr uint32_t most_repetitions = 1000;
 
@@ -25,28 +27,34 @@ bool is_ascii_letter(uint32_t code) {
   return (code | 0x20U) >= 'a' && (code | 0x20U) <= 'z';
 }
 
-std::string literal(uint32_t code) {
-  return fmt::format("\\x{{{:x}}}", code);
+CodePointSet one_code_point(uint32_t code) {
+  return CodePointSet({{code, code}});
 }
 
-// PCRE2 refuses surrogates, which do not occur in UTF-8, as ends of a range.
-std::string ranges_text(const CodePointSet& set) {
-  std::string text;
-  for (const auto& range : set.ranges()) {
-    const uint32_t first = range.first >= 0xD800 && range.first < 0xE000 ? 0xE000 : range.first;
-    const uint32_t last = range.last >= 0xD800 && range.last < 0xE000 ? 0xD7FF : range.last;
-    if (first > last) continue;
-    text += first == last ? literal(first) : literal(first) + "-" + literal(last);
+// Gives code points that stand in the same sets the same number. Returns fewer than 257 numbers, or nothing.
+std::vector<uint8_t> classes_of(const std::vector<CodePointSet>& sets) {
+  std::vector<uint16_t> classes(CodePointSet::last_code_point + 1);
+  size_t count = 1;
+  for (const CodePointSet& set : sets) {
+    std::vector<uint16_t> split(count, 0);  // what a class becomes inside the set; 0: not yet known
+    for (const auto& range : set.ranges()) {
+      for (uint32_t code = range.first; code <= range.last; ++code) {
+        uint16_t& inside = split[classes[code]];
+        if (inside == 0) inside = static_cast<uint16_t>(count++);
+        classes[code] = inside;
+      }
+    }
+    // Numbers whose code points are all inside are free again.
+    std::vector<uint16_t> numbers(count, 0);
+    size_t used = 0;
+    for (const uint16_t number : classes) {
+      if (numbers[number] == 0) numbers[number] = static_cast<uint16_t>(++used);
+    }
+    for (uint16_t& number : classes) number = static_cast<uint16_t>(numbers[number] - 1);
+    count = used;
+    if (count > 256) return {};
   }
-  return text;
-}
-
-std::string class_text(const CodePointSet& set) {
-  const CodePointSet others = set.complement();
-  if (set.ranges().empty()) return "(?!)";
-  if (others.ranges().empty()) return "(?s:.)";
-  if (others.ranges().size() < set.ranges().size()) return "[^" + ranges_text(others) + "]";
-  return "[" + ranges_text(set) + "]";
+  return {classes.begin(), classes.end()};
 }
 
 class Translation {
@@ -54,16 +62,21 @@ class Translation {
   Translation(std::string_view pattern, PatternDialect dialect, const std::string& name)
       : pattern_(pattern), dialect_(dialect), name_(name) {}
 
-  std::string run() {
+  TranslatedPattern run() {
     if (pattern_.empty()) fail("an empty pattern");
     if (pattern_.size() > longest_pattern) fail(fmt::format("a pattern of more than {} bytes", longest_pattern));
     if (!is_utf8(pattern_)) fail("a pattern that is not UTF-8");
     while (at_ < pattern_.size()) {
       term();
-      if (output_.size() > longest_translation) fail("a pattern with so many classes");
     }
     if (!groups_.empty()) fail("a group that does not end");
-    return std::move(output_);
+    return finish();
+  }
+
+  TranslatedPattern run_literal() {
+    if (pattern_.size() > longest_pattern) fail(fmt::format("a text of more than {} bytes", longest_pattern));
+    while (at_ < pattern_.size()) one_literal(take_code_point());
+    return finish();
   }
 
  private:
@@ -71,6 +84,10 @@ class Translation {
     bool any_case;  // outside
     size_t begin;   // in the output
     bool is_look;   // (?= or (?!
+  };
+  struct Piece {
+    std::string text;
+    int set = -1;  // of sets_, in place of the text
   };
 
   [[noreturn]] void fail(const std::string& element) const {
@@ -89,34 +106,70 @@ class Translation {
     return code;
   }
 
-  void atom(const std::string& text) {
+  void write(std::string_view text) { output_.push_back({.text = std::string(text)}); }
+  void write_set(const CodePointSet& set) {
+    const auto known = std::find(sets_.begin(), sets_.end(), set);
+    output_.push_back({.text = {}, .set = static_cast<int>(known - sets_.begin())});
+    if (known == sets_.end()) sets_.push_back(set);
+  }
+  void atom(const CodePointSet& set) {
     atom_ = output_.size();
     repeatable_ = true;
-    output_ += text;
+    write_set(set);
+  }
+
+  TranslatedPattern finish() const {
+    TranslatedPattern result;
+    result.classes = classes_of(sets_);
+    if (result.classes.empty()) fail("more than 256 classes of characters");
+    std::array<std::optional<uint32_t>, 256> examples;
+    for (uint32_t code = 0; code <= CodePointSet::last_code_point; ++code) {
+      auto& example = examples[result.classes[code]];
+      if (!example) example = code;
+    }
+    std::vector<std::string> texts;
+    for (const CodePointSet& set : sets_) {
+      std::string text;
+      for (size_t number = 0; number < examples.size(); ++number) {
+        if (examples[number] && set.contains(*examples[number])) text += fmt::format("\\x{:02x}", number);
+      }
+      texts.push_back(text.empty() ? "(?!)" : "[" + text + "]");
+    }
+    for (const Piece& piece : output_) {
+      result.regex += piece.set < 0 ? piece.text : texts[static_cast<size_t>(piece.set)];
+      if (result.regex.size() > longest_translation) fail("a pattern with so many classes");
+    }
+    return result;
   }
 
   void term() {
     const char c = peek();
     if (c == '\\') return escape_outside_class();
     const bool was_literal = std::exchange(after_literal_, false);
-    if (c == '[') return atom(class_text(bracket(0)));
+    if (c == '[') return atom(bracket(0));
     if (c == '(') return open_group();
     if (c == ')') return close_group();
     if (c == '*' || c == '+' || c == '?') return repetition();
     if (c == '{' && interval()) return repetition();
     if (c == '|') {
       ++at_;
-      output_ += '|';
+      write("|");
       repeatable_ = false;
       return;
     }
     if (c == '.') {
       ++at_;
-      return atom(class_text(CodePointSet({{'\n', '\n'}}).complement()));
+      return atom(one_code_point('\n').complement());
     }
     if (c == '$') {
       ++at_;
-      output_ += dialect_ == PatternDialect::rust ? "\\z" : "(?=\\x{a}|\\z)";
+      if (dialect_ == PatternDialect::oniguruma) {
+        write("(?=");
+        write_set(one_code_point('\n'));
+        write("|\\z)");
+      } else {
+        write("\\z");
+      }
       repeatable_ = false;
       return;
     }
@@ -129,7 +182,7 @@ class Translation {
   void one_literal(uint32_t code) {
     const bool was_literal = std::exchange(after_literal_, true);
     const uint32_t before = std::exchange(last_literal_, code);
-    if (!any_case_) return atom(literal(code));
+    if (!any_case_) return atom(one_code_point(code));
     if (code >= 0x80) fail("a character above U+007F in (?i:...)");
     if (dialect_ == PatternDialect::oniguruma && was_literal) {
       const std::string pair = {static_cast<char>(before | 0x20U), static_cast<char>(code | 0x20U)};
@@ -139,7 +192,7 @@ class Translation {
     }
     CodePointSet set;
     add_any_case(set, code, code);
-    atom(class_text(set));
+    atom(set);
   }
 
   void add_any_case(CodePointSet& set, uint32_t first, uint32_t last) const {
@@ -158,7 +211,7 @@ class Translation {
     const size_t begin = at_;
     if (const auto set = class_escape()) {
       after_literal_ = false;
-      return atom(class_text(*set));
+      return atom(*set);
     }
     at_ = begin;
     one_literal(literal_escape());
@@ -288,16 +341,16 @@ class Translation {
     bool is_look = false;
     if (starts("(?:") || starts("(?>") || starts("(?=") || starts("(?!")) {
       is_look = starts("(?=") || starts("(?!");
-      output_ += pattern_.substr(at_, 3);
+      write(pattern_.substr(at_, 3));
       at_ += 3;
     } else if (starts("(?i:")) {
-      output_ += "(?:";
+      write("(?:");
       at_ += 4;
       any_case_ = true;
     } else if (starts("(?")) {
       fail(std::string(pattern_.substr(at_, code_point_boundary(pattern_.substr(at_), 4))));
     } else {
-      output_ += "(?:";
+      write("(?:");
       ++at_;
     }
     groups_.push_back({outside, begin, is_look});
@@ -307,7 +360,7 @@ class Translation {
   void close_group() {
     if (groups_.empty()) fail("a ) without its (");
     ++at_;
-    output_ += ')';
+    write(")");
     any_case_ = groups_.back().any_case;
     atom_ = groups_.back().begin;
     repeatable_ = !groups_.back().is_look;
@@ -357,17 +410,18 @@ class Translation {
     } else {
       text = pattern_[at_++];
     }
-    output_ += text;
+    write(text);
     if (peek() == '?') {
       ++at_;
-      output_ += '?';
+      write("?");
     } else if (peek() == '+') {
       ++at_;
       if (is_interval && dialect_ == PatternDialect::oniguruma) {
-        output_.insert(atom_, "(?:");  // there {n,m}+ repeats the repetition
-        output_ += ")+";
+        // There {n,m}+ repeats the repetition.
+        output_.insert(output_.begin() + static_cast<std::ptrdiff_t>(atom_), Piece{.text = "(?:"});
+        write(")+");
       } else {
-        output_ += '+';
+        write("+");
       }
     }
     const char next = peek();
@@ -379,7 +433,8 @@ class Translation {
   PatternDialect dialect_;
   const std::string& name_;
   size_t at_ = 0;
-  std::string output_;
+  std::vector<Piece> output_;
+  std::vector<CodePointSet> sets_;
   std::vector<Group> groups_;
   size_t atom_ = 0;  // where in the output the last atom begins
   bool repeatable_ = false;
@@ -390,18 +445,12 @@ class Translation {
 
 }  // namespace
 
-std::string translate_pattern(std::string_view pattern, PatternDialect dialect, const std::string& name) {
+TranslatedPattern translate_pattern(std::string_view pattern, PatternDialect dialect, const std::string& name) {
   return Translation(pattern, dialect, name).run();
 }
 
-std::string literal_pattern(std::string_view text) {
-  std::string pattern;
-  for (size_t at = 0; at < text.size();) {
-    const auto [code, size] = code_point_at(text, at);
-    pattern += literal(code);
-    at += size;
-  }
-  return pattern;
+TranslatedPattern literal_pattern(std::string_view text, const std::string& name) {
+  return Translation(text, PatternDialect::oniguruma, name).run_literal();
 }
 
 }  // namespace nibble

@@ -15,9 +15,8 @@ namespace nibble {
 
 class SplitPattern {
  public:
-  // Takes a pattern that translate_pattern() made. Throws ExitCode::bad_data if PCRE2 refuses it or if it can match
-  // nothing; `name` says whose pattern it is.
-  SplitPattern(const std::string& translated, std::string name);
+  // Throws ExitCode::bad_data if PCRE2 refuses the pattern or if it can match nothing; `name` says whose pattern it is.
+  SplitPattern(TranslatedPattern pattern, std::string name);
 
   struct Match {
     size_t begin, end;  // begin < end
@@ -27,12 +26,37 @@ class SplitPattern {
     none,
     open,  // it depends on what follows the text
   };
-  // Looks for the first match at or after `from` in valid UTF-8 text. `is_cut` says that the text goes on after its
-  // end. Throws ExitCode::bad_data if PCRE2 gives up, as it does with patterns that would take exponential time.
-  Found find(std::string_view text, size_t from, bool is_cut, Match& match) const;
+
+  // Goes through a text from match to match.
+  class Search {
+   public:
+    // Begins at `from` in valid UTF-8 text; `is_cut` says that the text goes on after its end. Pattern and text must
+    // outlive the search.
+    Search(const SplitPattern& pattern, std::string_view text, size_t from, bool is_cut);
+    ~Search();
+    Search(const Search&) = delete;
+    Search& operator=(const Search&) = delete;
+
+    // Looks for the first match after the last one. Throws ExitCode::bad_data if PCRE2 gives up, as it does with
+    // patterns that would take exponential time.
+    Found next(Match& match);
+
+   private:
+    void read_more();
+    size_t advance(size_t classes);
+
+    const SplitPattern& pattern_;
+    std::string_view text_;
+    bool is_cut_;
+    std::string classes_;  // of a part of the text
+    size_t at_ = 0;        // in classes_: where the search goes on,
+    size_t at_byte_;       // and in the text
+    size_t read_;          // bytes of the text whose classes are read
+  };
 
  private:
   std::string name_;
+  std::shared_ptr<const std::vector<uint8_t>> classes_;
   std::shared_ptr<void> code_;  // pcre2_code
 };
 

@@ -66,9 +66,9 @@ void BpeTokenizer::cut_document(std::string_view document, Text&& text, Id&& id,
   });
 }
 
-void BpeTokenizer::encode_word(std::string_view text, size_t begin, const WordCutter::Word& word, BpeScratch& scratch,
+void BpeTokenizer::encode_word(std::string_view text, const Word& word, BpeScratch& scratch,
                                std::vector<int32_t>& ids) const {
-  const std::string_view part = text.substr(begin, word.end - begin);
+  const std::string_view part = text.substr(word.begin, word.end - word.begin);
   if (word.is_kept) return parts_.model->encode(part, scratch, ids);
   if (!parts_.words_cover_text) return;
   throw Error(ExitCode::bad_data,
@@ -79,12 +79,8 @@ void BpeTokenizer::encode_word(std::string_view text, size_t begin, const WordCu
 
 void BpeTokenizer::encode_piece(std::string_view piece, BpeScratch& scratch, std::vector<int32_t>& ids) const {
   if (!parts_.words) return parts_.model->encode(piece, scratch, ids);
-  WordCutter::Word word{};
-  for (size_t at = 0; at < piece.size(); at = word.end) {
-    const bool found = parts_.words->next(piece, at, false, word);
-    NIBBLE_CHECK(found && word.end > at, "a word of a whole text has an end");
-    encode_word(piece, at, word, scratch, ids);
-  }
+  const auto search = parts_.words->search(piece, 0, false);
+  for (Word word{}; search->next(word);) encode_word(piece, word, scratch, ids);
 }
 
 std::vector<int32_t> BpeTokenizer::encode_document(std::string_view document) const {
@@ -194,13 +190,12 @@ class BpeTokenizer::LongDocument {
     // Beyond the chunk only as much is looked at as the last word may need; what needs more is left to take().
     const size_t limit = job.end + code_point_boundary_or_end(whole.substr(job.end), chunk_bytes);
     const std::string_view text = whole.substr(0, limit);
-    WordCutter::Word word{};
+    const auto search = tokenizer_.parts_.words->search(text, job.begin, limit < whole.size());
     size_t at = job.begin;
-    for (; at < job.end; at = word.end) {
-      if (!tokenizer_.parts_.words->next(text, at, limit < whole.size(), word)) break;
+    for (Word word{}; at < job.end && search->next(word); at = word.end) {
       if (!word.is_kept && tokenizer_.parts_.words_cover_text) break;  // an error only if a word does begin here
       job.starts.emplace_back(at, job.ids.size());
-      tokenizer_.encode_word(text, at, word, scratch, job.ids);
+      tokenizer_.encode_word(text, word, scratch, job.ids);
     }
     job.stop = at;
   }
@@ -215,19 +210,22 @@ class BpeTokenizer::LongDocument {
       return;
     }
     const std::string_view text = items_[job.first_item].text;
+    std::unique_ptr<WordSearch> search;  // from position_ on, where the chunk's own words do not begin there
+    const Scratch scratch(tokenizer_);
     while (position_ < job.end) {
       const auto start = std::lower_bound(job.starts.begin(), job.starts.end(), std::pair(position_, size_t{0}));
       if (start != job.starts.end() && start->first == position_) {
         ids_.insert(ids_.end(), job.ids.begin() + static_cast<std::ptrdiff_t>(start->second), job.ids.end());
         position_ = job.stop;
         job.starts.clear();
+        search.reset();
         continue;
       }
-      const Scratch scratch(tokenizer_);
-      WordCutter::Word word{};
-      const bool found = tokenizer_.parts_.words->next(text, position_, false, word);
+      if (!search) search = tokenizer_.parts_.words->search(text, position_, false);
+      Word word{};
+      const bool found = search->next(word);
       NIBBLE_CHECK(found && word.end > position_, "a word of a whole text has an end");
-      tokenizer_.encode_word(text, position_, word, *scratch, ids_);
+      tokenizer_.encode_word(text, word, *scratch, ids_);
       position_ = word.end;
     }
   }

@@ -51,8 +51,7 @@ class BpeTokenizer final : public Tokenizer {
   template <class Text, class Id, class BeforeEnd>
   void cut_document(std::string_view document, Text&& text, Id&& id, BeforeEnd&& before_end) const;
   void encode_piece(std::string_view piece, BpeScratch& scratch, std::vector<int32_t>& ids) const;
-  void encode_word(std::string_view text, size_t begin, const WordCutter::Word& word, BpeScratch& scratch,
-                   std::vector<int32_t>& ids) const;
+  void encode_word(std::string_view text, const Word& word, BpeScratch& scratch, std::vector<int32_t>& ids) const;
   std::vector<int32_t> encode_document(std::string_view document) const;
 
   std::string name_;

@@ -57,7 +57,8 @@ void append_normalized(std::string_view text, NormalForm form, std::string& resu
 void replace(std::string_view text, const Normalizer::Replace& step, std::string& result) {
   size_t at = 0;
   SplitPattern::Match match{};
-  while (step.pattern.find(text, at, false, match) == SplitPattern::Found::match) {
+  SplitPattern::Search search(step.pattern, text, 0, false);
+  while (search.next(match) == SplitPattern::Found::match) {
     result += text.substr(at, match.begin - at);
     result += step.content;
     at = match.end;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -46,23 +47,32 @@ class Junctions {
   std::unordered_set<uint64_t> others_;
 };
 
+struct Word {
+  size_t begin, end;
+  bool is_kept;  // otherwise it is left out
+};
+
+// Words of a text, one after the other.
+class WordSearch {
+ public:
+  virtual ~WordSearch() = default;
+  // Finds the next word, which begins where the last one ends. Returns false at the end of the text, and where a word
+  // depends on what follows a cut text.
+  virtual bool next(Word& word) = 0;
+};
+
 // The last cut into words. Where a word ends depends only on where it begins and on what follows.
 class WordCutter {
  public:
-  struct Word {
-    size_t end;
-    bool is_kept;  // otherwise it is left out
-  };
   virtual ~WordCutter() = default;
-  // Finds the end of the word that begins at `begin` < text.size(). With `is_cut` the text goes on after its end, and
-  // false says that the word depends on what follows.
-  virtual bool next(std::string_view text, size_t begin, bool is_cut, Word& word) const = 0;
+  // Begins with the word at `begin`. With `is_cut` the text goes on after its end. The text must outlive the search.
+  virtual std::unique_ptr<WordSearch> search(std::string_view text, size_t begin, bool is_cut) const = 0;
 };
 
 class PatternCutter final : public WordCutter {
  public:
   explicit PatternCutter(SplitStage stage) : stage_(std::move(stage)) {}
-  bool next(std::string_view text, size_t begin, bool is_cut, Word& word) const override;
+  std::unique_ptr<WordSearch> search(std::string_view text, size_t begin, bool is_cut) const override;
 
  private:
   SplitStage stage_;
@@ -74,7 +84,9 @@ class JunctionCutter final : public WordCutter {
   // written <0x00>, or with `never_cut_unknown` something that may join its neighbours.
   JunctionCutter(Junctions junctions, std::vector<bool> known, bool never_cut_unknown)
       : junctions_(std::move(junctions)), known_(std::move(known)), never_cut_unknown_(never_cut_unknown) {}
-  bool next(std::string_view text, size_t begin, bool is_cut, Word& word) const override;
+  std::unique_ptr<WordSearch> search(std::string_view text, size_t begin, bool is_cut) const override;
+  // Returns the end of the word at `begin` < text.size(), as far as this text shows it.
+  size_t end_of_word(std::string_view text, size_t begin) const;
 
  private:
   Junctions junctions_;
@@ -162,7 +174,8 @@ class PreTokenizer {
     };
     size_t at = 0;
     SplitPattern::Match match{};
-    while (at < text.size() && stage.pattern.find(text, at, false, match) == SplitPattern::Found::match) {
+    SplitPattern::Search search(stage.pattern, text, 0, false);
+    while (search.next(match) == SplitPattern::Found::match) {
       add(text.substr(at, match.begin - at), stage.is_inverted);
       add(text.substr(match.begin, match.end - match.begin), !stage.is_inverted);
       at = match.end;

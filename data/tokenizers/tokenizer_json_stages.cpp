@@ -29,7 +29,7 @@ SplitPattern read_pattern(const JsonElement& pattern) {
   if (pattern.has("String")) {
     const std::string& text = utf8_text(pattern.at("String"));
     if (text.empty()) pattern.fail_unsupported("is an empty text", "patterns that match at least one character");
-    return {literal_pattern(text), name};
+    return {literal_pattern(text, name), name};
   }
   if (!pattern.has("Regex")) pattern.fail_unsupported("has neither String nor Regex", "these two");
   return {translate_pattern(pattern.at("Regex").text(), PatternDialect::oniguruma, name), name};
@@ -108,7 +108,8 @@ void add_metaspace(const JsonElement& element, PreTokenizerStages& result) {
   if (adds) result.losses.emplace_back(adds_space);
   result.losses.emplace_back("the character U+2581 becomes a space");
   if (!element.flag("split", true)) return;
-  add_split({literal_pattern(replacement), element.path()}, SplitBehavior::merged_with_next, false, result);
+  add_split({literal_pattern(replacement, element.path()), element.path()}, SplitBehavior::merged_with_next, false,
+            result);
 }
 
 void add_pre_tokenizer(const JsonElement& element, int depth, PreTokenizerStages& result) {
