@@ -4,9 +4,9 @@
 //     return std::to_array<EnumName<Signs>>(
 //         {{Signs::fixed, "fixed"}, {Signs::step, "step"}, {Signs::micro_batch, "micro_batch"}});
 //   }
-// name_of(), parse_name(), all_names() and all_values() then work for the enum. Its values must count from 0, and the
-// table must have one row for every value, in the order of the values. A table that lacks a value, or that has a value
-// or a name twice, does not compile where it is used.
+// A row may also say, for people, what the value means. name_of(), doc_of(), parse_name(), all_names() and all_values()
+// then work for the enum. Its values must count from 0, and the table must have one row for every value, in the order
+// of the values. A table that lacks a value, or that has a value or a name twice, does not compile where it is used.
 #pragma once
 
 #include <array>
@@ -20,6 +20,7 @@ template <class Enum>
 struct EnumName {
   Enum value;
   std::string_view name;
+  std::string_view doc = {};  // what people are told about the value
 };
 
 namespace detail {
@@ -68,6 +69,13 @@ template <NamedEnum Enum>
 constexpr std::string_view name_of(Enum value) {
   const auto index = static_cast<size_t>(value);
   return index < detail::names<Enum>().size() ? detail::names<Enum>()[index].name : "?";
+}
+
+// Returns what people are told about the value; it may be empty.
+template <NamedEnum Enum>
+constexpr std::string_view doc_of(Enum value) {
+  const auto index = static_cast<size_t>(value);
+  return index < detail::names<Enum>().size() ? detail::names<Enum>()[index].doc : std::string_view();
 }
 
 // Returns the value with this name; nullopt if there is none.

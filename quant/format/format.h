@@ -11,14 +11,15 @@ namespace nibble {
 // an E8M0 scale a block of 32 (OCP Microscaling Formats 1.0). fp8: E4M3 or E5M2 elements, an FP32 scale a tensor.
 enum class Format : uint8_t { f32, bf16, nvfp4, mxfp4, mxfp8_e4m3, mxfp8_e5m2, fp8_e4m3, fp8_e5m2 };
 constexpr auto enum_names(Format) {
-  return std::to_array<EnumName<Format>>({{Format::f32, "fp32"},
-                                          {Format::bf16, "bf16"},
-                                          {Format::nvfp4, "nvfp4"},
-                                          {Format::mxfp4, "mxfp4"},
-                                          {Format::mxfp8_e4m3, "mxfp8_e4m3"},
-                                          {Format::mxfp8_e5m2, "mxfp8_e5m2"},
-                                          {Format::fp8_e4m3, "fp8_e4m3"},
-                                          {Format::fp8_e5m2, "fp8_e5m2"}});
+  return std::to_array<EnumName<Format>>(
+      {{Format::f32, "fp32", "Not quantised: 32 bits."},
+       {Format::bf16, "bf16", "Not quantised: 16 bits."},
+       {Format::nvfp4, "nvfp4", "E2M1 elements, an E4M3 scale for 16 of them, an FP32 scale for the tensor."},
+       {Format::mxfp4, "mxfp4", "E2M1 elements, a power of two for 32 of them (OCP Microscaling Formats 1.0)."},
+       {Format::mxfp8_e4m3, "mxfp8_e4m3", "E4M3 elements, a power of two for 32 of them."},
+       {Format::mxfp8_e5m2, "mxfp8_e5m2", "E5M2 elements, a power of two for 32 of them."},
+       {Format::fp8_e4m3, "fp8_e4m3", "E4M3 elements, an FP32 scale for the tensor."},
+       {Format::fp8_e5m2, "fp8_e5m2", "E5M2 elements, an FP32 scale for the tensor."}});
 }
 
 // The number formats of a format's elements and of its block scales. As tensors their codes have the DType u8.

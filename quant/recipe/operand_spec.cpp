@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <type_traits>
 
 #include "dist/base/error.h"
+#include "quant/recipe/operand_table.h"
 
 namespace nibble {
 
@@ -17,20 +17,9 @@ std::string name_of(Format format, BlockShape block) {
 std::string describe(const OperandSpec& spec) {
   std::string text(name_of(spec.format));
   if (!is_quantized(spec.format)) return text;
-  if (traits_of(spec.format).block != 0) text += " " + name_of(spec.format, spec.block);
-  if (spec.scale != ScaleRule::amax) text += fmt::format(" {}", name_of(spec.scale));
-  text += fmt::format(" {}", name_of(spec.round));
-  if (spec.round == Rounding::ms_eden) text += fmt::format(" {}", name_of(spec.correction));
-  if (spec.range != 0) text += fmt::format(" range {}", spec.range);
-  if (spec.ceiling != 0) text += fmt::format(" ceiling {}", spec.ceiling);
-  if (spec.outer != OuterScale::tensor) text += fmt::format(" outer {}", name_of(spec.outer));
-  if (spec.history != 0) text += fmt::format(" history {}", spec.history);
-  if (spec.rotate != 0) {
-    text += fmt::format(" rotate {}", spec.rotate);
-    if (spec.rotations != 1) text += fmt::format(" x {}", spec.rotations);
-    text += fmt::format(" signs {}", name_of(spec.signs));
+  for (const OperandKey& key : operand_keys()) {
+    if (key.is_described(spec)) text += fmt::format(" {}{}", key.word, key.text(spec));
   }
-  if (spec.from != Source::original) text += fmt::format(" from {}", name_of(spec.from));
   return text;
 }
 
@@ -77,80 +66,9 @@ int64_t inner_multiple(const OperandSpec& spec) {
 }
 
 void check_supported(const OperandSpec& spec, std::string_view where) {
-  // Every quantize() calls this, so a message is formatted only where one is needed.
-  const auto require = [&](bool holds, const auto& what, std::string_view remedy) {
-    if (holds) return;
-    if constexpr (std::is_invocable_v<decltype(what)>) {
-      throw Error(ExitCode::bad_config, fmt::format("{}: {}", where, what()), std::string(remedy));
-    } else {
-      throw Error(ExitCode::bad_config, fmt::format("{}: {}", where, what), std::string(remedy));
-    }
-  };
-  const std::string_view format = name_of(spec.format);
-  const OperandSpec plain{.format = spec.format, .from = spec.from};
-  if (!is_quantized(spec.format)) {
-    require(
-        spec == plain, [&] { return fmt::format("{} is not quantised: it has no scale, round or rotate", format); },
-        "remove those keys, or choose a quantised format");
-    return;
+  if (const auto fault = find_fault(spec)) {
+    throw Error(ExitCode::bad_config, fmt::format("{}: {}", where, fault->what), fault->remedy);
   }
-  const FormatTraits traits = traits_of(spec.format);
-  const bool nvfp4 = spec.format == Format::nvfp4;
-  const bool mx = traits.block_scale == ScaleCode::e8m0;
-  const auto only = [&](bool uses, bool allowed, std::string_view setting, std::string_view value,
-                        std::string_view where_allowed) {
-    if (!uses || allowed) return;
-    require(
-        false, [&] { return fmt::format("{} does not know {}{}", format, setting, value); },
-        fmt::format("it is for {}", where_allowed));
-  };
-  only(spec.block == BlockShape::square, nvfp4, "square blocks", "", "nvfp4");
-  only(spec.scale == ScaleRule::amax_up, mx, "scale: ", "amax_up", "mxfp4 and mxfp8");
-  only(spec.scale == ScaleRule::rms, traits.element == ElementCode::e2m1, "scale: ", "rms", "nvfp4 and mxfp4");
-  const bool chooses =
-      spec.scale != ScaleRule::amax && spec.scale != ScaleRule::amax_up && spec.scale != ScaleRule::rms;
-  only(chooses, nvfp4, "scale: ", name_of(spec.scale), "nvfp4");
-  only(spec.round == Rounding::stochastic, traits.element == ElementCode::e2m1, "round: ", "stochastic",
-       "nvfp4 and mxfp4");
-  only(spec.round == Rounding::stochastic_published || spec.round == Rounding::ms_eden, nvfp4,
-       "round: ", name_of(spec.round), "nvfp4");
-  only(spec.range != 0 || spec.ceiling != 0, nvfp4, "range and ceiling", "", "nvfp4");
-  only(spec.outer != OuterScale::tensor, nvfp4, "outer: 1x128", "", "nvfp4");
-  only(spec.history != 0, traits.block == 0, "history", "", "fp8_e4m3 and fp8_e5m2");
-
-  require(
-      spec.rotate == 0 || spec.rotate == 16 || spec.rotate == 32 || spec.rotate == 64 || spec.rotate == 128,
-      [&] { return fmt::format("a rotation of {} points is not supported", spec.rotate); },
-      "set rotate: 0, 16, 32, 64 or 128");
-  require(
-      spec.rotations == 1 || (spec.rotations == 2 && spec.rotate != 0),
-      [&] { return fmt::format("{} rotations of {} points", spec.rotations, spec.rotate); },
-      "set rotations: 1 or 2, and rotate to the number of points");
-  require(spec.rotate != 0 || spec.signs == Signs::fixed, "signs are drawn, but nothing is rotated",
-          "remove signs, or set rotate");
-  require(spec.block == BlockShape::row || spec.rotate == 0, "square blocks are rotated",
-          "a rotation acts along the inner axis only: use block: 1x16, or rotate: 0");
-  require(
-      spec.history >= 0 && spec.history <= largest_history,
-      [&] { return fmt::format("a history of {} steps", spec.history); }, "use 0 to 1024");
-  const bool eden = spec.round == Rounding::ms_eden;
-  require(eden || spec.correction == EdenCorrection::post_hoc, "a correction, but no ms_eden", "set round: ms_eden");
-  require(!eden || (spec.scale == ScaleRule::amax && spec.block == BlockShape::row && spec.outer == OuterScale::tensor),
-          "ms_eden chooses its scales itself", "use scale: amax, block: 1x16, outer: tensor with round: ms_eden");
-  require(spec.outer == OuterScale::tensor || spec.block == BlockShape::row, "outer: 1x128 with square blocks",
-          "use block: 1x16 or outer: tensor");
-  require(spec.scale != ScaleRule::rms || (spec.block == BlockShape::row && spec.round == Rounding::nearest),
-          "scale: rms clips: it is for rows of blocks that are rounded to nearest", "use block: 1x16, round: nearest");
-  require(!(chooses && spec.round == Rounding::stochastic_published), "stochastic_published with a choice of scales",
-          "use round: stochastic or scale: amax");
-  require(!(spec.scale == ScaleRule::search && spec.round == Rounding::stochastic), "scale: search with noise",
-          "a scale searched for after the fact makes stochastic rounding biased: use scale: amax");
-  require(
-      spec.range == 0 || (spec.range >= 1 && spec.range <= 8), [&] { return fmt::format("a range of {}", spec.range); },
-      "use 1 to 8; the largest E2M1 magnitude is 6");
-  require(
-      spec.ceiling == 0 || (spec.ceiling >= 1 && spec.ceiling <= 448),
-      [&] { return fmt::format("a ceiling of {}", spec.ceiling); }, "use 1 to 448, the largest E4M3 number");
 }
 
 void check_shape(const OperandSpec& spec, int64_t rows, int64_t inner, std::string_view where) {

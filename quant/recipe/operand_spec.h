@@ -12,73 +12,71 @@
 namespace nibble {
 
 // How the scale of a block is chosen.
-enum class ScaleRule : uint8_t {
-  amax,               // the block's largest magnitude falls on `range`; MX: the power of two of OCP 6.3, which clips
-  amax_up,            // MX only: the next power of two that does not clip
-  four_over_six,      // nvfp4: block maximum at 6 or at 4, whichever has the lower squared error ...
-  four_over_six_mae,  // ... absolute error ...
-  four_over_six_abs_max,  // ... largest error (arXiv:2512.02010)
-  search,                 // nvfp4: the E4M3 number of least squared error between 0.85 and 1.55 times amax/6
-  rms                     // nvfp4, mxfp4: 2.92247856/6 of the block's root mean square, which clips (QuEST)
-};
+enum class ScaleRule : uint8_t { amax, amax_up, four_over_six, four_over_six_mae, four_over_six_abs_max, search, rms };
 constexpr auto enum_names(ScaleRule) {
-  return std::to_array<EnumName<ScaleRule>>({{ScaleRule::amax, "amax"},
-                                             {ScaleRule::amax_up, "amax_up"},
-                                             {ScaleRule::four_over_six, "four_over_six"},
-                                             {ScaleRule::four_over_six_mae, "four_over_six_mae"},
-                                             {ScaleRule::four_over_six_abs_max, "four_over_six_abs_max"},
-                                             {ScaleRule::search, "search"},
-                                             {ScaleRule::rms, "rms"}});
+  return std::to_array<EnumName<ScaleRule>>(
+      {{ScaleRule::amax, "amax",
+        "A block's largest magnitude becomes `range`; mxfp4, mxfp8: the power of two of OCP 6.3, which clips."},
+       {ScaleRule::amax_up, "amax_up", "mxfp4, mxfp8: the next power of two that does not clip (arXiv:2506.08027)."},
+       {ScaleRule::four_over_six, "four_over_six",
+        "nvfp4: the block's maximum at 6 or at 4, whichever has the lower squared error (arXiv:2512.02010)."},
+       {ScaleRule::four_over_six_mae, "four_over_six_mae", "The same, by the lower absolute error."},
+       {ScaleRule::four_over_six_abs_max, "four_over_six_abs_max", "The same, by the lower largest error."},
+       {ScaleRule::search, "search",
+        "nvfp4: the E4M3 number of least squared error between 0.85 and 1.55 times the scale of `amax`."},
+       {ScaleRule::rms, "rms",
+        "nvfp4, mxfp4: 2.92247856/6 of the block's root mean square, which clips (QuEST, arXiv:2502.05003)."}});
 }
 
-enum class Rounding : uint8_t {
-  nearest,               // ties to even
-  stochastic,            // unbiased: (r + 0.5)/256 against the fraction, guard 16/17 (MX: 3/4) on the scale
-  stochastic_published,  // NVIDIA's: r/256, no guard; nvfp4 only
-  ms_eden  // nvfp4: elements to nearest, a correction in stochastically rounded block scales (arXiv:2601.22813)
-};
+enum class Rounding : uint8_t { nearest, stochastic, stochastic_published, ms_eden };
 constexpr auto enum_names(Rounding) {
-  return std::to_array<EnumName<Rounding>>({{Rounding::nearest, "nearest"},
-                                            {Rounding::stochastic, "stochastic"},
-                                            {Rounding::stochastic_published, "stochastic_published"},
-                                            {Rounding::ms_eden, "ms_eden"}});
+  return std::to_array<EnumName<Rounding>>(
+      {{Rounding::nearest, "nearest", "To the nearest value, ties to even."},
+       {Rounding::stochastic, "stochastic",
+        "nvfp4, mxfp4: unbiased; (r + 0.5)/256 against the fraction, guard 16/17 (mxfp4: 3/4) on the scale."},
+       {Rounding::stochastic_published, "stochastic_published",
+        "nvfp4: NVIDIA's; r/256 and no guard, which is biased."},
+       {Rounding::ms_eden, "ms_eden",
+        "nvfp4: elements to nearest, and an unbiased correction in stochastically rounded block scales "
+        "(arXiv:2601.22813); needs `rotate` with drawn `signs`."}});
 }
 
 // The elements over which MS-EDEN takes its correction, and the moment at which the tensor scale is known.
-enum class EdenCorrection : uint8_t {
-  post_hoc,  // per 16; FP32 pseudo-scales; the tensor scale comes from the corrected ones: one pass over the data
-  post_hoc_published,  // post_hoc with the paper's kernel arithmetic: 4-bit pseudo-scales, BF16 corrections
-  per_16,              // per 16; tensor scale first, block scales to nearest, then corrected (Algorithm 1 of the paper)
-  per_128,             // per_16 with one correction for 8 blocks, each weighted by its squared scale
-  per_128_published    // per_128 without the weights, as in the paper's emulation
-};
+enum class EdenCorrection : uint8_t { post_hoc, post_hoc_published, per_16, per_128, per_128_published };
 constexpr auto enum_names(EdenCorrection) {
-  return std::to_array<EnumName<EdenCorrection>>({{EdenCorrection::post_hoc, "post_hoc"},
-                                                  {EdenCorrection::post_hoc_published, "post_hoc_published"},
-                                                  {EdenCorrection::per_16, "per_16"},
-                                                  {EdenCorrection::per_128, "per_128"},
-                                                  {EdenCorrection::per_128_published, "per_128_published"}});
+  return std::to_array<EnumName<EdenCorrection>>(
+      {{EdenCorrection::post_hoc, "post_hoc",
+        "16 elements; FP32 pseudo-scales; the tensor's scale comes from the corrected ones: one pass over the data."},
+       {EdenCorrection::post_hoc_published, "post_hoc_published",
+        "The same with the arithmetic of the paper's kernel: 4-bit pseudo-scales, BF16 corrections."},
+       {EdenCorrection::per_16, "per_16",
+        "16 elements; the tensor's scale first, block scales to nearest, then corrected (Algorithm 1 of the paper)."},
+       {EdenCorrection::per_128, "per_128",
+        "The same with one correction for 8 blocks, each weighted by its squared scale."},
+       {EdenCorrection::per_128_published, "per_128_published",
+        "The same without the weights, as the paper emulates it."}});
 }
 
-// The signs of a rotation: one fixed vector, or signs drawn anew for every step or micro-batch.
+// The signs of a rotation.
 enum class Signs : uint8_t { fixed, step, micro_batch };
 constexpr auto enum_names(Signs) {
-  return std::to_array<EnumName<Signs>>(
-      {{Signs::fixed, "fixed"}, {Signs::step, "step"}, {Signs::micro_batch, "micro_batch"}});
+  return std::to_array<EnumName<Signs>>({{Signs::fixed, "fixed", "One vector for the whole run."},
+                                         {Signs::step, "step", "Drawn for each step."},
+                                         {Signs::micro_batch, "micro_batch", "Drawn for each micro-batch."}});
 }
 
-// The elements that one FP32 scale covers: the tensor, or 128 elements of a row.
+// The elements that one FP32 scale covers.
 enum class OuterScale : uint8_t { tensor, row_128 };
 constexpr auto enum_names(OuterScale) {
-  return std::to_array<EnumName<OuterScale>>({{OuterScale::tensor, "tensor"}, {OuterScale::row_128, "1x128"}});
+  return std::to_array<EnumName<OuterScale>>({{OuterScale::tensor, "tensor", "The tensor."},
+                                              {OuterScale::row_128, "1x128", "128 elements of a row (TetraJet-v2)."}});
 }
 
-enum class Source : uint8_t {
-  original,  // the high-precision tensor
-  saved      // the dequantised operand that the forward GEMM used
-};
+enum class Source : uint8_t { original, saved };
 constexpr auto enum_names(Source) {
-  return std::to_array<EnumName<Source>>({{Source::original, "original"}, {Source::saved, "saved"}});
+  return std::to_array<EnumName<Source>>(
+      {{Source::original, "original", "The high-precision tensor."},
+       {Source::saved, "saved", "The values of the quantised operand that the forward GEMM used."}});
 }
 
 constexpr int largest_history = 1024;  // steps
