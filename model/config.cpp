@@ -2,12 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
+#include <charconv>
 #include <string_view>
 
-#include "dist/base/error.h"
-#include "dist/base/utf8.h"
 #include "quant/format/format.h"
 
 namespace nibble {
@@ -20,14 +17,81 @@ constexpr int64_t largest_size = int64_t{1} << 30;
   throw ModelConfigError(key, what, remedy);
 }
 
-// `name`: the sizes that make up the value, for messages; `key` is the one to blame.
+[[noreturn]] void fail_pattern(const std::string& what) {
+  fail("model.pattern", what, "write a group that is repeated as (*-)x32, for instance");
+}
+
+// Reads a pattern with groups from the left.
+class PatternReader {
+ public:
+  explicit PatternReader(std::string_view text) : text_(text) {}
+
+  std::string read_all() {
+    std::string blocks = read_sequence(0);
+    if (next_ < text_.size()) fail_pattern(fmt::format("model.pattern has a ')' too many at position {}", next_));
+    return blocks;
+  }
+
+ private:
+  static constexpr int deepest_group = 16;
+
+  std::string read_sequence(int depth) {
+    std::string blocks;
+    while (next_ < text_.size() && text_[next_] != ')') {
+      append(blocks, text_[next_] == '(' ? read_group(depth) : std::string(1, text_[next_++]), 1);
+    }
+    return blocks;
+  }
+
+  std::string read_group(int depth) {
+    const size_t begin = next_++;
+    if (depth == deepest_group) fail_pattern(fmt::format("model.pattern has groups more than {} deep", deepest_group));
+    const std::string blocks = read_sequence(depth + 1);
+    if (next_ == text_.size())
+      fail_pattern(fmt::format("the '(' at position {} of model.pattern is not closed", begin));
+    ++next_;
+    std::string repeated;
+    append(repeated, blocks, read_count(begin));
+    return repeated;
+  }
+
+  // "x32"
+  int64_t read_count(size_t group) {
+    int64_t count = 0;
+    const char* const end = text_.data() + text_.size();
+    if (next_ < text_.size() && text_[next_] == 'x') {
+      const auto result = std::from_chars(text_.data() + next_ + 1, end, count);
+      if (result.ec == std::errc()) next_ = static_cast<size_t>(result.ptr - text_.data());
+    }
+    if (count < 1 || count > largest_pattern) {
+      fail_pattern(
+          fmt::format("the group at position {} of model.pattern is not followed by x and a number from 1 to {}", group,
+                      largest_pattern));
+    }
+    return count;
+  }
+
+  static void append(std::string& blocks, const std::string& more, int64_t times) {
+    if (static_cast<int64_t>(blocks.size()) + static_cast<int64_t>(more.size()) * times > largest_pattern) {
+      fail_pattern(fmt::format("model.pattern has more than {} blocks", largest_pattern));
+    }
+    for (int64_t i = 0; i < times; ++i) blocks += more;
+  }
+
+  std::string_view text_;
+  size_t next_ = 0;
+};
+
+}  // namespace
+
+std::string expanded_pattern(std::string_view pattern) {
+  return PatternReader(pattern).read_all();
+}
+
 void check_size(const std::string& key, const std::string& name, int64_t value) {
   if (value < 1 || value > largest_size) {
     fail(key, fmt::format("{} is {}, outside 1 to {}", name, value, largest_size), fmt::format("set {}", name));
   }
-}
-void check_size(const std::string& key, int64_t value) {
-  check_size(key, key, value);
 }
 
 void check_multiple(const std::string& key, const std::string& name, int64_t value) {
@@ -38,101 +102,12 @@ void check_multiple(const std::string& key, const std::string& name, int64_t val
        value < block_rows ? fmt::format("use {}", block_rows)
                           : fmt::format("use {} or {}", value - value % block_rows, round_up(value, block_rows)));
 }
-void check_multiple(const std::string& key, int64_t value) {
-  check_multiple(key, key, value);
-}
 
-// The random streams number a tensor's elements with 40 bits. Sizes are at most 2^32 and 2^30, so their product does
-// not overflow.
 void check_matrix(const char* what, int64_t rows, int64_t columns) {
   constexpr int64_t most_elements = int64_t{1} << 40;
   if (rows * columns < most_elements) return;
   fail("", fmt::format("{} would be a matrix of {} x {}: 2^40 elements or more", what, rows, columns),
        "use smaller sizes in the section model");
-}
-
-void check_heads(const ModelConfig& config) {
-  check_size("model.query_heads", config.query_heads);
-  check_size("model.kv_heads", config.kv_heads);
-  check_size("model.head_dim", config.head_dim);
-  if (config.query_heads % config.kv_heads != 0) {
-    fail("model.kv_heads",
-         fmt::format("model.kv_heads {} does not divide model.query_heads {}", config.kv_heads, config.query_heads),
-         "give every key-value head the same number of query heads");
-  }
-  if (config.head_dim % 2 != 0) {
-    fail("model.head_dim",
-         fmt::format("model.head_dim is {}, but rotary positions turn pairs of elements", config.head_dim),
-         "use an even model.head_dim");
-  }
-  check_size("model.query_heads", "model.query_heads * head_dim", config.query_heads * config.head_dim);
-  check_multiple("model.query_heads", "model.query_heads * model.head_dim", config.query_heads * config.head_dim);
-  check_multiple("model.query_heads", "(model.query_heads + 2 * model.kv_heads) * model.head_dim",
-                 (config.query_heads + 2 * config.kv_heads) * config.head_dim);
-  check_matrix("the projection of queries, keys and values",
-               (config.query_heads + 2 * config.kv_heads) * config.head_dim, config.hidden_size);
-}
-
-void check_positive(const std::string& key, double value) {
-  if (!std::isfinite(value) || value <= 0) {
-    fail(key, fmt::format("{} is {}, not a positive number", key, value), fmt::format("set {}", key));
-  }
-}
-
-// Returns the whole UTF-8 character that begins at `index`.
-std::string_view character_at(std::string_view text, size_t index) {
-  text.remove_prefix(index);
-  return text.substr(0, code_point_boundary(text, 1));
-}
-
-}  // namespace
-
-std::vector<BlockKind> block_kinds(const std::string& pattern) {
-  if (pattern.empty()) fail("model.pattern", "model.pattern is empty", "give one character a block, such as \"*-*-\"");
-  std::vector<BlockKind> kinds;
-  kinds.reserve(pattern.size());
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    switch (pattern[i]) {
-      case '*': kinds.push_back(BlockKind::attention); break;
-      case '-': kinds.push_back(BlockKind::mlp); break;
-      default:
-        fail("model.pattern",
-             fmt::format("model.pattern has '{}' at position {}, which names no kind of block",
-                         character_at(pattern, i), i),
-             "use '*' for attention and '-' for an MLP");
-    }
-  }
-  return kinds;
-}
-
-bool has_block(const ModelConfig& config, BlockKind kind) {
-  const std::vector<BlockKind> kinds = block_kinds(config.pattern);
-  return std::find(kinds.begin(), kinds.end(), kind) != kinds.end();
-}
-
-void validate(const ModelConfig& config) {
-  const bool attention = has_block(config, BlockKind::attention);
-  const bool mlp = has_block(config, BlockKind::mlp);
-  check_size("model.vocab_size", config.vocab_size);
-  check_size("model.hidden_size", config.hidden_size);
-  check_size("model.sequence_length", config.sequence_length);
-  check_multiple("model.vocab_size", config.vocab_size);
-  check_multiple("model.hidden_size", config.hidden_size);
-  check_matrix("the embedding", config.vocab_size, config.hidden_size);
-  if (attention) check_heads(config);
-  if (mlp) {
-    check_size("model.intermediate_size", config.intermediate_size);
-    check_multiple("model.intermediate_size", config.intermediate_size);
-    check_matrix("the first matrix of an MLP", 2 * config.intermediate_size, config.hidden_size);
-  }
-  check_positive("model.rope_theta", config.rope_theta);
-  check_positive("model.norm_epsilon", config.norm_epsilon);
-  check_positive("model.init_std", config.init_std);
-  if (config.dtype != DType::bf16 && config.dtype != DType::f32) {
-    fail("model.dtype",
-         fmt::format("model.dtype is {}, but weights and activations are bf16 or fp32", name_of(config.dtype)),
-         "use bf16");
-  }
 }
 
 }  // namespace nibble

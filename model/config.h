@@ -3,7 +3,8 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
+#include <string_view>
+#include <utility>
 
 #include "dist/base/error.h"
 #include "quant/format/dtype.h"
@@ -22,10 +23,8 @@ class ModelConfigError : public Error {
   std::string key_;
 };
 
-enum class BlockKind : uint8_t { attention, mlp };
-
 struct ModelConfig {
-  // One character a block, first to last, as block_kinds() reads it. "*-*-" is two layers of a Llama.
+  // One character a block, first to last (model/blocks/block_kind.h). "*-*-" is two layers of a Llama.
   std::string pattern;
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;  // width of the residual stream
@@ -43,14 +42,22 @@ struct ModelConfig {
   int64_t blocks() const { return static_cast<int64_t>(pattern.size()); }
 };
 
-// Returns the blocks of a pattern, first to last: '*' is attention, '-' is an MLP. An empty pattern and any other
-// character throw a ModelConfigError, with the key model.pattern and the character.
-std::vector<BlockKind> block_kinds(const std::string& pattern);
-// Returns true if a block of the model is of this kind. Throws like block_kinds().
-bool has_block(const ModelConfig& config, BlockKind kind);
+constexpr int64_t largest_pattern = 1 << 20;  // blocks
 
-// Throws a ModelConfigError with the key and the remedy for unknown pattern characters, heads that do not divide, and
-// sizes that are not multiples of 16 (every linear layer's axes are quantised in blocks of 16).
-void validate(const ModelConfig& config);
+// Writes out the groups of a pattern: "(*-)x3" becomes "*-*-*-". Groups may hold groups. Throws a ModelConfigError.
+std::string expanded_pattern(std::string_view pattern);
+
+// These throw a ModelConfigError with `key`. `name`, for messages, are the sizes that make up the value.
+void check_size(const std::string& key, const std::string& name, int64_t value);
+void check_multiple(const std::string& key, const std::string& name, int64_t value);  // of 16: quantised in blocks
+inline void check_size(const std::string& key, int64_t value) {
+  check_size(key, key, value);
+}
+inline void check_multiple(const std::string& key, int64_t value) {
+  check_multiple(key, key, value);
+}
+// The random streams number a tensor's elements with 40 bits. Sizes are at most 2^32 and 2^30, so their product does
+// not overflow.
+void check_matrix(const char* what, int64_t rows, int64_t columns);
 
 }  // namespace nibble

@@ -1,35 +1,48 @@
 #include "model/cost.h"
 
+#include <algorithm>
+
+#include "model/blocks/block_kind.h"
+
 namespace nibble {
+namespace {
+
+struct BlockCost {
+  uint64_t parameters = 0;
+  uint64_t linear_parameters = 0;
+};
+
+// Counts what a block of this kind adds to a model.
+BlockCost cost_of(const BlockKind& kind, const ModelConfig& config) {
+  const Recipe recipe;
+  ParameterTable table;
+  const std::unique_ptr<Block> block =
+      kind.make({.config = config, .recipe = recipe, .position = {.index = 0, .blocks = 1}, .table = table});
+  BlockCost cost;
+  for (const Parameter& parameter : table.parameters()) cost.parameters += parameter.count;
+  for (const Linear* linear : block->linears()) cost.linear_parameters += table[linear->weight_id()].count;
+  return cost;
+}
+
+}  // namespace
 
 ModelCost model_cost(const ModelConfig& config) {
   const auto size = [](int64_t value) { return static_cast<uint64_t>(value); };
-  const uint64_t hidden = size(config.hidden_size);
-  const uint64_t attention_features = size(config.query_heads * config.head_dim);
-  const uint64_t qkv_features = size((config.query_heads + 2 * config.kv_heads) * config.head_dim);
-  const uint64_t attention_parameters = hidden * (qkv_features + attention_features);
-  const uint64_t mlp_parameters = 3 * hidden * size(config.intermediate_size);
-
+  const std::vector<const BlockKind*> blocks = kinds_of(config.pattern);
+  const uint64_t head_parameters = size(config.vocab_size) * size(config.hidden_size);
   ModelCost cost;
-  uint64_t attention_blocks = 0;
-  for (const BlockKind kind : block_kinds(config.pattern)) {
-    switch (kind) {
-      case BlockKind::attention:
-        ++attention_blocks;
-        cost.linear_parameters += attention_parameters;
-        break;
-      case BlockKind::mlp: cost.linear_parameters += mlp_parameters; break;
-    }
-  }
-  const uint64_t head_parameters = size(config.vocab_size) * hidden;
   cost.embedding_parameters = (config.tied_head ? 1 : 2) * head_parameters;
-  const uint64_t norm_parameters = (size(config.blocks()) + 1) * hidden;
-  cost.parameters = cost.embedding_parameters + cost.linear_parameters + norm_parameters;
-
-  // A token sees half the context on average, so scores and values each cost 2 * context / 2 FLOP a feature.
-  const double attention_flops = 2.0 * static_cast<double>(size(config.sequence_length) * attention_features);
-  cost.forward_flops_per_token = 2.0 * static_cast<double>(cost.linear_parameters + head_parameters) +
-                                 static_cast<double>(attention_blocks) * attention_flops;
+  cost.parameters = cost.embedding_parameters + size(config.hidden_size);  // and the final norm
+  double other_flops = 0;
+  for (const BlockKind& kind : block_kinds()) {
+    const auto count = static_cast<uint64_t>(std::count(blocks.begin(), blocks.end(), &kind));
+    if (count == 0) continue;
+    const BlockCost block = cost_of(kind, config);
+    cost.parameters += count * block.parameters;
+    cost.linear_parameters += count * block.linear_parameters;
+    other_flops += static_cast<double>(count) * kind.flops_per_token(config);
+  }
+  cost.forward_flops_per_token = 2.0 * static_cast<double>(cost.linear_parameters + head_parameters) + other_flops;
   cost.training_flops_per_token = 3.0 * cost.forward_flops_per_token;
   return cost;
 }

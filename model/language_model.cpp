@@ -8,8 +8,7 @@
 #include "dist/base/error.h"
 #include "dist/device/pinned_memory.h"
 #include "dist/device/profile.h"
-#include "model/blocks/attention_block.h"
-#include "model/blocks/mlp_block.h"
+#include "model/blocks/block_kind.h"
 #include "model/ops/embedding.h"
 #include "model/ops/loss/cross_entropy.h"
 #include "model/ops/rope.h"
@@ -55,15 +54,6 @@ void start_copy(const Tensor& from, const Tensor& to) {
                     .bytes = from.bytes()});
 }
 
-std::unique_ptr<Block> make_block(BlockKind kind, const ModelConfig& config, const Recipe& recipe,
-                                  const BlockPosition& position, ParameterTable& table) {
-  switch (kind) {
-    case BlockKind::attention: return std::make_unique<AttentionBlock>(config, recipe, position, table);
-    case BlockKind::mlp: return std::make_unique<MlpBlock>(config, recipe, position, table);
-  }
-  return nullptr;
-}
-
 }  // namespace
 
 LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, const LanguageModelOptions& options)
@@ -77,10 +67,10 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, co
                               .init_std = config_.init_std,
                               .dtype = config_.dtype});
   const int block_count = narrow<int>(config_.blocks());
-  for (const BlockKind kind : block_kinds(config_.pattern)) {
+  for (const BlockKind* kind : kinds_of(config_.pattern)) {
     table_.begin_bucket(fmt::format("blocks.{}", blocks_.size()));
     const BlockPosition position{.index = narrow<int>(blocks_.size()), .blocks = block_count};
-    blocks_.push_back(make_block(kind, config_, recipe, position, table_));
+    blocks_.push_back(kind->make({.config = config_, .recipe = recipe, .position = position, .table = table_}));
   }
   table_.begin_bucket("head");
   head_.emplace(config_, recipe,
@@ -108,7 +98,8 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, co
 void LanguageModel::allocate() {
   const int64_t tokens = options_.sequences * options_.sequence_length;
   const int64_t hidden = config_.hidden_size;
-  if (has_block(config_, BlockKind::attention)) {
+  const std::vector<const BlockKind*> kinds = kinds_of(config_.pattern);
+  if (std::any_of(kinds.begin(), kinds.end(), [](const BlockKind* kind) { return kind->has_positions; })) {
     rope_table_ = allocate_tensor(workspace_, DType::f32, {options_.sequence_length, config_.head_dim / 2, 2});
   }
   residual_.resize(options_.training ? blocks_.size() + 1 : 1);

@@ -21,7 +21,7 @@ ROOMS = {
     'dist': ['base', 'device', 'ranks', 'zero'],
     'quant': ['format', 'recipe', 'tensor', 'isa', 'quantize/cpu', 'quantize/cuda', 'quantize', 'gemm/gemm_problem',
               'gemm/gemm_common', 'gemm/gemm_backend_kind', 'gemm/cpu', 'gemm/gemm_check', 'gemm/cuda', 'gemm', 'wire'],
-    'model': ['config', 'cost', 'ops/row', 'ops/attention', 'ops/loss', 'ops', 'layers', 'blocks', 'head', 'language_model'],
+    'model': ['config', 'ops/row', 'ops/attention', 'ops/loss', 'ops', 'layers', 'blocks', 'cost', 'head', 'language_model'],
     'optim': ['schedule', 'optimizer', 'adamw', 'gradient_norm', 'oscillation'],
     'data': ['file_kind', 'shards', 'data_position', 'sampler', 'loader', 'mixture', 'text', 'patterns', 'tokenizers'],
     'trainer': ['config', 'compute', 'checkpoint', 'arrays', 'report', 'state', 'run', 'inference', 'lab', 'bench',

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "dist/base/error.h"
+#include "model/blocks/block_kind.h"
 #include "model/cost.h"
 #include "model/model_fixture.h"
 
@@ -49,18 +50,47 @@ TEST(ModelConfig, AcceptsWhatIsRight) {
 }
 
 TEST(ModelConfig, OnlyKnownCharactersNameBlocks) {
-  EXPECT_EQ(block_kinds("*-"), (std::vector<BlockKind>{BlockKind::attention, BlockKind::mlp}));
+  const std::vector<const BlockKind*> kinds = kinds_of("*-");
+  ASSERT_EQ(kinds.size(), 2U);
+  EXPECT_EQ(kinds[0]->name, "attention");
+  EXPECT_EQ(kinds[1]->name, "mlp");
   ModelConfig config = valid();
   config.pattern = "*M-";
-  for (const auto& read : {std::function<void()>([&] { block_kinds(config.pattern); }),
-                           std::function<void()>([&] { has_block(config, BlockKind::mlp); }),
-                           std::function<void()>([&] { model_cost(config); })}) {
+  for (const auto& read :
+       {std::function<void()>([&] { kinds_of(config.pattern); }), std::function<void()>([&] { validate(config); }),
+        std::function<void()>([&] { model_cost(config); })}) {
     try {
       read();
       ADD_FAILURE() << "a block of no kind is accepted";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ExitCode::bad_config);
       EXPECT_NE(std::string(error.what()).find("model.pattern has 'M'"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(ModelConfig, PatternsRepeatGroups) {
+  EXPECT_EQ(expanded_pattern("*-*-"), "*-*-");
+  EXPECT_EQ(expanded_pattern("(*-)x3"), "*-*-*-");
+  EXPECT_EQ(expanded_pattern("M(-(M*)x2-)x2E"), "M-M*M*--M*M*-E");
+  EXPECT_EQ(expanded_pattern("(*-)x64").size(), 128U);
+  EXPECT_EQ(expanded_pattern(""), "");
+  EXPECT_EQ(expanded_pattern(std::string(16, '(') + "*" +
+                             [] {
+                               std::string ends;
+                               for (int i = 0; i < 16; ++i) ends += ")x1";
+                               return ends;
+                             }()),
+            "*");
+  for (const std::string pattern :
+       {"(*-", "*-)", "(*-)", "(*-)32", "(*-)x", "(*-)x0", "(*-)x-1", "(*-)x99999999999999999999", "(*-)x2)",
+        "((*)x1000)x2000", "(*-)x 2", "((((((((((((((((((*)x1"}) {
+    try {
+      expanded_pattern(pattern);
+      ADD_FAILURE() << "accepted: " << pattern;
+    } catch (const ModelConfigError& error) {
+      EXPECT_EQ(error.key(), "model.pattern");
+      EXPECT_NE(std::string(error.what()).find("model.pattern"), std::string::npos) << error.what();
     }
   }
 }

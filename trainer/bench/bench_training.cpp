@@ -51,16 +51,14 @@ class MadeUpData {
 };
 
 RunConfig config_of(const BenchModel& model, const std::string& recipe, const std::filesystem::path& shard) {
-  std::string pattern;
-  for (int64_t layer = 0; layer < model.layers; ++layer) pattern += "*-";
   const std::string text = fmt::format(
       "run: {{dir: unused}}\n"
-      "model: {{pattern: \"{}\", vocab_size: {}, hidden_size: {}, query_heads: {}, kv_heads: {}, head_dim: {},\n"
+      "model: {{pattern: \"(*-)x{}\", vocab_size: {}, hidden_size: {}, query_heads: {}, kv_heads: {}, head_dim: {},\n"
       "  intermediate_size: {}, sequence_length: {}, tied_head: true}}\n"
       "train: {{steps: 1000000, micro_batch_sequences: {}, tokens_per_step: {}}}\n"
       "optimizer: {{learning_rate: 1e-3}}\n"
       "telemetry: {{every: 0}}\n",
-      pattern, model.vocabulary, model.hidden_size, model.heads, model.heads, model.hidden_size / model.heads,
+      model.layers, model.vocabulary, model.hidden_size, model.heads, model.heads, model.hidden_size / model.heads,
       model.intermediate_size, model.sequence_length, model.micro_batch_sequences, model.tokens_per_step);
   return parse_run_config_text(text, "nibble bench",
                                {{.key = "recipe", .value = recipe, .source = "--recipe"},

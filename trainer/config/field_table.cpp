@@ -77,7 +77,8 @@ const Field fields[] = {
      "tokens.",
      changeable},
 
-    {"model.pattern", VALUE(model.pattern), "One character for each block, first to last: `*` attention, `-` MLP.",
+    {"model.pattern", VALUE(model.pattern), "One character for each block, first to last: `*` attention, `-` MLP. "
+     "A group may be repeated: `(*-)x32`.",
      frozen, "model", {}, "", true},
     {"model.vocab_size", VALUE(model.vocab_size), "Size of the vocabulary; 0 = the vocabulary size of the data.",
      frozen, "model", {0, 16777216.0}, "tokens"},

@@ -11,6 +11,7 @@
 #include "dist/base/error.h"
 #include "dist/base/text.h"
 #include "dist/zero/layout.h"
+#include "model/blocks/block_kind.h"
 #include "quant/format/format.h"
 #include "trainer/config/field_table.h"
 #include "trainer/config/recipe_file.h"
@@ -94,6 +95,7 @@ class ConfigReader {
     if (root.kind != YamlNode::Kind::map) refuse_config(root.location, "not a mapping", "write `section:` lines");
     for (const YamlEntry& entry : root.entries) read_top_level(entry);
     check_required();
+    expand_pattern();
     check_batch();
     check_groups();
     check_steps();
@@ -222,15 +224,25 @@ class ConfigReader {
         fmt::format("use none, all, or numbers from 0 to {} such as 0,2,5-7", blocks - 1));
   }
 
-  // Checks the rules of ModelConfig and adds the location of the key that the error names.
-  void check_model() const {
-    ModelConfig model = config_.model;
-    if (model.vocab_size == 0) model.vocab_size = block_rows;
+  // Adds the location of the key that an error of the model names.
+  template <class Action>
+  void at_its_key(const Action& action) const {
     try {
-      validate(model);
+      action();
     } catch (const ModelConfigError& error) {
       refuse_config(error.key().empty() ? document_ : location(error.key()), error.what(), error.remedy());
     }
+  }
+
+  // Everything else counts the characters of the pattern, and compares it with that of a checkpoint.
+  void expand_pattern() {
+    at_its_key([&] { config_.model.pattern = expanded_pattern(config_.model.pattern); });
+  }
+
+  void check_model() const {
+    ModelConfig model = config_.model;
+    if (model.vocab_size == 0) model.vocab_size = block_rows;
+    at_its_key([&] { validate(model); });
   }
 
   // Weights that are sent in a narrow format need FP32 masters beside them: without the exact values, small updates

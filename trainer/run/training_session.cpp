@@ -11,6 +11,7 @@
 #include "dist/base/hash.h"
 #include "dist/device/profile.h"
 #include "dist/ranks/device_communicator.h"
+#include "model/blocks/block_kind.h"
 #include "optim/adamw/adamw.h"
 #include "optim/gradient_norm.h"
 #include "quant/tensor/tensor_copy.h"
