@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "trainer/commands/commands.h"
+#include "trainer/config/recipe_reference.h"
 #include "trainer/config/run_config.h"
 
 namespace nibble {
@@ -16,6 +17,7 @@ namespace {
 struct ConfigOptions {
   std::string config;
   std::vector<std::string> overrides;
+  bool recipe = false;
 };
 
 // Errors are not checked here: main() checks standard output at the end.
@@ -50,13 +52,16 @@ void add_config_options(CLI::App& command) {
   add_reader(command, "show", "Print a configuration with every key, the recipe written out", options)
       ->final_callback(
           [options] { print(resolved_yaml(parse_run_config(options->config, parse_overrides(options->overrides)))); });
-  command.add_subcommand("schema", "Print a JSON Schema for editors")->final_callback([] { print(config_schema()); });
+  CLI::App* schema = command.add_subcommand("schema", "Print a JSON Schema for editors");
+  schema->add_flag("--recipe", options->recipe, "Of a recipe in a file of its own, not of a run");
+  schema->final_callback([options] { print(options->recipe ? recipe_schema() : config_schema()); });
   command.add_subcommand("reference", "Print docs/configuration.md")->final_callback([] { print(config_reference()); });
   command.footer(
       "Examples:\n"
       "  nibble config check run.yaml\n"
       "  nibble config show run.yaml --set recipe=bf16 --set train.steps=100\n"
-      "  nibble config schema > run.schema.json");
+      "  nibble config schema > run.schema.json\n"
+      "  nibble config schema --recipe > recipe.schema.json");
 }
 
 }  // namespace nibble

@@ -6,6 +6,7 @@
 
 #include "dist/base/error.h"
 #include "trainer/config/field_table.h"
+#include "trainer/config/recipe_reference.h"
 
 namespace nibble {
 namespace {
@@ -27,82 +28,13 @@ the program with exit code 78 and the file, line and column of the mistake.
 * Relative paths start at the directory in which nibble was started; `~/`, `$NAME` and `${NAME}` in paths are replaced
   ([paths](operations.md#paths)). A run directory keeps the whole configuration, with absolute paths and the recipe written
   out, in `config.yaml`.
-* Anchors, aliases, tags and merge keys of YAML are refused. `nibble config schema` prints a JSON Schema for editors.
+* Anchors, aliases, tags and merge keys of YAML are refused. `nibble config schema` prints a JSON Schema for editors, and
+  `nibble config schema --recipe` that of a recipe in a file of its own.
 
 The column *resume* says whether a resumed run may change a key. A `frozen` key may never change, because the checkpoint
 would not fit. A `numeric` key changes the numbers of the run, and may change only if `resume.allow` names it. A `free` key
 may always change.
 
-)";
-
-constexpr std::string_view recipe_section = R"(## Recipes
-
-A recipe says how the operands of the three GEMMs of a linear layer are made, which layers differ, and what changes late in
-the run. `recipe: NAME` looks for `NAME.yaml` in the directory of the configuration, in `../recipes` beside it, in
-`configs/recipes`, in `$NIBBLE_CONFIG_DIR/recipes` and among the recipes installed with nibble; `path/to/my.yaml` names a
-file; a mapping is the recipe itself. `nibble config show` prints the recipe so that it refers to no other file.
-[recipes.md](recipes.md) shows what each recipe does and how to write one.
-
-```yaml
-name: mine
-extends: nvfp4               # optional: read first, a name or a path
-forward:                     # Y = X W^T
-  x: {format: nvfp4, block: 1x16, scale: four_over_six, round: nearest}
-  w: {scale: four_over_six}  # without format: changes these keys of the extended recipe's operand
-grad_input: bf16             # dX = dY W: both operands
-grad_weight:                 # dW = dY^T X
-  dy: {round: stochastic}
-high_precision:              # the first rule that applies wins ...
-  - {match: "embedding|head", format: bf16}
-  - {first_blocks: 1, format: mxfp8_e4m3}
-layers:                      # ... then the first of these that applies changes the operands above
-  - {match: "*.down.weight", grad_input: {dy: {format: nvfp4, round: stochastic}}}
-  - {last_share: 0.15, format: mxfp8_e4m3}
-switch: {at: 0.82, gemms: forward, to: bf16}
-outliers: {share: 0.1, format: mxfp8_e4m3, from_step: 500, window: 50}
-oscillation: {every: 200, window: 50, threshold: 8, from_share: 0.6}
-```
-
-| key | values | default | meaning |
-|---|---|---|---|
-| `name` | letters, digits, `-`, `_` | `unnamed` | Shown in logs and reports; not inherited by `extends`. |
-| `extends` | name or path | none | A recipe that is read first. It is looked for beside this file, then as described above; at most 8 deep. |
-| `forward`, `grad_input`, `grad_weight` | a format, or `x`/`dy` and `w`/`x` | `bf16` | The operands of the three GEMMs. |
-| `high_precision` | list of rules | `[]` | Layers whose six operands have one `format`, `bf16` if none is given. |
-| `layers` | list of rules | none | Layers with other operands: `forward`, `grad_input`, `grad_weight`, or a `format` for all six. |
-| `switch` | mapping | none | From step ceil(`at` * steps) on, `gemms` (`forward`, `backward`, `all`; default `all`) are in format `to` (default `bf16`). |
-| `outliers` | mapping | none | Outlier retention in layers with four-bit GEMMs: a `share` (default 0.1, below 0.5) of the input channels, rounded up to a multiple of 32, is multiplied in `format` (`mxfp8_e4m3`, `mxfp8_e5m2`, `fp8_e4m3`, `fp8_e5m2`). These are the channels with the largest norms in the `window` (50) steps from `from_step` (500) on, and they are used after the window. |
-| `oscillation` | mapping | none | OsciReset: from step ceil(`from_share` * steps) on (default 0.6), every `every` (200) steps, a window of `window` (50) steps is observed. A weight whose quantised value has moved at least `threshold` (8) times as far as the weight itself is then set to that value. Needs 20 bytes for each element, on the rank that owns it. |
-
-A rule has one condition: `match`, `first_blocks`, `last_blocks` (numbers of blocks) or `last_share` (a share of the
-blocks, rounded up). `match` holds globs joined by `|`: one with `*`, `?`, `[a-c]` or `[!a-c]` must match the whole name
-of the weight (`blocks.3.mlp.down.weight`), any other is looked for inside it.
-
-With `extends`, an operand with `format` replaces the inherited operand; an operand without it changes only the keys that
-it names. `high_precision`, `layers`, `switch`, `outliers` and `oscillation` replace those of the extended recipe. `key: ~`
-restores the default of a key. Contradictions are looked for when everything has been read.
-
-An operand is a format, which means `{format: ...}`, or a mapping:
-
-| key | values | default | meaning |
-|---|---|---|---|
-| `format` | `bf16`, `nvfp4`, `mxfp4`, `mxfp8_e4m3`, `mxfp8_e5m2`, `fp8_e4m3`, `fp8_e5m2`, `fp32` | `bf16` | How the operand is stored. |
-| `block` | nvfp4: `1x16`, `16x16`; mxfp4, mxfp8: `1x32` | `1x16`, `1x32` | Elements that share a scale; with `16x16` a matrix and its transpose hold the same values. |
-| `scale` | `amax`, `amax_up`, `four_over_six`, `four_over_six_mae`, `four_over_six_abs_max`, `search`, `rms` | `amax`; mxfp8: `amax_up` | `amax`: a block's largest magnitude becomes the format's largest (mxfp: the power of two below, which clips). `amax_up`: mxfp, the power of two above. `four_over_six`: nvfp4, the maximum at 6 or at 4, by the lower squared, absolute or largest error. `search`: nvfp4, the E4M3 scale of least squared error. `rms`: nvfp4 and mxfp4, from the root mean square, which clips. |
-| `round` | `nearest`, `stochastic`, `stochastic_published`, `ms_eden` | `nearest` | `stochastic`: nvfp4 and mxfp4, unbiased. `stochastic_published`: nvfp4, NVIDIA's variant without a guard, biased. `ms_eden`: nvfp4, elements to nearest and an unbiased correction in the block scales; needs `rotate` with drawn `signs`. |
-| `correction` | `post_hoc`, `post_hoc_published`, `per_16`, `per_128`, `per_128_published` | `post_hoc` | `ms_eden` only: 16 or 128 elements share a correction, with the tensor's scale chosen first; or `post_hoc`: the tensor's scale is chosen last. `_published`: with the arithmetic of the paper's code. |
-| `range` | 1 to 8 | the rule's | nvfp4: the value on the E2M1 grid to which a block's maximum is scaled. |
-| `ceiling` | 1 to 448 | the rule's | nvfp4: the E4M3 scale of the block with the tensor's maximum. |
-| `outer` | `tensor`, `1x128` | `tensor` | nvfp4: the elements that share one FP32 scale. |
-| `history` | 0 to 1024 steps | `0` | fp8: the scale comes from the largest magnitude of so many previous steps; 0 = from the tensor itself. |
-| `rotate` | `0`, `16`, `32`, `64`, `128` | `0` | Points of the Hadamard rotation along the axis that the GEMM sums over. |
-| `rotations` | `1`, `2` | `1` | Number of rotations; each has its own signs. |
-| `signs` | `fixed`, `step`, `micro_batch` | `fixed` | Signs of the rotation: one vector for the whole run, or drawn for each step or micro-batch. `forward` has no `micro_batch`, because its weight is quantised once in a step. |
-| `from` | `original`, `saved` | `original` | `grad_input.w` and `grad_weight.x`: made from the high-precision tensor, or from the values of the quantised forward operand. |
-
-Both operands of a GEMM need the same `rotate`, `rotations` and `signs`, because otherwise the rotation would not cancel.
-The axis that a GEMM sums over must be a multiple of the block, of `rotate`, and of 128 with `outer: 1x128` or
-`correction: per_128`: features in for `forward`, features out for `grad_input`, tokens of a micro-batch for `grad_weight`.
 )";
 
 struct TypeOf {
@@ -182,7 +114,7 @@ struct SchemaOf {
   }
   Json operator()(const KeyListField&) const { return string_list_schema(); }
   Json operator()(const ChoiceField& choice) const { return {{"enum", choice.names}}; }
-  Json operator()(const Recipe*) const { return {{"type", {"string", "object"}}}; }
+  Json operator()(const Recipe*) const { return {{"anyOf", {{{"type", "string"}}, {{"$ref", "#/$defs/recipe"}}}}}; }
 };
 
 Json default_of(const Field& field, RunConfig& defaults) {
@@ -220,7 +152,7 @@ std::string config_reference() {
     section = own;
     text += reference_row(field, defaults);
   }
-  return text + "\n" + std::string(recipe_section);
+  return text + "\n" + recipe_reference();
 }
 
 std::string config_schema() {
@@ -250,6 +182,7 @@ std::string config_schema() {
       sections.push_back(section);
     }
   }
+  root["$defs"] = recipe_schema_definitions();
   return root.dump(2) + "\n";
 }
 
