@@ -2,24 +2,26 @@
 # another number of ranks, with and without recompute. An evaluation of a checkpoint equals the validation at its step.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
-# follow RECIPE_FILE STOPS...: compares a run with stops after these steps with one without. OVERRIDES may hold more
-# settings.
+# follow RECIPE_FILE STOPS...: compares a run that stops after each of these steps, and goes on each time on another
+# number of ranks, with a run without stops. OVERRIDES may hold more settings.
 follow() {
-  local recipe=$1 stop run
+  local recipe=$1 run stop recompute=all ranks=2
   shift
   local settings=(--set "recipe=$recipe" --set checkpoint.every=0 "${OVERRIDES[@]}")
-  rm -rf straight
+  run=$(basename "$recipe" .yaml)-stopped
+  rm -rf straight "$run"
   expect 0 "$NIBBLE" train tiny.yaml --set run.dir=straight "${settings[@]}"
   losses straight >expected.txt
   [ "$(grep -vc validation expected.txt)" -eq 12 ] || fail "$recipe: the straight run does not have 12 steps"
-  for stop in "$@"; do
-    run=$(basename "$recipe" .yaml)-$stop
-    expect 75 mpirun -n $((stop % 2 * 2 + 2)) "$NIBBLE" train tiny.yaml --set run.dir="$run" "${settings[@]}" \
-      --set train.stop_at="$stop" --set train.recompute=all
-    expect 0 mpirun -n $((stop % 3 + 1)) "$NIBBLE" resume "$run" --set train.stop_at=0
-    same "$run" straight
-    rm -rf "$run"
+  expect 75 mpirun -n 4 "$NIBBLE" train tiny.yaml --set run.dir="$run" "${settings[@]}" --set train.stop_at="$1" \
+    --set train.recompute=all
+  for stop in "${@:2}" 0; do
+    expect $((stop > 0 ? 75 : 0)) mpirun -n "$ranks" "$NIBBLE" resume "$run" --set train.stop_at="$stop" \
+      --set train.recompute="$recompute"
+    ranks=$((ranks % 4 + 1))
+    recompute=$([ "$recompute" = all ] && echo none || echo all)
   done
+  same "$run" straight
   expect 0 "$NIBBLE" evaluate straight
   grep -q "loss_hex $(tail -n 1 expected.txt | cut -d' ' -f3)" output.txt || fail "$recipe: evaluate has another loss"
 }
