@@ -1,6 +1,6 @@
 // Feeds arbitrary bytes to the shard reader. An Error is the only way out for a damaged file. Build and run:
-//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/shard_fuzz.cpp data/shard_*.cpp \
-//     dist/base/file.cpp dist/base/hash.cpp dist/base/error.cpp -lfmt -lxxhash -o shard_fuzz
+//   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/shard_fuzz.cpp data/shards/*.cpp \
+//     data/file_kind.cpp dist/base/{error,file,file_descriptor,hash,text,utf8}.cpp -lfmt -lxxhash -o shard_fuzz
 //   ./shard_fuzz -max_len=20000 -rss_limit_mb=512 -timeout=5 CORPUS
 // The hashes are made to fit before reading, or the fuzzer would never get past them.
 #include <sys/mman.h>
