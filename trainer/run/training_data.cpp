@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "dist/base/error.h"
 #include "dist/base/text.h"
@@ -171,7 +172,7 @@ std::vector<std::optional<size_t>> TrainingData::match(const DataState& data, co
   };
   std::vector<size_t> order;
   for (size_t part = 0; part < train_->parts(); ++part) order.push_back(part);
-  std::ranges::stable_sort(order, {}, [&](size_t part) { return find(part).value_or(parts.size()); });
+  std::ranges::sort(order, {}, [&](size_t part) { return std::pair(find(part).value_or(parts.size()), part); });
   train_->arrange(order);
 
   std::vector<std::optional<size_t>> matches;
