@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -31,30 +31,36 @@ CodePointSet one_code_point(uint32_t code) {
   return CodePointSet({{code, code}});
 }
 
-// Gives code points that stand in the same sets the same number. Returns fewer than 257 numbers, or nothing.
-std::vector<uint8_t> classes_of(const std::vector<CodePointSet>& sets) {
-  std::vector<uint16_t> classes(CodePointSet::last_code_point + 1);
+// Runs of code points that stand in the same sets of a pattern, and their classes: runs that no set tells apart have
+// one.
+struct Classes {
+  std::vector<uint32_t> starts;   // of the runs
+  std::vector<uint16_t> classes;  // of the runs
   size_t count = 1;
+};
+
+Classes classes_of(const std::vector<CodePointSet>& sets) {
+  Classes result;
+  result.starts.push_back(0);
   for (const CodePointSet& set : sets) {
-    std::vector<uint16_t> split(count, 0);  // what a class becomes inside the set; 0: not yet known
     for (const auto& range : set.ranges()) {
-      for (uint32_t code = range.first; code <= range.last; ++code) {
-        uint16_t& inside = split[classes[code]];
-        if (inside == 0) inside = static_cast<uint16_t>(count++);
-        classes[code] = inside;
-      }
+      result.starts.push_back(range.first);
+      if (range.last < CodePointSet::last_code_point) result.starts.push_back(range.last + 1);
     }
-    // Numbers whose code points are all inside are free again.
-    std::vector<uint16_t> numbers(count, 0);
-    size_t used = 0;
-    for (const uint16_t number : classes) {
-      if (numbers[number] == 0) numbers[number] = static_cast<uint16_t>(++used);
-    }
-    for (uint16_t& number : classes) number = static_cast<uint16_t>(numbers[number] - 1);
-    count = used;
-    if (count > 256) return {};
   }
-  return {classes.begin(), classes.end()};
+  std::sort(result.starts.begin(), result.starts.end());
+  result.starts.erase(std::unique(result.starts.begin(), result.starts.end()), result.starts.end());
+  result.classes.resize(result.starts.size());
+  for (const CodePointSet& set : sets) {
+    std::map<std::pair<uint16_t, bool>, uint16_t> numbers;  // of a class, inside the set or outside
+    for (size_t run = 0; run < result.starts.size(); ++run) {
+      const std::pair part(result.classes[run], set.contains(result.starts[run]));
+      result.classes[run] = numbers.try_emplace(part, static_cast<uint16_t>(numbers.size())).first->second;
+    }
+    result.count = numbers.size();
+    if (result.count > 256) break;  // too many
+  }
+  return result;
 }
 
 class Translation {
@@ -120,18 +126,22 @@ class Translation {
 
   TranslatedPattern finish() const {
     TranslatedPattern result;
-    result.classes = classes_of(sets_);
-    if (result.classes.empty()) fail("more than 256 classes of characters");
-    std::array<std::optional<uint32_t>, 256> examples;
-    for (uint32_t code = 0; code <= CodePointSet::last_code_point; ++code) {
-      auto& example = examples[result.classes[code]];
-      if (!example) example = code;
+    const Classes classes = classes_of(sets_);
+    if (classes.count > 256) fail("more than 256 classes of characters");
+    std::vector<uint32_t> examples(classes.count);
+    result.classes.resize(CodePointSet::last_code_point + 1);
+    for (size_t run = 0; run < classes.starts.size(); ++run) {
+      const bool is_last = run + 1 == classes.starts.size();
+      const uint32_t end = is_last ? CodePointSet::last_code_point + 1 : classes.starts[run + 1];
+      std::fill(result.classes.begin() + classes.starts[run], result.classes.begin() + end,
+                static_cast<uint8_t>(classes.classes[run]));
+      examples[classes.classes[run]] = classes.starts[run];
     }
     std::vector<std::string> texts;
     for (const CodePointSet& set : sets_) {
       std::string text;
       for (size_t number = 0; number < examples.size(); ++number) {
-        if (examples[number] && set.contains(*examples[number])) text += fmt::format("\\x{:02x}", number);
+        if (set.contains(examples[number])) text += fmt::format("\\x{:02x}", number);
       }
       texts.push_back(text.empty() ? "(?!)" : "[" + text + "]");
     }

@@ -14,6 +14,7 @@ constexpr char supported_normalizers[] = "NFC, NFD, NFKC, NFKD, Prepend, Replace
 constexpr char supported_pre_tokenizers[] = "ByteLevel, Split, Digits, Metaspace and a Sequence of these";
 constexpr char adds_space[] = "it puts a space before every document";
 constexpr int deepest = 8;
+constexpr size_t most_stages = 64;  // a pattern takes a megabyte of memory
 
 // Source: Hugging Face's ByteLevel.
 constexpr char byte_level_pattern[] = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
@@ -37,6 +38,7 @@ SplitPattern read_pattern(const JsonElement& pattern) {
 
 void add_normalizer(const JsonElement& element, int depth, NormalizerStages& result) {
   if (depth > deepest) element.fail_unsupported("is nested so deeply", supported_normalizers);
+  if (result.steps.size() == most_stages) element.fail_unsupported("is the 65th", "up to 64 normalizers");
   const std::string& type = element.type();
   static const std::array<std::pair<std::string_view, NormalForm>, 4> forms = {
       {{"NFC", NormalForm::nfc}, {"NFD", NormalForm::nfd}, {"NFKC", NormalForm::nfkc}, {"NFKD", NormalForm::nfkd}}};
@@ -114,6 +116,7 @@ void add_metaspace(const JsonElement& element, PreTokenizerStages& result) {
 
 void add_pre_tokenizer(const JsonElement& element, int depth, PreTokenizerStages& result) {
   if (depth > deepest) element.fail_unsupported("is nested so deeply", supported_pre_tokenizers);
+  if (result.stages.size() >= most_stages) element.fail_unsupported("is the 65th", "up to 64 stages");
   const std::string& type = element.type();
   if (type == "Sequence") {
     const JsonElement list = element.at("pretokenizers");

@@ -11,6 +11,8 @@
 
 #include "data/tokenizers/sentencepiece_tokenizer.h"
 #include "dist/base/error.h"
+#include "dist/base/hash.h"
+#include "dist/base/log.h"
 #include "dist/base/utf8.h"
 
 namespace nibble {
@@ -73,6 +75,16 @@ void mask_rare_characters(std::vector<std::string>& sentences, const std::unorde
   }
 }
 
+template <class Visit>
+void for_each_long_word(std::string_view sentence, Visit&& visit) {
+  constexpr size_t longest_usual_word = 48;
+  while (!sentence.empty()) {
+    const size_t end = std::min(sentence.find(' '), sentence.size());
+    if (end > longest_usual_word) visit(sentence.substr(0, end));
+    sentence.remove_prefix(std::min(end + 1, sentence.size()));
+  }
+}
+
 // SentencePiece's message names a line of its source; of interest is only the largest vocabulary, if it says one.
 [[noreturn]] void fail_training(uint32_t vocab_size, std::string_view message) {
   constexpr std::string_view before_largest = "a value <= ";
@@ -93,6 +105,30 @@ void mask_rare_characters(std::vector<std::string>& sentences, const std::unorde
 
 }  // namespace
 
+uint64_t mask_long_words(std::vector<std::string>& sentences, uint64_t most_bytes) {
+  std::unordered_set<uint64_t> different;  // hashes
+  uint64_t bytes = 0;
+  for (const std::string& sentence : sentences) {
+    for_each_long_word(sentence, [&](std::string_view word) {
+      if (different.insert(hash64(word)).second) bytes += word.size();
+    });
+  }
+  if (bytes <= most_bytes) return bytes;
+  const auto limit = static_cast<uint64_t>(static_cast<double>(most_bytes) / static_cast<double>(bytes) * 0x1p64);
+  for (std::string& sentence : sentences) {
+    std::string masked;
+    size_t copied = 0;
+    for_each_long_word(sentence, [&](std::string_view word) {
+      if (hash64(word) < limit) return;
+      const auto begin = static_cast<size_t>(word.data() - sentence.data());
+      masked += sentence.substr(copied, begin - copied) + "\t";
+      copied = begin + word.size();
+    });
+    if (copied > 0) sentence = masked + sentence.substr(copied);
+  }
+  return bytes;
+}
+
 std::unique_ptr<Tokenizer> train_tokenizer(std::vector<std::string> sentences, uint32_t vocab_size) {
   if (vocab_size < min_trained_vocab_size || vocab_size > Tokenizer::max_vocab_size) {
     throw Error(ExitCode::usage,
@@ -101,6 +137,14 @@ std::unique_ptr<Tokenizer> train_tokenizer(std::vector<std::string> sentences, u
                 "choose another --vocab-size");
   }
   mask_rare_characters(sentences, choose_alphabet(sentences, vocab_size));
+  const uint64_t most_bytes = uint64_t{512} * std::max(vocab_size, 4096U);
+  const uint64_t long_words = mask_long_words(sentences, most_bytes);
+  if (long_words > most_bytes) {
+    log_warning(
+        "the text has {:.1f} MiB of different long words, as text without spaces does; {:.1f} MiB of them are used "
+        "to train the tokenizer",
+        static_cast<double>(long_words) / 1048576.0, static_cast<double>(most_bytes) / 1048576.0);
+  }
   // The vocabulary must have a token for a space; otherwise a space could not be told from SentencePiece's mark for it.
   sentences.emplace_back(" ");
   const std::unordered_map<std::string, std::string> options = {

@@ -160,6 +160,31 @@ TEST(Tokenizer, TrainsOnDifficultText) {
   for (const std::string& text : tricky_texts()) EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
 }
 
+TEST(Tokenizer, OfManyLongWordsAPartIsUsed) {
+  std::mt19937 random(5);
+  std::vector<std::string> sentences = sentences_of(sample_documents(100'000));
+  const auto english_before = sentences;
+  EXPECT_EQ(mask_long_words(sentences, 1000), 0U);
+  EXPECT_EQ(sentences, english_before);
+  std::vector<std::string> letters;
+  for (int i = 0; i < 400; ++i) {
+    std::string word;
+    while (word.size() < 1000) word += "ACGT"[random() % 4];
+    letters.push_back("ab " + word + " c " + word);
+  }
+  auto masked = letters;
+  EXPECT_EQ(mask_long_words(masked, 400'000), 400'000U);
+  EXPECT_EQ(masked, letters);
+  EXPECT_EQ(mask_long_words(masked, 100'000), 400'000U);
+  size_t kept = 0;
+  for (size_t i = 0; i < masked.size(); ++i) {
+    const bool is_kept = masked[i] == letters[i];
+    EXPECT_TRUE(is_kept || masked[i] == "ab \t c \t") << masked[i];
+    kept += is_kept;
+  }
+  EXPECT_NEAR(static_cast<double>(kept), 100, 5 * std::sqrt(400 * 0.25 * 0.75));  // five standard deviations
+}
+
 TEST(Tokenizer, UnfitVocabulariesAreRefused) {
   expect_error(ExitCode::usage, [] { train_tokenizer({"some text"}, 300); });
   expect_error(ExitCode::usage, [] { train_tokenizer({"some text"}, UINT32_MAX); });
