@@ -1,8 +1,8 @@
 // Feeds arbitrary bytes to the loader of tokenizers as a file of any kind, and encodes and decodes with what loads. An
-// Error with a remedy is the only way out for a damaged file; what is decoded is UTF-8, and a tokenizer that says it is
-// exact gives back the text. Build and run:
+// Error with a remedy is the only way out for a damaged file; ids are in the vocabulary, and what is decoded is UTF-8.
+// Build and run:
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/tokenizer_fuzz.cpp \
-//     data/{patterns,tokenizers}/*.cpp data/text/text_cut.cpp
+//     data/{patterns,tokenizers}/*.cpp data/text/text_cut.cpp \
 //     dist/base/{file,hash,error,log,utf8,file_descriptor,signals,text}.cpp \
 //     dist/device/{thread_pool,available_threads}.cpp -lfmt -lxxhash -lsentencepiece -lsentencepiece_train \
 //     -lpcre2-8 -lutf8proc -o tokenizer_fuzz

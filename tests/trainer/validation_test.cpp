@@ -134,6 +134,37 @@ TEST_F(ValidationTest, ThereAreNoBitsPerByteWithoutTheShardsOwnTokenizer) {
   EXPECT_FALSE(bits((directory_ / "other.model").string()));
 }
 
+// A shard of llm.c names no tokenizer: data.tokenizer does, and its ids must exist.
+TEST_F(ValidationTest, ShardsThatNameNoTokenizerTakeTheOneOfTheConfiguration) {
+  const auto shard = open_token_shard(directory_ / "train.bin");
+  std::vector<int32_t> ids(shard->tokens());
+  shard->read(0, ids);
+  std::vector<int32_t> header(256);
+  header[0] = 20240520;
+  header[1] = 1;
+  header[2] = static_cast<int32_t>(ids.size());
+  const std::vector<uint16_t> tokens(ids.begin(), ids.end());
+  std::string file(reinterpret_cast<const char*>(header.data()), header.size() * sizeof(int32_t));
+  file.append(reinterpret_cast<const char*>(tokens.data()), tokens.size() * sizeof(uint16_t));
+  const auto foreign = directory_ / "llmc.bin";
+  put(foreign, file);
+  Bound model(config(), {}, 6, 0);
+  const auto loss = [&](const std::string& shards, const std::string& tokenizer) {
+    return loss_of(communicator_,
+                   config({"data.train=" + shards, "data.validation=" + shards, "data.tokenizer=" + tokenizer,
+                           "data.vocab_size=" + std::to_string(tokenizer_->vocab_size())}),
+                   model.model);
+  };
+  const auto own = loss((directory_ / "train.bin").string(), "\"\"");
+  const auto named = loss(foreign.string(), (directory_ / "tokenizer.model").string());
+  ASSERT_TRUE(own.bits_per_byte && named.bits_per_byte);
+  EXPECT_EQ(*named.bits_per_byte, *own.bits_per_byte);
+  EXPECT_FALSE(loss(foreign.string(), "\"\"").bits_per_byte) << "the tokenizer beside such shards may be of others";
+  const std::string small = NIBBLE_SOURCE_DIR "/tests/data/tokenizers/gpt2.json";
+  const std::string error = expect_error(ExitCode::bad_data, [&] { loss(foreign.string(), small); });
+  EXPECT_NE(error.find("their tokenizer has 421 tokens"), std::string::npos) << error;
+}
+
 // Returns KL(P || Q) of each token of the windows from the logits of whole sequences.
 std::vector<double> slow_divergences(const RunConfig& config, LanguageModel& p, LanguageModel& q) {
   const Validation validation(config);
