@@ -1,7 +1,8 @@
 // The keys by which a recipe describes an operand, one row each, and what they may not say together, one row a rule.
 //
 // The parser, the printer, describe(), the JSON Schema and the tables of docs/configuration.md are made from the rows:
-// another key is a member of OperandSpec, a row of operand_table.cpp and what it does in quant/quantize/.
+// another key is a member of OperandSpec, a row of operand_table.cpp and what it does in quant/quantize/. The rules are
+// in operand_rules.cpp.
 #pragma once
 
 #include <optional>
