@@ -253,6 +253,7 @@ TEST(Tokenizer, LossyModelsAreTakenAndSaySo) {
     EXPECT_EQ(says(*tokenizer, "puts a space before"), lossy.prefix) << lossy.options;
     EXPECT_EQ(says(*tokenizer, "one space of several"), lossy.spaces) << lossy.options;
     EXPECT_EQ(says(*tokenizer, "unknown token"), lossy.unknown) << lossy.options;
+    EXPECT_TRUE(says(*tokenizer, "line feeds into spaces")) << lossy.options;  // as NFKC of SentencePiece does
     EXPECT_TRUE(tokenizer->token_bytes().empty());
     sentencepiece::SentencePieceProcessor own;
     ASSERT_TRUE(own.Load((directory / "m.model").string()).ok());
