@@ -1,4 +1,5 @@
-// The general category of every code point (code_point_set.h), as in the Unicode Character Database 16.0.
+// The general category of every code point (code_point_set.h), as in the Unicode Character Database 16.0. The numbers
+// are printed by scripts/unicode_table.py.
 #include <array>
 
 #include "data/patterns/code_point_set.h"
