@@ -110,6 +110,11 @@ std::vector<const BlockKind*> kinds_of(const std::string& pattern) {
   return result;
 }
 
+bool has_block(const ModelConfig& config, std::string_view kind_name) {
+  const std::vector<const BlockKind*> used = kinds_of(config.pattern);
+  return std::any_of(used.begin(), used.end(), [&](const BlockKind* kind) { return kind->name == kind_name; });
+}
+
 void validate(const ModelConfig& config) {
   const std::vector<const BlockKind*> used = kinds_of(config.pattern);
   check_size("model.vocab_size", config.vocab_size);

@@ -40,6 +40,9 @@ std::span<const BlockKind> block_kinds();
 // names no kind throw a ModelConfigError, with the key model.pattern and the character.
 std::vector<const BlockKind*> kinds_of(const std::string& pattern);
 
+// Returns whether a block of the model is of the kind with this name. Throws like kinds_of().
+bool has_block(const ModelConfig& config, std::string_view kind_name);
+
 // Throws a ModelConfigError with the key and the remedy for unknown pattern characters, heads that do not divide, and
 // sizes that are not multiples of 16 (every linear layer's axes are quantised in blocks of 16).
 void validate(const ModelConfig& config);

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "dist/device/cuda_device.h"
+#include "model/blocks/block_kind.h"
 #include "model/ops/attention/attention.h"
 #include "model/ops/attention/attention_backend_kind.h"
 #include "quant/gemm/gemm_backend_kind.h"
@@ -47,7 +48,7 @@ GpuChoice use_gpu(int rank_on_machine, const RunConfig& config) {
 
 void refuse_slow_paths(const RunConfig& config) {
   set_gemm_fallback(config.cuda.strict ? GemmFallback::none : GemmFallback::emulated);
-  if (!has_block(config.model, BlockKind::attention)) return;
+  if (!has_block(config.model, "attention")) return;
   refuse_unasked_exact_attention(attention_use(config), config.cuda.strict ? 0 : longest_unasked_exact);
 }
 
