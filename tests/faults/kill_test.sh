@@ -1,10 +1,12 @@
-# A run that is killed with kill -9 at 20 random moments, a rank or mpirun itself, resumes each time and ends with the
-# bits of an undisturbed run.
+# Runs that are killed with kill -9, at 20 random moments altogether, a rank or mpirun itself, resume each time and end
+# with the bits of an undisturbed run.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 steps=60
 settings=(--set train.steps=$steps --set checkpoint.every=3 --set eval.every=20)
+began=$(date +%s%N)
 expect 0 mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir=straight "${settings[@]}"
+milliseconds=$((($(date +%s%N) - began) / 1000000))
 
 seed=${NIBBLE_FAULT_SEED:-$RANDOM}
 echo "seed $seed"
@@ -16,9 +18,10 @@ while [ "$kills" -lt 20 ]; do
   run=run-$round
   mpirun -n 2 "$NIBBLE" train tiny.yaml --set run.dir="$run" "${settings[@]}" >output.txt 2>&1 &
   launcher=$!
-  while :; do
+  while [ "$kills" -lt 20 ]; do
     # The moment lies in start-up, in a step, in a validation or in a checkpoint.
-    sleep "0.$((RANDOM % 9))$((RANDOM % 10))"
+    moment=$((RANDOM % milliseconds))
+    sleep "$((moment / 1000)).$(printf %03d $((moment % 1000)))"
     kill -0 "$launcher" 2>/dev/null || break
     victim=$launcher
     if [ $((RANDOM % 3)) -gt 0 ]; then
