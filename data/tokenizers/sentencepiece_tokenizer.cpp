@@ -125,11 +125,12 @@ void SentencePieceTokenizer::find_losses() {
   append_encoded("a", true, ids);
   const bool adds_space = !ids.empty() && processor_->IdToPiece(ids.front()).starts_with(space_mark);
   if (adds_space) losses_.emplace_back("it puts a space before every document");
-  for (const Probe& probe : probes) {
+  for (const Probe& example : probes) {
     ids.clear();
-    append_encoded(probe.text, true, ids);
+    append_encoded(example.text, true, ids);
     const std::string text = decode(ids);
-    if (text != probe.text && (probe.becomes.empty() || text == probe.becomes)) losses_.emplace_back(probe.loss);
+    const bool is_lost = text != example.text && (example.becomes.empty() || text == example.becomes);
+    if (is_lost) losses_.emplace_back(example.loss);
   }
   if (losses_.empty()) losses_.emplace_back("some texts come back changed");
   const bool joins_spaces = !round_trips("a  a");
