@@ -1,6 +1,7 @@
 #include "data/patterns/code_point_set.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 namespace nibble {
@@ -84,6 +85,30 @@ const CodePointSet& word_characters() {
     return result;
   }();
   return set;
+}
+
+CodePointClasses classes_of(const std::vector<CodePointSet>& sets) {
+  CodePointClasses result;
+  result.starts.push_back(0);
+  for (const CodePointSet& set : sets) {
+    for (const auto& range : set.ranges()) {
+      result.starts.push_back(range.first);
+      if (range.last < CodePointSet::last_code_point) result.starts.push_back(range.last + 1);
+    }
+  }
+  std::sort(result.starts.begin(), result.starts.end());
+  result.starts.erase(std::unique(result.starts.begin(), result.starts.end()), result.starts.end());
+  result.classes.resize(result.starts.size());
+  for (const CodePointSet& set : sets) {
+    std::map<std::pair<uint16_t, bool>, uint16_t> numbers;  // of a class, inside the set or outside
+    for (size_t run = 0; run < result.starts.size(); ++run) {
+      const std::pair part(result.classes[run], set.contains(result.starts[run]));
+      result.classes[run] = numbers.try_emplace(part, static_cast<uint16_t>(numbers.size())).first->second;
+    }
+    result.count = numbers.size();
+    if (result.count > 256) break;  // too many
+  }
+  return result;
 }
 
 }  // namespace nibble

@@ -34,6 +34,15 @@ class CodePointSet {
   std::vector<Range> ranges_;  // sorted; two neighbours have a gap between them
 };
 
+// Runs of code points that stand in the same sets of a pattern, and their classes: runs that no set tells apart have
+// one.
+struct CodePointClasses {
+  std::vector<uint32_t> starts;   // of the runs
+  std::vector<uint16_t> classes;  // of the runs
+  size_t count = 1;
+};
+CodePointClasses classes_of(const std::vector<CodePointSet>& sets);
+
 // Returns the code points of a general category, by its name of one or two letters (L, Lu, ...); nothing if there is no
 // such category.
 std::optional<CodePointSet> code_points_of_category(std::string_view name);

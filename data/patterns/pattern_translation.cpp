@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -29,38 +28,6 @@ bool is_ascii_letter(uint32_t code) {
 
 CodePointSet one_code_point(uint32_t code) {
   return CodePointSet({{code, code}});
-}
-
-// Runs of code points that stand in the same sets of a pattern, and their classes: runs that no set tells apart have
-// one.
-struct Classes {
-  std::vector<uint32_t> starts;   // of the runs
-  std::vector<uint16_t> classes;  // of the runs
-  size_t count = 1;
-};
-
-Classes classes_of(const std::vector<CodePointSet>& sets) {
-  Classes result;
-  result.starts.push_back(0);
-  for (const CodePointSet& set : sets) {
-    for (const auto& range : set.ranges()) {
-      result.starts.push_back(range.first);
-      if (range.last < CodePointSet::last_code_point) result.starts.push_back(range.last + 1);
-    }
-  }
-  std::sort(result.starts.begin(), result.starts.end());
-  result.starts.erase(std::unique(result.starts.begin(), result.starts.end()), result.starts.end());
-  result.classes.resize(result.starts.size());
-  for (const CodePointSet& set : sets) {
-    std::map<std::pair<uint16_t, bool>, uint16_t> numbers;  // of a class, inside the set or outside
-    for (size_t run = 0; run < result.starts.size(); ++run) {
-      const std::pair part(result.classes[run], set.contains(result.starts[run]));
-      result.classes[run] = numbers.try_emplace(part, static_cast<uint16_t>(numbers.size())).first->second;
-    }
-    result.count = numbers.size();
-    if (result.count > 256) break;  // too many
-  }
-  return result;
 }
 
 class Translation {
@@ -126,7 +93,7 @@ class Translation {
 
   TranslatedPattern finish() const {
     TranslatedPattern result;
-    const Classes classes = classes_of(sets_);
+    const CodePointClasses classes = classes_of(sets_);
     if (classes.count > 256) fail("more than 256 classes of characters");
     std::vector<uint32_t> examples(classes.count);
     result.classes.resize(CodePointSet::last_code_point + 1);

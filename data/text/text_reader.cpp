@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "data/file_kind.h"
+#include "data/patterns/code_point_set.h"
 #include "data/text/document_split.h"
 #include "data/text/json_line.h"
 #include "dist/base/error.h"
@@ -56,12 +57,6 @@ void strip_line_end(std::string& line) {
   if (line.ends_with('\r')) line.pop_back();
 }
 
-bool is_white_space(utf8proc_int32_t character) {
-  if ((character >= '\t' && character <= '\r') || character == 0x85) return true;
-  const utf8proc_category_t category = utf8proc_category(character);
-  return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL || category == UTF8PROC_CATEGORY_ZP;
-}
-
 // Returns whether a text is white space and nothing else. Bytes that are not UTF-8 are something else.
 bool is_blank(std::string_view text) {
   while (!text.empty()) {
@@ -69,7 +64,7 @@ bool is_blank(std::string_view text) {
     const auto size = static_cast<utf8proc_ssize_t>(std::min<size_t>(text.size(), 4));
     const utf8proc_ssize_t length =
         utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), size, &character);
-    if (length <= 0 || !is_white_space(character)) return false;
+    if (length <= 0 || !white_space().contains(static_cast<uint32_t>(character))) return false;
     text.remove_prefix(static_cast<size_t>(length));
   }
   return true;

@@ -23,7 +23,7 @@ ROOMS = {
               'gemm/gemm_common', 'gemm/gemm_backend_kind', 'gemm/cpu', 'gemm/gemm_check', 'gemm/cuda', 'gemm', 'wire'],
     'model': ['config', 'ops/row', 'ops/attention', 'ops/loss', 'ops', 'layers', 'blocks', 'cost', 'head', 'language_model'],
     'optim': ['schedule', 'optimizer', 'adamw', 'gradient_norm', 'oscillation'],
-    'data': ['file_kind', 'shards', 'data_position', 'sampler', 'loader', 'mixture', 'text', 'patterns', 'tokenizers'],
+    'data': ['file_kind', 'shards', 'data_position', 'sampler', 'loader', 'mixture', 'patterns', 'text', 'tokenizers'],
     'trainer': ['config', 'compute', 'checkpoint', 'arrays', 'report', 'state', 'run', 'inference', 'lab', 'bench',
                 'rank_main', 'commands', 'main'],
 }

@@ -1,6 +1,7 @@
 // Feeds arbitrary bytes to the text reader as a file of any kind. An Error is the only way out for a damaged file, and
 // what comes out is UTF-8. Build and run:
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -I. tests/fuzz/text_fuzz.cpp data/file_kind.cpp \
+//     data/patterns/{code_point_set,unicode_table}.cpp
 //     data/text/{byte_source,compressed_source,json_line,text_reader,document_split,text_cut}.cpp \
 //     dist/base/{file,hash,error,log,utf8,file_descriptor,text}.cpp -lfmt -lxxhash -lzstd -larchive -lsimdjson
 //     -lutf8proc -o text_fuzz
