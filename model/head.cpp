@@ -86,10 +86,10 @@ void Head::allocate(Arena& weights, Arena& workspace) {
   linear_.allocate(arenas);
 }
 
-void Head::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {
-  norm_.bind(table, weights, gradients);
-  linear_.bind(table, weights, gradients);
-  if (!has_own_gradients_ || gradients.empty()) return;
+void Head::bind(const BucketView& head, const BucketView& embedding) {
+  norm_.bind(head);
+  linear_.bind(config_.tied_head ? embedding : head);
+  if (!has_own_gradients_ || norm_.grad_weight().empty()) return;
   bound_ = {norm_.grad_weight(), linear_.grad_weight()};
   norm_.set_grad_weight(own_.norm);
   linear_.set_grad_weight(own_.weight);

@@ -47,7 +47,8 @@ class Head {
   Arena& gradient_memory() { return gradient_memory_; }
   int64_t chunk_tokens() const { return chunk_; }
   Linear& linear() { return linear_; }
-  void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
+  // `embedding` is the bucket of a tied weight, and not used without one.
+  void bind(const BucketView& head, const BucketView& embedding);
 
   // Gets the logits of a chunk of tokens, f32 [n, vocab], and the number of the first of them.
   using LogitsReader = std::function<void(int64_t first, const Tensor& logits)>;

@@ -172,34 +172,54 @@ Tensor LanguageModel::take_document_starts(const Tensor& given, int64_t sequence
   return taken;
 }
 
+void LanguageModel::acquire_block(size_t block, Direction direction) {
+  blocks_[block]->bind(exchange_->acquire(bucket_of(block), direction));
+}
+
+template <class Work>
+void LanguageModel::with_head(Direction direction, const Work& work) {
+  const BucketView embedding = config_.tied_head ? exchange_->acquire(embedding_bucket, direction) : BucketView();
+  head_->bind(exchange_->acquire(head_bucket(), direction), embedding);
+  work();
+  exchange_->release(head_bucket(), direction);
+  if (config_.tied_head) exchange_->release(embedding_bucket, direction);
+}
+
 Tensor LanguageModel::run_forward(const Tensor& tokens, const Pass& pass) {
-  NIBBLE_CHECK(!embedding_weight_.empty(), "bind() comes before the first pass");
   NIBBLE_CHECK(compute_threads() <= threads_, "the thread pool has grown since memory was planned");
   const int64_t n = tokens.elements();
-  embedding_forward({.tokens = tokens, .weight = embedding_weight_, .output = input_of(0).slice(0, n)});
+  embedding_forward({.tokens = tokens,
+                     .weight = exchange_->acquire(embedding_bucket, Direction::forward)[embedding_id_].values,
+                     .output = input_of(0).slice(0, n)});
+  exchange_->release(embedding_bucket, Direction::forward);
   for (size_t b = 0; b < blocks_.size(); ++b) {
     Pass block_pass = pass;
     block_pass.keep = pass.keep && !recomputes(b);
+    acquire_block(b, Direction::forward);
     blocks_[b]->forward(input_of(b).slice(0, n), input_of(b + 1).slice(0, n), block_pass);
+    exchange_->release(bucket_of(b), Direction::forward);
   }
   return input_of(blocks_.size()).slice(0, n);
 }
 
 void LanguageModel::run_backward(const Tensor& tokens, const Pass& pass) {
-  announce(blocks_.size() + 1);
   for (size_t b = blocks_.size(); b-- > 0;) {
+    acquire_block(b, Direction::backward);
     if (recomputes(b)) blocks_[b]->forward(input_of(b), Tensor(), pass);
     blocks_[b]->backward(input_of(b), gradient_, pass);
-    announce(b + 1);
+    exchange_->release(bucket_of(b), Direction::backward);
+    exchange_->complete(bucket_of(b));
   }
+  const BucketView embedding = exchange_->acquire(embedding_bucket, Direction::backward);
   // A tied weight's gradient goes on from that of the head.
   embedding_backward({.tokens = tokens,
                       .grad_output = gradient_,
-                      .grad_weight = config_.tied_head ? head_->weight_gradient() : embedding_gradient_,
+                      .grad_weight = config_.tied_head ? head_->weight_gradient() : embedding[embedding_id_].gradient,
                       .workspace = embedding_workspace_,
                       .continues = config_.tied_head});
   if (config_.tied_head) head_->add_tied_gradient();
-  announce(0);
+  exchange_->release(embedding_bucket, Direction::backward);
+  exchange_->complete(embedding_bucket);
 }
 
 std::vector<MemoryLine> LanguageModel::memory() const {
@@ -217,13 +237,11 @@ uint64_t LanguageModel::memory_bytes() const {
 }
 
 void LanguageModel::bind(const Tensor& weights, const Tensor& gradients) {
-  const bool has_gradients = !gradients.empty();
   NIBBLE_CHECK(weights.dtype() == config_.dtype, "weights of another dtype");
-  NIBBLE_CHECK(!has_gradients || gradients.dtype() == DType::f32, "gradients are fp32");
-  embedding_weight_ = table_.view(weights, embedding_id_);
-  embedding_gradient_ = has_gradients ? table_.view(gradients, embedding_id_) : Tensor();
-  for (const auto& block : blocks_) block->bind(table_, weights, gradients);
-  head_->bind(table_, weights, gradients);
+  own_exchange_.bind(table_, weights, gradients);
+  exchange_ = &own_exchange_;
+  for (size_t b = 0; b < blocks_.size(); ++b) acquire_block(b, Direction::forward);
+  with_head(Direction::forward, [] {});
 }
 
 void LanguageModel::set_weights_changed() {
@@ -244,7 +262,10 @@ double LanguageModel::forward(const Tensor& tokens, const Tensor& targets, const
                               const Tensor& document_starts, const Head::LogitsReader& read) {
   const Pass pass = take_for_forward(tokens, context, document_starts);
   const Tensor wanted = take_tokens(targets, target_ids_, pass.sequences, pass.sequence_length);
-  return head_->loss(run_forward(token_ids_.slice(0, tokens.elements()), pass), wanted, context, read);
+  const Tensor input = run_forward(token_ids_.slice(0, tokens.elements()), pass);
+  double loss = 0;
+  with_head(Direction::forward, [&] { loss = head_->loss(input, wanted, context, read); });
+  return loss;
 }
 
 void LanguageModel::start_logits(const Tensor& tokens, const StepContext& context, const Tensor& document_starts) {
@@ -254,7 +275,9 @@ void LanguageModel::start_logits(const Tensor& tokens, const StepContext& contex
 }
 
 Tensor LanguageModel::logits_of(int64_t begin, int64_t end) {
-  return head_->logits(head_input_.slice(begin, end), head_context_);
+  Tensor logits;
+  with_head(Direction::forward, [&] { logits = head_->logits(head_input_.slice(begin, end), head_context_); });
+  return logits;
 }
 
 double LanguageModel::forward_backward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
@@ -271,22 +294,23 @@ void LanguageModel::take(const Tensor& tokens, const Tensor& targets, const Tens
 }
 
 void LanguageModel::start_forward_backward(const StepContext& context, float loss_scale) {
-  NIBBLE_CHECK(options_.training && !embedding_gradient_.empty(), "not set up for training");
+  NIBBLE_CHECK(options_.training, "not set up for training");
   Pass pass = whole_micro_batch(context, /*keep=*/true);
   pass.document_starts = taken_starts_;
   const auto compute = [&] {
-    head_->loss_and_gradient({.input = run_forward(token_ids_, pass),
-                              .targets = target_ids_,
-                              .gradient = gradient_,
-                              .context = context,
-                              .scale = loss_scale});
+    const Tensor input = run_forward(token_ids_, pass);
+    with_head(Direction::backward, [&] {
+      head_->loss_and_gradient(
+          {.input = input, .targets = target_ids_, .gradient = gradient_, .context = context, .scale = loss_scale});
+    });
+    exchange_->complete(head_bucket());
     run_backward(token_ids_, pass);
   };
-  // Measuring operands or time and checking a product wait for the device, and announcing gradients uses other streams;
-  // neither can be captured in a graph.
+  // Measuring operands or time and checking a product wait for the device, and an exchange may use other streams; none
+  // of it can be captured in a graph.
   const bool makes_weights = std::exchange(weights_changed_, false);
   const bool watched = std::ranges::any_of(linears_, [](const Linear* linear) { return linear->watched(); });
-  if (watched || profiling() || gradients_ready_) {
+  if (watched || profiling() || exchange_->communicates()) {
     compute();
   } else {
     graph_.run((makes_weights ? 1 : 0) + (taken_starts_.empty() ? 0 : 2), compute);
@@ -301,7 +325,10 @@ Tensor LanguageModel::logits(const Tensor& tokens, const StepContext& context) {
   Pass pass = whole_micro_batch(context, /*keep=*/false);
   pass.sequences = 1;
   pass.sequence_length = n;
-  return head_->logits(run_forward(ids, pass), context);
+  const Tensor input = run_forward(ids, pass);
+  Tensor logits;
+  with_head(Direction::forward, [&] { logits = head_->logits(input, context); });
+  return logits;
 }
 
 int64_t LanguageModel::take_non_finite_count() {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -16,6 +15,7 @@
 #include "dist/device/thread_pool.h"
 #include "model/blocks/block.h"
 #include "model/config.h"
+#include "model/exchange.h"
 #include "model/head.h"
 #include "model/layers/linear.h"
 #include "model/layers/parameter.h"
@@ -62,11 +62,14 @@ class LanguageModel {
   // to step hands it to them.
   std::span<Linear* const> linears() const { return linears_; }
 
-  // Binds the flat buffers that the model reads and adds to: weights of config.dtype, gradients f32 (empty for
-  // inference), both [parameters().flat_size()]. The caller must call set_weights_changed() after each change of the
-  // weights, because quantised copies are made only once, at the next forward pass.
-  void bind(const Tensor& weights, const Tensor& gradients);
+  // From now on, passes get weights and gradients from this exchange, which must outlive them. After each change of the
+  // weights the caller calls set_weights_changed(), because quantised copies are made only once, at the next forward
+  // pass.
+  void set_exchange(Exchange& exchange) { exchange_ = &exchange; }
   void set_weights_changed();
+  // Uses an exchange of the model's own, with views of flat buffers: weights of config.dtype, gradients f32 (empty for
+  // inference), both [parameters().flat_size()]. Layers have their weights at once, also before the first pass.
+  void bind(const Tensor& weights, const Tensor& gradients);
 
   // Returns the sum over tokens of the cross-entropy in nats. `tokens` and `targets` are i32 [sequences or fewer,
   // sequence_length] on the CPU; every target is real and below vocab_size. `document_starts` has the shape of tokens
@@ -93,13 +96,6 @@ class LanguageModel {
   void take(const Tensor& tokens, const Tensor& targets, const Tensor& document_starts = Tensor());
   void start_forward_backward(const StepContext& context, float loss_scale);
   Tensor losses() const { return head_->losses(); }
-
-  // From now on the backward pass of forward_backward() calls ready(begin, end) when gradients [begin, end) of the flat
-  // buffer are complete, as soon as the work that completes them has been given to the device. The ranges go from the
-  // end of the buffer to its beginning and cover all of it. An empty function ends this.
-  void set_gradients_ready(std::function<void(uint64_t begin, uint64_t end)> ready) {
-    gradients_ready_ = std::move(ready);
-  }
 
   // Returns logits f32 [n, vocab_size] for one sequence of n tokens, where n is a multiple of 16 and at most
   // sequence_length. A model for training has memory for one chunk of logits only, so n is at most a chunk
@@ -135,10 +131,13 @@ class LanguageModel {
   void run_backward(const Tensor& tokens, const Pass& pass);
   void clear_non_finite_counts();
   // The buckets are the embedding, one for each block, and the head.
-  void announce(size_t bucket) const {
-    const Range range = table_.buckets()[bucket].range;
-    if (gradients_ready_) gradients_ready_(range.begin, range.end);
-  }
+  static constexpr uint32_t embedding_bucket = 0;
+  static uint32_t bucket_of(size_t block) { return static_cast<uint32_t>(block) + 1; }
+  uint32_t head_bucket() const { return bucket_of(blocks_.size()); }
+  void acquire_block(size_t block, Direction direction);
+  // Acquires what the head needs, calls work(), and releases it.
+  template <class Work>
+  void with_head(Direction direction, const Work& work);
 
   ModelConfig config_;
   LanguageModelOptions options_;
@@ -146,7 +145,8 @@ class LanguageModel {
   ParameterTable table_;
   uint32_t embedding_id_ = 0;
   std::vector<std::unique_ptr<Block>> blocks_;
-  std::function<void(uint64_t, uint64_t)> gradients_ready_;
+  LocalExchange own_exchange_;
+  Exchange* exchange_ = &own_exchange_;
   std::optional<Head> head_;
   std::vector<Linear*> linears_;
 
@@ -160,17 +160,16 @@ class LanguageModel {
   bool weights_changed_ = true;                          // since the graph's last run
   std::vector<Arena*> arenas_;                           // the arenas above, and the head's
 
-  Tensor embedding_weight_, embedding_gradient_;  // [vocab, hidden]
-  Tensor embedding_workspace_;                    // i32 [2, tokens]
-  Tensor rope_table_;                             // f32 [sequence_length, head_dim / 2, 2]
-  std::vector<Tensor> residual_;                  // [tokens, hidden]: input of each block, and of the head
-  Tensor gradient_;                               // [tokens, hidden], of the residual stream
-  Tensor token_ids_, target_ids_;                 // i32 [tokens], of the micro-batch
-  Tensor head_input_;                             // [tokens, hidden], of start_logits()
-  StepContext head_context_;                      // of start_logits()
-  Tensor document_starts_;    // i32 [tokens], of the micro-batch; empty without options.document_mask
-  Tensor taken_starts_;       // the same, or empty if the micro-batch that take() copied has none
-  Tensor non_finite_counts_;  // i64 [linears]: non-finite values that the quantisers of each have read
+  Tensor embedding_workspace_;     // i32 [2, tokens]
+  Tensor rope_table_;              // f32 [sequence_length, head_dim / 2, 2]
+  std::vector<Tensor> residual_;   // [tokens, hidden]: input of each block, and of the head
+  Tensor gradient_;                // [tokens, hidden], of the residual stream
+  Tensor token_ids_, target_ids_;  // i32 [tokens], of the micro-batch
+  Tensor head_input_;              // [tokens, hidden], of start_logits()
+  StepContext head_context_;       // of start_logits()
+  Tensor document_starts_;         // i32 [tokens], of the micro-batch; empty without options.document_mask
+  Tensor taken_starts_;            // the same, or empty if the micro-batch that take() copied has none
+  Tensor non_finite_counts_;       // i64 [linears]: non-finite values that the quantisers of each have read
 };
 
 }  // namespace nibble

@@ -62,10 +62,10 @@ int64_t AttentionBlock::workspace_floats(const LayerArenas& arenas) const {
   return std::max(floats(true, arenas.training), floats(false, /*training=*/false));
 }
 
-void AttentionBlock::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {
-  norm_.bind(table, weights, gradients);
-  qkv_linear_.bind(table, weights, gradients);
-  output_linear_.bind(table, weights, gradients);
+void AttentionBlock::bind(const BucketView& bucket) {
+  norm_.bind(bucket);
+  qkv_linear_.bind(bucket);
+  output_linear_.bind(bucket);
 }
 
 AttentionShape AttentionBlock::shape_of(int64_t sequences, int64_t sequence_length, bool document_mask) const {

@@ -60,9 +60,9 @@ void Norm::allocate(const LayerArenas& arenas) {
   arenas.workspace.release(mark);
 }
 
-void Norm::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {
-  weight_ = table.view(weights, weight_id_);
-  grad_weight_ = gradients.empty() ? Tensor() : table.view(gradients, weight_id_);
+void Norm::bind(const BucketView& bucket) {
+  weight_ = bucket[weight_id_].values;
+  grad_weight_ = bucket[weight_id_].gradient;
 }
 
 void Norm::forward(const Tensor& input, const Tensor& output) const {

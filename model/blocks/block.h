@@ -11,6 +11,7 @@
 #include "model/layers/linear.h"
 #include "model/layers/parameter.h"
 #include "model/layers/step_context.h"
+#include "model/layers/weight_view.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
@@ -35,7 +36,8 @@ class Block {
   // Called twice: while the arenas measure, and after they have been committed. arenas.saved holds what forward saves
   // for backward, except the block's input, which the caller keeps.
   virtual void allocate(const LayerArenas& arenas) = 0;
-  virtual void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) = 0;
+  // Sets what the passes that follow compute with. Cheap: it is called before each.
+  virtual void bind(const BucketView& bucket) = 0;
 
   // `input` and `output` are [tokens, hidden]; `output` may be the input's memory. With an empty output, forward only
   // computes what it saves for backward: a block whose saved tensors were given away makes them again, with the same
@@ -75,7 +77,7 @@ class Norm {
  public:
   Norm(std::string name, const ModelConfig& config, ParameterTable& table);
   void allocate(const LayerArenas& arenas);
-  void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
+  void bind(const BucketView& bucket);
   // backward() adds the weight's gradient here, f32 [hidden]: in the bound gradients, until it is set anew.
   Tensor grad_weight() const { return grad_weight_; }
   void set_grad_weight(const Tensor& grad_weight) { grad_weight_ = grad_weight; }

@@ -45,10 +45,10 @@ void MlpBlock::allocate(const LayerArenas& arenas) {
   workspace.release(mark);
 }
 
-void MlpBlock::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {
-  norm_.bind(table, weights, gradients);
-  gate_up_linear_.bind(table, weights, gradients);
-  down_linear_.bind(table, weights, gradients);
+void MlpBlock::bind(const BucketView& bucket) {
+  norm_.bind(bucket);
+  gate_up_linear_.bind(bucket);
+  down_linear_.bind(bucket);
 }
 
 void MlpBlock::forward(const Tensor& input, const Tensor& output, const Pass& pass) {

@@ -12,7 +12,7 @@ class MlpBlock final : public Block {
   MlpBlock(const ModelConfig& config, const Recipe& recipe, const BlockPosition& position, ParameterTable& table);
 
   void allocate(const LayerArenas& arenas) override;
-  void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) override;
+  void bind(const BucketView& bucket) override;
   void forward(const Tensor& input, const Tensor& output, const Pass& pass) override;
   void backward(const Tensor& input, const Tensor& gradient, const Pass& pass) override;
   std::vector<Linear*> linears() override { return {&gate_up_linear_, &down_linear_}; }

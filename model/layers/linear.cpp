@@ -109,14 +109,15 @@ Tensor Linear::read_back(const Operand& backward, const QuantizedTensor& forward
   return backward.dequantized;
 }
 
-void Linear::bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients) {
-  const Tensor weight = table.view(weights, description_.weight_id);
+void Linear::bind(const BucketView& bucket) {
+  const Tensor& weight = bucket[description_.weight_id].values;
   NIBBLE_CHECK(weight.dtype() == description_.dtype, "weights of another dtype");
   NIBBLE_CHECK(weight.size(0) == description_.features_out && weight.size(1) == description_.features_in,
                "weight shape");
-  if (weight.data() != weight_.data()) set_weights_changed();
+  if (bucket.weights_version != weights_version_) set_weights_changed();
+  weights_version_ = bucket.weights_version;
   weight_ = weight;
-  grad_weight_ = gradients.empty() ? Tensor() : table.view(gradients, description_.weight_id);
+  grad_weight_ = bucket[description_.weight_id].gradient;
 }
 
 void Linear::set_amax(const Tensor& scale_by, const Tensor& observed) {

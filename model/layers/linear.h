@@ -17,6 +17,7 @@
 #include "model/layers/outlier_channels.h"
 #include "model/layers/parameter.h"
 #include "model/layers/step_context.h"
+#include "model/layers/weight_view.h"
 #include "quant/gemm/gemm.h"
 #include "quant/quantize/quantize.h"
 #include "quant/quantize/statistics.h"
@@ -85,8 +86,9 @@ class Linear {
   // Returns true if one of the six operands is quantised.
   bool quantizes() const;
 
-  // Binds views of the flat buffers: weights of the description's dtype, gradients f32 (empty for inference).
-  void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
+  // Sets the weight, of the description's dtype, and its gradient (empty for inference). Operands that were made of
+  // weights of another version are made anew.
+  void bind(const BucketView& bucket);
   // backward() adds the weight's gradient here, f32 [features_out, features_in]: in the bound gradients, until it is
   // set anew.
   Tensor grad_weight() const { return grad_weight_; }
@@ -185,6 +187,7 @@ class Linear {
 
   Tensor weight_;       // [features_out, features_in]
   Tensor grad_weight_;  // f32 [features_out, features_in]
+  uint64_t weights_version_ = 0;
   bool forward_weight_stale_ = true;
   bool backward_weight_stale_ = true;
   OperandContext forward_weight_context_, backward_weight_context_;  // for which the weight operands were made

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "dist/device/thread_pool.h"
+#include "model/exchange.h"
 #include "model/layers/linear.h"
 #include "quant/format/codec.h"
 #include "quant/gemm/gemm.h"
@@ -83,8 +84,9 @@ class LayerStep {
     for (Arena* arena : {&weights_, &saved_, &workspace_}) arena->commit();
     linear_->allocate(arenas);
     linear_->set_non_finite(Tensor(&non_finite_, DType::i64, {1}));
-    linear_->bind(table_, Tensor(matrices.w.data(), DType::bf16, {shape.out * shape.in}),
-                  Tensor(matrices.dw.data(), DType::f32, {shape.out * shape.in}));
+    exchange_.bind(table_, Tensor(matrices.w.data(), DType::bf16, {shape.out * shape.in}),
+                   Tensor(matrices.dw.data(), DType::f32, {shape.out * shape.in}));
+    linear_->bind(exchange_.acquire(0, Direction::backward));
   }
 
   void run() {
@@ -100,6 +102,7 @@ class LayerStep {
   Shape shape_;
   Matrices& matrices_;
   ParameterTable table_;
+  LocalExchange exchange_;
   Arena weights_{"weights"}, saved_{"saved"}, workspace_{"workspace"};
   std::unique_ptr<Linear> linear_;
   int64_t non_finite_ = 0;

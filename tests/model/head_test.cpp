@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "dist/device/thread_pool.h"
+#include "model/exchange.h"
 #include "model/model_fixture.h"
 #include "model/ops/loss/cross_entropy.h"
 
@@ -112,7 +113,8 @@ class HeadUnderTest {
     for (Arena* arena : {&weights_, &workspace_, &head.memory()}) arena->commit();
     head.allocate(weights_, workspace_);
     head.linear().set_non_finite(Tensor(&non_finite_, DType::i64, {1}));
-    head.bind(table_, problem.weights, training ? problem.gradients : Tensor());
+    exchange_.bind(table_, problem.weights, training ? problem.gradients : Tensor());
+    head.bind(exchange_.acquire(0, Direction::backward), {});
   }
   Result run(float scale) {
     problem_.clear();
@@ -128,6 +130,7 @@ class HeadUnderTest {
  private:
   Problem& problem_;
   ParameterTable table_;
+  LocalExchange exchange_;
   Arena weights_{"weights"}, workspace_{"workspace"};
   int64_t non_finite_ = 0;
 
@@ -164,10 +167,13 @@ Result run_whole(Problem& problem, float scale) {
     if (pass > 0) break;
     for (Arena* arena : {&weights, &saved, &workspace}) arena->commit();
   }
-  norm.bind(table, problem.weights, problem.gradients);
+  LocalExchange exchange;
+  exchange.bind(table, problem.weights, problem.gradients);
+  const BucketView bucket = exchange.acquire(0, Direction::backward);
+  norm.bind(bucket);
   int64_t non_finite = 0;
   linear.set_non_finite(Tensor(&non_finite, DType::i64, {1}));
-  linear.bind(table, problem.weights, problem.gradients);
+  linear.bind(bucket);
   problem.clear();
   norm.forward(problem.input, normed);
   linear.forward({.input = normed, .output = logits, .context = context, .keep = true});

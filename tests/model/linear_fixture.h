@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "model/exchange.h"
 #include "model/layers/linear.h"
 #include "model/model_fixture.h"
 
@@ -89,7 +90,9 @@ struct Layer {
     for (Arena* arena : {&weight_arena, &saved_arena, &workspace_arena}) arena->commit();
     linear->allocate(arenas);
     linear->set_non_finite(Tensor(&non_finite, DType::i64, {1}));
-    linear->bind(table, tensor_of(std::span(w), {out * in}), tensor_of(std::span(grad_w), {out * in}));
+    LocalExchange exchange;
+    exchange.bind(table, tensor_of(std::span(w), {out * in}), tensor_of(std::span(grad_w), {out * in}));
+    linear->bind(exchange.acquire(0, Direction::backward));
   }
 
   Tensor x_view() { return tensor_of(std::span(x), {shape.tokens, shape.in}); }

@@ -73,6 +73,29 @@ std::vector<Case> cases() {
   return all;
 }
 
+// Keeps each bucket's gradients as they are when the model says that they are complete.
+class CopyingExchange final : public LocalExchange {
+ public:
+  explicit CopyingExchange(TestModel& test) : left(test.gradients.size()), seen(left), test_(test) {
+    test.bind_to(*this);
+  }
+  bool communicates() const override { return true; }
+  void complete(uint32_t bucket) override {
+    const Range range = test_.model.parameters().buckets()[bucket].range;
+    EXPECT_EQ(range.end, left) << "from the last to the first";
+    std::copy(test_.gradients.begin() + static_cast<int64_t>(range.begin),
+              test_.gradients.begin() + static_cast<int64_t>(range.end),
+              seen.begin() + static_cast<int64_t>(range.begin));
+    left = range.begin;
+  }
+
+  uint64_t left;
+  std::vector<float> seen;
+
+ private:
+  TestModel& test_;
+};
+
 class MicroBatchGradient {
  public:
   explicit MicroBatchGradient(const Case& wanted, bool sums_micro_batches = true)
@@ -111,18 +134,11 @@ class MicroBatchGradient {
   std::vector<float> announced() {
     clear();
     for (uint32_t micro_batch = 0; micro_batch + 1 < micro_batches; ++micro_batch) add(micro_batch);
-    std::vector<float> seen(test_.gradients.size());
-    uint64_t left = seen.size();
-    test_.model.set_gradients_ready([&](uint64_t begin, uint64_t end) {
-      EXPECT_EQ(end, left) << "from the end to the beginning";
-      std::copy(test_.gradients.begin() + static_cast<int64_t>(begin),
-                test_.gradients.begin() + static_cast<int64_t>(end), seen.begin() + static_cast<int64_t>(begin));
-      left = begin;
-    });
+    CopyingExchange exchange(test_);
     add(micro_batches - 1);
-    test_.model.set_gradients_ready({});
-    EXPECT_EQ(left, 0U);
-    return seen;
+    test_.bind();
+    EXPECT_EQ(exchange.left, 0U);
+    return exchange.seen;
   }
   const std::vector<Parameter>& parameters() const { return test_.model.parameters().parameters(); }
   bool retains_outliers() const { return retains_; }

@@ -81,16 +81,13 @@ class TestModel {
 
   // Must be called after a change of `weights`.
   void bind() {
-    const int64_t size = static_cast<int64_t>(weights.size());
-    const Tensor gradient_view = gradients.empty() ? Tensor() : tensor_of(std::span(gradients), {size});
-    if (model.config().dtype == DType::f32) {
-      model.bind(tensor_of(std::span(weights), {size}), gradient_view);
-    } else {
-      bf16_weights_.resize(weights.size());
-      for (size_t i = 0; i < weights.size(); ++i) bf16_weights_[i] = bf16_nearest(weights[i]);
-      model.bind(tensor_of(std::span(bf16_weights_), {size}), gradient_view);
-    }
+    model.bind(weights_in_dtype(), gradient_view());
     model.set_weights_changed();
+  }
+  // Lets the model compute through this exchange.
+  void bind_to(LocalExchange& exchange) {
+    exchange.bind(model.parameters(), weights_in_dtype(), gradient_view());
+    model.set_exchange(exchange);
   }
 
   double forward(const StepContext& context) {
@@ -112,6 +109,17 @@ class TestModel {
   }
 
  private:
+  Tensor gradient_view() {
+    return gradients.empty() ? Tensor() : tensor_of(std::span(gradients), {static_cast<int64_t>(gradients.size())});
+  }
+  Tensor weights_in_dtype() {
+    const int64_t size = static_cast<int64_t>(weights.size());
+    if (model.config().dtype == DType::f32) return tensor_of(std::span(weights), {size});
+    bf16_weights_.resize(weights.size());
+    for (size_t i = 0; i < weights.size(); ++i) bf16_weights_[i] = bf16_nearest(weights[i]);
+    return tensor_of(std::span(bf16_weights_), {size});
+  }
+
   int64_t shape_[2];
 
  public:

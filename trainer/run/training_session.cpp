@@ -104,6 +104,7 @@ TrainingSession::~TrainingSession() = default;
 void TrainingSession::build_model(const Recipe& recipe) {
   model_.reset();  // frees its memory before the new model takes its own
   model_ = make_training_model(config_, recipe);
+  model_->set_exchange(exchange_);
   states_.attach(*model_);
 }
 
@@ -283,7 +284,7 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
   for (uint64_t group = local.begin; group < local.end; ++group) {
     const std::span<float> memory = reduction_->begin_group();
     const Tensor gradients(memory.data(), DType::f32, {static_cast<int64_t>(memory.size())}, device_);
-    model_->bind(weights_, gradients);
+    exchange_.bind(model_->parameters(), weights_, gradients);
     if (again) model_->set_weights_changed();
     states_.begin_group(event);
     const MicroBatchRange range = micro_batches_of(config_, {group, group + 1});
@@ -305,10 +306,13 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
       states_.begin_micro_batch(event);
       if (micro_batch + 1 == own.end && config_.comm.reduction == ReductionKind::nccl &&
           !states_.reads_gradients(event)) {
-        model_->set_gradients_ready([this](uint64_t begin, uint64_t end) { reduction_->parameters_ready(begin, end); });
+        exchange_.set_completed([this](uint32_t bucket) {
+          const Range complete = layout_.buckets()[bucket].range;
+          reduction_->parameters_ready(complete.begin, complete.end);
+        });
       }
       model_->start_forward_backward(context, loss_scale);
-      model_->set_gradients_ready({});
+      exchange_.set_completed({});
       group_results_->keep_losses(micro_batch, *model_);
       states_.end_micro_batch(event);
     }
@@ -391,7 +395,7 @@ StepResult TrainingSession::train_step(uint64_t step) {
 std::optional<std::vector<ValidationLoss>> TrainingSession::validate(uint64_t step,
                                                                      const std::function<bool()>& interrupted) {
   follow_recipe(step == 0 ? 0 : step - 1);
-  model_->bind(weights_, {});
+  exchange_.bind(model_->parameters(), weights_, {});
   auto losses = data_->validation()->losses(communicator_, *model_, step, interrupted);
   // This count belongs to no step. The next step must find non-finite weights itself, so it quantises them again.
   if (model_->take_non_finite_count() != 0) model_->set_weights_changed();

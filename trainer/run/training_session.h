@@ -21,6 +21,7 @@
 #include "trainer/config/run_config.h"
 #include "trainer/run/group_results.h"
 #include "trainer/run/micro_batch.h"
+#include "trainer/run/step_exchange.h"
 #include "trainer/run/training_data.h"
 #include "trainer/run/weight_gather.h"
 #include "trainer/state/run_states.h"
@@ -108,6 +109,7 @@ class TrainingSession {
   DeviceKind device_;
   std::unique_ptr<Communicator> device_communicator_;  // for data in GPU memory; null on the CPU
   std::unique_ptr<TrainingData> data_;
+  StepExchange exchange_;
   std::unique_ptr<LanguageModel> model_;
   bool switched_ = false;  // model_ follows the recipe's late switch
 
