@@ -1,4 +1,4 @@
-#include "trainer/run/directory_lock.h"
+#include "trainer/directory/directory_lock.h"
 
 #include <gtest/gtest.h>
 

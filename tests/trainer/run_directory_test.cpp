@@ -1,4 +1,4 @@
-#include "trainer/run/run_directory.h"
+#include "trainer/directory/run_directory.h"
 
 #include <gtest/gtest.h>
 #include <signal.h>

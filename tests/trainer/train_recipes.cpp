@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "trainer/directory/run_directory.h"
 #include "trainer/rank_main.h"
-#include "trainer/run/run_directory.h"
 #include "trainer/run/training_loop.h"
 
 namespace nibble {

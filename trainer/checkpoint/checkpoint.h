@@ -17,9 +17,9 @@
 namespace nibble {
 
 // Writes a checkpoint and returns its directory; a checkpoint of the same step is replaced. Collective; the caller
-// holds the run's lock (trainer/run/run_directory.h). After any failure all ranks throw ExitCode::io (the message names
-// the bytes needed if there is no space) or ExitCode::cannot_create, nothing is left behind, and earlier checkpoints
-// are unchanged.
+// holds the run's lock (trainer/directory/run_directory.h). After any failure all ranks throw ExitCode::io (the message
+// names the bytes needed if there is no space) or ExitCode::cannot_create, nothing is left behind, and earlier
+// checkpoints are unchanged.
 std::filesystem::path save_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,
                                       CheckpointState state);
 

@@ -21,7 +21,7 @@
 #include "dist/base/file_descriptor.h"
 #include "dist/base/file_system.h"
 #include "dist/base/log.h"
-#include "trainer/run/directory_lock.h"
+#include "trainer/directory/directory_lock.h"
 
 namespace nibble {
 namespace {

@@ -5,10 +5,10 @@
 
 #include "trainer/commands/commands.h"
 #include "trainer/commands/resume.h"
+#include "trainer/directory/journal.h"
+#include "trainer/directory/run_directory.h"
 #include "trainer/inference/inference_model.h"
 #include "trainer/rank_main.h"
-#include "trainer/run/journal.h"
-#include "trainer/run/run_directory.h"
 #include "trainer/run/run_profile.h"
 #include "trainer/run/training_loop.h"
 

@@ -16,10 +16,10 @@
 #include "dist/ranks/heartbeat.h"
 #include "model/cost.h"
 #include "trainer/compute/run_device.h"
+#include "trainer/directory/journal.h"
 #include "trainer/report/metrics.h"
 #include "trainer/report/progress.h"
 #include "trainer/report/tensorboard.h"
-#include "trainer/run/journal.h"
 #include "trainer/run/run_profile.h"
 
 namespace nibble {

@@ -6,7 +6,7 @@
 #include "dist/base/error.h"
 #include "dist/ranks/communicator.h"
 #include "trainer/checkpoint/checkpoint.h"
-#include "trainer/run/run_directory.h"
+#include "trainer/directory/run_directory.h"
 #include "trainer/run/training_session.h"
 
 namespace nibble {

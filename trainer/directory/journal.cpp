@@ -1,4 +1,4 @@
-#include "trainer/run/journal.h"
+#include "trainer/directory/journal.h"
 
 #include <algorithm>
 #include <array>

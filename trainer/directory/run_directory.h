@@ -6,7 +6,7 @@
 #include <string>
 
 #include "dist/ranks/communicator.h"
-#include "trainer/run/directory_lock.h"
+#include "trainer/directory/directory_lock.h"
 
 namespace nibble {
 

@@ -1,4 +1,4 @@
-#include "trainer/run/run_directory.h"
+#include "trainer/directory/run_directory.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
