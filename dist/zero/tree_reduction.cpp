@@ -31,8 +31,9 @@ double tree_sum_of(std::span<const double> values, uint64_t first, uint64_t leng
   return left + tree_sum_of(values, first + half, half);
 }
 
-const Placement& checked(const Placement& owned, const Communicator& communicator, uint64_t groups) {
-  NIBBLE_CHECK(groups >= 1, "a step has at least one group of micro-batches");
+const Placement& checked(const Placement& owned, const Communicator& communicator, const Schedule& schedule) {
+  NIBBLE_CHECK(schedule.order() == Schedule::Order::rows, "ranks have whole groups");
+  NIBBLE_CHECK(schedule.lanes() == communicator.size(), "every rank is a lane");
   NIBBLE_CHECK(owned.ranks() == communicator.size(), "the placement is for another number of ranks");
   return owned;
 }
@@ -45,26 +46,20 @@ std::vector<std::vector<Range>> ranges_of(const Placement& placement) {
 
 }  // namespace
 
-GroupRange groups_of_rank(uint64_t groups, int rank, int ranks) {
-  NIBBLE_CHECK(0 <= rank && rank < ranks, "rank out of range");
-  const auto bound = [&](int part) {
-    return part_boundary(groups, static_cast<uint64_t>(ranks), static_cast<uint64_t>(part));
-  };
-  return {bound(rank), bound(rank + 1)};
-}
-
-int rank_of_group(uint64_t group, uint64_t groups, int ranks) {
-  NIBBLE_CHECK(group < groups, "group of the gradient sum");
-  int rank = 0;
-  while (groups_of_rank(groups, rank, ranks).end <= group) ++rank;
-  return rank;
-}
-
 double tree_sum(std::span<const double> values) {
   if (values.empty()) return 0;
   uint64_t length = 1;
   while (length < values.size()) length *= 2;
   return tree_sum_of(values, 0, length);
+}
+
+double sum_by_groups(const MicroBatchGroups& groups, std::span<const double> values) {
+  NIBBLE_CHECK(values.size() == groups.micro_batches(), "one value a micro-batch");
+  std::vector<double> of_groups(groups.count());
+  for (uint64_t group = 0; group < groups.count(); ++group) {
+    for (uint64_t i = groups.first(group); i < groups.first(group + 1); ++i) of_groups[group] += values[i];
+  }
+  return tree_sum(of_groups);
 }
 
 struct TreeReduction::State {
@@ -80,8 +75,8 @@ struct TreeReduction::State {
   const DeviceKind device;                       // device of all buffers
   const uint64_t elements;                       // of a whole buffer
   const std::vector<std::vector<Range>> ranges;  // [ranks]: what each rank owns, in the order of its shard
+  const Schedule schedule;
   const uint64_t groups;
-  const GroupRange local;
   const Machines machines;
   const size_t here;    // this rank's machine
   const size_t stride;  // bytes from one buffer to the next
@@ -92,25 +87,26 @@ struct TreeReduction::State {
   float* received = nullptr;     // [roots of the other machines][elements of this rank's shard]
   float* spare = nullptr;        // [elements of this rank's shard], where the rank has no groups
   RankSums sums;
-  uint64_t next_group;
+  uint64_t slot = 0;  // the open slot, or the next one
+  bool open = false;
   std::optional<size_t> leaf;  // buffer of the open group
 
-  State(Arena& arena, SharedArena* memory, Communicator& all_ranks, const Placement& owned, uint64_t all_groups)
+  State(Arena& arena, SharedArena* memory, Communicator& all_ranks, const Placement& owned, const Schedule& lanes)
       : communicator(all_ranks),
         shared(memory),
         device(arena.device()),
         elements(owned.layout().elements()),
         ranges(ranges_of(owned)),
-        groups(all_groups),
-        local(groups_of_rank(all_groups, all_ranks.rank(), all_ranks.size())),
+        schedule(lanes),
+        groups(lanes.groups().count()),
         machines(memory, all_ranks.size()),
         here(machines.of(all_ranks.rank())),
         stride(round_up(checked_multiply(owned.layout().elements(), sizeof(float)),
                         uint64_t{device == DeviceKind::cpu ? Arena::alignment : Arena::cuda_alignment})),
-        sums(all_groups),
-        next_group(local.begin) {
+        sums(groups) {
     for (size_t machine = 0; machine < machines.count(); ++machine) machine_folds.push_back(machine_fold_of(machine));
     const size_t elsewhere = choose_last_fold();
+    const GroupRange local = schedule.groups_of(communicator.rank());
     const size_t own = sums_of_range(groups, local.begin, local.end).buffers();
     const size_t shard_bytes = checked_multiply(shard_count(), sizeof(float));
     buffers = static_cast<std::byte*>(arena.allocate(checked_multiply(own, stride)));
@@ -121,7 +117,7 @@ struct TreeReduction::State {
   MachineFold machine_fold_of(size_t machine) const {
     MachineFold machine_fold;
     for (const int rank : machines.ranks(machine)) {
-      const GroupRange range = groups_of_rank(groups, rank, communicator.size());
+      const GroupRange range = schedule.groups_of(rank);
       const RankSums rank_sums = sums_of_range(groups, range.begin, range.end);
       for (const TreeNode& node : rank_sums.nodes()) {
         machine_fold.nodes.push_back(node);
@@ -156,6 +152,7 @@ struct TreeReduction::State {
   }
   float* buffer(std::byte* of_rank, size_t index) const { return reinterpret_cast<float*>(of_rank + index * stride); }
   float* buffer(size_t index) const { return buffer(buffers, index); }
+  std::optional<uint64_t> micro_batch() const { return schedule.micro_batch(slot, communicator.rank()); }
   bool shares() const { return shared != nullptr && machines.count() < static_cast<size_t>(communicator.size()); }
 
   // Returns this machine's partial sums [nodes], once they are complete.
@@ -253,49 +250,54 @@ struct TreeReduction::State {
     }
     if (shares()) shared->meet();  // nobody begins a group before every rank has read
     sums = RankSums(groups);
-    next_group = local.begin;
+    slot = 0;
     return {shard, shard_count()};
   }
 };
 
-TreeReduction::TreeReduction(Arena& arena, Communicator& communicator, const Placement& owned, uint64_t groups)
-    : state_(std::make_unique<State>(arena, nullptr, communicator, checked(owned, communicator, groups), groups)) {}
+TreeReduction::TreeReduction(Arena& arena, Communicator& communicator, const Placement& owned, const Schedule& schedule)
+    : state_(std::make_unique<State>(arena, nullptr, communicator, checked(owned, communicator, schedule), schedule)) {}
 
-TreeReduction::TreeReduction(SharedArena& memory, Communicator& communicator, const Placement& owned, uint64_t groups)
-    : state_(std::make_unique<State>(memory.arena(), &memory, communicator, checked(owned, communicator, groups),
-                                     groups)) {}
+TreeReduction::TreeReduction(SharedArena& memory, Communicator& communicator, const Placement& owned,
+                             const Schedule& schedule)
+    : state_(std::make_unique<State>(memory.arena(), &memory, communicator, checked(owned, communicator, schedule),
+                                     schedule)) {}
 
 TreeReduction::~TreeReduction() = default;
 
-GroupRange TreeReduction::local_groups() const {
-  return state_->local;
+std::span<float> TreeReduction::begin_slot() {
+  const ProfileScope scope(OperatorFamily::reduction, "begin_slot");
+  State& state = *state_;
+  NIBBLE_CHECK(!state.open, "the slot before has not ended");
+  NIBBLE_CHECK(state.slot < state.schedule.slots(), "all slots are done");
+  state.open = true;
+  const std::optional<uint64_t> micro_batch = state.micro_batch();
+  if (!micro_batch) return {};
+  if (state.schedule.groups().begins_group(*micro_batch)) {
+    state.leaf = state.sums.take();
+    clear(state.buffer(*state.leaf), state.elements, state.device);
+  }
+  return {state.buffer(*state.leaf), state.elements};
 }
 
-std::span<float> TreeReduction::begin_group() {
-  const ProfileScope scope(OperatorFamily::reduction, "begin_group");
+void TreeReduction::end_slot() {
+  const ProfileScope scope(OperatorFamily::reduction, "end_slot");
   State& state = *state_;
-  NIBBLE_CHECK(!state.leaf, "the group before has not ended");
-  NIBBLE_CHECK(state.next_group < state.local.end, "all groups of this rank are done");
-  state.leaf = state.sums.take();
-  float* const gradients = state.buffer(*state.leaf);
-  clear(gradients, state.elements, state.device);
-  return {gradients, state.elements};
-}
-
-void TreeReduction::end_group() {
-  const ProfileScope scope(OperatorFamily::reduction, "end_group");
-  State& state = *state_;
-  NIBBLE_CHECK(state.leaf, "no group has begun");
-  state.sums.push(state.next_group, *state.leaf, [&](size_t left, size_t right) {
-    add(state.buffer(left), state.buffer(right), state.elements, state.device);
-  });
-  state.leaf.reset();
-  ++state.next_group;
+  NIBBLE_CHECK(state.open, "no slot has begun");
+  const std::optional<uint64_t> micro_batch = state.micro_batch();
+  if (micro_batch && state.schedule.groups().ends_group(*micro_batch)) {
+    state.sums.push(state.schedule.groups().group_of(*micro_batch), *state.leaf, [&](size_t left, size_t right) {
+      add(state.buffer(left), state.buffer(right), state.elements, state.device);
+    });
+    state.leaf.reset();
+  }
+  state.open = false;
+  ++state.slot;
 }
 
 std::span<float> TreeReduction::reduce_scatter() {
   const ProfileScope scope(OperatorFamily::reduction, "reduce_scatter");
-  NIBBLE_CHECK(!state_->leaf && state_->next_group == state_->local.end, "groups are missing");
+  NIBBLE_CHECK(!state_->open && state_->slot == state_->schedule.slots(), "slots are missing");
   return state_->reduce_scatter();
 }
 

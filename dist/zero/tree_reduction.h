@@ -18,15 +18,17 @@
 #include "dist/ranks/shared_arena.h"
 #include "dist/zero/gradient_reduction.h"
 #include "dist/zero/placement.h"
+#include "dist/zero/schedule.h"
 
 namespace nibble {
 
-// Returns the rank that has group `group` of `groups`.
-int rank_of_group(uint64_t group, uint64_t groups, int ranks);
-
 // Returns the sum of per-group values in the tree's order, the same on every rank. `values` has one entry a group.
 double tree_sum(std::span<const double> values);
+// Returns the sum of values of micro-batches in the order of the gradient's sum: from 0 left to right inside each
+// group, then the tree. `values` has one entry a micro-batch.
+double sum_by_groups(const MicroBatchGroups& groups, std::span<const double> values);
 
+// The reduction of a schedule in rows.
 class TreeReduction final : public GradientReduction {
  public:
   // Takes memory (partial sums, exchange buffers) from the arena, in the measuring pass and again after commit(). With
@@ -36,16 +38,15 @@ class TreeReduction final : public GradientReduction {
   // each other's partial sums in place; without sharing, as on GPUs, every rank is a machine of its own. Sums are
   // formed on the arena's device; on a GPU the communicator is one of device memory, unless there is only one rank.
   // `owned` says which elements of the sum each rank gets.
-  TreeReduction(SharedArena& memory, Communicator& communicator, const Placement& owned, uint64_t groups);
+  TreeReduction(SharedArena& memory, Communicator& communicator, const Placement& owned, const Schedule& schedule);
   // For small sums: all memory is this rank's own.
-  TreeReduction(Arena& arena, Communicator& communicator, const Placement& owned, uint64_t groups);
+  TreeReduction(Arena& arena, Communicator& communicator, const Placement& owned, const Schedule& schedule);
   ~TreeReduction() override;
 
-  GroupRange local_groups() const override;
-  // Returns a zeroed buffer. Nothing is sent before the last group has ended, because only sums of several groups go to
-  // other ranks.
-  std::span<float> begin_group() override;
-  void end_group() override;
+  // Returns the sum of the open group. Nothing is sent before the last slot has ended, because only sums of several
+  // groups go to other ranks.
+  std::span<float> begin_slot() override;
+  void end_slot() override;
   std::span<float> reduce_scatter() override;
 
  private:

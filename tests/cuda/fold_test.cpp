@@ -27,8 +27,9 @@ struct Case {
 // Returns `leaves` nodes of the tree over `groups` groups, in ascending order, some of them of several groups.
 Case nodes_of(uint64_t groups, int ranks) {
   Case result{{}, groups};
+  const Schedule rows(MicroBatchGroups::of_count(groups, groups), ranks, Schedule::Order::rows);
   for (int rank = 0; rank < ranks; ++rank) {
-    const GroupRange range = groups_of_rank(groups, rank, ranks);
+    const GroupRange range = rows.groups_of(rank);
     const RankSums sums = sums_of_range(groups, range.begin, range.end);
     result.nodes.insert(result.nodes.end(), sums.nodes().begin(), sums.nodes().end());
   }
@@ -91,19 +92,20 @@ TEST_F(FoldTest, AReductionOnTheDeviceIsThatOfTheCpu) {
     for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
       SharedArena memory("test", self, device);
       std::optional<TreeReduction> reduction;
-      const auto build = [&] { reduction.emplace(memory, self, partition, groups); };
+      const Schedule schedule(MicroBatchGroups::of_count(groups, groups), /*lanes=*/1, Schedule::Order::rows);
+      const auto build = [&] { reduction.emplace(memory, self, partition, schedule); };
       memory.commit(build);
       build();
       for (int step = 0; step < 2; ++step) {
         for (unsigned group = 0; group < groups; ++group) {
-          const std::span<float> sum = reduction->begin_group();
+          const std::span<float> sum = reduction->begin_slot();
           const Tensor leaf(sum.data(), DType::f32, {count}, device);
           TwinTensor gradient(DType::f32, {count});
           fill(gradient, group + 1);
           const HostCopy zero(leaf);
           for (const float value : zero.as<float>()) ASSERT_EQ(value, 0.0F);
           copy(gradient.cpu(), leaf);
-          reduction->end_group();
+          reduction->end_slot();
         }
         const std::span<float> shard = reduction->reduce_scatter();
         copy(Tensor(shard.data(), DType::f32, {count}, device), total.on(device));

@@ -127,26 +127,32 @@ TEST_F(Nccl, RanksAgreeOnErrors) {
 }
 
 // Returns the weights of two steps on one device, in each of which the ranks sum the tree and gather everybody's shard.
+Schedule one_each(uint64_t groups) {  // micro-batches of a group
+  return {MicroBatchGroups::of_count(groups, groups), communicator().size(), Schedule::Order::rows};
+}
+
 std::vector<float> shards(DeviceKind device, Communicator& ranks, const OwnedVector& partition, uint64_t groups) {
   SharedArena memory("test", ranks, device);
+  const Schedule schedule = one_each(groups);
   std::optional<TreeReduction> reduction;
   Tensor weights;
   const auto build = [&] {
     weights = allocate_tensor(memory.arena(), DType::f32, {static_cast<int64_t>(partition.elements())});
-    reduction.emplace(memory, ranks, partition, groups);
+    reduction.emplace(memory, ranks, partition, schedule);
   };
   memory.commit(build);
   build();
   std::vector<float> result;
-  const GroupRange local = reduction->local_groups();
   const auto elements = static_cast<int64_t>(partition.elements());
   for (uint64_t step = 0; step < 2; ++step) {
-    for (uint64_t group = local.begin; group < local.end; ++group) {
-      const Tensor leaf(reduction->begin_group().data(), DType::f32, {elements}, device);
-      std::vector<float> gradient(partition.elements());
-      for (uint64_t i = 0; i < gradient.size(); ++i) gradient[i] = value_of(group, i + step);
-      copy(tensor_of(std::span(gradient), {elements}), leaf);
-      reduction->end_group();
+    for (uint64_t slot = 0; slot < schedule.slots(); ++slot) {
+      const std::span<float> sum = reduction->begin_slot();
+      if (const std::optional<uint64_t> group = schedule.micro_batch(slot, ranks.rank())) {
+        std::vector<float> gradient(partition.elements());
+        for (uint64_t i = 0; i < gradient.size(); ++i) gradient[i] = value_of(*group, i + step);
+        copy(tensor_of(std::span(gradient), {elements}), Tensor(sum.data(), DType::f32, {elements}, device));
+      }
+      reduction->end_slot();
     }
     const std::span<float> shard = reduction->reduce_scatter();
     const auto count = static_cast<int64_t>(shard.size());
@@ -185,29 +191,34 @@ void check_library_sum(DeviceCommunicator* ranks, uint64_t groups, bool early) {
   const int rank = communicator().rank();
   Arena arena("test", DeviceKind::cuda);
   std::optional<LibraryReduction> reduction;
-  const auto build = [&] { reduction.emplace(arena, ranks, partition, groups, /*bucket=*/1000); };
+  const Schedule schedule = one_each(groups);
+  const auto build = [&] { reduction.emplace(arena, ranks, partition, schedule, /*bucket=*/1000); };
   build();
   arena.commit();
   build();
   std::vector<float> values(elements);
   const auto shape = static_cast<int64_t>(elements);
   for (uint64_t step = 0; step < 2; ++step) {
-    const GroupRange local = reduction->local_groups();
-    for (uint64_t group = local.begin; group < local.end; ++group) {
-      const Tensor sum(reduction->begin_group().data(), DType::f32, {shape}, DeviceKind::cuda);
+    for (uint64_t slot = 0; slot < schedule.slots(); ++slot) {
+      const Tensor sum(reduction->begin_slot().data(), DType::f32, {shape}, DeviceKind::cuda);
+      const std::optional<uint64_t> group = schedule.micro_batch(slot, rank);
+      if (!group) {
+        reduction->end_slot();
+        continue;
+      }
       {
         const HostCopy before(sum);
         for (uint64_t i = 0; i < elements; ++i) {
-          values[i] = before.as<float>()[i] + static_cast<float>((group + 1) * (i % 100) + step);
+          values[i] = before.as<float>()[i] + static_cast<float>((*group + 1) * (i % 100) + step);
         }
       }
       copy(tensor_of(std::span(values), {shape}), sum);
-      if (early && group + 1 == local.end) {
+      if (early && reduction->takes_early()) {
         for (uint64_t end = elements; end > 2000; end -= std::min<uint64_t>(end, 1700)) {
-          reduction->parameters_ready(end - std::min<uint64_t>(end, 1700), end);
+          reduction->complete(end - std::min<uint64_t>(end, 1700), end);
         }
       }
-      reduction->end_group();
+      reduction->end_slot();
     }
     const std::span<float> shard = reduction->reduce_scatter();
     ASSERT_EQ(shard.size(), partition.count(rank));
@@ -232,9 +243,9 @@ TEST_F(Nccl, SumsByALibraryThatIsNotThereAreRefused) {
   if (ranks == nullptr) return;
   SharedArena memory("test", *ranks, DeviceKind::cuda);
   const OwnedVector partition(100, ranks->size());
-  EXPECT_THROW(make_gradient_reduction(ReductionKind::nccl, memory, *ranks, partition, 4), Error);
+  EXPECT_THROW(make_gradient_reduction(ReductionKind::nccl, memory, *ranks, partition, one_each(4)), Error);
   SharedArena on_cpu("test", communicator());
-  EXPECT_THROW(make_gradient_reduction(ReductionKind::nccl, on_cpu, communicator(), partition, 4), Error);
+  EXPECT_THROW(make_gradient_reduction(ReductionKind::nccl, on_cpu, communicator(), partition, one_each(4)), Error);
 }
 
 // A fault of nccl_abort_test.sh: an exchange that some rank never ends. NIBBLE_SIMULATED_NCCL_FAULT names the rank.

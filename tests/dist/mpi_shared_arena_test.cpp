@@ -110,15 +110,15 @@ class SharedArenaFault : public testing::Test {
     SharedArena memory("test", communicator());
     const OwnedVector partition(20000, communicator().size());
     std::optional<TreeReduction> reduction;
-    const auto make = [&] { reduction.emplace(memory, communicator(), partition, 8); };
+    const Schedule schedule(MicroBatchGroups::of_count(8, 8), communicator().size(), Schedule::Order::rows);
+    const auto make = [&] { reduction.emplace(memory, communicator(), partition, schedule); };
     memory.commit(make);
     make();
     for (int step = 0; step < 1000000; ++step) {
-      const GroupRange local = reduction->local_groups();
-      for (uint64_t group = local.begin; group < local.end; ++group) {
-        reduction->begin_group();
-        if (step == 3 && group == 7) astray();
-        reduction->end_group();
+      for (uint64_t slot = 0; slot < schedule.slots(); ++slot) {
+        reduction->begin_slot();
+        if (step == 3 && schedule.micro_batch(slot, communicator().rank()) == 7) astray();
+        reduction->end_slot();
       }
       reduction->reduce_scatter();
     }

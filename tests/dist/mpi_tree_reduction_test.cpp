@@ -40,21 +40,32 @@ struct Case {
   uint64_t elements;
 };
 
+// A step whose groups have one micro-batch each.
+Schedule one_each(uint64_t groups) {
+  return {MicroBatchGroups::of_count(groups, groups), communicator().size(), Schedule::Order::rows};
+}
+
 // Runs two steps, one immediately after the other, so that a rank that still reads the first must find its data
 // unchanged.
 void check_steps(TreeReduction& reduction, const Case& test, const OwnedVector& partition) {
   const uint64_t begin = partition.begin(communicator().rank());
   const uint64_t root_length = std::bit_ceil(test.groups);
   for (uint64_t repetition = 0; repetition < 2; ++repetition) {
-    const GroupRange local = reduction.local_groups();
-    for (uint64_t group = local.begin; group < local.end; ++group) {
-      const std::span<float> leaf = reduction.begin_group();
+    const Schedule schedule = one_each(test.groups);
+    for (uint64_t slot = 0; slot < schedule.slots(); ++slot) {
+      const std::span<float> leaf = reduction.begin_slot();
+      const std::optional<uint64_t> group = schedule.micro_batch(slot, communicator().rank());
+      ASSERT_EQ(leaf.empty(), !group);
+      if (!group) {
+        reduction.end_slot();
+        continue;
+      }
       ASSERT_EQ(leaf.size(), partition.elements());
       for (uint64_t i = 0; i < leaf.size(); ++i) {
         ASSERT_EQ(leaf[i], 0.0f);
-        leaf[i] += gradient(group, i, repetition);
+        leaf[i] += gradient(*group, i, repetition);
       }
-      reduction.end_group();
+      reduction.end_slot();
     }
     const std::span<const float> shard = reduction.reduce_scatter();
     ASSERT_EQ(shard.size(), partition.count(communicator().rank()));
@@ -69,7 +80,7 @@ void check_steps(TreeReduction& reduction, const Case& test, const OwnedVector& 
 void check_alone(const Case& test) {
   Arena arena("test");
   const OwnedVector partition(test.elements, communicator().size());
-  const auto make = [&] { return TreeReduction(arena, communicator(), partition, test.groups); };
+  const auto make = [&] { return TreeReduction(arena, communicator(), partition, one_each(test.groups)); };
   make();
   arena.commit();
   TreeReduction reduction = make();
@@ -85,7 +96,7 @@ size_t check_shape(const Shape& shape, const Case& test) {
   std::optional<TreeReduction> reduction;
   const auto make = [&] {
     memory.arena().allocate(100 * static_cast<size_t>(ranks.rank()));  // arenas of the ranks differ in their offsets
-    reduction.emplace(memory, ranks, partition, test.groups);
+    reduction.emplace(memory, ranks, partition, one_each(test.groups));
   };
   memory.commit(make);
   make();
@@ -142,28 +153,28 @@ TEST(TreeReduction, MemoryGrowsWithTheLogarithmOfTheGroups) {
   for (const uint64_t groups : {1, 2, 3, 4, 7, 8, 64, 100}) {
     Arena arena("test");
     const OwnedVector partition(1024, 1);
-    const TreeReduction reduction(arena, communicator(), partition, groups);
+    const TreeReduction reduction(arena, communicator(), partition, one_each(groups));
     EXPECT_LE(arena.planned_bytes(), 4096u * static_cast<uint64_t>(std::bit_width(groups))) << groups;
   }
 }
 
-TEST(TreeReduction, GroupsOutOfTurnAreDefects) {
+TEST(TreeReduction, SlotsOutOfTurnAreDefects) {
   Arena arena("test");
   const OwnedVector partition(16, communicator().size());
   const auto make = [&] {
-    return TreeReduction(arena, communicator(), partition, 4 * static_cast<uint64_t>(communicator().size()));
+    return TreeReduction(arena, communicator(), partition, one_each(4 * static_cast<uint64_t>(communicator().size())));
   };
   make();
   arena.commit();
   TreeReduction reduction = make();
-  EXPECT_THROW(reduction.end_group(), Error);
+  EXPECT_THROW(reduction.end_slot(), Error);
   EXPECT_THROW(reduction.reduce_scatter(), Error);
-  for (int group = 0; group < 4; ++group) {
-    reduction.begin_group();
-    EXPECT_THROW(reduction.begin_group(), Error);
-    reduction.end_group();
+  for (int slot = 0; slot < 4; ++slot) {
+    reduction.begin_slot();
+    EXPECT_THROW(reduction.begin_slot(), Error);
+    reduction.end_slot();
   }
-  EXPECT_THROW(reduction.begin_group(), Error);
+  EXPECT_THROW(reduction.begin_slot(), Error);
 }
 
 }  // namespace

@@ -73,17 +73,18 @@ class GradientAccumulation : public testing::TestWithParam<Case> {
     const OwnedVector partition(size, 1);
     Arena arena("gradients");
     const uint64_t groups = micro_batches / group_size;
-    TreeReduction measure(arena, self, partition, groups);
+    const Schedule schedule(MicroBatchGroups::of_count(micro_batches, groups), /*lanes=*/1, Schedule::Order::rows);
+    TreeReduction measure(arena, self, partition, schedule);
     arena.commit();
-    TreeReduction reduction(arena, self, partition, groups);
+    TreeReduction reduction(arena, self, partition, schedule);
     std::vector<BFloat16> weights(test_.weights.size());
     for (size_t i = 0; i < weights.size(); ++i) weights[i] = bf16_nearest(test_.weights[i]);
-    for (uint32_t group = 0; group < groups; ++group) {
-      const std::span<float> leaf = reduction.begin_group().first(size);
+    for (uint32_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
+      const std::span<float> leaf = reduction.begin_slot().first(size);
       test_.model.bind(tensor_of(std::span(weights), {static_cast<int64_t>(size)}),
                        tensor_of(leaf, {static_cast<int64_t>(size)}));
-      for (uint32_t i = 0; i < group_size; ++i) add(group * group_size + i);
-      reduction.end_group();
+      add(micro_batch);
+      reduction.end_slot();
     }
     const std::span<float> sum = reduction.reduce_scatter();
     return {sum.begin(), sum.begin() + static_cast<std::ptrdiff_t>(size)};

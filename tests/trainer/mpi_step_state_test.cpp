@@ -27,7 +27,6 @@ class Diary final : public StepState {
     ++small_[2];
     for (float& mark : marks_) mark += 1;
   }
-  void begin_group(const StepEvent& event) override { note(fmt::format("{} group", event.step)); }
   void begin_micro_batch(const StepEvent& event) override {
     note(fmt::format("{} micro-batch {}", event.step, event.micro_batch));
     EXPECT_EQ(event.tensors->context.micro_batch, event.micro_batch);
@@ -35,7 +34,10 @@ class Diary final : public StepState {
   }
   bool reads_gradients(const StepEvent& event) const override { return event.micro_batch == 5; }
   void end_micro_batch(const StepEvent& event) override { note(fmt::format("{} computed", event.micro_batch)); }
-  void end_group(const StepEvent&) override { note("grouped"); }
+  void end_slot(const StepEvent& event) override {
+    EXPECT_EQ(event.tensors, nullptr);
+    note(fmt::format("slot {}", event.slot));
+  }
   void end_attempt(const StepEvent& event) override {
     total_ += communicator_.all_reduce_max(1);  // collective
     note(fmt::format("{} attempted", event.step));
@@ -87,17 +89,17 @@ class StepStateTest : public TrainingSessionTest {
     const int rank = state.owned->ranks() == 1 ? 0 : communicator().rank();
     return session.states().add<Diary>(communicator(), state.owned->elements(rank));
   }
-  // Returns what a diary holds after an attempt, on this rank: its groups have two micro-batches each.
+  // Returns what a diary holds after an attempt, on this rank.
   static std::vector<std::string> attempt(const std::string& step, const std::string& which) {
     std::vector<std::string> lines{step + " attempt " + which};
-    const GroupRange own = groups_of_rank(groups, communicator().rank(), communicator().size());
-    for (uint64_t group = own.begin; group < own.end; ++group) {
-      lines.push_back(step + " group");
-      for (uint64_t micro_batch = 2 * group; micro_batch < 2 * group + 2; ++micro_batch) {
-        lines.push_back(fmt::format("{} micro-batch {}", step, micro_batch));
-        lines.push_back(fmt::format("{} computed", micro_batch));
+    const Schedule schedule(MicroBatchGroups::of_count(micro_batches, groups), communicator().size(),
+                            Schedule::Order::rows);
+    for (uint64_t slot = 0; slot < schedule.slots(); ++slot) {
+      if (const std::optional<uint64_t> micro_batch = schedule.micro_batch(slot, communicator().rank())) {
+        lines.push_back(fmt::format("{} micro-batch {}", step, *micro_batch));
+        lines.push_back(fmt::format("{} computed", *micro_batch));
       }
-      lines.emplace_back("grouped");
+      lines.push_back(fmt::format("slot {}", slot));
     }
     lines.push_back(step + " attempted");
     return lines;

@@ -22,7 +22,8 @@
 
 namespace nibble {
 
-constexpr size_t groups = 4;
+constexpr uint64_t groups = 4;
+constexpr uint64_t micro_batches = 8;
 
 // Passes everything on to another communicator. As long as `faults` is not zero, the all_gather of a step's losses
 // leaves a NaN on this rank. With a changing payload, no two of these NaNs are equal.
@@ -42,7 +43,7 @@ class FaultyCommunicator final : public Communicator {
     --faults;
     uint64_t bits = std::bit_cast<uint64_t>(std::numeric_limits<double>::quiet_NaN());
     if (changing_payload) bits += static_cast<uint64_t>(faults) + 1;
-    std::memcpy(data.data() + sizeof(double), &bits, sizeof bits);
+    std::memcpy(data.data() + 2 * sizeof(double), &bits, sizeof bits);
   }
   void exchange(std::span<const std::span<const std::byte>> send,
                 std::span<const std::span<std::byte>> receive) override {
@@ -57,13 +58,13 @@ class FaultyCommunicator final : public Communicator {
   }
 
  private:
-  // Returns whether the data are the losses of the groups. Other data of that size are integers, which look like zeros
-  // and subnormal numbers.
+  // Returns whether the data are the losses of the micro-batches, each with its count of non-finite values. Other data
+  // of that size are integers, which look like zeros and subnormal numbers.
   static bool holds_losses(std::span<const std::byte> data) {
-    std::array<double, groups> values{};
+    std::array<std::array<double, 2>, micro_batches> values{};
     if (data.size() != sizeof values) return false;
     std::memcpy(values.data(), data.data(), sizeof values);
-    return std::ranges::all_of(values, [](double value) { return std::isnormal(value) && value > 0; });
+    return std::ranges::all_of(values, [](const auto& value) { return std::isnormal(value[0]) && value[0] > 0; });
   }
 };
 

@@ -215,15 +215,17 @@ void add_reduction(BenchGroup& group, uint64_t parameters) {
   };
   auto state = std::make_shared<State>(parameters);
   planned(state->arena, [&] {
-    state->reduction = std::make_unique<TreeReduction>(state->arena, state->communicator, state->owned, groups);
+    state->reduction = std::make_unique<TreeReduction>(
+        state->arena, state->communicator, state->owned,
+        Schedule(MicroBatchGroups::of_count(groups, groups), /*lanes=*/1, Schedule::Order::rows));
   });
   group.memory.push_back(state);
   constexpr double sums = groups - 1;
   add_streaming(group, "reduction", static_cast<double>(state->layout.elements() * groups),
                 {8 * sums / groups, (4 * sums + 4 * groups) / groups, 4 * 3.0 / groups}, [state = state.get()] {
                   for (uint64_t i = 0; i < groups; ++i) {
-                    state->reduction->begin_group();
-                    state->reduction->end_group();
+                    state->reduction->begin_slot();
+                    state->reduction->end_slot();
                   }
                   state->reduction->reduce_scatter();
                 });

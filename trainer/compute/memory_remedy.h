@@ -17,14 +17,16 @@ struct MemorySaving {
 
 // Returns what the model's activations and quantised weights would save.
 std::vector<MemorySaving> savings_of_model(const RunConfig& config);
-// Returns what the gradients would save, if `bytes_of(groups)` is what they take with so many groups.
+// Returns what the gradients would save, if `bytes_of(config)` is what they take in a run with this configuration.
 template <class BytesOf>
 MemorySaving saving_of_groups(const RunConfig& config, int ranks, BytesOf&& bytes_of) {
-  const uint64_t groups = config.gradient_groups();
   const auto fewer = static_cast<uint64_t>(ranks);  // every rank still has work
-  if (groups <= fewer) return {};
-  const uint64_t now = bytes_of(groups);
-  const uint64_t then = bytes_of(fewer);
+  if (config.gradient_groups() <= fewer) return {};
+  RunConfig other = config;
+  other.train.gradient_groups = ranks;
+  other.train.group_micro_batches = 0;
+  const uint64_t now = bytes_of(config);
+  const uint64_t then = bytes_of(other);
   return {"train.gradient_groups=" + std::to_string(fewer), now > then ? now - then : 0};
 }
 

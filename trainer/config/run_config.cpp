@@ -286,17 +286,12 @@ uint64_t RunConfig::gradient_groups() const {
   return static_cast<uint64_t>(std::min(train.gradient_groups, micro_batches));
 }
 
-uint64_t RunConfig::first_micro_batch(uint64_t group) const {
+MicroBatchGroups RunConfig::micro_batch_groups() const {
   const auto micro_batches = static_cast<uint64_t>(micro_batches_per_step());
   if (train.group_micro_batches > 0) {
-    return std::min(micro_batches, group * static_cast<uint64_t>(train.group_micro_batches));
+    return MicroBatchGroups::of_size(micro_batches, static_cast<uint64_t>(train.group_micro_batches));
   }
-  return part_boundary(micro_batches, gradient_groups(), group);
-}
-
-uint64_t RunConfig::group_of(uint64_t micro_batch) const {
-  if (train.group_micro_batches > 0) return micro_batch / static_cast<uint64_t>(train.group_micro_batches);
-  return ((micro_batch + 1) * gradient_groups() - 1) / static_cast<uint64_t>(micro_batches_per_step());
+  return MicroBatchGroups::of_count(micro_batches, static_cast<uint64_t>(train.gradient_groups));
 }
 
 RunConfig parse_run_config(const std::string& path, const std::vector<ConfigOverride>& overrides) {

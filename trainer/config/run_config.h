@@ -11,6 +11,7 @@
 #include "data/shards/token_shard.h"
 #include "dist/base/enum_names.h"
 #include "dist/zero/gradient_reduction.h"
+#include "dist/zero/schedule.h"
 #include "model/config.h"
 #include "model/ops/attention/attention_backend_kind.h"
 #include "optim/schedule.h"
@@ -143,11 +144,9 @@ struct RunConfig {
     return train.tokens_per_step / (train.micro_batch_sequences * model.sequence_length);
   }
   // Returns the number of groups into which a step's micro-batches are cut: their gradients are the leaves of the tree
-  // that sums them (dist/zero/tree_reduction.h). Group g has micro-batches [first_micro_batch(g), first_micro_batch(g +
-  // 1)), and is the group_of() each of them.
+  // that sums them (dist/zero/tree_reduction.h).
   uint64_t gradient_groups() const;
-  uint64_t first_micro_batch(uint64_t group) const;
-  uint64_t group_of(uint64_t micro_batch) const;
+  MicroBatchGroups micro_batch_groups() const;
   // Samples are sequences of model.sequence_length tokens.
   int64_t samples_per_step() const { return train.tokens_per_step / model.sequence_length; }
 };

@@ -18,6 +18,7 @@
 #include "trainer/checkpoint/optimizer_arrays.h"
 #include "trainer/compute/memory_remedy.h"
 #include "trainer/compute/run_device.h"
+#include "trainer/compute/step_schedule.h"
 #include "trainer/compute/training_model.h"
 
 namespace nibble {
@@ -79,7 +80,11 @@ uint64_t attempt_hash(double loss, double grad_norm, const Tensor& gradient) {
 }  // namespace
 
 TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& config, const CheckpointInfo* checkpoint)
-    : communicator_(communicator), config_(config), device_(device_of(config)), schedule_(schedule_config(config)) {
+    : communicator_(communicator),
+      config_(config),
+      schedule_(step_schedule(config, communicator.size())),
+      device_(device_of(config)),
+      learning_rate_schedule_(schedule_config(config)) {
   run_together(communicator_, [&] {
     data_ = std::make_unique<TrainingData>(config_, checkpoint);
     config_.resume.allow.clear();  // it holds for one resume
@@ -136,7 +141,7 @@ void TrainingSession::add_run_states() {
       {.communicator = communicator_,
        .config = config_,
        .model = *model_,
-       .groups = config_.gradient_groups(),
+       .schedule = &schedule_,
        .weights = {.begin = bounds[rank],
                    .end = bounds[rank + 1],
                    .read = [this](std::span<float> values) { optimizers_->read_weights(values, weights_); },
@@ -158,18 +163,18 @@ void TrainingSession::build_state() {
     state_arena_->release(0);
     recipe_arena_->release(0);
     weights_ = allocate_weights(shared_arena_->arena(), layout_);
-    reduction_ =
-        make_gradient_reduction(config_.comm.reduction, *shared_arena_, exchange, *owned_, config_.gradient_groups());
+    reduction_ = make_gradient_reduction(config_.comm.reduction, *shared_arena_, exchange, *owned_, schedule_);
     optimizers_->allocate(offloads(config_, device_) ? *recipe_arena_ : *state_arena_);
     weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *owned_, communicator_.rank());
-    group_results_ = std::make_unique<GroupResults>(*state_arena_, config_, reduction_->local_groups(), *model_);
+    results_ = std::make_unique<MicroBatchResults>(*state_arena_, schedule_, communicator_.rank(), *model_);
     states_.allocate({.host = *recipe_arena_, .device = *state_arena_});
   };
   const auto remedy = [&] {
     std::vector<MemorySaving> savings = savings_of_model(config_);
-    savings.push_back(saving_of_groups(config_, communicator_.size(), [&](uint64_t groups) {
+    savings.push_back(saving_of_groups(config_, communicator_.size(), [&](const RunConfig& changed) {
       SharedArena gradients("gradients", exchange, device_);
-      make_gradient_reduction(config_.comm.reduction, gradients, exchange, *owned_, groups);
+      make_gradient_reduction(config_.comm.reduction, gradients, exchange, *owned_,
+                              step_schedule(changed, communicator_.size()));
       return gradients.arena().planned_bytes();
     }));
     if (device_ != DeviceKind::cpu && !config_.cuda.offload_optimizer) {
@@ -262,85 +267,84 @@ uint64_t TrainingSession::first_sample(uint64_t step, uint64_t micro_batch) cons
   return data_->samples(step) + micro_batch * static_cast<uint64_t>(config_.train.micro_batch_sequences);
 }
 
-// Loads a micro-batch of this rank, and announces the one that comes after it: in this step, or in the next one.
-MicroBatch& TrainingSession::load_micro_batch(uint64_t step, uint64_t micro_batch) {
-  const MicroBatchRange own = micro_batches_of(config_, reduction_->local_groups());
+// Loads this rank's micro-batch in a slot, and announces the one that comes after it: in this step, or in the next one.
+MicroBatch& TrainingSession::load_micro_batch(uint64_t step, uint64_t slot) {
+  const int rank = communicator_.rank();
   std::optional<uint64_t> next;
-  if (micro_batch + 1 < own.end) {
-    next = first_sample(step, micro_batch + 1);
+  if (const std::optional<uint64_t> in_step = schedule_.micro_batch(slot + 1, rank)) {
+    next = first_sample(step, *in_step);
   } else if (step + 1 < static_cast<uint64_t>(config_.train.steps)) {
-    next = first_sample(step + 1, own.begin);
+    next = first_sample(step + 1, *schedule_.micro_batch(0, rank));
   }
-  return micro_batches_->get(first_sample(step, micro_batch), next);
+  return micro_batches_->get(first_sample(step, *schedule_.micro_batch(slot, rank)), next);
 }
 
-// With `again`, nothing that an earlier attempt has left in memory is used except weights and data. The weights are
-// then quantised for each group, so that the count of non-finite values does not depend on the number of ranks.
+// With `again`, nothing that an earlier attempt has left in memory is used except weights and data.
 void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
-  const float loss_scale = 1.0F / static_cast<float>(config_.train.tokens_per_step);
-  const GroupRange local = reduction_->local_groups();
-  const MicroBatchRange own = micro_batches_of(config_, local);
   StepEvent event{.model = *model_, .step = step, .again = again};
-  for (uint64_t group = local.begin; group < local.end; ++group) {
-    const std::span<float> memory = reduction_->begin_group();
-    const Tensor gradients(memory.data(), DType::f32, {static_cast<int64_t>(memory.size())}, device_);
-    exchange_.bind(model_->parameters(), weights_, gradients);
-    if (again) model_->set_weights_changed();
-    states_.begin_group(event);
-    const MicroBatchRange range = micro_batches_of(config_, {group, group + 1});
-    for (uint64_t micro_batch = range.begin; micro_batch < range.end; ++micro_batch) {
-      const StepContext context{
-          .seed = config_.run.seed, .step = narrow<uint32_t>(step), .micro_batch = narrow<uint32_t>(micro_batch)};
-      MicroBatch& batch = load_micro_batch(step, micro_batch);
-      model_->take(batch.tokens(), batch.targets(), batch.document_starts());
-      batch.set_copied();
-      const MicroBatchTensors tensors{.weights = weights_,
-                                      .gradients = gradients,
-                                      .tokens = batch.tokens(),
-                                      .targets = batch.targets(),
-                                      .document_starts = batch.document_starts(),
-                                      .context = context,
-                                      .loss_scale = loss_scale};
-      event.micro_batch = micro_batch;
-      event.tensors = &tensors;
-      states_.begin_micro_batch(event);
-      if (micro_batch + 1 == own.end && config_.comm.reduction == ReductionKind::nccl &&
-          !states_.reads_gradients(event)) {
-        exchange_.set_completed([this](uint32_t bucket) {
-          const Range complete = layout_.buckets()[bucket].range;
-          reduction_->parameters_ready(complete.begin, complete.end);
-        });
-      }
-      model_->start_forward_backward(context, loss_scale);
-      exchange_.set_completed({});
-      group_results_->keep_losses(micro_batch, *model_);
-      states_.end_micro_batch(event);
-    }
-    reduction_->end_group();
-    states_.end_group(event);
-    group_results_->keep_counts(group, *model_);
+  for (event.slot = 0; event.slot < schedule_.slots(); ++event.slot) {
+    const std::span<float> gradients = reduction_->begin_slot();
+    if (!gradients.empty()) compute_micro_batch(event, gradients);
+    reduction_->end_slot();
+    states_.end_slot(event);
   }
-  group_results_->read();
+  results_->read();
+}
+
+void TrainingSession::compute_micro_batch(StepEvent& event, std::span<float> gradients) {
+  const float loss_scale = 1.0F / static_cast<float>(config_.train.tokens_per_step);
+  const uint64_t micro_batch = *schedule_.micro_batch(event.slot, communicator_.rank());
+  const StepContext context{
+      .seed = config_.run.seed, .step = narrow<uint32_t>(event.step), .micro_batch = narrow<uint32_t>(micro_batch)};
+  MicroBatch& batch = load_micro_batch(event.step, event.slot);
+  const MicroBatchTensors tensors{
+      .weights = weights_,
+      .gradients = Tensor(gradients.data(), DType::f32, {static_cast<int64_t>(gradients.size())}, device_),
+      .tokens = batch.tokens(),
+      .targets = batch.targets(),
+      .document_starts = batch.document_starts(),
+      .context = context,
+      .loss_scale = loss_scale};
+  exchange_.bind(model_->parameters(), weights_, tensors.gradients);
+  // Weights are then quantised for each micro-batch, so that the count of non-finite values does not depend on who
+  // computes what.
+  if (event.again) model_->set_weights_changed();
+  model_->take(batch.tokens(), batch.targets(), batch.document_starts());
+  batch.set_copied();
+  event.micro_batch = micro_batch;
+  event.tensors = &tensors;
+  states_.begin_micro_batch(event);
+  if (reduction_->takes_early() && !states_.reads_gradients(event)) {
+    exchange_.set_completed([this](uint32_t bucket) {
+      const Range complete = layout_.buckets()[bucket].range;
+      reduction_->complete(complete.begin, complete.end);
+    });
+  }
+  model_->start_forward_backward(context, loss_scale);
+  exchange_.set_completed({});
+  results_->keep(event.slot, *model_);
+  states_.end_micro_batch(event);
+  event.tensors = nullptr;
 }
 
 TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
   const StepEvent event{.model = *model_, .step = step, .again = again};
   states_.begin_attempt(event);
-  if (reduction_->exchanges_in_groups()) {
+  if (reduction_->exchanges_in_slots()) {
     accumulate_gradients(step, again);
   } else {
     run_together(communicator_, [&] { accumulate_gradients(step, again); });
   }
-  group_results_->gather(communicator_);
+  results_->gather(communicator_);
   const std::span<float> shard = reduction_->reduce_scatter();
   const Tensor gradient(shard.data(), DType::f32, {static_cast<int64_t>(shard.size())}, device_);
   states_.end_attempt(event);
   const GradientNorm norm = gradient_norm(communicator_, *owned_, gradient);
 
-  StepAttempt attempt{.loss = group_results_->loss() / static_cast<double>(config_.train.tokens_per_step),
+  StepAttempt attempt{.loss = results_->loss() / static_cast<double>(config_.train.tokens_per_step),
                       .grad_norm = norm.norm,
-                      .non_finite = group_results_->non_finite(),
-                      .first_rank = group_results_->first_bad_rank(communicator_.size())};
+                      .non_finite = results_->non_finite(),
+                      .first_rank = results_->first_bad_rank()};
   const bool finite = std::isfinite(attempt.loss) && norm.finite && attempt.non_finite == 0;
   // A fault of one machine may have changed these numbers on one rank only, so all ranks must agree.
   attempt.finite = communicator_.all_reduce_max(finite ? 0 : 1) == 0;
@@ -353,13 +357,13 @@ bool TrainingSession::ends_run(const StepResult& result) const {
 }
 
 nlohmann::json TrainingSession::products() const {
-  return products_of(*model_, communicator_, config_.gradient_groups());
+  return products_of(*model_, communicator_, schedule_);
 }
 
 StepResult TrainingSession::train_step(uint64_t step) {
   follow_recipe(step);
   StepResult result;
-  result.learning_rate = learning_rate(schedule_, step);
+  result.learning_rate = learning_rate(learning_rate_schedule_, step);
   Computed computed = compute(step, /*again=*/false);
   result.decision = asked_.guard->after_attempt(computed.attempt.finite);
   if (result.decision == StepDecision::retry) {

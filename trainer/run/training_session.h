@@ -14,13 +14,14 @@
 #include "dist/ranks/shared_arena.h"
 #include "dist/zero/gradient_reduction.h"
 #include "dist/zero/placement.h"
+#include "dist/zero/schedule.h"
 #include "model/language_model.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/config/run_config.h"
-#include "trainer/run/group_results.h"
 #include "trainer/run/micro_batch.h"
+#include "trainer/run/micro_batch_results.h"
 #include "trainer/run/step_exchange.h"
 #include "trainer/run/training_data.h"
 #include "trainer/run/weight_gather.h"
@@ -36,7 +37,7 @@ struct StepAttempt {
   double grad_norm = 0;
   uint64_t non_finite = 0;  // non-finite values in the inputs of quantisers; each quantisation counts anew
   bool finite = true;       // loss, norm and all inputs of quantisers are finite on every rank
-  int first_rank = -1;      // the lowest rank whose micro-batches were not finite; -1 = none (perhaps only their sum)
+  int first_rank = -1;      // that of the first micro-batch that was not finite; -1 = none (perhaps only their sum)
 };
 
 struct StepResult {
@@ -96,8 +97,9 @@ class TrainingSession {
   void gather_weights();
   void take_weights_of_masters();
   uint64_t first_sample(uint64_t step, uint64_t micro_batch) const;
-  MicroBatch& load_micro_batch(uint64_t step, uint64_t micro_batch);
+  MicroBatch& load_micro_batch(uint64_t step, uint64_t slot);
   void accumulate_gradients(uint64_t step, bool again);
+  void compute_micro_batch(StepEvent& event, std::span<float> gradients);
   struct Computed {
     StepAttempt attempt;
     Tensor gradient;  // f32, this rank's shard, on its device
@@ -106,6 +108,7 @@ class TrainingSession {
 
   Communicator& communicator_;
   RunConfig config_;
+  Schedule schedule_;
   DeviceKind device_;
   std::unique_ptr<Communicator> device_communicator_;  // for data in GPU memory; null on the CPU
   std::unique_ptr<TrainingData> data_;
@@ -122,10 +125,10 @@ class TrainingSession {
   std::unique_ptr<GradientReduction> reduction_;
   std::unique_ptr<OptimizerList> optimizers_;
   std::unique_ptr<WeightGather> weight_gather_;
-  std::unique_ptr<GroupResults> group_results_;
+  std::unique_ptr<MicroBatchResults> results_;
   StepStates states_;
   AskedStates asked_;  // of states_
-  ScheduleConfig schedule_;
+  ScheduleConfig learning_rate_schedule_;
 
   std::unique_ptr<MicroBatchQueue> micro_batches_;
 };

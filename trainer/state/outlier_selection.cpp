@@ -104,12 +104,12 @@ bool OutlierSelection::needed(const LanguageModel& model) {
 }
 
 OutlierSelection::OutlierSelection(Communicator& communicator, const OutlierRule& rule, const LanguageModel& model,
-                                   uint64_t groups)
+                                   const Schedule* schedule)
     : communicator_(communicator),
       first_step_(static_cast<uint64_t>(rule.from_step)),
       end_step_(first_step_ + static_cast<uint64_t>(rule.window)),
       layers_(outlier_layers(model)),
-      groups_(groups),
+      schedule_(schedule),
       channels_(one_vector("channels", static_cast<uint64_t>(channels_of(layers_)))),
       owned_(flat(channels_, communicator.size())) {
   if (const int64_t channels = channels_of(layers_); channels > largest_channels) {
@@ -119,10 +119,10 @@ OutlierSelection::OutlierSelection(Communicator& communicator, const OutlierRule
 }
 
 void OutlierSelection::allocate(const StateMemory& memory) {
-  if (groups_ == 0) return;
+  if (schedule_ == nullptr) return;
   const int64_t channels = channels_of(layers_);
-  group_norms_ = allocate_tensor(memory.device, DType::f32, {channels});
-  reduction_.emplace(memory.host, communicator_, owned_, groups_);
+  micro_batch_norms_ = allocate_tensor(memory.device, DType::f32, {channels});
+  reduction_ = make_small_reduction(memory.host, communicator_, owned_, *schedule_);
   norms_ = allocate_tensor(memory.host, DType::f32, {channels});
   step_norms_ = allocate_tensor(memory.host, DType::f32, {channels});
 }
@@ -131,18 +131,25 @@ void OutlierSelection::attach(LanguageModel& model) {
   if (!chosen_.empty()) set_outlier_channels(model, chosen_);
 }
 
-void OutlierSelection::begin_group(const StepEvent& event) {
+void OutlierSelection::begin_micro_batch(const StepEvent& event) {
   if (!records(event.step)) return;
-  group_sum_ = reduction_->begin_group();
-  fill_zero(group_norms_);
-  bind_channel_norms(event.model, group_norms_);
+  fill_zero(micro_batch_norms_);
+  bind_channel_norms(event.model, micro_batch_norms_);
 }
 
-void OutlierSelection::end_group(const StepEvent& event) {
+void OutlierSelection::end_micro_batch(const StepEvent& event) {
+  if (records(event.step)) bind_channel_norms(event.model, Tensor());
+}
+
+void OutlierSelection::end_slot(const StepEvent& event) {
   if (!records(event.step)) return;
-  copy(group_norms_, tensor_of(group_sum_, {static_cast<int64_t>(group_sum_.size())}));
-  reduction_->end_group();
-  bind_channel_norms(event.model, Tensor());
+  const std::span<float> sum = reduction_->begin_slot();
+  if (!sum.empty()) {
+    const HostCopy norms(micro_batch_norms_);
+    const Tensor values = tensor_of(sum, {static_cast<int64_t>(sum.size())});
+    add(values, norms.tensor(), values);
+  }
+  reduction_->end_slot();
 }
 
 void OutlierSelection::end_attempt(const StepEvent& event) {

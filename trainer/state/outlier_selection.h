@@ -6,14 +6,15 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "dist/ranks/communicator.h"
+#include "dist/zero/gradient_reduction.h"
 #include "dist/zero/placement.h"
-#include "dist/zero/tree_reduction.h"
+#include "dist/zero/schedule.h"
 #include "model/language_model.h"
 #include "trainer/state/step_state.h"
 
@@ -31,17 +32,20 @@ class OutlierSelection final : public StepState {
  public:
   // Returns whether a layer of the model retains channels.
   static bool needed(const LanguageModel& model);
-  // `model` follows the recipe as it is before its late switch. `groups` is the number of groups of the gradient's sum;
-  // 0 for a model that is not trained, which takes the choice of a checkpoint.
-  OutlierSelection(Communicator& communicator, const OutlierRule& rule, const LanguageModel& model, uint64_t groups);
+  // `model` follows the recipe as it is before its late switch. `schedule` is null for a model that is
+  // not trained, which takes the choice of a checkpoint.
+  OutlierSelection(Communicator& communicator, const OutlierRule& rule, const LanguageModel& model,
+                   const Schedule* schedule);
 
   std::string_view name() const override { return "outliers"; }
   void allocate(const StateMemory& memory) override;
   // Makes the model retain the chosen channels, if the choice has been made.
   void attach(LanguageModel& model) override;
-  // In the window's steps the model adds up the norms of each group, and end_attempt() those of all ranks.
-  void begin_group(const StepEvent& event) override;
-  void end_group(const StepEvent& event) override;
+  // In the window's steps the model forms the norms of each micro-batch from zero, end_slot() adds them to the sum, and
+  // end_attempt() gives all ranks the sum.
+  void begin_micro_batch(const StepEvent& event) override;
+  void end_micro_batch(const StepEvent& event) override;
+  void end_slot(const StepEvent& event) override;
   void end_attempt(const StepEvent& event) override;
   // At the end of the window it chooses the channels and makes the model retain them.
   bool after_update(const StepEvent& event) override;
@@ -57,12 +61,11 @@ class OutlierSelection final : public StepState {
   Communicator& communicator_;
   uint64_t first_step_, end_step_;  // the window
   std::vector<OutlierLayer> layers_;
-  uint64_t groups_;
+  const Schedule* schedule_;
   Layout channels_;  // of all layers, one behind the other
   Placement owned_;
-  std::optional<TreeReduction> reduction_;
-  Tensor group_norms_;           // f32 [channels of all layers], the norms of one group; on the model's device
-  std::span<float> group_sum_;   // the group's norms in the memory of the reduction
+  std::unique_ptr<GradientReduction> reduction_;
+  Tensor micro_batch_norms_;     // f32 [channels of all layers], on the model's device
   Tensor norms_;                 // f32 [channels of all layers], summed over the applied steps of the window
   Tensor step_norms_;            // f32 [channels of all layers], the norms of the last attempt
   std::vector<int32_t> chosen_;  // the retained channels of all layers, ascending; empty before the choice

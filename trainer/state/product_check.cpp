@@ -10,7 +10,6 @@
 #include "dist/base/error.h"
 #include "dist/base/hash.h"
 #include "dist/base/text.h"
-#include "dist/zero/tree_reduction.h"
 
 namespace nibble {
 
@@ -26,8 +25,8 @@ std::string text_of(const nlohmann::json& product) {
 
 }  // namespace
 
-ProductCheck::ProductCheck(Communicator& communicator, const RunConfig& config, uint64_t groups)
-    : communicator_(communicator), config_(config), groups_(groups) {}
+ProductCheck::ProductCheck(Communicator& communicator, const RunConfig& config, const Schedule& schedule)
+    : communicator_(communicator), config_(config), schedule_(schedule) {}
 
 bool ProductCheck::due(uint64_t step) const {
   const auto every = static_cast<uint64_t>(config_.guard.check_products_every);
@@ -70,7 +69,7 @@ void ProductCheck::end_micro_batch(const StepEvent& event) {
 
 std::optional<ProductCheckRecord> ProductCheck::collect(uint64_t step) const {
   if (!due(step)) return std::nullopt;
-  const int rank = rank_of_group(config_.group_of(micro_batch(step)), groups_, communicator_.size());
+  const int rank = schedule_.lane_of(micro_batch(step));
   const nlohmann::json own = {record_.layer, record_.product, record_.library, record_.algorithm, record_.difference};
   const auto found = nlohmann::json::parse(broadcast_string(communicator_, own.dump(), rank));
   return ProductCheckRecord{.step = step + 1,
@@ -81,8 +80,8 @@ std::optional<ProductCheckRecord> ProductCheck::collect(uint64_t step) const {
                             .difference = found[4]};
 }
 
-nlohmann::json products_of(const LanguageModel& model, Communicator& communicator, uint64_t groups) {
-  const int rank = rank_of_group(0, groups, communicator.size());  // a rank without groups multiplies nothing
+nlohmann::json products_of(const LanguageModel& model, Communicator& communicator, const Schedule& schedule) {
+  const int rank = schedule.lane_of(0);  // a rank without micro-batches multiplies nothing
   nlohmann::json layers = nlohmann::json::array();
   if (communicator.rank() == rank) {
     for (const Linear* linear : model.linears()) {

@@ -11,6 +11,7 @@
 #include <nlohmann/json_fwd.hpp>
 
 #include "dist/ranks/communicator.h"
+#include "dist/zero/schedule.h"
 #include "model/language_model.h"
 #include "trainer/config/run_config.h"
 #include "trainer/state/step_state.h"
@@ -27,8 +28,7 @@ struct ProductCheckRecord {
 
 class ProductCheck final : public StepState {
  public:
-  // `groups` is the number of groups of the gradient's sum.
-  ProductCheck(Communicator& communicator, const RunConfig& config, uint64_t groups);
+  ProductCheck(Communicator& communicator, const RunConfig& config, const Schedule& schedule);
 
   std::string_view name() const override { return "product_check"; }
   void begin_micro_batch(const StepEvent& event) override;
@@ -47,14 +47,14 @@ class ProductCheck final : public StepState {
 
   Communicator& communicator_;
   const RunConfig& config_;
-  uint64_t groups_;
+  const Schedule& schedule_;
   LinearCheck check_;
   ProductCheckRecord record_;  // on the rank of the micro-batch
 };
 
 // Collective; call it after a step. Returns on every rank who multiplied what: a list of {name, forward, grad_input,
 // grad_weight}, one for each linear layer, of which each product is {library, algorithm, format}.
-nlohmann::json products_of(const LanguageModel& model, Communicator& communicator, uint64_t groups);
+nlohmann::json products_of(const LanguageModel& model, Communicator& communicator, const Schedule& schedule);
 // Counts the layers that are multiplied alike: "10 linear: nvfp4 by nibble (exact, avx2); 7 linear: ...".
 std::string summary_of_products(const nlohmann::json& layers);
 

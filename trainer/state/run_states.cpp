@@ -27,15 +27,15 @@ AskedStates add_states(StepStates& states, const StateContext& context) {
   const Recipe& recipe = config.recipe;
   if (AmaxHistory::needed(context.model)) states.add<AmaxHistory>(communicator, context.model);
   if (recipe.outliers && OutlierSelection::needed(context.model)) {
-    states.add<OutlierSelection>(communicator, *recipe.outliers, context.model, context.groups);
+    states.add<OutlierSelection>(communicator, *recipe.outliers, context.model, context.schedule);
   }
   if (!context.training()) return {};
   if (recipe.oscillation) {
     states.add<OscillationState>(communicator, oscillation_config(*recipe.oscillation, config), context.weights,
                                  config.run.seed);
   }
-  return {.telemetry = &states.add<Telemetry>(communicator, config, context.groups),
-          .product_check = &states.add<ProductCheck>(communicator, config, context.groups),
+  return {.telemetry = &states.add<Telemetry>(communicator, config, *context.schedule),
+          .product_check = &states.add<ProductCheck>(communicator, config, *context.schedule),
           .guard = &states.add<StepGuard>(skip_budget(config))};
 }
 

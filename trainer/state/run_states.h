@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "dist/ranks/communicator.h"
+#include "dist/zero/schedule.h"
 #include "model/language_model.h"
 #include "trainer/config/run_config.h"
 #include "trainer/state/oscillation_state.h"
@@ -14,16 +15,16 @@
 
 namespace nibble {
 
-// What states are made for. The communicator and the configuration must outlive them; the model need not.
+// What states are made for. Communicator, configuration and schedule must outlive them; the model need not.
 struct StateContext {
   Communicator& communicator;
   const RunConfig& config;
   const LanguageModel& model;  // follows the recipe as it is before its late switch
-  // Of a run that trains; 0 and empty for a model that only takes what a checkpoint remembers.
-  uint64_t groups = 0;  // number of groups of the gradient's sum
+  // Of a run that trains; null and empty for a model that only takes what a checkpoint remembers.
+  const Schedule* schedule = nullptr;
   ShardWeights weights = {};
 
-  bool training() const { return groups > 0; }
+  bool training() const { return schedule != nullptr; }
 };
 
 // The states that the training loop asks what they have found.

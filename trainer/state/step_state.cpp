@@ -18,10 +18,6 @@ void StepStates::begin_attempt(const StepEvent& event) {
   for (const auto& state : states_) state->begin_attempt(event);
 }
 
-void StepStates::begin_group(const StepEvent& event) {
-  for (const auto& state : states_) state->begin_group(event);
-}
-
 void StepStates::begin_micro_batch(const StepEvent& event) {
   for (const auto& state : states_) state->begin_micro_batch(event);
 }
@@ -34,8 +30,8 @@ void StepStates::end_micro_batch(const StepEvent& event) {
   for (const auto& state : states_) state->end_micro_batch(event);
 }
 
-void StepStates::end_group(const StepEvent& event) {
-  for (const auto& state : states_) state->end_group(event);
+void StepStates::end_slot(const StepEvent& event) {
+  for (const auto& state : states_) state->end_slot(event);
 }
 
 void StepStates::end_attempt(const StepEvent& event) {

@@ -28,7 +28,7 @@ struct StateMemory {
 // What one micro-batch is computed from, and its gradients.
 struct MicroBatchTensors {
   Tensor weights;    // [flat_size], model dtype
-  Tensor gradients;  // f32 [flat_size], of the group so far
+  Tensor gradients;  // f32 [flat_size]; before it in its group there may be others, which they hold too
   Tensor tokens, targets, document_starts;
   StepContext context;
   float loss_scale = 1;
@@ -38,6 +38,7 @@ struct StepEvent {
   LanguageModel& model;  // that computes the step
   uint64_t step = 0;     // counted from 0
   bool again = false;    // the second attempt at the step
+  uint64_t slot = 0;     // of the step's schedule, in the events of a micro-batch and in end_slot()
   // In the events of a micro-batch: its number in the step, and its tensors.
   uint64_t micro_batch = 0;
   const MicroBatchTensors* tensors = nullptr;
@@ -58,14 +59,16 @@ class StepState {
   // Makes a model use the state. Called for every new model of the run, and after load().
   virtual void attach(LanguageModel&) {}
 
-  // An attempt at a step. Inside it come this rank's groups of micro-batches and, inside a group, its micro-batches.
+  // An attempt at a step. Inside it come the slots of the step's schedule (dist/zero/schedule.h) and, in a slot in
+  // which this rank is not idle, its micro-batch.
   virtual void begin_attempt(const StepEvent&) {}
-  virtual void begin_group(const StepEvent&) {}
   virtual void begin_micro_batch(const StepEvent&) {}
   // Returns whether end_micro_batch() reads this micro-batch's gradients, so that nobody may sum them before.
   virtual bool reads_gradients(const StepEvent&) const { return false; }
   virtual void end_micro_batch(const StepEvent&) {}
-  virtual void end_group(const StepEvent&) {}
+  // Called on every rank, also where the rank was idle. Collective if the schedule is in stripes; in rows no rank waits
+  // for another one here.
+  virtual void end_slot(const StepEvent&) {}
   virtual void end_attempt(const StepEvent&) {}  // collective
 
   // Collective. Called around the update of every step, also if it is not applied; the weights of all ranks are then
@@ -96,11 +99,10 @@ class StepStates {
   void allocate(const StateMemory& memory);
   void attach(LanguageModel& model);
   void begin_attempt(const StepEvent& event);
-  void begin_group(const StepEvent& event);
   void begin_micro_batch(const StepEvent& event);
   bool reads_gradients(const StepEvent& event) const;  // of any state
   void end_micro_batch(const StepEvent& event);
-  void end_group(const StepEvent& event);
+  void end_slot(const StepEvent& event);
   void end_attempt(const StepEvent& event);
   void before_update(const StepEvent& event);
   bool after_update(const StepEvent& event);  // of any state

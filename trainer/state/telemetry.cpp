@@ -10,7 +10,6 @@
 #include "dist/base/stopwatch.h"
 #include "dist/base/vectorize.h"
 #include "dist/device/thread_pool.h"
-#include "dist/zero/tree_reduction.h"
 #include "model/ops/elementwise.h"
 #include "quant/tensor/tensor_copy.h"
 #include "trainer/compute/run_device.h"
@@ -126,8 +125,8 @@ LayerFigures figures_of(const std::string& name, const LinearStatistics& statist
 
 }  // namespace
 
-Telemetry::Telemetry(Communicator& communicator, const RunConfig& config, uint64_t groups)
-    : communicator_(communicator), config_(config), rank_(rank_of_group(0, groups, communicator.size())) {
+Telemetry::Telemetry(Communicator& communicator, const RunConfig& config, const Schedule& schedule)
+    : communicator_(communicator), config_(config), rank_(schedule.lane_of(0)) {
   run_together(communicator_, [&] {
     const bool wanted = config_.telemetry.every > 0 && config_.telemetry.gradient_probe && quantises(config_.recipe);
     if (wanted && measures()) build_probe();

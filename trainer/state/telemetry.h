@@ -12,6 +12,7 @@
 
 #include "dist/device/arena.h"
 #include "dist/ranks/communicator.h"
+#include "dist/zero/schedule.h"
 #include "model/language_model.h"
 #include "trainer/config/run_config.h"
 #include "trainer/report/telemetry_record.h"
@@ -21,12 +22,12 @@ namespace nibble {
 
 class Telemetry final : public StepState {
  public:
-  // Collective. Plans and takes the probe's memory, if there is a probe, on the one rank that measures. `groups` is the
-  // number of groups of the gradient's sum; the measured micro-batch is in group 0.
-  Telemetry(Communicator& communicator, const RunConfig& config, uint64_t groups);
+  // Collective. Plans and takes the probe's memory, if there is a probe, on the one rank that measures. The
+  // measured micro-batch is the first one.
+  Telemetry(Communicator& communicator, const RunConfig& config, const Schedule& schedule);
 
   std::string_view name() const override { return "telemetry"; }
-  // The first micro-batch of a step is measured; the group's gradients are its own. Another attempt at the step
+  // The first micro-batch of a step is measured; the gradients are then its own. Another attempt at the step
   // overwrites the figures.
   void begin_micro_batch(const StepEvent& event) override;
   bool reads_gradients(const StepEvent& event) const override { return measured(event); }
