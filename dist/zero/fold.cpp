@@ -5,7 +5,9 @@
 
 #include "dist/base/error.h"
 #include "dist/base/vectorize.h"
+#include "dist/device/device_memory.h"
 #include "dist/device/dispatch.h"
+#include "dist/device/pinned_memory.h"
 #include "dist/device/thread_pool.h"
 
 namespace nibble {
@@ -59,6 +61,43 @@ void fold(const FoldProblem& problem) {
 
 void add(float* left, const float* right, size_t count, DeviceKind device) {
   NIBBLE_DISPATCH(device, add, left, right, count);
+}
+
+void clear(float* values, size_t count, DeviceKind device) {
+  if (device != DeviceKind::cpu) return zero_bytes(values, device, count * sizeof(float));
+  parallel_for(count, elements_at_once, [&](size_t begin, size_t end) {
+    zero_bytes(values + begin, DeviceKind::cpu, (end - begin) * sizeof(float));
+  });
+}
+
+void run_steps(std::span<const FoldStep> steps, size_t count, DeviceKind device) {
+  if (device != DeviceKind::cpu) {
+    for (const FoldStep& step : steps) {
+      if (!step.assigns) {
+        add(step.left, step.right, count, device);
+        continue;
+      }
+      start_copy_bytes({.to = step.left,
+                        .to_device = device,
+                        .from = step.right,
+                        .from_device = device,
+                        .bytes = count * sizeof(float)});
+    }
+    return;
+  }
+  constexpr size_t in_cache = 4096;  // elements of all arrays that one step after the other works on
+  parallel_for(count, elements_at_once, [&](size_t begin, size_t end) {
+    for (size_t at = begin; at < end; at += in_cache) {
+      const size_t part = std::min(in_cache, end - at);
+      for (const FoldStep& step : steps) {
+        if (step.assigns) {
+          std::copy_n(step.right + at, part, step.left + at);
+        } else {
+          add_range(step.left + at, step.left + at, step.right + at, part);
+        }
+      }
+    }
+  });
 }
 
 OnePassFold::OnePassFold(const Fold& fold, size_t inputs)

@@ -14,6 +14,19 @@ namespace nibble {
 // left[i] += right[i]. Both arrays are memory of `device`.
 void add(float* left, const float* right, size_t count, DeviceKind device = DeviceKind::cpu);
 
+// Sets all elements to zero.
+void clear(float* values, size_t count, DeviceKind device);
+
+// left[i] += right[i], or left[i] = right[i].
+struct FoldStep {
+  float* left;
+  const float* right;
+  bool assigns;
+};
+// Performs the steps one after the other on each of `count` elements. Arrays of different steps may be the same; all
+// are memory of `device`.
+void run_steps(std::span<const FoldStep> steps, size_t count, DeviceKind device);
+
 class OnePassFold;
 struct FoldProblem {
   const OnePassFold& fold;

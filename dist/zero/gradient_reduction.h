@@ -42,7 +42,7 @@ class GradientReduction {
 };
 
 enum class ReductionKind : uint8_t {
-  tree,  // TreeReduction: the same bits for any number of ranks
+  tree,  // TreeReduction or StripedReduction: the same bits for any number of ranks
   nccl   // LibraryReduction: faster between GPUs, with NCCL's order of additions
 };
 constexpr auto enum_names(ReductionKind) {

@@ -5,23 +5,12 @@
 #include <optional>
 
 #include "dist/base/error.h"
-#include "dist/device/device_memory.h"
 #include "dist/device/profile.h"
-#include "dist/device/thread_pool.h"
 #include "dist/zero/fold.h"
 #include "dist/zero/reduction_tree.h"
 
 namespace nibble {
 namespace {
-
-constexpr size_t elements_at_once = 16384;  // grain of parallel_for: 64 KiB
-
-void clear(float* values, size_t count, DeviceKind device) {
-  if (device != DeviceKind::cpu) return zero_bytes(values, device, count * sizeof(float));
-  parallel_for(count, elements_at_once, [&](size_t begin, size_t end) {
-    zero_bytes(values + begin, DeviceKind::cpu, (end - begin) * sizeof(float));
-  });
-}
 
 double tree_sum_of(std::span<const double> values, uint64_t first, uint64_t length) {
   if (length == 1) return values[first];

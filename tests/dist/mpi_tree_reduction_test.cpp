@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <bit>
-#include <cmath>
 #include <optional>
 #include <vector>
 
@@ -13,27 +12,10 @@
 #include "machines.h"
 #include "mpi_environment.h"
 #include "owned_vector.h"
+#include "reduction_fixture.h"
 
 namespace nibble {
 namespace {
-
-// Values have very different sizes, so that any other order of additions gives other bits.
-float gradient(uint64_t group, uint64_t element, uint64_t repetition) {
-  uint64_t mixed = (group * 0x9E3779B97F4A7C15u) ^ (element * 0xC2B2AE3D27D4EB4Fu) ^ (repetition << 40);
-  mixed = (mixed ^ (mixed >> 31)) * 0xD6E8FEB86659FD93u;
-  mixed ^= mixed >> 32;
-  const float fraction = static_cast<float>(mixed & 0xFFFFFFu) / 16777216.0f - 0.5f;
-  return std::ldexp(fraction, static_cast<int>((mixed >> 24) & 15u));
-}
-
-// The definition of dist/zero/tree_reduction.h, computed recursively.
-float tree_node(uint64_t first, uint64_t length, uint64_t groups, uint64_t element, uint64_t repetition) {
-  if (length == 1) return gradient(first, element, repetition);
-  const uint64_t half = length / 2;
-  const float left = tree_node(first, half, groups, element, repetition);
-  if (first + half >= groups) return left;
-  return left + tree_node(first + half, half, groups, element, repetition);
-}
 
 struct Case {
   uint64_t groups;
@@ -45,38 +27,6 @@ Schedule one_each(uint64_t groups) {
   return {MicroBatchGroups::of_count(groups, groups), communicator().size(), Schedule::Order::rows};
 }
 
-// Runs two steps, one immediately after the other, so that a rank that still reads the first must find its data
-// unchanged.
-void check_steps(TreeReduction& reduction, const Case& test, const OwnedVector& partition) {
-  const uint64_t begin = partition.begin(communicator().rank());
-  const uint64_t root_length = std::bit_ceil(test.groups);
-  for (uint64_t repetition = 0; repetition < 2; ++repetition) {
-    const Schedule schedule = one_each(test.groups);
-    for (uint64_t slot = 0; slot < schedule.slots(); ++slot) {
-      const std::span<float> leaf = reduction.begin_slot();
-      const std::optional<uint64_t> group = schedule.micro_batch(slot, communicator().rank());
-      ASSERT_EQ(leaf.empty(), !group);
-      if (!group) {
-        reduction.end_slot();
-        continue;
-      }
-      ASSERT_EQ(leaf.size(), partition.elements());
-      for (uint64_t i = 0; i < leaf.size(); ++i) {
-        ASSERT_EQ(leaf[i], 0.0f);
-        leaf[i] += gradient(*group, i, repetition);
-      }
-      reduction.end_slot();
-    }
-    const std::span<const float> shard = reduction.reduce_scatter();
-    ASSERT_EQ(shard.size(), partition.count(communicator().rank()));
-    for (uint64_t i = 0; i < shard.size(); ++i) {
-      const float expected = tree_node(0, root_length, test.groups, begin + i, repetition);
-      ASSERT_EQ(std::bit_cast<uint32_t>(shard[i]), std::bit_cast<uint32_t>(expected))
-          << "groups " << test.groups << ", element " << begin + i;
-    }
-  }
-}
-
 void check_alone(const Case& test) {
   Arena arena("test");
   const OwnedVector partition(test.elements, communicator().size());
@@ -84,7 +34,7 @@ void check_alone(const Case& test) {
   make();
   arena.commit();
   TreeReduction reduction = make();
-  check_steps(reduction, test, partition);
+  check_steps(reduction, one_each(test.groups), partition);
 }
 
 // Checks one case and returns the bytes that this rank sent.
@@ -100,7 +50,7 @@ size_t check_shape(const Shape& shape, const Case& test) {
   };
   memory.commit(make);
   make();
-  check_steps(*reduction, test, partition);
+  check_steps(*reduction, one_each(test.groups), partition);
   return ranks.bytes_sent;
 }
 
@@ -143,7 +93,7 @@ TEST(TreeReduction, TheOrderMatters) {
   for (uint64_t i = 0; i < 100; ++i) {
     float left_fold = 0;
     for (uint64_t group = 0; group < 8; ++group) left_fold += gradient(group, i, 0);
-    different += left_fold != tree_node(0, 8, 8, i, 0) ? 1 : 0;
+    different += left_fold != tree_node(MicroBatchGroups::of_count(8, 8), 0, 8, i, 0) ? 1 : 0;
   }
   EXPECT_GT(different, 20);
 }
