@@ -81,7 +81,7 @@ struct DataState {
 // How the run that saved was divided among its ranks; a reader needs none of it.
 struct ParallelInfo {
   std::string shard = "optimizer";  // what each rank holds a part of
-  std::string order = "rows";       // a rank computes whole groups of micro-batches
+  std::string order = "rows";       // how it computed micro-batches: Schedule::Order
 };
 
 // An optimizer of the run and its state arrays; "adam_m" stands for the array "optimizer/adam_m".

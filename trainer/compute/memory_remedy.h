@@ -1,6 +1,8 @@
 // What would make a run fit into memory, said with the keys of its configuration and with what each of them saves.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -17,17 +19,21 @@ struct MemorySaving {
 
 // Returns what the model's activations and quantised weights would save.
 std::vector<MemorySaving> savings_of_model(const RunConfig& config);
-// Returns what the gradients would save, if `bytes_of(config)` is what they take in a run with this configuration.
+// Returns what the gradients would save with fewer groups, if `bytes_of(config)` is what they take in a run with this
+// configuration: with a group for each rank, or with one.
 template <class BytesOf>
 MemorySaving saving_of_groups(const RunConfig& config, int ranks, BytesOf&& bytes_of) {
-  const auto fewer = static_cast<uint64_t>(ranks);  // every rank still has work
-  if (config.gradient_groups() <= fewer) return {};
-  RunConfig other = config;
-  other.train.gradient_groups = ranks;
-  other.train.group_micro_batches = 0;
   const uint64_t now = bytes_of(config);
-  const uint64_t then = bytes_of(other);
-  return {"train.gradient_groups=" + std::to_string(fewer), now > then ? now - then : 0};
+  MemorySaving best;
+  for (const int64_t groups : {int64_t{ranks}, int64_t{1}}) {
+    if (static_cast<uint64_t>(groups) >= config.gradient_groups()) continue;
+    RunConfig other = config;
+    other.train.gradient_groups = groups;
+    other.train.group_micro_batches = 0;
+    const uint64_t then = bytes_of(other);
+    if (then < now && now - then > best.bytes) best = {fmt::format("train.gradient_groups={}", groups), now - then};
+  }
+  return best;
 }
 
 // Returns the remedy of an error for lack of memory: the changes that save something, the largest first.

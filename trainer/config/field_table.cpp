@@ -146,9 +146,11 @@ const Field fields[] = {
     {"train.gradient_groups", VALUE(train.gradient_groups),
      "Groups into which the micro-batches of a step are cut, or as many as there are micro-batches, if these are fewer. A "
      "group's gradients are added up in one buffer, and a tree sums the groups: the order of the sum, and so its bits, "
-     "depend on it, never on the number of ranks. With g groups a rank holds up to log2(g) + 1 gradients in FP32, and no "
-     "more ranks have work than there are groups. With fewer groups than micro-batches, a head that is tied or computed in "
-     "chunks takes memory for its gradient of one micro-batch. 0 = train.group_micro_batches decides.",
+     "depend on it, never on the number of ranks or on who computes what. A rank that has g of them holds up to log2(g) + 1 "
+     "gradients in FP32. Where there are more ranks than groups, micro-batches are dealt out, and a rank holds one gradient "
+     "and its parts of the sums; gradients then travel between machines once a micro-batch, not once a step. With fewer "
+     "groups than micro-batches, a head that is tied or computed in chunks takes memory for its gradient of one "
+     "micro-batch. 0 = train.group_micro_batches decides.",
      numeric, "", {0, 4294967295.0}, "groups"},
     {"train.group_micro_batches", VALUE(train.group_micro_batches),
      "The older key for the same, which says how many micro-batches a group has; 0 = train.gradient_groups decides.",

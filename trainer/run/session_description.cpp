@@ -4,6 +4,7 @@
 #include "dist/base/text.h"
 #include "model/cost.h"
 #include "trainer/compute/run_device.h"
+#include "trainer/compute/step_schedule.h"
 #include "trainer/run/training_session.h"
 
 namespace nibble {
@@ -34,8 +35,7 @@ std::vector<std::string> TrainingSession::describe() const {
   lines.push_back(fmt::format("memory     {:.1f} MB a rank: {}", static_cast<double>(total) / 1e6, memory));
   if (const std::string gather = weight_gather_->describe(); !gather.empty()) lines.push_back("gather     " + gather);
   std::vector<std::string> data = data_->describe();
-  data.front() +=
-      fmt::format(" ({} micro-batches in {} groups)", config_.micro_batches_per_step(), config_.gradient_groups());
+  data.front() += fmt::format(" ({})", nibble::describe(schedule_));
   for (const std::string& line : data) lines.push_back("data       " + line);
   for (std::string& line : states_.describe()) lines.push_back(std::move(line));
   return lines;

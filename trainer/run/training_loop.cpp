@@ -148,6 +148,7 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
                      {"steps", config_.train.steps},
                      {"tokens_per_step", config_.train.tokens_per_step},
                      {"ranks", communicator_.size()},
+                     {"ranks_working", session_.ranks_working()},
                      {"threads_per_rank", compute_threads()},
                      {"parameters", model_cost(config_.model).parameters},
                      {"data_fingerprint", session_.data().train().fingerprint()},

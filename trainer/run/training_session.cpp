@@ -197,16 +197,14 @@ void TrainingSession::build_state() {
 
 std::vector<std::string> TrainingSession::warnings() const {
   std::vector<std::string> warnings = data_->warnings();
-  const auto ranks = static_cast<uint64_t>(communicator_.size());
-  const uint64_t groups = config_.gradient_groups();
-  if (ranks <= groups) return warnings;
-  const auto micro_batches = static_cast<uint64_t>(config_.micro_batches_per_step());
-  warnings.push_back(fmt::format("{} of {} ranks have no work: a step has {} micro-batches in {} groups; {}",
-                                 ranks - groups, ranks, micro_batches, groups,
-                                 micro_batches >= ranks
-                                     ? fmt::format("set train.gradient_groups to {} or more", ranks)
-                                     : "take fewer ranks, a smaller train.micro_batch_sequences or a larger "
-                                       "train.tokens_per_step"));
+  const int ranks = communicator_.size();
+  const int working = schedule_.working_lanes();
+  if (working < ranks) {
+    warnings.push_back(
+        fmt::format("{} of {} ranks have no work: a step has {} micro-batches; take fewer ranks, a smaller "
+                    "train.micro_batch_sequences or a larger train.tokens_per_step",
+                    ranks - working, ranks, schedule_.groups().micro_batches()));
+  }
   return warnings;
 }
 
@@ -243,6 +241,7 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
   state.config_yaml = resolved_yaml(config_);
   state.data = data_->state(step);
   state.optimizers = optimizer_infos(*optimizers_);
+  state.parallel.order = name_of(schedule_.order());
   state.owned = owned_.get();
   state.arrays.push_back(weights_array(weights_, *owned_, rank));
   for (CheckpointArray& array : optimizer_arrays(*optimizers_, layout_)) state.arrays.push_back(std::move(array));

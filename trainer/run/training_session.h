@@ -65,6 +65,8 @@ class TrainingSession {
   // What the run remembers. A state that is added takes part in every step that follows.
   StepStates& states() { return states_; }
   const TrainingData& data() const { return *data_; }
+  // Returns how many ranks have micro-batches.
+  int ranks_working() const { return schedule_.working_lanes(); }
   bool has_validation() const { return data_->validation() != nullptr; }
   // What the user should know before the run starts.
   std::vector<std::string> warnings() const;
