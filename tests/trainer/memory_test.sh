@@ -1,4 +1,4 @@
-# A run that does not fit says which keys of its own would help, and what each would save; ranks without work are told.
+# A run that does not fit says which keys of its own would help, and what each would save.
 source "$SOURCE/tests/tiny_run.sh"
 tiny_data
 # 16 groups of a model whose gradients alone need more than any machine of this test has.
@@ -12,8 +12,4 @@ grep -q 'fix: set train.gradient_groups=1, which saves [0-9.]* MiB' output.txt |
 expect 71 "$NIBBLE" train tiny.yaml "${large[@]}" --set train.gradient_groups=1
 ! grep -q 'gradient_groups' output.txt || { cat output.txt; fail "a key that saves nothing is named"; }
 [ ! -e run ] || fail "a run directory is left"
-
-expect 75 mpirun -n 3 "$NIBBLE" train tiny.yaml --set train.gradient_groups=2 --set train.stop_at=1
-grep -q 'warning.*: 1 of 3 ranks have no work.*set train.gradient_groups to 3 or more' output.txt ||
-  { cat output.txt; fail "idle ranks are not told"; }
 echo "lack of memory is explained"

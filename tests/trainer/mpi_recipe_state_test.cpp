@@ -14,11 +14,12 @@ namespace {
 class RecipeStateTest : public TrainingSessionTest {
  protected:
   // Outliers are chosen from the norms of steps 1 to `window`. The layers with 128 channels can retain 32.
-  RunConfig with_window(int window) const {
+  RunConfig with_window(int window, const std::string& group_micro_batches = "2") const {
     const std::string recipe = (directory_ / ("window-" + std::to_string(window) + ".yaml")).string();
     std::ofstream(recipe) << "extends: nvfp4_guarded\nhigh_precision: [{match: head}]\n"
                           << "outliers: {share: 0.2, from_step: 1, window: " << window << "}\n";
-    return config({"recipe=" + recipe, "model.intermediate_size=128"});
+    return config(
+        {"recipe=" + recipe, "model.intermediate_size=128", "train.group_micro_batches=" + group_micro_batches});
   }
   // Returns an array of a checkpoint after so many steps; it is empty if the checkpoint does not have it.
   template <class Number>
@@ -75,6 +76,20 @@ TEST_F(RecipeStateTest, OutlierChannelsAreThoseOfTheLargestNorms) {
       EXPECT_GT(*std::max_element(outside.begin(), outside.end()), 0);
     }
     first = end;
+  }
+}
+
+// With one group, several ranks take the micro-batches in stripes.
+TEST_F(RecipeStateTest, NormsInStripesHaveTheBitsOfOneRank) {
+  SelfCommunicator self;
+  TrainingSession session(communicator(), with_window(3, "8"));
+  TrainingSession alone(self, with_window(3, "8"));
+  session.initialize_weights();
+  alone.initialize_weights();
+  for (uint64_t step = 0; step < 5; ++step) {
+    EXPECT_EQ(session.train_step(step).attempt.loss, alone.train_step(step).attempt.loss);
+    EXPECT_EQ(norms_of(session, step + 1), norms_of(alone, step + 1)) << step;
+    EXPECT_EQ(choice_of(session, step + 1), choice_of(alone, step + 1)) << step;
   }
 }
 

@@ -74,32 +74,44 @@ TEST_F(TrainingSessionTest, AmaxHistoryIsThatOfTheAppliedSteps) {
   }
 }
 
-TEST_F(TrainingSessionTest, PersistentProblemHasTheSameBitsTwiceAndIsSkipped) {
-  TrainingSession session(communicator(), config());
-  session.initialize_weights();
-  session.train_step(0);
-  spoil_weight(session);
-  const std::vector<std::byte> before = state_bytes(session);
-  uint64_t non_finite = 0;
-  for (uint64_t step = 1; step <= 4; ++step) {
-    const StepResult result = session.train_step(step);
-    EXPECT_EQ(result.decision, step <= 3 ? StepDecision::skip : StepDecision::give_up);
-    ASSERT_TRUE(result.first.has_value());
-    EXPECT_TRUE(result.same_bits);
-    EXPECT_FALSE(result.attempt.finite);
-    // A spoilt weight is counted in every step, even if its quantised copy could have been kept.
-    EXPECT_GT(result.attempt.non_finite, 0U);
-    if (step == 1) non_finite = result.attempt.non_finite;
-    EXPECT_EQ(session.guard().skipped(), (SkippedSteps{.in_a_row = step, .total = step}));
-    EXPECT_EQ(saved_skips(session), session.guard().skipped());
+class SpoiltWeightTest : public TrainingSessionTest {
+ protected:
+  static void check(const RunConfig& config) {
+    TrainingSession session(communicator(), config);
+    session.initialize_weights();
+    session.train_step(0);
+    spoil_weight(session);
+    const std::vector<std::byte> before = state_bytes(session);
+    uint64_t non_finite = 0;
+    for (uint64_t step = 1; step <= 4; ++step) {
+      const StepResult result = session.train_step(step);
+      EXPECT_EQ(result.decision, step <= 3 ? StepDecision::skip : StepDecision::give_up);
+      ASSERT_TRUE(result.first.has_value());
+      EXPECT_TRUE(result.same_bits);
+      EXPECT_FALSE(result.attempt.finite);
+      // A spoilt weight is counted in every step, even if its quantised copy could have been kept.
+      EXPECT_GT(result.attempt.non_finite, 0U);
+      if (step == 1) non_finite = result.attempt.non_finite;
+      EXPECT_EQ(session.guard().skipped(), (SkippedSteps{.in_a_row = step, .total = step}));
+      EXPECT_EQ(saved_skips(session), session.guard().skipped());
+    }
+    EXPECT_EQ(state_bytes(session), before) << "a skipped step has changed weights or moments";
+    SelfCommunicator self;
+    TrainingSession alone(self, config);
+    alone.initialize_weights();
+    alone.train_step(0);
+    spoil_weight(alone);
+    EXPECT_EQ(alone.train_step(1).attempt.non_finite, non_finite) << "the count depends on the number of ranks";
   }
-  EXPECT_EQ(state_bytes(session), before) << "a skipped step has changed weights or moments";
-  SelfCommunicator self;
-  TrainingSession alone(self, config());
-  alone.initialize_weights();
-  alone.train_step(0);
-  spoil_weight(alone);
-  EXPECT_EQ(alone.train_step(1).attempt.non_finite, non_finite) << "the count depends on the number of ranks";
+};
+
+TEST_F(SpoiltWeightTest, HasTheSameBitsTwiceAndIsSkipped) {
+  check(config());
+}
+
+// With one group and several ranks, micro-batches are dealt out.
+TEST_F(SpoiltWeightTest, IsCountedAlikeInStripes) {
+  check(config({"train.group_micro_batches=8"}));
 }
 
 TEST_F(TrainingSessionTest, TwoFaultsWithOtherBitsAreToldApart) {
