@@ -127,18 +127,20 @@ TEST_F(Nccl, RanksAgreeOnErrors) {
 }
 
 // Returns the weights of two steps on one device, in each of which the ranks sum the tree and gather everybody's shard.
-Schedule one_each(uint64_t groups) {  // micro-batches of a group
-  return {MicroBatchGroups::of_count(groups, groups), communicator().size(), Schedule::Order::rows};
+using Order = Schedule::Order;
+
+Schedule schedule_of(uint64_t micro_batches, uint64_t groups, Order order) {
+  return {MicroBatchGroups::of_count(micro_batches, groups), communicator().size(), order};
 }
 
-std::vector<float> shards(DeviceKind device, Communicator& ranks, const OwnedVector& partition, uint64_t groups) {
+std::vector<float> shards(DeviceKind device, Communicator& ranks, const OwnedVector& partition,
+                          const Schedule& schedule) {
   SharedArena memory("test", ranks, device);
-  const Schedule schedule = one_each(groups);
-  std::optional<TreeReduction> reduction;
+  std::unique_ptr<GradientReduction> reduction;
   Tensor weights;
   const auto build = [&] {
     weights = allocate_tensor(memory.arena(), DType::f32, {static_cast<int64_t>(partition.elements())});
-    reduction.emplace(memory, ranks, partition, schedule);
+    reduction = make_gradient_reduction(ReductionKind::tree, memory, ranks, partition, schedule);
   };
   memory.commit(build);
   build();
@@ -147,9 +149,9 @@ std::vector<float> shards(DeviceKind device, Communicator& ranks, const OwnedVec
   for (uint64_t step = 0; step < 2; ++step) {
     for (uint64_t slot = 0; slot < schedule.slots(); ++slot) {
       const std::span<float> sum = reduction->begin_slot();
-      if (const std::optional<uint64_t> group = schedule.micro_batch(slot, ranks.rank())) {
+      if (const std::optional<uint64_t> micro_batch = schedule.micro_batch(slot, ranks.rank())) {
         std::vector<float> gradient(partition.elements());
-        for (uint64_t i = 0; i < gradient.size(); ++i) gradient[i] = value_of(*group, i + step);
+        for (uint64_t i = 0; i < gradient.size(); ++i) gradient[i] = value_of(*micro_batch, i + step);
         copy(tensor_of(std::span(gradient), {elements}), Tensor(sum.data(), DType::f32, {elements}, device));
       }
       reduction->end_slot();
@@ -174,10 +176,15 @@ TEST_F(Nccl, TheTreesSumHasTheBitsOfTheCpu) {
     for (const uint64_t groups : {1, 2, 3, 5, 8}) {
       for (const uint64_t elements : {uint64_t{7}, 5 * uint64_t{4096} + 100}) {
         const OwnedVector partition(elements, communicator().size());
-        const std::vector<float> expected = shards(DeviceKind::cpu, communicator(), partition, groups);
-        const std::vector<float> found = shards(DeviceKind::cuda, used, partition, groups);
-        ASSERT_EQ(expected.size(), found.size());
-        EXPECT_EQ(std::memcmp(expected.data(), found.data(), found.size() * sizeof(float)), 0) << groups << " groups";
+        const Schedule rows = schedule_of(groups, groups, Order::rows);
+        const std::vector<float> expected = shards(DeviceKind::cpu, communicator(), partition, rows);
+        for (const Order order : {Order::rows, Order::stripes}) {
+          const std::vector<float> found =
+              shards(DeviceKind::cuda, used, partition, schedule_of(groups, groups, order));
+          ASSERT_EQ(expected.size(), found.size());
+          EXPECT_EQ(std::memcmp(expected.data(), found.data(), found.size() * sizeof(float)), 0)
+              << groups << " groups in " << name_of(order);
+        }
       }
     }
   }
@@ -185,13 +192,13 @@ TEST_F(Nccl, TheTreesSumHasTheBitsOfTheCpu) {
 
 // The gradients are integers, so that every order gives the same sum. early: buckets leave while gradients become
 // complete.
-void check_library_sum(DeviceCommunicator* ranks, uint64_t groups, bool early) {
+void check_library_sum(DeviceCommunicator* ranks, const Schedule& schedule, bool early) {
   const uint64_t elements = 3 * uint64_t{4096} + 48;
   const OwnedVector partition(elements, communicator().size());
   const int rank = communicator().rank();
   Arena arena("test", DeviceKind::cuda);
   std::optional<LibraryReduction> reduction;
-  const Schedule schedule = one_each(groups);
+  const uint64_t groups = schedule.groups().count();
   const auto build = [&] { reduction.emplace(arena, ranks, partition, schedule, /*bucket=*/1000); };
   build();
   arena.commit();
@@ -200,12 +207,13 @@ void check_library_sum(DeviceCommunicator* ranks, uint64_t groups, bool early) {
   const auto shape = static_cast<int64_t>(elements);
   for (uint64_t step = 0; step < 2; ++step) {
     for (uint64_t slot = 0; slot < schedule.slots(); ++slot) {
-      const Tensor sum(reduction->begin_slot().data(), DType::f32, {shape}, DeviceKind::cuda);
+      const std::span<float> gradients = reduction->begin_slot();
       const std::optional<uint64_t> group = schedule.micro_batch(slot, rank);
       if (!group) {
         reduction->end_slot();
         continue;
       }
+      const Tensor sum(gradients.data(), DType::f32, {shape}, DeviceKind::cuda);
       {
         const HostCopy before(sum);
         for (uint64_t i = 0; i < elements; ++i) {
@@ -234,7 +242,11 @@ void check_library_sum(DeviceCommunicator* ranks, uint64_t groups, bool early) {
 TEST_F(Nccl, SumsByTheLibraryAreSums) {
   const Ranks ranks = ways().front().make();
   for (const uint64_t groups : {1, 2, 4, 7}) {
-    for (const bool early : {false, true}) check_library_sum(ranks.get(), groups, early);
+    for (const Order order : {Order::rows, Order::stripes}) {
+      for (const bool early : {false, true}) {
+        check_library_sum(ranks.get(), schedule_of(groups, groups, order), early);
+      }
+    }
   }
 }
 
@@ -243,9 +255,12 @@ TEST_F(Nccl, SumsByALibraryThatIsNotThereAreRefused) {
   if (ranks == nullptr) return;
   SharedArena memory("test", *ranks, DeviceKind::cuda);
   const OwnedVector partition(100, ranks->size());
-  EXPECT_THROW(make_gradient_reduction(ReductionKind::nccl, memory, *ranks, partition, one_each(4)), Error);
+  EXPECT_THROW(make_gradient_reduction(ReductionKind::nccl, memory, *ranks, partition, schedule_of(4, 4, Order::rows)),
+               Error);
   SharedArena on_cpu("test", communicator());
-  EXPECT_THROW(make_gradient_reduction(ReductionKind::nccl, on_cpu, communicator(), partition, one_each(4)), Error);
+  EXPECT_THROW(
+      make_gradient_reduction(ReductionKind::nccl, on_cpu, communicator(), partition, schedule_of(4, 4, Order::rows)),
+      Error);
 }
 
 // A fault of nccl_abort_test.sh: an exchange that some rank never ends. NIBBLE_SIMULATED_NCCL_FAULT names the rank.

@@ -31,7 +31,8 @@ void check_alone(const Schedule& schedule, uint64_t elements) {
 }
 
 // Checks one case and returns the bytes that this rank sent.
-size_t check_shape(const Shape& shape, const Schedule& schedule, uint64_t elements) {
+size_t check_shape(const Shape& shape, const Schedule& schedule, uint64_t elements,
+                   uint64_t piece = StripedReduction::usual_piece) {
   SCOPED_TRACE(shape.name);
   ShapedCommunicator ranks(shape);
   SharedArena memory("test", ranks);
@@ -39,7 +40,7 @@ size_t check_shape(const Shape& shape, const Schedule& schedule, uint64_t elemen
   std::optional<StripedReduction> reduction;
   const auto make = [&] {
     memory.arena().allocate(100 * static_cast<size_t>(ranks.rank()));  // arenas of the ranks differ in their offsets
-    reduction.emplace(memory, ranks, partition, schedule);
+    reduction.emplace(memory, ranks, partition, schedule, piece);
   };
   memory.commit(make);
   make();
@@ -66,6 +67,13 @@ TEST(StripedReduction, IsTheTreesSumForAnyNumberOfMicroBatches) {
 
 TEST(StripedReduction, ServesRanksWithoutAShard) {
   check(7, 2, 7);
+}
+
+TEST(StripedReduction, ShardsTravelInPieces) {
+  const uint64_t elements = 3 * uint64_t{4096} + 100;
+  for (const uint64_t piece : {1000, 4096, 100000}) {
+    for (const Shape& shape : shapes()) check_shape(shape, stripes(7, 2), elements, piece);
+  }
 }
 
 TEST(StripedReduction, DoesNotDependOnThreads) {
