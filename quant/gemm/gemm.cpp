@@ -7,6 +7,7 @@
 #include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
+#include "quant/format/codec.h"
 #include "quant/format/output_scale.h"
 #include "quant/gemm/cpu/bf16_gemm.h"
 #include "quant/gemm/cpu/gemm_codes.h"
@@ -110,6 +111,40 @@ void plain_gemm(const GemmKernels& kernels, const GemmProblem& problem, double a
                  [&](const GemmBlock& block) { kernels.gemm_block(block, thread_scratch(kernels.scratch_bytes)); });
 }
 
+// Multiplies the codes and block scales of all rows first, which leaves sums that are exact but for their roundings,
+// and then each row by its scale.
+void gemm_of_scaled_rows(InstructionSet level, const GemmProblem& problem) {
+  static float one[2] = {1, 1};
+  const Tensor unit(one, DType::f32, {2});
+  const int64_t m = problem.a.rows;
+  const int64_t n = problem.b.rows;
+  const Tensor& output = problem.output;
+  NIBBLE_CHECK(!problem.accumulate && problem.a.tensor_scale.elements() == 2 * m, "one scale for each row");
+  const bool in_place = output.dtype() == DType::f32;
+  NIBBLE_CHECK(in_place || problem.scratch.bytes() >= static_cast<size_t>(m * n) * sizeof(float), "scratch of a GEMM");
+  GemmProblem product = problem;
+  product.a.tensor_scale = unit;
+  if (is_quantized(product.b.format)) product.b.tensor_scale = unit;
+  product.output = in_place ? output : Tensor(problem.scratch.data(), DType::f32, {m, n});
+  gemm_with(level, product);
+  const float* const row_scales = problem.a.tensor_scale.as<float>();
+  const float* const sums = product.output.as<float>();
+  const float column_scale = is_quantized(problem.b.format) ? problem.b.tensor_scale.as<float>()[0] : 1.0F;
+  parallel_for(static_cast<size_t>(m), 4, [&](size_t begin, size_t end) {
+    for (auto row = static_cast<int64_t>(begin); row < static_cast<int64_t>(end); ++row) {
+      const double alpha = nibble::output_scale(row_scales[2 * row], column_scale, 0);
+      for (int64_t i = row * n; i < (row + 1) * n; ++i) {
+        const float value = scaled_once(sums[i], alpha);
+        if (in_place) {
+          output.as<float>()[i] = value;
+        } else {
+          output.as<BFloat16>()[i] = bf16_nearest(value);
+        }
+      }
+    }
+  });
+}
+
 }  // namespace
 
 const GemmKernels& gemm_kernels_of(InstructionSet level) {
@@ -125,6 +160,7 @@ void gemm_with(InstructionSet level, const GemmProblem& problem) {
   const QuantizedTensor& a = problem.a;
   const QuantizedTensor& b = problem.b;
   check_gemm(problem);
+  if (has_row_scales(a)) return gemm_of_scaled_rows(level, problem);
   const bool integer_blocks = has_integer_blocks(a) && has_integer_blocks(b);
   const double alpha = output_scale(a, b, integer_blocks);
   if (integer_blocks) return code_gemm(level, problem, alpha);
@@ -145,8 +181,8 @@ void small_matmul_with(InstructionSet level, const SmallMatmul& problem) {
   kernels.small_matmul(problem, thread_scratch(kernels.scratch_bytes));
 }
 
-static size_t gemm_scratch_bytes(const GemmShape& /*shape*/) {
-  return 0;
+static size_t gemm_scratch_bytes(const GemmShape& shape) {
+  return shape.row_scales ? static_cast<size_t>(shape.m * shape.n) * sizeof(float) : 0;
 }
 
 }  // namespace cpu

@@ -146,6 +146,7 @@ GemmDescription describe_gemm(const GemmProblem& problem) {
 void gemm(const GemmProblem& problem) {
   const GemmShape shape = shape_of(problem);
   if (shape.m == 0 || shape.n == 0) return;
+  NIBBLE_CHECK(!shape.row_scales, "GPUs multiply rows with scales of their own one after the other");
   if (shape.k == 0) {  // libraries do not agree on the result
     exact_gemm().multiply(problem, Trial::none);
     return;

@@ -15,6 +15,9 @@
 // An operand in tiles (quant/format/tile.h) may be combined with nvfp4 operands without outer scales, in tiles or in
 // rows. All other operands lie in rows.
 //
+// Every row of `a` may have a tensor scale of its own (quant/quantize/quantize_rows.h): on the CPU row r of the result
+// is then, bit for bit, the product of a's row r alone; a GPU refuses it.
+//
 // The bits are the same on every instruction set, for every blocking and thread count. On a GPU the GEMMs of libraries
 // differ in the order of the sums; the exact ones do not (docs/gpu.md). alpha has the 24 bits of FP32 but an unbounded
 // exponent, and c * alpha is rounded once, so that two tiny tensor scales do not make a zero; where alpha is a normal
@@ -39,7 +42,7 @@ struct GemmDescription {
 // Describes a GEMM that has run with these operands; its memory may be in use for something else since.
 NIBBLE_OPERATOR(GemmDescription describe_gemm(const GemmProblem& problem));
 
-// Returns the bytes of memory that a GEMM needs beside its operands on a device: 0 on the CPU.
+// Returns the bytes of memory that a GEMM needs beside its operands on a device: 0 on the CPU, unless rows have scales.
 size_t gemm_scratch_bytes(const GemmShape& shape, DeviceKind device);
 Tensor allocate_gemm_scratch(Arena& arena, const GemmShape& shape);
 

@@ -7,7 +7,7 @@
 namespace nibble {
 
 struct GemmProblem {
-  QuantizedTensor a;        // [m, k]
+  QuantizedTensor a;        // [m, k]; tensor_scale may be f32 [m, 2], one scale a row, if the device's gemm() can
   QuantizedTensor b;        // [n, k]
   Tensor output;            // [m, n], f32 or bf16: a b^T
   bool accumulate = false;  // output (f32) += a b^T, which is rounded to FP32 first
@@ -19,7 +19,12 @@ struct GemmShape {
   Format a = Format::bf16, b = Format::bf16;
   int64_t m = 0, n = 0, k = 0;
   bool outer_scales = false;  // either operand has outer scales
+  bool row_scales = false;    // every row of `a` has a tensor scale of its own
 };
+
+inline bool has_row_scales(const QuantizedTensor& operand) {
+  return is_quantized(operand.format) && operand.tensor_scale.elements() > 2;
+}
 
 inline GemmShape shape_of(const GemmProblem& problem) {
   return {.a = problem.a.format,
@@ -27,7 +32,8 @@ inline GemmShape shape_of(const GemmProblem& problem) {
           .m = problem.a.rows,
           .n = problem.b.rows,
           .k = problem.a.inner,
-          .outer_scales = !problem.a.outer_scales.empty() || !problem.b.outer_scales.empty()};
+          .outer_scales = !problem.a.outer_scales.empty() || !problem.b.outer_scales.empty(),
+          .row_scales = has_row_scales(problem.a)};
 }
 
 // A small FP32 matrix product on one thread, for use inside a parallel region (attention heads): c[i, j] (+)= sum over

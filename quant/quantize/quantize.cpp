@@ -134,16 +134,6 @@ void QuantizeJob::include_amax(const RowBlockRange& range, SharedMax* plain) {
   });
 }
 
-RowBlockMaxima cast_row_block(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block) {
-  switch (traits_of(problem.spec.format).block_scale) {
-    case ScaleCode::none: return cast_fp8(problem, bounds, row_block);
-    case ScaleCode::e8m0: return cast_mx(problem, bounds, row_block);
-    case ScaleCode::e4m3: break;
-  }
-  return problem.spec.round == Rounding::ms_eden ? cast_ms_eden(problem, bounds, row_block)
-                                                 : cast_nvfp4(problem, bounds, row_block);
-}
-
 void QuantizeJob::cast_tiles(const TileRange& range) const {
   const OperandSpec& spec = problem.spec;
   const NoiseStream& noise = problem.noise;
@@ -263,6 +253,16 @@ void run_jobs(std::span<QuantizeJob*> jobs) {
 
 }  // namespace
 
+RowBlockMaxima cast_row_block(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block) {
+  switch (traits_of(problem.spec.format).block_scale) {
+    case ScaleCode::none: return cast_fp8(problem, bounds, row_block);
+    case ScaleCode::e8m0: return cast_mx(problem, bounds, row_block);
+    case ScaleCode::e4m3: break;
+  }
+  return problem.spec.round == Rounding::ms_eden ? cast_ms_eden(problem, bounds, row_block)
+                                                 : cast_nvfp4(problem, bounds, row_block);
+}
+
 const CastKernels* cast_kernels_of(InstructionSet level) {
   static constexpr KernelTable<const CastKernels*> kernels = {
       NIBBLE_ON_X86(.avx512 = &cast_kernels_avx512, .avx512_vnni = &cast_kernels_avx512_vnni)};
@@ -307,7 +307,11 @@ QuantizedTensor requantize(const QuantizeProblem& problem, const QuantizedTensor
 }
 
 bool source_was_finite(const QuantizedTensor& operand) {
-  return !is_quantized(operand.format) || is_finite(operand.tensor_scale.as<float>()[1]);
+  if (!is_quantized(operand.format)) return true;
+  const float* const scales = operand.tensor_scale.as<float>();
+  bool finite = true;
+  for (int64_t i = 1; i < operand.tensor_scale.elements(); i += 2) finite = finite && is_finite(scales[i]);
+  return finite;
 }
 
 void record_operand(const QuantizeProblem& problem, const QuantizedTensor& operand,

@@ -16,6 +16,9 @@ struct CastProblem {
   OperandSpec spec;
   NoiseStream noise;
   TensorScale scale{1, 1};
+  // [16]: the scales of the rows of a row block, if each row has one of its own (quant/quantize/quantize_rows.h;
+  // MS-EDEN never); null: `scale` is that of all.
+  const TensorScale* row_scales = nullptr;
   int64_t rows = 0;
   int64_t inner = 0;
   OperandLayout layout = OperandLayout::rows;
@@ -32,6 +35,8 @@ struct RowBlockMaxima {
   uint32_t corrected = 0;
 };
 
+// Calls the function of the operand's format and rule.
+RowBlockMaxima cast_row_block(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block);
 RowBlockMaxima cast_nvfp4(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block);
 RowBlockMaxima cast_ms_eden(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block);
 RowBlockMaxima cast_mx(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block);

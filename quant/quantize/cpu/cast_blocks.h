@@ -65,6 +65,10 @@ NIBBLE_INLINE uint32_t in_row_order(uint32_t word) {
   return ((low | low >> 8) & 0xFFFFu) | (high | high >> 8) << 16;
 }
 
+NIBBLE_INLINE const TensorScale& scale_of_lane(const CastProblem& problem, int lane) {
+  return problem.row_scales == nullptr ? problem.scale : problem.row_scales[lane];
+}
+
 NIBBLE_INLINE int64_t lanes_present(const CastProblem& problem, int64_t row) {
   return problem.rows - row < lanes ? problem.rows - row : lanes;
 }

@@ -236,7 +236,7 @@ NIBBLE_INLINE void cast_block(const CastProblem& problem, BlockValues values, co
 NIBBLE_INLINE uint32_t outer_scale(const CastProblem& problem, const RowBlockBounds& bounds, const RowBlock& row_block,
                                    float range, float largest, LaneScale& tensor) {
   if (problem.outer_scales == nullptr) {
-    for (int lane = 0; lane < lanes; ++lane) set_lane(tensor, lane, problem.scale, 1.0f / range);
+    for (int lane = 0; lane < lanes; ++lane) set_lane(tensor, lane, scale_of_lane(problem, lane), 1.0f / range);
     return 0;
   }
   LaneWords amax;

@@ -121,18 +121,19 @@ NIBBLE_VECTORIZE uint32_t cast_mx_row_block(const CastProblem& problem, const Ro
 
 NIBBLE_VECTORIZE void cast_fp8_row_block(const CastProblem& problem, const RowBlockBounds& bounds,
                                          const RowBlock& row_block) {
-  const float encode = problem.scale.encode;
+  LaneFloats encode;
+  for (int lane = 0; lane < lanes; ++lane) encode.value[lane] = scale_of_lane(problem, lane).encode;
   const bool wide = traits_of(problem.spec.format).element == ElementCode::e5m2;
   for (int first = 0; first < bounds.positions; first += lanes) {
     if (wide) {
       store_bytes(
           problem, bounds, first, bounds.positions - first, [&](int position, int lane) __attribute__((always_inline)) {
-            return e5m2_nearest(row_block.value[position][lane] * encode);
+            return e5m2_nearest(row_block.value[position][lane] * encode.value[lane]);
           });
     } else {
       store_bytes(
           problem, bounds, first, bounds.positions - first, [&](int position, int lane) __attribute__((always_inline)) {
-            return e4m3_nearest(row_block.value[position][lane] * encode);
+            return e4m3_nearest(row_block.value[position][lane] * encode.value[lane]);
           });
     }
   }

@@ -125,17 +125,15 @@ void rotate(const RowBlockSource& source, const RowBlockBounds& bounds, RowBlock
   if (sixteen) round_to_bf16(row_block, bounds.positions);
 }
 
-NIBBLE_VECTORIZE uint32_t largest_bits(const RowBlock& row_block, int positions) {
-  LaneWords largest{};
+NIBBLE_VECTORIZE void raise_lane_maxima(const RowBlock& row_block, int positions, LaneWords& maxima) {
+  LaneWords largest = maxima;
   for (int position = 0; position < positions; ++position) {
     for (int lane = 0; lane < lanes; ++lane) {
       const uint32_t magnitude = bits_of(row_block.value[position][lane]) & 0x7FFFFFFFu;
       largest.word[lane] = magnitude > largest.word[lane] ? magnitude : largest.word[lane];
     }
   }
-  uint32_t result = 0;
-  for (const uint32_t word : largest.word) result = word > result ? word : result;
-  return result;
+  maxima = largest;
 }
 
 }  // namespace
@@ -162,7 +160,15 @@ void load_row_block(const RowBlockSource& source, const RowBlockBounds& bounds, 
 }
 
 uint32_t amax_of_row_block(const RowBlock& row_block, int positions) {
-  return largest_bits(row_block, positions);
+  LaneWords largest{};
+  raise_lane_maxima(row_block, positions, largest);
+  uint32_t result = 0;
+  for (const uint32_t word : largest.word) result = word > result ? word : result;
+  return result;
+}
+
+void include_lane_maxima(const RowBlock& row_block, int positions, LaneWords& largest) {
+  raise_lane_maxima(row_block, positions, largest);
 }
 
 }  // namespace nibble::cpu

@@ -54,6 +54,9 @@ void load_row_block(const RowBlockSource& source, const RowBlockBounds& bounds, 
 // Returns the bits of the largest magnitude: as integers the bits of magnitudes are ordered, infinity and NaN last.
 uint32_t amax_of_row_block(const RowBlock& row_block, int positions);
 
+// Raises the bits of each lane's largest magnitude to those of the row block.
+void include_lane_maxima(const RowBlock& row_block, int positions, LaneWords& largest);
+
 // The part of an operand at rows [first_row, last_row) and positions [first_position, last_position).
 struct RowBlockRange {
   int64_t first_row = 0, last_row = 0;            // first_row a multiple of 16
