@@ -1,6 +1,7 @@
 #include "model/ops/columns.h"
 
 #include <algorithm>
+#include <cstring>
 #include <span>
 
 #include "dist/base/vectorize.h"
@@ -53,6 +54,15 @@ void check_columns(const Tensor& matrix, Columns columns, const Tensor& values) 
 }  // namespace
 
 namespace cpu {
+
+void copy_columns(const Tensor& matrix, int64_t first, const Tensor& output) {
+  const size_t element = size_of(matrix.dtype());
+  const size_t from = static_cast<size_t>(matrix.cols()) * element;
+  const size_t to = static_cast<size_t>(output.cols()) * element;
+  const std::byte* const source = static_cast<const std::byte*>(matrix.data()) + static_cast<size_t>(first) * element;
+  std::byte* const target = static_cast<std::byte*>(output.data());
+  for_rows(matrix.rows(), [&](size_t row) { std::memcpy(target + row * to, source + row * from, to); });
+}
 
 void gather_columns(const Tensor& matrix, const Tensor& indices, const Tensor& output) {
   const Columns columns = columns_of(indices);
@@ -111,6 +121,13 @@ void add_column_squares(const Tensor& matrix, const Tensor& sums) {
 }
 
 }  // namespace cpu
+
+void copy_columns(const Tensor& matrix, int64_t first, const Tensor& output) {
+  NIBBLE_CHECK(output.rows() == matrix.rows() && output.dtype() == matrix.dtype() && first >= 0 &&
+                   first + output.cols() <= matrix.cols(),
+               "columns within the matrix");
+  NIBBLE_DISPATCH(matrix.device(), copy_columns, matrix, first, output);
+}
 
 void gather_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output) {
   NIBBLE_DISPATCH(matrix.device(), gather_columns, matrix, columns, output);

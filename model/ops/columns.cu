@@ -66,6 +66,24 @@ Selection<T> selection_of(const Tensor& matrix, const Tensor& columns, const Ten
   return {columns.as<int32_t>(), matrix.as<T>(), values.as<T>(), matrix.rows(), matrix.cols(), columns.elements()};
 }
 
+// ---- Consecutive columns ----
+
+template <class T>
+struct Strip {
+  const T* matrix;  // [rows, width], from the first column
+  T* output;        // [rows, count]
+  int64_t rows, width, count;
+};
+
+template <class T>
+__global__ void copy_kernel(Strip<T> strip) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * rows_of_block + threadIdx.y;
+  if (row >= strip.rows) return;
+  for (int64_t i = threadIdx.x; i < strip.count; i += warp_lanes) {
+    strip.output[row * strip.count + i] = strip.matrix[row * strip.width + i];
+  }
+}
+
 // ---- Sums of squares ----
 
 template <class T>
@@ -111,6 +129,13 @@ __global__ void __launch_bounds__(strip* strip_warps) squares_kernel(Squares<T> 
 }
 
 }  // namespace
+
+void copy_columns(const Tensor& matrix, int64_t first, const Tensor& output) {
+  with_storage_type(matrix.dtype(), [&]<class T>(T) {
+    const Strip<T> strip{matrix.as<T>() + first, output.as<T>(), matrix.rows(), matrix.cols(), output.cols()};
+    launch("copy_columns", copy_kernel<T>, warp_a_row(strip.rows), strip);
+  });
+}
 
 void gather_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output) {
   with_storage_type(matrix.dtype(), [&]<class T>(T) {

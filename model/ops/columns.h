@@ -9,6 +9,8 @@ namespace nibble {
 
 // output [rows, n], dtype of the matrix = the selected columns, side by side.
 NIBBLE_OPERATOR(void gather_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output));
+// output [rows, n], dtype of the matrix = columns [first, first + n).
+NIBBLE_OPERATOR(void copy_columns(const Tensor& matrix, int64_t first, const Tensor& output));
 // output, shape and dtype of the matrix (which it may be) = the matrix, with zeros in the selected columns.
 NIBBLE_OPERATOR(void copy_without_columns(const Tensor& matrix, const Tensor& columns, const Tensor& output));
 // For f32: put_columns() overwrites the matrix's columns with values [rows, n]; add_to_columns() adds the values to

@@ -46,6 +46,30 @@ TEST_F(Attention, AnyHeads) {
   }
 }
 
+// Queries in the middle of a sequence, whose keys and values lie in a cache.
+TEST_F(Attention, AnyPartOfASequence) {
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 70}, {63, 1}, {64, 1}, {70, 67}, {129, 3}}) {
+      const Operands operands({1, count, 4, 2, 16}, dtype);
+      TwinTensor cache(dtype, {140, 2 * 2 * 16});
+      cache.fill_normal(5);
+      for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
+        const TwinTensor workspace = operands.workspace(device);
+        attention_forward({.shape = operands.shape,
+                           .qkv = operands.qkv.on(device),
+                           .output = operands.output.on(device),
+                           .log_sum_exp = operands.log_sum_exp.on(device),
+                           .workspace = workspace.on(device),
+                           .cache = cache.on(device),
+                           .first = first});
+        synchronize(device);
+      }
+      EXPECT_TRUE(same_bits(operands.output)) << first << ", " << count;
+      EXPECT_TRUE(same_bits(operands.log_sum_exp)) << first << ", " << count;
+    }
+  }
+}
+
 // The head dimensions are no multiples of 16 bytes, of the lanes, of the depth of a tile, or of its columns.
 TEST_F(Attention, AnyHeadDimension) {
   for (const DType dtype : {DType::bf16, DType::f32}) {

@@ -24,6 +24,19 @@ TwinTensor some_columns(int64_t width) {
   return columns;
 }
 
+TEST_F(ColumnsOnDevice, NeighboursAreCopied) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    TwinTensor matrix(dtype, {37, 150});
+    TwinTensor part(dtype, {37, 70});
+    matrix.fill_normal(1);
+    for (const DeviceKind device : {DeviceKind::cpu, DeviceKind::cuda}) {
+      copy_columns(matrix.on(device), 80, part.on(device));
+    }
+    EXPECT_TRUE(same_bits(part));
+    EXPECT_THROW(copy_columns(matrix.gpu(), 81, part.gpu()), Error);
+  }
+}
+
 TEST_F(ColumnsOnDevice, AreGatheredLeftOutAndMeasured) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     for (const auto [rows, width] : shapes) {

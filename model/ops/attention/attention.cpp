@@ -55,6 +55,11 @@ void check(const AttentionForward& problem) {
   check_matrix(problem.qkv, dtype, shape.tokens(), shape.qkv_features());
   check_matrix(problem.output, dtype, shape.tokens(), shape.output_features());
   check_vector(problem.log_sum_exp, DType::f32, shape.tokens() * shape.query_heads);
+  NIBBLE_CHECK(!problem.cache.empty() || problem.first == 0, "the first token of a sequence without a cache is 0");
+  if (problem.cache.empty()) return;
+  NIBBLE_CHECK(shape.sequences == 1 && !shape.document_mask && problem.first >= 0, "a cache is of one sequence");
+  check_matrix(problem.cache.slice(0, problem.first + shape.sequence_length), dtype,
+               problem.first + shape.sequence_length, 2 * shape.kv_heads * shape.head_dim);
 }
 
 void check(const AttentionBackward& problem) {

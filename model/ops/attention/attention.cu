@@ -101,8 +101,10 @@ void refuse_unasked_exact_attention(const AttentionUse& use, int64_t longest) {
 
 void attention_forward(const AttentionForward& problem) {
   if (problem.shape.tokens() == 0) return;
+  // The library has no plan for queries that begin inside a sequence.
   const AttentionPlan* const plan =
-      plan_for(problem.shape, problem.output.dtype(), AttentionPass::forward, problem.workspace);
+      problem.cache.empty() ? plan_for(problem.shape, problem.output.dtype(), AttentionPass::forward, problem.workspace)
+                            : nullptr;
   if (plan != nullptr) {
     plan->forward(problem);
   } else {

@@ -61,6 +61,12 @@ struct AttentionForward {
   // i32 [tokens]: the index in its sequence of the first token of a token's document. Along a sequence it never
   // decreases, and it is never behind the token. Empty: a token sees all earlier ones of its sequence.
   Tensor document_starts = {};
+  // Decoding: the queries are those of one sequence's tokens [first, first + shape.sequence_length), and keys and
+  // values are read here instead of in qkv: [at least first + sequence_length, 2 * kv_heads * head_dim], key heads,
+  // then value heads, those of these tokens included. Every token has the bits that it has in a pass over the whole
+  // sequence.
+  Tensor cache = {};
+  int64_t first = 0;
 };
 NIBBLE_OPERATOR(void attention_forward(const AttentionForward& problem));
 

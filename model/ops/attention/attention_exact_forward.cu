@@ -12,6 +12,7 @@ struct Forward {
   Sizes sizes;
   Heads<const T> query, key, value;
   Heads<T> output;
+  int first;           // position of the first query; the rows of keys begin at position 0
   float* log_sum_exp;  // [sequences, query_heads, sequence_length]
   DocumentStarts<masked> document_starts;
 };
@@ -55,11 +56,11 @@ __device__ __forceinline__ float largest_of_row(const float (&scores)[share]) {
   return __shfl_sync(all_lanes, highest, 0, lanes);
 }
 
-// The keys of a tile that the rows of this thread see: from hidden[row] on, and on the diagonal up to the row's own
-// position.
+// The keys of a tile that the rows of this thread see: from hidden[row] on, and up to the row's own position.
 struct TileMask {
-  bool diagonal, first;  // first: the state is not set yet
-  int hidden[share];     // read with a mask
+  int ahead;          // of the tile's first query beyond the tile's first key
+  bool first;         // the state is not set yet
+  int hidden[share];  // read with a mask
 };
 
 // Writes to `weights` the probabilities times the final sum, as far as the maximum is known, and brings the state to
@@ -75,7 +76,7 @@ __device__ __forceinline__ void softmax_block(float (&scores)[share][share], flo
 #pragma unroll
   for (int r = 0; r < share; ++r) {
     const int row = y + r * lanes;
-    const int visible = mask.diagonal ? row + 1 : tile;
+    const int visible = mask.ahead + row + 1;
 #pragma unroll
     for (int c = 0; c < share; ++c) {
       const float scaled = scores[r][c] * scale;
@@ -143,15 +144,16 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(Forward<T, masked> 
     document_starts[r] = problem.document_starts.of(sizes, work.sequence, position);
   }
   const int first_key = problem.document_starts.first_key(sizes, work.sequence, work.query);
-  for (int key = first_key; key <= work.query; key += tile) {
-    const int left = sizes.sequence_length - key;
+  const int last_query = work.query + tile < sizes.sequence_length ? work.query + tile - 1 : sizes.sequence_length - 1;
+  for (int key = first_key; key <= problem.first + last_query; key += tile) {
+    const int left = problem.first + sizes.sequence_length - key;
     const Source<T> keys{problem.key.row(work.sequence, kv_head, key), problem.key.row_stride, left, sizes.head_dim,
                          sizes.aligned};
     const Source<T> values{problem.value.row(work.sequence, kv_head, key) + work.first_column, problem.value.row_stride,
                            left < tile ? left : tile, sizes.head_dim - work.first_column, sizes.aligned};
     float scores[share][share];
     multiply_rows<T>(queries, keys, sizes.head_dim, operands, scores);
-    TileMask mask{key == work.query, key == first_key, {}};
+    TileMask mask{problem.first + work.query - key, key == first_key, {}};
 #pragma unroll
     for (int r = 0; r < share; ++r) mask.hidden[r] = document_starts[r] - key;
     softmax_block<T, masked>(scores, sizes.scale, mask, state, weights);
@@ -165,13 +167,19 @@ __global__ void __launch_bounds__(threads, 2) forward_kernel(Forward<T, masked> 
 void forward(const AttentionForward& problem) {
   const AttentionShape& shape = problem.shape;
   with_storage_type(problem.output.dtype(), [&]<class T>(T) {
-    const QkvHeads<const T> heads(problem.qkv.as<T>(), shape);
+    QkvHeads<const T> heads(problem.qkv.as<T>(), shape);
+    if (!problem.cache.empty()) {
+      const int64_t features = problem.cache.cols();
+      heads.key = {problem.cache.as<T>(), features, 0, shape.head_dim};
+      heads.value = {problem.cache.as<T>() + features / 2, features, 0, shape.head_dim};
+    }
     with_mask(shape, [&]<bool masked>(std::bool_constant<masked>) {
-      const Forward<T, masked> arguments{sizes_of<T>(shape, {problem.qkv.data()}),
+      const Forward<T, masked> arguments{sizes_of<T>(shape, {problem.qkv.data(), problem.cache.data()}),
                                          heads.query,
                                          heads.key,
                                          heads.value,
                                          output_heads(problem.output.as<T>(), shape),
+                                         narrow<int>(problem.first),
                                          problem.log_sum_exp.as<float>(),
                                          {document_starts_or_null(problem.document_starts)}};
       with_columns(shape.head_dim, [&]<int columns>(std::integral_constant<int, columns>) {

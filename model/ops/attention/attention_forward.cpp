@@ -24,7 +24,7 @@ struct SoftmaxBlock {
   int64_t rows, columns;
   int64_t head_dim;
   float scale;
-  bool diagonal;                   // row i sees the columns up to i
+  int64_t ahead;                   // of the first row's position beyond `key`: row i sees the columns up to ahead + i
   bool first;                      // the state is not set yet
   const int32_t* document_starts;  // with a mask: starts of the rows' documents
   int64_t key;                     // position of the first column
@@ -63,7 +63,7 @@ NIBBLE_VECTORIZE void softmax_block(const SoftmaxBlock& block, T* probabilities)
   float largest_here[block_size] = {};
   float factors[block_size];
   for (int row = 0; row < block.rows; ++row) {
-    const int visible = block.diagonal ? row + 1 : static_cast<int>(block.columns);
+    const int visible = static_cast<int>(std::min(block.columns, block.ahead + row + 1));
     const int hidden = masked ? block.document_starts[row] - static_cast<int>(block.key) : 0;
     largest_here[row] = scale_row<masked>(block.scores + row * block_size, block.scale, visible, hidden);
   }
@@ -154,6 +154,7 @@ class ForwardTask {
  public:
   ForwardTask(const AttentionForward& problem, int64_t sequence, int64_t head, float* memory)
       : shape_(problem.shape),
+        first_(problem.first),
         space_(problem.shape, memory),
         keys_(space_.keys),
         values_(space_.values),
@@ -165,22 +166,28 @@ class ForwardTask {
     query_ = heads.query(head);
     key_ = heads.key(kv_head);
     value_ = heads.value(kv_head);
+    if (problem.cache.empty()) return;
+    key_ = {problem.cache.as<T>() + kv_head * shape_.head_dim, problem.cache.cols(), 1};
+    value_ = {key_.data + shape_.kv_heads * shape_.head_dim, problem.cache.cols(), 1};
   }
 
-  // Runs at most longest_group queries, which begin at a multiple of block_size.
+  // Runs at most longest_group queries, positions in the sequence. Those of several groups without a cache begin at
+  // multiples of block_size.
   void run(Range queries) {
     for (int64_t key = document_starts_.first_key(queries.begin); key < queries.end; key += block_size) {
       const int64_t columns = std::min(block_size, queries.end - key);
       keys_.pack(key_.from_row(key).transposed(), shape_.head_dim, columns);
       values_.pack(value_.from_row(key), columns, shape_.head_dim);
-      for (int64_t query = std::max(queries.begin, key); query < queries.end; query += block_size) {
+      // The first block of queries of which one sees this key.
+      const int64_t skipped = std::max(int64_t{0}, key - queries.begin) / block_size * block_size;
+      for (int64_t query = queries.begin + skipped; query < queries.end; query += block_size) {
         if (document_starts_.first_key(query) > key) break;
         add_block(query, std::min(block_size, queries.end - query), key, columns, query - queries.begin);
       }
     }
-    const Matrix<T> output = output_.from_row(queries.begin);
-    finish_rows({space_.state, log_sum_exp_ + queries.begin, queries.size(), shape_.head_dim}, output.data,
-                output.row_stride);
+    const int64_t row = queries.begin - first_;
+    const Matrix<T> output = output_.from_row(row);
+    finish_rows({space_.state, log_sum_exp_ + row, queries.size(), shape_.head_dim}, output.data, output.row_stride);
   }
 
  private:
@@ -188,7 +195,7 @@ class ForwardTask {
     const QueryState state{space_.state.largest + slot, space_.state.sums + slot * lanes,
                            space_.state.outputs + slot * shape_.head_dim};
     T* probabilities = reinterpret_cast<T*>(space_.probabilities);
-    keys_.multiply(query_.from_row(query), rows, {space_.scores, block_size});
+    keys_.multiply(query_.from_row(query - first_), rows, {space_.scores, block_size});
     const bool first = key == document_starts_.first_key(query);
     const SoftmaxBlock block{.state = state,
                              .scores = space_.scores,
@@ -196,7 +203,7 @@ class ForwardTask {
                              .columns = columns,
                              .head_dim = shape_.head_dim,
                              .scale = score_scale(shape_),
-                             .diagonal = query == key,
+                             .ahead = query - key,
                              .first = first,
                              .document_starts = document_starts_.data + query,
                              .key = key};
@@ -209,6 +216,7 @@ class ForwardTask {
   }
 
   const AttentionShape& shape_;
+  int64_t first_;  // position of the first row of queries and outputs
   Workspace space_;
   RightOperand<T> keys_, values_;
   Matrix<const T> query_{}, key_{}, value_{};
@@ -237,7 +245,7 @@ void forward(const AttentionForward& problem, float* workspace, int64_t per_thre
       const int64_t head = index % heads;
       ForwardTask<T> task(problem, head / shape.query_heads, head % shape.query_heads,
                           workspace + current_compute_thread() * per_thread);
-      task.run({first, std::min(first + group, shape.sequence_length)});
+      task.run({problem.first + first, problem.first + std::min(first + group, shape.sequence_length)});
     }
   });
 }
