@@ -63,15 +63,20 @@ Head::Head(const ModelConfig& config, const Recipe& recipe, const Sizes& sizes, 
       norm_("norm.weight", config, table),
       linear_(make_linear(config, recipe, embedding_id, table)),
       chunk_(chunk_of(linear_, sizes, config.vocab_size)),
-      capacity_(sizes.training ? chunk_ : std::max(chunk_, sizes.sequence_length)),
       has_own_gradients_(sizes.training && sizes.sums_micro_batches && (config.tied_head || chunk_ < sizes.tokens())),
       memory_(memory_name(chunk_, sizes.tokens()), sizes.device),
       gradient_memory_("the head's gradient of one micro-batch", sizes.device) {}
 
 void Head::allocate(Arena& weights, Arena& workspace) {
-  const LayerArenas arenas{weights, memory_, workspace, 1, capacity_, sizes_.training};
-  normed_ = allocate_tensor(memory_, config_.dtype, {capacity_, config_.hidden_size});
-  logits_ = allocate_tensor(memory_, DType::f32, {capacity_, config_.vocab_size});
+  const LayerArenas arenas{.weights = weights,
+                           .saved = memory_,
+                           .workspace = workspace,
+                           .sequences = 1,
+                           .sequence_length = chunk_,
+                           .training = sizes_.training,
+                           .decoding = sizes_.decoding};
+  normed_ = allocate_tensor(memory_, config_.dtype, {chunk_, config_.hidden_size});
+  logits_ = allocate_tensor(memory_, DType::f32, {chunk_, config_.vocab_size});
   losses_ = allocate_tensor(memory_, DType::f32, {sizes_.tokens()});
   if (sizes_.training) {
     grad_normed_ = allocate_tensor(memory_, config_.dtype, {chunk_, config_.hidden_size});
@@ -95,13 +100,13 @@ void Head::bind(const BucketView& head, const BucketView& embedding) {
   linear_.set_grad_weight(own_.weight);
 }
 
-Tensor Head::logits(const Tensor& input, const StepContext& context) {
+Tensor Head::logits(const Tensor& input, const StepContext& context, std::span<const OperandSegment> segments) {
   const int64_t count = input.rows();
-  NIBBLE_CHECK(count <= capacity_, "logits of more tokens than memory was planned for");
+  NIBBLE_CHECK(count <= chunk_, "logits of more tokens than memory was planned for");
   const Tensor normed = normed_.slice(0, count);
   const Tensor output = logits_.slice(0, count);
   norm_.forward(input, normed);
-  linear_.forward({.input = normed, .output = output, .context = context, .keep = false});
+  linear_.forward({.input = normed, .output = output, .context = context, .keep = false, .segments = segments});
   return output;
 }
 

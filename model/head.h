@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 
 #include "dist/device/arena.h"
 #include "model/blocks/block.h"
@@ -30,6 +31,7 @@ class Head {
     int64_t sequences = 0;  // of a micro-batch
     int64_t sequence_length = 0;
     bool training = true;
+    bool decoding = false;     // as in LanguageModelOptions
     int64_t chunk_tokens = 0;  // a multiple of 16; 0: what suits a CPU, so that bits do not depend on the device
     DeviceKind device = DeviceKind::cpu;
     bool sums_micro_batches = false;  // as in LanguageModelOptions
@@ -72,9 +74,9 @@ class Head {
   Tensor weight_gradient() const { return linear_.grad_weight(); }
   void add_tied_gradient();
   Tensor losses() const { return losses_; }
-  // Returns f32 [tokens, vocab] for at most one sequence, or at most one chunk if the model is for training. The result
-  // is valid until the next call.
-  Tensor logits(const Tensor& input, const StepContext& context);
+  // Returns f32 [tokens, vocab] for at most one chunk, valid until the next call. In decoding, the rows of the input
+  // are segments (LinearForward).
+  Tensor logits(const Tensor& input, const StepContext& context, std::span<const OperandSegment> segments = {});
 
  private:
   struct Gradients {
@@ -87,16 +89,15 @@ class Head {
   Sizes sizes_;
   Norm norm_;
   Linear linear_;
-  int64_t chunk_;     // tokens
-  int64_t capacity_;  // tokens for whose logits there is memory
+  int64_t chunk_;  // tokens, for whose logits there is memory
   // The parameters' gradients are used more than once in a micro-batch, and must be formed beside those that are bound.
   bool has_own_gradients_;
   Arena memory_;
   Arena gradient_memory_;
 
   Gradients own_, bound_;        // of the micro-batch, of the group; empty without gradients of its own
-  Tensor normed_, grad_normed_;  // [capacity, hidden], [chunk, hidden]
-  Tensor logits_;                // f32 [capacity, vocab]
+  Tensor normed_, grad_normed_;  // [chunk, hidden]
+  Tensor logits_;                // f32 [chunk, vocab]
   Tensor grad_logits_;           // [chunk, vocab]; FP32 gradients use the memory of the logits
   Tensor losses_;                // f32 [tokens]
 };

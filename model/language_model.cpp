@@ -77,6 +77,7 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, co
                 Head::Sizes{.sequences = options_.sequences,
                             .sequence_length = options_.sequence_length,
                             .training = options_.training,
+                            .decoding = options_.decoding,
                             .chunk_tokens = options_.head_chunk_tokens,
                             .device = options_.device,
                             .sums_micro_batches = options_.sums_micro_batches},
@@ -128,7 +129,7 @@ void LanguageModel::allocate_blocks() {
     Arena& arena = shares ? shared_activations_ : saved_activations_;
     const size_t mark = arena.mark();
     blocks_[b]->allocate({quantized_weights_, arena, workspace_, options_.sequences, options_.sequence_length,
-                          options_.training, options_.document_mask});
+                          options_.training, options_.document_mask, options_.decoding});
     if (shares) arena.release(mark);
   }
 }
@@ -185,7 +186,7 @@ void LanguageModel::with_head(Direction direction, const Work& work) {
   if (config_.tied_head) exchange_->release(embedding_bucket, direction);
 }
 
-Tensor LanguageModel::run_forward(const Tensor& tokens, const Pass& pass) {
+Tensor LanguageModel::run_forward(const Tensor& tokens, const Pass& pass, TextCache* cache) {
   NIBBLE_CHECK(compute_threads() <= threads_, "the thread pool has grown since memory was planned");
   const int64_t n = tokens.elements();
   embedding_forward({.tokens = tokens,
@@ -196,7 +197,13 @@ Tensor LanguageModel::run_forward(const Tensor& tokens, const Pass& pass) {
     Pass block_pass = pass;
     block_pass.keep = pass.keep && !recomputes(b);
     acquire_block(b, Direction::forward);
-    blocks_[b]->forward(input_of(b).slice(0, n), input_of(b + 1).slice(0, n), block_pass);
+    const Tensor input = input_of(b).slice(0, n);
+    const Tensor output = input_of(b + 1).slice(0, n);
+    if (cache == nullptr) {
+      blocks_[b]->forward(input, output, block_pass);
+    } else {
+      blocks_[b]->decode(input, output, block_pass, cache->blocks_[b].get());
+    }
     exchange_->release(bucket_of(b), Direction::forward);
   }
   return input_of(blocks_.size()).slice(0, n);
@@ -272,11 +279,16 @@ void LanguageModel::start_logits(const Tensor& tokens, const StepContext& contex
   const Pass pass = take_for_forward(tokens, context, document_starts);
   head_input_ = run_forward(token_ids_.slice(0, tokens.elements()), pass);
   head_context_ = context;
+  head_segments_.clear();
 }
 
 Tensor LanguageModel::logits_of(int64_t begin, int64_t end) {
+  const Tensor input = head_input_.slice(begin, end);
+  std::vector<OperandSegment> segments;
+  if (!head_segments_.empty()) segments.assign(head_segments_.begin() + begin, head_segments_.begin() + end);
+  for (OperandSegment& segment : segments) segment.first_row -= begin;
   Tensor logits;
-  with_head(Direction::forward, [&] { logits = head_->logits(head_input_.slice(begin, end), head_context_); });
+  with_head(Direction::forward, [&] { logits = head_->logits(input, head_context_, segments); });
   return logits;
 }
 
@@ -317,18 +329,36 @@ void LanguageModel::start_forward_backward(const StepContext& context, float los
   }
 }
 
-Tensor LanguageModel::logits(const Tensor& tokens, const StepContext& context) {
-  const int64_t n = tokens.elements();
-  NIBBLE_CHECK(n > 0 && n % block_rows == 0 && n <= options_.sequence_length,
-               "logits() takes a multiple of 16 tokens, at most the sequence length");
-  const Tensor ids = take_tokens(tokens, token_ids_, 1, n);
+std::unique_ptr<TextCache> LanguageModel::make_cache() const {
+  auto cache = std::unique_ptr<TextCache>(new TextCache(options_.device));
+  Arena* const arenas[] = {&cache->memory_};
+  planned(arenas, [&] {
+    cache->blocks_.clear();
+    for (const std::unique_ptr<Block>& block : blocks_) {
+      cache->blocks_.push_back(block->make_cache(cache->memory_, options_.sequence_length));
+    }
+  });
+  return cache;
+}
+
+void LanguageModel::decode(const Tensor& tokens, TextCache& cache, const StepContext& context) {
+  const int64_t first = cache.length();
+  const int64_t end = first + tokens.elements();
+  NIBBLE_CHECK(options_.decoding && cache.blocks_.size() == blocks_.size(), "not set up for decoding");
+  NIBBLE_CHECK(first < end && end <= options_.sequence_length, "a text of at least one token, at most a sequence");
+  const Tensor ids = take_tokens(tokens, token_ids_, 1, end - first);
+  head_segments_.clear();
+  for (int64_t position = first; position < end; ++position) {
+    head_segments_.push_back({.micro_batch = narrow<uint32_t>(position), .first_row = position - first, .rows = 1});
+  }
   Pass pass = whole_micro_batch(context, /*keep=*/false);
   pass.sequences = 1;
-  pass.sequence_length = n;
-  const Tensor input = run_forward(ids, pass);
-  Tensor logits;
-  with_head(Direction::forward, [&] { logits = head_->logits(input, context); });
-  return logits;
+  pass.sequence_length = end - first;
+  if (!rope_table_.empty()) pass.rope_table = rope_table_.slice(first, end);
+  pass.segments = head_segments_;
+  head_input_ = run_forward(ids, pass, &cache);
+  head_context_ = context;
+  cache.length_ = end;
 }
 
 int64_t LanguageModel::take_non_finite_count() {

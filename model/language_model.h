@@ -20,6 +20,7 @@
 #include "model/layers/linear.h"
 #include "model/layers/parameter.h"
 #include "model/layers/step_context.h"
+#include "model/text_cache.h"
 #include "quant/recipe/recipe.h"
 #include "quant/tensor/tensor.h"
 
@@ -29,6 +30,7 @@ struct LanguageModelOptions {
   int64_t sequences = 1;        // of a micro-batch
   int64_t sequence_length = 0;  // tokens of a sequence; at most config.sequence_length
   bool training = true;         // false: no memory for backward
+  bool decoding = false;        // decode() may be called; not with training
   DeviceKind device = DeviceKind::cpu;
   bool document_mask = false;     // passes may be given document starts
   int64_t head_chunk_tokens = 0;  // tokens whose logits are in memory at a time; 0: what suits a CPU
@@ -80,7 +82,8 @@ class LanguageModel {
   double forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
                  const Tensor& document_starts = Tensor(), const Head::LogitsReader& read = {});
   // The same pass without loss: after start_logits(), logits_of() returns those of tokens [begin, end) of the
-  // micro-batch, at most head_chunk_tokens(), f32 [end - begin, vocab_size], until the next call.
+  // micro-batch, at most head_chunk_tokens(), f32 [end - begin, vocab_size], until the next call. The micro-batch is
+  // one operand, as in training.
   void start_logits(const Tensor& tokens, const StepContext& context, const Tensor& document_starts = Tensor());
   Tensor logits_of(int64_t begin, int64_t end);
   int64_t head_chunk_tokens() const { return head_->chunk_tokens(); }
@@ -97,11 +100,13 @@ class LanguageModel {
   void start_forward_backward(const StepContext& context, float loss_scale);
   Tensor losses() const { return head_->losses(); }
 
-  // Returns logits f32 [n, vocab_size] for one sequence of n tokens, where n is a multiple of 16 and at most
-  // sequence_length. A model for training has memory for one chunk of logits only, so n is at most a chunk
-  // (model/head.h). The result is valid until the next call. The device copies the tokens without anybody waiting, so
-  // they must not change before the result has been read.
-  Tensor logits(const Tensor& tokens, const StepContext& context);
+  // Decoding. A cache is of one text of up to sequence_length tokens; it must not outlive the model. decode() computes
+  // the tokens that follow those in the cache, i32 [n] on the CPU, n > 0, and adds them to it; logits_of(begin, end)
+  // then returns the logits of these n tokens. Every token is an operand of its own (docs/numerics.md), so that its
+  // logits have the same bits however the text is split; on a GPU only where GEMMs are exact. The device copies the
+  // tokens without anybody waiting, so they must not change before logits have been read.
+  std::unique_ptr<TextCache> make_cache() const;
+  void decode(const Tensor& tokens, TextCache& cache, const StepContext& context);
 
   // Returns how many non-finite values quantisers have read since the last call. If it is not 0, the gradients must not
   // be applied.
@@ -125,8 +130,9 @@ class LanguageModel {
   // one. Neither function waits for the device.
   Tensor take_document_starts(const Tensor& given, int64_t sequences, int64_t sequence_length) const;
 
-  // Runs embedding and blocks. Returns the input of the head, [tokens, hidden].
-  Tensor run_forward(const Tensor& tokens, const Pass& pass);
+  // Runs embedding and blocks, on the tokens that follow those in a cache if there is one. Returns the input of the
+  // head, [tokens, hidden].
+  Tensor run_forward(const Tensor& tokens, const Pass& pass, TextCache* cache = nullptr);
   // Runs backward of the blocks and the embedding, beginning with the gradient of the head's input.
   void run_backward(const Tensor& tokens, const Pass& pass);
   void clear_non_finite_counts();
@@ -160,16 +166,17 @@ class LanguageModel {
   bool weights_changed_ = true;                          // since the graph's last run
   std::vector<Arena*> arenas_;                           // the arenas above, and the head's
 
-  Tensor embedding_workspace_;     // i32 [2, tokens]
-  Tensor rope_table_;              // f32 [sequence_length, head_dim / 2, 2]
-  std::vector<Tensor> residual_;   // [tokens, hidden]: input of each block, and of the head
-  Tensor gradient_;                // [tokens, hidden], of the residual stream
-  Tensor token_ids_, target_ids_;  // i32 [tokens], of the micro-batch
-  Tensor head_input_;              // [tokens, hidden], of start_logits()
-  StepContext head_context_;       // of start_logits()
-  Tensor document_starts_;         // i32 [tokens], of the micro-batch; empty without options.document_mask
-  Tensor taken_starts_;            // the same, or empty if the micro-batch that take() copied has none
-  Tensor non_finite_counts_;       // i64 [linears]: non-finite values that the quantisers of each have read
+  Tensor embedding_workspace_;                 // i32 [2, tokens]
+  Tensor rope_table_;                          // f32 [sequence_length, head_dim / 2, 2]
+  std::vector<Tensor> residual_;               // [tokens, hidden]: input of each block, and of the head
+  Tensor gradient_;                            // [tokens, hidden], of the residual stream
+  Tensor token_ids_, target_ids_;              // i32 [tokens], of the micro-batch
+  Tensor head_input_;                          // [tokens, hidden], of start_logits() or decode()
+  StepContext head_context_;                   // of start_logits() or decode()
+  std::vector<OperandSegment> head_segments_;  // the tokens of decode(); empty after start_logits()
+  Tensor document_starts_;                     // i32 [tokens], of the micro-batch; empty without options.document_mask
+  Tensor taken_starts_;                        // the same, or empty if the micro-batch that take() copied has none
+  Tensor non_finite_counts_;                   // i64 [linears]: non-finite values that the quantisers of each have read
 };
 
 }  // namespace nibble

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "dist/base/error.h"
 #include "dist/device/thread_pool.h"
+#include "model/ops/columns.h"
 #include "model/ops/elementwise.h"
 #include "model/ops/rope.h"
 
@@ -87,7 +89,42 @@ void AttentionBlock::rotate(const Tensor& qkv, const Pass& pass, bool inverse) c
         .inverse = inverse});
 }
 
+class AttentionBlock::Cache final : public BlockCache {
+ public:
+  explicit Cache(const Tensor& rows) : rows_(rows) {}
+  int64_t length() const override { return length_; }
+  void truncate(int64_t length) override {
+    NIBBLE_CHECK(0 <= length && length <= length_, "a cache forgets tokens that it has");
+    length_ = length;
+  }
+  // Adds keys and values of the tokens in `qkv`, whose queries have `queries` columns.
+  void add(const Tensor& qkv, int64_t queries) {
+    const int64_t end = length_ + qkv.rows();
+    NIBBLE_CHECK(end <= rows_.rows(), "a text is longer than its cache");
+    copy_columns(qkv, queries, rows_.slice(length_, end));
+    length_ = end;
+  }
+  const Tensor& rows() const { return rows_; }
+
+ private:
+  Tensor rows_;  // [longest, 2 * kv_heads * head_dim]: key heads, value heads
+  int64_t length_ = 0;
+};
+
+std::unique_ptr<BlockCache> AttentionBlock::make_cache(Arena& arena, int64_t longest) const {
+  return std::make_unique<Cache>(
+      allocate_tensor(arena, config_.dtype, {longest, 2 * config_.kv_heads * config_.head_dim}));
+}
+
 void AttentionBlock::forward(const Tensor& input, const Tensor& output, const Pass& pass) {
+  run(input, output, pass, nullptr);
+}
+
+void AttentionBlock::decode(const Tensor& input, const Tensor& output, const Pass& pass, BlockCache* cache) {
+  run(input, output, pass, static_cast<Cache*>(cache));
+}
+
+void AttentionBlock::run(const Tensor& input, const Tensor& output, const Pass& pass, Cache* cache) {
   const int64_t tokens = input.rows();
   const Tensor normed = normed_.slice(0, tokens);
   const Tensor qkv = qkv_.slice(0, tokens);
@@ -95,15 +132,21 @@ void AttentionBlock::forward(const Tensor& input, const Tensor& output, const Pa
   const Tensor projected = output.empty() ? Tensor() : hidden_scratch_.slice(0, tokens);
 
   norm_.forward(input, normed);
-  qkv_linear_.forward({.input = normed, .output = qkv, .context = pass.context, .keep = pass.keep});
+  qkv_linear_.forward(
+      {.input = normed, .output = qkv, .context = pass.context, .keep = pass.keep, .segments = pass.segments});
   rotate(qkv, pass, /*inverse=*/false);
+  const int64_t first = cache == nullptr ? 0 : cache->length();
+  if (cache != nullptr) cache->add(qkv, config_.query_heads * config_.head_dim);
   attention_forward({.shape = shape_of(pass),
                      .qkv = qkv,
                      .output = attended,
                      .log_sum_exp = log_sum_exp_of(pass),
                      .workspace = attention_workspace_,
-                     .document_starts = pass.document_starts});
-  output_linear_.forward({.input = attended, .output = projected, .context = pass.context, .keep = pass.keep});
+                     .document_starts = pass.document_starts,
+                     .cache = cache == nullptr ? Tensor() : cache->rows(),
+                     .first = first});
+  output_linear_.forward(
+      {.input = attended, .output = projected, .context = pass.context, .keep = pass.keep, .segments = pass.segments});
   if (!output.empty()) add(input, projected, output);
 }
 

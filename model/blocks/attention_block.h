@@ -16,9 +16,14 @@ class AttentionBlock final : public Block {
   void bind(const BucketView& bucket) override;
   void forward(const Tensor& input, const Tensor& output, const Pass& pass) override;
   void backward(const Tensor& input, const Tensor& gradient, const Pass& pass) override;
+  // The cache holds the rotated keys and the values: 2 * kv_heads * head_dim numbers a token.
+  std::unique_ptr<BlockCache> make_cache(Arena& arena, int64_t longest) const override;
+  void decode(const Tensor& input, const Tensor& output, const Pass& pass, BlockCache* cache) override;
   std::vector<Linear*> linears() override { return {&qkv_linear_, &output_linear_}; }
 
  private:
+  class Cache;
+  void run(const Tensor& input, const Tensor& output, const Pass& pass, Cache* cache);
   AttentionShape shape_of(int64_t sequences, int64_t sequence_length, bool document_mask) const;
   AttentionShape shape_of(const Pass& pass) const {
     return shape_of(pass.sequences, pass.sequence_length, !pass.document_starts.empty());

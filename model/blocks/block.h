@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "model/blocks/block_cache.h"
 #include "model/config.h"
 #include "model/layers/linear.h"
 #include "model/layers/parameter.h"
@@ -24,6 +27,8 @@ struct Pass {
   Tensor rope_table;            // f32 [at least sequence_length, head_dim / 2, 2]
   Tensor document_starts = {};  // as in AttentionForward; empty: a token sees all earlier ones
   bool keep = false;            // save what backward needs
+  // In inference, the rows that are operands of their own (LinearForward); empty: the micro-batch is one.
+  std::span<const OperandSegment> segments = {};
 };
 
 class Block {
@@ -45,6 +50,15 @@ class Block {
   virtual void forward(const Tensor& input, const Tensor& output, const Pass& pass) = 0;
   // Replaces `gradient` [tokens, hidden] of the output by that of the input, and adds the parameters' gradients.
   virtual void backward(const Tensor& input, const Tensor& gradient, const Pass& pass) = 0;
+
+  // Decoding. make_cache() takes memory for what the block remembers of a text of up to `longest` tokens; it is called
+  // twice, like allocate(). A block that remembers nothing returns null. decode() computes the tokens that follow those
+  // in the cache, and adds them to it: every token has the same bits however the text is split. `pass` has one
+  // sequence, these tokens, whose rows are segments, and the table of their positions.
+  virtual std::unique_ptr<BlockCache> make_cache(Arena& /*arena*/, int64_t /*longest*/) const { return nullptr; }
+  virtual void decode(const Tensor& input, const Tensor& output, const Pass& pass, BlockCache* /*cache*/) {
+    forward(input, output, pass);
+  }
 
   virtual std::vector<Linear*> linears() = 0;
 };

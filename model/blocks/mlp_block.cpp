@@ -59,9 +59,11 @@ void MlpBlock::forward(const Tensor& input, const Tensor& output, const Pass& pa
   const Tensor projected = output.empty() ? Tensor() : hidden_scratch_.slice(0, tokens);
 
   norm_.forward(input, normed);
-  gate_up_linear_.forward({.input = normed, .output = gate_up, .context = pass.context, .keep = pass.keep});
+  gate_up_linear_.forward(
+      {.input = normed, .output = gate_up, .context = pass.context, .keep = pass.keep, .segments = pass.segments});
   swiglu_forward({.gate_up = gate_up, .output = activated});
-  down_linear_.forward({.input = activated, .output = projected, .context = pass.context, .keep = pass.keep});
+  down_linear_.forward(
+      {.input = activated, .output = projected, .context = pass.context, .keep = pass.keep, .segments = pass.segments});
   if (!output.empty()) add(input, projected, output);
 }
 

@@ -16,6 +16,7 @@ struct LayerArenas {
   int64_t sequence_length = 0;
   bool training = true;
   bool document_mask = false;  // calls may bring document starts
+  bool decoding = false;       // calls may bring rows that are operands of their own
 
   int64_t tokens() const { return sequences * sequence_length; }
 };

@@ -8,6 +8,7 @@
 
 #include "dist/base/stopwatch.h"
 #include "quant/gemm/gemm_check.h"
+#include "quant/quantize/quantize_rows.h"
 #include "quant/tensor/host_operand.h"
 
 namespace nibble {
@@ -175,6 +176,15 @@ QuantizedTensor Linear::make(const Operand& operand, const Tensor& source, bool 
   return result;
 }
 
+// Makes the operand of an input whose rows are segments.
+QuantizedTensor Linear::make_rows(const Operand& operand, const Tensor& source, const StepContext& context) {
+  const QuantizeProblem problem = problem_of(operand, source, false, context);
+  const Tensor scales = row_scales_.empty() ? Tensor() : row_scales_.slice(0, source.rows());
+  const QuantizedTensor result = quantize_rows(problem, operand.storage, scales);
+  if (is_quantized(operand.spec.format)) nibble::record_operand(problem, result, observations_of(operand.role));
+  return result;
+}
+
 // Makes an operand of backward from the values of the forward operand alone. Statistics need these values in memory.
 QuantizedTensor Linear::make_from_saved(const Operand& operand, const QuantizedTensor& forward,
                                         const StepContext& context) {
@@ -247,8 +257,30 @@ void Linear::multiply(LinearProduct which, const GemmProblem& problem) {
   check_->made = true;
 }
 
+bool Linear::makes_segments_together(const LinearForward& problem) const {
+  const bool single_rows =
+      std::ranges::all_of(problem.segments, [](const OperandSegment& segment) { return segment.rows == 1; });
+  const QuantizeProblem input =
+      problem_of(operand(OperandRole::forward_x), problem.input, /*transpose=*/false, problem.context);
+  return single_rows && can_quantize_rows(input) && (!splits_forward() || !outliers_->has_tensor_scale());
+}
+
+void Linear::forward_by_segment(const LinearForward& problem) {
+  for (const OperandSegment& segment : problem.segments) {
+    const int64_t first = segment.first_row;
+    const int64_t last = first + segment.rows;
+    StepContext context = problem.context;
+    context.micro_batch = segment.micro_batch;
+    forward(
+        {.input = problem.input.slice(first, last), .output = problem.output.slice(first, last), .context = context});
+  }
+}
+
 void Linear::forward(const LinearForward& problem) {
   prepare_forward_weight(problem.context);
+  const bool has_segments = !problem.segments.empty();
+  NIBBLE_CHECK(!has_segments || (decoding_ && !problem.keep), "segments are for inference");
+  if (has_segments && !makes_segments_together(problem)) return forward_by_segment(problem);
   const Tensor& x = problem.input;
   const bool splits = splits_forward() || splits_grad_weight();
   if (outliers_ && problem.keep) outliers_->record(x);
@@ -260,6 +292,7 @@ void Linear::forward(const LinearForward& problem) {
   const bool needs_rows = !problem.output.empty() || from_dequantized;
   Operand rows = operand(OperandRole::forward_x);
   rows.storage = rows_of(rows.storage, 0, x.rows());
+  if (x.rows() == 1) rows.spec.block = BlockShape::row;  // a row alone has no square
 
   QuantizedTensor x_operand;
   if (needs_rows && problem.keep && !from_dequantized && source.data() == saved_source.data()) {
@@ -267,7 +300,9 @@ void Linear::forward(const LinearForward& problem) {
     x_operand = pair.rows;
     saved_input_operand_ = pair.columns;
   } else {
-    if (needs_rows) x_operand = make(rows, source, false, problem.context);
+    if (needs_rows) {
+      x_operand = has_segments ? make_rows(rows, source, problem.context) : make(rows, source, false, problem.context);
+    }
     if (from_dequantized && !splits) {
       saved_input_operand_ = make_from_saved(saved_input, x_operand, problem.context);
     } else if (from_dequantized) {

@@ -42,6 +42,9 @@ struct LinearForward {
   Tensor output;  // [tokens, features_out], f32 or bf16; empty: make only what backward needs
   StepContext context;
   bool keep = false;  // make what backward needs; requires tokens == LayerArenas::tokens()
+  // In inference, the segments that the rows of the input are, first to last; empty: the input is one operand. Requires
+  // LayerArenas::decoding.
+  std::span<const OperandSegment> segments = {};
 };
 
 struct LinearBackward {
@@ -108,6 +111,7 @@ class Linear {
   // read. A layer that quantises must be given a count before its first pass.
   void set_non_finite(const Tensor& count);
 
+  // A row that is a segment has the same bits whichever rows come with it; a square block then has one row.
   void forward(const LinearForward& problem);
   // Runs backward of the last forward that had `keep` set, and adds the weight's gradient to the bound gradients.
   void backward(const LinearBackward& problem);
@@ -163,12 +167,15 @@ class Linear {
   bool splits_grad_weight() const { return outliers_ && outliers_->splits_grad_weight(); }
 
   QuantizedTensor make(const Operand& operand, const Tensor& source, bool transpose, const StepContext& context);
+  QuantizedTensor make_rows(const Operand& operand, const Tensor& source, const StepContext& context);
   QuantizedTensor make_from_saved(const Operand& operand, const QuantizedTensor& forward, const StepContext& context);
   QuantizedPair make_pair(const Operand& rows, const Operand& columns, const Tensor& source,
                           const StepContext& context);
   void record_operand(const Operand& operand, const QuantizeProblem& problem, const QuantizedTensor& result);
   OperandObservations observations_of(OperandRole role) const;
 
+  bool makes_segments_together(const LinearForward& problem) const;
+  void forward_by_segment(const LinearForward& problem);
   bool is_view(const OperandSpec& spec) const;
   OperandLayout layout_of(OperandRole role) const;
   bool reads_back(const Operand& operand, const Operand& forward) const;
@@ -184,6 +191,7 @@ class Linear {
   std::array<Operand, operand_roles> operands_;
   std::optional<OutlierChannels> outliers_;
   bool training_ = true;
+  bool decoding_ = false;
 
   Tensor weight_;       // [features_out, features_in]
   Tensor grad_weight_;  // f32 [features_out, features_in]
@@ -196,6 +204,7 @@ class Linear {
   QuantizedTensor transposed_weight_operand_;           // [features_in, features_out]
   QuantizedTensor saved_input_operand_;                 // [features_in, tokens]
   std::vector<float> weight_row_;                       // [features_in], for dequantize_weight()
+  Tensor row_scales_;                                   // f32 [tokens, 2], of segments of one row; or empty
   std::array<Tensor, linear_products> gemm_scratch_;    // u8
   std::array<GemmProblem, linear_products> last_gemm_;  // as it ran last, for descriptions
   LinearCheck* check_ = nullptr;

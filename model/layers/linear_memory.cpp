@@ -41,13 +41,14 @@ void Linear::allocate_gemm(LinearProduct which, Arena& workspace, int64_t tokens
   const auto index = static_cast<size_t>(which);
   const OperandSpec& a = operands_[2 * index].spec;
   const OperandSpec& b = operands_[2 * index + 1].spec;
-  scratch_of(which) = allocate_gemm_scratch(
-      workspace, {.a = a.format,
-                  .b = b.format,
-                  .m = shapes[index][0],
-                  .n = shapes[index][1],
-                  .k = shapes[index][2],
-                  .outer_scales = a.outer != OuterScale::tensor || b.outer != OuterScale::tensor});
+  scratch_of(which) =
+      allocate_gemm_scratch(workspace, {.a = a.format,
+                                        .b = b.format,
+                                        .m = shapes[index][0],
+                                        .n = shapes[index][1],
+                                        .k = shapes[index][2],
+                                        .outer_scales = a.outer != OuterScale::tensor || b.outer != OuterScale::tensor,
+                                        .row_scales = !row_scales_.empty() && which == LinearProduct::forward});
 }
 
 void Linear::allocate(const LayerArenas& arenas) {
@@ -55,6 +56,7 @@ void Linear::allocate(const LayerArenas& arenas) {
   const int64_t out = description_.features_out;
   const int64_t tokens = arenas.tokens();
   training_ = arenas.training;
+  decoding_ = arenas.decoding;
   set_weights_changed();
 
   Arena& workspace = arenas.workspace;
@@ -75,6 +77,9 @@ void Linear::allocate(const LayerArenas& arenas) {
                           in, tokens);
   }
   allocate_made(operand(OperandRole::forward_x), workspace, workspace, tokens, in);
+  if (decoding_ && has_tensor_scale(operand(OperandRole::forward_x).spec)) {
+    row_scales_ = allocate_tensor(workspace, DType::f32, {tokens, 2});
+  }
   allocate_gemm(LinearProduct::forward, workspace, tokens);
   workspace.release(mark);
   if (!training_) return;

@@ -52,6 +52,8 @@ class OutlierChannels {
   bool splits_forward() const { return layer_.forward && !channels_.empty(); }
   bool splits_grad_weight() const { return layer_.grad_weight && !channels_.empty(); }
   std::span<const int32_t> channels() const { return channels_; }
+  // Returns whether the rows of X_o share a scale.
+  bool has_tensor_scale() const { return nibble::has_tensor_scale(spec_); }
 
   // Makes Q8(W_o) and returns W', which is valid as long as the stage's workspace.
   Tensor split_weight(const Tensor& weight);

@@ -49,6 +49,11 @@ bool corrects_post_hoc(const OperandSpec& spec) {
          (spec.correction == EdenCorrection::post_hoc || spec.correction == EdenCorrection::post_hoc_published);
 }
 
+bool has_tensor_scale(const OperandSpec& spec) {
+  return is_quantized(spec.format) && traits_of(spec.format).block_scale != ScaleCode::e8m0 &&
+         spec.outer == OuterScale::tensor;
+}
+
 bool has_rounding_noise(const OperandSpec& spec) {
   return is_quantized(spec.format) && spec.round != Rounding::nearest;
 }

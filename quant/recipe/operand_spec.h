@@ -109,6 +109,10 @@ float largest_of_tensor(const OperandSpec& spec);
 // Returns whether the spec is MS-EDEN with a tensor scale taken from the corrected block scales.
 bool corrects_post_hoc(const OperandSpec& spec);
 
+// Returns whether the format has one FP32 scale for all rows that depends on their values: nvfp4 without outer scales,
+// and fp8.
+bool has_tensor_scale(const OperandSpec& spec);
+
 // These return whether the operand depends on random bits: on those of its rounding, or on those of signs that change
 // with every micro-batch or step.
 bool has_rounding_noise(const OperandSpec& spec);

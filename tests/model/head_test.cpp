@@ -330,7 +330,7 @@ TEST_F(HeadTest, MemoryIsThatOfOneChunk) {
   EXPECT_EQ(HeadUnderTest(problem).head.memory().name(), "logits and their gradient, 256 tokens at a time");
 }
 
-TEST_F(HeadTest, LogitsOfASequenceInInferenceOfAChunkInTraining) {
+TEST_F(HeadTest, LogitsOfAChunk) {
   Problem problem(config_of(DType::f32), plain(Format::f32), 34);
   HeadUnderTest training(problem);
   EXPECT_EQ(training.head.logits(problem.input.slice(0, 192), context).rows(), 192);

@@ -174,9 +174,11 @@ std::vector<double> slow_divergences(const RunConfig& config, LanguageModel& p, 
     std::vector<int32_t> tokens(32), targets(32);
     set.loader->load(set.windows[i], tokens, targets);
     const StepContext context{.seed = seed, .step = step, .micro_batch = static_cast<uint32_t>(i)};
-    const Tensor input(tokens.data(), DType::i32, {32});
-    const HostCopy of_p(p.logits(input, context));
-    const HostCopy of_q(q.logits(input, context));
+    const Tensor input(tokens.data(), DType::i32, {1, 32});
+    p.start_logits(input, context);
+    q.start_logits(input, context);
+    const HostCopy of_p(p.logits_of(0, 32));
+    const HostCopy of_q(q.logits_of(0, 32));
     const auto vocab = static_cast<size_t>(config.model.vocab_size);
     for (size_t token = 0; token < 32; ++token) {
       const float* const a = of_p.as<float>().data() + token * vocab;

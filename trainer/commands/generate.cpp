@@ -34,11 +34,12 @@ ExitCode generate(Communicator& communicator, const GenerateOptions& options) {
   const Tokenizer& tokenizer = *loaded;
   check_vocabulary(config, tokenizer_path(config), tokenizer.vocab_size());
   check_tokenizer(checkpoint, tokenizer_path(config), tokenizer.hash(), options.any_tokenizer);
-  InferenceModel inference(checkpoint, config, 1);
+  InferenceModel inference(checkpoint, config, 1, /*decoding=*/true);
 
-  std::vector<int32_t> tokens = prompt_tokens(tokenizer, options.prompt);
+  TextWriter writer(inference.model(), prompt_tokens(tokenizer, options.prompt), tokenizer.vocab_size(),
+                    options.sampling);
   size_t printed = 0;
-  const auto print_new_text = [&](bool all) {
+  const auto print_new_text = [&](const std::vector<int32_t>& tokens, bool all) {
     const std::string text = tokenizer.decode(tokens);
     const size_t end = all ? text.size() : settled_length(text);
     if (end <= printed) return;
@@ -46,14 +47,15 @@ ExitCode generate(Communicator& communicator, const GenerateOptions& options) {
     std::fflush(stdout);
     printed = end;
   };
-  print_new_text(false);
+  std::vector<int32_t> tokens = writer.tokens();  // without the end of the document
+  print_new_text(tokens, false);
   for (int64_t i = 0; i < options.tokens && !stop_requested() && std::ferror(stdout) == 0; ++i) {
-    const int32_t token = sample_next(inference.model(), tokens, tokenizer.vocab_size(), options.sampling);
+    const int32_t token = writer.next();
     if (token == tokenizer.eos_id()) break;
     tokens.push_back(token);
-    print_new_text(false);
+    print_new_text(tokens, false);
   }
-  print_new_text(true);
+  print_new_text(tokens, true);
   fmt::print("\n");
   return ExitCode::ok;
 }

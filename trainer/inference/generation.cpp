@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
+#include <utility>
 
 #include "dist/base/error.h"
-#include "quant/format/format.h"
 #include "quant/format/philox.h"
 #include "quant/tensor/tensor_copy.h"
 
@@ -49,18 +50,31 @@ int32_t sample_token(const float* logits, int64_t vocabulary, uint64_t position,
   return order[count - 1];
 }
 
-int32_t sample_next(LanguageModel& model, const std::vector<int32_t>& tokens, int64_t vocabulary,
-                    const SamplingOptions& options) {
-  NIBBLE_CHECK(!tokens.empty(), "a text to continue has at least one token");
-  const auto longest = static_cast<size_t>(model.config().sequence_length);
-  const size_t used = std::min(tokens.size(), longest);
-  std::vector<int32_t> window(tokens.end() - static_cast<std::ptrdiff_t>(used), tokens.end());
-  // Attention is causal, so padding after the text does not change its logits.
-  window.resize(static_cast<size_t>(round_up<int64_t>(static_cast<int64_t>(used), block_rows)), window.back());
-  const Tensor logits = model.logits(tensor_of(std::span<int32_t>(window), {static_cast<int64_t>(window.size())}),
-                                     {.seed = options.seed, .step = 0, .micro_batch = 0});
-  const HostCopy last(logits.slice(static_cast<int64_t>(used) - 1, static_cast<int64_t>(used)));
-  return sample_token(last.as<float>().data(), std::min(vocabulary, logits.cols()), tokens.size(), options);
+size_t window_begin(size_t tokens, size_t longest) {
+  if (tokens <= longest) return 0;
+  return round_up(tokens - longest, std::max<size_t>(1, longest / 2));
+}
+
+TextWriter::TextWriter(LanguageModel& model, std::vector<int32_t> tokens, int64_t vocabulary,
+                       const SamplingOptions& options)
+    : model_(model),
+      tokens_(std::move(tokens)),
+      vocabulary_(std::min(vocabulary, model.config().vocab_size)),
+      options_(options),
+      cache_(model.make_cache()) {
+  NIBBLE_CHECK(!tokens_.empty(), "a text to continue has at least one token");
+}
+
+int32_t TextWriter::next() {
+  const size_t begin = window_begin(tokens_.size(), static_cast<size_t>(model_.config().sequence_length));
+  if (begin != begin_) cache_->truncate(0);
+  begin_ = begin;
+  const std::span<int32_t> text = std::span(tokens_).subspan(begin + static_cast<size_t>(cache_->length()));
+  const auto count = static_cast<int64_t>(text.size());
+  model_.decode(tensor_of(text, {count}), *cache_, {.seed = options_.seed, .step = 0, .micro_batch = 0});
+  const HostCopy last(model_.logits_of(count - 1, count));
+  tokens_.push_back(sample_token(last.as<float>().data(), vocabulary_, tokens_.size(), options_));
+  return tokens_.back();
 }
 
 size_t settled_length(std::string_view text) {

@@ -9,7 +9,8 @@
 
 namespace nibble {
 
-InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t micro_batch_sequences)
+InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t micro_batch_sequences,
+                               bool decoding)
     : model_(std::make_unique<LanguageModel>(
           config.model,
           recipe_at(config.recipe, checkpoint.step == 0 ? 0 : checkpoint.step - 1,
@@ -18,6 +19,7 @@ InferenceModel::InferenceModel(const CheckpointInfo& checkpoint, const RunConfig
               .sequences = micro_batch_sequences,
               .sequence_length = config.model.sequence_length,
               .training = false,
+              .decoding = decoding,
               .device = device_of(config),
               .document_mask = config.data.document_mask,
               .head_chunk_tokens = head_chunk_tokens(micro_batch_sequences * config.model.sequence_length,

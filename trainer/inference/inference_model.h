@@ -18,7 +18,8 @@ namespace nibble {
 class InferenceModel {
  public:
   // Takes shape and recipe from `config`, a resolved configuration: its vocabulary size is set. Not collective.
-  InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t micro_batch_sequences);
+  InferenceModel(const CheckpointInfo& checkpoint, const RunConfig& config, int64_t micro_batch_sequences,
+                 bool decoding = false);
   LanguageModel& model() { return *model_; }
 
  private:
