@@ -19,11 +19,11 @@
 #include <vector>
 
 #include "dist/base/error.h"
+#include "dist/base/log.h"
 #include "dist/base/text.h"
 #include "trainer/commands/commands.h"
 #include "trainer/commands/version.h"
 #include "trainer/config/user_path.h"
-#include "trainer/rank_main.h"
 
 namespace nibble {
 namespace {

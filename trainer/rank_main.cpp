@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <exception>
 #include <memory>
 #include <optional>
@@ -25,13 +24,21 @@ void start_threads(const Communicator& communicator, const RunConfig& config) {
   set_compute_threads(threads, communicator.ranks_on_node());
 }
 
-}  // namespace
-
-void print_error(const Error& error, std::string_view who) {
-  fmt::print(stderr, "error[E{}]: {}{}\n", static_cast<int>(error.code()), who, error.what());
-  if (!error.remedy().empty()) fmt::print(stderr, "  fix: {}\n", error.remedy());
-  std::fflush(stderr);
+// Ends the run from a rank that threw where the others did not, or that was told of such a rank.
+[[noreturn]] void end_alone(Communicator& communicator, const Error& error) {
+  Control& control = communicator.control();
+  try {
+    control.check();
+    if (control.raise(error)) control.check();
+  } catch (const RaisedError& of_run) {
+    communicator.abort(static_cast<int>(of_run.code()));
+  }
+  const bool is_silent = control.was_stopped() && error.code() == ExitCode::peer_lost;
+  if (!is_silent) print_error(error, communicator.size() > 1 ? fmt::format("rank {}: ", communicator.rank()) : "");
+  communicator.abort(static_cast<int>(error.code()));
 }
+
+}  // namespace
 
 int rank_main(const std::function<RunConfig()>& read_config,
               const std::function<ExitCode(Communicator&, const RunConfig&)>& body) {
@@ -61,12 +68,7 @@ int rank_main(const std::function<RunConfig()>& read_config,
     if (communicator->rank() == 0) print_error(error);
     return static_cast<int>(error.code());
   } catch (...) {
-    // Perhaps only this rank gets here: the abort keeps the others from waiting for it.
-    const Error error = as_error(std::current_exception());
-    const std::string who = communicator->size() > 1 ? fmt::format("rank {}: ", communicator->rank()) : "";
-    print_error(error, who);
-    communicator->abort(static_cast<int>(error.code()));
-    return static_cast<int>(error.code());
+    end_alone(*communicator, as_error(std::current_exception()));
   }
 }
 

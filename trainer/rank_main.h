@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <string_view>
 
 #include "dist/base/error.h"
 #include "dist/ranks/communicator.h"
@@ -15,8 +14,5 @@ namespace nibble {
 // body's own, or that of the error which the body threw. Errors have been printed when the function returns.
 int rank_main(const std::function<RunConfig()>& read_config,
               const std::function<ExitCode(Communicator&, const RunConfig&)>& body);
-
-// Prints `error[E65]: what` and `  fix: remedy` to standard error. `who` stands before what: "rank 3: " or nothing.
-void print_error(const Error& error, std::string_view who = {});
 
 }  // namespace nibble

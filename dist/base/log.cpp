@@ -27,6 +27,12 @@ void set_log_rank(int rank, int ranks) {
   log_ranks = ranks;
 }
 
+void print_error(const Error& error, std::string_view who) {
+  std::string lines = fmt::format("error[E{}]: {}{}\n", static_cast<int>(error.code()), who, error.what());
+  if (!error.remedy().empty()) lines += fmt::format("  fix: {}\n", error.remedy());
+  write_line(lines);
+}
+
 void write_log(LogLevel level, std::string_view message) {
   if (level == LogLevel::info) {
     if (log_rank == 0) write_line(fmt::format("nibble: {}\n", message));

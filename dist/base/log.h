@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "dist/base/error.h"
 #include "dist/base/log_line.h"
 
 namespace nibble {
@@ -26,5 +27,8 @@ template <class... Arguments>
 void log_error(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
   write_log(LogLevel::error, fmt::format(format, std::forward<Arguments>(arguments)...));
 }
+
+// Prints `error[E65]: what` and `  fix: remedy`. `who` stands before what: "rank 3: " or nothing.
+void print_error(const Error& error, std::string_view who = {});
 
 }  // namespace nibble

@@ -2,8 +2,9 @@
 // mpirun or srun started the process.
 //
 // All ranks enter the collectives in the same order. A collective ends within the deadline, or the whole job ends with
-// ExitCode::peer_lost and names the operation, its number and the ranks that have not arrived. None of these functions
-// adds floating-point numbers: sums are formed in a fixed order of nibble's own (dist/zero/tree_reduction.h).
+// ExitCode::peer_lost and names the rank that does not go on (dist/watch/control.h). Where one rank has raised an
+// error, every collective throws it on the other ranks. None of these functions adds floating-point numbers: sums are
+// formed in a fixed order of nibble's own (dist/zero/tree_reduction.h).
 #pragma once
 
 #include <cstddef>
@@ -18,6 +19,7 @@
 
 #include "dist/base/error.h"
 #include "dist/ranks/shared_memory.h"
+#include "dist/watch/control.h"
 
 namespace nibble {
 
@@ -51,8 +53,14 @@ class Communicator {
   // why.
   virtual std::unique_ptr<SharedMemory> share_memory(size_t bytes);
 
+  // Carries errors and positions of the ranks (dist/watch/control.h). One rank alone has nobody to hear.
+  virtual Control& control() { return alone_; }
+
   // Ends every process of the run at once with this exit code.
   [[noreturn]] virtual void abort(int exit_code) = 0;
+
+ private:
+  Control alone_;
 };
 
 // Returns true if a launcher (mpirun, srun) started this process.

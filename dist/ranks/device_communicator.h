@@ -21,6 +21,7 @@ class DeviceCommunicator : public Communicator {
   int rank() const override { return host_.rank(); }
   int size() const override { return host_.size(); }
   int ranks_on_node() const override { return host_.ranks_on_node(); }
+  Control& control() override { return host_.control(); }
   void barrier() override { host_.barrier(); }
   int64_t all_reduce_max(int64_t value) override { return host_.all_reduce_max(value); }
   [[noreturn]] void abort(int exit_code) override {

@@ -20,6 +20,7 @@
 #include "dist/base/log.h"
 #include "dist/base/stopwatch.h"
 #include "dist/device/thread_pool.h"
+#include "dist/ranks/mpi_control.h"
 #include "dist/ranks/mpi_window.h"
 
 namespace nibble {
@@ -59,15 +60,6 @@ constexpr Patience for_arrivals{0, 0.05};
 constexpr Patience for_answer{2, 0.05};
 constexpr Patience for_data{2, 5};
 
-void check_mpi(int result, std::string_view what) {
-  if (result == MPI_SUCCESS) return;
-  char text[MPI_MAX_ERROR_STRING];
-  int length = 0;
-  MPI_Error_string(result, text, &length);
-  throw Error(ExitCode::peer_lost, fmt::format("MPI failed in {}: {}", what, std::string_view(text, length)),
-              "look for the first rank that failed; then resume from the last checkpoint");
-}
-
 // MPI_Abort may wait for a launcher that is gone, so a thread ends the process after 10 seconds.
 [[noreturn]] void abort_job(int exit_code) {
   std::fflush(nullptr);
@@ -105,6 +97,7 @@ class MpiCommunicator final : public Communicator {
     MPI_Comm_rank(ranks_, &rank_);
     MPI_Comm_size(ranks_, &size_);
     find_machines();
+    control_ = make_mpi_control(ranks_, options_);
     busy_polls_ = ranks_on_node_ > available_threads(1) ? 0 : 2000;
   }
 
@@ -126,11 +119,13 @@ class MpiCommunicator final : public Communicator {
   int size() const override { return size_; }
   int ranks_on_node() const override { return ranks_on_node_; }
 
-  void barrier() override { arrive({.operation = Operation::barrier}); }
+  Control& control() override { return *control_; }
+
+  void barrier() override { const Collective collective(*this, {.operation = Operation::barrier}); }
 
   void broadcast(std::span<std::byte> data, int root) override {
     NIBBLE_CHECK(root >= 0 && root < size_, "root rank");
-    arrive({.operation = Operation::broadcast, .root = root, .bytes = data.size()});
+    const Collective collective(*this, {.operation = Operation::broadcast, .root = root, .bytes = data.size()});
     for (size_t begin = 0; begin < data.size(); begin += options_.chunk_bytes) {
       requests_.assign(1, MPI_REQUEST_NULL);
       check_mpi(
@@ -142,7 +137,7 @@ class MpiCommunicator final : public Communicator {
 
   void all_gather(std::span<std::byte> data, std::span<const uint64_t> offsets) override {
     check_offsets(offsets, size_, data.size());
-    arrive({.operation = Operation::all_gather, .bytes = offsets.back() - offsets.front()});
+    const Collective collective(*this, {.operation = Operation::all_gather, .bytes = offsets.back() - offsets.front()});
     const auto part = [&](int rank) {
       const uint64_t begin = offsets[static_cast<size_t>(rank)];
       return data.subspan(begin, offsets[static_cast<size_t>(rank) + 1] - begin);
@@ -153,13 +148,13 @@ class MpiCommunicator final : public Communicator {
   void exchange(std::span<const std::span<const std::byte>> send,
                 std::span<const std::span<std::byte>> receive) override {
     NIBBLE_CHECK(send.size() == static_cast<size_t>(size_) && receive.size() == send.size(), "one span a rank");
-    arrive({.operation = Operation::exchange});
+    const Collective collective(*this, {.operation = Operation::exchange});
     exchange_with([&](int rank) { return send[static_cast<size_t>(rank)]; },
                   [&](int rank) { return receive[static_cast<size_t>(rank)]; });
   }
 
   int64_t all_reduce_max(int64_t value) override {
-    arrive({.operation = Operation::all_reduce_max});
+    const Collective collective(*this, {.operation = Operation::all_reduce_max});
     int64_t result = 0;
     requests_.assign(1, MPI_REQUEST_NULL);
     check_mpi(MPI_Iallreduce(&value, &result, 1, MPI_INT64_T, MPI_MAX, ranks_, requests_.data()), "all-reduce");
@@ -175,8 +170,8 @@ class MpiCommunicator final : public Communicator {
     if (numbers == machines_.size()) return nullptr;
     const size_t wanted = bytes_on_machine(bytes);
     if (refused(wanted > options_.shared_bytes ? "less is allowed" : shared_memory_problem(wanted))) return nullptr;
-    arrive({.operation = Operation::share_memory});
     {
+      const Collective collective(*this, {.operation = Operation::share_memory});
       const Deadline deadline = blocking_deadline();
       windows_.push_back(std::make_shared<MpiWindow>(machine_ranks_, bytes));
     }
@@ -191,6 +186,18 @@ class MpiCommunicator final : public Communicator {
   [[noreturn]] void abort(int exit_code) override { abort_job(exit_code); }
 
  private:
+  // All ranks meet at its construction, before any data moves; while it lives, this rank is in the collective.
+  class Collective {
+   public:
+    Collective(MpiCommunicator& ranks, const Arrival& arrival) : ranks_(ranks) { ranks_.arrive(arrival); }
+    ~Collective() { ranks_.control_->leave_collective(); }
+    Collective(const Collective&) = delete;
+    Collective& operator=(const Collective&) = delete;
+
+   private:
+    MpiCommunicator& ranks_;
+  };
+
   int chunk_length(size_t bytes) const { return static_cast<int>(std::min(bytes, options_.chunk_bytes)); }
 
   void find_machines() {
@@ -250,7 +257,7 @@ class MpiCommunicator final : public Communicator {
   // Returns the deadline of a call in which MPI itself waits for all ranks of the machine. This thread is inside MPI
   // then, so the deadline's thread ends the process without it, and the launcher ends the other ranks.
   Deadline blocking_deadline() {
-    const double seconds = options_.timeout_s > 0 ? options_.timeout_s + for_data.grace_s : 0;
+    const double seconds = control_->is_alone() && options_.timeout_s > 0 ? options_.timeout_s + for_data.grace_s : 0;
     return Deadline(seconds, [this] {
       say_late("all ranks arrived, but MPI does not come back");
       _exit(static_cast<int>(ExitCode::peer_lost));
@@ -258,16 +265,16 @@ class MpiCommunicator final : public Communicator {
   }
 
   bool expired(double grace_s) const {
-    return options_.timeout_s > 0 && since_entered_.seconds() > options_.timeout_s + grace_s;
+    return control_->is_alone() && options_.timeout_s > 0 && since_entered_.seconds() > options_.timeout_s + grace_s;
   }
 
-  // All ranks meet here before any data moves. Rank 0 hears from every rank, so that it can name the missing ones when
-  // the deadline passes; the other ranks give it a moment to do so. It also finds ranks that disagree about the next
-  // operation.
+  // Rank 0 hears from every rank, so that it finds ranks that disagree about the next operation. Without a control, it
+  // also names the missing ones when the deadline passes; the other ranks give it a moment to do so.
   void arrive(Arrival arrival) {
     current_ = arrival;
     current_.sequence = ++sequence_;
     since_entered_ = Stopwatch();
+    control_->enter_collective(name_of(arrival.operation), current_.sequence);
     if (size_ == 1) return;
     if (rank_ == 0) {
       hear_from_all();
@@ -361,6 +368,7 @@ class MpiCommunicator final : public Communicator {
                 name_of(current_.operation));
       if (done != 0) return;
       if (polls < busy_polls_) continue;
+      control_->check();
       if (expired(patience.grace_s)) give_up(reason());
       // Ranks may share a processor: the wait first lets other ranks run, and after a while it sleeps.
       if (stopwatch.seconds() < patience.awake_s) {
@@ -392,7 +400,8 @@ class MpiCommunicator final : public Communicator {
   MPI_Comm machine_ranks_ = MPI_COMM_NULL;
   std::vector<int> machines_;                        // [size] the lowest rank on each rank's machine
   std::vector<std::shared_ptr<MpiWindow>> windows_;  // in the order in which all ranks made them
-  int64_t busy_polls_ = 0;                           // polls before a wait first gives up the processor
+  std::unique_ptr<Control> control_;  // alone if messages do not pass: this object then judges who is late
+  int64_t busy_polls_ = 0;            // polls before a wait first gives up the processor
   uint64_t sequence_ = 0;
   Stopwatch since_entered_;  // runs since the current collective was entered
   Arrival current_;

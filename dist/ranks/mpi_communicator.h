@@ -17,6 +17,7 @@ struct MpiOptions {
   // share.
   int (*machine_of_rank)(int rank) = nullptr;
   size_t shared_bytes = SIZE_MAX;
+  bool control = true;  // for tests: false as where a firewall keeps messages from the ranks
 };
 
 // Starts MPI, once a process. The destructor waits for all ranks, within the timeout, and ends MPI. While an exception

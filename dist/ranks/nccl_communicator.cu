@@ -9,8 +9,8 @@
 #include "dist/base/log_line.h"
 #include "dist/device/cuda_device.h"
 #include "dist/device/launch.cuh"
-#include "dist/ranks/collective_watch.h"
 #include "dist/ranks/nccl_library.cuh"
+#include "dist/watch/collective_watch.h"
 
 namespace nibble::cuda {
 namespace {

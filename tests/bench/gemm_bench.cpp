@@ -8,13 +8,13 @@
 #include <string>
 
 #include "dist/base/error.h"
+#include "dist/base/log.h"
 #include "dist/device/thread_pool.h"
 #include "quant/gemm/gemm.h"
 #include "quant/isa/instruction_set.h"
 #include "quant/quantize/quantize.h"
 #include "trainer/bench/bench_kernels.h"
 #include "trainer/bench/bench_report.h"
-#include "trainer/rank_main.h"
 
 namespace nibble {
 namespace {

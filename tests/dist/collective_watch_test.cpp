@@ -1,5 +1,5 @@
 // The watch ends the process, with a message that names the operation.
-#include "dist/ranks/collective_watch.h"
+#include "dist/watch/collective_watch.h"
 
 #include <gtest/gtest.h>
 

@@ -18,7 +18,7 @@ FOLDERS = {
 # The rooms of a folder, lowest first: a file includes from its own room and from those before it. A name that is no
 # folder stands for the files of that name ("model/cost": cost.h and cost.cpp). Where several fit, the longest counts.
 ROOMS = {
-    'dist': ['base', 'device', 'ranks', 'zero'],
+    'dist': ['base', 'device', 'watch', 'ranks', 'zero'],
     'quant': ['format', 'recipe', 'tensor', 'isa', 'quantize/cpu', 'quantize/cuda', 'quantize', 'gemm/gemm_problem',
               'gemm/gemm_common', 'gemm/gemm_backend_kind', 'gemm/cpu', 'gemm/gemm_check', 'gemm/cuda', 'gemm', 'wire'],
     'model': ['config', 'ops/row', 'ops/attention', 'ops/loss', 'ops', 'layers', 'exchange', 'blocks', 'cost', 'head',

@@ -3,6 +3,7 @@
 #include "dist/ranks/communicator.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -41,7 +42,8 @@ int machine_of(int rank) {
 const WantsMpi wants_mpi(__FILE__, {.timeout_s = deadline_s(),
                                     .chunk_bytes = 1000,
                                     .machine_of_rank = machine_of,
-                                    .shared_bytes = size_t{1} << 20});
+                                    .shared_bytes = size_t{1} << 20,
+                                    .control = std::getenv("NIBBLE_TEST_WITHOUT_CONTROL") == nullptr});
 
 std::byte pattern(int rank, size_t i) {
   return static_cast<std::byte>((static_cast<size_t>(rank) * 37 + i * 7) & 255);
@@ -242,6 +244,9 @@ TEST(SelfCommunicator, IsAloneWithItself) {
   EXPECT_EQ(self.share_memory(100), nullptr);
 }
 
+// What the other ranks do while one of them fails.
+enum class Others { compute, wait, hang };
+
 class Fault : public testing::Test {
  protected:
   void SetUp() override {
@@ -249,6 +254,22 @@ class Fault : public testing::Test {
   }
   [[noreturn]] static void hang() {
     for (;;) std::this_thread::sleep_for(std::chrono::seconds(1));
+  }
+  static int last() { return communicator().size() - 1; }
+  static void raise_on(int rank, Others others) {
+    communicator().barrier();
+    Control& control = communicator().control();
+    try {
+      if (communicator().rank() == rank) throw Error(ExitCode::bad_data, "a shard is damaged");
+      if (others == Others::hang) hang();
+      if (others == Others::wait) communicator().barrier();
+      for (;;) control.at("forward of blocks.0");
+    } catch (const RaisedError& error) {
+      communicator().abort(static_cast<int>(error.code()));
+    } catch (const Error& error) {
+      EXPECT_TRUE(control.raise(error));
+      communicator().abort(static_cast<int>(error.code()));
+    }
   }
 };
 
@@ -266,6 +287,55 @@ TEST_F(Fault, FirstRankNeverArrives) {
 TEST_F(Fault, LastRankIsStopped) {
   if (communicator().rank() == communicator().size() - 1) raise(SIGSTOP);
   communicator().barrier();
+}
+
+TEST_F(Fault, FirstRankIsStopped) {
+  if (communicator().rank() == 0) raise(SIGSTOP);
+  communicator().barrier();
+}
+
+// The signal comes from outside while the rank is somewhere in a stream of collectives.
+TEST_F(Fault, MiddleRankIsStoppedInACollective) {
+  communicator().control().begin(Phase::train, 7);
+  if (communicator().rank() == 1) {
+    std::thread([] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));
+      kill(getpid(), SIGSTOP);
+    }).detach();
+  }
+  std::vector<std::byte> data(size_t{1} << 20);
+  for (;;) communicator().broadcast(data, 0);
+}
+
+TEST_F(Fault, AllAreStoppedAndGoOn) {
+  communicator().barrier();
+  if (fork() == 0) {  // the child continues its parent, which stops itself
+    std::this_thread::sleep_for(std::chrono::duration<double>(3 * deadline_s()));
+    kill(getppid(), SIGCONT);
+    _exit(0);
+  }
+  raise(SIGSTOP);
+  communicator().barrier();
+  communicator().barrier();
+}
+
+TEST_F(Fault, FirstRankRaisesInAPass) {
+  raise_on(0, Others::compute);
+}
+TEST_F(Fault, FirstRankRaisesWhileOthersWait) {
+  raise_on(0, Others::wait);
+}
+TEST_F(Fault, FirstRankRaisesWhileOthersHang) {
+  raise_on(0, Others::hang);
+}
+TEST_F(Fault, LastRankRaisesInAPass) {
+  raise_on(last(), Others::compute);
+}
+TEST_F(Fault, LastRankRaisesWhileOthersWait) {
+  raise_on(last(), Others::wait);
+}
+TEST_F(Fault, LastRankRaisesWhileOthersHang) {
+  raise_on(last(), Others::hang);
 }
 
 TEST_F(Fault, LastRankDoesSomethingElse) {

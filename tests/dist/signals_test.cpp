@@ -9,7 +9,7 @@
 #include <sstream>
 #include <thread>
 
-#include "dist/ranks/heartbeat.h"
+#include "dist/watch/heartbeat.h"
 
 namespace nibble {
 namespace {

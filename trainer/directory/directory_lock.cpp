@@ -25,7 +25,7 @@
 #include "dist/base/file_descriptor.h"
 #include "dist/base/log.h"
 #include "dist/base/signals.h"
-#include "dist/ranks/heartbeat.h"
+#include "dist/watch/heartbeat.h"
 
 namespace nibble {
 

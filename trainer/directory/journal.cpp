@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "dist/device/thread_pool.h"
-#include "dist/ranks/heartbeat.h"
 #include "dist/ranks/mpi_communicator.h"
+#include "dist/watch/heartbeat.h"
 #include "quant/isa/instruction_set.h"
 #include "trainer/compute/run_device.h"
 #include "trainer/config/build_facts.h"

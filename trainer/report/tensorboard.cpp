@@ -8,7 +8,7 @@
 
 #include "dist/base/error.h"
 #include "dist/base/stopwatch.h"
-#include "dist/ranks/heartbeat.h"
+#include "dist/watch/heartbeat.h"
 
 namespace nibble {
 

@@ -13,7 +13,7 @@
 #include "dist/base/stopwatch.h"
 #include "dist/base/text.h"
 #include "dist/device/thread_pool.h"
-#include "dist/ranks/heartbeat.h"
+#include "dist/watch/heartbeat.h"
 #include "model/cost.h"
 #include "trainer/compute/run_device.h"
 #include "trainer/directory/journal.h"

@@ -1,4 +1,4 @@
-#include "dist/ranks/heartbeat.h"
+#include "dist/watch/heartbeat.h"
 
 #include <fmt/format.h>
 #include <unistd.h>

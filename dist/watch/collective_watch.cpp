@@ -1,4 +1,4 @@
-#include "dist/ranks/collective_watch.h"
+#include "dist/watch/collective_watch.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
