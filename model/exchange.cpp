@@ -22,6 +22,8 @@ void LocalExchange::bind(const ParameterTable& table, const Tensor& weights, con
   if (weights.data() != weights_.data()) weights_version_ = next_version();
   weights_ = weights;
   views_.clear();
+  names_.clear();
+  for (const Bucket& bucket : table.buckets()) names_.push_back(bucket.name);
   first_tensor_.assign(1, 0);
   for (const Parameter& parameter : table.parameters()) {
     while (first_tensor_.size() <= parameter.bucket) first_tensor_.push_back(parameter.tensor_id);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "dist/base/enum_names.h"
@@ -44,9 +45,12 @@ class LocalExchange : public Exchange {
   void bind(const ParameterTable& table, const Tensor& weights, const Tensor& gradients);
 
   BucketView acquire(uint32_t bucket, Direction direction) override;
+  // Of the table that was bound last: "embedding", "blocks.3", "head".
+  const std::string& bucket_name(uint32_t bucket) const { return names_[bucket]; }
 
  private:
   Tensor weights_;
+  std::vector<std::string> names_;      // [buckets]
   std::vector<WeightView> views_;       // [parameters]
   std::vector<uint32_t> first_tensor_;  // [buckets + 1]
   uint64_t weights_version_ = 0;

@@ -24,18 +24,20 @@ void start_threads(const Communicator& communicator, const RunConfig& config) {
   set_compute_threads(threads, communicator.ranks_on_node());
 }
 
-// Ends the run from a rank that threw where the others did not, or that was told of such a rank.
-[[noreturn]] void end_alone(Communicator& communicator, const Error& error) {
+// Ends the run from a rank that threw where the others did not, or that was told of such a rank. Returns the exit code.
+int end_alone(Communicator& communicator, const Error& error) {
   Control& control = communicator.control();
   try {
     control.check();
     if (control.raise(error)) control.check();
   } catch (const RaisedError& of_run) {
     communicator.abort(static_cast<int>(of_run.code()));
+    return static_cast<int>(of_run.code());
   }
   const bool is_silent = control.was_stopped() && error.code() == ExitCode::peer_lost;
   if (!is_silent) print_error(error, communicator.size() > 1 ? fmt::format("rank {}: ", communicator.rank()) : "");
   communicator.abort(static_cast<int>(error.code()));
+  return static_cast<int>(error.code());
 }
 
 }  // namespace
@@ -68,7 +70,7 @@ int rank_main(const std::function<RunConfig()>& read_config,
     if (communicator->rank() == 0) print_error(error);
     return static_cast<int>(error.code());
   } catch (...) {
-    end_alone(*communicator, as_error(std::current_exception()));
+    return end_alone(*communicator, as_error(std::current_exception()));
   }
 }
 

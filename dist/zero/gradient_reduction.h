@@ -18,10 +18,6 @@ class GradientReduction {
  public:
   virtual ~GradientReduction() = default;
 
-  // Returns true if ranks exchange gradients before the last slot has ended. A rank that throws in a slot then leaves
-  // the others waiting, where no error can be agreed on: it has to end the job.
-  virtual bool exchanges_in_slots() const { return false; }
-
   // Begins the next slot. Returns a buffer of the layout's elements in FP32, to which the gradient of this lane's
   // micro-batch is added: it holds zeros, or the sum of the micro-batches before it in its group. Empty if the lane is
   // idle in the slot. This and all other spans are memory of the arena's device.

@@ -19,7 +19,6 @@ class LibraryReduction final : public GradientReduction {
   LibraryReduction(Arena& arena, DeviceCommunicator* communicator, const Placement& owned, const Schedule& schedule,
                    uint64_t bucket = usual_bucket);
 
-  bool exchanges_in_slots() const override { return communicator_ != nullptr; }
   std::span<float> begin_slot() override;
   // Gradients are complete in the lane's last micro-batch only.
   bool takes_early() const override { return open_ && slot_ + 1 == micro_batches_; }

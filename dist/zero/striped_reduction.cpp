@@ -209,10 +209,6 @@ StripedReduction::StripedReduction(SharedArena& memory, Communicator& communicat
 
 StripedReduction::~StripedReduction() = default;
 
-bool StripedReduction::exchanges_in_slots() const {
-  return state_->communicator.size() > 1;
-}
-
 std::span<float> StripedReduction::begin_slot() {
   const ProfileScope scope(OperatorFamily::reduction, "begin_slot");
   State& state = *state_;

@@ -35,7 +35,6 @@ class StripedReduction final : public GradientReduction {
                    uint64_t piece = usual_piece);
   ~StripedReduction() override;
 
-  bool exchanges_in_slots() const override;
   // Returns zeros.
   std::span<float> begin_slot() override;
   // Collective.

@@ -118,6 +118,7 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "comm.reduction=nccl",
                                   "log.progress=none",
                                   "log.tensorboard=false",
+                                  "fault.throw=3:4:0:backward",
                                   "resume.allow=[schedule.kind, device]"});
   EXPECT_EQ(config.run.seed, UINT64_MAX);
   EXPECT_EQ(config.device, RunConfig::Device::cpu);
@@ -143,6 +144,7 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_EQ(config.comm.timeout_s, 1.5);
   EXPECT_EQ(config.log.progress, RunConfig::Progress::none);
   EXPECT_FALSE(config.log.tensorboard);
+  EXPECT_EQ(config.fault.throws, "3:4:0:backward");
   EXPECT_EQ(config.resume.allow, (std::vector<std::string>{"device", "schedule.kind"}));
   const RunConfig bf16 = parse({"optimizer.master_dtype=fp32", "comm.gather=nvfp4"});  // needs model.dtype bf16
   EXPECT_EQ(bf16.comm.gather, WeightFormat::nvfp4);

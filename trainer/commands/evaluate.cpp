@@ -78,6 +78,7 @@ ExitCode evaluate(Communicator& communicator, const RunConfig& /*of the run dire
     unquantised = unquantised_model(checkpoint, config);
     meter = std::make_unique<DivergenceMeter>(unquantised->model(), device_of(config));
   });
+  communicator.control().begin(Phase::validation, checkpoint.step);
   const auto losses =
       validation->losses(communicator, inference->model(), checkpoint.step, stop_requested, meter.get());
   if (!losses) throw AgreedError(ExitCode::start_again, "stopped before the end of the validation set", "run it again");

@@ -254,6 +254,10 @@ const Field fields[] = {
     {"log.tensorboard", VALUE(log.tensorboard), "Write TensorBoard event files.",
      changeable},
 
+    {"fault.throw", VALUE(fault.throws), "To try what a job does when a rank fails: RANK:STEP:BLOCK:forward or "
+     "RANK:STEP:BLOCK:backward makes that rank throw an error in that block of that step; empty = no rank.",
+     changeable},
+
     {"resume.allow", KEYS(resume.allow), "Keys of class numeric that may differ from those of the checkpoint when "
      "a run is resumed. It holds for this resume only. data.train also allows other shards, data.tokenizer those of another "
      "tokenizer.",

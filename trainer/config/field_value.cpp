@@ -30,7 +30,12 @@ class FieldReader {
   FieldReader(const Field& field, const YamlNode& node, const std::string& config_directory)
       : field_(field), node_(node), config_directory_(config_directory) {}
 
-  void operator()(std::string* value) const { *value = string(node_); }
+  // A text that is empty unless it is set may be set to nothing: `--set fault.throw=`.
+  void operator()(std::string* value) const {
+    RunConfig defaults;
+    const bool may_be_empty = std::get<std::string*>(field_.target(defaults))->empty() && !field_.required;
+    *value = may_be_empty && node_.kind == YamlNode::Kind::null ? std::string() : string(node_);
+  }
   void operator()(PathField target) const {
     const std::string text = string(node_);
     *target.value = text.empty() && !field_.required ? text : absolute(text, node_, expand_path);

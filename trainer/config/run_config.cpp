@@ -13,6 +13,7 @@
 #include "dist/zero/layout.h"
 #include "model/blocks/block_kind.h"
 #include "quant/format/format.h"
+#include "trainer/config/fault_throw.h"
 #include "trainer/config/field_table.h"
 #include "trainer/config/recipe_file.h"
 
@@ -102,6 +103,7 @@ class ConfigReader {
     check_validation();
     check_token_bytes();
     check_recompute();
+    check_fault();
     check_model();
     check_gather();
     return config_;
@@ -222,6 +224,18 @@ class ConfigReader {
         location("train.recompute"),
         fmt::format("train.recompute {} names no blocks of a model of {}", shown(config_.train.recompute), blocks),
         fmt::format("use none, all, or numbers from 0 to {} such as 0,2,5-7", blocks - 1));
+  }
+
+  void check_fault() const {
+    const std::string& text = config_.fault.throws;
+    if (text.empty()) return;
+    const std::optional<FaultThrow> fault = parse_fault_throw(text);
+    const size_t blocks = config_.model.pattern.size();
+    if (fault && fault->step > 0 && fault->block < blocks) return;
+    refuse_config(location("fault.throw"), fmt::format("fault.throw {} names no place in a run", shown(text)),
+                  fmt::format("write RANK:STEP:BLOCK:forward or RANK:STEP:BLOCK:backward, with steps from 1 and blocks "
+                              "from 0 to {}, such as 1:5:0:forward",
+                              blocks - 1));
   }
 
   // Adds the location of the key that an error of the model names.

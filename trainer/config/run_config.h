@@ -117,6 +117,9 @@ struct RunConfig {
     Progress progress = Progress::automatic;
     bool tensorboard = true;
   };
+  struct Fault {
+    std::string throws;  // as parse_fault_throw() reads it; empty = none
+  };
   struct Resume {
     std::vector<std::string> allow;  // keys of class `numeric` that may differ from the checkpoint's
   };
@@ -137,6 +140,7 @@ struct RunConfig {
   Checkpoint checkpoint;
   Comm comm;
   Log log;
+  Fault fault;
   Resume resume;
 
   // Returns the number of micro-batches of one optimizer step, summed over all ranks.

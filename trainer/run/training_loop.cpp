@@ -72,6 +72,7 @@ class TrainingLoop {
   uint64_t total_steps() const { return static_cast<uint64_t>(config_.train.steps); }
   static bool due(uint64_t step, int64_t every) { return every > 0 && step % static_cast<uint64_t>(every) == 0; }
 
+  void enter(Phase phase, uint64_t step);
   void check_space(uint64_t step);
   uint64_t start_fresh();
   uint64_t continue_from(const CheckpointInfo& checkpoint);
@@ -108,6 +109,12 @@ class TrainingLoop {
   bool draws_tokens_ = true;  // false for the rest of a run that an older version started: it drew steps
   std::unique_ptr<ProgressDisplay> progress_;
 };
+
+// Says, for people and for the other ranks, what this rank is doing.
+void TrainingLoop::enter(Phase phase, uint64_t step) {
+  heartbeat_.set(step, name_of(phase));
+  communicator_.control().begin(phase, step);
+}
 
 void TrainingLoop::check_space(uint64_t step) {
   if (step == total_steps()) return;
@@ -274,7 +281,7 @@ void TrainingLoop::announce_switch(uint64_t step) {
 }
 
 void TrainingLoop::train_one(uint64_t step) {
-  heartbeat_.set(step, "train");
+  enter(Phase::train, step);
   on_leader(communicator_, [&] { announce_switch(step); });
   if (profile_) profile_->begin_step(step);
   const Stopwatch stopwatch;
@@ -326,7 +333,7 @@ void TrainingLoop::log_validation(const std::string& suffix, const ValidationLos
 
 // Returns false if a stop was requested before the validation was complete.
 bool TrainingLoop::validate_after(uint64_t step) {
-  heartbeat_.set(step, "validate");
+  enter(Phase::validation, step);
   const auto losses = session_.validate(step, stop_requested);
   if (!losses) return false;
   on_leader(communicator_, [&] {
@@ -362,7 +369,7 @@ void TrainingLoop::keep_gemm_plan() {
 }
 
 void TrainingLoop::save(uint64_t step) {
-  heartbeat_.set(step, "checkpoint");
+  enter(Phase::checkpoint, step);
   on_leader(communicator_, [&] { keep_gemm_plan(); });
   const Stopwatch stopwatch;
   const auto path = save_checkpoint(communicator_, directory_.path(), session_.checkpoint_state(step));

@@ -86,6 +86,7 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
       device_(device_of(config)),
       learning_rate_schedule_(schedule_config(config)) {
   run_together(communicator_, [&] {
+    exchange_.emplace(communicator_, config_);
     data_ = std::make_unique<TrainingData>(config_, checkpoint);
     config_.resume.allow.clear();  // it holds for one resume
     config_.model.vocab_size = settled_vocabulary(config, data_->train());
@@ -109,7 +110,7 @@ TrainingSession::~TrainingSession() = default;
 void TrainingSession::build_model(const Recipe& recipe) {
   model_.reset();  // frees its memory before the new model takes its own
   model_ = make_training_model(config_, recipe);
-  model_->set_exchange(exchange_);
+  model_->set_exchange(*exchange_);
   states_.attach(*model_);
 }
 
@@ -197,6 +198,9 @@ void TrainingSession::build_state() {
 
 std::vector<std::string> TrainingSession::warnings() const {
   std::vector<std::string> warnings = data_->warnings();
+  if (!config_.fault.throws.empty()) {
+    warnings.push_back(fmt::format("a rank is going to throw an error: fault.throw is {}", config_.fault.throws));
+  }
   const int ranks = communicator_.size();
   const int working = schedule_.working_lanes();
   if (working < ranks) {
@@ -269,6 +273,7 @@ uint64_t TrainingSession::first_sample(uint64_t step, uint64_t micro_batch) cons
 // Loads this rank's micro-batch in a slot, and announces the one that comes after it: in this step, or in the next one.
 MicroBatch& TrainingSession::load_micro_batch(uint64_t step, uint64_t slot) {
   const int rank = communicator_.rank();
+  communicator_.control().at(fmt::format("data of micro-batch {}", *schedule_.micro_batch(slot, rank)));
   std::optional<uint64_t> next;
   if (const std::optional<uint64_t> in_step = schedule_.micro_batch(slot + 1, rank)) {
     next = first_sample(step, *in_step);
@@ -304,7 +309,7 @@ void TrainingSession::compute_micro_batch(StepEvent& event, std::span<float> gra
       .document_starts = batch.document_starts(),
       .context = context,
       .loss_scale = loss_scale};
-  exchange_.bind(model_->parameters(), weights_, tensors.gradients);
+  exchange_->bind(model_->parameters(), weights_, tensors.gradients);
   // Weights are then quantised for each micro-batch, so that the count of non-finite values does not depend on who
   // computes what.
   if (event.again) model_->set_weights_changed();
@@ -314,13 +319,13 @@ void TrainingSession::compute_micro_batch(StepEvent& event, std::span<float> gra
   event.tensors = &tensors;
   states_.begin_micro_batch(event);
   if (reduction_->takes_early() && !states_.reads_gradients(event)) {
-    exchange_.set_completed([this](uint32_t bucket) {
+    exchange_->set_completed([this](uint32_t bucket) {
       const Range complete = layout_.buckets()[bucket].range;
       reduction_->complete(complete.begin, complete.end);
     });
   }
   model_->start_forward_backward(context, loss_scale);
-  exchange_.set_completed({});
+  exchange_->set_completed({});
   results_->keep(event.slot, *model_);
   states_.end_micro_batch(event);
   event.tensors = nullptr;
@@ -329,11 +334,10 @@ void TrainingSession::compute_micro_batch(StepEvent& event, std::span<float> gra
 TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
   const StepEvent event{.model = *model_, .step = step, .again = again};
   states_.begin_attempt(event);
-  if (reduction_->exchanges_in_slots()) {
-    accumulate_gradients(step, again);
-  } else {
-    run_together(communicator_, [&] { accumulate_gradients(step, again); });
-  }
+  // An error of one rank inside the passes ends the run (dist/watch/control.h): the ranks do not meet again.
+  exchange_->begin_step(step + 1);
+  accumulate_gradients(step, again);
+  exchange_->begin_step(0);
   results_->gather(communicator_);
   const std::span<float> shard = reduction_->reduce_scatter();
   const Tensor gradient(shard.data(), DType::f32, {static_cast<int64_t>(shard.size())}, device_);
@@ -398,7 +402,7 @@ StepResult TrainingSession::train_step(uint64_t step) {
 std::optional<std::vector<ValidationLoss>> TrainingSession::validate(uint64_t step,
                                                                      const std::function<bool()>& interrupted) {
   follow_recipe(step == 0 ? 0 : step - 1);
-  exchange_.bind(model_->parameters(), weights_, {});
+  exchange_->bind(model_->parameters(), weights_, {});
   auto losses = data_->validation()->losses(communicator_, *model_, step, interrupted);
   // This count belongs to no step. The next step must find non-finite weights itself, so it quantises them again.
   if (model_->take_non_finite_count() != 0) model_->set_weights_changed();

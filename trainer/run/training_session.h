@@ -114,7 +114,7 @@ class TrainingSession {
   DeviceKind device_;
   std::unique_ptr<Communicator> device_communicator_;  // for data in GPU memory; null on the CPU
   std::unique_ptr<TrainingData> data_;
-  StepExchange exchange_;
+  std::optional<StepExchange> exchange_;
   std::unique_ptr<LanguageModel> model_;
   bool switched_ = false;  // model_ follows the recipe's late switch
 

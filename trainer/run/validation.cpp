@@ -131,12 +131,12 @@ std::optional<ValidationLoss> Validation::loss_of(Communicator& communicator, co
   const auto window_of = [&](uint64_t micro_batch) { return std::min(windows, micro_batch * micro_batch_sequences_); };
   for (uint64_t first = 0; first < micro_batches; first += ranks) {
     if (communicator.all_reduce_max(interrupted() ? 1 : 0) != 0) return std::nullopt;
-    run_together(communicator, [&] {
-      const uint64_t index = first + static_cast<uint64_t>(communicator.rank());
-      if (index >= micro_batches) return;
+    // An error of one rank ends the run: the ranks do not meet again.
+    if (const uint64_t index = first + static_cast<uint64_t>(communicator.rank()); index < micro_batches) {
+      communicator.control().at(fmt::format("validation micro-batch {}", index));
       const uint64_t begin = window_of(index);
       parts[index] = compute(models, set, index, std::span(divergences).subspan(begin, window_of(index + 1) - begin));
-    });
+    }
     std::vector<uint64_t> part_offsets, window_offsets;
     for (uint64_t rank = 0; rank <= ranks; ++rank) {
       const uint64_t end = std::min(first + rank, micro_batches);
