@@ -52,6 +52,14 @@ done
 NIBBLE_SIMULATED_GPUS=3 expect 0 mpirun -n 3 "$NIBBLE" train tiny.yaml --set run.dir=ranks "${exact[@]}" "${tiny[@]}" \
   --set optimizer.moment_dtype=bf16
 same cpu ranks
+# More ranks than groups: micro-batches are dealt out, and the gradient's slices travel from GPU to GPU.
+train one-group --set device=cpu "${tiny[@]}" --set train.gradient_groups=1
+for reduction in tree nccl; do
+  NIBBLE_SIMULATED_GPUS=3 expect 0 mpirun -n 3 "$NIBBLE" train tiny.yaml --set "run.dir=stripes-$reduction" "${exact[@]}" \
+    "${tiny[@]}" --set train.gradient_groups=1 --set "comm.reduction=$reduction"
+  grep -q 'stripes: more ranks than groups' output.txt || fail "ranks are idle with comm.reduction=$reduction"
+done
+same one-group stripes-tree
 
 # Commands that read a checkpoint compute on the device, too.
 expect 0 "$NIBBLE" evaluate cpu --set device=cpu

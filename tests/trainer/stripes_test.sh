@@ -39,6 +39,11 @@ for ranks in 1 2 3; do
   logged '(6 micro-batches in 2 groups, stripes'
   same "forced-$ranks" nvfp4-1
 done
+# Sixteen ranks with eight groups all work.
+run_variant sixteen-1 1 train.gradient_groups=8 train.tokens_per_step=2048 model.pattern=-*-
+run_variant sixteen-16 16 train.gradient_groups=8 train.tokens_per_step=2048 model.pattern=-*-
+grep -q '"ranks":16,"ranks_working":16' sixteen-16/metrics.jsonl || fail "not all of 16 ranks work"
+same sixteen-16 sixteen-1
 NIBBLE_ORDER=columns expect 78 "$NIBBLE" train tiny.yaml --set run.dir=unknown
 logged 'use rows or stripes'
 # An older run's key, whose groups have as many micro-batches as it says.
