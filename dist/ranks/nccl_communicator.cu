@@ -46,6 +46,7 @@ class NcclCommunicator final : public DeviceCommunicator {
                                                                         .rank = host_ranks.rank(),
                                                                         .timeout_s = timeout_s,
                                                                         .marks = marks_,
+                                                                        .control = &host_ranks.control(),
                                                                         .problem = find_problem});
     start();
   }

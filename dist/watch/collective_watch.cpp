@@ -21,6 +21,7 @@ namespace nibble {
 namespace {
 
 constexpr std::chrono::milliseconds interval{20};
+constexpr std::chrono::seconds time_of_control{5};  // within which it ends the process
 
 struct Operation {
   uint64_t number = 0;
@@ -78,30 +79,42 @@ struct CollectiveWatch::State {
       if (const std::string problem = options.problem(); !problem.empty()) {
         give_up(operation(ended + 1), fmt::format("failed: {}", problem));
       }
-      if (call_is_overdue()) give_up(operation(UINT64_MAX), too_long());
+      if (call_is_overdue()) end_late(operation(UINT64_MAX));
       if (begun <= ended) {
         watched = 0;
       } else if (watched != begun) {
         watched = begun;
         stopwatch = Stopwatch();
       } else if (expired(stopwatch)) {
-        give_up(operation(begun), too_long());
+        end_late(operation(begun));
       }
       lock.lock();
       wake.wait_for(lock, interval, [&] { return ending; });
     }
   }
 
-  std::string too_long() const { return fmt::format("took longer than {} s", options.timeout_s); }
+  bool has_control() const { return options.control != nullptr && !options.control->is_alone(); }
+
+  // The control decides who is late, and ends this process.
+  [[noreturn]] void end_late(const Operation& operation) {
+    if (has_control()) {
+      options.control->set_overdue(fmt::format("{} of {}", operation.name, options.library), operation.number);
+      std::this_thread::sleep_for(time_of_control);
+    }
+    give_up(operation, fmt::format("took longer than {} s", options.timeout_s));
+  }
 
   [[noreturn]] void give_up(const Operation& operation, const std::string& reason) {
     if (giving_up.exchange(true)) {
       for (;;) pause();  // the other thread is about to end the process
     }
-    log_error(
-        "{} number {} of {} ({} bytes) on rank {} {}. A rank or the connection to it is lost; the heartbeat files say "
-        "what each rank was doing. resume from the last checkpoint; if the ranks were only slow, raise the timeout",
-        operation.name, operation.number, options.library, operation.bytes, options.rank, reason);
+    const Error error(
+        ExitCode::peer_lost,
+        fmt::format("{} number {} of {} ({} bytes) on rank {} {}: a rank or the connection to it is lost",
+                    operation.name, operation.number, options.library, operation.bytes, options.rank, reason),
+        "resume from the last checkpoint; if the ranks were only slow, raise comm.timeout_s");
+    if (has_control() && options.control->raise(error)) std::this_thread::sleep_for(time_of_control);
+    print_error(error);
     _exit(static_cast<int>(ExitCode::peer_lost));
   }
 };

@@ -1,14 +1,17 @@
 // Watches collectives that a device carries out by itself: a thread ends the job when one of them, or the call that
 // asks for it, takes too long or fails.
 //
-// The job ends because this process does, with ExitCode::peer_lost: the launcher then ends the other ranks. The thread
-// calls neither MPI nor the library's abort, because another thread may be inside them.
+// The thread tells the control of the ranks, which names the rank that does not go on and ends all of them. Where there
+// is none, the job ends because this process does, with ExitCode::peer_lost: the launcher then ends the other ranks.
+// The thread calls neither MPI nor the library's abort, because another thread may be inside them.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+
+#include "dist/watch/control.h"
 
 namespace nibble {
 
@@ -26,6 +29,7 @@ class CollectiveWatch {
     double timeout_s = 0;  // 0: no bound
     // Memory that outlives the watch.
     CollectiveMarks* marks = nullptr;
+    Control* control = nullptr;  // null, or alone: there is none
     // The watching thread calls it. It returns at once what the library reports as failed; empty if nothing has.
     std::function<std::string()> problem;
   };
