@@ -229,6 +229,29 @@ void LanguageModel::run_backward(const Tensor& tokens, const Pass& pass) {
   exchange_->complete(embedding_bucket);
 }
 
+void LanguageModel::walk_trunk() {
+  for (uint32_t bucket = embedding_bucket; bucket < head_bucket(); ++bucket) {
+    exchange_->acquire(bucket, Direction::forward);
+    exchange_->release(bucket, Direction::forward);
+  }
+}
+
+void LanguageModel::walk_forward() {
+  walk_trunk();
+  with_head(Direction::forward, [] {});
+}
+
+void LanguageModel::walk_forward_backward() {
+  walk_trunk();
+  with_head(Direction::backward, [] {});
+  exchange_->complete(head_bucket());
+  for (uint32_t bucket = head_bucket(); bucket-- > embedding_bucket;) {
+    exchange_->acquire(bucket, Direction::backward);
+    exchange_->release(bucket, Direction::backward);
+    exchange_->complete(bucket);
+  }
+}
+
 std::vector<MemoryLine> LanguageModel::memory() const {
   std::vector<MemoryLine> lines;
   for (const Arena* arena : arenas_) {

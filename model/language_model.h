@@ -99,6 +99,10 @@ class LanguageModel {
   void take(const Tensor& tokens, const Tensor& targets, const Tensor& document_starts = Tensor());
   void start_forward_backward(const StepContext& context, float loss_scale);
   Tensor losses() const { return head_->losses(); }
+  // For a rank that has no micro-batch while others have one: makes the calls of the exchange that forward() or
+  // start_forward_backward() would make, and computes nothing.
+  void walk_forward();
+  void walk_forward_backward();
 
   // Decoding. A cache is of one text of up to sequence_length tokens; it must not outlive the model. decode() computes
   // the tokens that follow those in the cache, i32 [n] on the CPU, n > 0, and adds them to it; logits_of(begin, end)
@@ -141,6 +145,7 @@ class LanguageModel {
   static uint32_t bucket_of(size_t block) { return static_cast<uint32_t>(block) + 1; }
   uint32_t head_bucket() const { return bucket_of(blocks_.size()); }
   void acquire_block(size_t block, Direction direction);
+  void walk_trunk();
   // Acquires what the head needs, calls work(), and releases it.
   template <class Work>
   void with_head(Direction direction, const Work& work);

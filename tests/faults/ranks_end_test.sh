@@ -16,6 +16,10 @@ for fault in 0:2:0:forward 1:2:1:backward 2:3:1:forward 2:1:0:backward; do
   [ "$(grep -c '^error\[' output.txt)" -eq 1 ] || { cat output.txt; fail "fault.throw=$fault: more than one message"; }
   grep -q "a rank is going to throw an error: fault.throw is $fault" output.txt || fail "the log does not announce $fault"
 done
+# A rank without work walks the passes, too.
+expect 70 mpirun -n 3 "$NIBBLE" train tiny.yaml --set run.dir=idle --set train.threads=1 --set train.micro_batch_sequences=6 \
+  --set fault.throw=2:2:1:backward
+grep -q '^error\[E70\]: rank 2: fault.throw stops rank 2' output.txt || { cat output.txt; fail "a rank without work"; }
 # The run goes on without the fault: the key may change on resume.
 expect 70 "$NIBBLE" train tiny.yaml --set run.dir=alone --set checkpoint.every=2 --set fault.throw=0:4:0:backward
 grep -q '^error\[E70\]: fault.throw stops rank 0 in step 4' output.txt || { cat output.txt; fail "one rank alone"; }

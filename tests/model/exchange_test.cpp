@@ -79,6 +79,24 @@ TEST(Exchange, ValidationWalksForward) {
   EXPECT_EQ(exchange.calls, joined(forward_of_trunk, {"+forward 3", "-forward 3"}, {}));
 }
 
+// A rank without a micro-batch walks as those that have one, so that all meet in the same exchanges.
+TEST(Exchange, AnIdleRankWalksAlike) {
+  for (const bool tied : {false, true}) {
+    TestModel test = make_model(tied);
+    RecordingExchange working;
+    RecordingExchange idle;
+    test.bind_to(working);
+    test.forward_backward(context);
+    test.forward(context);
+    const std::vector<float> gradients = test.gradients;
+    test.bind_to(idle);
+    test.model.walk_forward_backward();
+    test.model.walk_forward();
+    EXPECT_EQ(idle.calls, working.calls);
+    EXPECT_EQ(test.gradients, gradients);
+  }
+}
+
 // An exchange may throw at every event; the error leaves the pass, and the next pass is as if there had been none.
 TEST(Exchange, AnErrorLeavesThePass) {
   TestModel test = make_model();

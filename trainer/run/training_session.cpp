@@ -288,7 +288,12 @@ void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
   StepEvent event{.model = *model_, .step = step, .again = again};
   for (event.slot = 0; event.slot < schedule_.slots(); ++event.slot) {
     const std::span<float> gradients = reduction_->begin_slot();
-    if (!gradients.empty()) compute_micro_batch(event, gradients);
+    if (gradients.empty()) {
+      exchange_->bind(model_->parameters(), weights_, {});
+      model_->walk_forward_backward();
+    } else {
+      compute_micro_batch(event, gradients);
+    }
     reduction_->end_slot();
     states_.end_slot(event);
   }

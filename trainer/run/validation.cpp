@@ -136,6 +136,8 @@ std::optional<ValidationLoss> Validation::loss_of(Communicator& communicator, co
       communicator.control().at(fmt::format("validation micro-batch {}", index));
       const uint64_t begin = window_of(index);
       parts[index] = compute(models, set, index, std::span(divergences).subspan(begin, window_of(index + 1) - begin));
+    } else {
+      models.model.walk_forward();
     }
     std::vector<uint64_t> part_offsets, window_offsets;
     for (uint64_t rank = 0; rank <= ranks; ++rank) {
