@@ -27,7 +27,8 @@ class StripedReduction final : public GradientReduction {
   // Takes memory from the arena, in the measuring pass and again after commit(): one buffer of the layout's elements in
   // FP32 for a lane that has micro-batches; one shard for the open group and for each partial sum beside it, which for
   // G groups are as many as a number below G has bits that are set; and one piece of a shard for each lane of other
-  // machines. Arguments are as for TreeReduction; a piece has `piece` elements or fewer.
+  // machines. Arguments are as for TreeReduction, and `owned` must outlive the object; a piece has `piece` elements or
+  // fewer.
   StripedReduction(SharedArena& memory, Communicator& communicator, const Placement& owned, const Schedule& schedule,
                    uint64_t piece = usual_piece);
   // For small sums: all memory is this rank's own.
