@@ -9,6 +9,7 @@
 #include "dist/device/pinned_memory.h"
 #include "dist/device/profile.h"
 #include "model/blocks/block_kind.h"
+#include "model/objectives/objective_kind.h"
 #include "model/ops/embedding.h"
 #include "model/ops/loss/cross_entropy.h"
 #include "model/ops/rope.h"
@@ -72,22 +73,26 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, co
     const BlockPosition position{.index = narrow<int>(blocks_.size()), .blocks = block_count};
     blocks_.push_back(kind->make({.config = config_, .recipe = recipe, .position = position, .table = table_}));
   }
-  table_.begin_bucket("head");
-  head_.emplace(config_, recipe,
-                Head::Sizes{.sequences = options_.sequences,
-                            .sequence_length = options_.sequence_length,
-                            .training = options_.training,
-                            .decoding = options_.decoding,
-                            .chunk_tokens = options_.head_chunk_tokens,
-                            .device = options_.device,
-                            .sums_micro_batches = options_.sums_micro_batches},
-                embedding_id_, table_);
-  arenas_ = {&quantized_weights_, &residual_stream_, &saved_activations_,      &shared_activations_,
-             &workspace_,         &head_->memory(),  &head_->gradient_memory()};
+  const ObjectiveSizes sizes{.sequences = options_.sequences,
+                             .sequence_length = options_.sequence_length,
+                             .training = options_.training,
+                             .decoding = options_.decoding,
+                             .chunk_tokens = options_.head_chunk_tokens,
+                             .device = options_.device,
+                             .sums_micro_batches = options_.sums_micro_batches};
+  for (const ObjectiveKind& kind : objective_kinds()) {
+    if (!kind.present(config_)) continue;
+    table_.begin_bucket(std::string(kind.bucket));
+    objectives_.push_back(kind.make({config_, recipe, sizes, embedding_id_, table_}));
+  }
+  arenas_ = {&quantized_weights_, &residual_stream_, &saved_activations_, &shared_activations_, &workspace_};
   for (const std::unique_ptr<Block>& block : blocks_) {
     for (Linear* linear : block->linears()) linears_.push_back(linear);
   }
-  linears_.push_back(&head_->linear());
+  for (const std::unique_ptr<Objective>& objective : objectives_) {
+    for (Arena* arena : objective->arenas()) arenas_.push_back(arena);
+    for (Linear* linear : objective->linears()) linears_.push_back(linear);
+  }
   if (options_.measure_only) {
     allocate();
     return;
@@ -120,7 +125,7 @@ void LanguageModel::allocate() {
     workspace_.release(mark);
   }
   allocate_blocks();
-  head_->allocate(quantized_weights_, workspace_);
+  for (const std::unique_ptr<Objective>& objective : objectives_) objective->allocate(quantized_weights_, workspace_);
 }
 
 void LanguageModel::allocate_blocks() {
@@ -178,12 +183,14 @@ void LanguageModel::acquire_block(size_t block, Direction direction) {
 }
 
 template <class Work>
-void LanguageModel::with_head(Direction direction, const Work& work) {
-  const BucketView embedding = config_.tied_head ? exchange_->acquire(embedding_bucket, direction) : BucketView();
-  head_->bind(exchange_->acquire(head_bucket(), direction), embedding);
-  work();
-  exchange_->release(head_bucket(), direction);
-  if (config_.tied_head) exchange_->release(embedding_bucket, direction);
+void LanguageModel::with_objective(size_t index, Direction direction, const Work& work) {
+  Objective& objective = *objectives_[index];
+  const bool tied = objective.uses_embedding();
+  const BucketView embedding = tied ? exchange_->acquire(embedding_bucket, direction) : BucketView();
+  objective.bind(exchange_->acquire(objective_bucket(index), direction), embedding);
+  work(objective);
+  exchange_->release(objective_bucket(index), direction);
+  if (tied) exchange_->release(embedding_bucket, direction);
 }
 
 Tensor LanguageModel::run_forward(const Tensor& tokens, const Pass& pass, TextCache* cache) {
@@ -218,19 +225,22 @@ void LanguageModel::run_backward(const Tensor& tokens, const Pass& pass) {
     exchange_->complete(bucket_of(b));
   }
   const BucketView embedding = exchange_->acquire(embedding_bucket, Direction::backward);
-  // A tied weight's gradient goes on from that of the head.
+  // The gradient of a weight that an objective uses goes on from the objective's.
+  const auto user =
+      std::ranges::find_if(objectives_, [](const auto& objective) { return objective->uses_embedding(); });
+  const bool continues = user != objectives_.end();
   embedding_backward({.tokens = tokens,
                       .grad_output = gradient_,
-                      .grad_weight = config_.tied_head ? head_->weight_gradient() : embedding[embedding_id_].gradient,
+                      .grad_weight = continues ? (*user)->embedding_gradient() : embedding[embedding_id_].gradient,
                       .workspace = embedding_workspace_,
-                      .continues = config_.tied_head});
-  if (config_.tied_head) head_->add_tied_gradient();
+                      .continues = continues});
+  if (continues) (*user)->add_embedding_gradient();
   exchange_->release(embedding_bucket, Direction::backward);
   exchange_->complete(embedding_bucket);
 }
 
 void LanguageModel::walk_trunk() {
-  for (uint32_t bucket = embedding_bucket; bucket < head_bucket(); ++bucket) {
+  for (uint32_t bucket = embedding_bucket; bucket < objective_bucket(0); ++bucket) {
     exchange_->acquire(bucket, Direction::forward);
     exchange_->release(bucket, Direction::forward);
   }
@@ -238,14 +248,14 @@ void LanguageModel::walk_trunk() {
 
 void LanguageModel::walk_forward() {
   walk_trunk();
-  with_head(Direction::forward, [] {});
+  with_objective(0, Direction::forward, [](Objective&) {});
 }
 
 void LanguageModel::walk_forward_backward() {
   walk_trunk();
-  with_head(Direction::backward, [] {});
-  exchange_->complete(head_bucket());
-  for (uint32_t bucket = head_bucket(); bucket-- > embedding_bucket;) {
+  for (size_t i = 0; i < objectives_.size(); ++i) with_objective(i, Direction::backward, [](Objective&) {});
+  for (size_t i = objectives_.size(); i-- > 0;) exchange_->complete(objective_bucket(i));
+  for (uint32_t bucket = objective_bucket(0); bucket-- > embedding_bucket;) {
     exchange_->acquire(bucket, Direction::backward);
     exchange_->release(bucket, Direction::backward);
     exchange_->complete(bucket);
@@ -271,7 +281,7 @@ void LanguageModel::bind(const Tensor& weights, const Tensor& gradients) {
   own_exchange_.bind(table_, weights, gradients);
   exchange_ = &own_exchange_;
   for (size_t b = 0; b < blocks_.size(); ++b) acquire_block(b, Direction::forward);
-  with_head(Direction::forward, [] {});
+  for (size_t i = 0; i < objectives_.size(); ++i) with_objective(i, Direction::forward, [](Objective&) {});
 }
 
 void LanguageModel::set_weights_changed() {
@@ -289,12 +299,14 @@ Pass LanguageModel::take_for_forward(const Tensor& tokens, const StepContext& co
 }
 
 double LanguageModel::forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
-                              const Tensor& document_starts, const Head::LogitsReader& read) {
+                              const Tensor& document_starts, const LogitsReader& read) {
   const Pass pass = take_for_forward(tokens, context, document_starts);
   const Tensor wanted = take_tokens(targets, target_ids_, pass.sequences, pass.sequence_length);
   const Tensor input = run_forward(token_ids_.slice(0, tokens.elements()), pass);
   double loss = 0;
-  with_head(Direction::forward, [&] { loss = head_->loss(input, wanted, context, read); });
+  with_objective(0, Direction::forward, [&](Objective& objective) {
+    loss = objective.loss({.input = input, .targets = wanted, .context = context}, read);
+  });
   return loss;
 }
 
@@ -311,7 +323,8 @@ Tensor LanguageModel::logits_of(int64_t begin, int64_t end) {
   if (!head_segments_.empty()) segments.assign(head_segments_.begin() + begin, head_segments_.begin() + end);
   for (OperandSegment& segment : segments) segment.first_row -= begin;
   Tensor logits;
-  with_head(Direction::forward, [&] { logits = head_->logits(input, head_context_, segments); });
+  with_objective(0, Direction::forward,
+                 [&](Objective& objective) { logits = objective.logits(input, head_context_, segments); });
   return logits;
 }
 
@@ -334,11 +347,13 @@ void LanguageModel::start_forward_backward(const StepContext& context, float los
   pass.document_starts = taken_starts_;
   const auto compute = [&] {
     const Tensor input = run_forward(token_ids_, pass);
-    with_head(Direction::backward, [&] {
-      head_->loss_and_gradient(
-          {.input = input, .targets = target_ids_, .gradient = gradient_, .context = context, .scale = loss_scale});
-    });
-    exchange_->complete(head_bucket());
+    const ObjectivePass predicted{.input = input, .targets = target_ids_, .context = context};
+    for (size_t i = 0; i < objectives_.size(); ++i) {
+      with_objective(i, Direction::backward, [&](Objective& objective) {
+        objective.loss_and_gradient(predicted, {.input = gradient_, .scale = loss_scale, .overwrite = i == 0});
+      });
+    }
+    for (size_t i = objectives_.size(); i-- > 0;) exchange_->complete(objective_bucket(i));
     run_backward(token_ids_, pass);
   };
   // Measuring operands or time and checking a product wait for the device, and an exchange may use other streams; none

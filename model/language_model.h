@@ -1,5 +1,5 @@
-// A decoder-only language model: embedding, blocks from a pattern string, final norm, head. Forward and backward are
-// written out; the model knows nothing of ranks, files or steps of an optimizer.
+// A decoder-only language model: embedding, blocks from a pattern string, objectives (final norm, head, loss). Forward
+// and backward are written out; the model knows nothing of ranks, files or steps of an optimizer.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +16,10 @@
 #include "model/blocks/block.h"
 #include "model/config.h"
 #include "model/exchange.h"
-#include "model/head.h"
 #include "model/layers/linear.h"
 #include "model/layers/parameter.h"
 #include "model/layers/step_context.h"
+#include "model/objectives/objective.h"
 #include "model/text_cache.h"
 #include "quant/recipe/recipe.h"
 #include "quant/tensor/tensor.h"
@@ -60,7 +60,7 @@ class LanguageModel {
   const ParameterTable& parameters() const { return table_; }
   std::vector<MemoryLine> memory() const;
   uint64_t memory_bytes() const;  // of all lines
-  // Returns the linear layers in the order of the blocks; the head's is the last. Who keeps a state of them from step
+  // Returns the linear layers in the order of the blocks, then of the objectives. Who keeps a state of them from step
   // to step hands it to them.
   std::span<Linear* const> linears() const { return linears_; }
 
@@ -80,13 +80,13 @@ class LanguageModel {
   // because rotary attention depends on distances only. All targets count, also the first token of the next document.
   // `read` gets the logits of each chunk of tokens before the loss overwrites them.
   double forward(const Tensor& tokens, const Tensor& targets, const StepContext& context,
-                 const Tensor& document_starts = Tensor(), const Head::LogitsReader& read = {});
+                 const Tensor& document_starts = Tensor(), const LogitsReader& read = {});
   // The same pass without loss: after start_logits(), logits_of() returns those of tokens [begin, end) of the
   // micro-batch, at most head_chunk_tokens(), f32 [end - begin, vocab_size], until the next call. The micro-batch is
   // one operand, as in training.
   void start_logits(const Tensor& tokens, const StepContext& context, const Tensor& document_starts = Tensor());
   Tensor logits_of(int64_t begin, int64_t end);
-  int64_t head_chunk_tokens() const { return head_->chunk_tokens(); }
+  int64_t head_chunk_tokens() const { return objectives_.front()->chunk_tokens(); }
   // Does the same for a whole micro-batch, with the same bits of the loss, and adds the gradient of loss_scale * (that
   // sum) to the bound gradients. It is formed from zero and then added: every bound gradient g becomes fl32(g + d),
   // where d is what the micro-batch alone would have made of a buffer of zeros.
@@ -98,7 +98,7 @@ class LanguageModel {
   // model/ops/loss/cross_entropy.h adds them up).
   void take(const Tensor& tokens, const Tensor& targets, const Tensor& document_starts = Tensor());
   void start_forward_backward(const StepContext& context, float loss_scale);
-  Tensor losses() const { return head_->losses(); }
+  Tensor losses() const { return objectives_.front()->losses(); }
   // For a rank that has no micro-batch while others have one: makes the calls of the exchange that forward() or
   // start_forward_backward() would make, and computes nothing.
   void walk_forward();
@@ -140,15 +140,15 @@ class LanguageModel {
   // Runs backward of the blocks and the embedding, beginning with the gradient of the head's input.
   void run_backward(const Tensor& tokens, const Pass& pass);
   void clear_non_finite_counts();
-  // The buckets are the embedding, one for each block, and the head.
+  // The buckets are the embedding, one for each block, and one for each objective.
   static constexpr uint32_t embedding_bucket = 0;
   static uint32_t bucket_of(size_t block) { return static_cast<uint32_t>(block) + 1; }
-  uint32_t head_bucket() const { return bucket_of(blocks_.size()); }
+  uint32_t objective_bucket(size_t objective) const { return bucket_of(blocks_.size() + objective); }
   void acquire_block(size_t block, Direction direction);
   void walk_trunk();
-  // Acquires what the head needs, calls work(), and releases it.
+  // Acquires what an objective needs, calls work(objective), and releases it.
   template <class Work>
-  void with_head(Direction direction, const Work& work);
+  void with_objective(size_t index, Direction direction, const Work& work);
 
   ModelConfig config_;
   LanguageModelOptions options_;
@@ -158,7 +158,7 @@ class LanguageModel {
   std::vector<std::unique_ptr<Block>> blocks_;
   LocalExchange own_exchange_;
   Exchange* exchange_ = &own_exchange_;
-  std::optional<Head> head_;
+  std::vector<std::unique_ptr<Objective>> objectives_;  // the first has the logits
   std::vector<Linear*> linears_;
 
   Arena quantized_weights_{"quantised weights", options_.device};
@@ -169,7 +169,7 @@ class LanguageModel {
   Arena workspace_{"workspace", options_.device};
   DeviceGraph graph_{options_.device, options_.graphs};  // of a micro-batch's forward and backward
   bool weights_changed_ = true;                          // since the graph's last run
-  std::vector<Arena*> arenas_;                           // the arenas above, and the head's
+  std::vector<Arena*> arenas_;                           // the arenas above, and the objectives'
 
   Tensor embedding_workspace_;                 // i32 [2, tokens]
   Tensor rope_table_;                          // f32 [sequence_length, head_dim / 2, 2]

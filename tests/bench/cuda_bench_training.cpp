@@ -2,8 +2,8 @@
 
 #include "bench/cuda_bench.h"
 #include "model/cost.h"
-#include "model/head.h"
 #include "model/language_model.h"
+#include "model/objectives/head.h"
 #include "model/ops/elementwise.h"
 #include "optim/adamw/adamw.h"
 #include "quant/recipe/recipe.h"

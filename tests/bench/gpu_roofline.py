@@ -75,7 +75,7 @@ def linear(device, m, k, n, quantiser, cycles=(0, 0, 0)):
 
 
 def chunk_tokens(tokens, vocabulary):
-    wanted = max(256, min(8192, (1 << 29) // vocabulary))  # head_chunk_tokens() of model/head.h
+    wanted = max(256, min(8192, (1 << 29) // vocabulary))  # head_chunk_tokens() of model/objectives/head.h
     chunks = -(-tokens // wanted)
     return min(tokens, -(-(-(-tokens // chunks)) // 16) * 16)
 

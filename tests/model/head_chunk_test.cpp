@@ -1,4 +1,4 @@
-#include "model/head.h"
+#include "model/objectives/head.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
 // Compares the head in chunks with the same operators on the whole micro-batch, and tests what chunks must not change.
-#include "model/head.h"
+#include "model/objectives/head.h"
 
 #include <gtest/gtest.h>
 
@@ -80,6 +80,7 @@ class Problem {
   }
 
   Tensor target_tensor() { return tensor_of(std::span(targets), {tokens}); }
+  ObjectivePass pass() { return {.input = input, .targets = target_tensor(), .context = context}; }
   void clear() {
     std::fill_n(gradients.as<float>(), gradients.elements(), 0.0F);
     fill(gradient, 4, 1);  // will be overwritten
@@ -110,22 +111,18 @@ class HeadUnderTest {
       : problem_(problem),
         head(problem.config, problem.recipe, {problem.sequences, sequence_length, training}, 0, table_) {
     head.allocate(weights_, workspace_);
-    for (Arena* arena : {&weights_, &workspace_, &head.memory()}) arena->commit();
+    for (Arena* arena : {&weights_, &workspace_, head.arenas().front()}) arena->commit();
     head.allocate(weights_, workspace_);
-    head.linear().set_non_finite(Tensor(&non_finite_, DType::i64, {1}));
+    head.linears().front()->set_non_finite(Tensor(&non_finite_, DType::i64, {1}));
     exchange_.bind(table_, problem.weights, training ? problem.gradients : Tensor());
     head.bind(exchange_.acquire(0, Direction::backward), {});
   }
   Result run(float scale) {
     problem_.clear();
-    head.loss_and_gradient({.input = problem_.input,
-                            .targets = problem_.target_tensor(),
-                            .gradient = problem_.gradient,
-                            .context = context,
-                            .scale = scale});
+    head.loss_and_gradient(problem_.pass(), {.input = problem_.gradient, .scale = scale});
     return problem_.results(table_, sum_of_losses(head.losses()));
   }
-  double loss() { return head.loss(problem_.input, problem_.target_tensor(), context); }
+  double loss() { return head.loss(problem_.pass()); }
 
  private:
   Problem& problem_;
@@ -257,10 +254,14 @@ TEST_F(HeadTest, LossNeedsNoGradientAndNoWholeMicroBatch) {
     EXPECT_EQ(HeadUnderTest(problem).loss(), expected);
     HeadUnderTest inference(problem, /*training=*/false);
     EXPECT_EQ(inference.loss(), expected);
-    const Tensor targets = problem.target_tensor();
-    const double first = inference.head.loss(problem.input.slice(0, 208), targets.slice(0, 208), context);
-    const double rest =
-        inference.head.loss(problem.input.slice(208, problem.tokens), targets.slice(208, problem.tokens), context);
+    const auto part = [&](int64_t begin, int64_t end) {
+      ObjectivePass pass = problem.pass();
+      pass.input = pass.input.slice(begin, end);
+      pass.targets = pass.targets.slice(begin, end);
+      return inference.head.loss(pass);
+    };
+    const double first = part(0, 208);
+    const double rest = part(208, problem.tokens);
     EXPECT_NEAR(first + rest, expected, 1e-12 * expected) << "FP64 sums";
   }
 }
@@ -272,13 +273,24 @@ TEST_F(HeadTest, QuantisedHeadTakesTheWholeMicroBatch) {
   Problem problem(config_of(DType::bf16), recipe, 34);
   HeadUnderTest head(problem);
   EXPECT_EQ(head.head.chunk_tokens(), problem.tokens);
-  EXPECT_EQ(head.head.memory().name(), "logits and their gradient");
+  EXPECT_EQ(head.head.arenas().front()->name(), "logits and their gradient");
   const Result expected = run_whole(problem, 1);
   const Result actual = head.run(1);
   EXPECT_EQ(actual.loss, expected.loss);
   EXPECT_TRUE(same_bits(actual.gradient, expected.gradient));
   EXPECT_TRUE(same_bits(actual.grad_weight, expected.grad_weight));
   EXPECT_TRUE(same_bits(actual.grad_norm, expected.grad_norm));
+}
+
+// Several objectives share the gradient of their input: only the first overwrites it.
+TEST_F(HeadTest, TheInputsGradientIsAddedToWhereItIsNotOverwritten) {
+  Problem problem(config_of(DType::f32), plain(Format::f32), 34);
+  HeadUnderTest head(problem);
+  const Result once = head.run(1);
+  head.head.loss_and_gradient(problem.pass(), {.input = problem.gradient, .overwrite = false});
+  const std::vector<float> twice = numbers(problem.gradient);
+  ASSERT_EQ(twice.size(), once.gradient.size());
+  for (size_t i = 0; i < twice.size(); ++i) ASSERT_EQ(twice[i], 2 * once.gradient[i]) << i;
 }
 
 TEST_F(HeadTest, ThreadsChangeNoBit) {
@@ -301,7 +313,7 @@ TEST_F(HeadTest, GradientsOfParametersAreAddedTo) {
   Problem problem(config_of(DType::bf16), plain(Format::bf16), 17);
   HeadUnderTest head(problem);
   const Result once = head.run(1);
-  head.head.loss_and_gradient({problem.input, problem.target_tensor(), problem.gradient, context, 1});
+  head.head.loss_and_gradient(problem.pass(), {.input = problem.gradient});
   ParameterTable table;
   const Head parameters(problem.config, problem.recipe, {1, sequence_length, true}, 0, table);
   const Result twice = problem.results(table, 0);
@@ -317,7 +329,7 @@ TEST_F(HeadTest, GradientsOfParametersAreAddedTo) {
 TEST_F(HeadTest, MemoryIsThatOfOneChunk) {
   const auto bytes = [](int64_t sequences, const Recipe& recipe) {
     Problem problem(config_of(DType::bf16), recipe, sequences);
-    return static_cast<int64_t>(HeadUnderTest(problem).head.memory().planned_bytes());
+    return static_cast<int64_t>(HeadUnderTest(problem).head.arenas().front()->planned_bytes());
   };
   const Recipe recipe = plain(Format::bf16);
   const int64_t one_chunk = bytes(16, recipe);
@@ -327,7 +339,7 @@ TEST_F(HeadTest, MemoryIsThatOfOneChunk) {
   quantized.high_precision.clear();
   EXPECT_GE(bytes(64, quantized), 1024 * vocabulary * 6) << "cannot be cut";
   Problem problem(config_of(DType::bf16), recipe, 64);
-  EXPECT_EQ(HeadUnderTest(problem).head.memory().name(), "logits and their gradient, 256 tokens at a time");
+  EXPECT_EQ(HeadUnderTest(problem).head.arenas().front()->name(), "logits and their gradient, 256 tokens at a time");
 }
 
 TEST_F(HeadTest, LogitsOfAChunk) {

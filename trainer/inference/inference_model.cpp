@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "dist/base/log.h"
+#include "model/objectives/head.h"
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/compute/run_device.h"
 #include "trainer/state/run_states.h"

@@ -14,7 +14,7 @@ namespace nibble {
 class DivergenceMeter {
  public:
   // Both models are bound to their weights and take micro-batches of one shape. `reference` is P of KL(P || Q). Logits
-  // of each model are in memory for one chunk of tokens (model/head.h) at a time.
+  // of each model are in memory for one chunk of tokens (model/objectives/head.h) at a time.
   DivergenceMeter(LanguageModel& reference, DeviceKind device);
 
   // Returns the loss of `model`, Q, on a micro-batch as LanguageModel::forward() does, and writes the sum of KL(P || Q)

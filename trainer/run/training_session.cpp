@@ -12,6 +12,7 @@
 #include "dist/device/profile.h"
 #include "dist/ranks/device_communicator.h"
 #include "model/blocks/block_kind.h"
+#include "model/objectives/head.h"
 #include "optim/adamw/adamw.h"
 #include "optim/gradient_norm.h"
 #include "quant/tensor/tensor_copy.h"
@@ -40,7 +41,8 @@ int64_t settled_vocabulary(const RunConfig& config, const Mixture& data) {
   return config.model.vocab_size;
 }
 
-// Returns train.head_chunk_tokens of the run. A value of 0 that is kept means what suits a CPU (model/head.h).
+// Returns train.head_chunk_tokens of the run. A value of 0 that is kept means what suits a CPU
+// (model/objectives/head.h).
 int64_t settled_head_chunk(const RunConfig& config, DeviceKind device, bool fresh) {
   const bool decides = config.train.head_chunk_tokens == 0 && device != DeviceKind::cpu && fresh;
   if (!decides) return config.train.head_chunk_tokens;

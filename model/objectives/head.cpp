@@ -1,4 +1,4 @@
-#include "model/head.h"
+#include "model/objectives/head.h"
 
 #include <fmt/format.h>
 
@@ -40,7 +40,7 @@ std::string memory_name(int64_t chunk, int64_t tokens) {
   return fmt::format("logits and their gradient, {} tokens at a time", chunk);
 }
 
-int64_t chunk_of(const Linear& linear, const Head::Sizes& sizes, int64_t vocabulary) {
+int64_t chunk_of(const Linear& linear, const ObjectiveSizes& sizes, int64_t vocabulary) {
   if (linear.quantizes()) return sizes.tokens();
   if (sizes.chunk_tokens == 0) return head_chunk_tokens(sizes.tokens(), vocabulary);
   return std::min(sizes.tokens(), sizes.chunk_tokens);
@@ -56,7 +56,7 @@ int64_t head_chunk_tokens(int64_t tokens, int64_t vocabulary, DeviceKind device)
   return std::min(tokens, round_up(div_ceil(tokens, chunks), block_rows));
 }
 
-Head::Head(const ModelConfig& config, const Recipe& recipe, const Sizes& sizes, uint32_t embedding_id,
+Head::Head(const ModelConfig& config, const Recipe& recipe, const ObjectiveSizes& sizes, uint32_t embedding_id,
            ParameterTable& table)
     : config_(config),
       sizes_(sizes),
@@ -91,9 +91,9 @@ void Head::allocate(Arena& weights, Arena& workspace) {
   linear_.allocate(arenas);
 }
 
-void Head::bind(const BucketView& head, const BucketView& embedding) {
-  norm_.bind(head);
-  linear_.bind(config_.tied_head ? embedding : head);
+void Head::bind(const BucketView& own, const BucketView& embedding) {
+  norm_.bind(own);
+  linear_.bind(config_.tied_head ? embedding : own);
   if (!has_own_gradients_ || norm_.grad_weight().empty()) return;
   bound_ = {norm_.grad_weight(), linear_.grad_weight()};
   norm_.set_grad_weight(own_.norm);
@@ -110,63 +110,62 @@ Tensor Head::logits(const Tensor& input, const StepContext& context, std::span<c
   return output;
 }
 
-double Head::loss(const Tensor& input, const Tensor& targets, const StepContext& context, const LogitsReader& read) {
+double Head::loss(const ObjectivePass& pass, const LogitsReader& read) {
   const ProfileScope scope(OperatorFamily::head, "head_loss");
-  const int64_t tokens = input.rows();
+  const int64_t tokens = pass.input.rows();
   for (int64_t begin = 0; begin < tokens; begin += chunk_) {
     const int64_t end = std::min(tokens, begin + chunk_);
-    const Tensor of_chunk = logits(input.slice(begin, end), context);
+    const Tensor of_chunk = logits(pass.input.slice(begin, end), pass.context);
     if (read) read(begin, of_chunk);
     cross_entropy({.logits = of_chunk,
-                   .targets = targets.slice(begin, end),
+                   .targets = pass.targets.slice(begin, end),
                    .grad_logits = Tensor(),
                    .losses = losses_.slice(begin, end)});
   }
   return sum_of_losses(losses_.slice(0, tokens));
 }
 
-void Head::loss_and_gradient(const Training& problem) {
+void Head::loss_and_gradient(const ObjectivePass& pass, const ObjectiveGradient& gradient) {
   const ProfileScope scope(OperatorFamily::head, "head_loss_and_gradient");
   const int64_t tokens = sizes_.tokens();
-  NIBBLE_CHECK(sizes_.training && problem.input.rows() == tokens, "a whole micro-batch, and memory for gradients");
+  NIBBLE_CHECK(sizes_.training && pass.input.rows() == tokens, "a whole micro-batch, and memory for gradients");
   if (has_own_gradients_) {
     fill_zero(own_.norm);
     fill_zero(own_.weight);
   }
   for (int64_t begin = 0; begin < tokens; begin += chunk_) {
     const int64_t end = std::min(tokens, begin + chunk_);
-    chunk_loss_and_gradient({.input = problem.input.slice(begin, end),
-                             .targets = problem.targets.slice(begin, end),
-                             .gradient = problem.gradient.slice(begin, end),
-                             .context = problem.context,
-                             .scale = problem.scale},
-                            losses_.slice(begin, end), begin == 0);
+    chunk_loss_and_gradient(
+        {.input = pass.input.slice(begin, end), .targets = pass.targets.slice(begin, end), .context = pass.context},
+        {.input = gradient.input.slice(begin, end), .scale = gradient.scale, .overwrite = gradient.overwrite},
+        losses_.slice(begin, end), begin == 0);
   }
   if (!has_own_gradients_) return;
   add(bound_.norm, own_.norm, bound_.norm);
   if (!config_.tied_head) add(bound_.weight, own_.weight, bound_.weight);
 }
 
-void Head::add_tied_gradient() {
-  const ProfileScope scope(OperatorFamily::head, "add_tied_gradient");
-  NIBBLE_CHECK(config_.tied_head, "the head has a weight of its own");
-  if (has_own_gradients_) add(bound_.weight, own_.weight, bound_.weight);
+void Head::add_embedding_gradient() {
+  const ProfileScope scope(OperatorFamily::head, "add_embedding_gradient");
+  if (uses_embedding() && has_own_gradients_) add(bound_.weight, own_.weight, bound_.weight);
 }
 
-void Head::chunk_loss_and_gradient(const Training& chunk, const Tensor& losses, bool first) {
+// The norm stays in the loop over chunks: its weight's gradient is a sum over tokens, and goes on from chunk to chunk.
+void Head::chunk_loss_and_gradient(const ObjectivePass& chunk, const ObjectiveGradient& gradient, const Tensor& losses,
+                                   bool first) {
   const int64_t count = chunk.input.rows();
   norm_.forward(chunk.input, normed_.slice(0, count));
   linear_.forward({.input = normed_, .output = logits_, .context = chunk.context, .keep = true});
   cross_entropy({.logits = logits_.slice(0, count),
                  .targets = chunk.targets,
                  .grad_logits = grad_logits_.slice(0, count),
-                 .scale = chunk.scale,
+                 .scale = gradient.scale,
                  .losses = losses});
   // A shorter last chunk is followed by rows of the previous chunk. Their gradient is set to zero, so they add nothing.
   if (count < chunk_) fill_zero(grad_logits_.slice(count, chunk_));
   linear_.backward({.grad_output = grad_logits_, .grad_input = grad_normed_, .context = chunk.context});
-  fill_zero(chunk.gradient);
-  norm_.backward(grad_normed_.slice(0, count), chunk.input, chunk.gradient, /*continues=*/!first);
+  if (gradient.overwrite) fill_zero(gradient.input);
+  norm_.backward(grad_normed_.slice(0, count), chunk.input, gradient.input, /*continues=*/!first);
 }
 
 }  // namespace nibble
