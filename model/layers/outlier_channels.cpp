@@ -69,7 +69,7 @@ void OutlierChannels::allocate_for_backward(const LayerArenas& arenas) {
       {.a = spec_.format, .b = spec_.format, .m = layer_.features_out, .n = count_, .k = arenas.tokens()});
 }
 
-void OutlierChannels::record(const Tensor& x) const {
+void OutlierChannels::observe(const Tensor& x) const {
   if (!norms_.empty()) add_column_squares(x, norms_);
 }
 

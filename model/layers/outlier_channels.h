@@ -13,14 +13,14 @@
 #include <span>
 #include <vector>
 
-#include "model/layers/layer_arenas.h"
+#include "model/layers/operand_split.h"
 #include "model/ops/columns.h"
 #include "quant/quantize/quantize.h"
 #include "quant/recipe/recipe.h"
 
 namespace nibble {
 
-class OutlierChannels {
+class OutlierChannels final : public OperandSplit {
  public:
   struct Layer {
     int64_t features_in = 0;
@@ -37,42 +37,41 @@ class OutlierChannels {
   OutlierChannels(const OutlierRule& rule, const Layer& layer);
   int64_t count() const { return count_; }
 
-  // These functions take memory for the stages of a layer's work; the workspace of one stage lives together.
-  void allocate_for_weight(const LayerArenas& arenas);
-  void allocate_for_read_back(Arena& workspace);
-  void allocate_for_input(const LayerArenas& arenas);
-  void allocate_for_backward(const LayerArenas& arenas);
+  void allocate_for_weight(const LayerArenas& arenas) override;
+  void allocate_for_read_back(Arena& workspace) override;
+  void allocate_for_input(const LayerArenas& arenas) override;
+  void allocate_for_backward(const LayerArenas& arenas) override;
 
-  // Sets where record() adds the squared norms of a micro-batch's channels: f32 [features_in], or empty.
+  // Sets where observe() adds the squared norms of a micro-batch's channels: f32 [features_in], or empty.
   void set_norms(const Tensor& norms) { norms_ = norms; }
-  void record(const Tensor& x) const;
+  void observe(const Tensor& x) const override;
 
   // Sets count() channels, ascending. Before this call nothing is split, and the functions below must not be called.
   void set_channels(std::span<const int32_t> channels);
-  bool splits_forward() const { return layer_.forward && !channels_.empty(); }
-  bool splits_grad_weight() const { return layer_.grad_weight && !channels_.empty(); }
+  bool splits_forward() const override { return layer_.forward && !channels_.empty(); }
+  bool splits_grad_weight() const override { return layer_.grad_weight && !channels_.empty(); }
   std::span<const int32_t> channels() const { return channels_; }
   // Returns whether the rows of X_o share a scale.
-  bool has_tensor_scale() const { return nibble::has_tensor_scale(spec_); }
+  bool has_tensor_scale() const override { return nibble::has_tensor_scale(spec_); }
 
   // Makes Q8(W_o) and returns W', which is valid as long as the stage's workspace.
-  Tensor split_weight(const Tensor& weight);
+  Tensor split_weight(const Tensor& weight) override;
   // Puts the values of Q8(W_o) into the zero columns of the dequantised Q4(W'), f32 [features_out, features_in].
-  void complete_weight(const Tensor& values);
+  void complete_weight(const Tensor& values) override;
   // Makes Q8(X_o) and, with `keep`, Q8(X_o^T), and returns X'.
-  Tensor split_input(const Tensor& x, bool keep);
+  Tensor split_input(const Tensor& x, bool keep) override;
   // Corrects the dequantised forward operand, f32 [tokens, features_in], from which the weight gradient's X is made:
   // sets its retained columns to zero if dW is split, else to the values of Q8(X_o) if Y is split.
-  void complete_input(const Tensor& values);
+  void complete_input(const Tensor& values) override;
   // Y = Q4(X') Q4(W')^T + Q8(X_o) Q8(W_o)^T: the caller puts the first product into sum_of(output), f32, and
   // add_forward() adds the second and rounds the sum to `output`.
-  Tensor sum_of(const Tensor& output) const;
-  void add_forward(const Tensor& sum, const Tensor& output);
+  Tensor sum_of(const Tensor& output) const override;
+  void add_forward(const Tensor& sum, const Tensor& output) override;
   // Adds dW_o to the retained columns of grad_weight, f32 [features_out, features_in].
-  void add_grad_weight(const Tensor& grad_output, const Tensor& grad_weight);
+  void add_grad_weight(const Tensor& grad_output, const Tensor& grad_weight) override;
 
   // Sets the counter of non-finite elements, i64 [1]; called before the first operand is made.
-  void set_non_finite(const Tensor& count) { observations_.non_finite = count; }
+  void set_non_finite(const Tensor& count) override { observations_.non_finite = count; }
 
  private:
   QuantizedTensor make(const Tensor& source, bool transpose, const QuantizedTensor& storage);
