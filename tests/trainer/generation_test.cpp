@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 
+#include "quant/format/codec.h"
 #include "trainer/report/progress.h"
 
 namespace nibble {
