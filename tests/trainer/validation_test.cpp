@@ -165,6 +165,17 @@ TEST_F(ValidationTest, ShardsThatNameNoTokenizerTakeTheOneOfTheConfiguration) {
   EXPECT_NE(error.find("their tokenizer has 421 tokens"), std::string::npos) << error;
 }
 
+std::vector<float> logits_of(LanguageModel& model, const Tensor& input, const StepContext& context) {
+  model.start_logits(input, context);
+  std::vector<float> all;
+  for (int64_t begin = 0; begin < input.elements(); begin += model.head_chunk_tokens()) {
+    const HostCopy part(model.logits_of(begin, std::min(begin + model.head_chunk_tokens(), input.elements())));
+    const auto values = part.as<float>();
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  return all;
+}
+
 // Returns KL(P || Q) of each token of the windows from the logits of whole sequences.
 std::vector<double> slow_divergences(const RunConfig& config, LanguageModel& p, LanguageModel& q) {
   const Validation validation(config);
@@ -175,14 +186,12 @@ std::vector<double> slow_divergences(const RunConfig& config, LanguageModel& p, 
     set.loader->load(set.windows[i], tokens, targets);
     const StepContext context{.seed = seed, .step = step, .micro_batch = static_cast<uint32_t>(i)};
     const Tensor input(tokens.data(), DType::i32, {1, 32});
-    p.start_logits(input, context);
-    q.start_logits(input, context);
-    const HostCopy of_p(p.logits_of(0, 32));
-    const HostCopy of_q(q.logits_of(0, 32));
+    const std::vector<float> of_p = logits_of(p, input, context);
+    const std::vector<float> of_q = logits_of(q, input, context);
     const auto vocab = static_cast<size_t>(config.model.vocab_size);
     for (size_t token = 0; token < 32; ++token) {
-      const float* const a = of_p.as<float>().data() + token * vocab;
-      const float* const b = of_q.as<float>().data() + token * vocab;
+      const float* const a = of_p.data() + token * vocab;
+      const float* const b = of_q.data() + token * vocab;
       double sum_a = 0, sum_b = 0, divergence = 0;
       for (size_t word = 0; word < vocab; ++word) {
         sum_a += std::exp(static_cast<double>(a[word]));
