@@ -1,9 +1,9 @@
 // The port through which a model reaches weights and gradients. The model walks its buckets (ParameterTable::buckets():
-// the embedding, one for each block, the head) and knows neither ranks nor where a tensor lies; whoever trains it
-// implements the port. A call is one event of a step, and all ranks of a run make the same calls in the same order.
+// the embedding, one for each block, the objectives') and knows neither ranks nor where a tensor lies; whoever trains
+// it implements the port. A call is one event of a step, and all ranks of a run make the same calls in the same order.
 //
-// In forward, buckets are acquired from the first to the last. Backward begins with the head, whose loss and gradient
-// are one call, and goes to the embedding. A head with a tied weight also acquires the embedding's bucket.
+// In forward, buckets are acquired from the first to the last. Backward begins with the objectives, whose loss and
+// gradient are one call, and goes to the embedding. A head with a tied weight also acquires the embedding's bucket.
 #pragma once
 
 #include <cstdint>

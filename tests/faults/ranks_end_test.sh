@@ -30,6 +30,20 @@ expect 78 "$NIBBLE" train tiny.yaml --set run.dir=wrong --set fault.throw=0:1:9:
 expect 78 "$NIBBLE" train tiny.yaml --set run.dir=wrong --set fault.throw=0:1:0:sideways
 expect 78 "$NIBBLE" train tiny.yaml --set run.dir=wrong --set fault.throw=0:1:0
 
+# Several ranks fail at once, in a validation: one of them speaks for all.
+cp -r data damaged
+"$python" - <<'EOF'
+import glob
+path = glob.glob('damaged/validation-*.bin')[0]
+content = bytearray(open(path, 'rb').read())
+content[len(content) // 2] ^= 1
+open(path, 'wb').write(content)
+EOF
+expect 65 mpirun -n 3 "$NIBBLE" train tiny.yaml --set run.dir=damaged_run --set train.threads=1 \
+  --set 'data.validation=damaged/validation-*.bin'
+[ "$(grep -c '^error\[' output.txt)" -eq 1 ] && grep -q '^error\[E65\]: rank [0-2]: .*damaged' output.txt ||
+  { cat output.txt; fail "ranks that fail in a validation"; }
+
 # A rank is stopped at some moment of a phase, at a step that counts up through the run; each rank in turn.
 stop_rank() { # NAME RANK PHASE PAUSE: stops the rank the first time that its heartbeat tells of the phase, after a pause
   mpirun -n 3 "$NIBBLE" train tiny.yaml --set run.dir="$1" --set train.threads=1 --set comm.timeout_s=1.5 \
