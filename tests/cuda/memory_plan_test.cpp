@@ -67,7 +67,7 @@ class Formula {
     int64_t weights = taken(8 * (2 * blocks + 1)) + weights_of(h_, v_, case_.head);
     int64_t saved = 0;
     int64_t shared = 0;
-    int64_t work = linear_work(chunk_capacity(), h_, v_, case_.head);
+    int64_t work = linear_work(chunk(), h_, v_, case_.head);
     for (int64_t b = 0; b < blocks; ++b) {
       const bool attention = case_.config.pattern[static_cast<size_t>(b)] == '*';
       const bool high = b < case_.first || b >= blocks - case_.last;
@@ -159,13 +159,12 @@ class Formula {
     const int64_t chunks = (t_ + wanted - 1) / wanted;
     return std::min(t_, up((t_ + chunks - 1) / chunks, 16));
   }
-  int64_t chunk_capacity() const { return training_ ? chunk() : std::max(chunk(), case_.options.sequence_length); }
   std::string head_name() const {
     const std::string name = "logits and their gradient";
     return chunk() >= t_ ? name : name + ", " + std::to_string(chunk()) + " tokens at a time";
   }
   int64_t head_memory() const {
-    const int64_t capacity = chunk_capacity();
+    const int64_t capacity = chunk();
     const int64_t forward = taken(2 * capacity * h_) + taken(4 * capacity * v_) + taken(4 * t_) + taken(4 * capacity);
     if (!training_) return forward;
     return forward + taken(2 * chunk() * h_) + taken(2 * chunk() * v_) + linear_saved(h_, capacity, case_.head);
