@@ -7,7 +7,6 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <cstring>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -83,7 +82,6 @@ struct Control::State {
   std::vector<Peer> peers;
   uint64_t waits_in = 0;  // number of the collective in which this rank was seen to wait
   Stopwatch since_waiting;
-  Stopwatch since_started;
   std::optional<Stopwatch> since_stopped;
   std::optional<Stopwatch> since_verdict;
   std::thread thread;
@@ -95,7 +93,7 @@ struct Control::State {
         silent_s(options.timeout_s > 0 ? std::clamp(options.timeout_s / 2, 0.5, 5.0) : 5.0),
         peers(options.endpoints.size()) {}
 
-  bool is_judge(size_t rank) const { return rank < judges; }
+  bool may_judge() const { return own < judges; }
 
   Message message(Kind kind) const {
     Message result;
@@ -103,6 +101,21 @@ struct Control::State {
     result.kind = kind;
     result.rank = options.rank;
     return result;
+  }
+
+  Message message(Kind kind, const Error& error) const {
+    Message result = message(kind);
+    result.code = static_cast<int32_t>(error.code());
+    put(result.what, error.what());
+    put(result.remedy, error.remedy());
+    return result;
+  }
+
+  // Sends to the first `ranks` of the others.
+  void send_to_first(size_t ranks, const Message& message) const {
+    for (size_t rank = 0; rank < std::min(ranks, peers.size()); ++rank) {
+      if (rank != own) send(message, rank);
+    }
   }
 
   // Sends to where the rank was heard from, or else to all of its addresses.
@@ -174,7 +187,7 @@ struct Control::State {
 
   // The lowest rank that lives judges, unless it was stopped itself a short time ago.
   bool judges_now() const {
-    if (!is_judge(own) || (since_stopped && since_stopped->seconds() < silent_s)) return false;
+    if (!may_judge() || (since_stopped && since_stopped->seconds() < silent_s)) return false;
     return std::all_of(peers.begin(), peers.begin() + static_cast<std::ptrdiff_t>(own),
                        [this](const Peer& peer) { return peer.since_heard.seconds() > silent_s; });
   }
@@ -199,20 +212,12 @@ struct Control::State {
     peers[own].position = now.position;
     peers[own].waiting_s = now.waiting_s;
     peers[own].since_heard = Stopwatch();
-    for (size_t rank = 0; rank < std::min(judges, peers.size()); ++rank) {
-      if (rank != own) send(now, rank);
-    }
+    send_to_first(judges, now);
     if (since_verdict) return after_verdict();
     if (own_error) {
       const std::string who = fmt::format("rank {}: ", options.rank);
       if (judges_now()) return decide(*own_error, who);
-      Message raised = message(Kind::raised);
-      raised.code = static_cast<int32_t>(own_error->code());
-      put(raised.what, own_error->what());
-      put(raised.remedy, own_error->remedy());
-      for (size_t rank = 0; rank < std::min(judges, peers.size()); ++rank) {
-        if (rank != own) send(raised, rank);
-      }
+      send_to_first(judges, message(Kind::raised, *own_error));
     } else if (judges_now()) {
       judge();
     }
@@ -276,14 +281,7 @@ struct Control::State {
   void after_verdict() {
     const Error error = *verdict;
     if (since_verdict->seconds() > farewell_s) _exit(static_cast<int>(error.code()));
-    if (!is_judge(own)) return;
-    Message told = message(Kind::verdict);
-    told.code = static_cast<int32_t>(error.code());
-    put(told.what, error.what());
-    put(told.remedy, error.remedy());
-    for (size_t rank = 0; rank < peers.size(); ++rank) {
-      if (rank != own) send(told, rank);
-    }
+    if (may_judge()) send_to_first(peers.size(), message(Kind::verdict, error));
   }
 
   template <class Change>
