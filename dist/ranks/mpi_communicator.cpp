@@ -4,16 +4,11 @@
 #include <fmt/ranges.h>
 #include <mpi.h>
 #include <sched.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
-#include <csignal>
-#include <cstdio>
 #include <cstring>
 #include <set>
-#include <thread>
 #include <utility>
 
 #include "dist/base/enum_names.h"
@@ -21,6 +16,7 @@
 #include "dist/base/stopwatch.h"
 #include "dist/device/thread_pool.h"
 #include "dist/ranks/mpi_control.h"
+#include "dist/ranks/mpi_job.h"
 #include "dist/ranks/mpi_window.h"
 
 namespace nibble {
@@ -59,25 +55,6 @@ struct Patience {
 constexpr Patience for_arrivals{0, 0.05};
 constexpr Patience for_answer{2, 0.05};
 constexpr Patience for_data{2, 5};
-
-// MPI_Abort may wait for a launcher that is gone, so a thread ends the process after 10 seconds.
-[[noreturn]] void abort_job(int exit_code) {
-  std::fflush(nullptr);
-  std::thread([exit_code] {
-    std::this_thread::sleep_for(std::chrono::seconds(10));
-    _exit(exit_code);
-  }).detach();
-  MPI_Abort(MPI_COMM_WORLD, exit_code);
-  _exit(exit_code);
-}
-
-// A rank must not outlive its launcher and go on writing into the run directory, so the kernel kills it with its
-// parent.
-void die_with_launcher() {
-  const pid_t launcher = getppid();
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != launcher) _exit(static_cast<int>(ExitCode::peer_lost));
-}
 
 class MpiCommunicator final : public Communicator {
  public:

@@ -1,12 +1,11 @@
 #include "dist/ranks/mpi_control.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <random>
 #include <utility>
 
 #include "dist/base/log.h"
+#include "dist/ranks/mpi_job.h"
 #include "dist/watch/heartbeat.h"
 
 namespace nibble {
@@ -36,15 +35,6 @@ std::vector<ControlEndpoint> all_endpoints(MPI_Comm ranks, int size, const Datag
 }
 
 }  // namespace
-
-void check_mpi(int result, std::string_view what) {
-  if (result == MPI_SUCCESS) return;
-  char text[MPI_MAX_ERROR_STRING];
-  int length = 0;
-  MPI_Error_string(result, text, &length);
-  throw Error(ExitCode::peer_lost, fmt::format("MPI failed in {}: {}", what, std::string_view(text, length)),
-              "look for the first rank that failed; then resume from the last checkpoint");
-}
 
 std::unique_ptr<Control> make_mpi_control(MPI_Comm ranks, const MpiOptions& options) {
   int rank = 0;

@@ -4,15 +4,11 @@
 #include <mpi.h>
 
 #include <memory>
-#include <string_view>
 
 #include "dist/ranks/mpi_communicator.h"
 #include "dist/watch/control.h"
 
 namespace nibble {
-
-// Throws ExitCode::peer_lost for a result that is not MPI_SUCCESS.
-void check_mpi(int result, std::string_view what);
 
 // Collective. The result is alone where there is one rank, and where messages of the control do not pass between some
 // ranks, after one warning.
