@@ -1,6 +1,6 @@
 // The part that the readers of array files share: the description of an array as a file states it, its checks, and the
 // reading of its elements into a LoadedArray. Only the implementation of trainer/arrays/array_file.h includes this
-// header. The readers are npy_file.cpp, safetensors_file.cpp and checkpoint_array.cpp.
+// header. The readers are npy_file.cpp, safetensors_array.cpp and checkpoint_array.cpp.
 #pragma once
 
 #include <cstddef>
