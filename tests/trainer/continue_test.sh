@@ -25,6 +25,18 @@ touch begun/slurm-17.out begun/config.yaml
 expect 0 mpirun -n 2 "$NIBBLE" train tiny.yaml --continue --set run.dir=begun
 same begun whole
 
+# train.max_minutes is over before the first step is, so every process makes one step, and a validation that time breaks
+# off is made up by the next process.
+expect 75 "$NIBBLE" train tiny.yaml --continue --set run.dir=timed --set train.max_minutes=0.0001
+says "stopped after step 1, 0.0001 minutes (train.max_minutes): the checkpoint is saved"
+for step in 2 3 4 5; do
+  expect 75 mpirun -n 2 "$NIBBLE" resume timed
+  says "stopped after step $step, "
+done
+says "validation after step 4"
+expect 0 "$NIBBLE" resume timed --set train.max_minutes=600
+same timed whole
+
 # It checks what resume checks.
 cp -r run changed
 expect 78 "$NIBBLE" train tiny.yaml --continue --set run.dir=changed --set optimizer.learning_rate=1e-3

@@ -86,6 +86,7 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "data.allow_unused=true",
                                   "data.document_mask=true",
                                   "train.stop_at=50",
+                                  "train.max_minutes=1.5",
                                   "train.gradient_groups=0",
                                   "train.group_micro_batches=2",
                                   "train.recompute=0,2-3",

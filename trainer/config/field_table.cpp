@@ -137,6 +137,10 @@ const Field fields[] = {
      numeric, "schedule", steps, "steps", true},
     {"train.stop_at", VALUE(train.stop_at), "Write a checkpoint and end with exit code 75 after this step; 0 = never.",
      changeable, "", optional_steps, "steps"},
+    {"train.max_minutes", VALUE(train.max_minutes), "Do the same after the step in which the command has run for so many "
+     "minutes, by the clock of rank 0; a validation is broken off, and the resumed run makes it up. For jobs with a time limit: "
+     "leave room for a step and a checkpoint. 0 = no limit.",
+     changeable, "", {0, 10000000}, "minutes"},
     {"train.micro_batch_sequences", VALUE(train.micro_batch_sequences),
      "Sequences of a micro-batch, the unit that one rank computes at a time.",
      numeric, "batch", sequence_count, "sequences", true},

@@ -350,10 +350,8 @@ void check_resume(const RunConfig& before, const RunConfig& after) {
   std::vector<std::string> frozen, numeric, numeric_keys;
   for (const ConfigDifference& difference : config_differences(before, after)) {
     const std::string text = fmt::format("{} ({} -> {})", difference.key, difference.before, difference.after);
-    const auto& allowed = after.resume.allow;
     if (difference.resume == ResumeClass::frozen) frozen.push_back(text);
-    if (difference.resume != ResumeClass::numeric) continue;
-    if (std::find(allowed.begin(), allowed.end(), difference.key) != allowed.end()) continue;
+    if (difference.resume != ResumeClass::numeric || after.resume.allows(difference.key)) continue;
     numeric.push_back(text);
     numeric_keys.push_back(difference.key);
   }

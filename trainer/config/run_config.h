@@ -3,6 +3,7 @@
 // docs/configuration.md are made from it. Defaults are the initial values of the members below.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -58,8 +59,9 @@ struct RunConfig {
     bool document_mask = false;  // a token sees the earlier tokens of its own document only
   };
   struct Train {
-    int64_t steps = 0;    // optimizer steps of the whole run; the schedule ends there
-    int64_t stop_at = 0;  // write a checkpoint and end with exit code 75 after this step; 0 = never
+    int64_t steps = 0;       // optimizer steps of the whole run; the schedule ends there
+    int64_t stop_at = 0;     // write a checkpoint and end with exit code 75 after this step; 0 = never
+    double max_minutes = 0;  // do the same when the process has run for so long; 0 = no limit
     int64_t micro_batch_sequences = 0;
     int64_t tokens_per_step = 0;  // a multiple of micro_batch_sequences * model.sequence_length
     // The groups of the gradient's fixed sum order: so many, or the older way to say it, so many micro-batches in each.
@@ -122,6 +124,7 @@ struct RunConfig {
   };
   struct Resume {
     std::vector<std::string> allow;  // keys of class `numeric` that may differ from the checkpoint's
+    bool allows(std::string_view key) const { return std::ranges::find(allow, key) != allow.end(); }
   };
 
   Run run;

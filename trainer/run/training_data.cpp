@@ -20,10 +20,6 @@ std::unique_ptr<Loader> open_shards(const RunConfig& config, const ShardSet& sha
   return std::make_unique<Loader>(shards.patterns, length, config.run.seed, /*shuffle=*/true, shard_options(config));
 }
 
-bool allows(const RunConfig& config, std::string_view key) {
-  return std::ranges::find(config.resume.allow, key) != config.resume.allow.end();
-}
-
 std::string unused_text(const Loader& set) {
   return fmt::format("{} of {} tokens ({:.1f} %) lie in no window", with_thousands(set.tokens_in_no_window()),
                      with_thousands(set.tokens()),
@@ -154,7 +150,7 @@ void TrainingData::check_tokenizer(const DataState& data) {
   const std::string text =
       fmt::format("the training shards were made with another tokenizer than the checkpoint's ({}, then {})", tokenizer,
                   data.tokenizer);
-  if (!allows(config_, "data.tokenizer")) {
+  if (!config_.resume.allows("data.tokenizer")) {
     throw Error(ExitCode::bad_config, text,
                 "restore the shards, or go on on purpose: --set 'resume.allow=[data.train, data.tokenizer]'");
   }
@@ -191,7 +187,7 @@ std::vector<std::optional<size_t>> TrainingData::match(const DataState& data, co
                                    parts[*match].weight, train_->share(part));
   }
   if (parts_left != 0) {
-    if (!allows(config_, "data.train")) {
+    if (!config_.resume.allows("data.train")) {
       throw Error(ExitCode::bad_config,
                   fmt::format("the training shards are not those of the checkpoint (fingerprint {}, then {})",
                               train_->fingerprint(), data.fingerprint),
@@ -202,7 +198,7 @@ std::vector<std::optional<size_t>> TrainingData::match(const DataState& data, co
     return matches;
   }
   if (changed_weights.empty()) return matches;
-  if (!allows(config_, "data.train")) {
+  if (!config_.resume.allows("data.train")) {
     throw Error(ExitCode::bad_config,
                 fmt::format("the shares of the parts of data.train have changed: {}", changed_weights),
                 "restore the weights, or go on with others on purpose: --set 'resume.allow=[data.train]'");

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -28,6 +29,7 @@ namespace nibble {
 namespace {
 
 constexpr uint64_t largest_gemm_plan = 1 << 20;  // bytes
+const Stopwatch process_time;                    // started before main()
 
 class TrainingLoop {
  public:
@@ -63,12 +65,14 @@ class TrainingLoop {
   void log_product_check(const StepResult& result);
   [[noreturn]] void give_up(uint64_t step) const;
   void log_validation(const std::string& suffix, const ValidationLoss& set, uint64_t step);
-  bool validate_after(uint64_t step);
+  bool validate_after(uint64_t step, const std::function<bool()>& interrupted);
   void save(uint64_t step);
   void restore_gemm_plan();
   void keep_gemm_plan();
   ExitCode stopped_after(uint64_t step);
-  bool stop_wanted() { return communicator_.all_reduce_max(stop_requested() ? 1 : 0) != 0; }
+  bool time_is_up() const;
+  bool wants_to_stop() const { return stop_requested() || time_is_up(); }  // on this rank
+  bool stop_wanted() { return communicator_.all_reduce_max(wants_to_stop() ? 1 : 0) != 0; }
 
   Communicator& communicator_;
   TrainingSession& session_;
@@ -303,10 +307,10 @@ void TrainingLoop::log_validation(const std::string& suffix, const ValidationLos
   if (set.bits_per_byte) tensorboard_->scalar("bits_per_byte/validation" + suffix, *set.bits_per_byte, axis(step));
 }
 
-// Returns false if a stop was requested before the validation was complete.
-bool TrainingLoop::validate_after(uint64_t step) {
+// Returns false if interrupted() became true on some rank before the validation was complete.
+bool TrainingLoop::validate_after(uint64_t step, const std::function<bool()>& interrupted) {
   enter(Phase::validation, step);
-  const auto losses = session_.validate(step, stop_requested);
+  const auto losses = session_.validate(step, interrupted);
   if (!losses) return false;
   on_leader(communicator_, [&] {
     metrics_->validation(step, tokens_after(step), *losses);
@@ -352,10 +356,18 @@ void TrainingLoop::save(uint64_t step) {
   });
 }
 
+// Returns whether train.max_minutes is over. The clock of rank 0 decides for all.
+bool TrainingLoop::time_is_up() const {
+  return leader() && config_.train.max_minutes > 0 && process_time.seconds() >= 60 * config_.train.max_minutes;
+}
+
 ExitCode TrainingLoop::stopped_after(uint64_t step) {
   if (profile_) log_profile(profile_->finish());
-  progress_->line(fmt::format("stopped after step {}: the checkpoint is saved, `nibble resume {}` goes on", step,
-                              directory_.path().string()));
+  const std::string reason = !stop_requested() && time_is_up()
+                                 ? fmt::format(", {} minutes (train.max_minutes)", config_.train.max_minutes)
+                                 : "";
+  progress_->line(fmt::format("stopped after step {}{}: the checkpoint is saved, `nibble resume {}` goes on", step,
+                              reason, directory_.path().string()));
   return ExitCode::start_again;
 }
 
@@ -363,13 +375,16 @@ ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
   restore_gemm_plan();
   const uint64_t first = checkpoint ? continue_from(*checkpoint) : start_fresh();
   open_logs(first, checkpoint.has_value());
-  if (validation_pending(first) && !validate_after(first)) return stopped_after(first);
+  // No limit of time breaks off this validation: where it takes longer than the limit, the run would never go on.
+  if (validation_pending(first) && !validate_after(first, stop_requested)) return stopped_after(first);
   const auto stop_at = static_cast<uint64_t>(config_.train.stop_at);
+  const auto wants = [this] { return wants_to_stop(); };
   for (uint64_t step = first + 1; step <= total_steps(); ++step) {
     train_one(step);
     const bool last = step == total_steps();
     bool stop = stop_wanted();
-    if (!stop && session_.has_validation() && (last || due(step, config_.eval.every))) stop = !validate_after(step);
+    if (!stop && session_.has_validation() && (last || due(step, config_.eval.every)))
+      stop = !validate_after(step, wants);
     // A request to stop leaves out the validation, and the resumed run computes it. So a run that is stopped after its
     // last step is not complete if it has a validation set.
     const bool complete = last && !(stop && session_.has_validation());

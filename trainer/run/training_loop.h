@@ -11,11 +11,11 @@
 
 namespace nibble {
 
-// Collective. Trains until train.steps, train.stop_at or a request to stop (dist/base/signals.h). With a checkpoint the
-// run continues after its step. Without one it starts with fresh weights and writes the checkpoint of step 0 first, so
-// that a run that has started can always be resumed. Returns ok when the run is complete, and start_again when it
-// stopped earlier with a checkpoint. Throws ExitCode::numerics when more steps were skipped, because they were not
-// finite, than guard.* allows.
+// Collective. Trains until train.steps, train.stop_at, train.max_minutes or a request to stop (dist/base/signals.h).
+// With a checkpoint the run continues after its step. Without one it starts with fresh weights and writes the
+// checkpoint of step 0 first, so that a run that has started can always be resumed. Returns ok when the run is
+// complete, and start_again when it stopped earlier with a checkpoint. Throws ExitCode::numerics when more steps were
+// skipped, because they were not finite, than guard.* allows.
 ExitCode run_training(Communicator& communicator, TrainingSession& session, const RunDirectory& directory,
                       const std::optional<CheckpointInfo>& checkpoint);
 
