@@ -1,4 +1,4 @@
-#include "trainer/config/yaml_document.h"
+#include "trainer/yaml/yaml_document.h"
 
 #include <gtest/gtest.h>
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "trainer/config/yaml_document.h"
+#include "trainer/yaml/yaml_document.h"
 
 namespace nibble {
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "trainer/config/run_config.h"
-#include "trainer/config/yaml_document.h"
+#include "trainer/yaml/yaml_document.h"
 
 namespace nibble {
 

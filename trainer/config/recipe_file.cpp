@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <utility>
@@ -11,6 +10,7 @@
 
 #include "dist/base/error.h"
 #include "dist/base/text.h"
+#include "trainer/config/config_files.h"
 #include "trainer/config/recipe_operand.h"
 #include "trainer/config/recipe_rules.h"
 #include "trainer/config/user_path.h"
@@ -43,29 +43,7 @@ std::string identity_of(const std::string& path) {
 }
 
 std::vector<std::string> recipe_directories(const std::string& config_directory) {
-  std::vector<std::string> directories = {config_directory, config_directory + "/../recipes", "configs/recipes"};
-  if (const char* configured = std::getenv("NIBBLE_CONFIG_DIR")) {
-    directories.push_back(std::string(configured) + "/recipes");
-  }
-  std::error_code error;
-  const fs::path executable = fs::read_symlink("/proc/self/exe", error);
-  if (!error) {
-    const fs::path beside = executable.parent_path();
-    directories.push_back((beside / "configs/recipes").string());
-    directories.push_back((beside.parent_path() / "share/nibble/configs/recipes").string());
-  }
-  return directories;
-}
-
-// Returns the file of a recipe that is given by name.
-std::string find_by_name(const std::string& name, const std::vector<std::string>& directories) {
-  for (const std::string& directory : directories) {
-    const std::string path = fmt::format("{}/{}.yaml", directory, name);
-    if (is_file(path)) return tidy(path);
-  }
-  throw Error(
-      ExitCode::missing_input, fmt::format("no recipe {}", shown(name)),
-      fmt::format("give the path of a .yaml file, or put {}.yaml into one of: {}", name, fmt::join(directories, ", ")));
+  return config_directories("recipes", config_directory);
 }
 
 // A recipe as far as it has been read. The lists and the switch are kept as nodes, because reading them needs the
@@ -178,7 +156,7 @@ class RecipeReader {
       }
     }
     try {
-      return find_by_name(name, directories);
+      return find_config_file("recipe", name, directories);
     } catch (const Error& error) {
       throw missing(error);
     }
@@ -223,7 +201,7 @@ Recipe parse_recipe(const YamlNode& node, const std::string& config_directory) {
 Recipe load_recipe(const std::string& name_or_path, const std::string& config_directory) {
   std::string path;
   if (!is_path(name_or_path)) {
-    path = find_by_name(name_or_path, recipe_directories(config_directory));
+    path = find_config_file("recipe", name_or_path, recipe_directories(config_directory));
   } else {
     try {
       path = expand_path(name_or_path);

@@ -18,7 +18,7 @@
 #include <string_view>
 
 #include "quant/recipe/recipe.h"
-#include "trainer/config/yaml_document.h"
+#include "trainer/yaml/yaml_document.h"
 
 namespace nibble {
 

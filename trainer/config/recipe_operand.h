@@ -9,7 +9,7 @@
 
 #include "quant/recipe/operand_role.h"
 #include "quant/recipe/recipe.h"
-#include "trainer/config/yaml_document.h"
+#include "trainer/yaml/yaml_document.h"
 
 namespace nibble {
 

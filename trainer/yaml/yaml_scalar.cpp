@@ -1,4 +1,4 @@
-// Implements the numbers and strings of trainer/config/yaml_document.h.
+// Implements the numbers and strings of trainer/yaml/yaml_document.h.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "dist/base/text.h"
-#include "trainer/config/yaml_document.h"
+#include "trainer/yaml/yaml_document.h"
 
 namespace nibble {
 namespace {
