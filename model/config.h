@@ -34,6 +34,11 @@ struct ModelConfig {
   int64_t intermediate_size = 0;  // width of the SwiGLU MLP
   int64_t sequence_length = 0;    // longest context
   double rope_theta = 10000.0;
+  // Rotary scaling of Llama 3 (model/ops/rope.h); a factor of 1 scales nothing.
+  double rope_scaling_factor = 1;
+  double rope_low_frequency_factor = 1;
+  double rope_high_frequency_factor = 4;
+  int64_t rope_original_length = 8192;  // context before the scaling
   double norm_epsilon = 1e-5;
   bool tied_head = false;  // the head shares the embedding's weights
   double init_std = 0.02;  // standard deviation; of projections back into the residual stream: init_std / sqrt(blocks)

@@ -98,7 +98,13 @@ LanguageModel::LanguageModel(const ModelConfig& config, const Recipe& recipe, co
     return;
   }
   planned(arenas_, [&] { allocate(); });
-  if (!rope_table_.empty()) fill_rope_table(config_.rope_theta, rope_table_);
+  if (rope_table_.empty()) return;
+  fill_rope_table({.theta = config_.rope_theta,
+                   .scaling_factor = config_.rope_scaling_factor,
+                   .low_frequency_factor = config_.rope_low_frequency_factor,
+                   .high_frequency_factor = config_.rope_high_frequency_factor,
+                   .original_length = config_.rope_original_length},
+                  rope_table_);
 }
 
 void LanguageModel::allocate() {

@@ -78,6 +78,24 @@ void check_positive(const std::string& key, double value) {
   }
 }
 
+void check_rope_scaling(const ModelConfig& config) {
+  check_positive("model.rope_low_frequency_factor", config.rope_low_frequency_factor);
+  check_positive("model.rope_high_frequency_factor", config.rope_high_frequency_factor);
+  check_size("model.rope_original_length", config.rope_original_length);
+  const double factor = config.rope_scaling_factor;
+  if (!std::isfinite(factor) || factor < 1) {
+    throw ModelConfigError("model.rope_scaling_factor", fmt::format("model.rope_scaling_factor is {}, below 1", factor),
+                           "use 1 for no scaling");
+  }
+  if (config.rope_low_frequency_factor >= config.rope_high_frequency_factor) {
+    throw ModelConfigError(
+        "model.rope_low_frequency_factor",
+        fmt::format("model.rope_low_frequency_factor {} is not below model.rope_high_frequency_factor {}",
+                    config.rope_low_frequency_factor, config.rope_high_frequency_factor),
+        "Llama 3 has 1 and 4");
+  }
+}
+
 // Returns the whole UTF-8 character that begins at `index`.
 std::string_view character_at(std::string_view text, size_t index) {
   text.remove_prefix(index);
@@ -127,6 +145,7 @@ void validate(const ModelConfig& config) {
     if (std::find(used.begin(), used.end(), &kind) != used.end()) kind.check(config);
   }
   check_positive("model.rope_theta", config.rope_theta);
+  check_rope_scaling(config);
   check_positive("model.norm_epsilon", config.norm_epsilon);
   check_positive("model.init_std", config.init_std);
   if (config.dtype != DType::bf16 && config.dtype != DType::f32) {

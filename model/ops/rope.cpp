@@ -1,6 +1,8 @@
 #include "model/ops/rope.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <span>
 #include <vector>
 
@@ -55,6 +57,16 @@ NIBBLE_VECTORIZE void rotate_heads(const Rotation<T>& rotation) {
   if (begin < rotation.half) rotate_slice(rotation, begin, rotation.half - begin);
 }
 
+// Returns the frequency after the scaling.
+double scaled(const RopeFrequencies& scaling, double frequency) {
+  if (scaling.scaling_factor == 1) return frequency;
+  const double turns = static_cast<double>(scaling.original_length) * frequency / (2 * std::numbers::pi);
+  const double kept = std::clamp(
+      (turns - scaling.low_frequency_factor) / (scaling.high_frequency_factor - scaling.low_frequency_factor), 0.0,
+      1.0);
+  return kept * frequency + (1 - kept) * frequency / scaling.scaling_factor;
+}
+
 void check(const Rope& problem) {
   NIBBLE_CHECK(problem.head_dim % 2 == 0 && problem.sequence_length > 0, "rope needs an even head_dim and a length");
   const int64_t width = (problem.query_heads + 2 * problem.kv_heads) * problem.head_dim;
@@ -68,12 +80,13 @@ void check(const Rope& problem) {
 
 }  // namespace
 
-void fill_rope_table(double theta, const Tensor& table) {
+void fill_rope_table(const RopeFrequencies& frequencies, const Tensor& table) {
   NIBBLE_CHECK(table.rank() == 3 && table.size(2) == 2, "rope table is [sequence_length, head_dim / 2, 2]");
   std::vector<float> values(static_cast<size_t>(table.elements()));
   const int64_t half = table.size(1);
   for (int64_t i = 0; i < half; ++i) {
-    const double frequency = std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
+    const double frequency =
+        scaled(frequencies, std::pow(frequencies.theta, -static_cast<double>(i) / static_cast<double>(half)));
     for (int64_t position = 0; position < table.size(0); ++position) {
       const double angle = static_cast<double>(position) * frequency;
       float* entry = values.data() + (position * half + i) * 2;

@@ -7,8 +7,21 @@
 
 namespace nibble {
 
+// The angle by which a pair of elements is rotated from one position to the next.
+struct RopeFrequencies {
+  double theta = 10000;
+  // Scaling of Llama 3, by which a model reads longer texts than those it was trained on: frequencies that turn fewer
+  // than low_frequency_factor times in original_length tokens are divided by scaling_factor, those that turn more than
+  // high_frequency_factor times are kept, and those between are mixed of both. A factor of 1 changes no frequency.
+  // Source: the type "llama3" of the library transformers.
+  double scaling_factor = 1;
+  double low_frequency_factor = 1;
+  double high_frequency_factor = 4;
+  int64_t original_length = 8192;
+};
+
 // Fills the table f32 [sequence_length, head_dim / 2, 2] with cosine and sine of every angle, computed in FP64.
-void fill_rope_table(double theta, const Tensor& table);
+void fill_rope_table(const RopeFrequencies& frequencies, const Tensor& table);
 
 struct Rope {
   // [sequences * sequence_length, (query_heads + 2 * kv_heads) * head_dim], f32 or bf16: query heads, then key heads,

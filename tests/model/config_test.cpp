@@ -119,6 +119,13 @@ TEST(ModelConfig, RefusesWhatIsWrong) {
   expect_refused("intermediate_size", [](ModelConfig& c) { c.intermediate_size = 40; });
   expect_refused("sequence_length", [](ModelConfig& c) { c.sequence_length = 0; });
   expect_refused("rope_theta", [](ModelConfig& c) { c.rope_theta = -1; });
+  expect_refused("rope_scaling_factor", [](ModelConfig& c) { c.rope_scaling_factor = 0.5; });
+  expect_refused("rope_scaling_factor",
+                 [](ModelConfig& c) { c.rope_scaling_factor = std::numeric_limits<double>::infinity(); });
+  expect_refused("rope_low_frequency_factor", [](ModelConfig& c) { c.rope_low_frequency_factor = 4; });
+  expect_refused("rope_low_frequency_factor", [](ModelConfig& c) { c.rope_low_frequency_factor = 0; });
+  expect_refused("rope_high_frequency_factor", [](ModelConfig& c) { c.rope_high_frequency_factor = -4; });
+  expect_refused("rope_original_length", [](ModelConfig& c) { c.rope_original_length = 0; });
   expect_refused("norm_epsilon", [](ModelConfig& c) { c.norm_epsilon = std::numeric_limits<double>::quiet_NaN(); });
   expect_refused("norm_epsilon", [](ModelConfig& c) { c.norm_epsilon = 0; });
   expect_refused("init_std", [](ModelConfig& c) { c.init_std = std::numeric_limits<double>::infinity(); });

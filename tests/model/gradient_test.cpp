@@ -105,6 +105,14 @@ TEST_F(Gradient, OneKeyValueHeadForAllQueries) {
   check(config, 1, 1.0F);
 }
 
+TEST_F(Gradient, ScaledRotaryFrequencies) {
+  ModelConfig config = tiny_config();
+  config.pattern = "*";
+  config.rope_scaling_factor = 8;
+  config.rope_original_length = 64;  // the first of six frequencies is kept, the second mixed, the others divided
+  check(config, 1, 1.0F);
+}
+
 TEST_F(Gradient, DocumentsInASequence) {
   ModelConfig config = tiny_config();
   config.sequence_length = 8;

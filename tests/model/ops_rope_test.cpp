@@ -24,7 +24,7 @@ std::vector<T> rotated(const Values& values, bool inverse = false) {
   // The table is longer than the sequence, because a model's table serves shorter sequences too.
   std::vector<float> table((length + 3) * head_dim);
   const Tensor table_view = view(table, {length + 3, head_dim / 2, 2});
-  fill_rope_table(theta, table_view);
+  fill_rope_table({.theta = theta}, table_view);
   rope({view(qkv, {sequences * length, width}), table_view, length, query_heads, kv_heads, head_dim, inverse});
   return qkv;
 }
@@ -98,6 +98,35 @@ TEST(Rope, InverseIsTheGradient) {
   const double backward = inner_product(widened(rotated<float>(upstream, true)), x);
   EXPECT_NEAR(forward, backward, 2 * tolerance * static_cast<double>(x.size()));
   EXPECT_GT(std::abs(forward), 1) << "the numbers must say something";
+}
+
+// The frequencies of Llama 3.1 8B as transformers 5.24 computes them in FP32 (ROPE_INIT_FUNCTIONS["llama3"]): kept,
+// mixed, and divided by 8.
+TEST(Rope, ScalesFrequenciesAsLlama3) {
+  constexpr int64_t half = 64;
+  const std::pair<size_t, double> expected[] = {{0, 1},
+                                                {1, 0.814617217},
+                                                {28, 0.00321144611},
+                                                {29, 0.00216657063},
+                                                {30, 0.00137189368},
+                                                {34, 0.00017850779},
+                                                {35, 9.55621217e-05},
+                                                {36, 7.78465546e-05},
+                                                {63, 3.06892588e-07}};
+  std::vector<float> table(2 * half * 2);
+  fill_rope_table({.theta = 500'000, .scaling_factor = 8}, view(table, {2, half, 2}));
+  for (const auto& [index, frequency] : expected) {
+    const double cosine = static_cast<double>(table[(half + index) * 2]);
+    const double sine = static_cast<double>(table[(half + index) * 2 + 1]);
+    EXPECT_NEAR(std::atan2(sine, cosine) / frequency, 1, 1e-6) << index;
+  }
+  // Without a factor the other numbers do not matter.
+  std::vector<float> plain(table.size());
+  std::vector<float> other(table.size());
+  fill_rope_table({.theta = 500'000}, view(plain, {2, half, 2}));
+  fill_rope_table({.theta = 500'000, .high_frequency_factor = 2, .original_length = 16}, view(other, {2, half, 2}));
+  EXPECT_EQ(plain, other);
+  EXPECT_NE(plain, table);
 }
 
 TEST(Rope, Bf16IsFp32RoundedOnce) {

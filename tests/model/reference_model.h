@@ -97,6 +97,20 @@ class ReferenceModel {
     return y;
   }
 
+  // Returns the angle from one position to the next, written with the length of a wave in tokens.
+  double frequency(size_t pair) const {
+    const double exponent = -2.0 * static_cast<double>(pair) / static_cast<double>(config_.head_dim);
+    const double plain = std::pow(config_.rope_theta, exponent);
+    const double wave = 2 * 3.14159265358979323846 / plain;
+    const double context = static_cast<double>(config_.rope_original_length);
+    const double low = config_.rope_low_frequency_factor;
+    const double high = config_.rope_high_frequency_factor;
+    if (wave < context / high) return plain;
+    if (wave > context / low) return plain / config_.rope_scaling_factor;
+    const double smooth = (context / wave - low) / (high - low);
+    return (1 - smooth) * plain / config_.rope_scaling_factor + smooth * plain;
+  }
+
   // Returns head `index` of a row of queries, keys and values; `turned` rotates it by its position.
   Vector head(const Vector& qkv, size_t index, size_t position, bool turned) const {
     const size_t d = static_cast<size_t>(config_.head_dim);
@@ -104,8 +118,7 @@ class ReferenceModel {
     if (!turned) return x;
     Vector y(d);
     for (size_t i = 0; i < d / 2; ++i) {
-      const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(d);
-      const double angle = static_cast<double>(position) * std::pow(config_.rope_theta, exponent);
+      const double angle = static_cast<double>(position) * frequency(i);
       y[i] = x[i] * std::cos(angle) - x[i + d / 2] * std::sin(angle);
       y[i + d / 2] = x[i + d / 2] * std::cos(angle) + x[i] * std::sin(angle);
     }

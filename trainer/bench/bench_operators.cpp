@@ -146,7 +146,7 @@ void add_rope(BenchGroup& group, int64_t sequences, int64_t length) {
   constexpr int64_t head_dim = 64;
   const Tensor qkv = normal_tensor(group, {sequences * length, 3 * heads * head_dim});
   const Tensor table = zero_tensor(group, DType::f32, {length, head_dim / 2, 2});
-  fill_rope_table(1e4, table);
+  fill_rope_table({}, table);
   add_streaming(group, "rope", static_cast<double>(sequences * length * 2 * heads * head_dim), {2, 2, 2}, [=] {
     rope({.qkv = qkv,
           .table = table,

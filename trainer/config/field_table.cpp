@@ -97,6 +97,17 @@ const Field fields[] = {
      numeric, "model", axis, "tokens", true},
     {"model.rope_theta", VALUE(model.rope_theta), "Base of the rotary position frequencies.",
      frozen, "model", {0, 1e12, true}},
+    {"model.rope_scaling_factor", VALUE(model.rope_scaling_factor), "Rotary scaling of Llama 3, for longer contexts than "
+     "those of its pre-training: low frequencies are divided by this factor; 1 = none.",
+     frozen, "model", {1, 1e6}},
+    {"model.rope_low_frequency_factor", VALUE(model.rope_low_frequency_factor), "With scaling, frequencies are divided that turn "
+     "less often than this in model.rope_original_length tokens.",
+     frozen, "model", {0, 1e6, true}},
+    {"model.rope_high_frequency_factor", VALUE(model.rope_high_frequency_factor), "With scaling, frequencies are kept that turn "
+     "more often than this in model.rope_original_length tokens; those between are mixed of both.",
+     frozen, "model", {0, 1e6, true}},
+    {"model.rope_original_length", VALUE(model.rope_original_length), "Length of the context before the scaling.",
+     frozen, "model", axis, "tokens"},
     {"model.norm_epsilon", VALUE(model.norm_epsilon), "Added to the mean square in RMSNorm.",
      frozen, "model", positive_share},
     {"model.tied_head", VALUE(model.tied_head), "The head shares the weights of the embedding.",
