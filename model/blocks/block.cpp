@@ -5,7 +5,7 @@
 #include <charconv>
 #include <cmath>
 
-#include "model/ops/rms_norm.h"
+#include "model/ops/norm/rms_norm.h"
 
 namespace nibble {
 
@@ -56,7 +56,7 @@ void Norm::allocate(const LayerArenas& arenas) {
   inverse_rms_ = allocate_tensor(arenas.saved, DType::f32, {arenas.tokens()});
   if (!arenas.training) return;
   const size_t mark = arenas.workspace.mark();
-  workspace_ = allocate_tensor(arenas.workspace, DType::f32, {rms_norm_workspace_rows, hidden_size_});
+  workspace_ = allocate_tensor(arenas.workspace, DType::f32, {token_ranges, hidden_size_});
   arenas.workspace.release(mark);
 }
 

@@ -107,7 +107,7 @@ class Norm {
   double epsilon_;
   Tensor weight_, grad_weight_;  // [hidden]
   Tensor inverse_rms_;           // f32 [tokens], saved
-  Tensor workspace_;             // f32 [rms_norm_workspace_rows, hidden]
+  Tensor workspace_;             // f32 [token_ranges, hidden]
 };
 
 }  // namespace nibble

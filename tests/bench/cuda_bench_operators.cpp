@@ -1,7 +1,7 @@
 #include "bench/cuda_bench.h"
 #include "model/ops/elementwise.h"
 #include "model/ops/loss/cross_entropy.h"
-#include "model/ops/rms_norm.h"
+#include "model/ops/norm/rms_norm.h"
 #include "model/ops/swiglu.h"
 #include "optim/adamw/adamw.h"
 
@@ -25,7 +25,7 @@ void operators(Bench& bench) {
                    .weight = allocate_tensor(arena, DType::bf16, {features}),
                    .grad_weight = allocate_tensor(arena, DType::f32, {features}),
                    .inverse_rms = allocate_tensor(arena, DType::f32, {tokens}),
-                   .workspace = allocate_tensor(arena, DType::f32, {rms_norm_workspace_rows, features})};
+                   .workspace = allocate_tensor(arena, DType::f32, {token_ranges, features})};
   });
   for (const Tensor& tensor : {made.a, made.b, made.wide, made.weight}) fill(tensor);
   bench.stream("add", 6 * elements, [&] { add(made.a, made.b, made.c); });

@@ -1,5 +1,5 @@
 #include "cuda/device_fixture.h"
-#include "model/ops/rms_norm.h"
+#include "model/ops/norm/rms_norm.h"
 
 namespace nibble {
 namespace {
@@ -41,7 +41,7 @@ TEST_F(RmsNorm, BackwardHasTheBitsOfTheCpu) {
       TwinTensor inverse_rms(DType::f32, {tokens});
       TwinTensor grad_input(dtype, {tokens, features});
       TwinTensor grad_weight(DType::f32, {features});
-      TwinTensor workspace(DType::f32, {rms_norm_workspace_rows, features});
+      TwinTensor workspace(DType::f32, {token_ranges, features});
       grad_output.fill_normal(1);
       input.fill_normal(2, 3);
       weight.fill_normal(3);
@@ -66,7 +66,7 @@ TEST_F(RmsNorm, NoTokensChangeNothing) {
   TwinTensor none(DType::f32, {0});
   TwinTensor weight(DType::f32, {16});
   TwinTensor grad_weight(DType::f32, {16});
-  TwinTensor workspace(DType::f32, {rms_norm_workspace_rows, 16});
+  TwinTensor workspace(DType::f32, {token_ranges, 16});
   grad_weight.fill_normal(1);
   rms_norm_backward(
       {empty.gpu(), empty.gpu(), weight.gpu(), none.gpu(), empty.gpu(), grad_weight.gpu(), workspace.gpu()});

@@ -21,7 +21,7 @@ ROOMS = {
     'dist': ['base', 'device', 'watch', 'ranks', 'zero'],
     'quant': ['format', 'recipe', 'tensor', 'isa', 'quantize/cpu', 'quantize/cuda', 'quantize', 'gemm/gemm_problem',
               'gemm/gemm_common', 'gemm/gemm_backend_kind', 'gemm/cpu', 'gemm/gemm_check', 'gemm/cuda', 'gemm', 'wire'],
-    'model': ['config', 'ops/row', 'ops/attention', 'ops/loss', 'ops', 'layers', 'exchange', 'expert_exchange', 'blocks', 'cost', 'objectives',
+    'model': ['config', 'ops/row', 'ops/attention', 'ops/loss', 'ops/norm', 'ops', 'layers', 'exchange', 'expert_exchange', 'blocks', 'cost', 'objectives',
               'text_cache', 'language_model'],
     'optim': ['schedule', 'optimizer', 'adamw', 'gradient_norm', 'oscillation'],
     'data': ['file_kind', 'shards', 'data_position', 'sampler', 'loader', 'mixture', 'patterns', 'text', 'tokenizers'],

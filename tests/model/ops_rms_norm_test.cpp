@@ -1,5 +1,5 @@
 // Compares RMS norm with FP64, and its gradient with finite differences.
-#include "model/ops/rms_norm.h"
+#include "model/ops/norm/rms_norm.h"
 
 #include <cmath>
 
@@ -41,13 +41,12 @@ Result<T> run(const Problem& problem, bool continues = false) {
   result.grad_input = stored<T>(problem.grad_input);
   result.grad_weight = stored<float>(problem.grad_weight);
   // Old contents of the workspace must not matter.
-  std::vector<float> workspace(static_cast<size_t>(rms_norm_workspace_rows) * problem.features, std::nanf(""));
+  std::vector<float> workspace(static_cast<size_t>(token_ranges) * problem.features, std::nanf(""));
   rms_norm_forward({view(input, {tokens, features}), view(weight, {features}), epsilon,
                     view(result.output, {tokens, features}), view(result.inverse_rms, {tokens})});
   rms_norm_backward({view(grad_output, {tokens, features}), view(input, {tokens, features}), view(weight, {features}),
                      view(result.inverse_rms, {tokens}), view(result.grad_input, {tokens, features}),
-                     view(result.grad_weight, {features}), view(workspace, {rms_norm_workspace_rows, features}),
-                     continues});
+                     view(result.grad_weight, {features}), view(workspace, {token_ranges, features}), continues});
   return result;
 }
 

@@ -18,7 +18,7 @@
 #include "model/ops/elementwise.h"
 #include "model/ops/embedding.h"
 #include "model/ops/loss/cross_entropy.h"
-#include "model/ops/rms_norm.h"
+#include "model/ops/norm/rms_norm.h"
 #include "model/ops/rope.h"
 #include "model/ops/swiglu.h"
 #include "optim/adamw/adamw.h"
@@ -92,7 +92,7 @@ void add_norm(BenchGroup& group, int64_t tokens, int64_t features) {
   const Tensor grad_input = zero_tensor(group, DType::bf16, {tokens, features});
   const Tensor grad_weight = zero_tensor(group, DType::f32, {features});
   const Tensor inverse_rms = zero_tensor(group, DType::f32, {tokens});
-  const Tensor workspace = zero_tensor(group, DType::f32, {rms_norm_workspace_rows, features});
+  const Tensor workspace = zero_tensor(group, DType::f32, {token_ranges, features});
   const auto elements = static_cast<double>(tokens * features);
   add_streaming(group, "norm/forward", elements, {2, 2, 4}, [=] {
     rms_norm_forward({.input = input, .weight = weight, .epsilon = 1e-5, .output = output, .inverse_rms = inverse_rms});

@@ -5,12 +5,10 @@
 #pragma once
 
 #include "dist/device/operator.h"
+#include "model/ops/row/range_sums.h"
 #include "quant/tensor/tensor.h"
 
 namespace nibble {
-
-// For the gradient of the weight, tokens are cut into this many ranges of equal length, whatever the number of threads.
-constexpr int64_t rms_norm_workspace_rows = 32;
 
 struct RmsNormForward {
   Tensor input;   // [tokens, features]
@@ -21,7 +19,7 @@ struct RmsNormForward {
 };
 NIBBLE_OPERATOR(void rms_norm_forward(const RmsNormForward& problem));
 
-// The terms of the weight's gradient are summed over the tokens of each range, then over the ranges in order.
+// The weight's gradient is summed as model/ops/row/range_sums.h says.
 struct RmsNormBackward {
   Tensor grad_output;      // [tokens, features]
   Tensor input;            // [tokens, features]
@@ -29,7 +27,7 @@ struct RmsNormBackward {
   Tensor inverse_rms;      // f32 [tokens], of the forward pass
   Tensor grad_input;       // [tokens, features]: added to, the sum is rounded once; not grad_output
   Tensor grad_weight;      // f32 [features]: the sum is added to it
-  Tensor workspace;        // f32 [rms_norm_workspace_rows, features]
+  Tensor workspace;        // f32 [token_ranges, features]
   bool continues = false;  // the sum goes on from what grad_weight holds, in place of beginning with zero
 };
 NIBBLE_OPERATOR(void rms_norm_backward(const RmsNormBackward& problem));

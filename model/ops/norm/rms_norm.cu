@@ -1,40 +1,13 @@
-#include "model/ops/rms_norm.h"
+#include "model/ops/norm/rms_norm.h"
 
 #include <cmath>
 
 #include "dist/device/launch.cuh"
-#include "model/ops/rms_norm_math.h"
-#include "model/ops/row/row_sum.cuh"
+#include "model/ops/norm/rms_norm_rows.cuh"
 #include "model/ops/row/storage.h"
 
 namespace nibble::cuda {
 namespace {
-
-constexpr int rows_of_block = 8;  // one warp a row
-
-template <class T, bool aligned>
-struct Squares {
-  const T* input;
-  __device__ Pair pair(int64_t i) const {
-    const Pair x = load_neighbours<aligned>(input + i);
-    return {x.even * x.even, x.odd * x.odd};
-  }
-  __device__ float one(int64_t i) const { return to_float(input[i]) * to_float(input[i]); }
-};
-
-template <class T, bool aligned>
-struct Products {
-  const T* grad_output;
-  const T* weight;
-  const T* input;
-  __device__ Pair pair(int64_t i) const {
-    const Pair g = load_neighbours<aligned>(grad_output + i);
-    const Pair w = load_neighbours<aligned>(weight + i);
-    const Pair x = load_neighbours<aligned>(input + i);
-    return {g.even * w.even * x.even, g.odd * w.odd * x.odd};
-  }
-  __device__ float one(int64_t i) const { return to_float(grad_output[i]) * to_float(weight[i]) * to_float(input[i]); }
-};
 
 template <class T>
 struct Forward {
@@ -74,11 +47,8 @@ struct Backward {
   const float* inverse_rms;
   T* grad_input;
   float* partial_sums;  // [ranges, features]
-  float* grad_weight;
   int64_t tokens, features;
   int64_t range;  // tokens of a range
-  int64_t ranges;
-  bool continues;
 };
 
 // A warp computes a token.
@@ -128,23 +98,6 @@ __global__ void partial_sums_kernel(Backward<T> problem) {
   store_pack(problem.partial_sums + blockIdx.y * problem.features + column, sum);
 }
 
-template <class T>
-__global__ void grad_weight_kernel(Backward<T> problem) {
-  const int64_t column = global_thread();
-  if (column >= problem.features) return;
-  const float before = problem.grad_weight[column];
-  float sum = problem.continues ? before : 0.0f;
-#pragma unroll 8
-  for (int64_t range = 0; range < problem.ranges; ++range) {
-    sum += problem.partial_sums[range * problem.features + column];
-  }
-  problem.grad_weight[column] = problem.continues ? sum : before + sum;
-}
-
-LaunchShape warp_a_row(int64_t rows) {
-  return {dim3(narrow<unsigned>(div_ceil<int64_t>(rows, rows_of_block))), dim3(rows_of_block * warp_lanes)};
-}
-
 }  // namespace
 
 void rms_norm_forward(const RmsNormForward& problem) {
@@ -170,7 +123,7 @@ void rms_norm_backward(const RmsNormBackward& problem) {
   const int64_t tokens = problem.grad_output.rows();
   const int64_t width = problem.grad_output.cols();
   if (tokens == 0) return;
-  const int64_t range = div_ceil<int64_t>(tokens, rms_norm_workspace_rows);
+  const TokenRanges ranges = TokenRanges::of(tokens);
   with_storage_type(dtype, [&]<class T>(T) {
     const Backward<T> backward{.grad_output = problem.grad_output.as<T>(),
                                .input = problem.input.as<T>(),
@@ -178,12 +131,9 @@ void rms_norm_backward(const RmsNormBackward& problem) {
                                .inverse_rms = problem.inverse_rms.as<float>(),
                                .grad_input = problem.grad_input.as<T>(),
                                .partial_sums = problem.workspace.as<float>(),
-                               .grad_weight = problem.grad_weight.as<float>(),
                                .tokens = tokens,
                                .features = width,
-                               .range = range,
-                               .ranges = div_ceil(tokens, range),
-                               .continues = problem.continues};
+                               .range = ranges.length};
     const auto fits = [&](int count) {
       return in_packs(count, sizeof(T), width,
                       {backward.grad_output, backward.input, backward.weight, backward.grad_input}) &&
@@ -195,11 +145,13 @@ void rms_norm_backward(const RmsNormBackward& problem) {
     constexpr int threads = 128;
     with_pack<2>(fits(2), [&](auto pack) {
       LaunchShape shape = one_thread_each(div_ceil<int64_t>(width, pack()), threads);
-      shape.grid.y = narrow<unsigned>(backward.ranges);
+      shape.grid.y = narrow<unsigned>(ranges.count);
       launch("rms_norm_partial_sums", partial_sums_kernel<T, pack()>, shape, backward);
     });
-    launch("rms_norm_grad_weight", grad_weight_kernel<T>, one_thread_each(width, threads), backward);
   });
+  cuda::add_range_sums({.sums = problem.workspace.slice(0, ranges.count),
+                        .gradient = problem.grad_weight,
+                        .continues = problem.continues});
 }
 
 }  // namespace nibble::cuda
