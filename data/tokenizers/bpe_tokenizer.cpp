@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "data/tokenizers/tiktoken_file.h"
 #include "dist/base/error.h"
 #include "dist/base/utf8.h"
 #include "dist/device/thread_pool.h"
@@ -265,6 +266,10 @@ std::string BpeTokenizer::decode(std::span<const int32_t> ids) const {
   if (!parts_.first_text.empty() && text.starts_with(parts_.first_text)) text.erase(0, parts_.first_text.size());
   replace_invalid_utf8(text);
   return text;
+}
+
+std::string BpeTokenizer::as_tokenizer_json() const {
+  return is_tiktoken_file(file()) ? tiktoken_as_json(file(), name_, options()) : file();
 }
 
 std::vector<uint32_t> BpeTokenizer::token_bytes() const {

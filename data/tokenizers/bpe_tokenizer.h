@@ -43,6 +43,7 @@ class BpeTokenizer final : public Tokenizer {
   std::vector<uint32_t> token_bytes() const override;
   std::vector<std::string> losses() const override { return parts_.losses; }
   std::string file_name() const override { return parts_.file_name; }
+  std::string as_tokenizer_json() const override;
 
  private:
   class Scratch;       // working memory of a thread, lent by the tokenizer

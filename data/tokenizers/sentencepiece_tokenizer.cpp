@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "data/patterns/code_point.h"
 #include "data/text/text_cut.h"
+#include "data/tokenizers/tokenizer_json.h"
+#include "data/tokenizers/tokenizer_json_writer.h"
 #include "dist/base/error.h"
 #include "dist/base/utf8.h"
 #include "dist/device/thread_pool.h"
@@ -18,7 +21,7 @@ namespace {
 constexpr size_t max_encode_bytes = size_t{1} << 16U;
 // SentencePiece writes a space as U+2581 and cannot tell the two apart afterwards, so the character U+2581 itself is
 // encoded as bytes.
-constexpr std::string_view space_mark = "\xE2\x96\x81";
+constexpr std::string_view space_mark = visible_space;
 
 // The text contains what a lossy model gets wrong: spaces at the edges and in rows, line ends, tabs, letters outside
 // any vocabulary, compatibility forms, NUL, and SentencePiece's own marks.
@@ -86,6 +89,23 @@ TokenizerOptions needed_options(const std::string& model, const std::string& nam
   }
   find_end_of_document(processor, name, options);
   return options;
+}
+
+// Returns the text of a piece, with its marks as spaces.
+std::string with_spaces(std::string piece) {
+  for (size_t at = piece.find(space_mark); at != std::string::npos; at = piece.find(space_mark, at + 1)) {
+    piece.replace(at, space_mark.size(), " ");
+  }
+  return piece;
+}
+
+WrittenToken written_token(const sentencepiece::SentencePieceProcessor& processor, int id) {
+  using Kind = WrittenToken::Kind;
+  const std::string& piece = processor.IdToPiece(id);
+  if (processor.IsUnused(id)) return {};
+  if (processor.IsControl(id) || processor.IsUnknown(id)) return {piece, Kind::special};
+  if (processor.IsByte(id)) return {piece, Kind::atom};
+  return {with_spaces(piece), Kind::merged, -static_cast<double>(processor.GetScore(id))};
 }
 
 }  // namespace
@@ -257,6 +277,46 @@ std::string SentencePieceTokenizer::decode(std::span<const int32_t> ids) const {
   const auto status = processor_->Decode(std::vector<int>(ids.begin(), ids.end()), &text);
   if (!status.ok()) fail_model(name_, fmt::format("SentencePiece cannot decode a text: {}", status.message()));
   return text;
+}
+
+// Written as if the model were one of byte-pair encoding that changes no text but by a space before it. Where that is
+// wrong, the ids differ.
+std::string SentencePieceTokenizer::as_tokenizer_json() const {
+  WrittenTokenizer result;
+  for (int id = 0; id < static_cast<int>(vocab_size()); ++id) {
+    result.tokens.push_back(written_token(*processor_, id));
+    result.byte_fallback = result.byte_fallback || processor_->IsByte(id);
+  }
+  if (processor_->unk_id() >= 0) result.unknown = processor_->IdToPiece(processor_->unk_id());
+  std::vector<int> ids;
+  const auto status = processor_->Encode("a", &ids);
+  if (status.ok() && !ids.empty() && processor_->IdToPiece(ids.front()).starts_with(space_mark)) result.prefix = " ";
+  result.mark_is_space = space_mark_ids_.empty();
+  std::string json = write_tokenizer_json(result);
+  return is_matched_by(json) ? json : std::string();
+}
+
+// Compares the ids of the probes and of the whole vocabulary, in its order and the other way round.
+bool SentencePieceTokenizer::is_matched_by(const std::string& tokenizer_json) const {
+  std::vector<std::string> texts = {"", " ", std::string(probe_text)};
+  for (const Probe& example : probes) texts.emplace_back(example.text);
+  const size_t first_piece = texts.size();
+  for (int id = 0; id < static_cast<int>(vocab_size()); ++id) {
+    if (processor_->IsControl(id) || processor_->IsUnknown(id) || processor_->IsByte(id)) continue;
+    texts.push_back(with_spaces(processor_->IdToPiece(id)));
+  }
+  std::string forwards, backwards;
+  for (size_t i = first_piece; i < texts.size(); ++i) forwards += texts[i];
+  for (size_t i = texts.size(); i > first_piece; --i) backwards += texts[i - 1];
+  texts.push_back(std::move(forwards));
+  texts.push_back(std::move(backwards));
+  try {
+    const auto other =
+        load_tokenizer_json(tokenizer_json, name_, {.pattern = {}, .end_of_document = processor_->IdToPiece(eos_id())});
+    return other->encode_all(texts) == encode_all(texts);
+  } catch (const Error&) {  // Two tokens have one text.
+    return false;
+  }
 }
 
 }  // namespace nibble

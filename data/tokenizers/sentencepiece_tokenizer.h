@@ -32,6 +32,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::vector<uint32_t> token_bytes() const override;
   std::vector<std::string> losses() const override { return losses_; }
   std::string file_name() const override { return std::string(file_names.front()); }
+  std::string as_tokenizer_json() const override;
 
  private:
   // Where a long text may be cut without another result.
@@ -43,6 +44,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::vector<std::string_view> cut(std::string_view document) const;
   void append_encoded(std::string_view text, bool is_first, std::vector<int32_t>& ids) const;
   void append_exactly(std::string_view text, std::vector<int32_t>& ids) const;
+  bool is_matched_by(const std::string& tokenizer_json) const;
 
   std::string name_;
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;

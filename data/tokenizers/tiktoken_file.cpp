@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/tokenizers/bpe_tokenizer.h"
+#include "data/tokenizers/tokenizer_json_writer.h"
 #include "dist/base/error.h"
 
 namespace nibble {
@@ -21,25 +22,33 @@ struct Published {
   std::string_view name;
   std::vector<size_t> ranks;
   std::string_view pattern;
+  std::string_view oniguruma;  // the same for Oniguruma, where $ and possessive intervals are others; empty: `pattern`
 };
 
 // Sources: tiktoken's openai_public.py; Meta's tokenizer of Llama 3.
 const std::array<Published, 4>& published() {
   static const std::array<Published, 4> list = {{
-      {"gpt2", {50256, 50280}, R"('(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s)"},
+      {"gpt2",
+       {50256, 50280},
+       R"('(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s)",
+       R"('(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++(?![\s\S])|\s+(?!\S)|\s)"},
       {"cl100k",
        {100256},
        R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n])"
-       R"(|\s+(?!\S)|\s)"},
+       R"(|\s+(?!\S)|\s)",
+       R"('(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++(?![\s\S]))"
+       R"(|\s*[\r\n]|\s+(?!\S)|\s)"},
       {"o200k",
        {199998},
        R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
        R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?)"
-       R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
+       R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
+       {}},
       {"llama3",
        {128000},
        R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+)"
-       R"(|\s+(?!\S)|\s+)"},
+       R"(|\s+(?!\S)|\s+)",
+       {}},
   }};
   return list;
 }
@@ -155,8 +164,15 @@ SplitPattern pattern_of(const std::string& name, std::string_view regex) {
   return {translate_pattern(regex, PatternDialect::rust, name), name};
 }
 
-// `chosen` becomes empty where the file alone gives the same pattern.
-SplitPattern choose_pattern(const std::string& name, size_t ranks, std::string& chosen) {
+const Published* published_by_pattern(std::string_view pattern) {
+  for (const Published& entry : published()) {
+    if (pattern == entry.name || pattern == entry.pattern) return &entry;
+  }
+  return nullptr;
+}
+
+// Returns the regular expression. `chosen` becomes empty where the file alone gives the same one.
+std::string choose_regex(const std::string& name, size_t ranks, std::string& chosen) {
   const Published* const own = published_by_ranks(ranks);
   if (chosen.empty() && own == nullptr) {
     throw Error(ExitCode::usage,
@@ -164,17 +180,40 @@ SplitPattern choose_pattern(const std::string& name, size_t ranks, std::string& 
                             name, ranks),
                 "give --pattern gpt2, cl100k, o200k, llama3 or the regular expression itself");
   }
-  if (chosen.empty()) return pattern_of(name, own->pattern);
-  for (const Published& entry : published()) {
-    if (chosen != entry.name && chosen != entry.pattern) continue;
-    chosen = &entry == own ? std::string() : std::string(entry.name);
-    return pattern_of(name, entry.pattern);
-  }
+  if (chosen.empty()) return std::string(own->pattern);
+  const Published* const entry = published_by_pattern(chosen);
+  if (entry == nullptr) return chosen;
+  chosen = entry == own ? std::string() : std::string(entry->name);
+  return std::string(entry->pattern);
+}
+
+SplitPattern choose_pattern(const std::string& name, size_t ranks, std::string& chosen) {
+  const std::string regex = choose_regex(name, ranks, chosen);
+  if (published_by_pattern(regex) != nullptr) return pattern_of(name, regex);
   try {
-    return pattern_of("--pattern", chosen);
+    return pattern_of("--pattern", regex);
   } catch (const Error& error) {
     throw Error(ExitCode::usage, error.what(), error.remedy());
   }
+}
+
+// Returns a pattern that means in Oniguruma what `regex` means in Rust; empty if none is known.
+std::string in_oniguruma(const std::string& name, const std::string& regex) {
+  const Published* const entry = published_by_pattern(regex);
+  if (entry != nullptr && !entry->oniguruma.empty()) return std::string(entry->oniguruma);
+  const TranslatedPattern meant = translate_pattern(regex, PatternDialect::rust, name);
+  try {
+    const TranslatedPattern read = translate_pattern(regex, PatternDialect::oniguruma, name);
+    if (read.regex == meant.regex && read.classes == meant.classes) return regex;
+  } catch (const Error&) {  // Oniguruma would read it otherwise.
+  }
+  return {};
+}
+
+int32_t last_rank(const TokenIds& ids) {
+  int32_t last = 0;
+  for (const auto& [token, id] : ids) last = std::max(last, id);
+  return last;
 }
 
 }  // namespace
@@ -197,8 +236,7 @@ std::unique_ptr<Tokenizer> load_tiktoken_file(std::string file, const std::strin
                 "leave --end-of-document out");
   }
   BpeParts parts;
-  int32_t last = 0;
-  for (const auto& [token, id] : ids) last = std::max(last, id);
+  const int32_t last = last_rank(ids);
   parts.text.resize(static_cast<size_t>(last) + 2);
   for (const auto& [token, id] : ids) parts.text[static_cast<size_t>(id)] = token;
   parts.eos_id = last + 1;
@@ -213,6 +251,21 @@ std::unique_ptr<Tokenizer> load_tiktoken_file(std::string file, const std::strin
   parts.counts_bytes = true;
   parts.file_name = "tokenizer.tiktoken";
   return std::make_unique<BpeTokenizer>(std::move(file), needed, name, std::move(parts));
+}
+
+std::string tiktoken_as_json(const std::string& file, const std::string& name, const TokenizerOptions& options) {
+  const TokenIds ids = read_ranks(file, name);
+  std::string chosen = options.pattern;
+  WrittenTokenizer result;
+  result.pattern = in_oniguruma(name, choose_regex(name, ids.size(), chosen));
+  if (result.pattern.empty()) return {};
+  result.whole_words = true;
+  result.tokens.resize(static_cast<size_t>(last_rank(ids)) + 2);
+  for (const auto& [token, id] : ids) {
+    result.tokens[static_cast<size_t>(id)] = {token, WrittenToken::Kind::merged, static_cast<double>(id)};
+  }
+  result.tokens.back() = {std::string(end_of_document_names.front()), WrittenToken::Kind::special};
+  return write_tokenizer_json(result);
 }
 
 }  // namespace nibble

@@ -18,4 +18,8 @@ bool is_tiktoken_file(std::string_view file);
 std::unique_ptr<Tokenizer> load_tiktoken_file(std::string file, const std::string& name,
                                               const TokenizerOptions& options);
 
+// Returns a tokenizer.json that gives the same ids; empty if its dialect of regular expressions cannot say the pattern.
+// The end of a document is <|endoftext|> there. Throws what load_tiktoken_file() throws.
+std::string tiktoken_as_json(const std::string& file, const std::string& name, const TokenizerOptions& options);
+
 }  // namespace nibble

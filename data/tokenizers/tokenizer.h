@@ -60,6 +60,10 @@ class Tokenizer {
   // Says in clauses ("it puts a space before every document") why decode(encode(text)) is not every text. Empty: it is.
   virtual std::vector<std::string> losses() const = 0;
   virtual std::string file_name() const = 0;  // one of file_names
+  // Returns a tokenizer.json with which Hugging Face's library gives the ids of encode() and, but for unknown tokens,
+  // the text of decode(), if it splits special tokens and adds none; that of a tokenizer.json is the file itself.
+  // Empty: none is known.
+  virtual std::string as_tokenizer_json() const = 0;
 
   uint32_t vocab_size() const { return vocab_size_; }  // the largest id + 1
   int32_t eos_id() const { return eos_id_; }           // the end of a document
@@ -69,6 +73,7 @@ class Tokenizer {
   explicit Tokenizer(std::string file, TokenizerOptions options = {});
   Tokenizer(const Tokenizer&) = default;
   const std::string& file() const { return file_; }
+  const TokenizerOptions& options() const { return options_; }
 
   uint32_t vocab_size_ = 0;
   int32_t eos_id_ = -1;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <map>
 #include <optional>
@@ -23,14 +24,23 @@ constexpr char supported_decoders[] =
     "of these";
 
 // GPT-2's characters for bytes: the printable ones of Latin-1 for themselves, the others from U+0100 on.
-std::optional<unsigned char> byte_of_character(uint32_t code) {
-  static const std::map<uint32_t, unsigned char> bytes = [] {
-    std::map<uint32_t, unsigned char> result;
+const std::array<uint32_t, 256>& characters_of_bytes() {
+  static const std::array<uint32_t, 256> characters = [] {
+    std::array<uint32_t, 256> result{};
     uint32_t next = 0x100;
     for (uint32_t byte = 0; byte < 256; ++byte) {
       const bool is_printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
-      result[is_printable ? byte : next++] = static_cast<unsigned char>(byte);
+      result[byte] = is_printable ? byte : next++;
     }
+    return result;
+  }();
+  return characters;
+}
+
+std::optional<unsigned char> byte_of_character(uint32_t code) {
+  static const std::map<uint32_t, unsigned char> bytes = [] {
+    std::map<uint32_t, unsigned char> result;
+    for (size_t byte = 0; byte < 256; ++byte) result[characters_of_bytes()[byte]] = static_cast<unsigned char>(byte);
     return result;
   }();
   const auto found = bytes.find(code);
@@ -331,6 +341,12 @@ void set_added_tokens(const std::vector<AddedToken>& added, const Normalizer& no
 }
 
 }  // namespace
+
+std::string byte_level_text(std::string_view bytes) {
+  std::string text;
+  for (const char byte : bytes) append_code_point(text, characters_of_bytes()[static_cast<unsigned char>(byte)]);
+  return text;
+}
 
 std::unique_ptr<Tokenizer> load_tokenizer_json(std::string file, const std::string& name,
                                                const TokenizerOptions& options) {

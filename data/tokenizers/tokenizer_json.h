@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/tokenizers/bpe_tokenizer.h"
@@ -34,6 +35,9 @@ struct PreTokenizerStages {
 };
 NormalizerStages read_normalizer(const JsonElement& normalizer);          // null: none
 PreTokenizerStages read_pre_tokenizer(const JsonElement& pre_tokenizer);  // null: none
+
+// Returns the token of a byte-level vocabulary that stands for `bytes`.
+std::string byte_level_text(std::string_view bytes);
 
 // The space of SentencePiece, U+2581.
 constexpr std::string_view visible_space = "\xE2\x96\x81";
