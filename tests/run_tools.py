@@ -25,7 +25,7 @@ def state(run):
     """Returns the SHA-256 of all tensors of the newest checkpoint, which are read through its index."""
     import h5py
 
-    checkpoint = sorted(pathlib.Path(run, "checkpoints").glob("step-*"))[-1]
+    checkpoint = sorted(path for path in pathlib.Path(run, "checkpoints").glob("step-*") if not path.suffix)[-1]
     digest = hashlib.sha256()
     with h5py.File(checkpoint / "index.h5", "r") as index:
         names = []
@@ -48,6 +48,38 @@ def check_same(run, reference):
         sys.exit(f"final state of {run} differs from {reference}")
 
 
+def events(path):
+    """Returns lines 'tag step' of the scalars in a TensorBoard file: records of length, CRC, event, CRC."""
+    data = pathlib.Path(path).read_bytes()
+
+    def varint(at):
+        value = shift = 0
+        while True:
+            byte = record[at]
+            value |= (byte & 127) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 128:
+                return value, at
+
+    lines, start = [], 0
+    while start < len(data):
+        length = int.from_bytes(data[start : start + 8], "little")
+        record = data[start + 12 : start + 12 + length]
+        start += length + 16
+        step, at = 0, 9  # the time, a fixed field of 64 bits, comes first
+        while at < len(record):
+            field, at = varint(at)
+            if field == 2 << 3:
+                step, at = varint(at)
+                continue
+            size, at = varint(at)
+            if field == 5 << 3 | 2:  # a summary of one value, which begins with its tag
+                tag = record[at + 4 : at + 4 + record[at + 3]].decode()
+                lines.append(f"{tag} {step}")
+            at += size
+    return lines
+
+
 def excerpt(compressed, output):
     """Returns the first 1,500 bytes of each address: 211 documents, small enough to train on in a second."""
     text = subprocess.run(["zstd", "-dc", compressed], check=True, capture_output=True).stdout.decode()
@@ -61,6 +93,8 @@ if __name__ == "__main__":
         print("\n".join(losses(*arguments)))
     elif command == "state":
         print(state(*arguments))
+    elif command == "events":
+        print("\n".join(events(*arguments)))
     elif command == "same":
         check_same(*arguments)
     elif command == "excerpt":

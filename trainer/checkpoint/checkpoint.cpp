@@ -89,13 +89,9 @@ VerifiedCheckpoint verify_checkpoint(Communicator& communicator, const std::file
   return result;
 }
 
-void set_aside(const std::filesystem::path& directory) {
-  std::string name = directory.string() + ".corrupt";
-  for (int number = 2; std::filesystem::exists(std::filesystem::symlink_status(name)); ++number) {
-    name = fmt::format("{}.corrupt.{}", directory.string(), number);
-  }
-  if (std::rename(directory.c_str(), name.c_str()) == 0) {
-    log_warning("moved the damaged checkpoint to {}", name);
+void set_damaged_aside(const std::filesystem::path& directory) {
+  if (const auto name = set_aside(directory, "corrupt")) {
+    log_warning("moved the damaged checkpoint to {}", name->string());
   } else {
     log_warning("cannot rename {}: {}", directory.string(), std::strerror(errno));
   }
@@ -227,7 +223,7 @@ CheckpointInfo find_checkpoint(Communicator& communicator, const std::filesystem
     log_warning("the checkpoint of step {} is damaged: {}", candidate.step, verified.damage);
     // What a link leads to may be away for a while, as an archive may.
     if (damaged == DamagedCheckpoint::set_aside && !std::filesystem::is_symlink(candidate.path)) {
-      set_aside(candidate.path);
+      set_damaged_aside(candidate.path);
     }
   }
   throw Error(ExitCode::bad_data,
@@ -235,7 +231,29 @@ CheckpointInfo find_checkpoint(Communicator& communicator, const std::filesystem
               "restore the files from a copy, or start a new run with nibble train");
 }
 
-CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem::path& path) {
+namespace {
+
+// Collective. Returns the one checkpoint that the caller wants.
+CheckpointInfo require_checkpoint(Communicator& communicator, const std::filesystem::path& directory,
+                                  std::optional<uint64_t> step) {
+  VerifiedCheckpoint verified = verify_checkpoint(communicator, directory, step);
+  if (verified.damage.empty()) return std::move(verified.info);
+  throw Error(ExitCode::bad_data, fmt::format("the checkpoint is damaged: {}", verified.damage),
+              "use another checkpoint");
+}
+
+}  // namespace
+
+CheckpointInfo find_checkpoint_of_step(Communicator& communicator, const std::filesystem::path& run_directory,
+                                       uint64_t step) {
+  on_leader(communicator, [&] { checkpoint_of_step(run_directory, step); });
+  return require_checkpoint(communicator, run_directory / "checkpoints" / step_directory_name(step), step);
+}
+
+CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem::path& written) {
+  std::string text;
+  on_leader(communicator, [&] { text = written_checkpoint(written).string(); });
+  const std::filesystem::path path = broadcast_string(communicator, text, 0);
   enum class Kind : char { missing, run, checkpoint };
   Kind kind = Kind::missing;
   std::error_code ignored;
@@ -250,12 +268,7 @@ CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem
                 "name a run directory or one of its checkpoints");
   }
   if (kind == Kind::run) return find_checkpoint(communicator, path);
-  VerifiedCheckpoint verified = verify_checkpoint(communicator, path, std::nullopt);
-  if (!verified.damage.empty()) {
-    throw Error(ExitCode::bad_data, fmt::format("the checkpoint is damaged: {}", verified.damage),
-                "use another checkpoint");
-  }
-  return std::move(verified.info);
+  return require_checkpoint(communicator, path, std::nullopt);
 }
 
 void load_array(const CheckpointInfo& checkpoint, const Layout& layout, const CheckpointArray& destination) {

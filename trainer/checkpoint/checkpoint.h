@@ -53,9 +53,14 @@ enum class DamagedCheckpoint : uint8_t { leave, set_aside };
 CheckpointInfo find_checkpoint(Communicator& communicator, const std::filesystem::path& run_directory,
                                DamagedCheckpoint damaged = DamagedCheckpoint::leave);
 
-// Collective. Opens a path that a user has given: the directory of one checkpoint, or a run directory, which means the
-// run's newest valid checkpoint. Throws as find_checkpoint() does, and ExitCode::bad_data if the one checkpoint is
-// damaged.
+// Collective. Returns the run's checkpoint of this step. Throws as checkpoint_of_step() does
+// (trainer/checkpoint/checkpoint_directory.h), and ExitCode::bad_data if the checkpoint is damaged.
+CheckpointInfo find_checkpoint_of_step(Communicator& communicator, const std::filesystem::path& run_directory,
+                                       uint64_t step);
+
+// Collective. Opens a path that a user has given: the directory of one checkpoint, RUN_DIR@STEP for a run's, or a run
+// directory, which means the run's newest valid checkpoint. Throws as find_checkpoint() and find_checkpoint_of_step()
+// do, and ExitCode::bad_data if the one checkpoint is damaged.
 CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem::path& path);
 
 // Fills the values of an array's slices of the tensors of `layout`, whose names say which the checkpoint's are; all

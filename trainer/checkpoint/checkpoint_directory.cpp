@@ -9,6 +9,7 @@
 #include <optional>
 #include <system_error>
 
+#include "dist/base/error.h"
 #include "dist/base/file.h"
 #include "dist/base/file_descriptor.h"
 #include "dist/base/log.h"
@@ -73,6 +74,60 @@ std::vector<StepDirectory> list_checkpoints(const std::filesystem::path& run_dir
   }
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.step > b.step; });
   return found;
+}
+
+std::filesystem::path checkpoint_of_step(const std::filesystem::path& run_directory, uint64_t step) {
+  constexpr size_t most_named = 100;
+  const std::vector<StepDirectory> checkpoints = list_checkpoints(run_directory);
+  std::vector<uint64_t> steps;
+  for (const StepDirectory& checkpoint : checkpoints) {
+    if (checkpoint.step == step) return checkpoint.path;
+    if (steps.size() < most_named) steps.insert(steps.begin(), checkpoint.step);
+  }
+  const std::string where = run_directory.string();
+  if (steps.empty()) {
+    throw Error(ExitCode::missing_input, fmt::format("there is no checkpoint in {}", where),
+                "name a run directory with a checkpoint");
+  }
+  throw Error(ExitCode::missing_input, fmt::format("there is no checkpoint of step {} in {}", step, where),
+              fmt::format("{} of step{} {}{}", steps.size() == 1 ? "there is that" : "there are those",
+                          steps.size() == 1 ? "" : "s", fmt::join(steps, ", "),
+                          checkpoints.size() > most_named
+                              ? fmt::format(", and {} earlier ones", checkpoints.size() - most_named)
+                              : ""));
+}
+
+std::filesystem::path written_checkpoint(const std::filesystem::path& written) {
+  const std::string text = written.string();
+  const size_t at = text.rfind('@');
+  std::error_code ignored;
+  if (at == std::string::npos || std::filesystem::exists(written, ignored)) return written;
+  uint64_t step = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data() + at + 1, end, step);
+  const std::string run_directory = text.substr(0, at);
+  if (error != std::errc() || stop != end || !std::filesystem::is_directory(run_directory, ignored)) return written;
+  return checkpoint_of_step(run_directory, step);
+}
+
+std::optional<std::filesystem::path> set_aside(const std::filesystem::path& checkpoint, std::string_view suffix) {
+  std::string name = fmt::format("{}.{}", checkpoint.string(), suffix);
+  for (int number = 2; std::filesystem::exists(std::filesystem::symlink_status(name)); ++number) {
+    name = fmt::format("{}.{}.{}", checkpoint.string(), suffix, number);
+  }
+  if (std::rename(checkpoint.c_str(), name.c_str()) != 0) return std::nullopt;
+  return name;
+}
+
+std::vector<uint64_t> abandon_checkpoints_after(const std::filesystem::path& run_directory, uint64_t step) {
+  std::vector<uint64_t> steps;
+  for (const StepDirectory& checkpoint : list_checkpoints(run_directory)) {
+    if (checkpoint.step <= step) break;  // the newest come first
+    if (!set_aside(checkpoint.path, "abandoned")) fail_system_call("rename", checkpoint.path, errno);
+    steps.insert(steps.begin(), checkpoint.step);
+  }
+  if (!steps.empty()) sync_path(run_directory / "checkpoints");
+  return steps;
 }
 
 void prune_checkpoints(const std::filesystem::path& run_directory, uint64_t newest, uint64_t keep_last,

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,5 +23,21 @@ struct StepDirectory {
 // Returns the checkpoints of a run, newest first. A symbolic link to a directory is one, too; links that lead nowhere
 // get a warning. Other names are ignored.
 std::vector<StepDirectory> list_checkpoints(const std::filesystem::path& run_directory);
+
+// Returns the checkpoint of a step. Throws ExitCode::missing_input, naming the steps of those that there are, if the
+// run has none of it.
+std::filesystem::path checkpoint_of_step(const std::filesystem::path& run_directory, uint64_t step);
+
+// Returns the path that a user means, who may also write RUN_DIR@STEP for a checkpoint of a run; a path that exists as
+// it is written is taken as it is. Throws as checkpoint_of_step() does.
+std::filesystem::path written_checkpoint(const std::filesystem::path& written);
+
+// Renames a checkpoint to NAME.SUFFIX, or NAME.SUFFIX.2 and so on, so that it is no longer one of the run's; of a link
+// the link itself. Returns the new path, or nothing, and errno says why.
+std::optional<std::filesystem::path> set_aside(const std::filesystem::path& checkpoint, std::string_view suffix);
+
+// Sets aside every checkpoint of a later step, as NAME.abandoned: no resume takes it, and nothing removes it. Returns
+// the steps, ascending. Throws ExitCode::io. Called by rank 0, which holds the lock.
+std::vector<uint64_t> abandon_checkpoints_after(const std::filesystem::path& run_directory, uint64_t step);
 
 }  // namespace nibble

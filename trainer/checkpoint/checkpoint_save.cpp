@@ -303,8 +303,10 @@ void check_space_for_run(Communicator& communicator, const std::filesystem::path
   const std::vector<RankReport> reports = gather_each(communicator, RankReport{.bytes = largest_file_bytes(state)});
   on_leader(communicator, [&] {
     const std::vector<StepDirectory> checkpoints = list_checkpoints(run_directory);
-    const auto present = std::count_if(checkpoints.begin(), checkpoints.end(),
-                                       [](const StepDirectory& checkpoint) { return !checkpoint.is_link; });
+    // Later ones are about to be set aside, where they stay on the disk.
+    const auto present = std::ranges::count_if(checkpoints, [&](const StepDirectory& checkpoint) {
+      return !checkpoint.is_link && checkpoint.step <= state.step;
+    });
     require_space_for_run(run_directory / "checkpoints", total_bytes(reports), plan, static_cast<uint64_t>(present));
   });
 }

@@ -7,11 +7,13 @@
 #include <cmath>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "dist/base/log.h"
 #include "trainer/checkpoint/checkpoint.h"
+#include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/commands/commands.h"
 #include "trainer/directory/journal.h"
 #include "trainer/directory/run_directory.h"
@@ -26,11 +28,13 @@ namespace {
 
 struct ResumeOptions {
   std::string run_directory;
+  std::optional<uint64_t> step;
   std::vector<std::string> overrides;
   bool profile = false;
 };
 
-// Reads the configuration of the run and sets run.dir to the directory's present path, as it may have been moved.
+// Reads the configuration of the run, or that of the checkpoint from which it is to go on, and sets run.dir to the
+// directory's present path, as it may have been moved.
 RunConfig config_of_run(const ResumeOptions& options) {
   const std::filesystem::path path = std::filesystem::absolute(options.run_directory).lexically_normal();
   if (std::filesystem::exists(path / "manifest.json")) {
@@ -38,7 +42,8 @@ RunConfig config_of_run(const ResumeOptions& options) {
                 "name the run directory that its checkpoints/ lies in");
   }
   const std::vector<ConfigOverride> overrides = parse_overrides(options.overrides);
-  RunConfig config = config_beside(path, with_profile(options.profile, overrides));
+  RunConfig config = config_beside(options.step ? checkpoint_of_step(path, *options.step) : path,
+                                   with_profile(options.profile, overrides));
   for (const ConfigOverride& assignment : overrides) {
     if (assignment.key != "run.dir") continue;
     throw Error(ExitCode::bad_config, fmt::format("{}: a run is resumed where it lies", assignment.source),
@@ -50,12 +55,12 @@ RunConfig config_of_run(const ResumeOptions& options) {
 
 void check_steps(const RunConfig& config, const CheckpointInfo& checkpoint) {
   if (static_cast<uint64_t>(config.train.steps) >= checkpoint.step) return;
-  throw Error(ExitCode::bad_config,
-              fmt::format("train.steps is {}, but the checkpoint {} has made {} steps", config.train.steps,
-                          checkpoint.directory.string(), checkpoint.step),
-              fmt::format("set train.steps to {} or more; to go on from an earlier checkpoint, copy the run directory "
-                          "and remove the later checkpoints from the copy",
-                          checkpoint.step));
+  throw Error(
+      ExitCode::bad_config,
+      fmt::format("train.steps is {}, but the checkpoint {} has made {} steps", config.train.steps,
+                  checkpoint.directory.string(), checkpoint.step),
+      fmt::format("set train.steps to {} or more, or go on from an earlier checkpoint with --step or nibble fork",
+                  checkpoint.step));
 }
 
 // Warns if the learning rate of the next step is not the one that the schedule so far leads to: a run that is extended
@@ -82,11 +87,21 @@ std::vector<ConfigDifference> overrides_of(const RunConfig& before, const RunCon
   return overrides;
 }
 
+std::vector<uint64_t> steps_after(const std::filesystem::path& run_directory, uint64_t step) {
+  std::vector<uint64_t> steps;
+  for (const StepDirectory& checkpoint : list_checkpoints(run_directory)) {
+    if (checkpoint.step > step) steps.insert(steps.begin(), checkpoint.step);
+  }
+  return steps;
+}
+
 }  // namespace
 
-ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
+ExitCode resume_run(Communicator& communicator, const RunConfig& config, std::optional<uint64_t> step) {
   const RunDirectory directory = RunDirectory::open(communicator, config.run.dir);
-  const CheckpointInfo checkpoint = find_checkpoint(communicator, directory.path(), DamagedCheckpoint::set_aside);
+  const CheckpointInfo checkpoint = step
+                                        ? find_checkpoint_of_step(communicator, directory.path(), *step)
+                                        : find_checkpoint(communicator, directory.path(), DamagedCheckpoint::set_aside);
   RunConfig before;
   run_together(communicator, [&] {
     before = parse_run_config_text(checkpoint.config_yaml, checkpoint.directory / "config.yaml");
@@ -108,13 +123,18 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config) {
     directory.write_config(resolved_yaml(session.config()));
   });
   record_resume(communicator, directory.path(), session.config(), checkpoint,
-                overrides_of(before, config, checkpoint, session.data()));
-  return run_training(communicator, session, directory, checkpoint);
+                overrides_of(before, config, checkpoint, session.data()),
+                step ? steps_after(directory.path(), *step) : std::vector<uint64_t>());
+  return run_training(communicator, session, directory, checkpoint,
+                      step ? LaterCheckpoints::abandon : LaterCheckpoints::leave);
 }
 
 void add_resume_options(CLI::App& command) {
   auto options = std::make_shared<ResumeOptions>();
   command.add_option("RUN_DIR", options->run_directory, "Directory of the run (run.dir)")->required();
+  command.add_option("--step", options->step,
+                     "Go on from the checkpoint of this step, with its configuration, not from the newest; later "
+                     "checkpoints are renamed to NAME.abandoned");
   command
       .add_option("--set", options->overrides,
                   "Override a key: --set train.stop_at=0; keys that change the numbers must be named in resume.allow")
@@ -122,9 +142,15 @@ void add_resume_options(CLI::App& command) {
   command.add_flag("--profile", options->profile,
                    "Where the time goes, in the log and in profile.json (profile.every)");
   command.footer(
-      "Example:\n  mpirun -n 4 nibble resume runs/nvfp4        (any number of ranks: the losses have the same bits)");
-  command.final_callback(
-      [options] { throw CLI::RuntimeError(rank_main([&] { return config_of_run(*options); }, resume_run)); });
+      "Examples:\n"
+      "  mpirun -n 4 nibble resume runs/nvfp4              (any number of ranks: the losses have the same bits)\n"
+      "  mpirun -n 4 nibble resume runs/nvfp4 --step 800   (nibble fork keeps both futures)");
+  command.final_callback([options] {
+    throw CLI::RuntimeError(rank_main([&] { return config_of_run(*options); },
+                                      [&](Communicator& communicator, const RunConfig& config) {
+                                        return resume_run(communicator, config, options->step);
+                                      }));
+  });
 }
 
 }  // namespace nibble

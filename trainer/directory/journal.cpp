@@ -53,27 +53,41 @@ nlohmann::json entry(Communicator& communicator, const char* kind, uint64_t step
           {"machines", machines_of(communicator)}};
 }
 
-void append(Communicator& communicator, const std::filesystem::path& directory,
-            const std::vector<nlohmann::json>& lines) {
-  on_leader(communicator, [&] {
-    JsonLines journal(directory / file_name);
-    for (const nlohmann::json& line : lines) journal.write(line);
-    journal.sync();
-  });
+void append(const std::filesystem::path& directory, const std::vector<nlohmann::json>& lines) {
+  JsonLines journal(directory / file_name);
+  for (const nlohmann::json& line : lines) journal.write(line);
+  journal.sync();
 }
 
 }  // namespace
 
 void record_start(Communicator& communicator, const std::filesystem::path& directory, const RunConfig& config) {
-  append(communicator, directory, {entry(communicator, "start", 0, config)});
+  const nlohmann::json start = entry(communicator, "start", 0, config);
+  on_leader(communicator, [&] { append(directory, {start}); });
+}
+
+void record_fork(const std::filesystem::path& directory, const std::filesystem::path& source,
+                 const CheckpointInfo& checkpoint, const std::string& manifest_hash) {
+  nlohmann::json fork = {{"kind", "fork"}, {"step", checkpoint.step}, {"run", source.string()}};
+  fork["checkpoint"] = checkpoint.directory.filename().string();
+  fork["checkpoint_hash"] = manifest_hash;
+  fork["tokens"] = checkpoint.tokens;
+  fork["next_sample"] = checkpoint.data.next_sample;
+  fork["saved_by"] = {
+      {"nibble", checkpoint.nibble_version}, {"commit", checkpoint.commit}, {"ranks", checkpoint.ranks}};
+  fork["nibble"] = NIBBLE_VERSION;
+  fork["commit"] = build_facts.commit;
+  append(directory, {fork});
 }
 
 void record_resume(Communicator& communicator, const std::filesystem::path& directory, const RunConfig& config,
-                   const CheckpointInfo& checkpoint, const std::vector<ConfigDifference>& overrides) {
+                   const CheckpointInfo& checkpoint, const std::vector<ConfigDifference>& overrides,
+                   const std::vector<uint64_t>& abandoned) {
   nlohmann::json resume = entry(communicator, "resume", checkpoint.step, config);
   resume["checkpoint"] = checkpoint.directory.filename().string();
   resume["tokens"] = checkpoint.tokens;
   resume["next_sample"] = checkpoint.data.next_sample;
+  if (!abandoned.empty()) resume["abandoned"] = abandoned;
   std::vector<nlohmann::json> lines{std::move(resume)};
   for (const ConfigDifference& override : overrides) {
     lines.push_back({{"kind", "override"},
@@ -82,14 +96,15 @@ void record_resume(Communicator& communicator, const std::filesystem::path& dire
                      {"from", override.before},
                      {"to", override.after}});
   }
-  append(communicator, directory, lines);
+  on_leader(communicator, [&] { append(directory, lines); });
 }
 
-bool journal_has_start(const std::filesystem::path& directory) {
+bool journal_has_beginning(const std::filesystem::path& directory) {
   std::ifstream file(directory / file_name, std::ios::binary);
   for (std::string line; std::getline(file, line);) {
     const nlohmann::json object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (object.is_object() && object.value("kind", "") == "start") return true;
+    if (!object.is_object()) continue;
+    if (const std::string kind = object.value("kind", ""); kind == "start" || kind == "fork") return true;
   }
   return false;
 }

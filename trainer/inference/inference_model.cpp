@@ -4,6 +4,7 @@
 
 #include "dist/base/log.h"
 #include "model/objectives/head.h"
+#include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/compute/run_device.h"
 #include "trainer/state/run_states.h"
@@ -68,7 +69,7 @@ void check_tokenizer(const CheckpointInfo& checkpoint, const std::string& what, 
 }
 
 RunConfig config_beside(const std::filesystem::path& path, const std::vector<ConfigOverride>& overrides) {
-  const std::filesystem::path directory = std::filesystem::absolute(path).lexically_normal();
+  const std::filesystem::path directory = std::filesystem::absolute(written_checkpoint(path)).lexically_normal();
   if (!std::filesystem::exists(directory / "config.yaml")) {
     throw Error(ExitCode::missing_input,
                 fmt::format("{} is not a run directory: it has no config.yaml", directory.string()),

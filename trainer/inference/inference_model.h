@@ -40,8 +40,8 @@ void check_tokenizer(const CheckpointInfo& checkpoint, const std::string& what, 
 
 // Returns the configuration inside a checkpoint, with overrides.
 RunConfig config_of_checkpoint(const CheckpointInfo& checkpoint, const std::vector<ConfigOverride>& overrides);
-// Reads the configuration of a run directory or of a checkpoint's directory without opening a checkpoint. Throws
-// ExitCode::missing_input if there is none.
+// Reads the configuration of a run directory, of a checkpoint's directory or of RUN_DIR@STEP without opening a
+// checkpoint. Throws ExitCode::missing_input if there is none.
 RunConfig config_beside(const std::filesystem::path& path, const std::vector<ConfigOverride>& overrides);
 
 }  // namespace nibble

@@ -16,6 +16,7 @@
 #include "dist/device/thread_pool.h"
 #include "dist/watch/heartbeat.h"
 #include "model/cost.h"
+#include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/compute/run_device.h"
 #include "trainer/directory/journal.h"
 #include "trainer/report/metrics.h"
@@ -40,7 +41,7 @@ class TrainingLoop {
         directory_(directory),
         heartbeat_(directory.heartbeat() / fmt::format("rank-{}", communicator.rank())) {}
 
-  ExitCode run(const std::optional<CheckpointInfo>& checkpoint);
+  ExitCode run(const std::optional<CheckpointInfo>& checkpoint, LaterCheckpoints later);
 
  private:
   bool leader() const { return communicator_.rank() == 0; }
@@ -53,7 +54,7 @@ class TrainingLoop {
   void enter(Phase phase, uint64_t step);
   void check_space(uint64_t step);
   uint64_t start_fresh();
-  uint64_t continue_from(const CheckpointInfo& checkpoint);
+  uint64_t continue_from(const CheckpointInfo& checkpoint, LaterCheckpoints later);
   void open_logs(uint64_t first_step, bool resumed);
   bool validation_pending(uint64_t step);
   void announce_switch(uint64_t step);
@@ -113,9 +114,17 @@ uint64_t TrainingLoop::start_fresh() {
   return 0;
 }
 
-uint64_t TrainingLoop::continue_from(const CheckpointInfo& checkpoint) {
+uint64_t TrainingLoop::continue_from(const CheckpointInfo& checkpoint, LaterCheckpoints later) {
   session_.load(checkpoint);
   check_space(checkpoint.step);
+  if (later == LaterCheckpoints::leave) return checkpoint.step;
+  on_leader(communicator_, [&] {
+    const std::vector<uint64_t> steps = abandon_checkpoints_after(directory_.path(), checkpoint.step);
+    if (!steps.empty()) {
+      log_info("abandoned  the later checkpoint{} of step{} {}, kept as NAME.abandoned", steps.size() == 1 ? "" : "s",
+               steps.size() == 1 ? "" : "s", fmt::join(steps, ", "));
+    }
+  });
   return checkpoint.step;
 }
 
@@ -143,7 +152,7 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
     if (resumed) metrics_->event({{"event", "resume"}, {"step", first_step}});
     if (config_.log.tensorboard) {
       tensorboard_ = std::make_unique<TensorboardWriter>(directory_.tensorboard());
-      draws_tokens_ = journal_has_start(directory_.path());
+      draws_tokens_ = journal_has_beginning(directory_.path());
       if (resumed) tensorboard_->session_start(axis(first_step) + 1);
     }
     for (const std::string& line : session_.describe()) log_info("{}", line);
@@ -371,9 +380,9 @@ ExitCode TrainingLoop::stopped_after(uint64_t step) {
   return ExitCode::start_again;
 }
 
-ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
+ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint, LaterCheckpoints later) {
   restore_gemm_plan();
-  const uint64_t first = checkpoint ? continue_from(*checkpoint) : start_fresh();
+  const uint64_t first = checkpoint ? continue_from(*checkpoint, later) : start_fresh();
   open_logs(first, checkpoint.has_value());
   // No limit of time breaks off this validation: where it takes longer than the limit, the run would never go on.
   if (validation_pending(first) && !validate_after(first, stop_requested)) return stopped_after(first);
@@ -404,8 +413,8 @@ ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint) {
 }  // namespace
 
 ExitCode run_training(Communicator& communicator, TrainingSession& session, const RunDirectory& directory,
-                      const std::optional<CheckpointInfo>& checkpoint) {
-  return TrainingLoop(communicator, session, directory).run(checkpoint);
+                      const std::optional<CheckpointInfo>& checkpoint, LaterCheckpoints later) {
+  return TrainingLoop(communicator, session, directory).run(checkpoint, later);
 }
 
 }  // namespace nibble
