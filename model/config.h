@@ -31,6 +31,8 @@ struct ModelConfig {
   int64_t query_heads = 0;
   int64_t kv_heads = 0;           // divides query_heads
   int64_t head_dim = 0;           // even
+  bool qkv_bias = false;          // queries, keys and values have biases, as in Qwen2
+  bool qk_norm = false;           // heads of queries and keys are normalised before they are rotated, as in Qwen3
   int64_t intermediate_size = 0;  // width of the SwiGLU MLP
   int64_t sequence_length = 0;    // longest context
   double rope_theta = 10000.0;

@@ -24,6 +24,11 @@ void check(const TensorLayout& tensor) {
                "a stack is [matrices, rows, columns]: " + tensor.name);
   const std::vector<Range> units = tensor.units();
   NIBBLE_CHECK(units.back().end == tensor.count, "the parts are all rows of " + tensor.name);
+  if (tensor.shape.size() == 1 && !tensor.parts.empty()) {
+    const int64_t rows = std::accumulate(tensor.parts.begin(), tensor.parts.end(), int64_t{0},
+                                         [](int64_t sum, const TensorPart& part) { return sum + part.rows; });
+    NIBBLE_CHECK(rows == tensor.shape[0], "the parts are all elements of " + tensor.name);
+  }
   for (const Range& unit : units) {
     NIBBLE_CHECK(unit.begin % Layout::alignment == 0 && !unit.empty(), "units of " + tensor.name);
   }
@@ -33,7 +38,7 @@ void check(const TensorLayout& tensor) {
 
 std::vector<Range> TensorLayout::units() const {
   const uint64_t matrix = count / matrices;
-  if (parts.empty() && matrices == 1) return {{0, count}};
+  if (shape.size() == 1 || (parts.empty() && matrices == 1)) return {{0, count}};
   std::vector<Range> result;
   const uint64_t columns = parts.empty() ? 0 : narrow<uint64_t>(shape.back());
   for (uint64_t first = 0; first < count; first += matrix) {

@@ -52,7 +52,7 @@ void for_each_part(const List& ascending, Range range, const Body& body) {
 // What a tensor is used for; optimizers choose by it.
 enum class TensorUse : uint8_t { embedding, head, matrix, vector, convolution };
 
-// Rows of a matrix that others store as a tensor of their own: "q", "k", "v"; "gate", "up".
+// Rows of a matrix, or elements of a vector, that others store as a tensor of their own: "q", "k", "v"; "gate", "up".
 struct TensorPart {
   std::string name;
   int64_t rows = 0;
@@ -73,9 +73,9 @@ struct TensorLayout {
   bool trained = true;  // false: it has no gradient, and no optimizer takes it
   std::vector<TensorPart> parts = {};
 
-  // The elements of the tensor that stay together when it is owned by whole matrices: a part of one matrix, or the
-  // matrix if it has no parts. Ascending; they cover the tensor. A tensor of several units has units of a multiple of
-  // 16 elements.
+  // The elements of the tensor that stay together when it is owned by whole matrices: a part of one matrix, the matrix
+  // if it has no parts, or a vector. Ascending; they cover the tensor. A tensor of several units has units of a
+  // multiple of 16 elements.
   std::vector<Range> units() const;
 };
 inline Range range_of(const TensorLayout& tensor) {

@@ -90,6 +90,7 @@ void initialize(const ParameterTable& table, uint64_t seed, uint64_t begin, uint
   std::fill(values, values + (end - begin), 0.0F);
   for_each_part(table.parameters(), {begin, end}, [&](size_t index, Range range) {
     const Parameter& parameter = table.parameters()[index];
+    if (parameter.initialization == Initialization::zeros) return;  // as they are
     float* const part = values + (range.begin - begin);
     if (parameter.initialization == Initialization::ones) {
       std::fill(part, part + range.count(), 1.0F);

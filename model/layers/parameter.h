@@ -11,14 +11,14 @@
 
 namespace nibble {
 
-enum class Initialization : uint8_t { normal, ones };
+enum class Initialization : uint8_t { normal, ones, zeros };
 
 // What a layer says of a parameter that it adds.
 struct ParameterDescription {
   std::string name;            // "blocks.3.attention.qkv.weight"
   std::vector<int64_t> shape;  // linear weights: [features out, features in]
   TensorUse use = TensorUse::matrix;
-  bool decay = false;  // weight decay applies: linear weights, not embedding, head or norms
+  bool decay = false;  // weight decay applies: linear weights, not embedding, head, norms or biases
   Initialization initialization = Initialization::normal;
   double init_std = 0;
   std::vector<TensorPart> parts = {};

@@ -132,8 +132,16 @@ class Formula {
   int64_t attention_work(const Storage& s) const {
     const int64_t own = taken(2 * t_ * h_) + taken(4 * t_ * case_.config.query_heads);
     const int64_t linears = std::max(linear_work(t_, h_, qkv_, s), linear_work(t_, q_, h_, s));
-    if (!training_) return own + linears;
-    return own + taken(2 * t_ * q_) + taken(2 * t_ * qkv_) + std::max(linears, norm_work());
+    const int64_t layers = std::max(linears, head_norm_work());
+    if (!training_) return own + layers;
+    const int64_t bias = case_.config.qkv_bias ? taken(4 * 32 * qkv_) : 0;
+    return own + taken(2 * t_ * q_) + taken(2 * t_ * qkv_) + std::max({layers, norm_work(), bias});
+  }
+  int64_t head_norm_work() const {
+    if (!case_.config.qk_norm) return 0;
+    const int64_t heads = case_.config.query_heads + case_.config.kv_heads;
+    const int64_t sums = training_ ? taken(4 * 32 * heads * case_.config.head_dim) : 0;
+    return taken(2 * t_ * qkv_) + taken(4 * t_ * heads) + sums;
   }
   int64_t mlp_saved(const Storage& s) const {
     const int64_t kept = training_ ? linear_saved(h_, t_, s) + linear_saved(f_, t_, s) : 0;
@@ -282,6 +290,12 @@ std::vector<Case> cases() {
   all.back().options.sums_micro_batches = true;
   all.push_back(bf16_case("bf16, sums of several micro-batches, one chunk of logits", even, options_of(2, 128)));
   all.back().options.sums_micro_batches = true;
+  for (const bool training : {true, false}) {
+    Case normed = bf16_case("bf16, normalised heads and bias", crooked_config(), options_of(3, 80));
+    normed.config.qkv_bias = normed.config.qk_norm = true;
+    normed.options.training = training;
+    all.push_back(normed);
+  }
   for (Storage storage : {in_mxfp8, in_fp8}) {
     const bool micro = storage.block != 0;
     Case quantised_head = bf16_case(micro ? "mxfp8, head too" : "fp8, head too", wide_head, options_of(2, 128));
@@ -331,8 +345,9 @@ TEST_F(MemoryPlan, ParametersAreTheSumOfTheirRoundedSizes) {
     const int64_t q = config.query_heads * config.head_dim;
     const int64_t qkv = q + 2 * config.kv_heads * config.head_dim;
     int64_t elements = 2 * config.vocab_size * h + h;
+    const int64_t vectors = (config.qkv_bias ? qkv : 0) + (config.qk_norm ? 2 * config.head_dim : 0);
     for (const char kind : config.pattern)
-      elements += h + (kind == '*' ? h * (qkv + q) : 3 * h * config.intermediate_size);
+      elements += h + (kind == '*' ? h * (qkv + q) + vectors : 3 * h * config.intermediate_size);
     const LanguageModel model(config, wanted.recipe, wanted.options);
     EXPECT_EQ(model.parameters().flat_size(), static_cast<uint64_t>(elements)) << wanted.name;
   }

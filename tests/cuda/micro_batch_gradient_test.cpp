@@ -18,7 +18,8 @@ struct Case {
   const char* name;
   Recipe recipe;
   bool tied_head;
-  bool chunks;  // of the head
+  bool chunks;               // of the head
+  bool norms_heads = false;  // and has a bias
 };
 
 // A model with its buffers on a device.
@@ -76,6 +77,7 @@ class DeviceModel {
     config.sequence_length = length;
     config.dtype = DType::bf16;
     config.tied_head = wanted.tied_head;
+    config.qk_norm = config.qkv_bias = wanted.norms_heads;
     return config;
   }
 
@@ -105,7 +107,8 @@ TEST_F(MicroBatchGradient, IsFormedFromZeroAndThenAdded) {
        {Case{"bf16, whole head", plain(Format::bf16), false, false},
         Case{"bf16, tied head in chunks", plain(Format::bf16), true, true},
         Case{"nvfp4, head in chunks", nvidia(), false, true}, Case{"nvfp4, tied head", nvidia(), true, false},
-        Case{"nvfp4, outliers, tied head in chunks", outliers, true, true}}) {
+        Case{"nvfp4, outliers, tied head in chunks", outliers, true, true},
+        Case{"nvfp4, normalised heads", nvidia(), false, false, true}}) {
     SCOPED_TRACE(test.name);
     DeviceModel cpu(test, DeviceKind::cpu);
     DeviceModel gpu(test, DeviceKind::cuda);

@@ -77,6 +77,9 @@ TEST(Layout, UnitsArePartsOfMatrices) {
   EXPECT_EQ(stack.units(), (std::vector<Range>{{0, 480}, {480, 960}}));
   stack.parts = {{"gate", 32}, {"up", 16}};
   EXPECT_EQ(stack.units(), (std::vector<Range>{{0, 320}, {320, 480}, {480, 800}, {800, 960}}));
+  TensorLayout vector = tensor("bias", {20}, 0, 0);
+  vector.parts = {{"q", 10}, {"k", 5}, {"v", 5}};  // names for others: a vector stays together
+  EXPECT_EQ(vector.units(), (std::vector<Range>{{0, 20}}));
 }
 
 TEST(Layout, NonsenseIsADefect) {
@@ -97,6 +100,9 @@ TEST(Layout, NonsenseIsADefect) {
   refused({first, bad});
   bad = tensor("has parts of other rows", {4, 4}, 1, 32);
   bad.parts = {{"gate", 2}, {"up", 1}};
+  refused({first, bad});
+  bad = tensor("has parts of fewer elements", {20}, 1, 32);
+  bad.parts = {{"q", 10}, {"k", 5}};
   refused({first, bad});
   bad = tensor("has units that are not aligned", {4, 4}, 1, 32);
   bad.parts = {{"gate", 2}, {"up", 2}};

@@ -174,6 +174,7 @@ TEST(ModelCost, AgreesWithTheParameterTable) {
   for (bool tied : {false, true}) {
     ModelConfig config = tiny_config();
     config.tied_head = tied;
+    config.qkv_bias = config.qk_norm = tied;
     const LanguageModel model(config, plain(Format::f32), {.sequence_length = 16, .training = false});
     uint64_t all = 0;
     uint64_t decayed = 0;

@@ -12,7 +12,7 @@ namespace nibble::test {
 constexpr int64_t text_length = 160;  // more than two blocks of attention
 
 // Every axis that a linear layer sums over is a multiple of 128, as some recipes need.
-inline ModelConfig decode_config(DType dtype) {
+inline ModelConfig decode_config(DType dtype, bool norms_heads = false) {
   ModelConfig config;
   config.pattern = "*-*-";
   config.vocab_size = 48;
@@ -20,6 +20,7 @@ inline ModelConfig decode_config(DType dtype) {
   config.query_heads = 4;
   config.kv_heads = 2;
   config.head_dim = 32;
+  config.qk_norm = config.qkv_bias = norms_heads;
   config.intermediate_size = 256;
   config.sequence_length = text_length;
   config.init_std = 0.2;
@@ -29,8 +30,9 @@ inline ModelConfig decode_config(DType dtype) {
 
 class Decoding {
  public:
-  Decoding(const Recipe& recipe, DType dtype)
-      : test_(decode_config(dtype), recipe,
+  // With normalised heads the model also has a bias.
+  Decoding(const Recipe& recipe, DType dtype, bool norms_heads = false)
+      : test_(decode_config(dtype, norms_heads), recipe,
               {.sequence_length = text_length, .training = false, .decoding = true, .head_chunk_tokens = 48}) {}
 
   LanguageModel& model() { return test_.model; }

@@ -46,6 +46,17 @@ TEST(Decode, EverySplitHasTheBitsOfTheWholeText) {
   }
 }
 
+TEST(Decode, NormalisedHeadsAndBiasesChangeNoSplit) {
+  for (const Recipe& recipe : {plain(Format::f32), plain(Format::bf16), nvidia()}) {
+    Decoding test(recipe, DType::bf16, /*norms_heads=*/true);
+    const std::vector<float> whole = test.decode({text_length});
+    EXPECT_TRUE(same_bits(test.decode(std::vector<int64_t>(text_length, 1)), whole)) << recipe.name;
+    EXPECT_TRUE(same_bits(test.decode({5, 1, 70, 1, 2, 81}), whole)) << recipe.name;
+    const bool shares_scale = recipe.linear.forward_x.format == Format::nvfp4;
+    EXPECT_NE(same_bits(test.whole_pass(), whole), shares_scale) << recipe.name;
+  }
+}
+
 TEST(Decode, ThreadsChangeNoBit) {
   Decoding test(nvidia(), DType::bf16);
   const std::vector<float> one = test.decode({text_length});

@@ -24,6 +24,7 @@ bool same(const Result& a, const Result& b) {
 struct Variant {
   DType dtype;
   Recipe recipe;
+  bool norms_heads = false;  // and has a bias
 };
 
 std::vector<Variant> variants() {
@@ -35,13 +36,16 @@ std::vector<Variant> variants() {
   noisy.name = "noisy_weights";
   noisy.linear.forward_w = {.format = Format::nvfp4, .round = Rounding::stochastic};
   noisy.linear.forward_x.round = Rounding::stochastic_published;
-  return {{DType::f32, plain(Format::f32)}, {DType::bf16, plain(Format::bf16)}, {DType::bf16, nvidia()},
-          {DType::f32, nvidia()},           {DType::bf16, read_back},           {DType::bf16, noisy}};
+  return {{DType::f32, plain(Format::f32)}, {DType::bf16, plain(Format::bf16)},
+          {DType::bf16, nvidia()},          {DType::f32, nvidia()},
+          {DType::bf16, read_back},         {DType::bf16, noisy},
+          {DType::bf16, nvidia(), true},    {DType::f32, plain(Format::f32), true}};
 }
 
 ModelConfig config_of(const Variant& variant) {
   ModelConfig config = tiny_config();
   config.dtype = variant.dtype;
+  config.qk_norm = config.qkv_bias = variant.norms_heads;
   config.sequence_length = 32;
   return config;
 }

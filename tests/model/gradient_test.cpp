@@ -105,6 +105,27 @@ TEST_F(Gradient, OneKeyValueHeadForAllQueries) {
   check(config, 1, 1.0F);
 }
 
+TEST_F(Gradient, NormalisedHeads) {
+  ModelConfig config = tiny_config();
+  config.qk_norm = true;
+  check(config, 2, 1.0F);
+}
+
+TEST_F(Gradient, BiasOfQueriesKeysAndValues) {
+  ModelConfig config = tiny_config();
+  config.qkv_bias = true;
+  check(config, 1, 0.25F);
+}
+
+TEST_F(Gradient, BiasAndNormalisedHeadsInDocuments) {
+  ModelConfig config = tiny_config();
+  config.pattern = "**";
+  config.sequence_length = 8;
+  config.qkv_bias = true;
+  config.qk_norm = true;
+  check(config, 2, 1.0F, {0, 0, 2, 3, 3, 3, 3, 7, 0, 0, 0, 0, 0, 5, 5, 5});
+}
+
 TEST_F(Gradient, ScaledRotaryFrequencies) {
   ModelConfig config = tiny_config();
   config.pattern = "*";

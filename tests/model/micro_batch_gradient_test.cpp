@@ -44,12 +44,13 @@ struct Case {
   bool tied_head = false;
   bool chunks = false;  // of the head
   bool documents = false;
+  bool norms_heads = false;  // and has a bias
 };
 
 std::string name_of(const Case& test) {
   return test.recipe.name + (test.dtype == DType::f32 ? ", fp32 model" : ", bf16 model") +
          (test.tied_head ? ", tied" : ", untied") + (test.chunks ? ", head in chunks" : ", whole head") +
-         (test.documents ? ", documents" : "");
+         (test.documents ? ", documents" : "") + (test.norms_heads ? ", normalised heads" : "");
 }
 
 std::vector<Case> cases() {
@@ -69,6 +70,9 @@ std::vector<Case> cases() {
         all.push_back({dtype, recipe, tied, chunks, /*documents=*/tied != chunks});
       }
     }
+  }
+  for (const auto& [dtype, recipe] : {recipes[0], recipes[2]}) {
+    all.push_back({.dtype = dtype, .recipe = recipe, .documents = true, .norms_heads = true});
   }
   return all;
 }
@@ -152,6 +156,7 @@ class MicroBatchGradient {
     config.sequence_length = length;
     config.dtype = wanted.dtype;
     config.tied_head = wanted.tied_head;
+    config.qk_norm = config.qkv_bias = wanted.norms_heads;
     return config;
   }
   ModelConfig config() const { return config_of(case_); }

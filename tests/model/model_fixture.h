@@ -64,11 +64,11 @@ class TestModel {
     const size_t size = model.parameters().flat_size();
     weights.resize(size);
     initialize(model.parameters(), 11, 0, size, weights.data());
-    // Gains differ from one, and weights are numbers that both dtypes hold exactly.
+    // Gains differ from one and biases from zero, and weights are numbers that both dtypes hold exactly.
     for (const Parameter& parameter : model.parameters().parameters()) {
-      if (parameter.initialization != Initialization::ones) continue;
+      if (parameter.initialization == Initialization::normal) continue;
       for (uint64_t i = 0; i < parameter.count; ++i) {
-        weights[parameter.offset + i] = 1.0F + 0.25F * std::sin(static_cast<float>(3 * i + 1));
+        weights[parameter.offset + i] += 0.25F * std::sin(static_cast<float>(3 * i + 1));
       }
     }
     for (float& weight : weights) weight = to_float(bf16_nearest(weight));

@@ -120,6 +120,37 @@ TEST(ParameterTable, NamesShapesAndOrderOfAModel) {
   }
 }
 
+TEST(ParameterTable, BiasesAndNormsOfHeadsStandBehindTheirMatrix) {
+  ModelConfig config = tiny_config();
+  config.pattern = "*";
+  config.qkv_bias = config.qk_norm = true;
+  const LanguageModel model(config, plain(Format::f32), {.sequence_length = 16, .training = false});
+  const Layout layout = model.parameters().layout();
+  EXPECT_EQ(layout.tensors()[2].name, "blocks.0.attention.qkv.weight");
+  const std::pair<const char*, int64_t> expected[] = {{"blocks.0.attention.qkv.bias", 96},
+                                                      {"blocks.0.attention.q_norm.weight", 12},
+                                                      {"blocks.0.attention.k_norm.weight", 12}};
+  for (size_t i = 0; i < std::size(expected); ++i) {
+    const TensorLayout& tensor = layout.tensors()[3 + i];
+    EXPECT_EQ(tensor.name, expected[i].first);
+    EXPECT_EQ(tensor.shape, std::vector<int64_t>{expected[i].second});
+    EXPECT_EQ(tensor.use, TensorUse::vector);
+    EXPECT_FALSE(tensor.decay);
+  }
+  const std::vector<TensorPart>& parts = layout.find("blocks.0.attention.qkv.bias")->parts;
+  ASSERT_EQ(parts.size(), 3U);
+  EXPECT_EQ(parts[1].name, "k");
+  EXPECT_EQ(parts[1].rows, 24);
+  // Biases begin with zero, and weights of norms with one.
+  const std::vector<float> values = initial(model.parameters(), 5);
+  for (const auto& [name, elements] : expected) {
+    const TensorLayout& tensor = *layout.find(name);
+    const auto begin = values.begin() + static_cast<int64_t>(tensor.offset);
+    const float value = tensor.parts.empty() ? 1.0F : 0.0F;
+    EXPECT_EQ(std::count(begin, begin + elements, value), elements) << name;
+  }
+}
+
 // The library's erfc in long double, which is accurate to 1e-18, decides.
 TEST(NormalQuantile, InvertsTheDistribution) {
   const auto distribution = [](long double z) { return std::erfc(-z / std::sqrt(2.0L)) / 2; };

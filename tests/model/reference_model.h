@@ -111,11 +111,17 @@ class ReferenceModel {
     return (1 - smooth) * plain / config_.rope_scaling_factor + smooth * plain;
   }
 
-  // Returns head `index` of a row of queries, keys and values; `turned` rotates it by its position.
-  Vector head(const Vector& qkv, size_t index, size_t position, bool turned) const {
-    const size_t d = static_cast<size_t>(config_.head_dim);
-    const Vector x(qkv.begin() + static_cast<int64_t>(index * d), qkv.begin() + static_cast<int64_t>((index + 1) * d));
-    if (!turned) return x;
+  // Returns head `index` of a row of queries, keys and values.
+  Vector head(const Vector& qkv, size_t index) const {
+    const auto d = static_cast<int64_t>(config_.head_dim);
+    const auto begin = qkv.begin() + static_cast<int64_t>(index) * d;
+    return {begin, begin + d};
+  }
+
+  // Returns a head of queries or keys, normalised if the model does so, and rotated by its position.
+  Vector turned(Vector x, const std::string& gain, size_t position) const {
+    const size_t d = x.size();
+    if (config_.qk_norm) x = normalise(x, row(gain, 0));
     Vector y(d);
     for (size_t i = 0; i < d / 2; ++i) {
       const double angle = static_cast<double>(position) * frequency(i);
@@ -130,25 +136,30 @@ class ReferenceModel {
     const size_t query_heads = static_cast<size_t>(config_.query_heads);
     const size_t kv_heads = static_cast<size_t>(config_.kv_heads);
     Matrix qkv;
-    for (const Vector& x : normed) qkv.push_back(multiply(block + "attention.qkv.weight", x));
+    for (const Vector& x : normed) {
+      qkv.push_back(multiply(block + "attention.qkv.weight", x));
+      if (!config_.qkv_bias) continue;
+      const Vector bias = row(block + "attention.qkv.bias", 0);
+      for (size_t i = 0; i < bias.size(); ++i) qkv.back()[i] += bias[i];
+    }
     Matrix result;
     for (size_t t = 0; t < normed.size(); ++t) {
       Vector attended(query_heads * d);
       for (size_t h = 0; h < query_heads; ++h) {
         const size_t group = h / (query_heads / kv_heads);
-        const Vector query = head(qkv[t], h, t, true);
+        const Vector query = turned(head(qkv[t], h), block + "attention.q_norm.weight", t);
         Vector weight(t + 1);
         double total = 0;
         const size_t start = document_starts.empty() ? 0 : static_cast<size_t>(document_starts[first + t]);
         for (size_t s = start; s <= t; ++s) {
-          const Vector key = head(qkv[s], query_heads + group, s, true);
+          const Vector key = turned(head(qkv[s], query_heads + group), block + "attention.k_norm.weight", s);
           double score = 0;
           for (size_t i = 0; i < d; ++i) score += query[i] * key[i];
           weight[s] = std::exp(score / std::sqrt(static_cast<double>(d)));
           total += weight[s];
         }
         for (size_t s = start; s <= t; ++s) {
-          const Vector value = head(qkv[s], query_heads + kv_heads + group, s, false);
+          const Vector value = head(qkv[s], query_heads + kv_heads + group);
           for (size_t i = 0; i < d; ++i) attended[h * d + i] += weight[s] / total * value[i];
         }
       }

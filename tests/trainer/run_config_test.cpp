@@ -73,6 +73,8 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "cuda.offload_optimizer=true",
                                   "cuda.strict=true",
                                   "model.vocab_size=4Ki",
+                                  "model.qkv_bias=true",
+                                  "model.qk_norm=true",
                                   "model.rope_theta=500k",
                                   "model.rope_scaling_factor=8",
                                   "model.rope_low_frequency_factor=2",

@@ -90,6 +90,11 @@ const Field fields[] = {
      frozen, "model", axis, "", true},
     {"model.head_dim", VALUE(model.head_dim), "Width of one head; even.",
      frozen, "model", axis, "", true},
+    {"model.qkv_bias", VALUE(model.qkv_bias), "Queries, keys and values have a bias, as in Qwen2.",
+     frozen, "model"},
+    {"model.qk_norm", VALUE(model.qk_norm), "Each head of queries and keys is normalised (RMSNorm over model.head_dim, one weight for "
+     "queries and one for keys) before its rotary embedding, as in Qwen3.",
+     frozen, "model"},
     {"model.intermediate_size", VALUE(model.intermediate_size), "Inner width of the SwiGLU MLP; a multiple of 16.",
      frozen, "model", axis, "", true},
     {"model.sequence_length", VALUE(model.sequence_length), "Length of a training sequence and of the longest context. A "
