@@ -324,18 +324,19 @@ TEST_F(CheckpointTest, LeftoversAreRemovedAndLinksAreNotFollowed) {
 
 TEST_F(CheckpointTest, PruningKeepsTheNewestAndTheMilestones) {
   for (const uint64_t step : {100, 200, 300, 400, 500, 600}) save(step);
-  prune_checkpoints(run_, 600, 2, 300);
+  prune_checkpoints(run_, 600, {.keep_last = 2, .keep_every = 300});
   EXPECT_EQ(names(), (std::set<std::string>{"step-00000300", "step-00000500", "step-00000600"}));
-  prune_checkpoints(run_, 600, 1, 0);
+  prune_checkpoints(run_, 600, {.keep_last = 1, .keep_every = 0});
   EXPECT_EQ(names(), (std::set<std::string>{"step-00000600"}));
-  prune_checkpoints(run_, 600, 0, 0);
+  prune_checkpoints(run_, 600, {.keep_last = 0, .keep_every = 0});
   EXPECT_EQ(names(), (std::set<std::string>{"step-00000600"}));
 }
 
 TEST_F(CheckpointTest, PruningNeverCountsADamagedManifestAsACheckpoint) {
   for (const uint64_t step : {100, 200, 300, 400}) save(step);
   std::ofstream(run_ / "checkpoints/step-00000200/manifest.json") << "{";
-  prune_checkpoints(run_, 300, 2, 0);  // 400 is newer than the checkpoint that was saved, and must stay
+  prune_checkpoints(
+      run_, 300, {.keep_last = 2, .keep_every = 0});  // 400 is newer than the checkpoint that was saved, and must stay
   EXPECT_EQ(names(), (std::set<std::string>{"step-00000100", "step-00000200", "step-00000300", "step-00000400"}));
 }
 
@@ -351,7 +352,7 @@ TEST_F(CheckpointTest, ALinkIsACheckpointAndWhatItLeadsToStays) {
   const auto before = contents(archive.path() / "step-00000100");
   EXPECT_EQ(load_shard(find_checkpoint(communicator_, run_)), whole_state(400));
   // Links are neither removed nor counted.
-  prune_checkpoints(run_, 400, 2, 0);
+  prune_checkpoints(run_, 400, {.keep_last = 2, .keep_every = 0});
   EXPECT_EQ(names(), (std::set<std::string>{"step-00000100", "step-00000300", "step-00000400"}));
   EXPECT_EQ(contents(archive.path() / "step-00000100"), before);
   // A checkpoint that is saved under the name of a link takes the link's place.
@@ -375,6 +376,9 @@ TEST(CheckpointPlan, CountsWhatIsOnTheDiskAtOnce) {
   EXPECT_EQ(most(950, 100, 50), 11u);   // the last step is saved, too
   EXPECT_EQ(most(1000, 0, 5), 2u);      // steps 0 and 1000
   EXPECT_EQ(most(1000, 5000, 5), 2u);
+  // The best one is kept beside them, and each validation may save one.
+  EXPECT_EQ((CheckpointPlan{.steps = 1000, .every = 100, .keep_last = 2, .validations = 10}.most_at_once()), 4u);
+  EXPECT_EQ((CheckpointPlan{.steps = 1000, .every = 0, .keep_last = 5, .validations = 1}.most_at_once()), 3u);
   EXPECT_EQ((CheckpointPlan{.steps = 1000, .every = 40, .keep_every = 100}.most_kept_for_ever()), 5u);
   EXPECT_EQ((CheckpointPlan{.steps = 1000, .every = 0, .keep_every = 100}.most_kept_for_ever()), 1u);
   EXPECT_EQ((CheckpointPlan{.steps = 1000, .every = 10}.most_kept_for_ever()), 0u);

@@ -121,6 +121,7 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "checkpoint.every=20",
                                   "checkpoint.keep_last=4",
                                   "checkpoint.keep_every=40",
+                                  "checkpoint.keep_best=validation",
                                   "comm.timeout_s=1.5",
                                   "comm.reduction=nccl",
                                   "log.progress=none",

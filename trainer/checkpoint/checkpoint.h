@@ -30,9 +30,10 @@ struct CheckpointPlan {
   uint64_t every = 0;
   uint64_t keep_last = 1;
   uint64_t keep_every = 0;
+  uint64_t validations = 0;  // each of which may be the best, whose checkpoint is kept; 0 = no best one is kept
 
-  // The largest number of checkpoints that are on the disk at once: those that are kept, and the next while it is
-  // written. Checkpoints that are kept for keep_every come in addition.
+  // The largest number of checkpoints that are on the disk at once: those that are kept, the best one too, and the next
+  // while it is written. Checkpoints that are kept for keep_every come in addition.
   uint64_t most_at_once() const;
   uint64_t most_kept_for_ever() const;
 };
@@ -73,13 +74,18 @@ void load_array(const CheckpointInfo& checkpoint, const Layout& layout, const Ch
 // lacks the array or holds it in another shape or dtype, or a number that is not whole. Not collective.
 void load_replicated(const CheckpointInfo& checkpoint, const std::string& name, const Tensor& destination);
 
-// Removes checkpoints that are older than `newest`, except the keep_last newest (at least 1; `newest` counts as one)
-// and those whose step is a multiple of keep_every (0 = no such exception). A checkpoint with a damaged manifest, and
-// one that is a symbolic link to a directory elsewhere, is neither counted nor removed. An interrupted removal never
-// leaves a part of a checkpoint under its name. Called by rank 0, which holds the lock, after save_checkpoint() of step
-// `newest`.
-void prune_checkpoints(const std::filesystem::path& run_directory, uint64_t newest, uint64_t keep_last,
-                       uint64_t keep_every);
+// Which checkpoints a run keeps.
+struct Retention {
+  uint64_t keep_last = 1;   // the newest ones, at least 1
+  uint64_t keep_every = 0;  // those whose step is a multiple of it; 0 = none
+  uint64_t best = 0;        // that of this step; 0 = none
+};
+
+// Removes the checkpoints that are older than `newest` and not kept; `newest` counts as one of the newest. A checkpoint
+// with a damaged manifest, and one that is a symbolic link to a directory elsewhere, is neither counted nor removed. An
+// interrupted removal never leaves a part of a checkpoint under its name. Called by rank 0, which holds the lock, after
+// save_checkpoint() of step `newest`.
+void prune_checkpoints(const std::filesystem::path& run_directory, uint64_t newest, const Retention& retention);
 
 // Removes what a killed save or removal has left in checkpoints/. Called by rank 0, which holds the lock, when a run
 // starts.

@@ -32,24 +32,12 @@ std::optional<uint64_t> step_of(const std::string& name) {
   return step;
 }
 
-bool has_good_manifest(const std::filesystem::path& directory) {
+std::optional<Manifest> good_manifest(const std::filesystem::path& directory) {
   try {
     const std::filesystem::path path = directory / "manifest.json";
-    parse_manifest(read_file(path, max_manifest_bytes), path);
-    return true;
+    return parse_manifest(read_file(path, max_manifest_bytes), path);
   } catch (const Error&) {
-    return false;
-  }
-}
-
-// Renames the checkpoint to a temporary name, so that it disappears for every reader at once, and then removes its
-// files.
-void remove_checkpoint(const StepDirectory& checkpoint) {
-  const std::filesystem::path doomed = checkpoint.path.parent_path() / (std::string(temporary_prefix) + "removed-" +
-                                                                        step_directory_name(checkpoint.step));
-  remove_tree(doomed);
-  if (std::rename(checkpoint.path.c_str(), doomed.c_str()) != 0 || !remove_tree(doomed)) {
-    log_warning("cannot remove the old checkpoint {}", checkpoint.path.string());
+    return std::nullopt;
   }
 }
 
@@ -119,6 +107,21 @@ std::optional<std::filesystem::path> set_aside(const std::filesystem::path& chec
   return name;
 }
 
+std::vector<std::filesystem::path> list_set_aside(const std::filesystem::path& run_directory) {
+  std::vector<std::filesystem::path> found;
+  std::error_code error;
+  std::filesystem::directory_iterator entries(run_directory / "checkpoints", error);
+  for (; !error && entries != std::filesystem::directory_iterator(); entries.increment(error)) {
+    const std::string name = entries->path().filename().string();
+    const size_t dot = name.find('.');
+    if (dot == std::string::npos || !step_of(name.substr(0, dot))) continue;
+    const std::string suffix = name.substr(dot + 1);
+    if (suffix.starts_with("abandoned") || suffix.starts_with("corrupt")) found.push_back(entries->path());
+  }
+  std::ranges::sort(found);
+  return found;
+}
+
 std::vector<uint64_t> abandon_checkpoints_after(const std::filesystem::path& run_directory, uint64_t step) {
   std::vector<uint64_t> steps;
   for (const StepDirectory& checkpoint : list_checkpoints(run_directory)) {
@@ -130,16 +133,48 @@ std::vector<uint64_t> abandon_checkpoints_after(const std::filesystem::path& run
   return steps;
 }
 
-void prune_checkpoints(const std::filesystem::path& run_directory, uint64_t newest, uint64_t keep_last,
-                       uint64_t keep_every) {
+uint64_t best_step(const std::filesystem::path& run_directory) {
+  for (const StepDirectory& checkpoint : list_checkpoints(run_directory)) {
+    if (const std::optional<Manifest> manifest = good_manifest(checkpoint.path)) {
+      return manifest->info.number(best_step_number);
+    }
+  }
+  return 0;
+}
+
+std::vector<StepDirectory> surplus_checkpoints(const std::filesystem::path& run_directory, uint64_t newest,
+                                               const Retention& retention) {
+  std::vector<StepDirectory> surplus;
   uint64_t kept = 1;  // `newest` itself
   for (const StepDirectory& checkpoint : list_checkpoints(run_directory)) {
-    if (checkpoint.step >= newest || checkpoint.is_link || !has_good_manifest(checkpoint.path)) continue;
-    if (kept < keep_last) {
+    if (checkpoint.step >= newest || checkpoint.is_link || !good_manifest(checkpoint.path)) continue;
+    const bool milestone = retention.keep_every != 0 && checkpoint.step % retention.keep_every == 0;
+    const bool best = retention.best != 0 && checkpoint.step == retention.best;
+    if (kept < retention.keep_last) {
       ++kept;
-    } else if (keep_every == 0 || checkpoint.step % keep_every != 0) {
-      remove_checkpoint(checkpoint);
+    } else if (!milestone && !best) {
+      surplus.push_back(checkpoint);
     }
+  }
+  return surplus;
+}
+
+// Renames the checkpoint to a temporary name, so that it disappears for every reader at once, and then removes its
+// files.
+bool remove_checkpoint(const StepDirectory& checkpoint) {
+  const std::filesystem::path doomed = checkpoint.path.parent_path() / (std::string(temporary_prefix) + "removed-" +
+                                                                        step_directory_name(checkpoint.step));
+  remove_tree(doomed);
+  if (std::rename(checkpoint.path.c_str(), doomed.c_str()) != 0 || !remove_tree(doomed)) {
+    log_warning("cannot remove the old checkpoint {}", checkpoint.path.string());
+    return false;
+  }
+  return true;
+}
+
+void prune_checkpoints(const std::filesystem::path& run_directory, uint64_t newest, const Retention& retention) {
+  for (const StepDirectory& checkpoint : surplus_checkpoints(run_directory, newest, retention)) {
+    remove_checkpoint(checkpoint);
   }
 }
 

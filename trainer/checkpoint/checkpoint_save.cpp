@@ -107,14 +107,16 @@ void require_space_for_run(const std::filesystem::path& directory, uint64_t byte
   const auto mebibytes = [](uint64_t value) { return static_cast<double>(value) / 1048576.0; };
   if (*available < missing * bytes) {
     const uint64_t room = *available / bytes + present;
+    const uint64_t beside = plan.validations > 0 ? 2 : 1;  // those that keep_last does not count
     throw Error(
         ExitCode::io,
-        fmt::format("{} checkpoints of {:.1f} MiB are on the disk at once (checkpoint.keep_last {}, and the next "
+        fmt::format("{} checkpoints of {:.1f} MiB are on the disk at once (checkpoint.keep_last {}, {}and the next "
                     "while it is written), {} of them now, but {:.1f} MiB are free in {}",
-                    most, mebibytes(bytes), plan.keep_last, std::min(present, most), mebibytes(*available),
-                    directory.string()),
-        room >= 2 ? fmt::format("free disk space, set checkpoint.keep_last to {}, or choose another run.dir", room - 1)
-                  : "free disk space, or choose another run.dir");
+                    most, mebibytes(bytes), plan.keep_last, plan.validations > 0 ? "the best one, " : "",
+                    std::min(present, most), mebibytes(*available), directory.string()),
+        room > beside
+            ? fmt::format("free disk space, set checkpoint.keep_last to {}, or choose another run.dir", room - beside)
+            : "free disk space, or choose another run.dir");
   }
   const uint64_t for_ever = plan.most_kept_for_ever();
   if (*available < (missing + for_ever) * bytes) {
@@ -289,8 +291,8 @@ std::filesystem::path Snapshot::publish(Communicator& communicator) {
 
 // A run without checkpoint.every has those of step 0 and of its last step.
 uint64_t CheckpointPlan::most_at_once() const {
-  const uint64_t saves = 1 + (every == 0 ? 1 : div_ceil(steps, every));
-  return std::min(keep_last + 1, saves);
+  const uint64_t saves = 1 + (every == 0 ? 1 : div_ceil(steps, every)) + validations;
+  return std::min(keep_last + 1 + (validations > 0 ? 1 : 0), saves);
 }
 
 uint64_t CheckpointPlan::most_kept_for_ever() const {

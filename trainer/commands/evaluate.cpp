@@ -45,6 +45,8 @@ void print_loss(const ValidationLoss& set) {
 
 std::vector<ConfigOverride> overrides_of(const EvaluateOptions& options) {
   std::vector<ConfigOverride> overrides = parse_overrides(options.overrides);
+  // Nothing is kept here, and the sets that are evaluated need not be those of the run.
+  overrides.push_back({"checkpoint.keep_best", "\"\"", "nibble evaluate"});
   if (!options.recipe.empty()) overrides.push_back({"recipe", options.recipe, "--recipe " + options.recipe});
   return overrides;
 }

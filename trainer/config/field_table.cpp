@@ -255,6 +255,10 @@ const Field fields[] = {
     {"checkpoint.keep_every", VALUE(checkpoint.keep_every), "Checkpoints of steps that are divisible by this number are "
      "never removed; 0 = none.",
      changeable, "", optional_steps, "steps"},
+    {"checkpoint.keep_best", VALUE(checkpoint.keep_best), "Also keep the checkpoint with the lowest loss on this validation set: "
+     "its name in data.validation, or `validation` for a set without a name; a validation with a new lowest loss saves a "
+     "checkpoint where none is due. Empty = none.",
+     changeable},
 
     {"comm.timeout_s", VALUE(comm.timeout_s), "Longest wait for the other ranks before the run ends with exit code 76; "
      "0 = wait for ever.",

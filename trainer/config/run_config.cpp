@@ -101,6 +101,7 @@ class ConfigReader {
     check_groups();
     check_steps();
     check_validation();
+    check_keep_best();
     check_token_bytes();
     check_recompute();
     check_fault();
@@ -210,6 +211,23 @@ class ConfigReader {
     if (config_.eval.every == 0 || !config_.data.validation.empty()) return;
     refuse_config(location("eval.every"), "eval.every is set, but there is no data.validation",
                   "name validation shards in data.validation, or set eval.every to 0");
+  }
+
+  void check_keep_best() const {
+    const std::string& wanted = config_.checkpoint.keep_best;
+    if (wanted.empty()) return;
+    std::vector<std::string_view> names;
+    for (const ShardSet& set : config_.data.validation) {
+      names.push_back(set.name.empty() ? unnamed_validation : std::string_view(set.name));
+    }
+    if (std::ranges::find(names, wanted) != names.end()) return;
+    if (names.empty()) {
+      refuse_config(location("checkpoint.keep_best"), "checkpoint.keep_best is set, but there is no data.validation",
+                    "name validation shards in data.validation, or set checkpoint.keep_best to \"\"");
+    }
+    refuse_config(location("checkpoint.keep_best"),
+                  fmt::format("checkpoint.keep_best: there is no validation set {}", unknown_word(wanted, names)),
+                  fmt::format("the sets of data.validation are: {}", fmt::join(names, ", ")));
   }
 
   void check_token_bytes() const {

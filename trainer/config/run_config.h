@@ -24,6 +24,9 @@
 
 namespace nibble {
 
+// The name by which checkpoint.keep_best names a validation set without a name.
+constexpr std::string_view unnamed_validation = "validation";
+
 // Shards that are read as one set.
 struct ShardSet {
   std::string name;                   // "" for a set without a name
@@ -106,9 +109,10 @@ struct RunConfig {
     int64_t sequences = 0;  // windows of each validation set, spread over it; 0 = all
   };
   struct Checkpoint {
-    int64_t every = 0;       // steps; 0 = only after the last step
-    int64_t keep_last = 2;   // newest checkpoints that are kept
-    int64_t keep_every = 0;  // checkpoints of steps divisible by this are kept forever; 0 = none
+    int64_t every = 0;           // steps; 0 = only after the last step
+    int64_t keep_last = 2;       // newest checkpoints that are kept
+    int64_t keep_every = 0;      // checkpoints of steps divisible by this are kept forever; 0 = none
+    std::string keep_best = {};  // the validation set whose lowest loss keeps its checkpoint; empty = none
   };
   struct Comm {
     double timeout_s = 600;  // seconds for one collective; 0 = no limit

@@ -22,6 +22,7 @@
 #include "trainer/report/metrics.h"
 #include "trainer/report/progress.h"
 #include "trainer/report/tensorboard.h"
+#include "trainer/run/best_validation.h"
 #include "trainer/run/run_profile.h"
 #include "trainer/run/step_warning.h"
 
@@ -39,7 +40,8 @@ class TrainingLoop {
         session_(session),
         config_(session.config()),
         directory_(directory),
-        heartbeat_(directory.heartbeat() / fmt::format("rank-{}", communicator.rank())) {}
+        heartbeat_(directory.heartbeat() / fmt::format("rank-{}", communicator.rank())),
+        best_(config_.checkpoint.keep_best) {}
 
   ExitCode run(const std::optional<CheckpointInfo>& checkpoint, LaterCheckpoints later);
 
@@ -49,6 +51,10 @@ class TrainingLoop {
   // Where TensorBoard draws a step.
   uint64_t axis(uint64_t step) const { return draws_tokens_ ? tokens_after(step) : step; }
   uint64_t total_steps() const { return static_cast<uint64_t>(config_.train.steps); }
+  // How many validations the run makes.
+  uint64_t validations() const {
+    return config_.eval.every == 0 ? 1 : div_ceil(total_steps(), static_cast<uint64_t>(config_.eval.every));
+  }
   static bool due(uint64_t step, int64_t every) { return every > 0 && step % static_cast<uint64_t>(every) == 0; }
 
   void enter(Phase phase, uint64_t step);
@@ -56,6 +62,10 @@ class TrainingLoop {
   uint64_t start_fresh();
   uint64_t continue_from(const CheckpointInfo& checkpoint, LaterCheckpoints later);
   void open_logs(uint64_t first_step, bool resumed);
+  void restore_best(const CheckpointInfo& checkpoint);
+  void agree_on_best() {
+    best_step_ = static_cast<uint64_t>(communicator_.all_reduce_max(static_cast<int64_t>(best_.step())));
+  }
   bool validation_pending(uint64_t step);
   void announce_switch(uint64_t step);
   void train_one(uint64_t step);
@@ -80,6 +90,8 @@ class TrainingLoop {
   const RunConfig& config_;
   const RunDirectory& directory_;
   Heartbeat heartbeat_;
+  BestValidation best_;                  // on rank 0; the others learn its step
+  uint64_t best_step_ = 0;               // that of best_, on all ranks
   double peak_flops_ = 0;                // FLOP/s of all ranks together
   std::unique_ptr<RunProfile> profile_;  // null if profile.every is 0
   std::string gemm_plan_;                // the text that the run directory keeps
@@ -104,7 +116,8 @@ void TrainingLoop::check_space(uint64_t step) {
                       {.steps = total_steps(),
                        .every = static_cast<uint64_t>(checkpoint.every),
                        .keep_last = static_cast<uint64_t>(checkpoint.keep_last),
-                       .keep_every = static_cast<uint64_t>(checkpoint.keep_every)});
+                       .keep_every = static_cast<uint64_t>(checkpoint.keep_every),
+                       .validations = checkpoint.keep_best.empty() ? 0 : validations()});
 }
 
 uint64_t TrainingLoop::start_fresh() {
@@ -168,6 +181,17 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
   progress_ = std::make_unique<ProgressDisplay>(kind, total_steps(), first_step);
 }
 
+// A best checkpoint that is not in the directory, as in a fork, is forgotten: the next validation gives one that is.
+void TrainingLoop::restore_best(const CheckpointInfo& checkpoint) {
+  on_leader(communicator_, [&] {
+    best_.load(checkpoint);
+    const std::filesystem::path best = directory_.checkpoints() / step_directory_name(best_.step());
+    if (best_.step() == 0 || std::filesystem::exists(best)) return;
+    log_info("best       the checkpoint of step {} is not here: the best one is found anew", best_.step());
+    best_.forget();
+  });
+}
+
 // Returns whether the validation of this step is missing. A request to stop can interrupt a validation after the step's
 // checkpoint was written; the resumed run then validates first.
 bool TrainingLoop::validation_pending(uint64_t step) {
@@ -176,10 +200,10 @@ bool TrainingLoop::validation_pending(uint64_t step) {
   int64_t missing = 0;
   on_leader(communicator_, [&] {
     const auto history = read_history(directory_.metrics_file());
-    missing = std::none_of(history.validations.begin(), history.validations.end(),
-                           [step](const auto& validation) { return validation.step == step; })
-                  ? 1
-                  : 0;
+    const auto made = std::ranges::find(history.validations, step, &RunHistory::Validation::step);
+    missing = made == history.validations.end() ? 1 : 0;
+    // The checkpoint of this step is older than the validation if the one before was interrupted.
+    if (missing == 0) best_.offer(step, made->losses);
   });
   return communicator_.all_reduce_max(missing) != 0;
 }
@@ -323,13 +347,16 @@ bool TrainingLoop::validate_after(uint64_t step, const std::function<bool()>& in
   if (!losses) return false;
   on_leader(communicator_, [&] {
     metrics_->validation(step, tokens_after(step), *losses);
+    best_.offer(step, *losses);
     if (!tensorboard_) return;
     log_validation("", losses->front(), step);
     for (const ValidationLoss& set : *losses) {
       if (!set.name.empty()) log_validation("/" + set.name, set, step);
     }
   });
-  progress_->line(fmt::format("validation after step {}: {}", step, describe(*losses)));
+  agree_on_best();
+  progress_->line(fmt::format("validation after step {}: {}{}", step, describe(*losses),
+                              best_step_ == step ? ", the best so far" : ""));
   return true;
 }
 
@@ -357,10 +384,14 @@ void TrainingLoop::save(uint64_t step) {
   enter(Phase::checkpoint, step);
   on_leader(communicator_, [&] { keep_gemm_plan(); });
   const Stopwatch stopwatch;
-  const auto path = save_checkpoint(communicator_, directory_.path(), session_.checkpoint_state(step));
+  CheckpointState state = session_.checkpoint_state(step);
+  best_.save(state);
+  const auto path = save_checkpoint(communicator_, directory_.path(), std::move(state));
   on_leader(communicator_, [&] {
-    prune_checkpoints(directory_.path(), step, static_cast<uint64_t>(config_.checkpoint.keep_last),
-                      static_cast<uint64_t>(config_.checkpoint.keep_every));
+    prune_checkpoints(directory_.path(), step,
+                      {.keep_last = static_cast<uint64_t>(config_.checkpoint.keep_last),
+                       .keep_every = static_cast<uint64_t>(config_.checkpoint.keep_every),
+                       .best = best_.step()});
     if (metrics_) metrics_->checkpoint(step, path.filename(), stopwatch.seconds());
   });
 }
@@ -384,6 +415,7 @@ ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint, Late
   restore_gemm_plan();
   const uint64_t first = checkpoint ? continue_from(*checkpoint, later) : start_fresh();
   open_logs(first, checkpoint.has_value());
+  if (checkpoint) restore_best(*checkpoint);
   // No limit of time breaks off this validation: where it takes longer than the limit, the run would never go on.
   if (validation_pending(first) && !validate_after(first, stop_requested)) return stopped_after(first);
   const auto stop_at = static_cast<uint64_t>(config_.train.stop_at);
@@ -398,7 +430,7 @@ ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint, Late
     // last step is not complete if it has a validation set.
     const bool complete = last && !(stop && session_.has_validation());
     stop = stop || step == stop_at;
-    if (stop || last || due(step, config_.checkpoint.every)) save(step);
+    if (stop || last || due(step, config_.checkpoint.every) || best_step_ == step) save(step);
     if (stop && !complete) return stopped_after(step);
   }
   if (profile_) log_profile(profile_->finish());
