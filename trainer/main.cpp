@@ -99,8 +99,8 @@ int finish_output(int code) {
 
 // Arguments and options that take paths, in whichever command. In their values ~ and variables are replaced, because a
 // shell leaves them where they are quoted or follow an equals sign (--output=~/shards).
-constexpr std::array path_options = {"CONFIG", "RUN_DIR",  "BASE",        "RUN",  "PATH",    "INPUT",    "--base",
-                                     "--run",  "--output", "--tokenizer", "--to", "--input", "--report", "--json"};
+constexpr std::array path_options = {"CONFIG",   "RUN_DIR",     "BASE", "RUN", "PATH", "INPUT",   "--base",   "--run",
+                                     "--output", "--tokenizer", "--to", "A",   "B",    "--input", "--report", "--json"};
 
 void expand_paths(CLI::App& command) {
   for (CLI::Option* option : command.get_options()) {

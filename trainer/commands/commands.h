@@ -1,6 +1,6 @@
 // The commands of nibble, in the order in which `nibble --help` lists them. A command is a file of this room and a row
-// of the table: tokenize.cpp, train.cpp, resume.cpp, fork.cpp, evaluate.cpp, compare.cpp, generate.cpp, inspect.cpp,
-// quantize.cpp, bias.cpp, bench.cpp and config.cpp.
+// of the table: tokenize.cpp, train.cpp, resume.cpp, fork.cpp, checkpoint.cpp, evaluate.cpp, compare.cpp, generate.cpp,
+// inspect.cpp, quantize.cpp, bias.cpp, bench.cpp and config.cpp.
 #pragma once
 
 #include <array>
@@ -15,6 +15,7 @@ void add_tokenize_options(CLI::App& command);
 void add_train_options(CLI::App& command);
 void add_resume_options(CLI::App& command);
 void add_fork_options(CLI::App& command);
+void add_checkpoint_options(CLI::App& command);
 void add_evaluate_options(CLI::App& command);
 void add_compare_options(CLI::App& command);
 void add_generate_options(CLI::App& command);
@@ -35,6 +36,7 @@ inline constexpr auto all_commands = std::to_array<Command>({
     {"train", "Start a run", &add_train_options},
     {"resume", "Continue a run from its newest valid checkpoint", &add_resume_options},
     {"fork", "Begin another run at a checkpoint of a run, with all its state", &add_fork_options},
+    {"checkpoint", "List, verify, compare and prune the checkpoints of runs", &add_checkpoint_options},
     {"evaluate", "Compute the validation loss of a checkpoint", &add_evaluate_options},
     {"compare", "Compare the loss curves of runs with a baseline's", &add_compare_options},
     {"generate", "Sample text from a checkpoint", &add_generate_options},
