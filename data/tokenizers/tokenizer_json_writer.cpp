@@ -92,14 +92,14 @@ std::string write_tokenizer_json(const WrittenTokenizer& tokenizer) {
     return has_bytes && !is_special(token) ? byte_level_text(token.text) : token.text;
   };
   ordered_json added = ordered_json::array();
-  ordered_json vocabulary = ordered_json::object();
+  ordered_json::object_t vocabulary;  // appended to: looking for each of many keys in it would take minutes
   for (size_t id = 0; id < tokenizer.tokens.size(); ++id) {
     const WrittenToken& token = tokenizer.tokens[id];
     if (token.kind == Kind::none) continue;
     if (is_special(token)) added.push_back(special_token(id, token.text));
     // A special token that comes after the whole vocabulary needs no place in it.
     const bool follows = is_special(token) && has_bytes && vocabulary.size() == id;
-    if (!follows) vocabulary[written(token)] = id;
+    if (!follows) vocabulary.emplace_back(written(token), id);
   }
   ordered_json merges = ordered_json::array();
   for (const WrittenMerge& merge : merges_of(tokenizer)) {

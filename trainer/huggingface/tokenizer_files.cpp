@@ -16,8 +16,8 @@ namespace {
 using nlohmann::ordered_json;
 
 // Returns the token of a tokenizer.json that has the id.
-std::string token_of(const ordered_json& root, int32_t id) {
-  for (const ordered_json& token : root.value("added_tokens", ordered_json::array())) {
+std::string token_of(const nlohmann::json& root, int32_t id) {
+  for (const nlohmann::json& token : root.value("added_tokens", nlohmann::json::array())) {
     if (token.at("id") == id) return token.at("content");
   }
   for (const auto& [token, value] : root.at("model").at("vocab").items()) {
@@ -53,10 +53,10 @@ SpecialTokenIds write_tokenizer_files(const std::filesystem::path& tokenizer, ui
   ordered_json config = tokenizer_config(model_max_length);
   const std::string json = loaded->as_tokenizer_json();
   if (!json.empty()) {
-    const ordered_json root = ordered_json::parse(json);
+    const nlohmann::json root = nlohmann::json::parse(json);
     config["eos_token"] = token_of(root, ids.end);
     config["pad_token"] = config["eos_token"];
-    const ordered_json unknown = root.at("model").value("unk_token", ordered_json());
+    const nlohmann::json unknown = root.at("model").value("unk_token", nlohmann::json());
     if (!unknown.is_null()) config["unk_token"] = unknown;
     write_file(directory / "tokenizer.json", json);
   } else if (loaded->file_name() == "tokenizer.model") {
