@@ -77,6 +77,16 @@ const Field fields[] = {
      "tokens.",
      changeable},
 
+    {"model.from", PATH(model_origin.from), "Start from the weights of this model, with a fresh optimizer at step 0: a "
+     "directory of Hugging Face (Llama, Mistral, Qwen2, Qwen3), or RUN_DIR or RUN_DIR@STEP of nibble. Keys of `model` that are "
+     "not given come from there. It has no effect on a resumed run. Empty = fresh weights.",
+     changeable, "model"},
+    {"model.from_skip", VALUE(model_origin.from_skip), "Globs on names of tensors that are not taken from model.from, and that "
+     "begin with fresh weights: `embedding|head` for another vocabulary. nibble's names and those of the files count.",
+     changeable, "model"},
+    {"model.preset", VALUE(model_origin.preset), "The name of a file of keys of `model` in configs/models, which is looked for as "
+     "recipes are, or a path to one. Keys that are given here count more. The resolved configuration has all keys instead.",
+     changeable},
     {"model.pattern", VALUE(model.pattern), "One character for each block, first to last: `*` attention, `-` MLP. "
      "A group may be repeated: `(*-)x32`.",
      frozen, "model", {}, "", true},

@@ -37,7 +37,8 @@ class FieldReader {
     *value = may_be_empty && node_.kind == YamlNode::Kind::null ? std::string() : string(node_);
   }
   void operator()(PathField target) const {
-    const std::string text = string(node_);
+    const bool is_nothing = !field_.required && node_.kind == YamlNode::Kind::null;
+    const std::string text = is_nothing ? std::string() : string(node_);
     *target.value = text.empty() && !field_.required ? text : absolute(text, node_, expand_path);
   }
   void operator()(MixtureField target) const {

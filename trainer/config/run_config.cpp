@@ -89,14 +89,16 @@ class ConfigReader {
     if (directory_.empty()) directory_ = ".";
   }
 
-  RunConfig read(const YamlNode& root) {
+  RunConfig read(YamlNode root, const ModelReader& read_model) {
     if (root.kind == YamlNode::Kind::null) {
       refuse_config(document_, "is empty", "start from configs/runs/quickstart.yaml");
     }
     if (root.kind != YamlNode::Kind::map) refuse_config(root.location, "not a mapping", "write `section:` lines");
+    const std::optional<ModelConfig> from = complete_model(root, directory_, read_model);
     for (const YamlEntry& entry : root.entries) read_top_level(entry);
     check_required();
     expand_pattern();
+    if (from) check_origin(*from);
     check_batch();
     check_groups();
     check_steps();
@@ -150,6 +152,21 @@ class ConfigReader {
     if (missing.empty()) return;
     refuse_config(document_, fmt::format("missing key{} {}", missing.size() == 1 ? "" : "s", fmt::join(missing, ", ")),
                   fmt::format("add to the file, or give --set {}=...", missing.front()));
+  }
+
+  // Refuses keys that give the weights of model.from another meaning.
+  void check_origin(const ModelConfig& from) const {
+    RunConfig origin;
+    origin.model = from;
+    const bool skips = !config_.model_origin.from_skip.empty();
+    for (const Field& field : config_fields()) {
+      const bool of_data = field.key == "model.vocab_size" && config_.model.vocab_size == 0;
+      if (of_data || !is_bound_to_weights(field, skips) || same_value(field, config_, origin)) continue;
+      refuse_config(location(field.key),
+                    fmt::format("{} is {}, but the model in {} has {}", field.key, field_text(field, config_),
+                                config_.model_origin.from, field_text(field, origin)),
+                    fmt::format("leave {} out to take it from there", field.key));
+    }
   }
 
   void check_batch() const {
@@ -299,9 +316,10 @@ class ConfigReader {
   std::map<std::string_view, SourceLocation> locations_;
 };
 
-RunConfig read_with_overrides(YamlNode root, const std::string& name, const std::vector<ConfigOverride>& overrides) {
+RunConfig read_with_overrides(YamlNode root, const std::string& name, const std::vector<ConfigOverride>& overrides,
+                              const ModelReader& read_model) {
   for (const ConfigOverride& assignment : overrides) apply_override(root, assignment);
-  return ConfigReader(name).read(root);
+  return ConfigReader(name).read(std::move(root), read_model);
 }
 
 std::string difference_text(const Field& field, const RunConfig& config, const RunConfig& other) {
@@ -326,13 +344,14 @@ MicroBatchGroups RunConfig::micro_batch_groups() const {
   return MicroBatchGroups::of_count(micro_batches, static_cast<uint64_t>(train.gradient_groups));
 }
 
-RunConfig parse_run_config(const std::string& path, const std::vector<ConfigOverride>& overrides) {
-  return read_with_overrides(read_yaml_file(path), path, overrides);
+RunConfig parse_run_config(const std::string& path, const std::vector<ConfigOverride>& overrides,
+                           const ModelReader& read_model) {
+  return read_with_overrides(read_yaml_file(path), path, overrides, read_model);
 }
 
 RunConfig parse_run_config_text(const std::string& text, const std::string& name,
                                 const std::vector<ConfigOverride>& overrides) {
-  return read_with_overrides(parse_yaml(text, name), name, overrides);
+  return read_with_overrides(parse_yaml(text, name), name, overrides, {});
 }
 
 std::string resolved_yaml(const RunConfig& config) {

@@ -21,6 +21,7 @@
 #include "quant/recipe/recipe.h"
 #include "quant/wire/weight_codec.h"
 #include "trainer/config/config_override.h"
+#include "trainer/config/model_defaults.h"
 
 namespace nibble {
 
@@ -51,6 +52,12 @@ struct RunConfig {
     bool graphs = false;             // forward and backward of a micro-batch as one graph
     bool offload_optimizer = false;  // moments and FP32 masters stay in CPU memory, and the CPU updates them
     bool strict = false;             // products are native and attention is cuDNN's, unless another way is named
+  };
+  // Where the model comes from, beside its shape in `model`.
+  struct ModelOrigin {
+    std::string from;  // absolute: a Hugging Face directory, a run's RUN_DIR or RUN_DIR@STEP; empty = fresh weights
+    std::string from_skip;  // globs on names of tensors that are not taken
+    std::string preset;     // empty once it is read: its keys stand in the configuration
   };
   struct Data {
     std::vector<ShardSet> train;       // one without a name, or the parts of a mixture, which have names
@@ -136,6 +143,7 @@ struct RunConfig {
   Device device = Device::automatic;
   Cuda cuda;
   ModelConfig model;  // vocab_size 0 = the vocabulary size of the data
+  ModelOrigin model_origin;
   Data data;
   Train train;
   Optimizer optimizer;
@@ -192,7 +200,11 @@ constexpr auto enum_names(ResumeClass) {
 // directory, and ~ and variables are replaced (trainer/config/user_path.h). Throws ExitCode::missing_input if there is
 // no such file, and ExitCode::bad_config with file:line:column for unknown, duplicate or missing keys, wrong types,
 // values out of range, and values that contradict each other.
-RunConfig parse_run_config(const std::string& path, const std::vector<ConfigOverride>& overrides = {});
+//
+// With a reader, keys of `model` that are not given come from the model that model.from names, and one that differs
+// from it is ExitCode::bad_config (trainer/config/model_defaults.h). A configuration that is complete needs none.
+RunConfig parse_run_config(const std::string& path, const std::vector<ConfigOverride>& overrides = {},
+                           const ModelReader& read_model = {});
 // Does the same as parse_run_config() with a text in memory. `name` stands for the file in messages, and recipes are
 // looked for first in its directory.
 RunConfig parse_run_config_text(const std::string& text, const std::string& name,
