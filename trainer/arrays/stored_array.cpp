@@ -58,8 +58,21 @@ std::unique_ptr<Arena> take_memory(const StoredArray& array, uint64_t bytes) {
   return memory;
 }
 
-// Reads FP16 or FP64 and converts it to FP32, one block of elements at a time.
-void read_converted(const StoredArray& array, const ReadBytes& read, std::span<float> target) {
+void widen_bf16(const std::byte* source, uint64_t count, float* target) {
+  for (uint64_t i = 0; i < count; ++i) {
+    uint16_t half = 0;
+    std::memcpy(&half, source + 2 * i, sizeof half);
+    target[i] = float_of_bits(static_cast<uint32_t>(half) << 16);
+  }
+}
+
+}  // namespace
+
+void read_floats(const StoredArray& array, const ReadBytes& read, std::span<float> target) {
+  if (array.type == StoredDType::f32) {
+    read(std::as_writable_bytes(target));
+    return;
+  }
   const uint64_t size = size_of(array.type);
   std::vector<std::byte> buffer(std::min<uint64_t>(target.size(), block_elements) * size);
   for (uint64_t done = 0; done < target.size();) {
@@ -68,6 +81,8 @@ void read_converted(const StoredArray& array, const ReadBytes& read, std::span<f
     float* const block = target.data() + done;
     if (array.type == StoredDType::f16) {
       widen(buffer.data(), count, block);
+    } else if (array.type == StoredDType::bf16) {
+      widen_bf16(buffer.data(), count, block);
     } else if (const uint64_t beyond = round_to_single(buffer.data(), count, block); beyond < count) {
       fail_array(array.location, fmt::format("element {} is finite, but beyond the range of FP32", done + beyond),
                  "scale the array before it is saved");
@@ -75,8 +90,6 @@ void read_converted(const StoredArray& array, const ReadBytes& read, std::span<f
     done += count;
   }
 }
-
-}  // namespace
 
 uint64_t stored_bytes(const StoredArray& array) {
   if (array.shape.empty()) {
@@ -105,7 +118,7 @@ LoadedArray read_stored(const StoredArray& array, const ReadBytes& read) {
   if (array.type == StoredDType::bf16 || array.type == StoredDType::f32) {
     read({static_cast<std::byte*>(result.tensor.data()), bytes});
   } else {
-    read_converted(array, read, {result.tensor.as<float>(), static_cast<size_t>(elements)});
+    read_floats(array, read, {result.tensor.as<float>(), static_cast<size_t>(elements)});
   }
   return result;
 }

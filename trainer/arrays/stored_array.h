@@ -40,6 +40,10 @@ using ReadBytes = std::function<void(std::span<std::byte>)>;
 // Takes memory for the array and reads its stored_bytes() bytes.
 LoadedArray read_stored(const StoredArray& array, const ReadBytes& read);
 
+// Reads the next target.size() elements as FP32, one block of elements at a time: a narrower type is exact, FP64 is
+// rounded. Throws ExitCode::bad_data for a finite number beyond the range of FP32.
+void read_floats(const StoredArray& array, const ReadBytes& read, std::span<float> target);
+
 // Returns the text that stands for an array in messages: file, tensor "name".
 std::string location_text(const std::filesystem::path& path, std::string_view name);
 

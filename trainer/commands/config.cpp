@@ -9,6 +9,7 @@
 #include "trainer/commands/commands.h"
 #include "trainer/config/recipe_reference.h"
 #include "trainer/config/run_config.h"
+#include "trainer/huggingface/model_source.h"
 
 namespace nibble {
 
@@ -19,6 +20,10 @@ struct ConfigOptions {
   std::vector<std::string> overrides;
   bool recipe = false;
 };
+
+RunConfig read_config(const ConfigOptions& options) {
+  return parse_run_config(options.config, parse_overrides(options.overrides), model_at);
+}
 
 // Errors are not checked here: main() checks standard output at the end.
 void print(const std::string& text) {
@@ -47,11 +52,10 @@ void add_config_options(CLI::App& command) {
   command.require_subcommand(1);
   const auto options = std::make_shared<ConfigOptions>();
   add_reader(command, "check", "Check a configuration", options)->final_callback([options] {
-    print(summary(parse_run_config(options->config, parse_overrides(options->overrides)), options->config));
+    print(summary(read_config(*options), options->config));
   });
   add_reader(command, "show", "Print a configuration with every key, the recipe written out", options)
-      ->final_callback(
-          [options] { print(resolved_yaml(parse_run_config(options->config, parse_overrides(options->overrides)))); });
+      ->final_callback([options] { print(resolved_yaml(read_config(*options))); });
   CLI::App* schema = command.add_subcommand("schema", "Print a JSON Schema for editors");
   schema->add_flag("--recipe", options->recipe, "Of a recipe in a file of its own, not of a run");
   schema->final_callback([options] { print(options->recipe ? recipe_schema() : config_schema()); });

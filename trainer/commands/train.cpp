@@ -7,6 +7,7 @@
 #include "trainer/commands/resume.h"
 #include "trainer/directory/journal.h"
 #include "trainer/directory/run_directory.h"
+#include "trainer/huggingface/model_source.h"
 #include "trainer/inference/inference_model.h"
 #include "trainer/rank_main.h"
 #include "trainer/run/run_profile.h"
@@ -50,7 +51,8 @@ ExitCode start_or_continue(Communicator& communicator, RunConfig config) {
 int run_train(const TrainOptions& options) {
   return rank_main(
       [&] {
-        return parse_run_config(options.config, with_profile(options.profile, parse_overrides(options.overrides)));
+        return parse_run_config(options.config, with_profile(options.profile, parse_overrides(options.overrides)),
+                                model_at);
       },
       [&](Communicator& communicator, const RunConfig& config) {
         return options.continues ? start_or_continue(communicator, config) : start_run(communicator, config);

@@ -101,6 +101,9 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
     reserve_for_late_switch();
   });
   build_state();
+  if (checkpoint == nullptr && !config_.model_origin.from.empty()) {
+    start_ = std::make_unique<ModelStart>(communicator_, config_, layout_, data_->train());
+  }
   run_together(communicator_, [&] {
     micro_batches_ = std::make_unique<MicroBatchQueue>(data_->train(), micro_batch_shape(config_), device_,
                                                        /*ahead=*/device_ != DeviceKind::cpu);
@@ -223,6 +226,8 @@ void TrainingSession::initialize_weights() {
     initialize(table, config_.run.seed, range.begin, range.end, next);
     next += range.count();
   }
+  if (start_) start_->read(communicator_, *owned_, values);
+  start_.reset();
   optimizers_->set_weights(values, weights_);
   gather_weights();
 }

@@ -20,6 +20,7 @@
 #include "optim/schedule.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/config/run_config.h"
+#include "trainer/huggingface/model_start.h"
 #include "trainer/run/micro_batch.h"
 #include "trainer/run/micro_batch_results.h"
 #include "trainer/run/step_exchange.h"
@@ -55,7 +56,7 @@ class TrainingSession {
   // Collective. Opens the data, decides the vocabulary size, plans and takes all memory. A run that goes on from a
   // checkpoint names it, and its data go on there (TrainingData). Weights are zero until initialize_weights() or
   // load(). A fresh run on a GPU also decides train.head_chunk_tokens, if the key is 0; a resumed run keeps what it
-  // finds, also on another device.
+  // finds, also on another device. A fresh run opens the model that it starts from (model.from), which must fit.
   TrainingSession(Communicator& communicator, const RunConfig& config, const CheckpointInfo* checkpoint = nullptr);
   ~TrainingSession();
 
@@ -73,6 +74,7 @@ class TrainingSession {
   // Describes what the run will use, one line each: parameters, memory, data.
   std::vector<std::string> describe() const;
 
+  // Weights of model.from, and fresh ones where there are none.
   void initialize_weights();
   void load(const CheckpointInfo& checkpoint);
   CheckpointState checkpoint_state(uint64_t step) const;
@@ -133,6 +135,7 @@ class TrainingSession {
   ScheduleConfig learning_rate_schedule_;
 
   std::unique_ptr<MicroBatchQueue> micro_batches_;
+  std::unique_ptr<ModelStart> start_;  // of a fresh run that starts from a model, until it has its weights
 };
 
 }  // namespace nibble
