@@ -1,6 +1,6 @@
 // The commands of nibble, in the order in which `nibble --help` lists them. A command is a file of this room and a row
 // of the table: tokenize.cpp, train.cpp, resume.cpp, fork.cpp, checkpoint.cpp, evaluate.cpp, compare.cpp, generate.cpp,
-// inspect.cpp, quantize.cpp, bias.cpp, bench.cpp and config.cpp.
+// export.cpp, inspect.cpp, quantize.cpp, bias.cpp, bench.cpp and config.cpp.
 #pragma once
 
 #include <array>
@@ -19,6 +19,7 @@ void add_checkpoint_options(CLI::App& command);
 void add_evaluate_options(CLI::App& command);
 void add_compare_options(CLI::App& command);
 void add_generate_options(CLI::App& command);
+void add_export_options(CLI::App& command);
 void add_inspect_options(CLI::App& command);
 void add_quantize_options(CLI::App& command);
 void add_bias_options(CLI::App& command);
@@ -40,6 +41,7 @@ inline constexpr auto all_commands = std::to_array<Command>({
     {"evaluate", "Compute the validation loss of a checkpoint", &add_evaluate_options},
     {"compare", "Compare the loss curves of runs with a baseline's", &add_compare_options},
     {"generate", "Sample text from a checkpoint", &add_generate_options},
+    {"export", "Write a checkpoint as a model that other programs load", &add_export_options},
     {"inspect", "Show what a token shard or a checkpoint holds, and check every byte", &add_inspect_options},
     {"quantize", "Quantise a tensor as a recipe does, and say what was lost", &add_quantize_options},
     {"bias", "Measure whether a recipe's gradients are unbiased", &add_bias_options},
