@@ -90,5 +90,6 @@ expect 0 "$NIBBLE" train import.yaml --set run.dir=new-vocabulary --set 'data.tr
 grep -q 'fresh ones for "model.embed_tokens.weight"' output.txt || fail "fresh weights are not named"
 
 # ---- Presets ----
-expect 0 "$NIBBLE" config show import.yaml --set model.from= --set model.preset=llama-124m
+expect 0 "$NIBBLE" config show import.yaml --set model.from= --set model.preset=llama-124m \
+  --set train.tokens_per_step=2048
 grep -q 'hidden_size: 768' output.txt || fail "the preset is not read"
