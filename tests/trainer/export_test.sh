@@ -7,7 +7,7 @@ expect 0 mpirun -n 2 "$NIBBLE" train tiny.yaml --set train.steps=6 --set checkpo
 
 # ---- Hugging Face ----
 expect 0 "$NIBBLE" export run --output first
-expect 0 "$NIBBLE" export run@6 --output again
+expect 0 "$NIBBLE" export run@6 --output again/
 diff -r first again || fail "the same weights made other bytes"
 for file in config.json generation_config.json tokenizer_config.json tokenizer.json model.safetensors; do
   [ -s "first/$file" ] || fail "there is no $file"

@@ -238,6 +238,7 @@ TEST_F(ForeignDirectory, SettingsThatComputeOtherwiseAreNamed) {
       {"partial_rotary_factor", 0.5},
       {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}},
       {"quantization_config", {{"quant_method", "gptq"}}},
+      {"vocab_size", 65},
       {"num_hidden_layers", "two"},
       {"hidden_size", nullptr}};
   for (const auto& [key, value] : settings) {

@@ -1,5 +1,5 @@
 // The tokenizer files of an export. That the tokenizer.json gives the ids of the tokenizer is
-// data/tokenizer_json_writer_test.cpp; that AutoTokenizer gives them is scripts/check_huggingface.sh.
+// tests/data/tokenizer_json_writer_test.cpp; that AutoTokenizer gives them is scripts/check_huggingface.sh.
 #include "trainer/huggingface/tokenizer_files.h"
 
 #include <gtest/gtest.h>

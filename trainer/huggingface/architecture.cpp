@@ -11,6 +11,7 @@
 #include "dist/base/error.h"
 #include "dist/base/file.h"
 #include "dist/base/text.h"
+#include "quant/format/format.h"
 
 namespace nibble {
 namespace {
@@ -185,6 +186,12 @@ DescribedModel read_config_json(const std::filesystem::path& directory) {
   for (const char* key :
        {"hidden_size", "intermediate_size", "num_attention_heads", "vocab_size", "num_hidden_layers"}) {
     if (members.integer(key) < 1) members.fail(key, fmt::format("is {}", members.integer(key)));
+  }
+  if (model.vocab_size % block_rows != 0) {
+    members.fail("vocab_size", fmt::format("is {}, not a multiple of {}", model.vocab_size, block_rows),
+                 fmt::format("pad embedding and head in Python: model.resize_token_embeddings(pad_to_multiple_of={}), "
+                             "then save the model again",
+                             block_rows));
   }
   const auto blocks = static_cast<int64_t>(row.names.layer_pattern.size());
   if (layers > largest_pattern / blocks) members.fail("num_hidden_layers", fmt::format("is {}", layers));

@@ -13,6 +13,7 @@
 
 #include "dist/base/error.h"
 #include "dist/base/file.h"
+#include "dist/base/file_descriptor.h"
 #include "dist/base/file_system.h"
 #include "dist/base/log.h"
 #include "dist/base/signals.h"
@@ -48,8 +49,8 @@ std::string module_of(const std::string& tensor_name) {
 // A hidden directory beside the target. It is removed unless it is published.
 class HiddenDirectory {
  public:
-  explicit HiddenDirectory(const fs::path& target)
-      : target_(fs::absolute(target).lexically_normal()), hidden_(OutputFile::partial_path(target_)) {
+  explicit HiddenDirectory(const fs::path& target) : target_(without_slash(target)) {
+    hidden_ = OutputFile::partial_path(target_);
     refuse_existing();
     make_directories(target_.parent_path());
     std::error_code error;
@@ -70,14 +71,20 @@ class HiddenDirectory {
 
   void publish() {
     refuse_existing();
+    sync_path(hidden_);
     if (std::rename(hidden_.c_str(), target_.c_str()) != 0) {
       throw Error(ExitCode::cannot_create, fmt::format("cannot make {}: {}", target_.string(), std::strerror(errno)),
                   "name another directory");
     }
     published_ = true;
+    sync_path(target_.parent_path());
   }
 
  private:
+  static fs::path without_slash(const fs::path& path) {
+    const fs::path normal = fs::absolute(path).lexically_normal();
+    return normal.has_filename() ? normal : normal.parent_path();
+  }
   void refuse_existing() const {
     std::error_code ignored;
     if (!fs::exists(fs::symlink_status(target_, ignored))) return;
