@@ -85,11 +85,13 @@ void SafetensorsWriter::publish() {
 void save_safetensors(const std::filesystem::path& path, const std::vector<NamedArray>& arrays,
                       const std::map<std::string, std::string>& metadata, bool overwrite) {
   std::vector<const NamedArray*> order;
+  order.reserve(arrays.size());
   for (const NamedArray& array : arrays) order.push_back(&array);
   std::stable_sort(order.begin(), order.end(), [](const NamedArray* a, const NamedArray* b) {
     return element_bytes(a->dtype) > element_bytes(b->dtype);
   });
   std::vector<SafetensorsTensor> tensors;
+  tensors.reserve(order.size());
   for (const NamedArray* array : order) {
     tensors.push_back({array->name, array->dtype, array->shape});
     NIBBLE_CHECK(tensors.back().bytes() == array->bytes && (array->bytes == 0 || array->data != nullptr),

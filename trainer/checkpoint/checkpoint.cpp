@@ -109,6 +109,7 @@ std::vector<StepDirectory> agreed_list(Communicator& communicator, const std::fi
   steps.resize(count);
   if (count > 0) host.broadcast(std::as_writable_bytes(std::span(steps)), 0);
   std::vector<StepDirectory> result;
+  result.reserve(count);
   for (const uint64_t step : steps) result.push_back({step, run_directory / "checkpoints" / step_directory_name(step)});
   return result;
 }

@@ -4,6 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstring>
@@ -54,9 +56,15 @@ double number_of(T value) {
 }
 
 template <class T>
+bool same_bits(T first, T second) {
+  using Bytes = std::array<std::byte, sizeof(T)>;
+  return std::bit_cast<Bytes>(first) == std::bit_cast<Bytes>(second);
+}
+
+template <class T>
 void add_values(const T* first, const T* second, uint64_t count, ArrayDifference& difference) {
   for (uint64_t i = 0; i < count; ++i) {
-    if (std::memcmp(&first[i], &second[i], sizeof(T)) == 0) continue;
+    if (same_bits(first[i], second[i])) continue;
     ++difference.different;
     const double distance = std::abs(number_of(first[i]) - number_of(second[i]));
     // A NaN stays: no comparison with it is true.
