@@ -69,10 +69,7 @@ StoredDType stored_dtype_of(const Dataset& dataset, const std::string& location)
 void read_dataset(const CheckpointInfo& checkpoint, const Dataset& dataset, std::span<std::byte> target) {
   if (dataset.array != nullptr) {
     const Range all{0, checkpoint.layout.tensors()[dataset.tensor].count};
-    load_array(checkpoint, checkpoint.layout,
-               {*dataset.array,
-                Tensor(target.data(), DType::u8, {static_cast<int64_t>(target.size())}),
-                {{.tensor = dataset.tensor, .elements = all, .at = 0}}});
+    load_elements(checkpoint, *dataset.array, dataset.tensor, all, target);
     return;
   }
   const size_t slash = dataset.name.rfind('/');

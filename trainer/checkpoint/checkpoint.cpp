@@ -287,6 +287,14 @@ void load_array(const CheckpointInfo& checkpoint, const Layout& layout, const Ch
   stage.finish();
 }
 
+void load_elements(const CheckpointInfo& checkpoint, const ArrayInfo& array, uint32_t tensor, Range elements,
+                   std::span<std::byte> bytes) {
+  load_array(checkpoint, checkpoint.layout,
+             {array,
+              Tensor(bytes.data(), DType::u8, {static_cast<int64_t>(bytes.size())}),
+              {{.tensor = tensor, .elements = elements, .at = 0}}});
+}
+
 void load_replicated(const CheckpointInfo& checkpoint, const std::string& name, const Tensor& destination) {
   const CheckpointInfo::Replicated* const saved = checkpoint.find_replicated(name);
   if (saved == nullptr) fail_mismatch(checkpoint, fmt::format("has no {}", name));

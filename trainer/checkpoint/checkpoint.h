@@ -5,8 +5,10 @@
 // checkpoint.cpp loads, checkpoint_save.cpp saves, and checkpoint_inspect.cpp serves `nibble inspect`.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 
 #include "dist/ranks/communicator.h"
@@ -68,6 +70,11 @@ CheckpointInfo open_checkpoint(Communicator& communicator, const std::filesystem
 // other values become zero. They are read from all rank files that hold some of them. Throws ExitCode::bad_data if the
 // checkpoint lacks the array or a tensor, or holds it in another shape or dtype. Not collective.
 void load_array(const CheckpointInfo& checkpoint, const Layout& layout, const CheckpointArray& destination);
+
+// Fills `bytes`, memory of the CPU, with an array's values for elements of a tensor (its index in the checkpoint's own
+// layout), in the dtype in which they are saved. Not collective.
+void load_elements(const CheckpointInfo& checkpoint, const ArrayInfo& array, uint32_t tensor, Range elements,
+                   std::span<std::byte> bytes);
 
 // Fills `destination`, which is on the CPU and has the saved array's shape and dtype. Older programs saved every such
 // array as f32: where `destination` is i32, it takes their whole numbers. Throws ExitCode::bad_data if the checkpoint

@@ -154,12 +154,8 @@ class Comparison {
     const CheckpointInfo& checkpoint = which == 0 ? first_ : second_;
     const auto index = static_cast<uint32_t>(&tensor - checkpoint.layout.tensors().data());
     const DType dtype = array.dtype_of(tensor);
-    Tensor values = pieces_.take(which, dtype, array.values_of(elements).count());
-    CheckpointArray piece;
-    static_cast<ArrayInfo&>(piece) = array;
-    piece.values = Tensor(values.data(), DType::u8, {static_cast<int64_t>(values.bytes())});
-    piece.slices = {{.tensor = index, .elements = elements, .at = 0}};
-    load_array(checkpoint, checkpoint.layout, piece);
+    const Tensor values = pieces_.take(which, dtype, array.values_of(elements).count());
+    load_elements(checkpoint, array, index, elements, {static_cast<std::byte*>(values.data()), values.bytes()});
     return values;
   }
 

@@ -14,6 +14,10 @@ namespace nibble {
 
 namespace fs = std::filesystem;
 
+bool is_config_path(std::string_view text) {
+  return text.ends_with(".yaml") || text.ends_with(".yml") || text.find('/') != std::string_view::npos;
+}
+
 std::vector<std::string> config_directories(const std::string& kind, const std::string& config_directory) {
   std::vector<std::string> directories = {config_directory, config_directory + "/../" + kind, "configs/" + kind};
   if (const char* configured = std::getenv("NIBBLE_CONFIG_DIR")) {

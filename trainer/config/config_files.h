@@ -2,9 +2,13 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace nibble {
+
+// Returns whether a value is the path of a file, not a name: it ends in .yaml or .yml, or holds a slash.
+bool is_config_path(std::string_view text);
 
 // Returns the directories in which files of a kind ("recipes", "models") are looked for by name: `config_directory`,
 // that of the file which names them; `config_directory`/../KIND; configs/KIND in the current directory;

@@ -47,11 +47,11 @@ void add_missing(YamlNode& model, const YamlNode& more) {
 }
 
 YamlNode read_preset(const std::string& name, const SourceLocation& location, const std::string& config_directory) {
-  const bool is_path = name.ends_with(".yaml") || name.ends_with(".yml") || name.find('/') != std::string::npos;
   std::string path;
   try {
-    path = is_path ? expand_path(name)
-                   : find_config_file("model preset", name, config_directories("models", config_directory));
+    path = is_config_path(name)
+               ? expand_path(name)
+               : find_config_file("model preset", name, config_directories("models", config_directory));
   } catch (const Error& error) {
     if (error.code() == ExitCode::usage) refuse_config(location, error.what(), error.remedy());
     throw Error(error.code(), fmt::format("{}: {}", location.text(), error.what()), error.remedy());

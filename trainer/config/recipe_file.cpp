@@ -22,10 +22,6 @@ namespace fs = std::filesystem;
 
 constexpr size_t max_extended = 8;
 
-bool is_path(std::string_view text) {
-  return text.ends_with(".yaml") || text.ends_with(".yml") || text.find('/') != std::string_view::npos;
-}
-
 bool is_file(const std::string& path) {
   std::error_code error;
   return fs::is_regular_file(path, error);
@@ -129,7 +125,7 @@ class RecipeReader {
   // The value of `extends`; in a path, ~ and variables are replaced.
   static std::string expand_name(const YamlEntry& entry) {
     const std::string& name = scalar_text(entry);
-    if (!is_path(name)) return name;
+    if (!is_config_path(name)) return name;
     try {
       return expand_path(name);
     } catch (const Error& error) {
@@ -142,7 +138,7 @@ class RecipeReader {
     const auto missing = [&](const Error& error) {
       return Error(error.code(), fmt::format("{}: {}", entry.value.location.text(), error.what()), error.remedy());
     };
-    if (is_path(name)) {
+    if (is_config_path(name)) {
       for (const fs::path& path : {fs::path(directory) / name, fs::path(name)}) {
         if (is_file(path.string())) return tidy(path);
       }
@@ -200,7 +196,7 @@ Recipe parse_recipe(const YamlNode& node, const std::string& config_directory) {
 
 Recipe load_recipe(const std::string& name_or_path, const std::string& config_directory) {
   std::string path;
-  if (!is_path(name_or_path)) {
+  if (!is_config_path(name_or_path)) {
     path = find_config_file("recipe", name_or_path, recipe_directories(config_directory));
   } else {
     try {

@@ -60,10 +60,7 @@ void read_weights(const CheckpointInfo& checkpoint, uint32_t tensor, uint64_t fi
   const TensorLayout& layout = checkpoint.layout.tensors()[tensor];
   const DType dtype = weights->dtype_of(layout);
   std::vector<std::byte> bytes(values.size() * size_of(dtype));
-  load_array(checkpoint, checkpoint.layout,
-             {*weights,
-              Tensor(bytes.data(), DType::u8, {static_cast<int64_t>(bytes.size())}),
-              {{.tensor = tensor, .elements = {first, first + values.size()}, .at = 0}}});
+  load_elements(checkpoint, *weights, tensor, {first, first + values.size()}, bytes);
   const StoredArray stored{.location = location_text(checkpoint.directory, layout.name),
                            .name = layout.name,
                            .shape = {values.size()},
