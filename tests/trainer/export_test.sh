@@ -58,7 +58,7 @@ for format in compressed-tensors modelopt; do
 done
 
 # ---- Refusals ----
-left_behind() { find . -maxdepth 1 -name '.*.partial' | grep . && fail "$1 left something behind"; return 0; }
+left_behind() { find . -maxdepth 1 -name '.*' ! -name . | grep . && fail "$1 left something behind"; return 0; }
 expect 73 "$NIBBLE" export run --output first
 expect 66 "$NIBBLE" export run --step 4 --output none
 expect 66 "$NIBBLE" export nothing --output none

@@ -2,10 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cerrno>
-#include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -20,6 +17,7 @@
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/checkpoint/manifest.h"
+#include "trainer/checkpoint/unfinished_directory.h"
 #include "trainer/config/run_config.h"
 #include "trainer/directory/journal.h"
 
@@ -91,48 +89,8 @@ void copy_metrics(const fs::path& from, const fs::path& to, uint64_t step) {
   target.publish();
 }
 
-[[noreturn]] void refuse_existing(const fs::path& target) {
-  throw Error(ExitCode::cannot_create, fmt::format("{} exists already", target.string()),
-              "name a directory that does not exist; a fork is never put over anything");
-}
-
-// Makes a directory beside `target` under another name. The destructor removes it with all that is in it, unless it was
-// published.
-class UnfinishedDirectory {
- public:
-  explicit UnfinishedDirectory(fs::path target) : target_(std::move(target)) {
-    make_directories(target_.parent_path());
-    path_ = target_.parent_path() / fmt::format("{}{}.{}", temporary_prefix, target_.filename().string(), getpid());
-    if (std::error_code error; !fs::create_directory(path_, error)) {
-      fail_output("create", path_, error ? error.value() : EEXIST);
-    }
-  }
-  ~UnfinishedDirectory() {
-    if (!path_.empty()) remove_tree(path_);
-  }
-  UnfinishedDirectory(const UnfinishedDirectory&) = delete;
-  UnfinishedDirectory& operator=(const UnfinishedDirectory&) = delete;
-  const fs::path& path() const { return path_; }
-
-  void publish() {
-    sync_path(path_);
-    int code = renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target_.c_str(), RENAME_NOREPLACE);
-    if (code != 0 && errno == EINVAL && !fs::exists(fs::symlink_status(target_))) {
-      code = std::rename(path_.c_str(), target_.c_str());  // the file system knows no such flag
-    }
-    if (code != 0 && (errno == EEXIST || errno == ENOTEMPTY || errno == EINVAL)) refuse_existing(target_);
-    if (code != 0) fail_output("create", target_, errno);
-    path_.clear();
-    sync_path(target_.parent_path());
-  }
-
- private:
-  fs::path target_;
-  fs::path path_;
-};
-
 void copy_run(const fs::path& source, const CheckpointInfo& checkpoint, RunConfig config, const fs::path& target) {
-  UnfinishedDirectory fork(target);
+  UnfinishedDirectory fork(target, "name a directory that does not exist; a fork is never put over anything");
   const fs::path copy = fork.path() / "checkpoints" / step_directory_name(checkpoint.step);
   try {
     copy_checkpoint(checkpoint.directory, copy);
@@ -157,7 +115,6 @@ CheckpointInfo fork_run(const fs::path& source, std::optional<uint64_t> step, co
   SelfCommunicator communicator;
   const CheckpointInfo checkpoint =
       step ? find_checkpoint_of_step(communicator, source, *step) : find_checkpoint(communicator, source);
-  if (fs::exists(fs::symlink_status(target))) refuse_existing(target);
   copy_run(source, checkpoint, parse_run_config_text(checkpoint.config_yaml, checkpoint.directory / "config.yaml"),
            target);
   return checkpoint;

@@ -3,9 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,8 +10,6 @@
 
 #include "dist/base/error.h"
 #include "dist/base/file.h"
-#include "dist/base/file_descriptor.h"
-#include "dist/base/file_system.h"
 #include "dist/base/log.h"
 #include "dist/base/signals.h"
 #include "model/blocks/block.h"
@@ -22,6 +17,7 @@
 #include "quant/format/codec.h"
 #include "quant/tensor/tensor_copy.h"
 #include "trainer/arrays/safetensors_writer.h"
+#include "trainer/checkpoint/unfinished_directory.h"
 #include "trainer/huggingface/architecture.h"
 #include "trainer/huggingface/source_kinds.h"
 
@@ -45,56 +41,6 @@ Layout layout_of(const RunConfig& config) {
 std::string module_of(const std::string& tensor_name) {
   return tensor_name.substr(0, tensor_name.rfind('.'));
 }
-
-// A hidden directory beside the target. It is removed unless it is published.
-class HiddenDirectory {
- public:
-  explicit HiddenDirectory(const fs::path& target) : target_(without_slash(target)) {
-    hidden_ = OutputFile::partial_path(target_);
-    refuse_existing();
-    make_directories(target_.parent_path());
-    std::error_code error;
-    if (!fs::create_directory(hidden_, error)) {
-      throw Error(ExitCode::cannot_create,
-                  fmt::format("cannot make {}: {}", hidden_.string(),
-                              error ? error.message() : "another export has left it, or is writing there"),
-                  "remove it if no other export runs, or name another directory");
-    }
-  }
-  ~HiddenDirectory() {
-    if (!published_) remove_tree(hidden_);
-  }
-  HiddenDirectory(const HiddenDirectory&) = delete;
-  HiddenDirectory& operator=(const HiddenDirectory&) = delete;
-
-  const fs::path& path() const { return hidden_; }
-
-  void publish() {
-    refuse_existing();
-    sync_path(hidden_);
-    if (std::rename(hidden_.c_str(), target_.c_str()) != 0) {
-      throw Error(ExitCode::cannot_create, fmt::format("cannot make {}: {}", target_.string(), std::strerror(errno)),
-                  "name another directory");
-    }
-    published_ = true;
-    sync_path(target_.parent_path());
-  }
-
- private:
-  static fs::path without_slash(const fs::path& path) {
-    const fs::path normal = fs::absolute(path).lexically_normal();
-    return normal.has_filename() ? normal : normal.parent_path();
-  }
-  void refuse_existing() const {
-    std::error_code ignored;
-    if (!fs::exists(fs::symlink_status(target_, ignored))) return;
-    throw Error(ExitCode::cannot_create, fmt::format("{} exists already", target_.string()),
-                "name another directory, or remove it");
-  }
-
-  fs::path target_, hidden_;
-  bool published_ = false;
-};
 
 // The tensors of an export in their order, and how their bytes are made.
 class ExportedTensors {
@@ -309,7 +255,7 @@ ExportSummary export_model(const CheckpointInfo& checkpoint, const RunConfig& co
                 fmt::format("the recipe {} quantises no weight of a forward product to NVFP4", config.recipe.name),
                 "export with --format huggingface");
   }
-  HiddenDirectory directory(options.directory);
+  UnfinishedDirectory directory(options.directory, "name another directory, or remove it");
   const std::optional<SpecialTokenIds> tokens = write_tokenizer(config, directory.path());
   summary.weight_files = write_weights(tensors, options.file_bytes, directory.path());
   write_file(directory.path() / "config.json",
