@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "model/decode_fixture.h"
-#include "trainer/config/recipe_file.h"
+#include "trainer/config/recipe/recipe_file.h"
 
 namespace nibble::test {
 namespace {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "recipe_support.h"
-#include "trainer/config/recipe_operand.h"
+#include "trainer/config/recipe/recipe_operand.h"
 
 namespace nibble::test {
 namespace {

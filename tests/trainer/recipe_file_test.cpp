@@ -1,4 +1,4 @@
-#include "trainer/config/recipe_file.h"
+#include "trainer/config/recipe/recipe_file.h"
 
 #include <gtest/gtest.h>
 

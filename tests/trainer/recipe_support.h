@@ -6,7 +6,7 @@
 #include <string>
 
 #include "dist/base/error.h"
-#include "trainer/config/recipe_file.h"
+#include "trainer/config/recipe/recipe_file.h"
 
 namespace nibble::test {
 

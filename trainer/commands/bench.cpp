@@ -16,7 +16,7 @@
 #include "trainer/bench/bench_kernels.h"
 #include "trainer/bench/bench_report.h"
 #include "trainer/commands/commands.h"
-#include "trainer/config/recipe_file.h"
+#include "trainer/config/recipe/recipe_file.h"
 
 namespace nibble {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "trainer/commands/commands.h"
-#include "trainer/config/recipe_reference.h"
+#include "trainer/config/recipe/recipe_reference.h"
 #include "trainer/config/run_config.h"
 #include "trainer/huggingface/model_source.h"
 

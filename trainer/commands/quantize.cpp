@@ -18,7 +18,7 @@
 #include "quant/format/swizzle.h"
 #include "trainer/arrays/array_file.h"
 #include "trainer/commands/commands.h"
-#include "trainer/config/recipe_file.h"
+#include "trainer/config/recipe/recipe_file.h"
 #include "trainer/lab/operand_experiment.h"
 
 namespace nibble {

@@ -6,7 +6,7 @@
 
 #include "dist/base/error.h"
 #include "trainer/config/field_table.h"
-#include "trainer/config/recipe_reference.h"
+#include "trainer/config/recipe/recipe_reference.h"
 
 namespace nibble {
 namespace {

@@ -9,7 +9,7 @@
 #include "dist/base/text.h"
 #include "dist/base/utf8.h"
 #include "trainer/config/field_table.h"
-#include "trainer/config/recipe_file.h"
+#include "trainer/config/recipe/recipe_file.h"
 #include "trainer/config/user_path.h"
 
 namespace nibble {

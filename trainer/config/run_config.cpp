@@ -15,7 +15,7 @@
 #include "quant/format/format.h"
 #include "trainer/config/fault_throw.h"
 #include "trainer/config/field_table.h"
-#include "trainer/config/recipe_file.h"
+#include "trainer/config/recipe/recipe_file.h"
 
 namespace nibble {
 namespace {

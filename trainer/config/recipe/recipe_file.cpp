@@ -1,4 +1,4 @@
-#include "trainer/config/recipe_file.h"
+#include "trainer/config/recipe/recipe_file.h"
 
 #include <fmt/format.h>
 
@@ -11,8 +11,8 @@
 #include "dist/base/error.h"
 #include "dist/base/text.h"
 #include "trainer/config/config_files.h"
-#include "trainer/config/recipe_operand.h"
-#include "trainer/config/recipe_rules.h"
+#include "trainer/config/recipe/recipe_operand.h"
+#include "trainer/config/recipe/recipe_rules.h"
 #include "trainer/config/user_path.h"
 
 namespace nibble {

@@ -1,4 +1,4 @@
-#include "trainer/config/recipe_operand.h"
+#include "trainer/config/recipe/recipe_operand.h"
 
 #include <fmt/format.h>
 

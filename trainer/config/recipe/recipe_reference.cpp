@@ -1,4 +1,4 @@
-#include "trainer/config/recipe_reference.h"
+#include "trainer/config/recipe/recipe_reference.h"
 
 #include <fmt/format.h>
 

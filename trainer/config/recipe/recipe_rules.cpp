@@ -1,4 +1,4 @@
-#include "trainer/config/recipe_rules.h"
+#include "trainer/config/recipe/recipe_rules.h"
 
 #include <fmt/format.h>
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "quant/recipe/recipe.h"
-#include "trainer/config/recipe_operand.h"
+#include "trainer/config/recipe/recipe_operand.h"
 
 namespace nibble {
 
