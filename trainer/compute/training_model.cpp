@@ -35,10 +35,14 @@ std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, cons
   return std::make_unique<LanguageModel>(config.model, recipe, training_options(config));
 }
 
-uint64_t training_model_bytes(const RunConfig& config, const Recipe& recipe) {
+std::unique_ptr<LanguageModel> plan_training_model(const RunConfig& config, const Recipe& recipe) {
   LanguageModelOptions options = training_options(config);
   options.measure_only = true;
-  return LanguageModel(config.model, recipe, options).memory_bytes();
+  return std::make_unique<LanguageModel>(config.model, recipe, options);
+}
+
+uint64_t training_model_bytes(const RunConfig& config, const Recipe& recipe) {
+  return plan_training_model(config, recipe)->memory_bytes();
 }
 
 }  // namespace nibble

@@ -14,7 +14,9 @@ AttentionUse attention_use(const RunConfig& config);
 
 // Makes the model and takes memory for forward and backward passes over the run's micro-batches.
 std::unique_ptr<LanguageModel> make_training_model(const RunConfig& config, const Recipe& recipe);
-// Returns the bytes that it would take, without taking them.
+// Makes a model that is good for what it says of itself, its memory() above all, and takes none.
+std::unique_ptr<LanguageModel> plan_training_model(const RunConfig& config, const Recipe& recipe);
+// Returns the bytes that make_training_model() would take, without taking them.
 uint64_t training_model_bytes(const RunConfig& config, const Recipe& recipe);
 
 }  // namespace nibble

@@ -9,6 +9,27 @@
 
 namespace nibble {
 
+std::string TrainingSession::memory_text() const {
+  const auto megabytes = [](uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); };
+  const Arena& shared = memory_->shared.arena();
+  std::string lines = fmt::format("{} {}", shared.name(), megabytes(shared.planned_bytes()));
+  if (const int sharers = memory_->shared.sharers(); sharers > 1) {
+    lines += fmt::format(" in memory that {} ranks share", sharers);
+  }
+  uint64_t total = shared.planned_bytes();
+  const auto add = [&](const std::string& what, uint64_t bytes) {
+    total += bytes;
+    if (bytes > 0) lines += fmt::format(", {} {}", what, megabytes(bytes));
+  };
+  for (const Arena* arena : {&memory_->device_state, &memory_->host_state}) {
+    add(arena->name(), arena->planned_bytes());
+  }
+  for (const MemoryLine& line : model_->memory()) add(line.what, line.bytes);
+  add("telemetry's probe", asked_.telemetry->own_probe_bytes());
+  if (gpu_reserve() > 0) lines += fmt::format("; beside it {} stay free for libraries", megabytes(gpu_reserve()));
+  return fmt::format("memory     {} a rank: {}", megabytes(total), lines);
+}
+
 std::vector<std::string> TrainingSession::describe() const {
   const ModelCost cost = model_cost(config_.model);
   std::vector<std::string> lines;
@@ -19,21 +40,8 @@ std::vector<std::string> TrainingSession::describe() const {
   for (const Linear* linear : model_->linears()) layers.push_back(linear->describe());
   lines.push_back("layers     " + counted(layers, "linear"));
   for (std::string& line : describe_device(config_)) lines.push_back(std::move(line));
-  const Arena& shared = shared_arena_->arena();
-  const uint64_t total =
-      shared.planned_bytes() + state_arena_->planned_bytes() + recipe_arena_->planned_bytes() + model_->memory_bytes();
-  std::string memory = fmt::format(
-      "{} {:.1f} MB{}, {} {:.1f} MB", shared.name(), static_cast<double>(shared.planned_bytes()) / 1e6,
-      shared_arena_->sharers() > 1 ? fmt::format(" in memory that {} ranks share", shared_arena_->sharers()) : "",
-      state_arena_->name(), static_cast<double>(state_arena_->planned_bytes()) / 1e6);
-  for (const MemoryLine& line : model_->memory()) {
-    memory += fmt::format(", {} {:.1f} MB", line.what, static_cast<double>(line.bytes) / 1e6);
-  }
-  if (gpu_reserve() > 0) {
-    memory += fmt::format("; beside it {:.1f} MB stay free for libraries", static_cast<double>(gpu_reserve()) / 1e6);
-  }
-  lines.push_back(fmt::format("memory     {:.1f} MB a rank: {}", static_cast<double>(total) / 1e6, memory));
-  if (const std::string gather = weight_gather_->describe(); !gather.empty()) lines.push_back("gather     " + gather);
+  lines.push_back(memory_text());
+  if (const std::string gather = memory_->gather->describe(); !gather.empty()) lines.push_back("gather     " + gather);
   std::vector<std::string> data = data_->describe();
   data.front() += fmt::format(" ({})", nibble::describe(schedule_));
   for (const std::string& line : data) lines.push_back("data       " + line);

@@ -12,8 +12,6 @@
 #include "dist/device/profile.h"
 #include "dist/ranks/device_communicator.h"
 #include "model/blocks/block_kind.h"
-#include "model/objectives/head.h"
-#include "optim/adamw/adamw.h"
 #include "optim/gradient_norm.h"
 #include "quant/tensor/tensor_copy.h"
 #include "trainer/checkpoint/optimizer_arrays.h"
@@ -39,37 +37,6 @@ int64_t settled_vocabulary(const RunConfig& config, const Mixture& data) {
                     : "correct data.vocab_size, or set model.vocab_size=0 to take it");
   }
   return config.model.vocab_size;
-}
-
-// Returns train.head_chunk_tokens of the run. A value of 0 that is kept means what suits a CPU
-// (model/objectives/head.h).
-int64_t settled_head_chunk(const RunConfig& config, DeviceKind device, bool fresh) {
-  const bool decides = config.train.head_chunk_tokens == 0 && device != DeviceKind::cpu && fresh;
-  if (!decides) return config.train.head_chunk_tokens;
-  return head_chunk_tokens(config.train.micro_batch_sequences * config.model.sequence_length, config.model.vocab_size,
-                           device);
-}
-
-AdamWConfig adamw_config(const RunConfig::Optimizer& optimizer) {
-  return {.beta1 = optimizer.beta1,
-          .beta2 = optimizer.beta2,
-          .epsilon = optimizer.epsilon,
-          .weight_decay = optimizer.weight_decay,
-          .master_dtype = optimizer.master_dtype,
-          .moment_dtype = optimizer.moment_dtype};
-}
-
-// Returns whether the optimizers' state stays on the CPU while the weights are on a GPU.
-bool offloads(const RunConfig& config, DeviceKind device) {
-  return config.cuda.offload_optimizer && device != DeviceKind::cpu;
-}
-
-std::vector<std::unique_ptr<Optimizer>> make_optimizers(const RunConfig& config, DeviceKind device) {
-  AdamWConfig adamw = adamw_config(config.optimizer);
-  adamw.offload = offloads(config, device);
-  std::vector<std::unique_ptr<Optimizer>> optimizers;
-  optimizers.push_back(std::make_unique<AdamW>(adamw));
-  return optimizers;
 }
 
 // Returns a hash of everything that must be equal in two attempts at a step.
@@ -102,7 +69,7 @@ TrainingSession::TrainingSession(Communicator& communicator, const RunConfig& co
   });
   build_state();
   if (checkpoint == nullptr && !config_.model_origin.from.empty()) {
-    start_ = std::make_unique<ModelStart>(communicator_, config_, layout_, data_->train());
+    start_ = std::make_unique<ModelStart>(communicator_, config_, memory_->layout, data_->train());
   }
   run_together(communicator_, [&] {
     micro_batches_ = std::make_unique<MicroBatchQueue>(data_->train(), micro_batch_shape(config_), device_,
@@ -130,17 +97,15 @@ void TrainingSession::follow_recipe(uint64_t step) {
   switched_ = late;
 }
 
-// The other recipe's model may be the larger one. On a GPU its memory is kept free from the start.
+// On a GPU the memory of the later model is kept free from the start.
 void TrainingSession::reserve_for_late_switch() {
-  if (device_ == DeviceKind::cpu || !config_.recipe.late_switch) return;
-  const uint64_t bytes = model_->memory_bytes();
-  const uint64_t later = training_model_bytes(config_, switched(config_.recipe));
-  if (later > bytes) set_gpu_reserve(gpu_reserve() + later - bytes);
+  if (device_ == DeviceKind::cpu) return;
+  set_gpu_reserve(gpu_reserve() + bytes_of_late_switch(config_, *model_));
 }
 
 // Collective.
 void TrainingSession::add_run_states() {
-  const std::vector<uint64_t> bounds = boundaries(*owned_);
+  const std::vector<uint64_t> bounds = boundaries(memory_->owned);
   const auto rank = static_cast<size_t>(communicator_.rank());
   asked_ = add_states(
       states_,
@@ -148,52 +113,40 @@ void TrainingSession::add_run_states() {
        .config = config_,
        .model = *model_,
        .schedule = &schedule_,
-       .weights = {.begin = bounds[rank],
-                   .end = bounds[rank + 1],
-                   .read = [this](std::span<float> values) { optimizers_->read_weights(values, weights_); },
-                   .write = [this](std::span<const float> values) { optimizers_->set_weights(values, weights_); }}});
+       .weights = {
+           .begin = bounds[rank],
+           .end = bounds[rank + 1],
+           .read = [this](std::span<float> values) { memory_->optimizers.read_weights(values, memory_->weights); },
+           .write =
+               [this](std::span<const float> values) { memory_->optimizers.set_weights(values, memory_->weights); }}});
 }
 
 // Collective.
 void TrainingSession::build_state() {
-  layout_ = model_->parameters().layout();
-  owned_ = std::make_unique<Placement>(contiguous(layout_, communicator_.size()));
   device_communicator_ = make_device_communicator(communicator_, device_, config_.comm.timeout_s, config_.cuda.strict);
   Communicator& exchange = device_communicator_ ? *device_communicator_ : communicator_;
-  shared_arena_ = std::make_unique<SharedArena>("weights and gradients", exchange, device_);
-  state_arena_ = std::make_unique<Arena>("optimizer state", device_);
-  recipe_arena_ = std::make_unique<Arena>("state on the CPU");
-  optimizers_ = std::make_unique<OptimizerList>(make_optimizers(config_, device_), *owned_, communicator_.rank());
+  memory_ = std::make_unique<RankMemory>(config_, schedule_, exchange, *model_, device_);
   add_run_states();
-  const auto build = [&] {
-    state_arena_->release(0);
-    recipe_arena_->release(0);
-    weights_ = allocate_weights(shared_arena_->arena(), layout_);
-    reduction_ = make_gradient_reduction(config_.comm.reduction, *shared_arena_, exchange, *owned_, schedule_);
-    optimizers_->allocate(offloads(config_, device_) ? *recipe_arena_ : *state_arena_);
-    weight_gather_ = std::make_unique<WeightGather>(config_.comm.gather, *shared_arena_, *owned_, communicator_.rank());
-    results_ = std::make_unique<MicroBatchResults>(*state_arena_, schedule_, communicator_.rank(), *model_);
-    states_.allocate({.host = *recipe_arena_, .device = *state_arena_});
-  };
+  const auto build = [&] { memory_->build(*model_, states_); };
   const auto remedy = [&] {
     std::vector<MemorySaving> savings = savings_of_model(config_);
     savings.push_back(saving_of_groups(config_, communicator_.size(), [&](const RunConfig& changed) {
       SharedArena gradients("gradients", exchange, device_);
-      make_gradient_reduction(config_.comm.reduction, gradients, exchange, *owned_,
+      make_gradient_reduction(config_.comm.reduction, gradients, exchange, memory_->owned,
                               step_schedule(changed, communicator_.size()));
       return gradients.arena().planned_bytes();
     }));
     if (device_ != DeviceKind::cpu && !config_.cuda.offload_optimizer) {
-      savings.push_back({"cuda.offload_optimizer=true", state_arena_->planned_bytes()});
+      savings.push_back({"cuda.offload_optimizer=true", memory_->device_state.planned_bytes()});
     }
     return memory_remedy(std::move(savings));
   };
   explain_lack_of_memory(
       [&] {
-        shared_arena_->commit(build);
+        memory_->shared.commit(build);
         run_together(communicator_, [&] {
-          state_arena_->commit();
-          recipe_arena_->commit();
+          memory_->device_state.commit();
+          memory_->host_state.commit();
           build();
           states_.attach(*model_);
         });
@@ -220,27 +173,27 @@ std::vector<std::string> TrainingSession::warnings() const {
 void TrainingSession::initialize_weights() {
   const ParameterTable& table = model_->parameters();
   const int rank = communicator_.rank();
-  std::vector<float> values(owned_->elements(rank));
+  std::vector<float> values(memory_->owned.elements(rank));
   float* next = values.data();
-  for (const Range& range : owned_->ranges(rank)) {
+  for (const Range& range : memory_->owned.ranges(rank)) {
     initialize(table, config_.run.seed, range.begin, range.end, next);
     next += range.count();
   }
-  if (start_) start_->read(communicator_, *owned_, values);
+  if (start_) start_->read(communicator_, memory_->owned, values);
   start_.reset();
-  optimizers_->set_weights(values, weights_);
+  memory_->optimizers.set_weights(values, memory_->weights);
   gather_weights();
 }
 
 void TrainingSession::gather_weights() {
-  weight_gather_->gather(weights_);
+  memory_->gather->gather(memory_->weights);
   model_->set_weights_changed();
 }
 
 void TrainingSession::take_weights_of_masters() {
-  std::vector<float> values(owned_->elements(communicator_.rank()));
-  optimizers_->read_weights(values, weights_);
-  optimizers_->set_weights(values, weights_);
+  std::vector<float> values(memory_->owned.elements(communicator_.rank()));
+  memory_->optimizers.read_weights(values, memory_->weights);
+  memory_->optimizers.set_weights(values, memory_->weights);
 }
 
 CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
@@ -251,11 +204,12 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
   state.seed = config_.run.seed;
   state.config_yaml = resolved_yaml(config_);
   state.data = data_->state(step);
-  state.optimizers = optimizer_infos(*optimizers_);
+  state.optimizers = optimizer_infos(memory_->optimizers);
   state.parallel.order = name_of(schedule_.order());
-  state.owned = owned_.get();
-  state.arrays.push_back(weights_array(weights_, *owned_, rank));
-  for (CheckpointArray& array : optimizer_arrays(*optimizers_, layout_)) state.arrays.push_back(std::move(array));
+  state.owned = &memory_->owned;
+  state.arrays.push_back(weights_array(memory_->weights, memory_->owned, rank));
+  for (CheckpointArray& array : optimizer_arrays(memory_->optimizers, memory_->layout))
+    state.arrays.push_back(std::move(array));
   StateWriter writer(state, rank);
   states_.save(step, writer);
   return state;
@@ -263,9 +217,10 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
 
 void TrainingSession::load(const CheckpointInfo& checkpoint) {
   run_together(communicator_, [&] {
-    load_array(checkpoint, layout_, weights_array(weights_, layout_));
-    for (const CheckpointArray& array : optimizer_arrays(*optimizers_, layout_)) load_array(checkpoint, layout_, array);
-    states_.load(StateReader(checkpoint, *owned_, communicator_.rank()));
+    load_array(checkpoint, memory_->layout, weights_array(memory_->weights, memory_->layout));
+    for (const CheckpointArray& array : optimizer_arrays(memory_->optimizers, memory_->layout))
+      load_array(checkpoint, memory_->layout, array);
+    states_.load(StateReader(checkpoint, memory_->owned, communicator_.rank()));
     // The run before may have gathered its weights in another way (comm.gather).
     if (config_.optimizer.master_dtype == DType::f32) take_weights_of_masters();
   });
@@ -294,17 +249,17 @@ MicroBatch& TrainingSession::load_micro_batch(uint64_t step, uint64_t slot) {
 void TrainingSession::accumulate_gradients(uint64_t step, bool again) {
   StepEvent event{.model = *model_, .step = step, .again = again};
   for (event.slot = 0; event.slot < schedule_.slots(); ++event.slot) {
-    const std::span<float> gradients = reduction_->begin_slot();
+    const std::span<float> gradients = memory_->reduction->begin_slot();
     if (gradients.empty()) {
-      exchange_->bind(model_->parameters(), weights_, {});
+      exchange_->bind(model_->parameters(), memory_->weights, {});
       model_->walk_forward_backward();
     } else {
       compute_micro_batch(event, gradients);
     }
-    reduction_->end_slot();
+    memory_->reduction->end_slot();
     states_.end_slot(event);
   }
-  results_->read();
+  memory_->results->read();
 }
 
 void TrainingSession::compute_micro_batch(StepEvent& event, std::span<float> gradients) {
@@ -314,14 +269,14 @@ void TrainingSession::compute_micro_batch(StepEvent& event, std::span<float> gra
       .seed = config_.run.seed, .step = narrow<uint32_t>(event.step), .micro_batch = narrow<uint32_t>(micro_batch)};
   MicroBatch& batch = load_micro_batch(event.step, event.slot);
   const MicroBatchTensors tensors{
-      .weights = weights_,
+      .weights = memory_->weights,
       .gradients = Tensor(gradients.data(), DType::f32, {static_cast<int64_t>(gradients.size())}, device_),
       .tokens = batch.tokens(),
       .targets = batch.targets(),
       .document_starts = batch.document_starts(),
       .context = context,
       .loss_scale = loss_scale};
-  exchange_->bind(model_->parameters(), weights_, tensors.gradients);
+  exchange_->bind(model_->parameters(), memory_->weights, tensors.gradients);
   // Weights are then quantised for each micro-batch, so that the count of non-finite values does not depend on who
   // computes what.
   if (event.again) model_->set_weights_changed();
@@ -330,15 +285,15 @@ void TrainingSession::compute_micro_batch(StepEvent& event, std::span<float> gra
   event.micro_batch = micro_batch;
   event.tensors = &tensors;
   states_.begin_micro_batch(event);
-  if (reduction_->takes_early() && !states_.reads_gradients(event)) {
+  if (memory_->reduction->takes_early() && !states_.reads_gradients(event)) {
     exchange_->set_completed([this](uint32_t bucket) {
-      const Range complete = layout_.buckets()[bucket].range;
-      reduction_->complete(complete.begin, complete.end);
+      const Range complete = memory_->layout.buckets()[bucket].range;
+      memory_->reduction->complete(complete.begin, complete.end);
     });
   }
   model_->start_forward_backward(context, loss_scale);
   exchange_->set_completed({});
-  results_->keep(event.slot, *model_);
+  memory_->results->keep(event.slot, *model_);
   states_.end_micro_batch(event);
   event.tensors = nullptr;
 }
@@ -350,16 +305,16 @@ TrainingSession::Computed TrainingSession::compute(uint64_t step, bool again) {
   exchange_->begin_step(step + 1);
   accumulate_gradients(step, again);
   exchange_->begin_step(0);
-  results_->gather(communicator_);
-  const std::span<float> shard = reduction_->reduce_scatter();
+  memory_->results->gather(communicator_);
+  const std::span<float> shard = memory_->reduction->reduce_scatter();
   const Tensor gradient(shard.data(), DType::f32, {static_cast<int64_t>(shard.size())}, device_);
   states_.end_attempt(event);
-  const GradientNorm norm = gradient_norm(communicator_, *owned_, gradient);
+  const GradientNorm norm = gradient_norm(communicator_, memory_->owned, gradient);
 
-  StepAttempt attempt{.loss = results_->loss() / static_cast<double>(config_.train.tokens_per_step),
+  StepAttempt attempt{.loss = memory_->results->loss() / static_cast<double>(config_.train.tokens_per_step),
                       .grad_norm = norm.norm,
-                      .non_finite = results_->non_finite(),
-                      .first_rank = results_->first_bad_rank()};
+                      .non_finite = memory_->results->non_finite(),
+                      .first_rank = memory_->results->first_bad_rank()};
   const bool finite = std::isfinite(attempt.loss) && norm.finite && attempt.non_finite == 0;
   // A fault of one machine may have changed these numbers on one rank only, so all ranks must agree.
   attempt.finite = communicator_.all_reduce_max(finite ? 0 : 1) == 0;
@@ -399,11 +354,11 @@ StepResult TrainingSession::train_step(uint64_t step) {
   const StepEvent event{.model = *model_, .step = step, .again = result.first.has_value(), .applied = applied};
   states_.before_update(event);
   if (applied) {
-    optimizers_->update({.step = step,
-                         .learning_rate = result.learning_rate,
-                         .grad_scale = clip_scale(computed.attempt.grad_norm, config_.optimizer.clip_norm),
-                         .seed = config_.run.seed},
-                        {.weights = weights_, .gradient = computed.gradient});
+    memory_->optimizers.update({.step = step,
+                                .learning_rate = result.learning_rate,
+                                .grad_scale = clip_scale(computed.attempt.grad_norm, config_.optimizer.clip_norm),
+                                .seed = config_.run.seed},
+                               {.weights = memory_->weights, .gradient = computed.gradient});
     gather_weights();
   }
   if (states_.after_update(event)) gather_weights();
@@ -414,7 +369,7 @@ StepResult TrainingSession::train_step(uint64_t step) {
 std::optional<std::vector<ValidationLoss>> TrainingSession::validate(uint64_t step,
                                                                      const std::function<bool()>& interrupted) {
   follow_recipe(step == 0 ? 0 : step - 1);
-  exchange_->bind(model_->parameters(), weights_, {});
+  exchange_->bind(model_->parameters(), memory_->weights, {});
   auto losses = data_->validation()->losses(communicator_, *model_, step, interrupted);
   // This count belongs to no step. The next step must find non-finite weights itself, so it quantises them again.
   if (model_->take_non_finite_count() != 0) model_->set_weights_changed();

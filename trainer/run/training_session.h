@@ -11,21 +11,16 @@
 #include <vector>
 
 #include "dist/ranks/communicator.h"
-#include "dist/ranks/shared_arena.h"
-#include "dist/zero/gradient_reduction.h"
-#include "dist/zero/placement.h"
 #include "dist/zero/schedule.h"
 #include "model/language_model.h"
-#include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/config/run_config.h"
 #include "trainer/huggingface/model_start.h"
+#include "trainer/memory/rank_memory.h"
 #include "trainer/run/micro_batch.h"
-#include "trainer/run/micro_batch_results.h"
 #include "trainer/run/step_exchange.h"
 #include "trainer/run/training_data.h"
-#include "trainer/run/weight_gather.h"
 #include "trainer/state/run_states.h"
 #include "trainer/state/step_state.h"
 
@@ -99,6 +94,7 @@ class TrainingSession {
   void build_state();
   void follow_recipe(uint64_t step);
   void gather_weights();
+  std::string memory_text() const;
   void take_weights_of_masters();
   uint64_t first_sample(uint64_t step, uint64_t micro_batch) const;
   MicroBatch& load_micro_batch(uint64_t step, uint64_t slot);
@@ -120,16 +116,7 @@ class TrainingSession {
   std::unique_ptr<LanguageModel> model_;
   bool switched_ = false;  // model_ follows the recipe's late switch
 
-  std::unique_ptr<SharedArena> shared_arena_;  // weights and gradients
-  std::unique_ptr<Arena> state_arena_;         // optimizer state
-  std::unique_ptr<Arena> recipe_arena_;        // state on the CPU
-  Layout layout_;                              // of the parameters
-  std::unique_ptr<Placement> owned_;           // the elements whose gradients are summed and updated by each rank
-  Tensor weights_;                             // [flat_size], model dtype
-  std::unique_ptr<GradientReduction> reduction_;
-  std::unique_ptr<OptimizerList> optimizers_;
-  std::unique_ptr<WeightGather> weight_gather_;
-  std::unique_ptr<MicroBatchResults> results_;
+  std::unique_ptr<RankMemory> memory_;
   StepStates states_;
   AskedStates asked_;  // of states_
   ScheduleConfig learning_rate_schedule_;

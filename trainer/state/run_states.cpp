@@ -34,7 +34,7 @@ AskedStates add_states(StepStates& states, const StateContext& context) {
     states.add<OscillationState>(communicator, oscillation_config(*recipe.oscillation, config), context.weights,
                                  config.run.seed);
   }
-  return {.telemetry = &states.add<Telemetry>(communicator, config, *context.schedule),
+  return {.telemetry = &states.add<Telemetry>(communicator, config, *context.schedule, context.plans_only),
           .product_check = &states.add<ProductCheck>(communicator, config, *context.schedule),
           .guard = &states.add<StepGuard>(skip_budget(config))};
 }

@@ -23,6 +23,7 @@ struct StateContext {
   // Of a run that trains; null and empty for a model that only takes what a checkpoint remembers.
   const Schedule* schedule = nullptr;
   ShardWeights weights = {};
+  bool plans_only = false;  // the states only plan their memory
 
   bool training() const { return schedule != nullptr; }
 };

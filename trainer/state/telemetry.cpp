@@ -125,23 +125,24 @@ LayerFigures figures_of(const std::string& name, const LinearStatistics& statist
 
 }  // namespace
 
-Telemetry::Telemetry(Communicator& communicator, const RunConfig& config, const Schedule& schedule)
+Telemetry::Telemetry(Communicator& communicator, const RunConfig& config, const Schedule& schedule, bool plans_only)
     : communicator_(communicator), config_(config), rank_(schedule.lane_of(0)) {
   run_together(communicator_, [&] {
     const bool wanted = config_.telemetry.every > 0 && config_.telemetry.gradient_probe && quantises(config_.recipe);
-    if (wanted && measures()) build_probe();
+    if (wanted && measures()) build_probe(plans_only);
   });
-  probe_bytes_ = static_cast<uint64_t>(communicator_.all_reduce_max(static_cast<int64_t>(probe_bytes_)));
+  probe_bytes_ = static_cast<uint64_t>(communicator_.all_reduce_max(static_cast<int64_t>(own_probe_bytes_)));
 }
 
-void Telemetry::build_probe() {
+void Telemetry::build_probe(bool plans_only) {
   const Format format = config_.model.dtype == DType::f32 ? Format::f32 : Format::bf16;
   const Recipe recipe{.name = "probe", .linear = plain_recipe(format)};
-  probe_ = make_training_model(config_, recipe);
+  probe_ = plans_only ? plan_training_model(config_, recipe) : make_training_model(config_, recipe);
   probe_arena_ = std::make_unique<Arena>("gradients of the telemetry probe", device_of(config_));
   const auto elements = static_cast<int64_t>(probe_->parameters().flat_size());
-  probe_gradients_ = planned(*probe_arena_, [&] { return allocate_tensor(*probe_arena_, DType::f32, {elements}); });
-  probe_bytes_ = probe_arena_->planned_bytes() + probe_->memory_bytes();
+  const auto build = [&] { return allocate_tensor(*probe_arena_, DType::f32, {elements}); };
+  probe_gradients_ = plans_only ? build() : planned(*probe_arena_, build);
+  own_probe_bytes_ = probe_arena_->planned_bytes() + probe_->memory_bytes();
 }
 
 bool Telemetry::due(uint64_t step) const {

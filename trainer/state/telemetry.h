@@ -23,8 +23,8 @@ namespace nibble {
 class Telemetry final : public StepState {
  public:
   // Collective. Plans and takes the probe's memory, if there is a probe, on the one rank that measures. The
-  // measured micro-batch is the first one.
-  Telemetry(Communicator& communicator, const RunConfig& config, const Schedule& schedule);
+  // measured micro-batch is the first one. With `plans_only` no memory is taken, and nothing can be measured.
+  Telemetry(Communicator& communicator, const RunConfig& config, const Schedule& schedule, bool plans_only = false);
 
   std::string_view name() const override { return "telemetry"; }
   // The first micro-batch of a step is measured; the gradients are then its own. Another attempt at the step
@@ -36,6 +36,8 @@ class Telemetry final : public StepState {
   // other ranks and steps.
   std::optional<TelemetryRecord> collect(uint64_t step);
 
+  // Returns the bytes of the probe on this rank.
+  uint64_t own_probe_bytes() const { return own_probe_bytes_; }
   // Returns a text such as "every 100 steps, with a bf16 probe on rank 0: 12.3 MB", or "off".
   std::string describe() const override;
 
@@ -43,7 +45,7 @@ class Telemetry final : public StepState {
   bool measures() const { return communicator_.rank() == rank_; }
   bool due(uint64_t step) const;  // whether the step is measured
   bool measured(const StepEvent& event) const { return event.micro_batch == 0 && due(event.step); }
-  void build_probe();
+  void build_probe(bool plans_only);
   void run_probe(const MicroBatchTensors& micro_batch);
 
   Communicator& communicator_;
@@ -52,7 +54,8 @@ class Telemetry final : public StepState {
   std::unique_ptr<LanguageModel> probe_;
   std::unique_ptr<Arena> probe_arena_;
   Tensor probe_gradients_;  // f32 [flat_size]
-  uint64_t probe_bytes_ = 0;
+  uint64_t own_probe_bytes_ = 0;
+  uint64_t probe_bytes_ = 0;                  // on the rank that measures
   std::vector<LinearStatistics> statistics_;  // [linear layers]
   TelemetryRecord record_;
 };

@@ -1,4 +1,4 @@
-#include "trainer/run/micro_batch_results.h"
+#include "trainer/memory/micro_batch_results.h"
 
 #include <cmath>
 #include <numeric>

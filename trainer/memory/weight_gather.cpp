@@ -1,4 +1,4 @@
-#include "trainer/run/weight_gather.h"
+#include "trainer/memory/weight_gather.h"
 
 #include <fmt/format.h>
 
