@@ -12,6 +12,7 @@
 
 #include "dist/base/error.h"
 #include "trainer/config/field_table.h"
+#include "trainer/config/recompute_blocks.h"
 
 namespace nibble {
 namespace {
@@ -127,6 +128,7 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "comm.timeout_s=1.5",
                                   "comm.reduction=nccl",
                                   "log.progress=none",
+                                  "log.every=10",
                                   "log.tensorboard=false",
                                   "fault.throw=3:4:0:backward",
                                   "resume.allow=[schedule.kind, device]"});
@@ -155,6 +157,7 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_EQ(config.schedule.kind, ScheduleKind::wsd);
   EXPECT_EQ(config.comm.timeout_s, 1.5);
   EXPECT_EQ(config.log.progress, RunConfig::Progress::none);
+  EXPECT_EQ(config.log.every, 10);
   EXPECT_FALSE(config.log.tensorboard);
   EXPECT_EQ(config.fault.throws, "3:4:0:backward");
   EXPECT_EQ(config.resume.allow, (std::vector<std::string>{"device", "schedule.kind"}));

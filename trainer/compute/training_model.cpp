@@ -1,6 +1,7 @@
 #include "trainer/compute/training_model.h"
 
 #include "trainer/compute/run_device.h"
+#include "trainer/config/recompute_blocks.h"
 
 namespace nibble {
 

@@ -285,6 +285,9 @@ const Field fields[] = {
     {"log.progress", CHOICE(log.progress), "What standard output shows: a line for each "
      "step, or a bar; auto shows the bar on a terminal.",
      changeable},
+    {"log.every", VALUE(log.every), "How many steps a line of the progress stands for, where it is plain; its tokens/s are the mean since "
+     "the last line, its other figures those of its step.",
+     changeable, "", steps, "steps"},
     {"log.tensorboard", VALUE(log.tensorboard), "Write TensorBoard event files.",
      changeable},
 

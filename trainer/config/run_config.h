@@ -128,6 +128,7 @@ struct RunConfig {
   };
   struct Log {
     Progress progress = Progress::automatic;
+    int64_t every = 1;
     bool tensorboard = true;
   };
   struct Fault {
@@ -226,10 +227,6 @@ std::vector<ConfigDifference> config_differences(const RunConfig& before, const 
 
 // Throws ExitCode::bad_config, naming every offending key, if `after` may not continue a checkpoint of `before`.
 void check_resume(const RunConfig& before, const RunConfig& after);
-
-// Returns one flag for each block of model.pattern, read from train.recompute: "none", "all", or numbers and ranges
-// like "0,2,5-7".
-std::vector<bool> recompute_blocks(const RunConfig& config);
 
 // The learning rate of the run: its shape, its peak and the number of steps.
 ScheduleConfig schedule_config(const RunConfig& config);
