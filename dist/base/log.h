@@ -1,5 +1,6 @@
 // Messages for the person who watches a run. They go to standard error; only the trainer's step lines go to standard
-// output. log_info() is silent on ranks other than 0; warnings and errors name their rank when there are several.
+// output. log_info() is silent on ranks other than 0; warnings and errors name their rank when there are several. Where
+// standard error is a terminal, "warning" and "error" have colours, unless NO_COLOR is set or TERM is "dumb".
 #pragma once
 
 #include <fmt/format.h>
@@ -14,6 +15,10 @@ namespace nibble {
 
 // Sets the rank that messages name. main calls it once, after the communicator is known.
 void set_log_rank(int rank, int ranks);
+
+// Makes log_info() silent, and whatever else asks is_quiet(); warnings and errors are printed.
+void set_quiet();
+bool is_quiet();
 
 template <class... Arguments>
 void log_info(fmt::format_string<Arguments...> format, Arguments&&... arguments) {

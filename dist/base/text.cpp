@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 namespace nibble {
@@ -77,6 +78,14 @@ std::string with_thousands(uint64_t value) {
     digits.insert(position, ",");
   }
   return digits;
+}
+
+std::string duration_text(double seconds) {
+  const auto whole = static_cast<uint64_t>(std::llround(std::max(0.0, seconds)));
+  if (whole < 60) return fmt::format("{}s", whole);
+  if (whole < 3600) return fmt::format("{}m{:02}s", whole / 60, whole % 60);
+  if (whole < 100 * 3600) return fmt::format("{}h{:02}m", whole / 3600, whole / 60 % 60);
+  return fmt::format("{}d{:02}h", whole / 86400, whole / 3600 % 24);
 }
 
 std::string counted(const std::vector<std::string>& texts, std::string_view noun) {

@@ -27,6 +27,9 @@ std::string unknown_word(std::string_view word, const std::vector<std::string_vi
 // Returns a number with separators: "1,234,567".
 std::string with_thousands(uint64_t value);
 
+// Returns a duration such as "45s", "3m20s", "2h05m" or "12d03h".
+std::string duration_text(double seconds);
+
 // Counts equal texts, in alphabetical order: "2 linear: bf16; 10 linear: nvfp4", where `noun` is "linear".
 std::string counted(const std::vector<std::string>& texts, std::string_view noun);
 

@@ -25,7 +25,8 @@ ROOMS = {
               'text_cache', 'language_model'],
     'optim': ['schedule', 'optimizer', 'adamw', 'gradient_norm', 'oscillation'],
     'data': ['file_kind', 'shards', 'data_position', 'sampler', 'loader', 'mixture', 'patterns', 'text', 'tokenizers'],
-    'trainer': ['yaml', 'config/user_path', 'config/config_files', 'config/recipe', 'config', 'compute', 'checkpoint', 'arrays', 'huggingface', 'report', 'directory', 'state', 'memory', 'run', 'inference', 'lab', 'bench',
+    'trainer': ['yaml', 'config/user_path', 'config/config_files', 'config/recipe', 'config', 'compute', 'checkpoint', 'arrays',
+                'huggingface', 'report', 'directory', 'record', 'state', 'memory', 'run', 'inference', 'lab', 'bench',
                 'rank_main', 'commands', 'main'],
 }
 

@@ -46,5 +46,14 @@ TEST(Text, EqualTextsAreCounted) {
   EXPECT_EQ(counted({"nvfp4", "bf16", "nvfp4"}, "linear"), "1 linear: bf16; 2 linear: nvfp4");
 }
 
+TEST(Text, Durations) {
+  EXPECT_EQ(duration_text(-1), "0s");
+  EXPECT_EQ(duration_text(59.2), "59s");
+  EXPECT_EQ(duration_text(59.6), "1m00s");
+  EXPECT_EQ(duration_text(200), "3m20s");
+  EXPECT_EQ(duration_text(7500), "2h05m");
+  EXPECT_EQ(duration_text(1e6), "11d13h");
+}
+
 }  // namespace
 }  // namespace nibble

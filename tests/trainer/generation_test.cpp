@@ -7,7 +7,6 @@
 #include <map>
 
 #include "quant/format/codec.h"
-#include "trainer/report/progress.h"
 
 namespace nibble {
 namespace {
@@ -115,12 +114,6 @@ TEST(Generation, UnfinishedCharactersWait) {
   EXPECT_EQ(settled_length("caf\xC3\xA9"), 5U);
   EXPECT_EQ(settled_length("caf\xEF\xBF\xBD\xEF\xBF\xBD"), 3U);
   EXPECT_EQ(settled_length(""), 0U);
-}
-
-TEST(Progress, NumbersForPeople) {
-  EXPECT_EQ(duration_text(59.2), "59s");
-  EXPECT_EQ(duration_text(200), "3m20s");
-  EXPECT_EQ(duration_text(7500), "2h05m");
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 #include <sstream>
 
 #include "dist/base/error.h"
-#include "trainer/report/tensorboard.h"
+#include "trainer/record/tensorboard.h"
 
 namespace nibble {
 namespace {
@@ -203,6 +203,35 @@ TEST(Tensorboard, RecordsAreFramedAndHoldTheScalars) {
                                        "loss/train\x15\x00\x00\xC0\x3F",
                                        24)),
             std::string::npos);
+}
+
+// The bytes are those that the protocol-buffer classes of TensorBoard write for the same messages.
+TEST(Tensorboard, TextsAndHyperparametersAreSummariesOfTheirPlugins) {
+  const auto directory = fresh_directory("tensorboard-text");
+  {
+    TensorboardWriter writer(directory);
+    writer.text("configuration", "hi", 0);
+    writer.hyperparameters({{"a", 1.0}, {"b", true}, {"c", std::string("x")}});
+  }
+  const auto events = records(contents(std::filesystem::directory_iterator(directory)->path()));
+  ASSERT_EQ(events.size(), 3U);
+  // metadata { plugin_data { plugin_name "text", content "" } }, tensor { DT_STRING, shape { dim { size 1 } }, "hi" }.
+  EXPECT_NE(events[1].find(std::string("\x4A\x0A\x0A\x08\x0A\x04text\x12\x00\x42\x0C\x08\x07\x12\x04\x12\x02\x08\x01"
+                                       "\x42\x02hi",
+                                       26)),
+            std::string::npos);
+  // hparams { key "a", value { number 1 } }, { key "b", value { bool true } }, { key "c", value { string "x" } }.
+  for (const std::string& parameter : {std::string("\x0A\x0E\x0A\x01"
+                                                   "a\x12\x09\x11\x00\x00\x00\x00\x00\x00\xF0\x3F",
+                                                   16),
+                                       std::string("\x0A\x07\x0A\x01"
+                                                   "b\x12\x02\x20\x01",
+                                                   9),
+                                       std::string("\x0A\x08\x0A\x01"
+                                                   "c\x12\x03\x1A\x01x",
+                                                   10)}) {
+    EXPECT_NE(events[2].find(parameter), std::string::npos);
+  }
 }
 
 }  // namespace

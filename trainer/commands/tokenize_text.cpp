@@ -16,8 +16,8 @@
 #include "dist/base/file_descriptor.h"
 #include "dist/base/log.h"
 #include "dist/base/stopwatch.h"
+#include "dist/base/text.h"
 #include "dist/device/thread_pool.h"
-#include "trainer/report/progress.h"
 
 namespace nibble {
 namespace {

@@ -18,10 +18,7 @@
 #include "model/cost.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/compute/run_device.h"
-#include "trainer/directory/journal.h"
-#include "trainer/report/metrics.h"
-#include "trainer/report/progress.h"
-#include "trainer/report/tensorboard.h"
+#include "trainer/record/run_recorder.h"
 #include "trainer/run/best_validation.h"
 #include "trainer/run/run_profile.h"
 #include "trainer/run/step_warning.h"
@@ -48,8 +45,6 @@ class TrainingLoop {
  private:
   bool leader() const { return communicator_.rank() == 0; }
   uint64_t tokens_after(uint64_t step) const { return session_.data().tokens(step); }
-  // Where TensorBoard draws a step.
-  uint64_t axis(uint64_t step) const { return draws_tokens_ ? tokens_after(step) : step; }
   uint64_t total_steps() const { return static_cast<uint64_t>(config_.train.steps); }
   // How many validations the run makes.
   uint64_t validations() const {
@@ -69,13 +64,10 @@ class TrainingLoop {
   bool validation_pending(uint64_t step);
   void announce_switch(uint64_t step);
   void train_one(uint64_t step);
-  void warn_of(uint64_t step, const StepResult& result);
-  void log_telemetry(const TelemetryRecord& record);
   void log_profile(const std::optional<ProfileRecord>& record);
   void log_products();
   void log_product_check(const StepResult& result);
   [[noreturn]] void give_up(uint64_t step) const;
-  void log_validation(const std::string& suffix, const ValidationLoss& set, uint64_t step);
   bool validate_after(uint64_t step, const std::function<bool()>& interrupted);
   void save(uint64_t step);
   void restore_gemm_plan();
@@ -96,11 +88,7 @@ class TrainingLoop {
   std::unique_ptr<RunProfile> profile_;  // null if profile.every is 0
   std::string gemm_plan_;                // the text that the run directory keeps
   bool products_logged_ = false;
-  // The members below are set on rank 0 only.
-  std::unique_ptr<MetricsLog> metrics_;
-  std::unique_ptr<TensorboardWriter> tensorboard_;
-  bool draws_tokens_ = true;  // false for the rest of a run that an older version started: it drew steps
-  std::unique_ptr<ProgressDisplay> progress_;
+  std::unique_ptr<RunRecorder> recorder_;  // null until the run is set up
 };
 
 // Says, for people and for the other ranks, what this rank is doing.
@@ -148,26 +136,24 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
   if (profile_every != 0)
     profile_ = std::make_unique<RunProfile>(communicator_, profile_every, directory_.path(), device_of(config_));
   peak_flops_ = peak_flops(config_) * communicator_.size();
+  run_together(communicator_, [&] {
+    const RecordStart start{.step = first_step, .tokens = tokens_after(first_step), .resumed = resumed};
+    recorder_ = std::make_unique<RunRecorder>(config_, directory_, start, leader());
+  });
   on_leader(communicator_, [&] {
-    metrics_ = std::make_unique<MetricsLog>(directory_.metrics_file());
-    metrics_->event({{"event", "run"},
-                     {"nibble", NIBBLE_VERSION},
-                     {"recipe", config_.recipe.name},
-                     {"seed", config_.run.seed},
-                     {"steps", config_.train.steps},
-                     {"tokens_per_step", config_.train.tokens_per_step},
-                     {"ranks", communicator_.size()},
-                     {"ranks_working", session_.ranks_working()},
-                     {"threads_per_rank", compute_threads()},
-                     {"parameters", model_cost(config_.model).parameters},
-                     {"data_fingerprint", session_.data().train().fingerprint()},
-                     {"measured_peak_flops", peak_flops_}});
-    if (resumed) metrics_->event({{"event", "resume"}, {"step", first_step}});
-    if (config_.log.tensorboard) {
-      tensorboard_ = std::make_unique<TensorboardWriter>(directory_.tensorboard());
-      draws_tokens_ = journal_has_beginning(directory_.path());
-      if (resumed) tensorboard_->session_start(axis(first_step) + 1);
-    }
+    recorder_->event({{"event", "run"},
+                      {"nibble", NIBBLE_VERSION},
+                      {"recipe", config_.recipe.name},
+                      {"seed", config_.run.seed},
+                      {"steps", config_.train.steps},
+                      {"tokens_per_step", config_.train.tokens_per_step},
+                      {"ranks", communicator_.size()},
+                      {"ranks_working", session_.ranks_working()},
+                      {"threads_per_rank", compute_threads()},
+                      {"parameters", model_cost(config_.model).parameters},
+                      {"data_fingerprint", session_.data().train().fingerprint()},
+                      {"measured_peak_flops", peak_flops_}});
+    if (resumed) recorder_->event({{"event", "resume"}, {"step", first_step}});
     for (const std::string& line : session_.describe()) log_info("{}", line);
     for (const std::string& line : session_.warnings()) log_warning("{}", line);
     std::string peak = "peak not known";
@@ -177,8 +163,6 @@ void TrainingLoop::open_logs(uint64_t first_step, bool resumed) {
     }
     log_info("ranks      {} with {} threads each, {}", communicator_.size(), compute_threads(), peak);
   });
-  const auto kind = leader() ? config_.log.progress : RunConfig::Progress::none;
-  progress_ = std::make_unique<ProgressDisplay>(kind, total_steps(), first_step);
 }
 
 // A best checkpoint that is not in the directory, as in a fork, is forgotten: the next validation gives one that is.
@@ -208,26 +192,11 @@ bool TrainingLoop::validation_pending(uint64_t step) {
   return communicator_.all_reduce_max(missing) != 0;
 }
 
-// Warns of a step whose first attempt was not finite. Rank 0 only.
-void TrainingLoop::warn_of(uint64_t step, const StepResult& result) {
-  const StepWarning warning = step_warning(step, result);
-  log_warning("{}", warning.text);
-  metrics_->warning(step, warning.text, warning.details);
-}
-
-// Rank 0 only.
-void TrainingLoop::log_telemetry(const TelemetryRecord& record) {
-  metrics_->event(to_event(record));
-  if (!tensorboard_) return;
-  for (const NamedScalar& scalar : scalars_of(record))
-    tensorboard_->scalar(scalar.tag, scalar.value, axis(record.step));
-}
-
 void TrainingLoop::log_profile(const std::optional<ProfileRecord>& record) {
   if (!record) return;
   on_leader(communicator_, [&] {
     log_info("profile    {}", describe(*record));
-    metrics_->event(to_event(*record));
+    recorder_->event(to_event(*record));
   });
 }
 
@@ -237,7 +206,7 @@ void TrainingLoop::log_products() {
   const nlohmann::json layers = session_.products();
   on_leader(communicator_, [&] {
     log_info("products   {}", summary_of_products(layers));
-    metrics_->event({{"event", "products"}, {"layers", layers}});
+    recorder_->event({{"event", "products"}, {"layers", layers}});
   });
 }
 
@@ -258,7 +227,7 @@ void TrainingLoop::log_product_check(const StepResult& result) {
       event.update({{"library", check.library}, {"algorithm", check.algorithm}, {"difference", check.difference}});
       if (!session_.ends_run(result)) log_warning("{}", text);
     }
-    metrics_->event(event);
+    recorder_->event(event);
   });
   if (!session_.ends_run(result)) return;
   throw AgreedError(
@@ -285,7 +254,7 @@ void TrainingLoop::announce_switch(uint64_t step) {
   const LateSwitch& late_switch = *config_.recipe.late_switch;
   log_info("step {}: late switch, {} GEMMs of linear layers run in {} from now on", step, name_of(late_switch.gemms),
            name_of(late_switch.to));
-  metrics_->event(
+  recorder_->event(
       {{"event", "switch"}, {"step", step}, {"gemms", name_of(late_switch.gemms)}, {"to", name_of(late_switch.to)}});
 }
 
@@ -314,30 +283,16 @@ void TrainingLoop::train_one(uint64_t step) {
                             .skipped_total = session_.guard().skipped().total,
                             .parts = session_.data().progress(step)};
   on_leader(communicator_, [&] {
-    metrics_->step(metrics);
-    if (result.first) warn_of(step, result);
-    if (result.telemetry) log_telemetry(*result.telemetry);
-    if (tensorboard_) {
-      tensorboard_->scalar("loss/train", metrics.loss, axis(step));
-      tensorboard_->scalar("grad_norm", metrics.grad_norm, axis(step));
-      tensorboard_->scalar("learning_rate", metrics.learning_rate, axis(step));
-      tensorboard_->scalar("tokens_per_second", metrics.tokens_per_second, axis(step));
-      tensorboard_->scalar("mfu", metrics.mfu, axis(step));
-      for (const PartProgress& part : metrics.parts) {
-        tensorboard_->scalar("epochs/" + part.name, part.epochs, axis(step));
-      }
-      tensorboard_->flush();
+    recorder_->step(metrics);
+    if (result.first) {
+      const StepWarning warning = step_warning(step, result);
+      recorder_->warning(step, warning.text, warning.details);
     }
+    if (result.telemetry) recorder_->telemetry(*result.telemetry, metrics.tokens);
   });
-  progress_->step(metrics, seconds);
+  recorder_->show(metrics, seconds);
   log_profile(profiled);
   if (result.decision == StepDecision::give_up) give_up(step);
-}
-
-// Writes to TensorBoard, on rank 0. `suffix` ends the names of the scalars.
-void TrainingLoop::log_validation(const std::string& suffix, const ValidationLoss& set, uint64_t step) {
-  tensorboard_->scalar("loss/validation" + suffix, set.loss, axis(step));
-  if (set.bits_per_byte) tensorboard_->scalar("bits_per_byte/validation" + suffix, *set.bits_per_byte, axis(step));
 }
 
 // Returns false if interrupted() became true on some rank before the validation was complete.
@@ -346,16 +301,11 @@ bool TrainingLoop::validate_after(uint64_t step, const std::function<bool()>& in
   const auto losses = session_.validate(step, interrupted);
   if (!losses) return false;
   on_leader(communicator_, [&] {
-    metrics_->validation(step, tokens_after(step), *losses);
+    recorder_->validation(step, tokens_after(step), *losses);
     best_.offer(step, *losses);
-    if (!tensorboard_) return;
-    log_validation("", losses->front(), step);
-    for (const ValidationLoss& set : *losses) {
-      if (!set.name.empty()) log_validation("/" + set.name, set, step);
-    }
   });
   agree_on_best();
-  progress_->line(fmt::format("validation after step {}: {}{}", step, describe(*losses),
+  recorder_->line(fmt::format("validation after step {}: {}{}", step, describe(*losses),
                               best_step_ == step ? ", the best so far" : ""));
   return true;
 }
@@ -392,7 +342,7 @@ void TrainingLoop::save(uint64_t step) {
                       {.keep_last = static_cast<uint64_t>(config_.checkpoint.keep_last),
                        .keep_every = static_cast<uint64_t>(config_.checkpoint.keep_every),
                        .best = best_.step()});
-    if (metrics_) metrics_->checkpoint(step, path.filename(), stopwatch.seconds());
+    if (recorder_) recorder_->checkpoint(step, path, stopwatch.seconds());
   });
 }
 
@@ -406,7 +356,7 @@ ExitCode TrainingLoop::stopped_after(uint64_t step) {
   const std::string reason = !stop_requested() && time_is_up()
                                  ? fmt::format(", {} minutes (train.max_minutes)", config_.train.max_minutes)
                                  : "";
-  progress_->line(fmt::format("stopped after step {}{}: the checkpoint is saved, `nibble resume {}` goes on", step,
+  recorder_->line(fmt::format("stopped after step {}{}: the checkpoint is saved, `nibble resume {}` goes on", step,
                               reason, directory_.path().string()));
   return ExitCode::start_again;
 }
@@ -435,10 +385,10 @@ ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint, Late
   }
   if (profile_) log_profile(profile_->finish());
   for (const PartProgress& part : session_.data().progress(total_steps())) {
-    progress_->line(fmt::format("data part {}: {} tokens read, {:.2f} epochs", part.name, with_thousands(part.tokens),
+    recorder_->line(fmt::format("data part {}: {} tokens read, {:.2f} epochs", part.name, with_thousands(part.tokens),
                                 part.epochs));
   }
-  progress_->line(fmt::format("done: {} steps, {} tokens", total_steps(), with_thousands(tokens_after(total_steps()))));
+  recorder_->line(fmt::format("done: {} steps, {} tokens", total_steps(), with_thousands(tokens_after(total_steps()))));
   return ExitCode::ok;
 }
 
