@@ -10,6 +10,37 @@ grep -q '46,080' output.txt || { cat output.txt; fail "the table lacks the last 
 grep -q validation output.txt || fail "the table lacks the validation row"
 [ -s nvfp4/compare.html ] && [ -s nvfp4/compare.svg ] || fail "no report"
 grep -q '</html>' nvfp4/compare.html || fail "the report is cut short"
+
+# The figure alone: no HTML report is written, each kind is a file of its kind, and the same runs give the same bytes.
+rm nvfp4/compare.html
+for kind in svg png pdf; do
+  expect 0 "$NIBBLE" compare bf16 nvfp4 --output figure.$kind
+  grep -q "^figure: figure.$kind" output.txt || fail "the figure is not named"
+  cp figure.$kind before.$kind
+  expect 0 "$NIBBLE" compare bf16 nvfp4 --output figure.$kind
+  cmp figure.$kind before.$kind || fail "the same runs give another $kind"
+done
+[ ! -e nvfp4/compare.html ] || fail "--output writes the HTML report too"
+"$python" - <<'EOF'
+import struct, xml.etree.ElementTree, zlib
+assert xml.etree.ElementTree.parse("figure.svg").getroot().get("width").startswith("468")
+assert open("figure.pdf", "rb").read(5) == b"%PDF-"
+png, position, chunks = open("figure.png", "rb").read(), 8, {}
+while position < len(png):
+    length, kind = struct.unpack_from(">I4s", png, position)
+    content = png[position + 8:position + 8 + length]
+    assert zlib.crc32(kind + content) == struct.unpack_from(">I", png, position + 8 + length)[0], kind
+    chunks[kind] = chunks.get(kind, b"") + content
+    position += 12 + length
+assert struct.unpack(">IIB", chunks[b"pHYs"]) == (11811, 11811, 1), chunks[b"pHYs"]
+assert struct.unpack_from(">I", chunks[b"IHDR"])[0] == 1950, "6.5 inches of 300 dots"
+assert len(set(zlib.decompress(chunks[b"IDAT"]))) > 50, "the picture is empty"
+EOF
+cp text.txt mine.svg
+expect 73 "$NIBBLE" compare bf16 nvfp4 --output mine.svg
+cmp text.txt mine.svg || fail "a file that is no figure was replaced"
+expect 64 "$NIBBLE" compare bf16 nvfp4 --output figure.jpg
+
 "$NIBBLE" compare bf16 nvfp4 --json >comparison.json
 "$python" - <<'EOF'
 import json

@@ -196,20 +196,8 @@ TEST(Comparison, OtherSeedIsAnObstacle) {
 
 TEST(Comparison, SmoothingIsUnbiasedFromTheFirstPoint) {
   for (const double value : smoothed(std::vector<double>(20, 3.0), 10)) EXPECT_NEAR(value, 3, 1e-12);
-}
-
-// A step that was not applied has no loss; the curve continues after it.
-TEST(Report, AStepWithoutALossIsNoHoleInTheCurves) {
-  const double none = std::nan("");
-  EXPECT_NEAR(smoothed({3, none, 3, 3}, 10).back(), 3, 1e-12);
-  const ComparedRun base = run_with_losses("base", {4, 3, 2});
-  for (const std::vector<double>& losses : {std::vector<double>{4, none, 2}, {none, 3, 2}, {none, none, none}}) {
-    const ComparedRun run = run_with_losses("run", losses);
-    const std::string svg = report_svg(report_of(base, run));
-    EXPECT_EQ(svg.find("nan"), std::string::npos);
-    EXPECT_EQ(svg.find("inf"), std::string::npos);
-    EXPECT_LT(svg.size(), 10000U);
-  }
+  // A step that was not applied has no loss; the curve continues after it.
+  EXPECT_NEAR(smoothed({3, std::nan(""), 3, 3}, 10).back(), 3, 1e-12);
 }
 
 TEST(Report, SkippedStepsAreCounted) {
@@ -245,12 +233,6 @@ TEST(Report, NamesCannotBreakOutOfThePage) {
   EXPECT_EQ(html.find("</script><b>"), std::string::npos);
   EXPECT_NE(html.find("&lt;/script&gt;"), std::string::npos);
   EXPECT_EQ(html.find("http://"), html.find("http://www.w3.org"));  // the page loads nothing from the network
-  const std::string svg = report_svg(report);
-  EXPECT_EQ(svg.find("<b>"), std::string::npos);
-  // Two loss curves and one gap.
-  size_t curves = 0;
-  for (size_t at = svg.find("<polyline"); at != std::string::npos; at = svg.find("<polyline", at + 1)) ++curves;
-  EXPECT_EQ(curves, 3U);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "dist/base/file_system.h"
 #include "dist/base/log.h"
 #include "trainer/commands/commands.h"
+#include "trainer/page/figure.h"
 #include "trainer/report/comparison.h"
 #include "trainer/report/comparison_text.h"
 #include "trainer/report/report.h"
@@ -30,6 +31,7 @@ struct CompareOptions {
   bool allow_different = false;
   std::string relative_gap;
   std::string report;  // HTML path
+  std::string output;  // of the figure
 };
 
 // Reads a share that is written as "5%" or "0.05".
@@ -76,10 +78,15 @@ void assert_gap(const std::string& run, const std::string& base, double relative
 }
 
 void write_report(const CompareOptions& options, const Report& report) {
+  if (!options.output.empty()) {
+    write_figure(options.output, report.runs, report.pairs);
+    if (!options.json) fmt::print("figure: {}\n", options.output);
+    if (options.report.empty()) return;
+  }
   const std::filesystem::path html = report_path(options, report.runs.back());
   const std::filesystem::path svg = std::filesystem::path(html).replace_extension(".svg");
   write_file(html, report_html(report));
-  write_file(svg, report_svg(report));
+  write_file(svg, draw_figure(report.runs, report.pairs, FigureKind::svg));
   if (!options.json) fmt::print("report: {}\n        {}\n", html.string(), svg.string());
 }
 
@@ -182,6 +189,9 @@ void add_compare_options(CLI::App& command) {
   command.add_option("--report", options->report,
                      "Where to write the HTML report (the SVG goes beside it); by default "
                      "compare.html in the last run's directory");
+  command.add_option("--output", options->output,
+                     "Where to write the figure, as SVG, PNG or PDF by its name; without --report there is then no "
+                     "HTML report");
   command.footer(
       "Example:\n  nibble compare runs/quickstart/bf16 runs/quickstart/nvfp4 --assert-relative-gap 5%\n"
       "  nibble compare --base bf16-1 bf16-2 bf16-3 --run nvfp4-1 nvfp4-2 nvfp4-3");

@@ -178,64 +178,6 @@ plot("gap to the baseline (relative, smoothed)", 240, gap_names.map((name, i) =>
   ({label: name, stroke: gap_colors[i], width: 2, points: {show: false}, spanGaps: true, value: (u, v) => v == null ? "-" : v.toFixed(2) + " %"})), gap_data, "gap, %");
 )js";
 
-// A panel of an SVG, which maps data coordinates to pixels.
-struct Panel {
-  double left, top, width, height;
-  double x_min, x_max, y_min, y_max;
-  double x(double value) const { return left + (value - x_min) / (x_max - x_min) * width; }
-  double y(double value) const { return top + (y_max - value) / (y_max - y_min) * height; }
-};
-
-Panel make_panel(double top, double height, double x_max, const std::vector<std::vector<double>>& curves) {
-  Panel panel{.left = 70,
-              .top = top,
-              .width = 700,
-              .height = height,
-              .x_min = 0,
-              .x_max = std::max(1.0, x_max),
-              .y_min = 1e300,
-              .y_max = -1e300};
-  for (const auto& curve : curves) {
-    for (const double value : curve) {
-      if (!std::isfinite(value)) continue;
-      panel.y_min = std::min(panel.y_min, value);
-      panel.y_max = std::max(panel.y_max, value);
-    }
-  }
-  if (panel.y_min > panel.y_max) panel.y_min = panel.y_max = 0;  // nothing to show
-  const double margin = std::max(1e-9, 0.05 * (panel.y_max - panel.y_min));
-  panel.y_min -= margin;
-  panel.y_max += margin;
-  return panel;
-}
-
-std::string svg_grid(const Panel& panel, const std::string& label) {
-  std::string svg;
-  constexpr int lines = 5;
-  for (int i = 0; i <= lines; ++i) {
-    const double value = panel.y_min + (panel.y_max - panel.y_min) * i / lines;
-    const double tokens = panel.x_max * i / lines;
-    svg += fmt::format(
-        "<line x1='{0:.1f}' x2='{1:.1f}' y1='{2:.1f}' y2='{2:.1f}' stroke='#ddd'/><text x='{3:.1f}' y='{4:.1f}' "
-        "text-anchor='end'>{5:.2f}</text><text x='{6:.1f}' y='{7:.1f}' text-anchor='middle'>{8}</text>\n",
-        panel.left, panel.left + panel.width, panel.y(value), panel.left - 6, panel.y(value) + 4, value,
-        panel.x(tokens), panel.top + panel.height + 16, with_thousands(static_cast<uint64_t>(tokens)));
-  }
-  return svg + fmt::format("<text x='{:.1f}' y='{:.1f}' font-weight='bold'>{}</text>\n", panel.left, panel.top - 8,
-                           escaped(label));
-}
-
-std::string svg_curve(const Panel& panel, const std::vector<double>& x, const std::vector<double>& y,
-                      const std::string& style) {
-  constexpr size_t most_points = 1000;
-  const size_t stride = std::max<size_t>(1, y.size() / most_points);
-  std::string points;
-  for (size_t i = 0; i < y.size(); i += stride) {
-    if (std::isfinite(y[i])) points += fmt::format("{:.1f},{:.1f} ", panel.x(x[i]), panel.y(y[i]));
-  }
-  return fmt::format("<polyline fill='none' {} points='{}'/>\n", style, points);
-}
-
 }  // namespace
 
 Report make_report(const std::vector<ComparedRun>& runs, const std::vector<ComparedPair>& pairs) {
@@ -289,36 +231,6 @@ std::string report_html(const Report& report) {
       script_json(loss_data(report)), script_json(gap_data(report)));
   html += plot_script;
   return html + "</script>\n" + html_telemetry(report) + "</body></html>\n";
-}
-
-std::string report_svg(const Report& report) {
-  std::vector<std::vector<double>> losses;
-  std::vector<std::vector<double>> gaps;
-  double tokens = 0;
-  for (const Curve& curve : report.curves) {
-    losses.push_back(curve.smoothed_loss);
-    if (!curve.tokens.empty()) tokens = std::max(tokens, curve.tokens.back());
-  }
-  for (const GapCurve& gap : report.gaps) gaps.push_back(gap.percent);
-  const Panel loss_panel = make_panel(40, 300, tokens, losses);
-  std::string svg =
-      "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 800 600' font-family='sans-serif' font-size='11'>"
-      "<rect width='100%' height='100%' fill='#fff'/>\n" +
-      svg_grid(loss_panel, "loss (nats, smoothed) by tokens");
-  for (size_t i = 0; i < report.curves.size(); ++i) {
-    // A baseline is a broad line, so that the thin lines of the other curves can be seen on it.
-    const auto style = fmt::format("stroke='{}' stroke-width='{}'", color(i), is_base(report, i) ? "4" : "1.5");
-    const double legend_y = loss_panel.top + 16 + 16 * static_cast<double>(i);
-    svg += svg_curve(loss_panel, report.curves[i].tokens, report.curves[i].smoothed_loss, style);
-    svg += fmt::format("<text x='760' y='{:.1f}' text-anchor='end' fill='{}'>{}</text>\n", legend_y, color(i),
-                       escaped(report.curves[i].name));
-  }
-  const Panel gap_panel = make_panel(410, 140, tokens, gaps);
-  svg += svg_grid(gap_panel, "gap to the baseline (%, smoothed)");
-  for (const GapCurve& gap : report.gaps) {
-    svg += svg_curve(gap_panel, gap.tokens, gap.percent, fmt::format("stroke='{}' stroke-width='1.8'", color(gap.run)));
-  }
-  return svg + "</svg>\n";
 }
 
 }  // namespace nibble

@@ -1,4 +1,4 @@
-// Draws a comparison of runs: as one HTML file, which includes uPlot and needs no network, and as an SVG.
+// Draws a comparison of runs as one HTML file, which includes uPlot and needs no network.
 #pragma once
 
 #include <string>
@@ -37,6 +37,5 @@ struct Report {
 
 Report make_report(const std::vector<ComparedRun>& runs, const std::vector<ComparedPair>& pairs);
 std::string report_html(const Report& report);
-std::string report_svg(const Report& report);
 
 }  // namespace nibble
