@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "dist/base/error.h"
 
@@ -46,8 +47,12 @@ void validate(const ScheduleConfig& config) {
   const auto require = [](bool condition, const std::string& what, const char* remedy) {
     if (!condition) throw Error(ExitCode::bad_config, what, remedy);
   };
-  require(std::isfinite(config.peak) && config.peak >= 0, fmt::format("the learning rate is {}", config.peak),
-          "set a finite learning rate of at least 0");
+  const auto require_rate = [&](double peak) {
+    require(std::isfinite(peak) && peak >= 0, fmt::format("the learning rate is {}", peak),
+            "set a finite learning rate of at least 0");
+  };
+  require_rate(config.peak);
+  for (const auto& [step, peak] : config.later_peaks) require_rate(peak);
   require(config.min_ratio >= 0 && config.min_ratio <= 1,
           fmt::format("the schedule's min_ratio is {}", config.min_ratio), "set it between 0 and 1");
   require(config.decay_share >= 0 && config.decay_share <= 1,
@@ -57,10 +62,16 @@ void validate(const ScheduleConfig& config) {
           "train for more steps or warm up for fewer");
 }
 
+double peak_at(const ScheduleConfig& config, uint64_t step) {
+  const auto later = config.later_peaks.upper_bound(step);
+  return later == config.later_peaks.begin() ? config.peak : std::prev(later)->second;
+}
+
 double learning_rate(const ScheduleConfig& config, uint64_t step) {
-  if (step >= config.total_steps) return config.peak * config.min_ratio;
-  if (step < config.warmup_steps) return config.peak * ratio_of(step + 1, config.warmup_steps);
-  return config.peak * (config.min_ratio + (1 - config.min_ratio) * shape(config, step));
+  const double peak = peak_at(config, step);
+  if (step >= config.total_steps) return peak * config.min_ratio;
+  if (step < config.warmup_steps) return peak * ratio_of(step + 1, config.warmup_steps);
+  return peak * (config.min_ratio + (1 - config.min_ratio) * shape(config, step));
 }
 
 }  // namespace nibble

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 
 #include "dist/base/enum_names.h"
 
@@ -28,13 +29,18 @@ struct ScheduleConfig {
   uint64_t warmup_steps = 0;  // step s of the warm-up has peak * (s + 1) / warmup_steps
   uint64_t total_steps = 0;
   double decay_share = 0.2;  // of wsd and wsd_sqrt: share of total_steps, in [0, 1]
+  // Other peaks, each from the update on that follows so many completed steps, in place of `peak`. The shape stays.
+  std::map<uint64_t, double> later_peaks = {};
 };
+
+// Returns the peak of the update of `step`.
+double peak_at(const ScheduleConfig& config, uint64_t step);
 
 // Throws ExitCode::bad_config for a peak that is negative or not finite, ratios outside [0, 1], and more warm-up than
 // steps.
 void validate(const ScheduleConfig& config);
 
-// Returns the learning rate of the update of `step`, counted from 0; from total_steps on it is peak * min_ratio.
+// Returns the learning rate of the update of `step`, counted from 0; from total_steps on it is peak_at() * min_ratio.
 double learning_rate(const ScheduleConfig& config, uint64_t step);
 
 }  // namespace nibble

@@ -9,12 +9,17 @@ namespace nibble {
 namespace {
 
 std::atomic<bool> stop{false};
+std::atomic<bool> checkpoint{false};
 std::atomic<int> impatience{0};  // number of SIGTERM and SIGINT received
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
 void ask_to_stop(int number) {
   stop = true;
   if ((number == SIGTERM || number == SIGINT) && impatience.fetch_add(1) > 0) _exit(128 + number);
+}
+
+void ask_for_checkpoint(int) {
+  checkpoint = true;
 }
 
 }  // namespace
@@ -28,6 +33,8 @@ void install_signal_handlers() {
   struct sigaction hangup {};
   sigaction(SIGHUP, nullptr, &hangup);
   if (hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);  // nohup sets SIGHUP to be ignored
+  action.sa_handler = ask_for_checkpoint;
+  sigaction(SIGUSR2, &action, nullptr);
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &ignore, nullptr);
@@ -35,6 +42,10 @@ void install_signal_handlers() {
 
 bool stop_requested() {
   return stop;
+}
+
+bool take_checkpoint_request() {
+  return checkpoint.exchange(false);
 }
 
 BlockSignals::BlockSignals() {

@@ -1,6 +1,6 @@
 // Requests to stop. SIGUSR1, SIGTERM, SIGINT and SIGHUP (a closed terminal, unless nohup ignores it) ask for a
 // checkpoint and an orderly end (ExitCode::start_again); the run polls for them. The second SIGTERM or SIGINT ends the
-// process at once with 128 + its number.
+// process at once with 128 + its number. SIGUSR2 asks for a checkpoint after which the run goes on.
 #pragma once
 
 #include <csignal>
@@ -13,6 +13,8 @@ void install_signal_handlers();
 
 // Returns true once one of these signals has arrived.
 bool stop_requested();
+// Returns true once after SIGUSR2 has arrived.
+bool take_checkpoint_request();
 
 // While an object of this class lives, no signal is delivered to this thread or to threads started by it, so that
 // handlers run on the main thread.

@@ -107,5 +107,22 @@ TEST(Schedule, NonsenseIsRefused) {
   EXPECT_EQ(code(config), ExitCode::bad_config);
 }
 
+TEST(Schedule, LaterPeaksHoldFromTheirStepOnAndKeepTheShape) {
+  for (const auto kind : {ScheduleKind::cosine, ScheduleKind::linear, ScheduleKind::wsd, ScheduleKind::wsd_sqrt}) {
+    const ScheduleConfig plain = config_of(kind);
+    ScheduleConfig changed = plain;
+    changed.later_peaks = {{5, 1e-3}, {60, 4e-3}};
+    for (uint64_t step = 0; step < 120; ++step) {
+      ScheduleConfig expected = plain;
+      if (step >= 5) expected.peak = 1e-3;
+      if (step >= 60) expected.peak = 4e-3;
+      EXPECT_EQ(learning_rate(changed, step), learning_rate(expected, step)) << step;
+    }
+  }
+  ScheduleConfig wrong = config_of(ScheduleKind::cosine);
+  wrong.later_peaks = {{5, -1.0}};
+  EXPECT_THROW(validate(wrong), Error);
+}
+
 }  // namespace
 }  // namespace nibble

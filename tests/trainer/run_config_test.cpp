@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -112,6 +113,7 @@ TEST(RunConfig, EveryFieldIsRead) {
                                   "schedule.warmup_steps=10",
                                   "schedule.min_ratio=0",
                                   "schedule.decay_share=0.5",
+                                  "schedule.peaks={1200: 3e-4, 5: 0.01}",
                                   "guard.skip_in_a_row=0",
                                   "guard.skip_total=9",
                                   "guard.check_products_every=50",
@@ -157,6 +159,7 @@ TEST(RunConfig, EveryFieldIsRead) {
   EXPECT_EQ(config.schedule.kind, ScheduleKind::wsd);
   EXPECT_EQ(config.comm.timeout_s, 1.5);
   EXPECT_EQ(config.log.progress, RunConfig::Progress::none);
+  EXPECT_EQ(config.schedule.peaks, (std::map<uint64_t, double>{{5, 0.01}, {1200, 3e-4}}));
   EXPECT_EQ(config.log.every, 10);
   EXPECT_FALSE(config.log.tensorboard);
   EXPECT_EQ(config.fault.throws, "3:4:0:backward");

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -51,6 +52,17 @@ RunConfig config_of_run(const ResumeOptions& options) {
   }
   config.run.dir = path;
   return config;
+}
+
+// Returns whether both configurations have had the same peaks up to the checkpoint. What lies ahead of it may differ:
+// the learning rate is a function of the step, so a change that the run accepted after its last checkpoint holds in the
+// resumed run from the same step on.
+bool same_peaks_before(const RunConfig& a, const RunConfig& b, uint64_t step) {
+  const auto before = [&](const RunConfig& config) {
+    const std::map<uint64_t, double>& peaks = config.schedule.peaks;
+    return std::map(peaks.begin(), peaks.lower_bound(step));
+  };
+  return before(a) == before(b);
 }
 
 void check_steps(const RunConfig& config, const CheckpointInfo& checkpoint) {
@@ -106,9 +118,10 @@ ExitCode resume_run(Communicator& communicator, const RunConfig& config, std::op
   run_together(communicator, [&] {
     before = parse_run_config_text(checkpoint.config_yaml, checkpoint.directory / "config.yaml");
     before.run.dir = config.run.dir;
-    RunConfig same_paths = before;
-    same_paths.data.train = config.data.train;  // TrainingData compares the contents
-    check_resume(same_paths, config);
+    RunConfig compared = before;
+    compared.data.train = config.data.train;  // TrainingData compares the contents
+    if (same_peaks_before(before, config, checkpoint.step)) compared.schedule.peaks = config.schedule.peaks;
+    check_resume(compared, config);
     check_steps(config, checkpoint);
   });
   log_info("resuming   {} (step {}, {} tokens, saved by {} ranks)", checkpoint.directory.string(), checkpoint.step,

@@ -40,6 +40,8 @@ ExitCode start_or_continue(Communicator& communicator, RunConfig config) {
     const RunConfig started = config_beside(config.run.dir, {});
     if (config.model.vocab_size == 0) config.model.vocab_size = started.model.vocab_size;
     if (config.train.head_chunk_tokens == 0) config.train.head_chunk_tokens = started.train.head_chunk_tokens;
+    // Changes that the run accepted while it trained are not in the file that starts it.
+    if (config.schedule.peaks.empty()) config.schedule.peaks = started.schedule.peaks;
     if (config.train.gradient_groups == RunConfig::Train().gradient_groups && started.train.group_micro_batches > 0) {
       config.train.gradient_groups = 0;  // an older version started the run
       config.train.group_micro_batches = started.train.group_micro_batches;

@@ -47,6 +47,7 @@ struct TypeOf {
   std::string operator()(const MixtureField&) const { return "pattern, list, or list of weighted parts"; }
   std::string operator()(const ShardSetsField&) const { return "pattern, list, or mapping of names to them"; }
   std::string operator()(const KeyListField&) const { return "list of keys"; }
+  std::string operator()(const RatesField&) const { return "mapping of steps to rates"; }
   std::string operator()(const ChoiceField& choice) const {
     return fmt::format("`{}`", fmt::join(choice.names, "`, `"));
   }
@@ -113,6 +114,9 @@ struct SchemaOf {
     return {{"anyOf", {{{"type", "string"}}, string_list_schema(), sets}}};
   }
   Json operator()(const KeyListField&) const { return string_list_schema(); }
+  Json operator()(const RatesField&) const {
+    return {{"type", "object"}, {"additionalProperties", number_schema(field, "number")}};
+  }
   Json operator()(const ChoiceField& choice) const { return {{"enum", choice.names}}; }
   Json operator()(const Recipe*) const { return {{"anyOf", {{{"type", "string"}}, {{"$ref", "#/$defs/recipe"}}}}}; }
 };
@@ -127,6 +131,8 @@ Json default_of(const Field& field, RunConfig& defaults) {
           return target.name();
         } else if constexpr (std::is_same_v<Target, ShardSetsField> || std::is_same_v<Target, MixtureField>) {
           return Json::array();
+        } else if constexpr (std::is_same_v<Target, RatesField>) {
+          return Json::object();
         } else if constexpr (std::is_pointer_v<Target>) {
           return *target;
         } else {

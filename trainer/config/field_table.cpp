@@ -26,6 +26,7 @@ ChoiceField choice(Enum& value, std::initializer_list<Enum> some = {}) {
 #define MIXTURE(member) [](RunConfig& c) -> FieldTarget { return MixtureField{&c.member}; }
 #define SHARD_SETS(member) [](RunConfig& c) -> FieldTarget { return ShardSetsField{&c.member}; }
 #define KEYS(member) [](RunConfig& c) -> FieldTarget { return KeyListField{&c.member}; }
+#define RATES(member) [](RunConfig& c) -> FieldTarget { return RatesField{&c.member}; }
 #define CHOICE(member) [](RunConfig& c) -> FieldTarget { return choice(c.member); }
 #define CHOICE_OF(member, ...) [](RunConfig& c) -> FieldTarget { return choice(c.member, {__VA_ARGS__}); }
 
@@ -43,6 +44,7 @@ constexpr FieldRange token_count = {1, 1099511627776.0};
 constexpr FieldRange sequence_count = {1, 1048576.0};
 constexpr FieldRange share = {0, 1};
 constexpr FieldRange positive_share = {0, 1, true};
+constexpr FieldRange learning_rates = {0, 10, true};
 constexpr FieldRange decay_rate = {0, 0.9999999};
 
 // clang-format off
@@ -198,7 +200,7 @@ const Field fields[] = {
      changeable, "", {0, 4096}, "threads"},
 
     {"optimizer.learning_rate", VALUE(optimizer.learning_rate), "Peak of the schedule.",
-     numeric, "schedule", {0, 10, true}, "", true},
+     numeric, "schedule", learning_rates, "", true},
     {"optimizer.beta1", VALUE(optimizer.beta1), "Decay of AdamW's first moment.",
      numeric, "optimizer", decay_rate},
     {"optimizer.beta2", VALUE(optimizer.beta2), "Decay of AdamW's second moment.",
@@ -228,6 +230,9 @@ const Field fields[] = {
      numeric, "schedule", share},
     {"schedule.decay_share", VALUE(schedule.decay_share), "Share of the steps in which wsd and wsd_sqrt decay.",
      numeric, "schedule", positive_share},
+    {"schedule.peaks", RATES(schedule.peaks), "Other peaks in place of optimizer.learning_rate, each from the update on that follows so "
+     "many steps: {1200: 3e-4}. `nibble control` adds to it; a resumed run may change what lies ahead of its checkpoint.",
+     numeric, "schedule", learning_rates},
 
     {"guard.skip_in_a_row", VALUE(guard.skip_in_a_row), "How many consecutive steps may be skipped because they are "
      "not finite, also when computed again; one more ends the run with exit code 77.",

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,8 +36,11 @@ struct ChoiceField {
 struct KeyListField {
   std::vector<std::string>* value;  // names of other keys
 };
+struct RatesField {
+  std::map<uint64_t, double>* value;  // YAML: a mapping of steps to learning rates
+};
 using FieldTarget = std::variant<std::string*, int64_t*, uint64_t*, double*, bool*, PathField, MixtureField,
-                                 ShardSetsField, ChoiceField, KeyListField, Recipe*>;
+                                 ShardSetsField, ChoiceField, KeyListField, RatesField, Recipe*>;
 
 // The accepted range of a number, in the value's unit. `above_minimum` excludes the minimum itself.
 struct FieldRange {

@@ -89,6 +89,21 @@ class FieldReader {
     check_range(*parsed);
     *value = *parsed;
   }
+  void operator()(RatesField target) const {
+    std::map<uint64_t, double> rates;
+    if (!is_map(node_) && node_.kind != YamlNode::Kind::null) {
+      refuse("is not a mapping", "write steps and learning rates, such as {1200: 3e-4}");
+    }
+    for (const YamlEntry& entry : node_.entries) {
+      const std::optional<ParsedInteger> step = parse_integer(entry.key);
+      if (!step || step->negative || step->magnitude > UINT32_MAX) {
+        refuse_config(entry.location, fmt::format("{}: {} is not a number of steps", field_.key, shown(entry.key)),
+                      "write steps and learning rates, such as {1200: 3e-4}");
+      }
+      FieldReader(field_, entry.value, config_directory_)(&rates[step->magnitude]);
+    }
+    *target.value = std::move(rates);
+  }
   void operator()(uint64_t* value) const {
     const ParsedInteger parsed = integer();
     check_range(parsed.negative ? -1.0 : static_cast<double>(parsed.magnitude));
@@ -337,6 +352,13 @@ std::string mixture_text(const std::vector<ShardSet>& sets) {
   return fmt::format("[{}]", fmt::join(texts, ", "));
 }
 
+std::string rates_text(const std::map<uint64_t, double>& rates) {
+  std::vector<std::string> texts;
+  texts.reserve(rates.size());
+  for (const auto& [step, rate] : rates) texts.push_back(fmt::format("{}: {}", step, rate));
+  return fmt::format("{{{}}}", fmt::join(texts, ", "));
+}
+
 // Returns the target for reading only. The const_cast is needed because the table's accessors take a mutable
 // configuration.
 FieldTarget target_of(const Field& field, const RunConfig& config) {
@@ -354,6 +376,7 @@ std::string field_text(const Field& field, const RunConfig& config) {
                                [](const PathField& path) { return yaml_string(written_path(*path.value)); },
                                [](const MixtureField& sets) { return mixture_text(*sets.value); },
                                [](const ShardSetsField& sets) { return sets_text(*sets.value); },
+                               [](const RatesField& rates) { return rates_text(*rates.value); },
                                [](const KeyListField& keys) { return list_text(*keys.value); },
                                [](const ChoiceField& choice) { return std::string(choice.name()); },
                                [](const Recipe* recipe) { return yaml_string(recipe->name); },

@@ -195,7 +195,8 @@ ScheduleConfig schedule_config(const RunConfig& config) {
           .min_ratio = config.schedule.min_ratio,
           .warmup_steps = static_cast<uint64_t>(config.schedule.warmup_steps),
           .total_steps = static_cast<uint64_t>(config.train.steps),
-          .decay_share = config.schedule.decay_share};
+          .decay_share = config.schedule.decay_share,
+          .later_peaks = config.schedule.peaks};
 }
 
 ShardOptions shard_options(const RunConfig& config) {

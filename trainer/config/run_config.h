@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -95,8 +96,9 @@ struct RunConfig {
   struct Schedule {
     ScheduleKind kind = ScheduleKind::cosine;
     int64_t warmup_steps = 0;
-    double min_ratio = 0.1;    // last learning rate / peak
-    double decay_share = 0.2;  // of wsd and wsd_sqrt: share of the steps that decay, at the end
+    double min_ratio = 0.1;                 // last learning rate / peak
+    double decay_share = 0.2;               // of wsd and wsd_sqrt: share of the steps that decay, at the end
+    std::map<uint64_t, double> peaks = {};  // see ScheduleConfig::later_peaks
   };
   struct Guard {
     int64_t skip_in_a_row = 3;            // how many consecutive steps may be skipped because they are not finite

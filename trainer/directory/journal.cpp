@@ -99,6 +99,16 @@ void record_resume(Communicator& communicator, const std::filesystem::path& dire
   on_leader(communicator, [&] { append(directory, lines); });
 }
 
+void record_control(const std::filesystem::path& directory, uint64_t step, const nlohmann::json& what) {
+  nlohmann::json line = {{"kind", "control"}, {"step", step}};
+  line.update(what);
+  append(directory, {line});
+}
+
+void record_stop(const std::filesystem::path& directory, uint64_t step, const std::string& reason) {
+  append(directory, {{{"kind", "stop"}, {"step", step}, {"reason", reason}}});
+}
+
 bool journal_has_beginning(const std::filesystem::path& directory) {
   std::ifstream file(directory / file_name, std::ios::binary);
   for (std::string line; std::getline(file, line);) {

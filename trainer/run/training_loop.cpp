@@ -18,9 +18,11 @@
 #include "model/cost.h"
 #include "trainer/checkpoint/checkpoint_directory.h"
 #include "trainer/compute/run_device.h"
+#include "trainer/directory/journal.h"
 #include "trainer/record/run_recorder.h"
 #include "trainer/run/best_validation.h"
 #include "trainer/run/run_profile.h"
+#include "trainer/run/steering.h"
 #include "trainer/run/step_warning.h"
 
 namespace nibble {
@@ -38,6 +40,7 @@ class TrainingLoop {
         config_(session.config()),
         directory_(directory),
         heartbeat_(directory.heartbeat() / fmt::format("rank-{}", communicator.rank())),
+        steering_(communicator, session, directory),
         best_(config_.checkpoint.keep_best) {}
 
   ExitCode run(const std::optional<CheckpointInfo>& checkpoint, LaterCheckpoints later);
@@ -72,16 +75,17 @@ class TrainingLoop {
   void save(uint64_t step);
   void restore_gemm_plan();
   void keep_gemm_plan();
+  std::string stop_reason(uint64_t step) const;
   ExitCode stopped_after(uint64_t step);
   bool time_is_up() const;
   bool wants_to_stop() const { return stop_requested() || time_is_up(); }  // on this rank
-  bool stop_wanted() { return communicator_.all_reduce_max(wants_to_stop() ? 1 : 0) != 0; }
 
   Communicator& communicator_;
   TrainingSession& session_;
   const RunConfig& config_;
   const RunDirectory& directory_;
   Heartbeat heartbeat_;
+  Steering steering_;
   BestValidation best_;                  // on rank 0; the others learn its step
   uint64_t best_step_ = 0;               // that of best_, on all ranks
   double peak_flops_ = 0;                // FLOP/s of all ranks together
@@ -351,13 +355,23 @@ bool TrainingLoop::time_is_up() const {
   return leader() && config_.train.max_minutes > 0 && process_time.seconds() >= 60 * config_.train.max_minutes;
 }
 
+// As rank 0 sees it: a signal may have come to another rank.
+std::string TrainingLoop::stop_reason(uint64_t step) const {
+  if (steering_.stop_asked()) return "nibble control";
+  if (!stop_requested() && time_is_up()) return "train.max_minutes";
+  if (!stop_requested() && step == static_cast<uint64_t>(config_.train.stop_at)) return "train.stop_at";
+  return "signal";
+}
+
 ExitCode TrainingLoop::stopped_after(uint64_t step) {
   if (profile_) log_profile(profile_->finish());
-  const std::string reason = !stop_requested() && time_is_up()
-                                 ? fmt::format(", {} minutes (train.max_minutes)", config_.train.max_minutes)
-                                 : "";
+  const std::string reason = stop_reason(step);
+  on_leader(communicator_, [&] { record_stop(directory_.path(), step, reason); });
+  std::string text;
+  if (reason == "train.max_minutes") text = fmt::format(", {} minutes ({})", config_.train.max_minutes, reason);
+  if (steering_.stop_asked()) text = fmt::format(", as {} asked", reason);
   recorder_->line(fmt::format("stopped after step {}{}: the checkpoint is saved, `nibble resume {}` goes on", step,
-                              reason, directory_.path().string()));
+                              text, directory_.path().string()));
   return ExitCode::start_again;
 }
 
@@ -373,14 +387,17 @@ ExitCode TrainingLoop::run(const std::optional<CheckpointInfo>& checkpoint, Late
   for (uint64_t step = first + 1; step <= total_steps(); ++step) {
     train_one(step);
     const bool last = step == total_steps();
-    bool stop = stop_wanted();
+    const Wishes wishes = steering_.after_step(step, wants_to_stop(), *recorder_);
+    bool stop = wishes.stop;
     if (!stop && session_.has_validation() && (last || due(step, config_.eval.every)))
       stop = !validate_after(step, wants);
     // A request to stop leaves out the validation, and the resumed run computes it. So a run that is stopped after its
     // last step is not complete if it has a validation set.
     const bool complete = last && !(stop && session_.has_validation());
     stop = stop || step == stop_at;
-    if (stop || last || due(step, config_.checkpoint.every) || best_step_ == step) save(step);
+    const bool due_now = wishes.checkpoint || due(step, config_.checkpoint.every) || best_step_ == step;
+    if (stop || last || due_now) save(step);
+    steering_.finish();
     if (stop && !complete) return stopped_after(step);
   }
   if (profile_) log_profile(profile_->finish());

@@ -375,5 +375,9 @@ std::optional<std::vector<ValidationLoss>> TrainingSession::validate(uint64_t st
   if (model_->take_non_finite_count() != 0) model_->set_weights_changed();
   return losses;
 }
+void TrainingSession::set_peak(uint64_t step, double peak) {
+  config_.schedule.peaks[step] = peak;
+  learning_rate_schedule_ = schedule_config(config_);
+}
 
 }  // namespace nibble

@@ -64,6 +64,8 @@ class TrainingSession {
   // Returns how many ranks have micro-batches.
   int ranks_working() const { return schedule_.working_lanes(); }
   bool has_validation() const { return data_->validation() != nullptr; }
+  // Gives the learning rate another peak from the update on that follows `step` completed ones. config() has it.
+  void set_peak(uint64_t step, double peak);
   // What the user should know before the run starts.
   std::vector<std::string> warnings() const;
   // Describes what the run will use, one line each: parameters, memory, data.
