@@ -19,9 +19,9 @@
 #include "dist/device/thread_pool.h"
 #include "dist/ranks/communicator.h"
 #include "trainer/commands/commands.h"
-#include "trainer/commands/tokenize_encoder.h"
-#include "trainer/commands/tokenize_output.h"
-#include "trainer/commands/tokenize_text.h"
+#include "trainer/tokenize/tokenize_encoder.h"
+#include "trainer/tokenize/tokenize_output.h"
+#include "trainer/tokenize/tokenize_text.h"
 
 namespace nibble {
 namespace {

@@ -1,4 +1,4 @@
-#include "trainer/commands/tokenize_text.h"
+#include "trainer/tokenize/tokenize_text.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

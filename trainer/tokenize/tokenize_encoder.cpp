@@ -1,4 +1,4 @@
-#include "trainer/commands/tokenize_encoder.h"
+#include "trainer/tokenize/tokenize_encoder.h"
 
 #include <fmt/format.h>
 

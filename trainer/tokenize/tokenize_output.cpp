@@ -1,4 +1,4 @@
-#include "trainer/commands/tokenize_output.h"
+#include "trainer/tokenize/tokenize_output.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
