@@ -2,7 +2,7 @@
 # Starts mpirun so that a run saves a checkpoint when it is asked to stop: TERM, HUP, Ctrl-C and USR1 all become SIGUSR1
 # for the ranks, which write a checkpoint and exit with 75 (plain mpirun kills its ranks two seconds after a TERM). A
 # second signal ends the run at once.
-# Usage: scripts/launch.sh MPIRUN_ARGUMENTS... nibble train CONFIG
+# Usage: scripts/launch.sh MPIRUN_ARGUMENTS... nibble train CONFIG       (installed: nibble-launch)
 # Example: scripts/launch.sh -n 2 build/nibble train run.yaml
 set -u
 case "${1:-}" in -h | --help | "") sed -n '2,6s/^# //p' "$0"; exit 0 ;; esac
@@ -11,7 +11,8 @@ export OMPI_MCA_hwloc_base_binding_policy=${OMPI_MCA_hwloc_base_binding_policy:-
 export PRTE_MCA_hwloc_default_binding_policy=${PRTE_MCA_hwloc_default_binding_policy:-none}
 if [ "$(id -u)" -eq 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 
-# Copies lines, but for mpirun's boxes about an exit code other than 0: nibble has said why, and 75 is no failure.
+# Copies lines, but for mpirun's word on signals and its boxes about an exit code other than 0: nibble has said why, and 75
+# is no failure.
 # Open MPI 5 has no setting for this, and that of Open MPI 4 silences errors too.
 without_boxes() {
   trap '' TERM HUP INT USR1
@@ -30,7 +31,7 @@ without_boxes() {
       esac
       rule=
     fi
-    if [ -z "$inside" ]; then printf '%s\n' "$line"; fi
+    if [ -z "$inside" ] && [[ $line != "mpirun: Forwarding signal "* ]]; then printf '%s\n' "$line"; fi
   done
   if [ -n "$rule" ]; then printf '%s\n' "$rule"; fi
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# cmake --install: the installed program finds its recipes from any directory, and licences and docs come with it.
+# cmake --install: the installed program finds its recipes from any directory, and licences and docs come with it. The Debian
+# package holds the same files, and names its version, licence and the libraries that the program is linked with.
 # Needs $NIBBLE (the binary, in its build directory), $SOURCE (the source tree) and $WORK (a directory of this test's own).
 set -euo pipefail
 rm -rf "$WORK"
@@ -11,7 +12,7 @@ DESTDIR=$WORK/stage cmake --install "$build" --prefix /usr >/dev/null
 cmake --install "$build" --prefix "$WORK/prefix" >/dev/null
 diff -r "$WORK/stage/usr" "$WORK/prefix" || fail "DESTDIR and --prefix install different files"
 installed=$WORK/prefix
-for file in bin/nibble share/nibble/launch.sh; do
+for file in bin/nibble bin/nibble-launch share/nibble/log_to_wandb.py share/nibble/log_to_mlflow.py; do
   [ -x "$installed/$file" ] || fail "$file is not installed, or not executable"
 done
 for file in LICENSE NOTICE README.md docs/operations.md trainer/report/third_party/uplot/LICENSE; do
@@ -30,6 +31,23 @@ for recipe in "$SOURCE"/configs/recipes/*.yaml; do
   "$installed/bin/nibble" config show run.yaml --set recipe="$name" >shown.txt
   grep -qx "  name: $name" shown.txt || fail "recipe $name is not found by name"
 done
-bash "$installed/share/nibble/launch.sh" -n 2 "$installed/bin/nibble" --version >both.txt
-[ "$(grep -c '^licence *Apache-2.0$' both.txt)" -eq 2 ] || fail "launch.sh does not start two ranks"
-echo "installed"
+"$installed/bin/nibble-launch" -n 2 "$installed/bin/nibble" --version >both.txt
+[ "$(grep -c '^licence *Apache-2.0$' both.txt)" -eq 2 ] || fail "nibble-launch does not start two ranks"
+"$installed/share/nibble/log_to_wandb.py" --help | grep -q -- --follow || fail "a logger does not start"
+
+# The package. Its program may be stripped; the other files are those that --install copies.
+(cd .. && cpack --config "$build/CPackConfig.cmake" -B "$WORK/package" >packed.txt 2>&1) || { cat ../packed.txt; fail "cpack failed"; }
+package=$(echo "$WORK"/package/nibble_*.deb)
+version=$("$NIBBLE" --version | sed -n 's/^nibble *\([0-9.]*\).*/\1/p' | head -1)
+[ "$(dpkg-deb -f "$package" Version)" = "$version" ] || fail "the package has the version $(dpkg-deb -f "$package" Version), not $version"
+[ "$(basename "$package")" = "nibble_${version}_$(dpkg --print-architecture).deb" ] || fail "the package is named $package"
+dpkg-deb -f "$package" Depends >depends.txt
+for library in libhdf5 libyaml-cpp libsentencepiece libcairo2 libopenmpi openmpi-bin libc6; do
+  grep -q "$library" depends.txt || { cat depends.txt; fail "the package does not depend on $library"; }
+done
+dpkg-deb -x "$package" unpacked
+diff -r "$WORK/stage/usr" unpacked/usr >differences.txt || true
+! grep -v 'usr/bin/nibble and unpacked/usr/bin/nibble differ' differences.txt || fail "the package holds other files than --install copies"
+[ "$(unpacked/usr/bin/nibble --version)" = "$("$NIBBLE" --version)" ] || fail "the packed program is another version"
+grep -q '^License: Apache-2.0' unpacked/usr/share/doc/nibble/copyright || fail "the package does not name its licence"
+echo "installed and packed"
