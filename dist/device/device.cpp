@@ -18,11 +18,25 @@ DeviceKind fall_back_to_cpu(std::string_view reason) {
   return DeviceKind::cpu;
 }
 
+std::optional<DescribedGpu>& gpu_of_process() {
+  static std::optional<DescribedGpu> gpu;
+  return gpu;
+}
+
 }  // namespace
+
+void describe_gpu(const std::optional<DescribedGpu>& gpu) {
+  gpu_of_process() = gpu;
+}
+
+const std::optional<DescribedGpu>& described_gpu() {
+  return gpu_of_process();
+}
 
 DeviceKind resolve_device(std::string_view request) {
   if (request == "cpu") return DeviceKind::cpu;
   const bool automatic = request == "auto";
+  if (described_gpu() && (automatic || request == "cuda")) return DeviceKind::cuda;
   if (!automatic && request != "cuda") {
     throw Error(ExitCode::bad_config, fmt::format("unknown device \"{}\"", request), "use auto, cpu or cuda");
   }

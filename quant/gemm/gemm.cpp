@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "dist/base/error.h"
+#include "dist/device/device.h"
 #include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
@@ -12,6 +13,7 @@
 #include "quant/gemm/cpu/bf16_gemm.h"
 #include "quant/gemm/cpu/gemm_codes.h"
 #include "quant/gemm/cpu/gemm_kernels.h"
+#include "quant/gemm/cuda/gemm_rules.h"
 #include "quant/gemm/gemm_common.h"
 #include "quant/isa/instruction_set.h"
 #include "quant/isa/kernel_table.h"
@@ -198,6 +200,7 @@ OperatorFamily family_of(const GemmProblem& problem) {
 }  // namespace
 
 size_t gemm_scratch_bytes(const GemmShape& shape, DeviceKind device) {
+  if (device == DeviceKind::cuda && described_gpu()) return cuda::described_scratch_bytes(shape, *described_gpu());
   return NIBBLE_DISPATCH(device, gemm_scratch_bytes, shape);
 }
 

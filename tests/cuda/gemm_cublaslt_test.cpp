@@ -9,6 +9,7 @@
 #include "dist/base/error.h"
 #include "quant/gemm/cuda/cublaslt_library.h"
 #include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/cuda/gemm_rules.h"
 #include "quant/gemm/cuda/gemm_self_test.h"
 #include "quant/gemm/gemm_backend_kind.h"
 

@@ -7,7 +7,7 @@
 #include "cuda/device_fixture.h"
 #include "model/language_model.h"
 #include "model/ops/attention/attention_backend_kind.h"
-#include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/cuda/gemm_rules.h"
 #include "quant/gemm/gemm_backend_kind.h"
 
 namespace nibble {

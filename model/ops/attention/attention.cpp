@@ -2,10 +2,12 @@
 
 #include <memory>
 
+#include "dist/device/device.h"
 #include "dist/device/dispatch.h"
 #include "dist/device/profile.h"
 #include "dist/device/thread_pool.h"
 #include "model/ops/attention/attention_blocks.h"
+#include "model/ops/attention/attention_exact.h"
 #include "model/ops/row/storage.h"
 
 namespace nibble {
@@ -107,6 +109,7 @@ void attention_backward(const AttentionBackward& problem) {
 }  // namespace cpu
 
 int64_t attention_workspace_floats(const AttentionUse& use, DeviceKind device) {
+  if (device == DeviceKind::cuda && described_gpu()) return cuda::exact_attention::workspace_floats(use.shape);
   return NIBBLE_DISPATCH(device, attention_workspace_floats, use);
 }
 

@@ -241,10 +241,6 @@ void launch_backward(const AttentionShape& shape, const Backward<T, masked>& arg
 
 }  // namespace
 
-int64_t workspace_floats(const AttentionShape& shape) {
-  return shape.tokens() * shape.query_heads;  // means
-}
-
 void backward(const AttentionBackward& problem) {
   const AttentionShape& shape = problem.shape;
   with_storage_type(problem.grad_qkv.dtype(), [&]<class T>(T) {

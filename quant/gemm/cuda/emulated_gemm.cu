@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "quant/gemm/cuda/gemm_backend.h"
+#include "quant/gemm/cuda/gemm_rules.h"
 #include "quant/gemm/cuda/library_alpha.h"
 #include "quant/gemm/cuda/library_gemm.h"
 #include "quant/gemm/gemm_backend_kind.h"
@@ -92,42 +93,6 @@ void decode(const DeviceOperand& operand, int64_t first_row, int64_t rows, void*
   launch("decode an operand", decode_kernel<T>, {dim3(narrow<unsigned>(blocks)), dim3(decode_threads)}, problem);
 }
 
-// ---- Scratch memory ----
-
-constexpr int64_t part_alignment = 512;
-int64_t largest_part = int64_t{256} << 20;  // bytes of a decoded operand, beyond which it is cut
-constexpr int64_t row_step = 128;
-
-bool in_fp32(const GemmShape& shape) {
-  return shape.outer_scales || shape.a == Format::f32 || shape.b == Format::f32;
-}
-bool is_decoded(Format format, bool fp32) {
-  return format != (fp32 ? Format::f32 : Format::bf16);
-}
-
-// How many rows of an operand [rows, k] are decoded at a time, and the bytes for them.
-struct Part {
-  int64_t rows = 0, bytes = 0;
-};
-Part part_of(Format format, int64_t rows, int64_t k, bool fp32) {
-  if (!is_decoded(format, fp32)) return {rows, 0};
-  const int64_t row_bytes = k * (fp32 ? 4 : 2);
-  const int64_t fitting = std::max(row_step, largest_part / std::max<int64_t>(row_bytes, 1) / row_step * row_step);
-  Part part;
-  part.rows = std::min(rows, fitting);
-  part.bytes = round_up(part.rows * row_bytes, part_alignment);
-  return part;
-}
-
-struct Parts {
-  bool fp32;
-  Part a, b;
-};
-Parts parts_of(const GemmShape& shape) {
-  const bool fp32 = in_fp32(shape);
-  return {fp32, part_of(shape.a, shape.m, shape.k, fp32), part_of(shape.b, shape.n, shape.k, fp32)};
-}
-
 // Returns rows [first, first + rows) for the library: in `scratch` if they are decoded, else a view of them.
 LibraryOperand part_for_library(const DeviceOperand& operand, bool fp32, int64_t first, int64_t rows, void* scratch) {
   LibraryOperand result;
@@ -157,7 +122,7 @@ class Emulation {
   explicit Emulation(const GemmProblem& problem)
       : problem_(problem),
         shape_(shape_of(problem)),
-        parts_(parts_of(shape_)),
+        parts_(decoded_parts(shape_)),
         a_(device_operand(problem.a)),
         b_(device_operand(problem.b)),
         scratch_of_a_(static_cast<std::byte*>(problem.scratch.data())) {}
@@ -205,7 +170,7 @@ class Emulation {
 
   const GemmProblem& problem_;
   GemmShape shape_;
-  Parts parts_;
+  DecodedParts parts_;
   DeviceOperand a_, b_;
   std::byte* scratch_of_a_;
 };
@@ -216,13 +181,13 @@ class EmulatedGemm final : public GemmBackend {
     return cublaslt() == nullptr ? cublaslt_absence() : std::string();
   }
   size_t scratch_bytes(const GemmShape& shape) override {
-    const Parts parts = parts_of(shape);
+    const DecodedParts parts = decoded_parts(shape);
     return static_cast<size_t>(parts.a.bytes + parts.b.bytes);
   }
   bool multiply(const GemmProblem& problem, Trial trial) override;
   std::string description() override { return "cuBLASLt " + name_of_cublaslt_version(cublaslt_version()); }
   std::string algorithm(const GemmProblem& problem) override {
-    return std::string("emulated in ") + (in_fp32(shape_of(problem)) ? "fp32, " : "bf16, ") +
+    return std::string("emulated in ") + (decoded_parts(shape_of(problem)).fp32 ? "fp32, " : "bf16, ") +
            planned_algorithm(Emulation(problem).part(0, 0));
   }
 };
@@ -234,10 +199,6 @@ bool EmulatedGemm::multiply(const GemmProblem& problem, Trial trial) {
 }
 
 }  // namespace
-
-void set_largest_decoded_part(int64_t bytes) {
-  largest_part = bytes;
-}
 
 GemmBackend& emulated_gemm() {
   static EmulatedGemm backend;

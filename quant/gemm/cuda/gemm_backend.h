@@ -28,10 +28,6 @@ class GemmBackend {
   virtual std::string algorithm(const GemmProblem& problem) = 0;
 };
 
-// Sets the size in bytes of a decoded operand above which emulation decodes it some rows (128 or more) at a time; 256
-// MiB at first. It must be set before scratch memory is planned.
-void set_largest_decoded_part(int64_t bytes);
-
 GemmBackend& exact_gemm();
 GemmBackend& cublaslt_gemm();
 GemmBackend& cudnn_gemm();
