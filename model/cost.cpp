@@ -42,6 +42,7 @@ ModelCost model_cost(const ModelConfig& config) {
     cost.linear_parameters += count * block.linear_parameters;
     other_flops += static_cast<double>(count) * kind.flops_per_token(config);
   }
+  cost.active_parameters = cost.parameters;  // a token passes every block whole
   cost.forward_flops_per_token = 2.0 * static_cast<double>(cost.linear_parameters + head_parameters) + other_flops;
   cost.training_flops_per_token = 3.0 * cost.forward_flops_per_token;
   return cost;

@@ -28,7 +28,7 @@ namespace {
 
 }  // namespace
 
-size_t gpu_bytes_of_libraries(const Communicator& host, DeviceKind device) {
+size_t gpu_bytes_of_libraries(int ranks) {
   // Kernels of cuBLASLt and cuDNN (some 500 MiB, loaded when first called), their workspaces of 64 MiB each, nibble's
   // own kernels, graphs, and what the allocator loses at the ends of blocks.
   constexpr size_t of_every_run = size_t{1536} << 20;
@@ -36,13 +36,15 @@ size_t gpu_bytes_of_libraries(const Communicator& host, DeviceKind device) {
   // rings and trees: about the ranks of one machine, however many there are.
   constexpr size_t of_a_peer = size_t{307} << 20;
   constexpr int most_peers = 8;
+  return of_every_run + static_cast<size_t>(std::min(ranks - 1, most_peers)) * of_a_peer;
+}
+
+size_t gpu_bytes_of_libraries(const Communicator& host, DeviceKind device) {
   if (device == DeviceKind::cpu) return 0;
-  size_t bytes = of_every_run;
   if constexpr (built_with_cuda) {
-    const int peers = std::min(host.size() - 1, most_peers);
-    if (peers > 0 && cuda::nccl_problem().empty()) bytes += static_cast<size_t>(peers) * of_a_peer;
+    if (host.size() > 1 && cuda::nccl_problem().empty()) return gpu_bytes_of_libraries(host.size());
   }
-  return bytes;
+  return gpu_bytes_of_libraries(1);
 }
 
 std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& host, DeviceKind device, double timeout_s,

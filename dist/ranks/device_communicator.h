@@ -51,5 +51,7 @@ std::unique_ptr<DeviceCommunicator> make_device_communicator(Communicator& host,
 
 // Returns the bytes of the GPU that a run should leave free for what libraries take after its plan; 0 on the CPU.
 size_t gpu_bytes_of_libraries(const Communicator& host, DeviceKind device);
+// The same for a GPU of so many that exchange through NCCL.
+size_t gpu_bytes_of_libraries(int ranks);
 
 }  // namespace nibble

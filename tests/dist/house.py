@@ -26,7 +26,7 @@ ROOMS = {
     'optim': ['schedule', 'optimizer', 'adamw', 'gradient_norm', 'oscillation'],
     'data': ['file_kind', 'shards', 'data_position', 'sampler', 'loader', 'mixture', 'patterns', 'text', 'tokenizers'],
     'trainer': ['yaml', 'config/user_path', 'config/config_files', 'config/recipe', 'config', 'compute', 'checkpoint', 'arrays',
-                'huggingface', 'report', 'page', 'directory', 'record', 'state', 'memory', 'run', 'inference', 'lab', 'bench',
+                'huggingface', 'report', 'page', 'directory', 'record', 'state', 'memory', 'run', 'plan', 'inference', 'lab', 'bench',
                 'tokenize', 'rank_main', 'commands', 'main'],
 }
 

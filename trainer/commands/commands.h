@@ -1,6 +1,6 @@
 // The commands of nibble, in the order in which `nibble --help` lists them. A command is a file of this room and a row
-// of the table: tokenize.cpp, train.cpp, resume.cpp, control.cpp, fork.cpp, checkpoint.cpp, evaluate.cpp, compare.cpp,
-// generate.cpp, export.cpp, inspect.cpp, quantize.cpp, bias.cpp, bench.cpp and config.cpp.
+// of the table: tokenize.cpp, plan.cpp, train.cpp, resume.cpp, control.cpp, fork.cpp, checkpoint.cpp, evaluate.cpp,
+// compare.cpp, generate.cpp, export.cpp, inspect.cpp, quantize.cpp, bias.cpp, bench.cpp and config.cpp.
 #pragma once
 
 #include <array>
@@ -12,6 +12,7 @@ class App;
 namespace nibble {
 
 void add_tokenize_options(CLI::App& command);
+void add_plan_options(CLI::App& command);
 void add_train_options(CLI::App& command);
 void add_resume_options(CLI::App& command);
 void add_control_options(CLI::App& command);
@@ -35,6 +36,7 @@ struct Command {
 
 inline constexpr auto all_commands = std::to_array<Command>({
     {"tokenize", "Turn text files into token shards, training a tokenizer on the way", &add_tokenize_options},
+    {"plan", "Say whether a run fits, how long it takes and what it costs, before it starts", &add_plan_options},
     {"train", "Start a run", &add_train_options},
     {"resume", "Continue a run from its newest valid checkpoint", &add_resume_options},
     {"control", "Ask a run that trains for a checkpoint, another learning rate, or its end", &add_control_options},

@@ -2,6 +2,7 @@
 
 #include "model/objectives/head.h"
 #include "optim/adamw/adamw.h"
+#include "trainer/checkpoint/optimizer_arrays.h"
 #include "trainer/compute/training_model.h"
 
 namespace nibble {
@@ -79,6 +80,12 @@ void RankMemory::build(const LanguageModel& model, StepStates& states) {
     add_line("remembered on the CPU", host_state,
              [&] { states.allocate({.host = host_state, .device = device_state}); });
   });
+}
+
+std::vector<CheckpointArray> RankMemory::checkpoint_arrays() const {
+  std::vector<CheckpointArray> arrays{weights_array(weights, owned, ranks.rank())};
+  for (CheckpointArray& array : optimizer_arrays(optimizers, layout)) arrays.push_back(std::move(array));
+  return arrays;
 }
 
 }  // namespace nibble

@@ -14,6 +14,7 @@
 #include "dist/zero/schedule.h"
 #include "model/language_model.h"
 #include "optim/optimizer.h"
+#include "trainer/checkpoint/checkpoint_content.h"
 #include "trainer/config/run_config.h"
 #include "trainer/memory/micro_batch_results.h"
 #include "trainer/memory/weight_gather.h"
@@ -45,6 +46,10 @@ struct RankMemory {
 
   // Returns what has been planned, a line for each kind that is not empty. The sum is that of the three arenas.
   const std::vector<MemoryLine>& lines() const { return lines_; }
+
+  // Returns the arrays of a checkpoint that hold weights and optimizers' state: the same on every rank, but for values
+  // and slices.
+  std::vector<CheckpointArray> checkpoint_arrays() const;
 
   const RunConfig& config;
   const Schedule& schedule;

@@ -207,9 +207,7 @@ CheckpointState TrainingSession::checkpoint_state(uint64_t step) const {
   state.optimizers = optimizer_infos(memory_->optimizers);
   state.parallel.order = name_of(schedule_.order());
   state.owned = &memory_->owned;
-  state.arrays.push_back(weights_array(memory_->weights, memory_->owned, rank));
-  for (CheckpointArray& array : optimizer_arrays(memory_->optimizers, memory_->layout))
-    state.arrays.push_back(std::move(array));
+  state.arrays = memory_->checkpoint_arrays();
   StateWriter writer(state, rank);
   states_.save(step, writer);
   return state;
