@@ -188,6 +188,11 @@ std::string config_schema() {
       sections.push_back(section);
     }
   }
+  // A preset, or the model that a run starts from, gives the keys of a model.
+  Json& model = root["properties"]["model"];
+  const Json all = {{"required", std::move(model["required"])}};
+  model.erase("required");
+  model["anyOf"] = {{{"required", {"preset"}}}, {{"required", {"from"}}}, all};
   root["$defs"] = recipe_schema_definitions();
   return root.dump(2) + "\n";
 }
