@@ -6,7 +6,6 @@
 
 #include "dist/base/error.h"
 #include "trainer/report/comparison_text.h"
-#include "trainer/report/report.h"
 #include "trainer/report/seed_comparison.h"
 
 namespace nibble {
@@ -18,10 +17,6 @@ ComparedRun run_with_losses(const std::string& name, const std::vector<double>& 
     run.history.steps.push_back({.step = i + 1, .tokens = (i + 1) * 100, .loss = losses[i], .tokens_per_second = 50});
   }
   return run;
-}
-
-Report report_of(const ComparedRun& base, const ComparedRun& run) {
-  return make_report({base, run}, {{0, 1, compare_runs(base, run)}});
 }
 
 TEST(Comparison, GapOfAKnownSeries) {
@@ -56,12 +51,6 @@ TEST(Comparison, RunsArePairedByTokens) {
   base.history.validations = {{2, 200, {{.loss = 4.0}}}, {3, 300, {{.loss = 3.0}}}};
   run.history.validations = {{2, 300, {{.loss = 3.5}}}};
   EXPECT_EQ(compare_runs(base, run).validation().value().absolute, 0.5);
-  // Each curve stands over its own tokens.
-  const Report report = report_of(base, run);
-  EXPECT_EQ(report.curves[1].tokens, (std::vector<double>{150, 300, 450, 600}));
-  EXPECT_EQ(report.gaps[0].tokens, (std::vector<double>{300, 600}));
-  EXPECT_NE(report_html(report).find("[[100.0,150.0,200.0,300.0,400.0,450.0,500.0,600.0],[9.0,null,8.0,7.0,"),
-            std::string::npos);
 }
 
 TEST(Comparison, AValidationBeforeTheForkIsNoComparison) {
@@ -198,41 +187,6 @@ TEST(Comparison, SmoothingIsUnbiasedFromTheFirstPoint) {
   for (const double value : smoothed(std::vector<double>(20, 3.0), 10)) EXPECT_NEAR(value, 3, 1e-12);
   // A step that was not applied has no loss; the curve continues after it.
   EXPECT_NEAR(smoothed({3, std::nan(""), 3, 3}, 10).back(), 3, 1e-12);
-}
-
-TEST(Report, SkippedStepsAreCounted) {
-  const ComparedRun base = run_with_losses("base", {4, 3, 2});
-  ComparedRun run = run_with_losses("run", {4, std::nan(""), 2});
-  run.history.steps[1].applied = false;
-  const std::string html = report_html(report_of(base, run));
-  EXPECT_NE(html.find("<td>3<td>"), std::string::npos);
-  EXPECT_NE(html.find("<td>3 (1 skipped)<td>"), std::string::npos);
-}
-
-TEST(Report, DifferencesOfConfigurationAreListed) {
-  ComparedRun base = run_with_losses("base", {4, 3});
-  ComparedRun run = run_with_losses("run", {4.5, 3.5});
-  run.config.optimizer.beta1 = 0.75;
-  run.config.telemetry.every = 7;
-  run.config.run.dir = "/elsewhere";
-  const std::string html = report_html(report_of(base, run));
-  const std::string table = comparison_table(base, run, compare_runs(base, run));
-  EXPECT_NE(html.find("<td>optimizer.beta1<td>0.9<td>0.75"), std::string::npos);
-  EXPECT_NE(html.find("<td>telemetry.every<td>100<td>7"), std::string::npos);
-  EXPECT_NE(table.find("optimizer.beta1: 0.9 -> 0.75"), std::string::npos);
-  EXPECT_NE(table.find("telemetry.every: 100 -> 7"), std::string::npos);
-  EXPECT_EQ(html.find("standard error"), std::string::npos);
-  EXPECT_NE(html.find("--base A1 A2 A3"), std::string::npos);
-}
-
-TEST(Report, NamesCannotBreakOutOfThePage) {
-  const ComparedRun base = run_with_losses("</script><b>&\"", {3, 2});
-  const ComparedRun run = run_with_losses("run", {3, 2.5});
-  const Report report = report_of(base, run);
-  const std::string html = report_html(report);
-  EXPECT_EQ(html.find("</script><b>"), std::string::npos);
-  EXPECT_NE(html.find("&lt;/script&gt;"), std::string::npos);
-  EXPECT_EQ(html.find("http://"), html.find("http://www.w3.org"));  // the page loads nothing from the network
 }
 
 }  // namespace

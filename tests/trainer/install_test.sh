@@ -15,7 +15,7 @@ installed=$WORK/prefix
 for file in bin/nibble bin/nibble-launch share/nibble/log_to_wandb.py share/nibble/log_to_mlflow.py; do
   [ -x "$installed/$file" ] || fail "$file is not installed, or not executable"
 done
-for file in LICENSE NOTICE README.md docs/operations.md trainer/report/third_party/uplot/LICENSE; do
+for file in LICENSE NOTICE README.md docs/operations.md trainer/page/third_party/uplot/LICENSE; do
   cmp "$SOURCE/$file" "$installed/share/doc/nibble/$file"
 done
 diff -r "$SOURCE/configs" "$installed/share/nibble/configs"

@@ -1,5 +1,5 @@
 // The commands of nibble, in the order in which `nibble --help` lists them. A command is a file of this room and a row
-// of the table: tokenize.cpp, plan.cpp, train.cpp, resume.cpp, control.cpp, fork.cpp, checkpoint.cpp, evaluate.cpp,
+// of the table: tokenize.cpp, plan.cpp, train.cpp, resume.cpp, control.cpp, fork.cpp, checkpoint.cpp, evaluate.cpp, report.cpp,
 // compare.cpp, generate.cpp, export.cpp, inspect.cpp, quantize.cpp, bias.cpp, bench.cpp and config.cpp.
 #pragma once
 
@@ -19,6 +19,7 @@ void add_control_options(CLI::App& command);
 void add_fork_options(CLI::App& command);
 void add_checkpoint_options(CLI::App& command);
 void add_evaluate_options(CLI::App& command);
+void add_report_options(CLI::App& command);
 void add_compare_options(CLI::App& command);
 void add_generate_options(CLI::App& command);
 void add_export_options(CLI::App& command);
@@ -43,6 +44,7 @@ inline constexpr auto all_commands = std::to_array<Command>({
     {"fork", "Begin another run at a checkpoint of a run, with all its state", &add_fork_options},
     {"checkpoint", "List, verify, compare and prune the checkpoints of runs", &add_checkpoint_options},
     {"evaluate", "Compute the validation loss of a checkpoint", &add_evaluate_options},
+    {"report", "Write one page that shows runs: curves, gaps, telemetry", &add_report_options},
     {"compare", "Compare the loss curves of runs with a baseline's", &add_compare_options},
     {"generate", "Sample text from a checkpoint", &add_generate_options},
     {"export", "Write a checkpoint as a model that other programs load", &add_export_options},

@@ -14,9 +14,9 @@
 #include "dist/base/log.h"
 #include "trainer/commands/commands.h"
 #include "trainer/page/figure.h"
+#include "trainer/page/page.h"
 #include "trainer/report/comparison.h"
 #include "trainer/report/comparison_text.h"
-#include "trainer/report/report.h"
 #include "trainer/report/seed_comparison.h"
 
 namespace nibble {
@@ -77,16 +77,19 @@ void assert_gap(const std::string& run, const std::string& base, double relative
               "look at the report, or assert a larger gap");
 }
 
-void write_report(const CompareOptions& options, const Report& report) {
+void write_report(const CompareOptions& options, const std::vector<ComparedRun>& runs,
+                  const std::vector<ComparedPair>& pairs, const std::optional<SeedGap>& seed_gap) {
   if (!options.output.empty()) {
-    write_figure(options.output, report.runs, report.pairs);
+    write_figure(options.output, runs, pairs);
     if (!options.json) fmt::print("figure: {}\n", options.output);
     if (options.report.empty()) return;
   }
-  const std::filesystem::path html = report_path(options, report.runs.back());
+  const std::filesystem::path html = report_path(options, runs.back());
   const std::filesystem::path svg = std::filesystem::path(html).replace_extension(".svg");
-  write_file(html, report_html(report));
-  write_file(svg, draw_figure(report.runs, report.pairs, FigureKind::svg));
+  std::vector<ShownPair> shown;
+  for (const ComparedPair& pair : pairs) shown.push_back({.base = pair.base, .run = pair.run});
+  write_file(html, report_page("compare", runs, shown, seed_gap));
+  write_file(svg, draw_figure(runs, pairs, FigureKind::svg));
   if (!options.json) fmt::print("report: {}\n        {}\n", html.string(), svg.string());
 }
 
@@ -113,7 +116,7 @@ void compare_with_base(const CompareOptions& options, const std::optional<double
   } else {
     fmt::print("{}\n", one_seed_text());
   }
-  write_report(options, make_report(runs, pairs));
+  write_report(options, runs, pairs, std::nullopt);
   if (!bound) return;
   for (const ComparedPair& pair : pairs) {
     assert_gap(runs[pair.run].name, runs.front().name, pair.comparison.final_gap().relative, *bound);
@@ -148,9 +151,7 @@ void compare_over_seeds(const CompareOptions& options, const std::optional<doubl
     refuse_unlike(comparison.runs[pair.base], comparison.runs[pair.run], options.allow_different);
   }
   fmt::print("{}\n", options.json ? seed_json(comparison).dump(2) : seed_table(comparison));
-  Report report = make_report(comparison.runs, comparison.pairs);
-  report.seed_gap = comparison.validation;
-  write_report(options, report);
+  write_report(options, comparison.runs, comparison.pairs, comparison.validation);
   if (!bound) return;
   if (!comparison.validation) {
     throw Error(ExitCode::bad_data, "there is no gap in validation loss to assert",

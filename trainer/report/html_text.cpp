@@ -12,6 +12,7 @@ std::string escaped(std::string_view text) {
       case '<': result += "&lt;"; break;
       case '>': result += "&gt;"; break;
       case '"': result += "&quot;"; break;
+      case '\'': result += "&#39;"; break;
       default: result += character;
     }
   }
@@ -19,9 +20,19 @@ std::string escaped(std::string_view text) {
 }
 
 std::string script_json(const nlohmann::json& value) {
-  std::string text = value.dump();
-  for (size_t at = 0; (at = text.find("</", at)) != std::string::npos; at += 3) text.insert(at + 1, "\\");
+  std::string text;
+  for (const char character : json_text(value)) {
+    if (character == '<') {
+      text += "\\u003c";
+    } else {
+      text += character;
+    }
+  }
   return text;
+}
+
+std::string json_text(const nlohmann::json& value) {
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 }  // namespace nibble

@@ -10,7 +10,9 @@ namespace nibble {
 
 // Returns the text as it may stand in an element or in a quoted attribute.
 std::string escaped(std::string_view text);
-// Returns the value as JSON that may stand inside a script element.
+// Returns the value as JSON on one line. A byte that is not UTF-8, as a file's name may have, becomes U+FFFD.
+std::string json_text(const nlohmann::json& value);
+// Returns the same as it may stand inside a script element: every < is written \u003c.
 std::string script_json(const nlohmann::json& value);
 
 }  // namespace nibble

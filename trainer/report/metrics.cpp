@@ -36,8 +36,11 @@ nlohmann::json figures_of(const ValidationLoss& set) {
 }
 
 ValidationLoss loss_of(const std::string& name, const nlohmann::json& figures) {
+  const auto bits = figures.find("bits_per_byte");
+  const bool known = bits != figures.end() && bits->is_number();
   return {.name = name,
           .loss = number_in(figures, "loss"),
+          .bits_per_byte = known ? std::optional(bits->get<double>()) : std::nullopt,
           .data_fingerprint = figures.value("data_fingerprint", std::string())};
 }
 
@@ -49,6 +52,20 @@ std::vector<ValidationLoss> losses_of(const nlohmann::json& event) {
     if (name != first) losses.push_back(loss_of(name, figures));
   }
   return losses;
+}
+
+// Returns kind and text of an event that readers of curves want to know of.
+std::optional<std::pair<std::string, std::string>> shown_event(const std::string& event, const nlohmann::json& object) {
+  if (event == "resume") return {{event, "training went on from the checkpoint of this step"}};
+  if (event == "checkpoint") return {{event, object.value("directory", "")}};
+  if (event == "warning") return {{object.value("kind", event), object.value("text", "")}};
+  if (event == "switch") {
+    return {{event, fmt::format("{} GEMMs go on in {}", object.value("gemms", ""), object.value("to", ""))}};
+  }
+  if (event == "product_check" && !object.value("equal", true)) {
+    return {{event, fmt::format("wrong product {} of {}", object.value("product", ""), object.value("layer", ""))}};
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -110,6 +127,44 @@ void MetricsLog::warning(uint64_t step, std::string_view text, const nlohmann::j
   lines_.write(line);
 }
 
+void add_line(RunHistory& history, const std::string& line) {
+  const nlohmann::json object = nlohmann::json::parse(line);
+  const std::string event = object.at("event");
+  const double time = object.value("time", history.last_time);
+  const bool new_process = event == "run" || history.last_time == 0;
+  if (!new_process) history.seconds += std::max(0.0, time - history.last_time);
+  history.last_time = time;
+  if (event == "run") {
+    history.run = line;
+  } else if (event == "resume") {
+    const uint64_t step = object.at("step");
+    drop_after(history.steps, step);
+    drop_after(history.validations, step);
+    drop_after(history.telemetry, step);
+    drop_after(history.events, step);
+  } else if (event == "step") {
+    history.steps.push_back({.step = object.at("step"),
+                             .tokens = object.at("tokens"),
+                             .loss = number_in(object, "loss"),
+                             .grad_norm = number_in(object, "grad_norm"),
+                             .learning_rate = number_in(object, "lr"),
+                             .tokens_per_second = number_in(object, "tokens_per_second"),
+                             .mfu = number_in(object, "mfu"),
+                             .applied = object.value("applied", true),
+                             .retried = object.value("retried", false),
+                             .non_finite = object.value("non_finite", uint64_t{0}),
+                             .skipped_total = object.value("skipped_total", uint64_t{0}),
+                             .seconds = history.seconds});
+  } else if (event == "validation") {
+    history.validations.push_back({object.at("step"), object.at("tokens"), losses_of(object), history.seconds});
+  } else if (event == "telemetry") {
+    history.telemetry.push_back(telemetry_of(object));
+  }
+  if (const std::optional<std::pair<std::string, std::string>> shown = shown_event(event, object)) {
+    history.events.push_back({object.at("step"), shown->first, shown->second, history.seconds});
+  }
+}
+
 RunHistory read_history(const std::filesystem::path& metrics_file) {
   std::ifstream file(metrics_file, std::ios::binary);
   if (!file) {
@@ -121,32 +176,7 @@ RunHistory read_history(const std::filesystem::path& metrics_file) {
   for (uint64_t number = 1; std::getline(file, line); ++number) {
     if (file.eof()) break;  // no newline: the run was killed, or is writing this line at this moment
     try {
-      const nlohmann::json object = nlohmann::json::parse(line);
-      const std::string event = object.at("event");
-      if (event == "run") {
-        history.run = line;
-      } else if (event == "resume") {
-        const uint64_t step = object.at("step");
-        drop_after(history.steps, step);
-        drop_after(history.validations, step);
-        drop_after(history.telemetry, step);
-      } else if (event == "step") {
-        history.steps.push_back({.step = object.at("step"),
-                                 .tokens = object.at("tokens"),
-                                 .loss = number_in(object, "loss"),
-                                 .grad_norm = number_in(object, "grad_norm"),
-                                 .learning_rate = number_in(object, "lr"),
-                                 .tokens_per_second = number_in(object, "tokens_per_second"),
-                                 .mfu = number_in(object, "mfu"),
-                                 .applied = object.value("applied", true),
-                                 .retried = object.value("retried", false),
-                                 .non_finite = object.value("non_finite", uint64_t{0}),
-                                 .skipped_total = object.value("skipped_total", uint64_t{0})});
-      } else if (event == "validation") {
-        history.validations.push_back({object.at("step"), object.at("tokens"), losses_of(object)});
-      } else if (event == "telemetry") {
-        history.telemetry.push_back(telemetry_of(object));
-      }
+      add_line(history, line);
     } catch (const nlohmann::json::exception& error) {
       throw Error(ExitCode::bad_data,
                   fmt::format("{}:{}: not a line of metrics: {}", metrics_file.string(), number, error.what()),

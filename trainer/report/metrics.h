@@ -38,6 +38,7 @@ struct StepMetrics {
   uint64_t non_finite = 0;  // non-finite values in the inputs of quantisers in the last attempt
   uint64_t skipped_total = 0;
   std::vector<PartProgress> parts = {};  // of a mixture; empty for one training set
+  double seconds = 0;                    // RunHistory's count of seconds at this step; not written
 };
 
 // The Kullback-Leibler divergence from one model's predictions to another's, nats a token: the mean over targets.
@@ -84,18 +85,34 @@ class MetricsLog {
 };
 
 // The contents of metrics.jsonl. A step that was computed again after a resume is in it once.
+//
+// Its `seconds` are those of the wall clock that the run's processes have worked so far: the times between two lines
+// of a process are added up, and the time between processes is not counted. Steps that were computed twice count twice.
 struct RunHistory {
   struct Validation {
     uint64_t step = 0;
     uint64_t tokens = 0;
     std::vector<ValidationLoss> losses;  // at least one; the first is the run's validation loss
+    double seconds = 0;
     double loss() const { return losses.front().loss; }
+  };
+  // What a reader of curves wants to know beside them.
+  struct Event {
+    uint64_t step = 0;
+    std::string kind;  // "resume", "switch", "checkpoint", "product_check" or a warning's kind
+    std::string text;
+    double seconds = 0;
   };
   std::vector<StepMetrics> steps;  // ascending
   std::vector<Validation> validations;
   std::vector<TelemetryRecord> telemetry;  // ascending
+  std::vector<Event> events;               // in the order of their lines
   std::string run;                         // the last "run" event, as JSON text
+  double seconds = 0;                      // at the last line
+  double last_time = 0;                    // of the last line, seconds since 1970; 0 without lines
 };
+// Adds one line, without its line feed. Throws nlohmann::json::exception if it is not a line of metrics.
+void add_line(RunHistory& history, const std::string& line);
 // Throws ExitCode::missing_input if there is no such file, and ExitCode::bad_data with the line's number if a line is
 // not JSON.
 RunHistory read_history(const std::filesystem::path& metrics_file);
