@@ -29,10 +29,10 @@ done
 expect 0 env NIBBLE_ISA=portable "$NIBBLE" --version && grep -qx 'instruction set *portable' out.txt || fail "NIBBLE_ISA is ignored"
 expect 64 env NIBBLE_ISA=none "$NIBBLE" --version && says "NIBBLE_ISA"
 expect 0 "$NIBBLE" --help && prints "Exit codes:"
-for command in tokenize train resume fork checkpoint evaluate report compare generate inspect config bench; do
+for command in tokenize train resume fork checkpoint evaluate report watch compare generate inspect config bench; do
   grep -qE "^  $command " out.txt || fail "--help does not list $command"
 done
-for command in tokenize train resume fork checkpoint evaluate report compare generate inspect config bench; do
+for command in tokenize train resume fork checkpoint evaluate report watch compare generate inspect config bench; do
   expect 0 "$NIBBLE" "$command" --help && grep -q "Example" out.txt || fail "$command --help has no example"
 done
 expect 64 "$NIBBLE" && says "error[E64]:" && says "  fix: "

@@ -1,6 +1,7 @@
 // The commands of nibble, in the order in which `nibble --help` lists them. A command is a file of this room and a row
-// of the table: tokenize.cpp, plan.cpp, train.cpp, resume.cpp, control.cpp, fork.cpp, checkpoint.cpp, evaluate.cpp, report.cpp,
-// compare.cpp, generate.cpp, export.cpp, inspect.cpp, quantize.cpp, bias.cpp, bench.cpp and config.cpp.
+// of the table: tokenize.cpp, plan.cpp, train.cpp, resume.cpp, control.cpp, fork.cpp, checkpoint.cpp, evaluate.cpp,
+// report.cpp, watch.cpp, compare.cpp, generate.cpp, export.cpp, inspect.cpp, quantize.cpp, bias.cpp, bench.cpp and
+// config.cpp.
 #pragma once
 
 #include <array>
@@ -20,6 +21,7 @@ void add_fork_options(CLI::App& command);
 void add_checkpoint_options(CLI::App& command);
 void add_evaluate_options(CLI::App& command);
 void add_report_options(CLI::App& command);
+void add_watch_options(CLI::App& command);
 void add_compare_options(CLI::App& command);
 void add_generate_options(CLI::App& command);
 void add_export_options(CLI::App& command);
@@ -45,6 +47,7 @@ inline constexpr auto all_commands = std::to_array<Command>({
     {"checkpoint", "List, verify, compare and prune the checkpoints of runs", &add_checkpoint_options},
     {"evaluate", "Compute the validation loss of a checkpoint", &add_evaluate_options},
     {"report", "Write one page that shows runs: curves, gaps, telemetry", &add_report_options},
+    {"watch", "Serve that page for runs that are training, and keep it up to date", &add_watch_options},
     {"compare", "Compare the loss curves of runs with a baseline's", &add_compare_options},
     {"generate", "Sample text from a checkpoint", &add_generate_options},
     {"export", "Write a checkpoint as a model that other programs load", &add_export_options},

@@ -33,10 +33,10 @@ std::string content_security_policy(const PageFrame& frame) {
          "'; img-src data:; base-uri 'none'; form-action 'none'; connect-src " + (frame.live ? "'self'" : "'none'");
 }
 
-std::string page_html(const PageFrame& frame, const nlohmann::json& data) {
+std::string page_html(const PageFrame& frame, const std::string& data) {
   const std::string title = escaped(frame.title);
   const std::string policy = escaped(content_security_policy(frame));
-  const std::string json = script_json(data);
+  const std::string json = script_text(data);
   return fill_in(page_skeleton, {{"TITLE", title},
                                  {"POLICY", policy},
                                  {"NONCE", frame.nonce},
@@ -60,9 +60,10 @@ std::string report_page(const std::string& kind, const std::vector<ComparedRun>&
     data[name] = {{"tag", ""}, {"data", std::move(part)}};
   }
   // Whoever chose the text of the data cannot know its hash beforehand, and so cannot write a script that would run.
-  const std::string nonce = to_hex(hash128(json_text(data)));
+  const std::string text = json_text(data);
+  const std::string nonce = to_hex(hash128(text));
   const std::string title = data["page"]["data"]["title"];
-  return page_html({.title = title + " - nibble", .nonce = nonce, .live = false}, data);
+  return page_html({.title = title + " - nibble", .nonce = nonce, .live = false}, text);
 }
 
 }  // namespace nibble

@@ -16,8 +16,8 @@ struct PageFrame {
   bool live = false;  // the page asks its server for what is new
 };
 
-// Returns the HTML. `data` is the JSON {name of a part: {"tag": text, "data": the part}, ...}.
-std::string page_html(const PageFrame& frame, const nlohmann::json& data);
+// Returns the HTML. `data` is the JSON text {name of a part: {"tag": text, "data": the part}, ...}.
+std::string page_html(const PageFrame& frame, const std::string& data);
 
 // Returns the content security policy of a page: only scripts with the nonce run, and the page may ask nobody but, if
 // it is live, its own server.

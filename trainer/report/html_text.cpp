@@ -19,9 +19,9 @@ std::string escaped(std::string_view text) {
   return result;
 }
 
-std::string script_json(const nlohmann::json& value) {
+std::string script_text(std::string_view json) {
   std::string text;
-  for (const char character : json_text(value)) {
+  for (const char character : json) {
     if (character == '<') {
       text += "\\u003c";
     } else {

@@ -12,7 +12,7 @@ namespace nibble {
 std::string escaped(std::string_view text);
 // Returns the value as JSON on one line. A byte that is not UTF-8, as a file's name may have, becomes U+FFFD.
 std::string json_text(const nlohmann::json& value);
-// Returns the same as it may stand inside a script element: every < is written \u003c.
-std::string script_json(const nlohmann::json& value);
+// Returns JSON text as it may stand inside a script element: every < is written \u003c.
+std::string script_text(std::string_view json);
 
 }  // namespace nibble
