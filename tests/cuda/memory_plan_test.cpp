@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cuda/device_fixture.h"
+#include "dist/device/device.h"
 #include "model/language_model.h"
 #include "model/ops/attention/attention_backend_kind.h"
 #include "quant/gemm/cuda/gemm_rules.h"
@@ -334,6 +335,17 @@ TEST_F(MemoryPlan, IsTheFormula) {
     Plan planned;
     for (const MemoryLine& line : model.memory()) planned[line.what] = static_cast<int64_t>(line.bytes);
     EXPECT_EQ(planned, Formula(wanted).plan());
+
+    using Products = DescribedGpu::Products;
+    describe_gpu(DescribedGpu{.capability = 90, .products = wanted.emulated ? Products::emulated : Products::exact});
+    LanguageModelOptions options = wanted.options;
+    options.measure_only = true;
+    Plan described;
+    for (const MemoryLine& line : LanguageModel(wanted.config, wanted.recipe, options).memory()) {
+      described[line.what] = static_cast<int64_t>(line.bytes);
+    }
+    describe_gpu(std::nullopt);
+    EXPECT_EQ(described, planned) << "the plan for a GPU that is only described";
   }
 }
 

@@ -35,12 +35,25 @@ std::string hours_text(double hours) {
   return hours < 72 ? fmt::format("{:.1f} hours", hours) : fmt::format("{:.1f} hours ({:.1f} days)", hours, hours / 24);
 }
 
+// Returns a number with three digits or more, and no exponent.
+std::string plain_number(double value) {
+  return value < 100 ? fmt::format("{:.3g}", value) : with_thousands(static_cast<uint64_t>(std::llround(value)));
+}
+
 // The lines of a plan: a word in front, and text that is indented below it.
 class Lines {
  public:
   template <class... Arguments>
   void add(std::string_view word, fmt::format_string<Arguments...> form, Arguments&&... arguments) {
-    text_ += fmt::format("{:<12}{}\n", word, fmt::format(form, std::forward<Arguments>(arguments)...));
+    std::string rest = fmt::format(form, std::forward<Arguments>(arguments)...);
+    while (rest.size() > width) {
+      const size_t space = rest.rfind(' ', width);
+      if (space == std::string::npos || space == 0) break;
+      text_ += fmt::format("{:<12}{}\n", word, rest.substr(0, space));
+      rest.erase(0, space + 1);
+      word = {};
+    }
+    text_ += fmt::format("{:<12}{}\n", word, rest);
   }
   void add_bytes(std::string_view what, uint64_t bytes) {
     text_ += fmt::format("{:<12}{:>10}  {}\n", "", bytes_text(bytes), what);
@@ -48,6 +61,8 @@ class Lines {
   std::string take() { return std::move(text_); }
 
  private:
+  static constexpr size_t width = 100;  // of the text
+
   std::string text_;
 };
 
@@ -81,7 +96,8 @@ void add_memory(const RunPlan& plan, Lines& lines) {
   lines.add("memory", "{} for rank 0, planned by the run's own dry run:", bytes_text(memory.total));
   for (const MemoryLine& line : memory.lines) lines.add_bytes(line.what, line.bytes);
   if (memory.on_host > 0) lines.add("", "{} of it lie in memory of the CPU", bytes_text(memory.on_host));
-  if (memory.largest_rank != 0) {
+  const uint64_t own = memory.total - memory.on_host;
+  if (memory.largest > own + own / 200) {
     lines.add("", "rank {} takes most: {}", memory.largest_rank, bytes_text(memory.largest));
   }
   if (plan.run.device != nullptr) {
@@ -103,7 +119,8 @@ void add_memory(const RunPlan& plan, Lines& lines) {
   if (plan.fits_with.size() == 1) {
     lines.add("", "the first that suffices: --set {}", plan.fits_with.front());
   } else if (!plan.fits_with.empty()) {
-    lines.add("", "it fits with: --set {}", fmt::join(plan.fits_with, " --set "));
+    lines.add("", "it fits with these together:");
+    for (const std::string& setting : plan.fits_with) lines.add("", "  --set {}", setting);
   } else {
     lines.add("", "all of them together are not enough: take more ranks, another device or a smaller model");
   }
@@ -135,7 +152,7 @@ void add_time(const RunPlan& plan, Lines& lines) {
   lines.add("basis", "{}", speed.basis);
   lines.add("time", "{} (estimate)", hours_text(plan.hours));
   if (plan.energy_kwh) {
-    lines.add("energy", "{:.3g} kWh ({})", *plan.energy_kwh, energy_basis(plan));
+    lines.add("energy", "{} kWh ({})", plain_number(*plan.energy_kwh), energy_basis(plan));
   } else {
     lines.add("energy", "{}", energy_basis(plan));
   }

@@ -33,8 +33,8 @@ uint64_t checkpoints_at_once(const RunConfig& config) {
 
 std::string energy_basis(const RunPlan& plan) {
   if (!plan.watts) return "not computed: the power of this machine is not known; give --watts, for each rank";
-  return fmt::format("estimate: {:.0f} W x {} ranks x {} for the rest of the machine and cooling (assumed) x hours",
-                     *plan.watts, plan.run.ranks, power_overhead);
+  return fmt::format("estimate: {:.0f} W a rank x {} for the rest of the machine and cooling (assumed) x hours",
+                     *plan.watts, power_overhead);
 }
 
 }  // namespace nibble
