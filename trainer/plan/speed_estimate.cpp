@@ -177,7 +177,7 @@ class Estimate {
     add_blocks(again);
     const Schedule schedule = step_schedule(config_, ranks_);
     for (auto& [what, seconds] : seconds_) seconds *= static_cast<double>(schedule.slots());
-    add_end_of_step();
+    add_end_of_step(schedule);
     return result();
   }
 
@@ -215,13 +215,16 @@ class Estimate {
   }
 
   // Weights are quantised, updated and exchanged once a step.
-  void add_end_of_step() {
+  void add_end_of_step(const Schedule& schedule) {
     const auto parameters = static_cast<double>(model_->parameters().flat_size());
     const double moments = config_.optimizer.moment_dtype == DType::f32 ? 24 : 16;
     const double masters = config_.optimizer.master_dtype == DType::f32 ? 6 : 0;
     seconds_["optimizer"] += (parameters * (moments + masters + 4) / ranks_ + 14 * parameters) / rates_.bytes();
     if (ranks_ == 1) return;
-    const double sent = static_cast<double>(ranks_ - 1) / ranks_ * parameters * (4 + 2);
+    // Where ranks share groups, the tree exchanges gradients once a micro-batch.
+    const bool striped = schedule.order() == Schedule::Order::stripes && config_.comm.reduction == ReductionKind::tree;
+    const double gradients = 4.0 * (striped ? static_cast<double>(schedule.slots()) : 1);
+    const double sent = static_cast<double>(ranks_ - 1) / ranks_ * parameters * (gradients + 2);
     seconds_["exchange"] += sent / rates_.link();
   }
 
