@@ -3,15 +3,18 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <initializer_list>
 
 namespace nibble {
 namespace {
 
 std::atomic<bool> stop{false};
-std::atomic<bool> checkpoint{false};
+std::atomic<CheckpointRequest> checkpoint{CheckpointRequest::none};
+std::atomic<pid_t> launcher{0};  // Open MPI's process that has started this one; 0 if none has
 std::atomic<int> impatience{0};  // number of SIGTERM and SIGINT received
-static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free &&
+              std::atomic<CheckpointRequest>::is_always_lock_free && std::atomic<pid_t>::is_always_lock_free);
 
 void ask_to_stop(int number) {
   stop = true;
@@ -19,7 +22,11 @@ void ask_to_stop(int number) {
 }
 
 void ask_for_checkpoint(int) {
-  checkpoint = true;
+  checkpoint = CheckpointRequest::signal;
+}
+
+void continued(int, siginfo_t* info, void*) {
+  if (launcher != 0 && info->si_pid == launcher) checkpoint = CheckpointRequest::mpirun;
 }
 
 }  // namespace
@@ -35,6 +42,11 @@ void install_signal_handlers() {
   if (hangup.sa_handler != SIG_IGN) sigaction(SIGHUP, &action, nullptr);  // nohup sets SIGHUP to be ignored
   action.sa_handler = ask_for_checkpoint;
   sigaction(SIGUSR2, &action, nullptr);
+  if (std::getenv("OMPI_COMM_WORLD_RANK") != nullptr) launcher = getppid();
+  struct sigaction continuation {};
+  continuation.sa_sigaction = continued;
+  continuation.sa_flags = SA_RESTART | SA_SIGINFO;
+  sigaction(SIGCONT, &continuation, nullptr);
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   sigaction(SIGPIPE, &ignore, nullptr);
@@ -44,8 +56,8 @@ bool stop_requested() {
   return stop;
 }
 
-bool take_checkpoint_request() {
-  return checkpoint.exchange(false);
+CheckpointRequest take_checkpoint_request() {
+  return checkpoint.exchange(CheckpointRequest::none);
 }
 
 BlockSignals::BlockSignals() {

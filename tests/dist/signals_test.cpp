@@ -2,11 +2,14 @@
 #include "dist/base/signals.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <stdexcept>
 #include <thread>
 
 #include "dist/watch/heartbeat.h"
@@ -59,6 +62,42 @@ TEST(Signals, CheckpointRequestsDoNotCountAsTermination) {
         leave_with(stop_requested());
       },
       testing::ExitedWithCode(0), "");
+}
+
+// Returns what a child process that `sender` sends a SIGCONT takes for a request within a second.
+enum class Sender { parent, itself };
+CheckpointRequest request_of_continued_child(Sender sender) {
+  int ready[2];
+  if (pipe(ready) != 0) throw std::runtime_error("pipe");
+  const pid_t child = fork();
+  if (child == 0) {
+    install_signal_handlers();
+    if (write(ready[1], "r", 1) != 1) _exit(100);
+    if (sender == Sender::itself) raise(SIGCONT);
+    CheckpointRequest request = CheckpointRequest::none;
+    for (int i = 0; i < 100 && request == CheckpointRequest::none; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      request = take_checkpoint_request();
+    }
+    _exit(stop_requested() ? 101 : static_cast<int>(request));
+  }
+  char byte = 0;
+  if (read(ready[0], &byte, 1) != 1) throw std::runtime_error("read");
+  if (sender == Sender::parent) kill(child, SIGCONT);
+  int status = 0;
+  waitpid(child, &status, 0);
+  close(ready[0]);
+  close(ready[1]);
+  return static_cast<CheckpointRequest>(WEXITSTATUS(status));
+}
+
+TEST(Signals, AContinuationByMpirunAsksForACheckpoint) {
+  unsetenv("OMPI_COMM_WORLD_RANK");
+  EXPECT_EQ(request_of_continued_child(Sender::parent), CheckpointRequest::none);
+  setenv("OMPI_COMM_WORLD_RANK", "0", 1);
+  EXPECT_EQ(request_of_continued_child(Sender::parent), CheckpointRequest::mpirun);
+  EXPECT_EQ(request_of_continued_child(Sender::itself), CheckpointRequest::none);
+  unsetenv("OMPI_COMM_WORLD_RANK");
 }
 
 TEST(Signals, AReaderThatGoesAwayDoesNotKill) {

@@ -46,6 +46,25 @@ for signal in TERM INT; do
   finish 75
 done
 
+# Plain mpirun that is interrupted sends its ranks SIGCONT at once and SIGTERM later (here 10 s): at the first they save a
+# checkpoint. The second interruption ends mpirun at once. mpirun that is stopped and goes on sends SIGCONT too: the run goes on.
+"${with_sigint[@]}" mpirun --mca odls_base_sigkill_timeout 10 -n 2 "$NIBBLE" train tiny.yaml --set run.dir=plain \
+  --set train.steps=500000 --set checkpoint.every=0 --set eval.every=0 >output.txt 2>&1 &
+launcher=$!
+wait_for_steps plain 3
+kill -CONT "$launcher"
+for _ in $(seq 80); do grep -q 'mpirun, which ends' plain/journal.jsonl && break; sleep 0.1; done
+steps=$(grep -c '"event":"step"' plain/metrics.jsonl)
+wait_for_steps plain $((steps + 5))
+saved() { ls plain/checkpoints | grep -c '^step-' || true; }
+before=$(saved)
+kill -INT "$launcher"
+for _ in $(seq 80); do [ "$(saved)" -gt "$before" ] && break; sleep 0.1; done
+[ "$(saved)" -gt "$before" ] || { tail -n 3 output.txt; fail "no checkpoint when mpirun was interrupted"; }
+kill -INT "$launcher"
+finish 1
+expect 75 "$NIBBLE" resume plain --set train.stop_at=$(($(ls plain/checkpoints | sed -n 's/^step-0*//p' | tail -n 1) + 2))
+
 # One process without a launcher stops in the same way, also when the terminal is closed.
 for signal in TERM HUP; do
   "$NIBBLE" train tiny.yaml --set run.dir="single-$signal" "${long[@]}" >output.txt 2>&1 &

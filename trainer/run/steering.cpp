@@ -14,8 +14,11 @@ namespace nibble {
 // Nobody is heard who asks while a stop is on its way: a request stays in its file, and the resumed run takes it.
 Wishes Steering::after_step(uint64_t step, bool wants_to_stop, RunRecorder& recorder) {
   enum Wish : int64_t { nothing, request, stop };
-  const bool asked = take_checkpoint_request();
-  Wish wish = asked || (communicator_.rank() == 0 && has_control_requests(directory_.path())) ? request : nothing;
+  const CheckpointRequest signal = take_checkpoint_request();
+  Wish wish =
+      signal != CheckpointRequest::none || (communicator_.rank() == 0 && has_control_requests(directory_.path()))
+          ? request
+          : nothing;
   if (wants_to_stop) wish = stop;
   const int64_t agreed = communicator_.all_reduce_max(wish);
   if (agreed == stop) return {.checkpoint = false, .stop = true};
@@ -26,15 +29,18 @@ Wishes Steering::after_step(uint64_t step, bool wants_to_stop, RunRecorder& reco
     for (const std::string& text : taken.refused) log_warning("not a request: {}", text);
     requests_ = taken.files;
   });
-  const bool signalled = communicator_.all_reduce_max(asked ? 1 : 0) != 0;
+  const auto signalled = static_cast<CheckpointRequest>(communicator_.all_reduce_max(static_cast<int64_t>(signal)));
   const ControlRequest wanted = parse_control_request(broadcast_string(communicator_, to_text(taken.request), 0));
   stop_asked_ = wanted.stop;
   if (wanted.learning_rate) change_rate(step, *wanted.learning_rate, recorder);
   on_leader(communicator_, [&] {
-    if (!wanted.checkpoint && !signalled) return;
-    record_control(directory_.path(), step, {{"checkpoint", true}, {"by", signalled ? "SIGUSR2" : "nibble control"}});
+    if (!wanted.checkpoint && signalled == CheckpointRequest::none) return;
+    const char* by = signalled == CheckpointRequest::mpirun   ? "mpirun, which ends"
+                     : signalled == CheckpointRequest::signal ? "SIGUSR2"
+                                                              : "nibble control";
+    record_control(directory_.path(), step, {{"checkpoint", true}, {"by", by}});
   });
-  return {.checkpoint = wanted.checkpoint || signalled, .stop = wanted.stop};
+  return {.checkpoint = wanted.checkpoint || signalled != CheckpointRequest::none, .stop = wanted.stop};
 }
 
 // The configuration is written before the change counts, so that a run that is killed now goes on with it.
