@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "dist/base/file.h"
 #include "dist/base/file_system.h"
 #include "trainer/commands/commands.h"
+#include "trainer/page/figure.h"
 #include "trainer/page/page.h"
 
 namespace nibble {
@@ -20,6 +20,15 @@ struct ReportOptions {
   std::string output;
 };
 
+// Gaps of runs that have no count of tokens in common are left out.
+std::vector<ComparedPair> comparable(const std::vector<ComparedRun>& runs) {
+  std::vector<ComparedPair> pairs;
+  for (size_t i = 1; i < runs.size(); ++i) {
+    if (!paired_steps(runs.front(), runs[i]).empty()) pairs.push_back({0, i, compare_runs(runs.front(), runs[i])});
+  }
+  return pairs;
+}
+
 void run_report(const ReportOptions& options) {
   std::vector<ComparedRun> runs;
   std::vector<ShownPair> pairs;
@@ -27,11 +36,16 @@ void run_report(const ReportOptions& options) {
     runs.push_back(load_run(directory));
     if (runs.size() > 1) pairs.push_back({.base = 0, .run = runs.size() - 1});
   }
-  const bool named = !options.output.empty();
   const std::filesystem::path path =
-      named ? std::filesystem::path(options.output) : runs.back().directory / "report.html";
-  if (named && path.has_parent_path()) make_directories(path.parent_path());
-  write_file(path, report_page("report", runs, pairs));
+      options.output.empty() ? runs.back().directory / "report.html" : std::filesystem::path(options.output);
+  if (path.has_parent_path()) make_directories(path.parent_path());
+  const std::string kind = path.extension();
+  if (kind == ".svg" || kind == ".png" || kind == ".pdf") {
+    write_figure(path, runs, comparable(runs));
+    fmt::print("figure: {}\n", path.string());
+    return;
+  }
+  write_page(path, report_page("report", runs, pairs));
   fmt::print("report: {}\n", path.string());
 }
 
@@ -40,11 +54,14 @@ void run_report(const ReportOptions& options) {
 void add_report_options(CLI::App& command) {
   auto options = std::make_shared<ReportOptions>();
   command.add_option("RUN", options->runs, "Run directories; gaps are those to the first")->required();
-  command.add_option("--output", options->output,
-                     "Where to write the page; by default report.html in the last run's directory");
+  command.add_option(
+      "--output", options->output,
+      "Where to write the page, by default report.html in the last run's directory; a name that ends in .svg, "
+      ".png or .pdf gets the main figure alone");
   command.footer(
       "Example:\n  nibble report runs/quickstart/nvfp4\n"
-      "  nibble report runs/bf16 runs/nvfp4 runs/quartet2 --output report.html");
+      "  nibble report runs/bf16 runs/nvfp4 runs/quartet2 --output report.html\n"
+      "  nibble report runs/bf16 runs/nvfp4 --output figure.pdf");
   command.final_callback([options] { run_report(*options); });
 }
 

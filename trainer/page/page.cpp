@@ -1,8 +1,11 @@
 #include "trainer/page/page.h"
 
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
 
 #include "dist/base/error.h"
+#include "dist/base/file.h"
 #include "dist/base/hash.h"
 #include "trainer/page/page_assets.h"
 #include "trainer/report/html_text.h"
@@ -64,6 +67,17 @@ std::string report_page(const std::string& kind, const std::vector<ComparedRun>&
   const std::string nonce = to_hex(hash128(text));
   const std::string title = data["page"]["data"]["title"];
   return page_html({.title = title + " - nibble", .nonce = nonce, .live = false}, text);
+}
+
+void write_page(const std::filesystem::path& path, const std::string& html) {
+  constexpr std::string_view mark = R"(<meta name="generator" content="nibble">)";
+  constexpr size_t opening = 1000;  // bytes of a page within which its mark stands
+  if (std::filesystem::exists(path) &&
+      (!std::filesystem::is_regular_file(path) || read_stream(path, opening).find(mark) == std::string::npos)) {
+    throw Error(ExitCode::cannot_create, fmt::format("{} exists, and is no page of nibble's", path.string()),
+                "remove it, or give another name");
+  }
+  write_file(path, html);
 }
 
 }  // namespace nibble

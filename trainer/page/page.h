@@ -2,6 +2,7 @@
 // data, which needs no network. Its own files are in trainer/page/assets.
 #pragma once
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,5 +27,8 @@ std::string content_security_policy(const PageFrame& frame);
 // Returns the page of runs that are no longer followed. `kind` is "report" or "compare".
 std::string report_page(const std::string& kind, const std::vector<ComparedRun>& runs,
                         const std::vector<ShownPair>& pairs, const std::optional<SeedGap>& seed_gap = {});
+
+// Writes a page. Throws ExitCode::cannot_create if the file exists and is no page of nibble's.
+void write_page(const std::filesystem::path& path, const std::string& html);
 
 }  // namespace nibble

@@ -29,11 +29,15 @@ size_t parts_of(const std::filesystem::path& path) {
   return static_cast<size_t>(std::distance(path.begin(), path.end()));
 }
 
+// A list of the sets, the run's first one first.
 nlohmann::json validations_of(const RunHistory& history) {
-  nlohmann::json sets = nlohmann::json::object();
+  nlohmann::json sets = nlohmann::json::array();
+  std::map<std::string, size_t> places;
   for (const RunHistory::Validation& validation : history.validations) {
     for (const ValidationLoss& loss : validation.losses) {
-      nlohmann::json& set = sets[loss.name];
+      const auto [place, is_new] = places.emplace(loss.name, sets.size());
+      if (is_new) sets.push_back({{"set", loss.name}});
+      nlohmann::json& set = sets[place->second];
       set["step"].push_back(validation.step);
       set["tokens"].push_back(validation.tokens);
       set["seconds"].push_back(short_number(validation.seconds));

@@ -48,7 +48,7 @@ function padded(low, high, logarithmic) {
     const margin = Math.pow(Math.max(high / low, 1.0001), 0.04);
     return [low / margin, high * margin];
   }
-  const margin = high > low ? 0.05 * (high - low) : Math.abs(high) * 0.05 || 1;
+  const margin = high - low > 1e-6 * Math.abs(high) ? 0.05 * (high - low) : Math.abs(high) * 0.05 || 1;
   return [low < 0 || low - margin > 0 ? low - margin : 0, high + margin];
 }
 

@@ -81,6 +81,6 @@ function duration(seconds) {
 function figure_text(value) {
   if (value === null || value === undefined) return "-";
   if (value === 0) return "0";
-  return Math.abs(value) < 1e-3 || Math.abs(value) >= 1e7 ? value.toExponential(2) : String(+value.toPrecision(5));
+  return Math.abs(value) < 1e-5 || Math.abs(value) >= 1e7 ? value.toExponential(2) : String(+value.toPrecision(4));
 }
 function signed(value, digits) { return value === null ? "-" : (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(digits); }

@@ -1,6 +1,6 @@
 // Telemetry: a heat map for each run that has it, with layers as rows and steps as columns, in the colours of
 // figures.js, and the curve of the layer that the reader has chosen.
-const heat = {figure: null, layer: null, views: []};
+const heat = {figure: null, wanted: null, layer: null, views: []};  // `wanted` is what the reader has chosen
 
 function telemetry_runs() { return shown_runs().filter(run => part("telemetry-" + run)); }
 function figure_name(figure) { return figure.subject + ": " + figure.title; }
@@ -128,7 +128,7 @@ function heat_controls(names) {
     if (!groups.has(subject)) { groups.set(subject, element("optgroup", {label: subject})); select.append(groups.get(subject)); }
     groups.get(subject).append(element("option", {value: name, text: name, selected: name === heat.figure}));
   }
-  select.addEventListener("change", () => { heat.figure = select.value; draw_telemetry(); });
+  select.addEventListener("change", () => { heat.wanted = select.value; draw_telemetry(); });
   return select;
 }
 
@@ -150,7 +150,7 @@ function heat_view(run) {
 
 function draw_telemetry() {
   const names = figure_names(telemetry_runs()), holder = document.getElementById("telemetry");
-  if (!names.includes(heat.figure)) heat.figure = names.find(name => name.includes("cosine")) || names[0] || null;
+  heat.figure = names.includes(heat.wanted) ? heat.wanted : names.find(name => name.includes("cosine")) || names[0] || null;
   const runs = telemetry_runs().filter(run => find_figure(run, heat.figure));
   const without = shown_runs().filter(run => !runs.includes(run)).map(run_name);
   const shape = JSON.stringify([runs, names]);

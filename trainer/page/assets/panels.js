@@ -51,7 +51,7 @@ function loss_panel(runs, columns) {
   for (const run of runs) {
     const own = columns[run];
     series.push({run, x: across(own), y: smooth(own.loss, own.count, smoothing_span()), kind: "line", label: run_name(run)});
-    if (state.validation) series.push(...validation_series(run, "loss", 1));
+    if (state.validation) series.push(...validation_series(run));
     for (const event of part("run-" + run).events) {
       const at = view.axis === "seconds" ? event.seconds / view.unit.size : event[view.axis];
       if (event.kind !== "checkpoint") marks.push({run, x: at});
@@ -63,18 +63,17 @@ function loss_panel(runs, columns) {
   return {id: "loss", title: "Loss", label: "loss, nats", note, log: state.log_y, height: 400, broad: true, series, marks, format: value => value.toFixed(4)};
 }
 
-// The validations of the first `most` sets.
-function validation_series(run, figure, most, kind) {
-  return Object.entries(part("run-" + run).validations).slice(0, most).map(([set, own]) =>
-    ({run, x: across(own), y: own[figure], kind: kind || "points", label: run_name(run) + " validation" + (set ? " " + set : "")}));
+// The validations of the run's first set.
+function validation_series(run) {
+  return part("run-" + run).validations.slice(0, 1).map(own => ({run, x: across(own), y: own.loss, kind: "points", label: run_name(run) + " validation" + (own.set ? " " + own.set : "")}));
 }
-function sets_of(runs) { return [...new Set(runs.flatMap(run => Object.keys(part("run-" + run).validations)))]; }
+function sets_of(runs) { return [...new Set(runs.flatMap(run => part("run-" + run).validations.map(own => own.set)))]; }
 
 function validation_panels(runs) {
   const sets = sets_of(runs), panels = [];
   const panel = (figure, set, title, label) => {
     const series = runs.flatMap(run => {
-      const own = part("run-" + run).validations[set];
+      const own = part("run-" + run).validations.find(each => each.set === set);
       return own && own[figure].some(value => value !== null) ? [{run, x: across(own), y: own[figure], kind: "thin", label: run_name(run)}] : [];
     });
     if (series.length) panels.push({id: figure + "-" + set, title, label, height: 230, series, log: state.log_y, format: value => value.toFixed(4)});
@@ -109,7 +108,8 @@ function gap_panel(runs) {
   const bases = [...new Set(pairs.map(pair => run_name(pair[0])))].join(", ");
   const note = "The loss less that of " + bases + " after the same number of tokens, smoothed. Dots: validation, on the same text. " +
     "The band is two standard errors of the smoothed gap, from the scatter of the steps around it and their correlation: it holds the " +
-    "noise of the batches, not the spread between seeds, which only runs of several seeds show. " + notes.join(" ");
+    "noise of the batches, not the spread between seeds, which only runs of several seeds show. " + notes.slice(0, 2).join(" ") +
+    (notes.length > 2 ? " The same holds for " + (notes.length - 2) + " more." : "");
   return {id: "gap", title: "Gap", label: "gap, nats", note, height: 280, broad: true, zero: true, series, format: value => signed(value, 4) + " nats"};
 }
 

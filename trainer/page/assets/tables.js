@@ -19,7 +19,7 @@ function run_status(run) {
 }
 
 function run_row(index) {
-  const run = part("run-" + index), columns = columns_of(index), sets = Object.values(run.validations);
+  const run = part("run-" + index), columns = columns_of(index), sets = run.validations;
   const box = element("input", {type: "checkbox", checked: !state.hidden.has(index), "aria-label": "Show " + run.name});
   box.addEventListener("change", () => {
     if (box.checked) state.hidden.delete(index); else state.hidden.add(index);
@@ -76,7 +76,9 @@ function draw_comparison() {
   const comparison = part("comparison"), section = document.getElementById("comparison-section");
   section.hidden = !comparison || (!comparison.rows.length && !comparison.sentences.length);
   if (section.hidden) return;
-  const rows = comparison.rows.map(row => [row.run, row.at, thousands(row.tokens), fixed(row.base_loss, 4), fixed(row.run_loss, 4), signed(row.absolute, 4),
+  const many = part("page").pairs.length > 4;  // then only the end of each run
+  const kept = comparison.rows.filter((row, i) => !many || row.at !== "training" || !comparison.rows[i + 1] || comparison.rows[i + 1].at !== "training" || comparison.rows[i + 1].run !== row.run);
+  const rows = kept.map(row => [row.run, row.at, thousands(row.tokens), fixed(row.base_loss, 4), fixed(row.run_loss, 4), signed(row.absolute, 4),
     signed(row.relative === null ? null : 100 * row.relative, 2)]);
   document.getElementById("comparison").replaceChildren();
   if (rows.length) {
