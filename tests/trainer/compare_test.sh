@@ -36,6 +36,10 @@ assert struct.unpack(">IIB", chunks[b"pHYs"]) == (11811, 11811, 1), chunks[b"pHY
 assert struct.unpack_from(">I", chunks[b"IHDR"])[0] == 1950, "6.5 inches of 300 dots"
 assert len(set(zlib.decompress(chunks[b"IDAT"]))) > 50, "the picture is empty"
 EOF
+expect 0 "$NIBBLE" report bf16 nvfp4 --output reported.svg
+cmp reported.svg figure.svg || fail "report draws another figure than compare"
+expect 0 "$NIBBLE" report nvfp4 --output alone.png
+[ "$(head -c 4 alone.png | tail -c 3)" = PNG ] || fail "the figure of one run is no PNG file"
 cp text.txt mine.svg
 expect 73 "$NIBBLE" compare bf16 nvfp4 --output mine.svg
 cmp text.txt mine.svg || fail "a file that is no figure was replaced"
