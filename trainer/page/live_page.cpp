@@ -65,9 +65,11 @@ void LivePage::refresh() {
   const bool first = !read_at_;
   std::vector<bool> changed;
   size_t validations = 0;
+  size_t begun = 0;
   for (RunFollower& run : runs_) {
     changed.push_back(run.refresh() || first);
     validations += run.run().history.validations.size();
+    if (!run.run().history.steps.empty()) ++begun;
   }
   read_at_ = std::chrono::steady_clock::now();
   const size_t rows = most_rows(runs_.size());
@@ -89,8 +91,9 @@ void LivePage::refresh() {
   if (first) put("page", page_part("watch", all, pairs_));
   put("configuration", configuration_part(all));
   // The table of gaps is about the last validations, and making it takes longer than the rest.
-  if (first || validations != validations_) put("comparison", comparison_part(all, pairs_, std::nullopt));
-  validations_ = validations;
+  const std::pair compared{begun, validations};
+  if (first || compared != compared_) put("comparison", comparison_part(all, pairs_, std::nullopt));
+  compared_ = compared;
 }
 
 }  // namespace nibble

@@ -9,6 +9,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
@@ -45,7 +46,7 @@ class LivePage {
   std::vector<ShownPair> pairs_;
   std::map<std::string, Part> parts_;
   std::optional<std::chrono::steady_clock::time_point> read_at_;
-  size_t validations_ = 0;  // of all runs, when the comparison was made
+  std::pair<size_t, size_t> compared_;  // runs with steps, and validations of all runs, when the comparison was made
 };
 
 }  // namespace nibble
