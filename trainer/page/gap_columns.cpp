@@ -48,7 +48,7 @@ double neighbour_correlation(const std::vector<PairedLosses>& pairs) {
   return squares > 0 ? std::clamp(products / squares, 0.0, 0.98) : 0;
 }
 
-// The seconds of the run when it had trained on so many tokens, and its step.
+// The gaps of the validations behind the fork that read the same text.
 nlohmann::json validation_gaps(const ComparedRun& base, const ComparedRun& run, uint64_t fork_tokens) {
   nlohmann::json rows = nlohmann::json::array();
   auto of_base = base.history.validations.begin();
@@ -71,7 +71,7 @@ nlohmann::json validation_gaps(const ComparedRun& base, const ComparedRun& run, 
   return rows;
 }
 
-// The tokens up to which the two runs have the same losses.
+// Returns the tokens up to which the two runs have the same losses.
 uint64_t fork_of(const std::vector<PairedLosses>& pairs) {
   uint64_t tokens = 0;
   for (const PairedLosses& pair : pairs) {

@@ -144,36 +144,30 @@ nlohmann::json page_part(const std::string& kind, const std::vector<ShownRun>& r
 
 nlohmann::json run_part(const ShownRun& shown, size_t rows) {
   const RunHistory& history = shown.run->history;
-  const Thinning thinning = thinning_of(history.steps.size(), rows);
+  const std::vector<StepMetrics>& steps = history.steps;
+  const Thinning thinning = thinning_of(steps.size(), rows);
   const nlohmann::json facts = history.run.empty() ? nlohmann::json::object() : nlohmann::json::parse(history.run);
-  nlohmann::json part = {{"name", shown.name},
-                         {"directory", shown.run->directory.string()},
-                         {"message", shown.message},
-                         {"recipe", facts.value("recipe", shown.configured ? shown.run->config.recipe.name : "")},
-                         {"steps", facts.value("steps", uint64_t{0})},
-                         {"step", history.steps.empty() ? 0 : history.steps.back().step},
-                         {"tokens", history.steps.empty() ? 0 : history.steps.back().tokens},
-                         {"seconds", short_number(history.seconds)},
-                         {"last_time", history.last_time},
-                         {"stride", thinning.stride},
-                         {"skipped", 0},
-                         {"retried", 0},
-                         {"recent", step_columns(history.steps, thinning, thinning.recent, history.steps.size())},
-                         {"validations", validations_of(history)},
-                         {"events", events_of(history)},
-                         {"checkpoint", last_checkpoint(history)}};
+  nlohmann::json part = {
+      {"name", shown.name},
+      {"directory", shown.run->directory.string()},
+      {"message", shown.message},
+      {"recipe", facts.value("recipe", shown.configured ? shown.run->config.recipe.name : "")},
+      {"steps", facts.value("steps", uint64_t{0})},
+      {"step", steps.empty() ? 0 : steps.back().step},
+      {"tokens", steps.empty() ? 0 : steps.back().tokens},
+      {"seconds", short_number(history.seconds)},
+      {"last_time", history.last_time},
+      {"stride", thinning.stride},
+      {"skipped", std::count_if(steps.begin(), steps.end(), [](const StepMetrics& step) { return !step.applied; })},
+      {"retried", std::count_if(steps.begin(), steps.end(), [](const StepMetrics& step) { return step.retried; })},
+      {"recent", step_columns(steps, thinning, thinning.recent, steps.size())},
+      {"validations", validations_of(history)},
+      {"events", events_of(history)},
+      {"checkpoint", last_checkpoint(history)}};
   if (shown.configured) part["seed"] = shown.run->config.run.seed;
   for (const char* key : {"parameters", "ranks", "nibble", "tokens_per_step"}) {
     if (facts.contains(key)) part[key] = facts[key];
   }
-  uint64_t skipped = 0;
-  uint64_t retried = 0;
-  for (const StepMetrics& step : history.steps) {
-    if (!step.applied) ++skipped;
-    if (step.retried) ++retried;
-  }
-  part["skipped"] = skipped;
-  part["retried"] = retried;
   return part;
 }
 

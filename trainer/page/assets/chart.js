@@ -34,7 +34,7 @@ function series_options(series) {
   const common = {label: series.label, stroke: color, spanGaps: true, points: {show: false}, dash};
   if (series.kind === "line") return {...common, width: 2};
   if (series.kind === "thin") return {...common, width: 1.2, points: {show: true, size: 6, fill: color, stroke: color}};
-  if (series.kind === "points") return {...common, paths: () => null, points: {show: true, size: 8, width: 1.6, fill: series.hollow ? css("--paper") : color, stroke: color}};
+  if (series.kind === "points") return {...common, paths: () => null, points: {show: true, size: 8, width: 1.6, fill: color, stroke: color}};
   return {...common, width: 1, dash: [], stroke: color + (series.kind === "edge" ? "00" : is_dark() ? "66" : "4d")};
 }
 
