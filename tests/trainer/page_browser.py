@@ -16,6 +16,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
 
+STEPS = 400  # of the live run: a few seconds
+
+
 def open_page(url):
     options = Options()
     for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "hide-scrollbars"):
@@ -197,7 +200,12 @@ def check_report(url):
 
 
 def step_of(browser):
-    return int(browser.find_element(By.CSS_SELECTOR, "tr[data-run]").get_attribute("data-step"))
+    # In one call, because the page replaces its rows at any moment.
+    return int(browser.execute_script("return document.querySelector('tr[data-run]').dataset.step"))
+
+
+def text_of(browser, name):
+    return browser.execute_script("return document.getElementById(arguments[0]).innerText", name)
 
 
 def step_on_disk(run):
@@ -218,11 +226,11 @@ def wait_for(condition, seconds, text):
 
 def check_live(url, run):
     browser = open_page(url)
-    check("waiting" in by_id(browser, "runs").text, "a run that is not there yet is not called so")
+    check("waiting" in text_of(browser, "runs"), "a run that is not there yet is not called so")
     print("ready", flush=True)
     seen = set()
     last = 0
-    while last < 60:
+    while last < STEPS:
         wait_for(lambda: step_on_disk(run) > last, 60, "the run does not go on")
         last = step_on_disk(run)
         wait_for(lambda: step_of(browser) >= last, 3, f"step {last} is not shown after three seconds")
@@ -232,17 +240,17 @@ def check_live(url, run):
     browser.find_element(By.ID, "zoom-in").click()
     no_errors(browser)
     os.rename(run, run + ".away")
-    wait_for(lambda: "no longer there" in by_id(browser, "runs").text, 3, "a directory that is gone is not called so")
+    wait_for(lambda: "no longer there" in text_of(browser, "runs"), 3, "a directory that is gone is not called so")
     check(step_of(browser) == last, "the last figures are gone with the directory")
     os.rename(run + ".away", run)
-    wait_for(lambda: "no longer there" not in by_id(browser, "runs").text, 3, "a directory that is back is not read")
+    wait_for(lambda: "no longer there" not in text_of(browser, "runs"), 3, "a directory that is back is not read")
     return browser
 
 
 def check_end(browser, server):
     os.kill(server, signal.SIGINT)
-    wait_for(lambda: "does not answer" in by_id(browser, "state").text, 5, "the page does not say that its server is gone")
-    check(step_of(browser) == 60, "the last figures are gone with the server")
+    wait_for(lambda: "does not answer" in text_of(browser, "state"), 5, "the page does not say that its server is gone")
+    check(step_of(browser) == STEPS, "the last figures are gone with the server")
 
 
 if __name__ == "__main__":

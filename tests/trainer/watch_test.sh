@@ -65,12 +65,12 @@ assert {"page", "run-0", "steps-0", "telemetry-0", "configuration"} <= set(every
 assert ask(",".join(part["tag"] for part in everything.values())) == {}, "what is known is sent again"
 EOF2
 
-# The run begins when the page is open. 60 steps; each waits for the page to be seen behind it.
+# The run begins when the page is open.
 mkfifo ready
 "$python" "$SOURCE/tests/trainer/page_browser.py" live "$url" run "$server" >ready 2>browser.txt &
 browser=$!
 grep -q ready <ready || { cat browser.txt >&2; fail "the page in Chromium"; }
-expect 0 "$NIBBLE" train tiny.yaml --set train.steps=60 --set eval.every=20 --set checkpoint.every=10
+expect 0 "$NIBBLE" train tiny.yaml --set train.steps=400 --set eval.every=100 --set checkpoint.every=100
 wait "$browser" || { cat browser.txt >&2; fail "the live page in Chromium"; }
 code=0
 wait "$server" || code=$?
