@@ -20,7 +20,7 @@ packages=(g++ cmake ninja-build pkg-config ccache libopenmpi-dev openmpi-bin lib
   libfmt-dev nlohmann-json3-dev libsentencepiece-dev libprotobuf-dev libxxhash-dev libzstd-dev libarchive-dev libpcre2-dev
   libsimdjson-dev libutf8proc-dev libcairo2-dev zlib1g-dev libcpp-httplib-dev)
 test_packages=(libboost-context-dev zstd procps python3 python3-h5py python3-jsonschema python3-yaml libgtest-dev
-  dpkg-dev file chromium chromium-driver python3-selenium)
+  dpkg-dev file zsh groff-base chromium chromium-driver python3-selenium)
 optional_test_packages=(clang-format-14) # not in every distribution; scripts/check_format.sh takes no other version
 if [ "$with_tests" = ON ]; then packages+=("${test_packages[@]}"); fi
 

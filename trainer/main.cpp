@@ -120,10 +120,19 @@ void expand_paths(CLI::App& command) {
   for (CLI::App* inner : command.get_subcommands(nullptr)) expand_paths(*inner);
 }
 
+// Every command that has no commands of its own takes --quiet.
+void add_quiet(CLI::App& command) {
+  const std::vector<CLI::App*> inner = command.get_subcommands(nullptr);
+  if (inner.empty()) {
+    command.add_flag_callback("-q,--quiet", &set_quiet, "Print no messages but warnings and errors, and no progress");
+  }
+  for (CLI::App* each : inner) add_quiet(*each);
+}
+
 int run(int argument_count, char** arguments) {
   CLI::App app("Pretrains language models in four bits.", "nibble");
   app.set_version_flag(
-      "--version", [] { return version_text(build_facts); },
+      "-V,--version", [] { return version_text(build_facts); },
       "Print version, commit, compiler, instruction set, MPI, CUDA and licence, and exit");
   app.require_subcommand(1);
   app.footer(
@@ -138,6 +147,7 @@ int run(int argument_count, char** arguments) {
     command.add_options(*app.add_subcommand(command.name, command.description));
   }
   expand_paths(app);
+  add_quiet(app);
   try {
     if (argument_count > 1 && arguments[1][0] != '-') check_command(arguments[1]);
     app.parse(argument_count, arguments);

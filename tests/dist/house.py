@@ -27,7 +27,7 @@ ROOMS = {
     'data': ['file_kind', 'shards', 'data_position', 'sampler', 'loader', 'mixture', 'patterns', 'text', 'tokenizers'],
     'trainer': ['yaml', 'config/user_path', 'config/config_files', 'config/recipe', 'config', 'compute', 'checkpoint', 'arrays',
                 'huggingface', 'report', 'page', 'directory', 'record', 'state', 'memory', 'run', 'plan', 'inference', 'lab', 'bench',
-                'tokenize', 'rank_main', 'commands', 'main'],
+                'tokenize', 'shell', 'rank_main', 'commands', 'main'],
 }
 
 LARGEST_ROOM = 25  # files

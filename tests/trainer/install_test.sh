@@ -15,6 +15,9 @@ installed=$WORK/prefix
 for file in bin/nibble bin/nibble-launch share/nibble/log_to_wandb.py share/nibble/log_to_mlflow.py; do
   [ -x "$installed/$file" ] || fail "$file is not installed, or not executable"
 done
+for file in man/man1/nibble.1 bash-completion/completions/nibble zsh/vendor-completions/_nibble; do
+  [ -s "$installed/share/$file" ] || fail "share/$file is not installed"
+done
 for file in LICENSE NOTICE README.md docs/operations.md trainer/page/third_party/uplot/LICENSE; do
   cmp "$SOURCE/$file" "$installed/share/doc/nibble/$file"
 done

@@ -1,7 +1,7 @@
 // The commands of nibble, in the order in which `nibble --help` lists them. A command is a file of this room and a row
 // of the table: tokenize.cpp, plan.cpp, train.cpp, resume.cpp, control.cpp, fork.cpp, checkpoint.cpp, evaluate.cpp,
-// report.cpp, watch.cpp, compare.cpp, generate.cpp, export.cpp, inspect.cpp, quantize.cpp, bias.cpp, bench.cpp and
-// config.cpp.
+// report.cpp, watch.cpp, compare.cpp, generate.cpp, export.cpp, inspect.cpp, quantize.cpp, bias.cpp, bench.cpp,
+// config.cpp, recipes.cpp and help.cpp (help, completion and man).
 #pragma once
 
 #include <array>
@@ -30,6 +30,10 @@ void add_quantize_options(CLI::App& command);
 void add_bias_options(CLI::App& command);
 void add_bench_options(CLI::App& command);
 void add_config_options(CLI::App& command);
+void add_recipes_options(CLI::App& command);
+void add_help_options(CLI::App& command);
+void add_completion_options(CLI::App& command);
+void add_man_options(CLI::App& command);
 
 struct Command {
   const char* name;
@@ -56,6 +60,10 @@ inline constexpr auto all_commands = std::to_array<Command>({
     {"bias", "Measure whether a recipe's gradients are unbiased", &add_bias_options},
     {"bench", "Measure this machine, every kernel against its limit, and training", &add_bench_options},
     {"config", "Check and show configurations", &add_config_options},
+    {"recipes", "List the recipes, and say which one to take", &add_recipes_options},
+    {"help", "Show the help of a command", &add_help_options},
+    {"completion", "Print the completion of this command line for bash or zsh", &add_completion_options},
+    {"man", "Print the man page", &add_man_options},
 });
 
 }  // namespace nibble

@@ -76,10 +76,12 @@ void add_export_options(CLI::App& command) {
                   "Directory of a run (its newest checkpoint), RUN_DIR@STEP, or directory of one checkpoint")
       ->required();
   command.add_option("--step", options->step, "Export the run's checkpoint of this step");
-  command.add_option("--format", options->format,
-                     "huggingface, or NVFP4 weights for serving: compressed-tensors, modelopt [huggingface]");
+  command
+      .add_option("--format", options->format,
+                  "As Hugging Face's libraries write a model, or with NVFP4 weights for serving [huggingface]")
+      ->type_name("huggingface|compressed-tensors|modelopt");
   command.add_option("--output", options->output, "Directory to make")->required();
-  command.add_option("--dtype", options->dtype, "Of the weights: bf16 or fp32 [that of the checkpoint]");
+  command.add_option("--dtype", options->dtype, "Of the weights [that of the checkpoint]")->type_name("bf16|fp32");
   command
       .add_option("--file-size", options->file_bytes,
                   "Cut the weights into files of at most this size: 500MB, 5GB [5GB]")

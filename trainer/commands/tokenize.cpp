@@ -231,9 +231,9 @@ void add_tokenize_options(CLI::App& command) {
   command
       .add_option_function<std::string>(
           "--documents", [options](const std::string& name) { options->text.documents = rules.at(name); },
-          "What a document of plain text is: file, line, paragraph")
+          "What a document of plain text is")
       ->check(CLI::IsMember(rules).description(""))
-      ->type_name("RULE")
+      ->type_name("file|line|paragraph")
       ->default_str("file");
   command.add_option("--text-key", options->text.text_key, "Key of the text in JSON lines")->capture_default_str();
   command

@@ -77,6 +77,8 @@ class RecipeReader {
     if (entry.value.kind != YamlNode::Kind::null) given = entry.value;
     if (entry.key == "name") {
       recipe.name = parse_name(entry);
+    } else if (entry.key == "summary" || entry.key == "take") {
+      scalar_text(entry);  // for people (recipe_list.h); the recipe is the same without it
     } else if (is_gemm_key(entry.key)) {
       write_gemm(entry, recipe.linear);
     } else if (entry.key == "high_precision") {
@@ -91,8 +93,8 @@ class RecipeReader {
       recipe.oscillation = given;
     } else if (entry.key != "extends") {
       refuse_key(entry, "",
-                 {"name", "extends", "forward", "grad_input", "grad_weight", "high_precision", "layers", "switch",
-                  "outliers", "oscillation"});
+                 {"name", "summary", "take", "extends", "forward", "grad_input", "grad_weight", "high_precision",
+                  "layers", "switch", "outliers", "oscillation"});
     }
   }
 

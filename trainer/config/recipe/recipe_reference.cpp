@@ -46,6 +46,7 @@ oscillation: {every: 200, window: 50, threshold: 8, from_share: 0.6}
 | key | values | default | meaning |
 |---|---|---|---|
 | `name` | letters, digits, `-`, `_` | `unnamed` | Shown in logs and reports; not inherited by `extends`. |
+| `summary`, `take` | text | none | One line of what the recipe is, and when to take it, for `nibble recipes`; not inherited. |
 | `extends` | name or path | none | A recipe that is read first. It is looked for beside this file, then as described above; at most 8 deep. |
 | `forward`, `grad_input`, `grad_weight` | a format, or `x`/`dy` and `w`/`x` | `bf16` | The operands of the three GEMMs. |
 | `high_precision` | list of rules | `[]` | Layers whose six operands have one `format`, `bf16` if none is given. |
@@ -235,6 +236,8 @@ nlohmann::ordered_json recipe_schema_definitions() {
   Json rule_gemms = gemm_schemas();
   rule_gemms["format"] = reference("format");
   Json recipe = {{"name", {{"type", "string"}, {"pattern", "^[A-Za-z][A-Za-z0-9_-]{0,63}$"}}},
+                 {"summary", {{"type", "string"}}},
+                 {"take", {{"type", "string"}}},
                  {"extends", nullable({{"type", "string"}})}};
   recipe.update(gemm_schemas());
   recipe["high_precision"] = rules_schema({{"format", reference("format")}});
