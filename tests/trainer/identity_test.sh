@@ -40,10 +40,13 @@ lines = [json.loads(line) for line in open("run/journal.jsonl")]
 assert all({"kind", "step", "time"} <= set(line) for line in lines)
 assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
 assert [(line["kind"], line["step"]) for line in lines if line["kind"] != "override"] == [
-    ("start", 0), ("resume", 4), ("resume", 6), ("resume", 8), ("resume", 9)], lines
+    ("start", 0), ("stop", 4), ("resume", 4), ("stop", 6), ("resume", 6), ("stop", 8), ("resume", 8), ("stop", 9),
+    ("resume", 9)], lines
+assert all(line["reason"] == "train.stop_at" for line in lines if line["kind"] == "stop"), lines
 start = lines[0]
 assert start["ranks"] == 2 and start["machines"] == [{"name": socket.gethostname(), "ranks": 2}], start
-assert lines[1]["tokens"] == 4 * 768 and lines[1]["next_sample"] == 48 and lines[1]["ranks"] == 1
+resume = lines[2]
+assert resume["tokens"] == 4 * 768 and resume["next_sample"] == 48 and resume["ranks"] == 1, resume
 overrides = [(line["step"], line["key"]) for line in lines if line["kind"] == "override"]
 assert {(4, "data.train"), (4, "data.validation"), (4, "data.tokenizer"), (4, "train.stop_at"),
         (6, "optimizer.learning_rate"), (6, "train.stop_at"), (8, "train.stop_at"), (9, "train.stop_at")} == set(overrides), overrides
