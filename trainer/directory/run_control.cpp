@@ -101,7 +101,7 @@ fs::path send_control_request(const fs::path& run_directory, const ControlReques
   fs::create_directories(control_directory(run_directory), error);
   const auto time = std::chrono::system_clock::now().time_since_epoch();
   const auto nanoseconds = std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
-  const fs::path file = control_directory(run_directory) / fmt::format("{}-{}.json", nanoseconds, getpid());
+  fs::path file = control_directory(run_directory) / fmt::format("{}-{}.json", nanoseconds, getpid());
   const fs::path hidden = control_directory(run_directory) / ("." + file.filename().string());
   write_file(hidden, to_text(request) + "\n");
   if (!is_training(run_directory, hidden)) {

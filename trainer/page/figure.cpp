@@ -257,7 +257,7 @@ std::vector<double> round_ticks(double low, double high, int most) {
     const double first = std::ceil(low / step - 1e-9), last = std::floor(high / step + 1e-9);
     if (last - first + 1 > most) continue;
     std::vector<double> ticks;
-    for (double i = first; i <= last; ++i) ticks.push_back(i * step);
+    for (int i = 0; i <= static_cast<int>(last - first); ++i) ticks.push_back((first + i) * step);
     return ticks;
   }
   return {};
@@ -286,6 +286,7 @@ std::string draw_figure(const std::vector<ComparedRun>& compared, const std::vec
                                                       [i](const ComparedPair& pair) { return pair.base == i; })));
   }
   std::vector<GapCurves> gaps;
+  gaps.reserve(pairs.size());
   for (const ComparedPair& pair : pairs) gaps.push_back(gap_of(compared, pair));
   double tokens = 0;
   for (const RunCurves& run : runs) {
