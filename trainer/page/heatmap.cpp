@@ -1,13 +1,12 @@
 #include "trainer/page/heatmap.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+
+#include "trainer/page/step_columns.h"
 
 namespace nibble {
 namespace {
@@ -68,15 +67,6 @@ void add(const LayerFigures& layer, size_t cell, std::vector<Accumulator>& all) 
   }
 }
 
-// Rounds to four significant digits, which is more than a colour or a tooltip shows.
-nlohmann::json rounded(double value) {
-  if (!std::isfinite(value)) return nullptr;
-  const std::string text = fmt::format("{:.4g}", value);
-  double result = 0;
-  std::from_chars(text.data(), text.data() + text.size(), result);
-  return result;
-}
-
 }  // namespace
 
 std::optional<Heatmap> make_heatmap(const std::vector<TelemetryRecord>& records, size_t most_columns) {
@@ -113,7 +103,7 @@ nlohmann::json heatmap_json(const Heatmap& heatmap) {
   nlohmann::json figures = nlohmann::json::array();
   for (const HeatmapFigure& figure : heatmap.figures) {
     nlohmann::json cells = nlohmann::json::array();
-    for (const double value : figure.cells) cells.push_back(rounded(value));
+    for (const double value : figure.cells) cells.push_back(short_number(value, 4));
     figures.push_back({{"key", figure.key}, {"subject", figure.subject}, {"title", figure.title}, {"cells", cells}});
   }
   return {{"layers", heatmap.layers}, {"columns", columns}, {"figures", figures}};

@@ -44,9 +44,9 @@ Thinning thinning_of(size_t steps, size_t most_rows) {
   return thinning;
 }
 
-nlohmann::json short_number(double value) {
+nlohmann::json short_number(double value, int digits) {
   if (!std::isfinite(value)) return nullptr;
-  const std::string text = fmt::format("{:.7g}", value);
+  const std::string text = fmt::format("{:.{}g}", value, digits);
   double result = 0;
   std::from_chars(text.data(), text.data() + text.size(), result);
   return result;

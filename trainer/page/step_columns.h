@@ -35,8 +35,9 @@ void for_each_row(const Thinning& thinning, size_t begin, size_t end, Row row) {
   }
 }
 
-// Returns the value with seven significant digits, which is more than a screen shows, and null if it is not finite.
-nlohmann::json short_number(double value);
+// Returns the value with so many significant digits, and null if it is not finite. Seven are more than a curve shows,
+// and four more than a colour or a tooltip.
+nlohmann::json short_number(double value, int digits = 7);
 
 // Returns the columns of the steps [begin, end): "step", "tokens" and "seconds" of a row's last step; "count", the
 // number of its losses that are finite; their mean "loss", "loss_low" and "loss_high"; "grad_norm", "grad_norm_high",
