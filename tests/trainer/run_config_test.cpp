@@ -4,10 +4,7 @@
 
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -379,29 +376,6 @@ TEST(RunConfig, DifferencesAndResume) {
   EXPECT_EQ(refusal({"optimizer.learning_rate=1e-3", "resume.allow=optimizer.learning_rate"}), "");
   EXPECT_EQ(refusal({"recipe.forward.x.format=nvfp4"}),
             "resuming would change the run's numbers: recipe (plain -> plain with other settings)");
-}
-
-TEST(RunConfig, ReferenceIsUpToDate) {
-  std::ifstream file(NIBBLE_SOURCE_DIR "/docs/configuration.md");
-  std::stringstream text;
-  text << file.rdbuf();
-  EXPECT_EQ(text.str(), config_reference()) << "run: nibble config reference > docs/configuration.md";
-}
-
-TEST(RunConfig, SchemaNamesEveryKey) {
-  const auto schema = nlohmann::json::parse(config_schema());
-  EXPECT_EQ(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
-  EXPECT_EQ(schema["additionalProperties"], false);
-  for (const Field& field : config_fields()) {
-    const size_t dot = field.key.find('.');
-    nlohmann::json object = schema;
-    if (dot != std::string_view::npos) object = schema["properties"][std::string(field.key.substr(0, dot))];
-    const std::string name(field.key.substr(dot + 1));
-    EXPECT_TRUE(object["properties"].contains(name)) << field.key;
-    // A model is given by its keys, unless a preset or another model gives them.
-    const auto& required = object.contains("anyOf") ? object["anyOf"].back()["required"] : object["required"];
-    EXPECT_EQ(std::find(required.begin(), required.end(), name) != required.end(), field.required) << field.key;
-  }
 }
 
 TEST(RunConfig, GroupsCutTheMicroBatchesOfAStep) {

@@ -1,7 +1,7 @@
 // The one table of configuration keys. Everything that knows the list of keys is made from it: the parser, the resolved
 // YAML, the resume check, the JSON Schema and docs/configuration.md.
-// field_table.cpp holds the rows, field_value.cpp reads and prints values, and config_reference.cpp writes the schema
-// and the documentation.
+// field_table.cpp holds the rows, field_value.cpp reads values, field_text.cpp prints them, and config_reference.cpp
+// writes the schema and the documentation.
 #pragma once
 
 #include <cstdint>
